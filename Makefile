@@ -1,0 +1,122 @@
+# The front door: thin targets over `job` and the tools. Needs Python 3.11 or 3.12 with venv, and make; nothing else.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+RECIPE ?=
+BUCKET ?=
+RUN    ?=
+ARGS   ?=
+
+# The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+ENV   := $(VENV)/.installed-full
+DEV   := $(ENV) $(VENV)/.installed-dev
+LIGHT := $(if $(wildcard $(ENV)),$(ENV),$(VENV)/.installed-light)
+
+# pip never asks, and takes from the registry only the files that the lock names by digest.
+PIP  := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-deps
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
+
+##@ Help
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Variables'
+	@echo '  RECIPE=A             the recipe: $(RECIPES)'
+	@echo '                       or a file of your own, path/to/mine.yaml'
+	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
+	@echo '  RUN=name             a name for the run; without it, the next free one'
+	@echo "  ARGS='--epochs 3'    anything else for the command behind the target"
+	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
+
+##@ Train
+
+RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
+
+.PHONY: train
+train: $(if $(RECIPE),$(ENV),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
+	@exec $(BIN)/job train --recipe '$(RECIPE)' \
+		$(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+.PHONY: no-recipe
+no-recipe:
+	@echo 'make train: RECIPE is missing; choose one of $(RECIPES), for example: make train RECIPE=A' >&2
+	@exit 2
+
+.PHONY: runs
+runs: $(LIGHT) ## List the runs in BUCKET
+	@exec $(BIN)/job runs list --bucket '$(or $(BUCKET),bucket)' $(ARGS)
+
+.PHONY: recipes
+recipes: $(LIGHT) ## List the recipes
+	@exec $(BIN)/job recipes list $(ARGS)
+
+##@ Develop
+
+.PHONY: env
+env: $(ENV) ## Make the environment alone, in .venv (7.6 GB on Linux, mostly CUDA)
+
+.PHONY: light
+light: $(LIGHT) ## Make it without torch (0.2 GB): enough for recipes, runs and data
+
+.PHONY: test
+test: $(DEV) ## Run the tests
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(DEV) ## Check format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(DEV) ## Format, and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: bench
+bench: $(DEV) ## Measure, and compare with the libraries we could have used
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: lock
+lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
+	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
+	$(LOCK) pyproject.toml --group build --constraints requirements/full.txt --output-file requirements/light.txt
+	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove the environment and every cache; never a run
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find job tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps are written last: an install that was killed is taken up again.
+
+$(VENV)/.created:
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or 3.12 with venv was found;' \
+		'install one (on Debian: python3-venv), or name it: make env PYTHON=/path/to/python3.12' >&2; exit 2; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown.
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.created
+	@echo "installing $$(grep -c == $<) packages of $<"
+	@rm -f $@
+	@{ $(PIP) --only-binary :all: --require-hashes -r $< && $(PIP) --no-build-isolation -e . && touch $@; } \
+	| while read -r word file size; do case "$$word $$size" in \
+		'Downloading ('[0-9][0-9]*' MB)') echo "  downloading $${file%%-[a-z]*} $$size" ;; \
+		Installing*,*) echo '  unpacking' ;; \
+		esac; done
+	@test -e $@

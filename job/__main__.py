@@ -1,0 +1,7 @@
+"""Run the command line as ``python -m job``."""
+
+import sys
+
+from job.cli import main
+
+sys.exit(main())

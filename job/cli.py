@@ -1,0 +1,266 @@
+"""The command line: Fire reads it, and nothing runs before all of it is understood.
+
+Fire alone calls a command before it rejects a mistyped flag, and turns a run called 2e967232 into infinity; here
+commands receive text and return an invocation that has not run yet.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import fire
+from fire import core
+from fire.decorators import SetParseFn
+
+from job.errors import JobError
+from job.log import set_up_logging
+
+log = logging.getLogger(__name__)
+
+
+class Invocation:
+    """A command that was understood and has not run. Fire finds nothing on it to go on with."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+
+def _command(function: Callable[..., None]) -> Callable[..., Invocation]:
+    """Let Fire read a command's arguments as text, without running it."""
+
+    @SetParseFn(str)
+    @wraps(function)
+    def understood(*args: str, **flags: str) -> Invocation:
+        return Invocation(partial(function, *args, **flags))
+
+    return understood
+
+
+@_command
+def train(
+    recipe: str | None = None,
+    *,
+    bucket: str | None = None,
+    dataset: str | None = None,
+    run: str | None = None,
+    weights: str | None = None,
+    model: str | None = None,
+    profile: str = "full",
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    new_classes: str = "false",
+    quarantine: str = "false",
+    dry_run: str = "false",
+    **training_arguments: str,
+) -> None:
+    """Train a detector by a recipe: starts the run, continues it, or says that it is finished.
+
+    Any training argument of Ultralytics is a flag as well: --epochs 50 --batch 4 --imgsz 2048 --rotate 15
+    --hsv-s 0.8 --mosaic 1.0 --seed 1 and so on.
+
+    Args:
+        recipe: A name of `job recipes list`, or a path to a YAML file. Without it: continue if --weights is given,
+            else base.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        dataset: A folder under datasets/ in the bucket; may be left out when there is one.
+        run: The run's name; yolov11_wildlife, yolov11_wildlife2, ... if left out.
+        weights: Start weights: a run, a file here, a path in the bucket such as runs/NAME/weights/best.pt, or a URI.
+        model: Replaces the start: NAME.pt for published weights, NAME.yaml to train from scratch.
+        profile: full, or demo for the recipe at the scale of a laptop.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        new_classes: The weights have other classes than the data, and that is meant.
+        quarantine: Set broken images and labels aside instead of refusing the dataset.
+        dry_run: Start nothing; print the fully resolved run as YAML.
+    """
+    from job.commands.train import run_train  # noqa: PLC0415 -- help needs none of it
+
+    run_train(
+        recipe=recipe,
+        bucket=bucket,
+        dataset=dataset,
+        run=run,
+        weights=weights,
+        model=model,
+        profile=profile,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        new_classes=new_classes,
+        quarantine=quarantine,
+        dry_run=dry_run,
+        training_arguments=training_arguments,
+    )
+
+
+@_command
+def recipes_list() -> None:
+    """List the recipes, with what each is for and what it is expected to reach."""
+    from job.commands.recipes import list_recipes  # noqa: PLC0415 -- as above
+
+    list_recipes()
+
+
+@_command
+def recipes_show(name: str, *, profile: str = "full") -> None:
+    """Show a recipe with every value decided.
+
+    Args:
+        name: A name of `job recipes list`, or a path to a YAML file.
+        profile: full or demo.
+    """
+    from job.commands.recipes import show_recipe  # noqa: PLC0415 -- as above
+
+    show_recipe(name, profile)
+
+
+@_command
+def recipes_check(file: str) -> None:
+    """Check a recipe file and report every problem.
+
+    Args:
+        file: A path to a YAML file, or a recipe's name.
+    """
+    from job.commands.recipes import check_recipe  # noqa: PLC0415 -- as above
+
+    check_recipe(file)
+
+
+@_command
+def runs_list(*, bucket: str | None = None) -> None:
+    """List the runs in a bucket.
+
+    Args:
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.runs import print_runs  # noqa: PLC0415 -- as above
+
+    print_runs(bucket)
+
+
+@_command
+def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> None:
+    """Show one run: what was asked, its attempts, its checkpoints, what came of it.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        json: Print everything that is recorded, as JSON.
+    """
+    from job.commands.runs import show_run  # noqa: PLC0415 -- as above
+
+    show_run(run, bucket, json)
+
+
+@_command
+def runs_verify(run: str, *, bucket: str | None = None) -> None:
+    """Read every committed checkpoint of a run again and prove its digests.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.runs import verify_run  # noqa: PLC0415 -- as above
+
+    verify_run(run, bucket)
+
+
+@_command
+def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
+    """Read every label and image of a dataset once and report all problems.
+
+    Args:
+        name: A dataset of the bucket, or a folder here.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        workdir: A folder on this machine to pull into.
+    """
+    from job.commands.data import check_data  # noqa: PLC0415 -- as above
+
+    check_data(name, bucket, workdir)
+
+
+@_command
+def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
+    """Push a YOLO folder into the bucket, verified; what is there already is not sent again.
+
+    Args:
+        folder: A folder with data.yaml, images and labels.
+        dataset: What to call it.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.data import push_data  # noqa: PLC0415 -- as above
+
+    push_data(folder, dataset, bucket)
+
+
+@_command
+def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
+    """Pull a dataset from the bucket, verified; what is here already is not fetched again.
+
+    Args:
+        name: A dataset of the bucket.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        workdir: A folder on this machine; the data go to datasets/NAME in it.
+    """
+    from job.commands.data import pull_data  # noqa: PLC0415 -- as above
+
+    pull_data(name, bucket, workdir)
+
+
+@_command
+def weights_digest(file: str, *, bucket: str | None = None) -> None:
+    """Print the SHA-256 over a model's tensors, equal for equal weights whatever the file says beside them.
+
+    Args:
+        file: A file here, a gs:// address, or a path in the bucket such as runs/NAME/weights/best.pt.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.weights import print_digest  # noqa: PLC0415 -- as above
+
+    print_digest(file, bucket)
+
+
+COMMANDS: dict[str, Any] = {
+    "train": train,
+    "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
+    "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
+    "data": {"check": data_check, "push": data_push, "pull": data_pull},
+    "weights": {"digest": weights_digest},
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    core.Display = _print_help
+    parsed = fire.Fire(COMMANDS, command=argv, name="job", serialize=_unless_invocation)
+    if not isinstance(parsed, Invocation):
+        return 0
+    set_up_logging()
+    try:
+        parsed._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
+    except JobError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on from the last committed checkpoint")
+        return 75
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _print_help(lines: list[str], out: Any) -> None:  # noqa: ANN401 -- Fire's own stream
+    """Print help instead of opening a pager."""
+    out.write("\n".join(lines) + "\n")
+
+
+def _unless_invocation(result: object) -> object:
+    return None if isinstance(result, Invocation) else result

@@ -1,0 +1,126 @@
+"""``job runs``: list, show, verify."""
+
+import json as json_format
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from job import checkpoint
+from job.commands.values import read_flag, require_store
+from job.errors import CorruptObjectError, RunConflictError
+from job.outcome import Comparison
+from job.recipe import Band
+from job.run import Run, RunRecord, list_runs
+from job.store import Store
+from job.training_arguments import nearest
+
+
+def print_runs(bucket: str | None) -> None:
+    """Print one line for each run."""
+    store = require_store(bucket)
+    rows = [("run", "recipe", "profile", "state", "F1 before", "after")]
+    for name in list_runs(store):
+        run = Run(store, name)
+        record, final = run.record(), run.final()
+        if record is None:
+            continue
+        f1 = ("", "")
+        if final is not None:
+            f1 = tuple(f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after"))
+        rows.append((name, record.request["recipe"], record.request["profile"], _state(run, record, final), *f1))
+    if len(rows) == 1:
+        print(f"no runs in {store.uri}")  # noqa: T201 -- data
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201 -- data
+
+
+def show_run(name: str, bucket: str | None, json: str) -> None:
+    """Print one run.
+
+    Raises:
+        RunConflictError: If there is no such run.
+    """
+    as_json = read_flag(json, "json")
+    store = require_store(bucket)
+    run, record = _require_run(store, name)
+    final = run.final()
+    attempts = [run.attempt(number) for number in run.attempts()]
+    checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    if as_json:
+        shown = {
+            "run": asdict(record),
+            "attempts": attempts,
+            "checkpoints": [asdict(manifest) for manifest in checkpoints],
+            "final": final,
+        }
+        print(json_format.dumps(shown, indent=1))  # noqa: T201 -- data
+        return
+    point = record.start["point"]
+    lines = [
+        f"run         {name}, {_state(run, record, final)}",
+        f"created     {record.created_at}",
+        f"recipe      {record.request['recipe']}, profile {record.request['profile']}",
+        f"start       {point['source'] or point['architecture']}" + ("" if point["source"] else ", from scratch"),
+        f"dataset     {record.dataset['name']}, digest {record.dataset['digest'][:12]}",
+    ]
+    if record.dataset["set_aside"]:
+        lines.append(f"set aside   {len(record.dataset['set_aside'])} broken files")
+    lines += [
+        f"attempt {entry['attempt']:<4}{entry['claimed_at']} on {entry['host']}, {entry['machine']}"
+        + (f"; ended: {entry['end']['reason']}" if entry["end"] else "")
+        for entry in attempts
+    ]
+    lines += [
+        f"checkpoint  after epoch {manifest.epoch}, attempt {manifest.attempt}, {manifest.size_bytes / 1e6:.1f} MB, "
+        f"{manifest.committed_at}"
+        for manifest in checkpoints
+    ]
+    print("\n".join(lines))  # noqa: T201 -- data
+    if final is not None:
+        expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
+        table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table()
+        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- data
+
+
+def verify_run(name: str, bucket: str | None) -> None:
+    """Read every checkpoint again.
+
+    Raises:
+        CorruptObjectError: If any is not what was committed; names the files.
+        RunConflictError: If there is no such run.
+    """
+    store = require_store(bucket)
+    run, _ = _require_run(store, name)
+    problems: list[str] = []
+    identities = checkpoint.committed(run)
+    with tempfile.TemporaryDirectory() as scratch:
+        for identity in identities:
+            found = checkpoint.verify(run, identity, Path(scratch))
+            problems += found
+            print(f"{identity}: {'damaged' if found else 'whole'}")  # noqa: T201 -- data
+    if problems:
+        raise CorruptObjectError(
+            f"run {name}: {len(problems)} files are not what was committed; the next start passes over their checkpoint",
+            problems,
+        )
+    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")  # noqa: T201 -- data
+
+
+def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
+    if final is not None:
+        return f"{final['reason']}, {final['num_epochs']} epochs"
+    committed = checkpoint.committed(run)
+    done = committed[-1].epoch if committed else 0
+    return f"epoch {done} of {record.request['train']['epochs']}, attempt {len(run.attempts())}"
+
+
+def _require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
+    run = Run(store, name)
+    record = run.record()
+    if record is None:
+        hint = nearest(name, list_runs(store)) or "; see `job runs list`"
+        raise RunConflictError(f"run {name}: there is none of that name in {store.uri}{hint}")
+    return run, record

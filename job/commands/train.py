@@ -1,0 +1,164 @@
+"""``job train``: from words to an order, and what a dry run prints."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from job.commands.values import bucket_location, read_flag, read_profile, require_store
+from job.errors import JobError, MachineError, UsageError
+from job.data.prepare import find_dataset
+from job.order import Order
+from job.recipe import Start, load_recipe
+from job.run import check_run_name, find_run
+from job.start import StartPoint, find_start
+from job.store import Store
+from job.training_arguments import ALIASES, ARGUMENTS, OWNED, nearest
+
+log = logging.getLogger(__name__)
+
+OWN_FLAGS = (
+    "recipe", "bucket", "dataset", "run", "weights", "model", "profile", "device", "workers", "workdir",
+    "new-classes", "quarantine", "dry-run",
+)  # fmt: skip
+
+DEFAULT_WORKERS = 8
+"""Loader processes, as Ultralytics; never more than there are cores."""
+
+
+def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # noqa: ANN401 -- text by flag, as Fire has it
+    """Train, or print what would be trained.
+
+    Raises:
+        JobError: For whatever is wrong; see the exit codes.
+    """
+    order = read_order(training_arguments=training_arguments, **flags)
+    if read_flag(flags["dry_run"], "dry-run"):
+        _print_plan(order, bucket_location(flags["bucket"]))
+        return
+    store = _open(order, flags["bucket"])
+    if order.recipe.profile == "demo":
+        from job.demo import train_demo  # noqa: PLC0415 -- one of the two
+
+        train_demo(store, order)
+    else:
+        from job.session import train  # noqa: PLC0415 -- as above
+
+        train(store, order)
+
+
+def read_order(
+    *,
+    recipe: str | None,
+    dataset: str | None,
+    run: str | None,
+    weights: str | None,
+    model: str | None,
+    profile: str,
+    device: str,
+    workers: str | None,
+    workdir: str,
+    new_classes: str,
+    quarantine: str,
+    training_arguments: dict[str, str],
+    **_others: str | None,
+) -> Order:
+    """Turn the words of a command line into an order.
+
+    Raises:
+        UsageError: If a flag does not exist or has no such value.
+        RecipeError: If the recipe or a training argument is wrong.
+    """
+    overrides = _read_training_arguments(training_arguments)
+    if model is not None:
+        try:
+            if Start.parse(model).kind == "own":
+                raise ValueError(model)
+        except ValueError as error:
+            raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of yours are --weights") from error
+    chosen = recipe or ("continue" if weights else "base")
+    return Order(
+        recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),
+        dataset=dataset,
+        run=run and check_run_name(run),
+        weights=weights,
+        model=model,
+        new_classes=read_flag(new_classes, "new-classes"),
+        quarantine=read_flag(quarantine, "quarantine"),
+        device=device,
+        workers=_read_workers(workers),
+        workdir=Path(workdir).resolve(),
+    )
+
+
+def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
+    unknown = []
+    values: dict[str, Any] = {}
+    for word, text in given.items():
+        name = ALIASES.get(word, word)
+        if name in ARGUMENTS:
+            value = ARGUMENTS[name].read(text)
+            if name in values and values[name] != value:
+                raise UsageError(f"--{word}: is the same as --{name}, which has another value; pass one of them")
+            values[name] = value
+        elif name in OWNED:
+            values[name] = text
+        else:
+            flag = word.replace("_", "-")
+            known = [*OWN_FLAGS, *(entry.replace("_", "-") for entry in (*ARGUMENTS, *ALIASES))]
+            unknown.append(f"--{flag}: there is no such flag{nearest(flag, known)}")
+    if unknown:
+        raise UsageError("command line: not understood; see `job train --help`", unknown)
+    return values
+
+
+def _read_workers(text: str | None) -> int:
+    cores = os.cpu_count() or 1
+    if text is None:
+        return min(DEFAULT_WORKERS, cores)
+    if not text.isdecimal():
+        raise UsageError(f"--workers: must be a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _open(order: Order, bucket: str | None) -> Store:
+    location = bucket_location(bucket)
+    if order.recipe.profile == "demo" and location and "://" not in location:
+        try:
+            Path(location).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket") from error
+    return require_store(bucket)
+
+
+def _print_plan(order: Order, location: str | None) -> None:
+    """Print the resolved run; what a bucket would decide and cannot is null and explained on stderr."""
+    plan: dict[str, Any] = {
+        "recipe": order.recipe.name,
+        "profile": order.recipe.profile,
+        "run": order.run,
+        "dataset": order.dataset,
+        "start": {"from": order.weights or order.model or str(order.recipe.start), "found": None},
+        "train": order.recipe.train,
+    }
+    if location is None:
+        log.info("no bucket was named: run, dataset and start weights are not looked up")
+    else:
+        problems = []
+        store = require_store(location)
+        try:
+            plan["dataset"] = find_dataset(store, order.dataset)
+        except JobError as error:
+            problems.append(error)
+        try:
+            run, record = find_run(store, order.run, order.request(plan["dataset"]))
+            plan["run"] = run.name
+            point = find_start(store, order, run.name) if record is None else StartPoint(**record.start["point"])
+            plan["start"]["found"] = str(point)
+        except JobError as error:
+            problems.append(error)
+        for problem in problems:
+            log.warning("it would not start: %s", problem)
+    print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")  # noqa: T201 -- data

@@ -1,0 +1,159 @@
+"""Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
+
+Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
+holds everything the older one held), and that no failure is swallowed: it is raised in the training thread.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from job import checkpoint
+from job.checkpoint import CheckpointId, Manifest
+from job.errors import JobError, MachineError, StoreError, TransientStoreError
+from job.run import Run
+
+log = logging.getLogger(__name__)
+
+NUM_TRIES = 3
+"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+
+
+class Committable(Protocol):
+    """A snapshot, as far as committing it goes."""
+
+    @property
+    def epoch(self) -> int:
+        """Complete epochs."""
+
+    @property
+    def batch(self) -> int:
+        """Complete batches of the next epoch."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+
+    def write(self, folder: Path) -> None:
+        """Write its files into an empty folder."""
+
+
+class Committer:
+    """One thread that commits what it is given; use it as a context manager."""
+
+    def __init__(
+        self,
+        run: Run,
+        attempt: int,
+        staging: Path,
+        restored: Manifest | None,
+        mirror: Callable[[Path], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            run: The run.
+            attempt: The attempt that commits.
+            staging: A folder of one's own for the files of one snapshot.
+            restored: The checkpoint that training went on from.
+            mirror: Called after each commit with the folder of its files.
+        """
+        self.newest = restored
+        self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
+        self._changed = threading.Condition()
+        self._waiting: Committable | None = None
+        self._error: JobError | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Wait for what is waiting, unless the person or the process is in a hurry."""
+        with self._changed:
+            self._closing = True
+            if error is not None and not isinstance(error, Exception):
+                self._waiting = None
+            self._changed.notify_all()
+        self._thread.join()
+        if error is None:
+            self.check()
+
+    def submit(self, snapshot: Committable) -> None:
+        """Commit a snapshot soon.
+
+        Raises:
+            JobError: If an earlier commit failed for good.
+        """
+        self.check()
+        with self._changed:
+            if self._waiting is not None:
+                log.info("checkpoint of epoch %d gives way to a newer one", self._waiting.epoch)
+            self._waiting = snapshot
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise the error of a commit that failed for good, if one did; cheap enough for every step."""
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        num_failed = 0
+        while (snapshot := self._next()) is not None:
+            try:
+                self._commit(snapshot)
+                num_failed = 0
+            except TransientStoreError as error:
+                num_failed += 1
+                log.warning(
+                    "committing epoch %d failed, try %d of %d: %s", snapshot.epoch, num_failed, NUM_TRIES, error
+                )
+                if num_failed >= NUM_TRIES:
+                    self._error = error
+                    return
+                with self._changed:
+                    self._waiting = self._waiting or snapshot
+            except JobError as error:
+                self._error = error
+                return
+            except OSError as error:
+                self._error = MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
+                return
+
+    def _next(self) -> Committable | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._closing)
+            snapshot, self._waiting = self._waiting, None
+            return snapshot
+
+    def _commit(self, snapshot: Committable) -> None:
+        started = time.monotonic()
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._staging.mkdir(parents=True)
+        snapshot.write(self._staging)
+        identity = CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)
+        earlier = {file.key for file in self.newest.files} if self.newest else set()
+        manifest = checkpoint.commit(self._run, identity, self._staging, snapshot.about, self.newest)
+        self.newest = manifest
+        new_bytes = sum(file.size_bytes for file in manifest.files if file.key not in earlier)
+        log.info(
+            "committed epoch %d: %.1f MB in %.2f s",
+            snapshot.epoch,
+            new_bytes / 1e6,
+            time.monotonic() - started,
+            extra={"epoch": snapshot.epoch, "bytes": new_bytes},
+        )
+        try:
+            self._mirror(self._staging)
+            checkpoint.retain(self._run)
+        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+            log.warning("after committing epoch %d: %s", snapshot.epoch, error)

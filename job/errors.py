@@ -1,0 +1,98 @@
+"""Every way the job ends other than well, with the exit code that a scheduler sees.
+
+A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several
+problems lists them all, one a line. This module imports nothing, so that every other module can import it.
+"""
+
+from collections.abc import Sequence
+
+
+class JobError(Exception):
+    """A failure that is reported as one message, never as a traceback.
+
+    Args:
+        message: ``subject: what is wrong, what was found; what to do``.
+        problems: Details, one a line, for errors that report everything at once.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {problem}" for problem in self.problems)])
+
+
+class UsageError(JobError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class RecipeError(JobError):
+    """A recipe, or an argument that overrides it, is wrong."""
+
+    exit_code = 65
+
+
+class DataError(JobError):
+    """A dataset is absent, broken, or not the one the run was started on."""
+
+    exit_code = 65
+
+
+class WeightsError(JobError):
+    """Start weights are absent, unsafe to load, or do not fit the data."""
+
+    exit_code = 65
+
+
+class RunConflictError(JobError):
+    """A run exists and was started differently."""
+
+    exit_code = 65
+
+
+class TrainingError(JobError):
+    """Training itself failed: a loss that is not a number, or memory that ran out."""
+
+    exit_code = 70
+
+
+class StoreError(JobError):
+    """The bucket refused: no permission, no such bucket, a full disk."""
+
+    exit_code = 74
+
+
+class ObjectNotFoundError(StoreError):
+    """No object has this key. The only error that means absence."""
+
+
+class PreconditionError(StoreError):
+    """An object exists that should not, or is no longer the version it was expected to be."""
+
+
+class CorruptObjectError(StoreError):
+    """The bytes that arrived are not the bytes that were stored."""
+
+
+class TransientStoreError(StoreError):
+    """The bucket kept failing until the deadline; trying again later may help."""
+
+    exit_code = 75
+
+
+class SupersededError(JobError):
+    """A later attempt has claimed the run; this one must not touch it any more."""
+
+    exit_code = 75
+
+
+class MachineError(JobError):
+    """The machine cannot do the work: an unwritable folder, a full disk, no device."""
+
+    exit_code = 78

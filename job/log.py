@@ -1,0 +1,67 @@
+"""What the job says while it works: short text for a person at a terminal, one JSON object a line for a machine.
+
+Everything goes to stderr; stdout is for data.
+"""
+
+import json
+import logging
+import sys
+from typing import Any, Self
+
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_SEVERITY = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DEBUG": "DEBUG"}
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+
+
+class _Json(logging.Formatter):
+    """Keys as Cloud Logging reads them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "severity": _SEVERITY.get(record.levelname, "INFO"),
+            "message": record.getMessage(),
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+        }
+        entry |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        return json.dumps(entry, default=str)
+
+
+def set_up_logging() -> None:
+    """Send the job's messages to stderr; those of libraries only from a warning on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Text() if sys.stderr.isatty() else _Json())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("job").setLevel(logging.INFO)
+    for noisy in ("urllib3", "google", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+class Progress:
+    """A bar for work of known length; nothing where no person watches."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 -- `job --help` needs none
+
+        self._bar = tqdm(
+            desc=label, total=total, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def to(self, done: int, total: int | None = None) -> None:
+        """Show how much is done, and how much there is if that was not known."""
+        self._bar.total = total or self._bar.total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()

@@ -1,0 +1,42 @@
+"""What a person asked for, apart from any bucket or machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One command to train."""
+
+    recipe: Recipe
+    """With the arguments of the command line in it."""
+
+    dataset: str | None
+    run: str | None
+    weights: str | None
+    model: str | None
+    new_classes: bool
+    quarantine: bool
+    device: str
+    workers: int
+    workdir: Path
+
+    def request(self, dataset: str | None) -> dict[str, Any]:
+        """Return what makes two orders the same run; the machine has no part in it.
+
+        Args:
+            dataset: The name of the dataset that is meant.
+        """
+        return {
+            "recipe": self.recipe.name,
+            "profile": self.recipe.profile,
+            "dataset": dataset,
+            "start": self.weights or self.model or str(self.recipe.start),
+            "model": self.model if self.weights else None,
+            "new_classes": self.new_classes,
+            "quarantine": self.quarantine,
+            "train": self.recipe.train,
+        }

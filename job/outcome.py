@@ -1,0 +1,73 @@
+"""What came of a run, for people: before and after, against what the recipe expected."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from job.recipe import Band
+
+COLUMNS = {
+    "precision": "metrics/precision(B)",
+    "recall": "metrics/recall(B)",
+    "map50": "metrics/mAP50(B)",
+    "map50_95": "metrics/mAP50-95(B)",
+}
+"""Our names for Ultralytics' columns."""
+
+LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
+
+LOUD_DROP = 0.5
+"""After the first epoch, a metric below this share of row 0 is a loud warning."""
+
+
+def metrics_of(row: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of a row of ``results.csv`` as fractions of 1, with F1, the harmonic mean of P and R."""
+    metrics = {name: row[column] for name, column in COLUMNS.items()}
+    total = metrics["precision"] + metrics["recall"]
+    f1 = 2 * metrics["precision"] * metrics["recall"] / total if total else 0.0
+    return {"f1": round(f1, 5), **metrics}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Before and after, metric by metric."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    expect: dict[str, Band]
+
+    def table(self) -> str:
+        """Return a table for a terminal; values are percent."""
+        lines = [f"{'':10}{'before':>8}{'after':>8}{'change':>9}   expected"]
+        for name, label in LABELS.items():
+            before, after = self.before[name], self.after[name]
+            band = self.expect.get(name)
+            verdict = ""
+            if band is not None:
+                verdict = f"{band.text(100, ' %')}: {'reached' if band.reached(after) else 'not reached'}"
+            lines.append(f"{label:10}{before:8.1%}{after:8.1%}{100 * (after - before):+9.1f}   {verdict}".rstrip())
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison for the final record."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "change": {name: round(self.after[name] - self.before[name], 5) for name in self.before},
+            "expected": {name: [band.low, band.high] for name, band in self.expect.items()},
+            "reached": {name: band.reached(self.after[name]) for name, band in self.expect.items() if name in self.after},
+        }
+
+
+def warn_of_drop(before: dict[str, float], first: dict[str, float]) -> str | None:
+    """Return a warning if the first epoch is far worse than the start weights were."""
+    fallen = [
+        f"{LABELS[name]} {before[name]:.1%} -> {first[name]:.1%}"
+        for name in LABELS
+        if before[name] > 0.05 and first[name] < LOUD_DROP * before[name]  # noqa: PLR2004 -- below is noise
+    ]
+    if not fallen:
+        return None
+    return (
+        f"after epoch 1 the detector is far worse than its start weights: {', '.join(fallen)}; the learning rate may "
+        "be too high, or the labels or class order differ from those the weights were trained on"
+    )

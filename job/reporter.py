@@ -1,0 +1,74 @@
+"""What a person sees while a run trains: a bar for the steps, a line for each epoch, the table at the end."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from job.log import Progress
+from job.outcome import Comparison, metrics_of, warn_of_drop
+from job.recipe import Band
+from job.run import Run
+
+if TYPE_CHECKING:
+    from job.training.fit import Row, Step
+
+log = logging.getLogger(__name__)
+
+IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
+
+
+class Reporter:
+    """Shows one attempt's progress."""
+
+    def __init__(self, num_epochs: int, before: "Row | None") -> None:
+        self._num_epochs = num_epochs
+        self._before = metrics_of(before) if before else None
+        self._bar: Progress | None = None
+
+    def on_step(self, step: "Step") -> None:
+        """Move the bar."""
+        if self._bar is None:
+            self._bar = Progress(f"epoch {step.epoch}/{self._num_epochs}", step.num_batches, "batch")
+        self._bar.to(step.batch)
+
+    def on_epoch(self, row: "Row") -> None:
+        """Say how an epoch went, or, for row 0, how good the start weights are."""
+        self.close()
+        metrics = metrics_of(row)
+        epoch = int(row["epoch"])
+        shown = "  ".join(f"{label} {metrics[name]:6.1%}" for name, label in IN_A_LINE.items())
+        digits = len(str(self._num_epochs))
+        if epoch == 0:
+            self._before = metrics
+            log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
+            return
+        losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in ("box", "cls", "dfl"))
+        log.info(
+            "epoch %*d/%d  %s   loss %s",
+            *(digits, epoch, self._num_epochs, shown, losses),
+            extra={"epoch": epoch, **metrics},
+        )
+        if epoch == 1 and self._before and (warning := warn_of_drop(self._before, metrics)):
+            log.warning("%s", warning)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
+    """Print what came of a run."""
+    comparison = final["comparison"]
+    expect = {name: Band(*ends) for name, ends in comparison["expected"].items()}
+    log.info(
+        "run %s %s: %s after %d epochs, best in epoch %d%s",
+        run.name,
+        "was finished before" if already else "is finished",
+        final["reason"],
+        final["num_epochs"],
+        final["best_epoch"],
+        "; to train it again, pass --run with a new name" if already else "",
+    )
+    table = Comparison(comparison["before"], comparison["after"], expect).table()
+    print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

@@ -1,0 +1,246 @@
+"""A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
+
+Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
+of two machines on one run the later claim wins. Knows nothing of what is trained.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    SupersededError,
+    UsageError,
+)
+from job.store import Store
+
+FAMILY = "yolov11_wildlife"
+"""What runs are called when nobody says otherwise: this, then this with 2, 3, ..."""
+
+SCHEMA = 1
+
+
+def check_run_name(name: str) -> str:
+    """Return a run's name if it can be one.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+        raise UsageError(
+            f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first a letter or digit"
+        )
+    return name
+
+
+def family_of(name: str) -> str:
+    """Return the name without the number at its end."""
+    return re.sub(r"(?<=\D)\d+$", "", name)
+
+
+def next_free_name(family: str, taken: Iterable[str]) -> str:
+    """Return the family's name, or the first of name2, name3, ... after all that are taken."""
+    numbers = [1 if name == family else int(name.removeprefix(family)) for name in taken if _belongs(name, family)]
+    return family if not numbers else f"{family}{max(numbers) + 1}"
+
+
+def _belongs(name: str, family: str) -> bool:
+    return re.fullmatch(re.escape(family) + r"(?:[1-9]\d*)?", name) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What a run is, frozen when it is created (``run.json``)."""
+
+    run: str
+    created_at: str
+    request: dict[str, Any]
+    """What was asked for: recipe, profile, start, dataset and every training argument."""
+
+    recipe_digest: str
+    expect: dict[str, list[float | None]]
+    start: dict[str, Any]
+    """Lineage: which weights the run started from, and how much of them was taken over."""
+
+    dataset: dict[str, Any]
+    """Name and digest of the data, and how many files were set aside."""
+
+    facts: dict[str, Any]
+    """What was decided during set-up: optimizer, precision, threads."""
+
+    versions: dict[str, str]
+    wandb_id: str
+    schema: int = SCHEMA
+
+
+class Run:
+    """One run's records in a store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = check_run_name(name)
+
+    def key(self, name: str) -> str:
+        """Return the key of one of the run's objects."""
+        return f"runs/{self.name}/{name}"
+
+    def record(self) -> RunRecord | None:
+        """Return the run's record, or nothing if there is no such run."""
+        loaded = self._read("run.json")
+        if loaded is None:
+            return None
+        try:
+            return RunRecord(**loaded)
+        except TypeError as error:
+            raise CorruptObjectError(
+                f"{self.key('run.json')}: was written by another version of the job, {error}; use that version"
+            ) from error
+
+    def create(self, record: RunRecord) -> bool:
+        """Write the record of a new run; false if the name was taken in the meantime."""
+        try:
+            self._write("run.json", asdict(record))
+        except PreconditionError:
+            return False
+        return True
+
+    def attempts(self) -> list[int]:
+        """Return the numbers of the attempts that claimed the run, in order."""
+        numbers = (
+            re.fullmatch(r".*/attempts/(\d{4,})\.json", stored.key) for stored in self.store.list(self.key("attempts/"))
+        )
+        return sorted(int(match[1]) for match in numbers if match)
+
+    def attempt(self, number: int) -> dict[str, Any]:
+        """Return an attempt's claim, with how it ended under ``end``; nothing there means that it vanished or runs."""
+        claim = self._read(f"attempts/{number:04d}.json") or {}
+        return claim | {"end": self._read(f"attempts/{number:04d}.end.json")}
+
+    def claim(self, about: dict[str, Any]) -> int:
+        """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
+        while True:
+            earlier = self.attempts()
+            number = earlier[-1] + 1 if earlier else 1
+            ended = (self.attempt(earlier[-1])["end"] or {"reason": "vanished"}) if earlier else None
+            try:
+                self._write(
+                    f"attempts/{number:04d}.json",
+                    {"schema": SCHEMA, "attempt": number, "claimed_at": now(), "previous_ended": ended, **about},
+                )
+            except PreconditionError:
+                continue
+            return number
+
+    def require_current(self, attempt: int) -> None:
+        """Check that no later attempt has claimed the run.
+
+        Raises:
+            SupersededError: If one has.
+        """
+        newest = self.attempts()[-1]
+        if newest > attempt:
+            raise SupersededError(
+                f"run {self.name}: attempt {attempt} was superseded by attempt {newest}; this machine stops and leaves "
+                "the run to the other"
+            )
+
+    def end_attempt(self, attempt: int, reason: str, message: str, position: dict[str, int]) -> None:
+        """Record why an attempt ended; the first record stands."""
+        try:
+            self._write(
+                f"attempts/{attempt:04d}.end.json",
+                {"schema": SCHEMA, "ended_at": now(), "reason": reason, "message": message, "position": position},
+            )
+        except PreconditionError:
+            return
+
+    def final(self) -> dict[str, Any] | None:
+        """Return the final record, or nothing if the run is not finished."""
+        return self._read("final.json")
+
+    def finish(self, final: dict[str, Any]) -> dict[str, Any]:
+        """Write the final record and return it; if there is one already, that one."""
+        try:
+            self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
+        except PreconditionError:
+            pass
+        written = self.final()
+        if written is None:
+            raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
+        return written
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            data = self.store.read(self.key(name))
+        except ObjectNotFoundError:
+            return None
+        try:
+            loaded: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
+        return loaded
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.store.put(self.key(name), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def find_run(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, RunRecord | None]:
+    """Return the run that a request means, and its record if it exists.
+
+    Args:
+        store: The bucket.
+        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, or else
+            a new one.
+        request: What is asked for.
+
+    Raises:
+        RunConflictError: If the named run was asked for differently; lists every difference.
+    """
+    if name is not None:
+        run = Run(store, name)
+        record = run.record()
+        if record is not None and (different := differences(record.request, request)):
+            raise RunConflictError(
+                f"run {name}: was started with other values; repeat those to continue it, or choose another --run",
+                different,
+            )
+        return run, record
+    names = list_runs(store)
+    for candidate in reversed(names):
+        run = Run(store, candidate)
+        record = run.record() if family_of(candidate) == FAMILY else None
+        if record is not None and record.request == request:
+            return run, record
+    return Run(store, next_free_name(FAMILY, names)), None
+
+
+def list_runs(store: Store) -> list[str]:
+    """Return the names of all runs, oldest number first within a family."""
+    names = [
+        match[1] for stored in store.list("runs/") if (match := re.fullmatch(r"runs/([^/]+)/run\.json", stored.key))
+    ]
+    return sorted(names, key=lambda name: (family_of(name), len(name), name))
+
+
+def differences(existing: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    """Say how two requests differ, one sentence for each key."""
+    found: list[str] = []
+    for key in [*existing, *(key for key in asked if key not in existing)]:
+        old, new = existing.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: the run has {old!r}, asked for {new!r}")
+    return found
+
+
+def now() -> str:
+    """Return the time as text, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,81 @@
+"""Ultralytics' dataset without a memory: a sample depends on its key, not on what a worker loaded before.
+
+The stock dataset picks mosaic partners from the images that its worker process happened to load last
+(``data/base.py``: 315-322, ``data/augment.py``: 499-502), and switches mosaic off by changing itself
+(``engine/trainer.py``: 508-511). Here both come with the sample.
+"""
+
+from collections import OrderedDict
+from copy import copy
+from typing import Any
+
+import numpy as np
+from ultralytics.data.augment import Compose
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import IterableSimpleNamespace, colorstr
+
+from job.training.sampling import PARTNERS, Sample, keyed_randomness
+
+Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
+"""Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
+
+
+class KeyedDataset(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+    """The training split; indexed by `Sample`."""
+
+    def __init__(
+        self, args: IterableSimpleNamespace, data: dict[str, Any], batch_size: int, epochs: int, stride: int
+    ) -> None:
+        self.seed = args.seed
+        self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
+        self.recent: OrderedDict[int, Image] = OrderedDict()
+        self.num_recent = PARTNERS + 2 * batch_size
+        # The arguments of ultralytics.data.build.build_yolo_dataset in mode "train".
+        super().__init__(
+            img_path=data["train"],
+            imgsz=args.imgsz,
+            batch_size=batch_size,
+            augment=True,
+            hyp=args,
+            rect=False,
+            cache=args.cache or None,
+            single_cls=args.single_cls or False,
+            stride=stride,
+            pad=0.0,
+            prefix=colorstr("train: "),
+            task=args.task,
+            classes=args.classes,
+            data=data,
+            fraction=args.fraction,
+        )
+        self.transforms_without_mosaic = self._build_transforms_without_mosaic(copy(args))
+
+    def __getitem__(self, sample: Sample) -> dict[str, Any]:
+        """Return one augmented sample, the same in every process and at every time."""
+        closed = sample.epoch >= self.first_epoch_without_mosaic
+        transforms = self.transforms_without_mosaic if closed else self.transforms
+        self.buffer = list(sample.partners)
+        with keyed_randomness("augment", self.seed, sample.epoch, sample.position):
+            augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
+        return augmented
+
+    def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
+        """Return an image, decoded again only if it was not among the last few; the pixels are the caller's own."""
+        loaded = self.recent.pop(i, None)
+        if loaded is None:
+            self.augment = False  # the base class would add the image to its history, which is our list of partners
+            try:
+                loaded = super().load_image(i, rect_mode, resize_short)
+            finally:
+                self.augment = True
+        self.recent[i] = loaded
+        if len(self.recent) > self.num_recent:
+            self.recent.popitem(last=False)
+        pixels, original, resized = loaded
+        return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
+
+    def _build_transforms_without_mosaic(self, hyp: IterableSimpleNamespace) -> Compose:
+        with_mosaic = self.transforms
+        self.close_mosaic(hyp)
+        closed, self.transforms = self.transforms, with_mosaic
+        return closed

@@ -1,0 +1,37 @@
+"""Keeps Ultralytics to itself: its settings in our folder, no telemetry, no downloads, no integrations.
+
+Must run before the first import of ultralytics, which reads these variables and writes settings when imported.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+
+def confine_ultralytics(folder: Path) -> None:
+    """Make Ultralytics keep its settings, fonts and logs in a folder of ours and stay off the network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["YOLO_CONFIG_DIR"] = str(folder)
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    os.environ["YOLO_VERBOSE"] = "false"
+    os.environ["MPLBACKEND"] = "Agg"
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+
+    import matplotlib  # noqa: PLC0415 -- reads the variables above
+    from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- reads the variables above
+
+    LOGGER.setLevel(logging.ERROR)
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+    LOGGER.propagate = True
+    # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
+    integrations = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+    off = {name: False for name in integrations if SETTINGS.get(name)}
+    if off:
+        SETTINGS.update(off)
+    # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
+    font = Path(USER_CONFIG_DIR) / "Arial.ttf"
+    if not font.exists():
+        shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)

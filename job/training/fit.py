@@ -1,0 +1,295 @@
+"""The training loop, from the start weights to the evaluated best model, cut and continued anywhere.
+
+The order of work is that of ``engine/trainer.py`` (``_do_train``: 470-715), so that the result is that of stock
+Ultralytics on the same batches. What is missing on purpose: running out of memory never halves the batch, a loss that
+is not a number never falls back to stale weights, and the clock never decides when a run ends.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.utils.plotting import plot_results
+from ultralytics.utils.torch_utils import autocast
+
+from job.errors import TrainingError
+from job.training.state import Progress, Row, Snapshot, capture, restore
+from job.training.trainer import Plan, Trainer
+from job.training.weights import Transfer, Weights, load_weights
+
+LOSSES = ("box_loss", "cls_loss", "dfl_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One training batch, for whoever shows progress."""
+
+    epoch: int
+    """1-based."""
+
+    batch: int
+    """Batches done in this epoch."""
+
+    num_batches: int
+    losses: dict[str, torch.Tensor]
+    """Means over the epoch so far, on the device; reading one waits for the GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished training came to."""
+
+    before: Row
+    after: Row
+    """The best weights, read back from their file, on the validation set."""
+
+    rows: list[Row]
+    best_epoch: int
+    """1-based."""
+
+    stopped_early: bool
+
+
+class Training:
+    """One training on one machine; build it, restore it if it has a past, run it."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Set up everything up to the first step; raises as `Trainer` does."""
+        self.plan = plan
+        try:
+            self.trainer = Trainer(plan)
+        except RuntimeError as error:
+            raise _explained(error, plan) from error
+        self.nominal_accumulate: int = self.trainer.accumulate
+        self.progress = Progress()
+        self.last: Weights
+        self.best: Weights | None = None
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """How much of the start weights was taken over; nothing for a start from scratch."""
+        return self.trainer.transfer
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs in the whole run."""
+        return int(self.trainer.epochs)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Where training stands: complete epochs, and complete batches of the next."""
+        return {"epoch": self.progress.epoch, "batch": self.progress.batch}
+
+    @property
+    def before(self) -> Row | None:
+        """The start weights on the validation set, once they were measured."""
+        return self.progress.before
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was decided during set-up and must be the same whenever the run goes on."""
+        trainer = self.trainer
+        return {
+            "optimizer": type(trainer.optimizer).__name__,
+            "lr0": trainer.args.lr0,
+            "amp": bool(trainer.amp),
+            "batch": trainer.batch_size,
+            "imgsz": trainer.args.imgsz,
+            "max_det": trainer.args.max_det,
+            "num_train_images": len(trainer.train_loader.dataset),
+            "num_val_images": len(trainer.test_loader.dataset),
+            "num_threads": self.plan.num_threads,
+            "device": trainer.device.type,
+        }
+
+    def restore(self, folder: Path) -> None:
+        """Go on from the files of a checkpoint; raises as `state.restore` does."""
+        self.progress = restore(self.trainer, folder / "state.pt")
+        self.last = Weights.stored((folder / "last.pt").read_bytes())
+        best = folder / "best.pt"
+        self.best = Weights.stored(best.read_bytes()) if best.exists() else None
+
+    def run(
+        self, commit: Callable[[Snapshot], None], on_step: Callable[[Step], None], on_epoch: Callable[[Row], None]
+    ) -> Outcome:
+        """Train to the end, and leave ``best.pt``, ``last.pt``, ``results.csv`` and plots in the plan's folder.
+
+        Args:
+            commit: Takes a snapshot after the evaluation of the start weights and after every epoch.
+            on_step: Called after every batch.
+            on_epoch: Called with row 0 and with the row of every epoch.
+
+        Raises:
+            TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's notes on scheduler order and determinism: known, intended
+                if self.progress.before is None:
+                    self.progress.before = self._evaluate(epoch=0)
+                    on_epoch({"epoch": 0, **self.progress.before})
+                    commit(self._snapshot(self._export()))
+                while self.progress.phase == "training":
+                    started = time.monotonic()
+                    self._train_epoch(on_step)
+                    row = self._validate_epoch()
+                    self._close_epoch(row, time.monotonic() - started)
+                    on_epoch(self.progress.rows[-1])
+                    commit(self._snapshot(self.last))
+                return self._evaluate_best()
+        except RuntimeError as error:
+            raise _explained(error, self.plan) from error
+        finally:
+            self.trainer.shut_loaders()
+
+    def _train_epoch(self, on_step: Callable[[Step], None]) -> None:
+        trainer, progress = self.trainer, self.progress
+        epoch = progress.epoch  # 0-based, as Ultralytics counts
+        num_batches = len(trainer.train_loader)
+        warmup = trainer._get_warmup_iterations(num_batches)  # noqa: SLF001 -- a piece of the stock loop
+        trainer.epoch = epoch
+        trainer.scheduler.last_epoch = epoch - 1
+        trainer.scheduler.step()
+        trainer._model_train()  # noqa: SLF001 -- as above
+        for index, batch in enumerate(trainer.epoch_of_batches(epoch, progress.batch), start=progress.batch):
+            number = index + num_batches * epoch
+            if warmup and number <= warmup:
+                self._warm_up(number, warmup)
+            self._forward_backward(batch, index)
+            if number - progress.last_step >= trainer.accumulate:
+                trainer.optimizer_step()
+                progress.last_step = number
+            progress.batch = index + 1
+            on_step(Step(epoch + 1, progress.batch, num_batches, trainer.tloss))
+
+    def _warm_up(self, number: int, warmup: int) -> None:
+        trainer = self.trainer
+        span = [0, warmup]
+        trainer.accumulate = max(1, int(np.interp(number, span, [1, self.nominal_accumulate]).round()))
+        for group in trainer.optimizer.param_groups:
+            first = trainer.args.warmup_bias_lr if group.get("param_group") == "bias" else 0.0
+            target = group["initial_lr"] * trainer.lf(trainer.epoch)
+            group["lr"] = float(np.interp(number, span, [first, target]))
+            if "momentum" in group:
+                momenta = [trainer.args.warmup_momentum, trainer.args.momentum]
+                group["momentum"] = float(np.interp(number, span, momenta))
+
+    def _forward_backward(self, batch: dict[str, Any], index: int) -> None:
+        trainer = self.trainer
+        precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
+        with autocast(precision, device=trainer.device.type):
+            loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
+            trainer.loss = loss.sum()
+        trainer.scaler.scale(trainer.loss).backward()
+        trainer.tloss = (
+            {name: (trainer.tloss[name] * index + value) / (index + 1) for name, value in trainer.loss_items.items()}
+            if index
+            else trainer.loss_items
+        )
+
+    def _validate_epoch(self) -> Row:
+        trainer = self.trainer
+        self._require_finite(float(trainer.loss.detach()), "loss")
+        trainer.loss_names = tuple(trainer.loss_items)
+        trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride", "class_weights"])
+        trainer._clear_memory(0.5)  # noqa: SLF001 -- as the stock loop, against a peak of memory in validation
+        trainer.validator.args.plots = False
+        trainer.metrics, trainer.fitness = trainer.validate()
+        self._require_finite(trainer.fitness, "fitness")
+        rates = {f"lr/pg{index}": group["lr"] for index, group in enumerate(trainer.optimizer.param_groups)}
+        return _plain({**trainer.label_loss_items(trainer.tloss), **trainer.metrics, **rates})
+
+    def _close_epoch(self, row: Row, seconds: float) -> None:
+        trainer, progress = self.trainer, self.progress
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.train_s += seconds
+        progress.rows.append({"epoch": progress.epoch, "time": progress.train_s, **row})
+        last = progress.epoch >= self.num_epochs
+        if trainer.stopper(progress.epoch, trainer.fitness) or last:
+            progress.phase, progress.stopped_early = "evaluating", not last
+        self.last = self._export()
+        if trainer.fitness == trainer.best_fitness:
+            self.best = self.last
+
+    def _evaluate(self, epoch: int) -> Row:
+        """Measure the EMA as every epoch does, leaving the best fitness alone."""
+        trainer = self.trainer
+        trainer.epoch = epoch
+        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
+        trainer.loss_names = LOSSES
+        measured = trainer.validator(trainer)
+        return _plain({name: value for name, value in measured.items() if name != "fitness"})
+
+    def _evaluate_best(self) -> Outcome:
+        """Measure the best weights as they lie in their file, and draw the plots people know."""
+        trainer, progress, folder = self.trainer, self.progress, self.plan.folder
+        if self.best is None or progress.before is None:
+            raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
+        (folder / "last.pt").write_bytes(self.last.to_bytes())
+        (folder / "best.pt").write_bytes(self.best.to_bytes())
+        (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
+        trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
+        trainer.validator.args.plots = bool(trainer.args.plots)
+        after = self._evaluate(epoch=trainer.epochs - 1)  # plots only in the last epoch (engine/validator.py: 180)
+        if trainer.args.plots:
+            plot_results(file=folder / "results.csv")
+        return Outcome(
+            before=progress.before,
+            after=after,
+            rows=progress.rows,
+            best_epoch=int(trainer.stopper.best_epoch),
+            stopped_early=progress.stopped_early,
+        )
+
+    def _export(self) -> Weights:
+        """Copy the EMA as a finished checkpoint of Ultralytics, with the course so far."""
+        trainer = self.trainer
+        columns: dict[str, list[float]] = {}
+        for row in self.progress.rows:
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+        about = {
+            "train_args": dict(vars(trainer.args)),
+            "train_metrics": {**trainer.metrics, "fitness": trainer.fitness},
+            "train_results": columns,
+        }
+        return Weights(trainer.ema.ema, about)
+
+    def _snapshot(self, last: Weights) -> Snapshot:
+        progress = replace(self.progress, rows=list(self.progress.rows))
+        return Snapshot(progress, capture(self.trainer, progress), last, self.best, results_csv(progress.rows))
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"training: the {what} is not a number in epoch {self.progress.epoch + 1}, found {value}; the last "
+                "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
+            )
+
+
+def results_csv(rows: list[Row]) -> str:
+    """Write rows as Ultralytics writes ``results.csv``."""
+    if not rows:
+        return ""
+    lines = [",".join(rows[0])]
+    lines += [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(values: dict[str, Any]) -> Row:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _explained(error: RuntimeError, plan: Plan) -> TrainingError:
+    text = " ".join(str(error).split())
+    if "out of memory" in text.lower() or "CUBLAS_STATUS_ALLOC_FAILED" in text:
+        return TrainingError(
+            f"training: out of memory with batch {plan.train['batch']} at {plan.train['imgsz']} px; the last good "
+            "checkpoint is kept; take a larger GPU, or start a new run with a smaller --batch or --imgsz"
+        )
+    return TrainingError(f"training: failed, {text or type(error).__name__}; the last good checkpoint is kept")

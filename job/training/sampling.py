@@ -1,0 +1,96 @@
+"""Which image comes when, and with which random numbers: pure functions of the seed and the position.
+
+Guarantees that the order of an epoch depends on ``(seed, epoch)`` alone, and the random numbers and mosaic partners
+of a sample on ``(seed, epoch, position)`` alone: never on the number of workers, on prefetching, or on what happened
+before. Ultralytics re-seeds one stream at every start, so that a resumed run sees its first epochs again
+(``data/build.py``: 232-236, 398-414).
+"""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+PARTNERS = 16
+"""Images, beyond those of its own batch, that a mosaic may draw from."""
+
+BATCHES_PER_POOL = 8
+"""Consecutive batches that share their partners, so that a partner is decoded once for several batches."""
+
+
+def key(*parts: str | int) -> int:
+    """Return a 64-bit number that depends on the parts and on nothing else."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+@contextlib.contextmanager
+def keyed_randomness(*parts: str | int) -> Iterator[None]:
+    """Run a block on random streams that start from a key, and leave the process's own streams as they were."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    number = key(*parts)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.default_generator.manual_seed(number % 2**63)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+
+
+class Sample(NamedTuple):
+    """One place in an epoch: what a worker needs to make it, whichever worker it is."""
+
+    epoch: int
+    """0-based."""
+
+    position: int
+    """0-based place in the epoch's order."""
+
+    image: int
+    """Index of the image in the dataset."""
+
+    partners: tuple[int, ...]
+    """Images that a mosaic may draw its other three from."""
+
+
+class EpochBatches(Sampler[list[Sample]]):
+    """The batches of one epoch from any batch on; `start` chooses which."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.first_batch = 0
+
+    def start(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch (0-based) and the batch (0-based) that the next iteration begins with."""
+        self.epoch = epoch
+        self.first_batch = first_batch
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        epoch = self.epoch
+        order = _generator("order", self.seed, epoch).permutation(self.num_images).tolist()
+        for batch in range(self.first_batch, len(self)):
+            first = batch * self.batch_size
+            images = order[first : first + self.batch_size]
+            partners = (*images, *self._pool(epoch, batch // BATCHES_PER_POOL))
+            yield [Sample(epoch, first + i, image, partners) for i, image in enumerate(images)]
+
+    def _pool(self, epoch: int, block: int) -> list[int]:
+        return _generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS).tolist()
+
+
+def _generator(*parts: str | int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(key(*parts)))

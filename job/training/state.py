@@ -1,0 +1,199 @@
+"""Everything that a later process needs to go on as if it had never been another.
+
+Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
+waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in
+full precision, and made of tensors and plain values, so that it loads with ``weights_only=True``.
+"""
+
+import io
+import pickle
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+
+from job.errors import CorruptObjectError
+from job.training.trainer import Trainer
+from job.training.weights import Weights, digest_tensors
+
+Row = dict[str, float]
+"""One epoch in numbers, by the column names of Ultralytics' ``results.csv``."""
+
+SCHEMA = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where training stands, in plain values."""
+
+    epoch: int = 0
+    """Epochs that are complete."""
+
+    batch: int = 0
+    """Batches that are complete in the epoch after those."""
+
+    phase: str = "training"
+    """``training``, or ``evaluating`` once the last epoch is over."""
+
+    last_step: int = -1
+    """Number of the batch, counted from the start of training, that the optimizer last stepped on."""
+
+    train_s: float = 0.0
+    """Seconds spent training, over all attempts."""
+
+    before: Row | None = None
+    """The start weights on the validation set: row 0."""
+
+    rows: list[Row] = field(default_factory=list)
+    """One for each complete epoch."""
+
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of the state at one moment, to be written whenever there is time."""
+
+    progress: Progress
+    state: dict[str, Any]
+    last: Weights
+    best: Weights | None
+    results_csv: str
+
+    @property
+    def epoch(self) -> int:
+        """Complete epochs."""
+        return self.progress.epoch
+
+    @property
+    def batch(self) -> int:
+        """Complete batches of the next epoch."""
+        return self.progress.batch
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of the snapshot."""
+        return {"phase": self.progress.phase, "train_s": round(self.progress.train_s, 3)}
+
+    def write(self, folder: Path) -> None:
+        """Write the files of a checkpoint into an empty folder."""
+        files = {
+            "state.pt": _serialise(self.state),
+            "last.pt": self.last.to_bytes(),
+            "results.csv": self.results_csv.encode(),
+        }
+        if self.best is not None:
+            files["best.pt"] = self.best.to_bytes()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+
+def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """Copy the whole state to the CPU; nothing in it changes when training goes on."""
+    model = unwrap_model(trainer.model)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    stopper = trainer.stopper
+    return {
+        "schema": SCHEMA,
+        "progress": asdict(progress),
+        "model": _copied(model.state_dict()),
+        "ema": _copied(trainer.ema.ema.state_dict()),
+        "ema_updates": trainer.ema.updates,
+        "optimizer": _copied(trainer.optimizer.state_dict()),
+        "scaler": _copied(trainer.scaler.state_dict()),
+        "gradients": _copied(gradients),
+        "accumulate": trainer.accumulate,
+        "best_fitness": trainer.best_fitness,
+        "stopper": {
+            "best_fitness": stopper.best_fitness,
+            "best_epoch": stopper.best_epoch,
+            "possible_stop": stopper.possible_stop,
+        },
+        "random": _random_state(),
+    }
+
+
+def restore(trainer: Trainer, path: Path) -> Progress:
+    """Put a captured state back into a freshly set up trainer.
+
+    Raises:
+        CorruptObjectError: If the file is not a state; nothing in it has been run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**state["progress"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
+    model = unwrap_model(trainer.model)
+    model.load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["ema"])
+    trainer.ema.updates = state["ema_updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    for name, parameter in model.named_parameters():
+        gradient = state["gradients"].get(name)
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+    trainer.accumulate = state["accumulate"]
+    trainer.best_fitness = state["best_fitness"]
+    for name, value in state["stopper"].items():
+        setattr(trainer.stopper, name, value)
+    _set_random_state(state["random"])
+    return progress
+
+
+def digest_state(path: Path) -> dict[str, str]:
+    """Return `digest_tensors` of the live weights, the EMA and the optimizer in a state file."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    moments = {
+        f"{index}.{name}": value
+        for index, entry in state["optimizer"]["state"].items()
+        for name, value in entry.items()
+        if isinstance(value, torch.Tensor)
+    }
+    return {
+        "model": digest_tensors(state["model"]),
+        "ema": digest_tensors(state["ema"]),
+        "optimizer": digest_tensors(moments),
+    }
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _copied(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(entry) for entry in value)
+    return value
+
+
+def _random_state() -> dict[str, Any]:
+    version, numbers, gauss = random.getstate()
+    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), torch.from_numpy(words.astype(np.int64)), position, has_gauss, cached],  # type: ignore[union-attr]  # legacy=True gives an array
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, words, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, words.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _serialise(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,240 @@
+"""Ultralytics' detection trainer, set up from a plan: its pieces are used, its loop and its files are not.
+
+Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. What the
+stock trainer would do behind one's back is decided here instead: the precision check that downloads a model, the
+number of threads, loader workers on a CPU.
+"""
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.engine import trainer as engine
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.torch_utils import unwrap_model
+
+from job.errors import MachineError, TrainingError, WeightsError
+from job.training.dataset import KeyedDataset
+from job.training.sampling import EpochBatches, keyed_randomness
+from job.training.weights import Transfer, load_weights, measure_transfer
+
+UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
+"""Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
+
+BODY_PERCENT_NEEDED = 90.0
+"""A start from weights must take over at least this share of backbone and neck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to train, on this machine."""
+
+    train: dict[str, Any]
+    """Ultralytics' argument names and final values."""
+
+    data_yaml: Path
+    folder: Path
+    """Where the trainer may write: plots and other files for people."""
+
+    architecture: str | None
+    """A model file of Ultralytics such as ``yolo11n.yaml``; `None` takes that of the weights."""
+
+    weights: Path | None
+    """Start weights; `None` trains from scratch."""
+
+    same_classes: bool
+    """The weights must have the data's classes in the data's order."""
+
+    device: str
+    """``cpu``, ``0`` and so on; empty chooses."""
+
+    workers: int
+    """Processes that load images; 0 loads in this one."""
+
+    num_threads: int
+    """Threads of torch on the CPU; part of what decides the bits."""
+
+
+class Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
+    """A trainer that is ready for its first step."""
+
+    transfer: Transfer | None
+    batches: EpochBatches
+    train_loader: "DataLoader[Any]"
+
+    def __init__(self, plan: Plan) -> None:
+        """Build model, optimizer and loaders.
+
+        Raises:
+            WeightsError: If the start weights are unsafe, damaged, or do not fit the data.
+            TrainingError: If Ultralytics refuses the arguments or runs out of memory.
+            MachineError: If the device does not exist.
+        """
+        self.plan = plan
+        self.transfer = None
+        try:
+            super().__init__(overrides=_overrides(plan))
+        except (ValueError, AssertionError) as error:
+            if "device" in str(error).lower():
+                raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
+            raise TrainingError(f"training: Ultralytics refused to start, {_first_line(error)}") from error
+        self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
+        self.args.workers = plan.workers  # set to 0 on a CPU by the base class
+        torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
+        with _precision_without_download():
+            self._setup_train()
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Read the data file; the checks of the job have passed by now."""
+        data: dict[str, Any] = check_det_dataset(str(self.plan.data_yaml), autodownload=False)
+        if self.args.single_cls:
+            data["names"], data["nc"] = {0: "item"}, 1
+        return data
+
+    def setup_model(self) -> None:
+        """Build the model and take over the start weights, checking what they are.
+
+        Raises:
+            WeightsError: If the weights are unsafe, or do not fit the data or the model.
+        """
+        plan = self.plan
+        source = load_weights(plan.weights) if plan.weights else None
+        if source is not None and plan.same_classes:
+            _require_same_classes(source, self.data["names"], str(plan.weights))
+        architecture = plan.architecture or (source.yaml if source is not None else None)
+        try:
+            self.model = self.get_model(cfg=architecture, weights=source, verbose=False)
+        except FileNotFoundError as error:
+            raise WeightsError(
+                f"model {architecture}: Ultralytics has no such model; pass for example yolo11n.yaml"
+            ) from error
+        if source is None:
+            return
+        self.transfer = measure_transfer(self.model, source)
+        if self.transfer.percent_of_body < BODY_PERCENT_NEEDED:
+            raise WeightsError(
+                f"{plan.weights}: fits only {self.transfer.percent_of_body:.1f} % of backbone and neck, at least "
+                f"{BODY_PERCENT_NEEDED:g} % is needed; start from weights of the same model, or train from scratch",
+                [*self.transfer.left_out[:5], f"... {len(self.transfer.left_out)} tensors in all"],
+            )
+
+    def get_dataloader(
+        self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
+    ) -> "DataLoader[Any]":
+        """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
+        if mode == "val":
+            loader: DataLoader[Any] = super().get_dataloader(dataset_path, batch_size, rank, mode)
+            return loader
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
+        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed)
+        workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
+        loader = DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.device.type == "cuda",
+            collate_fn=dataset.collate_fn,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+        # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
+        object.__setattr__(loader, "batch_size", batch_size)
+        return loader
+
+    def preprocess_keyed(self, batch: dict[str, Any], samples_before: int) -> dict[str, Any]:
+        """Move a batch to the device and draw its size for multi-scale from a key of its own."""
+        if not self.args.multi_scale:
+            prepared: dict[str, Any] = self.preprocess_batch(batch)
+            return prepared
+        with keyed_randomness("size", self.args.seed, self.epoch, samples_before):
+            prepared = self.preprocess_batch(batch)
+        return prepared
+
+    def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
+        """Yield the batches of an epoch (0-based) from a batch (0-based) on."""
+        self.batches.start(epoch, first_batch)
+        yield from self.train_loader
+
+    def shut_loaders(self) -> None:
+        """End the loader processes."""
+        iterator = getattr(self.train_loader, "_iterator", None)
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()  # noqa: SLF001 -- torch offers no other way before the interpreter ends
+        if hasattr(self.test_loader, "close"):
+            self.test_loader.close()
+
+
+def _overrides(plan: Plan) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in plan.train.items() if value is not None},
+        "model": plan.architecture or str(plan.weights),
+        "data": str(plan.data_yaml),
+        "save_dir": str(plan.folder),
+        "device": plan.device,
+        "workers": plan.workers,
+        "task": "detect",
+        "mode": "train",
+        "verbose": False,
+    }
+
+
+def _require_same_classes(source: nn.Module, data_names: dict[int, str], subject: str) -> None:
+    theirs = {int(index): str(name) for index, name in dict(source.names).items()}  # type: ignore[call-overload]  # Ultralytics keeps a dict on the module
+    if theirs == data_names:
+        return
+    same_set = sorted(theirs.values()) == sorted(data_names.values())
+    what = "are in another order" if same_set else "differ from the data's"
+    raise WeightsError(
+        f"{subject}: its classes {what}; correct data.yaml, choose other weights, or pass --new-classes if it is meant",
+        [f"weights: {_listed(theirs)}", f"data: {_listed(data_names)}"],
+    )
+
+
+def _listed(names: dict[int, str]) -> str:
+    return ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
+
+
+@contextmanager
+def _precision_without_download() -> Iterator[None]:
+    """Decide mixed precision by the device alone.
+
+    The stock check trains two batches of a model that it downloads (``utils/checks.py``: 987-1052), so that a machine
+    without internet trains in another precision than one with it. It exists for GPUs of the GTX 16 series, which are
+    named here instead.
+    """
+
+    def supported(model: nn.Module) -> bool:
+        device = next(model.parameters()).device
+        if device.type != "cuda":
+            return False
+        name = torch.cuda.get_device_name(device).upper()
+        return not any(weak in name for weak in UNFIT_FOR_HALF_PRECISION)
+
+    stock, engine.check_amp = engine.check_amp, supported
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a disabled GradScaler warns on a machine without CUDA
+            yield
+    finally:
+        engine.check_amp = stock
+
+
+def _leave_signals_to_the_parent(_worker_id: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,38 @@
+"""Every test starts in an empty folder, with an empty home, and with none of the developer's settings."""
+
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+FOREIGN = ("JOB_", "YOLO_", "WANDB_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "XDG_")
+"""How the variables begin that could lead a test to somebody's bucket, account or settings."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Clean the environment before any test module is imported: Ultralytics reads it on import."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    folder = tempfile.TemporaryDirectory(prefix="job-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ |= {
+        "HOME": folder.name,
+        "YOLO_CONFIG_DIR": folder.name,
+        "MPLCONFIGDIR": folder.name,  # one for all tests: its font list takes seconds to make
+        "WANDB_MODE": "offline",
+        "NO_GCE_CHECK": "true",  # or google.auth waits for a metadata server
+    }
+
+
+def pytest_report_header() -> str:
+    """Show the versions that a run's bits hang on, without importing them."""
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "ultralytics"))
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a home of its own, and let it stand in its `tmp_path`."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.chdir(tmp_path)

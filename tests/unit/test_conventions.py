@@ -1,0 +1,54 @@
+"""The rules about tests and names that no tool checks."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+EMPTY_NAMES = {"common", "helpers", "misc", "util", "utils"}
+"""Names of files and folders that say nothing about what is inside."""
+
+
+def test_every_test_says_its_promise():
+    """Each test of the suite has a docstring of one sentence."""
+    found = list(every_test())
+    assert found
+    assert [where for where, docstring in found if not is_one_sentence(docstring)] == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("A run survives.", True),
+        ("A run survives v1.2 and `a.b`,\n    on two lines.", True),
+        ("", False),
+        ("A run survives", False),
+        ("A run survives. It ends.", False),
+    ],
+)
+def test_one_sentence_is_told_from_none_and_two(docstring, expected):
+    """A docstring that is empty, unfinished or two sentences long is not taken for one sentence."""
+    assert is_one_sentence(docstring) is expected
+
+
+def test_names_say_what_is_inside():
+    """No file or folder of the code has a name under which anything could be put."""
+    paths = [path for top in ("job", "tests") for path in (ROOT / top).rglob("*.py")]
+    assert [path for path in paths if EMPTY_NAMES & {*path.parent.relative_to(ROOT).parts, path.stem}] == []
+
+
+def every_test() -> Iterator[tuple[str, str]]:
+    """Yield where each test stands, and its docstring."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", ast.get_docstring(node) or ""
+
+
+def is_one_sentence(text: str) -> bool:
+    """Tell whether a text ends with a full stop and has no other end of a sentence."""
+    return text.endswith(".") and not re.search(r"[.!?]\s+[A-Z]", text)

@@ -1,0 +1,134 @@
+"""Who may import whom. The two tables document the structure of the package; whoever adds an edge adds it here."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "job"
+
+INSIDE = {
+    "__main__": {"cli"},
+    "checkpoint": {"errors", "run", "store"},
+    "cli": {"commands", "errors", "log"},
+    "commands": {
+        *("checkpoint", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session", "store"),
+        *("training", "training_arguments"),
+    },
+    "committer": {"checkpoint", "errors", "run"},
+    "data": {"errors", "log", "store", "training_arguments"},
+    "demo": {"data", "errors", "order", "recipe", "session", "start", "store"},
+    "errors": set(),
+    "log": set(),
+    "order": {"recipe"},
+    "outcome": {"recipe"},
+    "recipe": {"errors", "training_arguments"},
+    "run": {"errors", "store"},
+    "session": {
+        *("checkpoint", "committer", "data", "errors", "log", "outcome", "recipe", "run", "start", "store", "training"),
+    },
+    "start": {"errors", "recipe", "run", "store", "training"},
+    "store": {"errors"},
+    "training": {"errors"},
+    "training_arguments": set(),
+}
+"""What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
+
+OUTSIDE = {
+    "PIL": {"data", "demo"},
+    "fire": {"cli"},
+    "google": {"store.gcs"},
+    "google_crc32c": {"store"},
+    "matplotlib": {"training"},
+    "numpy": {"data", "demo", "training"},
+    "obstore": {"store"},
+    "torch": {"training"},
+    "tqdm": {"log"},
+    "ultralytics": {"training"},
+    "wandb": {"training"},
+    "yaml": {"commands", "data", "recipe"},
+}
+"""Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
+
+HEAVY = {"google", "torch", "ultralytics", "wandb"}
+"""What `job --help` does not wait for."""
+
+
+def test_every_module_has_a_row():
+    """The table has a row for each module and subpackage of `job`, and none for one that is gone."""
+    assert {unit(name) for name, _ in modules()} == INSIDE.keys()
+
+
+def test_modules_import_what_the_table_allows():
+    """No module imports another one of `job` that its row does not name."""
+    found = {
+        (unit(importer), unit(target.removeprefix("job."))) for importer, target in edges() if unit(target) == "job"
+    }
+    allowed = {(importer, target) for importer, row in INSIDE.items() for target in {importer, *row}}
+    assert {(importer, target) for importer, target in found - allowed if target in INSIDE} == set()
+
+
+def test_libraries_are_imported_where_the_table_allows():
+    """No module imports a library that the table keeps for others, or that the table does not know."""
+    found = {(importer, unit(target)) for importer, target in edges()}
+    foreign = {(importer, library) for importer, library in found if library not in {"job", *sys.stdlib_module_names}}
+    assert {(importer, library) for importer, library in foreign if not may_import(importer, library)} == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch.nn as nn", {"torch.nn"}),
+        ("from job import store, errors", {"job.store", "job.errors"}),
+        ("def later():\n    from job.store.gcs import GcsStore", {"job.store.gcs.GcsStore"}),
+    ],
+)
+def test_the_walk_sees_every_form_of_import(source, expected):
+    """An import is found in each way to write it, also inside a function."""
+    assert set(imports(source)) == expected
+
+
+def test_help_imports_nothing_heavy():
+    """The program's help is shown without importing a library that takes long to load."""
+    command = [sys.executable, "-X", "importtime", "-m", "job", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    trace = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    loaded = {unit(line.rpartition("|")[2].strip()) for line in trace}
+    assert (done.returncode, "job" in loaded, loaded & HEAVY) == (0, True, set())
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield the dotted name inside `job`, and the file, of each module; `job` itself is left out."""
+    for path in sorted(JOB.rglob("*.py")):
+        parts = path.relative_to(JOB).with_suffix("").parts
+        if parts != ("__init__",):
+            yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def edges() -> Iterator[tuple[str, str]]:
+    """Yield each module of `job` with each name that it imports."""
+    for importer, path in modules():
+        yield from ((importer, target) for target in imports(path.read_text()))
+
+
+def unit(name: str) -> str:
+    """Return the first part of a dotted name."""
+    return name.partition(".")[0]
+
+
+def may_import(importer: str, library: str) -> bool:
+    """Tell whether the table names a module, or the subpackage that it is in, for a library."""
+    return any(f"{importer}.".startswith(f"{owner}.") for owner in OUTSIDE.get(library, ()))
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the full dotted name of everything that a module imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)  # never relative: ruff sees to that
