@@ -95,18 +95,17 @@ def commit(
         StoreError: If the store refuses.
     """
     run.require_current(checkpoint.attempt)
-    stored = {file.sha256: file for file in previous.files} if previous else {}
+    stored = {file.sha256: file.key for file in previous.files} if previous else {}
     files = []
     for path in sorted(folder.iterdir()):
         digest = _sha256(path)
-        same = stored.get(digest)
-        key = same.key if same else _key(run, checkpoint, path.name)
-        if not same:
-            run.store.put(key, path)
-        files.append(File(path.name, key, path.stat().st_size, digest))
+        if digest not in stored:
+            stored[digest] = _key(run, checkpoint, path.name)
+            run.store.put(stored[digest], path)
+        files.append(File(path.name, stored[digest], path.stat().st_size, digest))
     manifest = Manifest(run.name, checkpoint.epoch, checkpoint.batch, checkpoint.attempt, now(), about, tuple(files))
     run.require_current(checkpoint.attempt)
-    run.store.put(_key(run, checkpoint, "manifest.json"), (json.dumps(asdict(manifest), indent=1) + "\n").encode())
+    run.store.put(_key(run, checkpoint, "manifest.json"), _sealed(asdict(manifest)))
     return manifest
 
 
@@ -122,12 +121,16 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
         CorruptObjectError: If it cannot be understood.
     """
     key = _key(run, checkpoint, "manifest.json")
+    data = run.store.read(key)
     try:
-        loaded = json.loads(run.store.read(key))
+        loaded = json.loads(data)
+        seal = loaded.pop("seal")
         loaded["files"] = tuple(File(**file) for file in loaded["files"])
         manifest = Manifest(**loaded)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptObjectError(f"{key}: is not a manifest, {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
+    if data != _sealed(asdict(manifest)):
+        raise CorruptObjectError(f"{key}: was changed after it was written, its seal {seal[:12]} does not match")
     escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
     if manifest.id != checkpoint or manifest.run != run.name or escaping:
         raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")
@@ -203,6 +206,12 @@ def _of_manifests(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
     start, end = run.key("checkpoints/"), "/manifest.json"
     names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
     return [checkpoint for name in names if (checkpoint := CheckpointId.parse(name))]
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    """Return a manifest as JSON with a digest over itself."""
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "seal": seal}, indent=1) + "\n").encode()
 
 
 def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:

@@ -4,6 +4,8 @@ Fire alone calls a command before it rejects a mistyped flag, and turns a run ca
 commands receive text and return an invocation that has not run yet.
 """
 
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -12,13 +14,15 @@ from functools import partial, wraps
 from typing import Any
 
 import fire
-from fire import core
 from fire.decorators import SetParseFn
 
-from job.errors import JobError
+from job.errors import JobError, UsageError
+from job.help import explain_misuse, find_help
 from job.log import set_up_logging
 
 log = logging.getLogger(__name__)
+
+TRY_AGAIN = 75
 
 
 class Invocation:
@@ -238,29 +242,38 @@ COMMANDS: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    core.Display = _print_help
-    parsed = fire.Fire(COMMANDS, command=argv, name="job", serialize=_unless_invocation)
-    if not isinstance(parsed, Invocation):
+    words = sys.argv[1:] if argv is None else argv
+    help_text = find_help(COMMANDS, words)
+    if help_text is not None:
+        print(help_text)  # noqa: T201 -- data
         return 0
-    set_up_logging()
+    set_up_logging(for_machines=words[:1] == ["train"])
     try:
-        parsed._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
+        _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:
         log.error("%s", error)
         return error.exit_code
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from the last committed checkpoint")
-        return 75
-    except BrokenPipeError:
+        return TRY_AGAIN
+    except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 
-def _print_help(lines: list[str], out: Any) -> None:  # noqa: ANN401 -- Fire's own stream
-    """Print help instead of opening a pager."""
-    out.write("\n".join(lines) + "\n")
+def _parse(words: list[str]) -> Invocation:
+    """Let Fire find the command and its arguments.
 
-
-def _unless_invocation(result: object) -> object:
-    return None if isinstance(result, Invocation) else result
+    Raises:
+        UsageError: If it cannot.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):  # nothing of ours runs in here, so only Fire speaks
+            parsed = fire.Fire(COMMANDS, command=words, name="job", serialize=lambda _result: None)
+    except fire.core.FireExit as error:
+        said = error.trace.elements[-1].ErrorAsStr() if error.trace.HasError() else complaint.getvalue()
+        raise UsageError(explain_misuse(COMMANDS, words, said)) from error
+    if not isinstance(parsed, Invocation):
+        raise UsageError(explain_misuse(COMMANDS, words, "no command was given"))
+    return parsed

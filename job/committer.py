@@ -141,10 +141,9 @@ class Committer:
         self._staging.mkdir(parents=True)
         snapshot.write(self._staging)
         identity = CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)
-        earlier = {file.key for file in self.newest.files} if self.newest else set()
-        manifest = checkpoint.commit(self._run, identity, self._staging, snapshot.about, self.newest)
-        self.newest = manifest
-        new_bytes = sum(file.size_bytes for file in manifest.files if file.key not in earlier)
+        known = {file.key for file in self.newest.files} if self.newest else set()
+        self.newest = checkpoint.commit(self._run, identity, self._staging, snapshot.about, self.newest)
+        new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed epoch %d: %.1f MB in %.2f s",
             snapshot.epoch,

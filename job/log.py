@@ -31,10 +31,14 @@ class _Json(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def set_up_logging() -> None:
-    """Send the job's messages to stderr; those of libraries only from a warning on."""
+def set_up_logging(*, for_machines: bool) -> None:
+    """Send the job's messages to stderr; those of libraries only from a warning on.
+
+    Args:
+        for_machines: Write JSON where no person watches.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Text() if sys.stderr.isatty() else _Json())
+    handler.setFormatter(_Json() if for_machines and not sys.stderr.isatty() else _Text())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("job").setLevel(logging.INFO)
     for noisy in ("urllib3", "google", "matplotlib", "PIL"):

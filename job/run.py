@@ -6,6 +6,7 @@ of two machines on one run the later claim wins. Knows nothing of what is traine
 
 import json
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -132,7 +133,14 @@ class Run:
             try:
                 self._write(
                     f"attempts/{number:04d}.json",
-                    {"schema": SCHEMA, "attempt": number, "claimed_at": now(), "previous_ended": ended, **about},
+                    {
+                        "schema": SCHEMA,
+                        "attempt": number,
+                        "claimed_at": now(),
+                        "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
+                        "previous_ended": ended,
+                        **about,
+                    },
                 )
             except PreconditionError:
                 continue

@@ -1,87 +1,135 @@
-"""CRC-32C of files, remembered by size, time and inode as git's index does, so that nothing is read twice.
+"""CRC-32C of files, and an index that remembers them.
 
-Losing the memory costs time and nothing else. A file that changes while keeping all three is not noticed here; what
-must be certain is read.
+Guarantees that a checksum out of the index belongs to a file of this inode, size and time of change, and that an index
+that is lost, cut or damaged costs time and nothing else. As with git's index, a file that is changed in place without
+any of the three is not noticed. Knows nothing of stores.
 """
 
 import base64
 import contextlib
-import json
 import os
-import tempfile
-import threading
+import secrets
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 
 CHUNK_BYTES = 1 << 20
 
-
-def crc32c_of_bytes(data: bytes) -> str:
-    """Return the CRC-32C of bytes, base64 in big-endian order."""
-    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+NUM_SPARE_LINES = 1000
+"""How many outdated lines an index may have, beside one for each that counts."""
 
 
-def crc32c_of_file(path: Path) -> str:
-    """Return the CRC-32C of a file's content, base64 in big-endian order."""
-    value = 0
-    with path.open("rb") as opened:
-        while chunk := opened.read(CHUNK_BYTES):
-            value = google_crc32c.extend(value, chunk)
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
+def crc32c(data: bytes, before: int = 0) -> int:
+    """Return the CRC-32C of `data`, or that of the bytes whose own is `before` and `data` after them."""
+    value: int = google_crc32c.extend(before, data)
+    return value
+
+
+def encode(crc: int) -> str:
+    """Write a CRC-32C as Google Cloud Storage does: base64 of its four bytes in big-endian order."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def chunks_of(opened: BinaryIO) -> Iterator[bytes]:
+    """Yield what is left of a file, at most `CHUNK_BYTES` at a time."""
+    while chunk := opened.read(CHUNK_BYTES):
+        yield chunk
+
+
+def version_of(status: os.stat_result) -> str:
+    """Name a state of a file by its inode, time of change and size."""
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
 class ChecksumIndex:
-    """The remembered checksums of the files below a folder; safe to use from several threads."""
+    """The checksums of files by name, in a file of lines to which threads and processes may append.
+
+    Args:
+        path: Where; its folder may be absent or unwritable, then nothing is kept.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._known: dict[str, list[int | str]] = {}
-        self._changed = False
-        with contextlib.suppress(OSError, ValueError):
-            loaded = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(loaded, dict):
-                self._known = loaded
 
-    def names(self) -> list[str]:
-        """Return the files that were remembered."""
-        return list(self._known)
+    def known(self, name: str, version: str) -> str | None:
+        """Return what is remembered of a file at a version, if anything is."""
+        remembered, checksum = self._entries.get(name, ("", ""))
+        return checksum if remembered == version else None
 
-    def crc32c(self, name: str, path: Path) -> str:
-        """Return a file's checksum, reading it only if it is not known as it is."""
-        stat = path.stat()
-        state: list[int | str] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._known.get(name)
-        if isinstance(known, list) and len(known) == 4 and known[:3] == state:  # noqa: PLR2004 -- three and the sum
-            return str(known[3])
-        found = crc32c_of_file(path)
-        with self._lock:
-            self._known[name] = [*state, found]
-            self._changed = True
-        return found
+    def look(self, name: str, path: Path) -> tuple[os.stat_result, str]:
+        """Return a file's status and checksum; a file that is remembered as it is is not read.
 
-    def remember(self, name: str, path: Path, crc32c: str) -> None:
-        """Note the checksum of a file that was verified while it was written."""
-        stat = path.stat()
-        with self._lock:
-            self._known[name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, crc32c]
-            self._changed = True
+        Raises:
+            OSError: If it cannot be read.
+        """
+        status = path.stat()
+        if (remembered := self.known(name, version_of(status))) is not None:
+            return status, remembered
+        with path.open("rb") as opened:
+            status, crc = os.fstat(opened.fileno()), 0
+            for chunk in chunks_of(opened):
+                crc = crc32c(chunk, crc)
+            unchanged = version_of(os.fstat(opened.fileno())) == version_of(status)
+        if unchanged:
+            self.remember(name, version_of(status), encode(crc))
+        return status, encode(crc)
+
+    def remember(self, name: str, version: str, checksum: str) -> None:
+        """Note the checksum of a file at a version."""
+        self._entries[name] = (version, checksum)
+        self._append(name, version, checksum)
 
     def forget(self, name: str) -> None:
         """Drop a file."""
-        with self._lock:
-            self._changed |= self._known.pop(name, None) is not None
+        if self._entries.pop(name, None):
+            self._append(name, "", "")
 
-    def save(self) -> None:
-        """Keep what is known for the next process, if there is room for it."""
-        with self._lock:
-            if not self._changed:
-                return
-            with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.")
-                with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-                    json.dump(self._known, opened)
-                Path(temporary).replace(self._path)
-                self._changed = False
+    def names(self) -> list[str]:
+        """Return the names of the files that are remembered."""
+        return list(self._entries)
+
+    @cached_property
+    def _entries(self) -> dict[str, tuple[str, str]]:
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except OSError:
+            return {}
+        entries: dict[str, tuple[str, str]] = {}
+        for name, version, checksum in filter(None, map(_parse, lines)):
+            entries[name] = (version, checksum)
+        entries = {name: entry for name, entry in entries.items() if entry != ("", "")}
+        if len(lines) > 2 * len(entries) + NUM_SPARE_LINES:
+            self._rewrite(entries)
+        return entries
+
+    def _rewrite(self, entries: dict[str, tuple[str, str]]) -> None:
+        """Keep only what counts; a line that another process appends at this moment may be lost."""
+        fresh = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):
+            fresh.write_bytes(b"".join(_line(name, *entry) for name, entry in entries.items()))
+            fresh.replace(self._path)
+
+    def _append(self, name: str, version: str, checksum: str) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(descriptor, _line(name, version, checksum))
+            finally:
+                os.close(descriptor)
+
+
+def _line(name: str, version: str, checksum: str) -> bytes:
+    body = f"{checksum}\t{version}\t{name}".encode()
+    return b"%s\t%s\n" % (encode(crc32c(body)).encode(), body)
+
+
+def _parse(line: bytes) -> tuple[str, str, str] | None:
+    """Take a line apart, unless it is not as it was written."""
+    seal, _, body = line.partition(b"\t")
+    if encode(crc32c(body)).encode() != seal:
+        return None
+    checksum, version, name = body.decode().split("\t")
+    return name, version, checksum

@@ -1,37 +1,55 @@
-"""A store in a folder, with the guarantees of a bucket.
+"""A folder as a store: its files are the objects.
 
-An object is a file below the folder under its key. Writes go to a hidden folder beside, are synced, and appear by one
-rename or link; replacing a version is guarded by a lock on the folder, so several processes may use it at once.
+Guaranteed among all processes that go through this module: puts are atomic, create-only and compare-and-swap hold, and
+what was put survives a loss of power. Links are not followed, own files are hidden in one folder and never listed.
+A file whose bytes rotted since it was put or first read is noticed; one that somebody edited is a new version.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
-import shutil
-import uuid
+import secrets
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.store import StoredObject
-from job.store.checksums import ChecksumIndex, crc32c_of_bytes, crc32c_of_file
-from job.store.keys import check_key, file_below
+from job.store.arrival import arriving
+from job.store.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
+from job.store.keys import file_below
+from job.store.parallel import for_each
 
 OWN = ".store"
-"""Hidden folder for writes in progress, the lock and the checksums."""
+"""Holds the lock, the checksums and what is being written; no key may start with it."""
 
-NUM_THREADS = 8
+NUM_THREADS = 4
+
+STALE_S = 24 * 3600
+"""What was begun so long ago was left by a process that died."""
+
+ADVICE = {
+    errno.EACCES: "permission denied; correct its owner or mode, or --bucket",
+    errno.EPERM: "permission denied; correct its owner or mode, or --bucket",
+    errno.EROFS: "the file system is read-only; correct --bucket",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.ENOENT: "no such folder; create it or correct --bucket",
+    errno.ENOTDIR: "there is a file where a folder is needed; rename one of the two",
+    errno.EISDIR: "there is a folder where a file is needed; rename one of the two",
+    errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",
+}
 
 
 class FolderStore:
-    """Objects as files below a folder."""
+    """A store in a folder, see `Store`; made by `open` or `create`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._checksums = ChecksumIndex(root / OWN / "checksums.json")
+        self._index = ChecksumIndex(root / OWN / "checksums")
 
     @classmethod
     def open(cls, location: str) -> "FolderStore":
@@ -39,191 +57,284 @@ class FolderStore:
 
         Raises:
             StoreError: If there is none, or it cannot be read.
-            UsageError: If the location is an address of something else.
         """
-        if "://" in location:
-            raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; pass one of these")
-        root = Path(location).absolute()
-        if not root.is_dir():
-            raise StoreError(f"bucket {root}: there is no such folder; make it, or correct --bucket")
-        if not os.access(root, os.R_OK | os.X_OK):
-            raise StoreError(f"bucket {root}: no permission to read it; change its mode, or correct --bucket")
+        root = Path(location).expanduser().absolute()
+        with _explained(f"bucket {root}"):
+            root = root.resolve(strict=True)
+            os.scandir(root).close()
+            _remove_stale(root / OWN / "partial")
         return cls(root)
+
+    @classmethod
+    def create(cls, location: str) -> "FolderStore":
+        """Open a folder, making it if there is none.
+
+        Raises:
+            StoreError: If it can be neither made nor read.
+        """
+        root = Path(location).expanduser().absolute()
+        with _explained(f"bucket {root}"):
+            root.mkdir(parents=True, exist_ok=True)
+        return cls.open(location)
 
     @property
     def uri(self) -> str:
-        """The folder, absolute."""
+        """The absolute path."""
         return str(self._root)
 
     def put(
         self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
     ) -> StoredObject:
-        """Store an object; see `Store.put`."""
-        target = file_below(self._root, key)
-        with self._explained(key), self._written(source) as written:
-            crc32c = crc32c_of_bytes(source) if isinstance(source, bytes) else crc32c_of_file(written)
-            with self._locked():  # also against `delete`, which removes empty folders
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if if_version is not None and (not target.exists() or _version(target) != if_version):
-                    raise PreconditionError(f"{self.uri}/{key}: is no longer the version that was to be replaced")
-                if overwrite or if_version is not None:
-                    written.replace(target)
-                else:
-                    try:
-                        os.link(written, target)
-                    except FileExistsError as error:
-                        raise PreconditionError(f"{self.uri}/{key}: exists already") from error
-            _sync(target.parent)
-            self._checksums.remember(key, target, crc32c)
-            return self._describe(key, target, crc32c)
+        """Store a file or bytes; see `Store.put`."""
+        path = self._path(key)
+        with self._explained(key), self._partial(source) as (partial, checksum), self._locked():
+            current = _version(path)
+            if current != if_version if if_version is not None else current is not None and not overwrite:
+                if current is not None:
+                    there = self.stat(key)
+                    if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
+                        return there
+                raise PreconditionError(_conflict(self._name(key), if_version))
+            _make_folders(self._root, path.parent)
+            if overwrite or if_version is not None:
+                partial.replace(path)
+            else:
+                _link(partial, path, self._name(key))
+            _sync(path.parent)
+            stored = _describe(key, path.lstat(), checksum)
+            self._index.remember(key, stored.version, checksum)
+            return stored
 
     def get(self, key: str, target: Path) -> StoredObject:
-        """Fetch an object; see `Store.get`."""
-        source = file_below(self._root, key)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        with self._explained(key):
-            if not source.is_file():
-                raise ObjectNotFoundError(f"{self.uri}/{key}: there is no such object")
-            found = self._describe(key, source, self._checksums.crc32c(key, source))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                shutil.copyfile(source, partial)
-                if crc32c_of_file(partial) != found.crc32c:
-                    raise CorruptObjectError(f"{self.uri}/{key}: its bytes do not match its CRC-32C")
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-            return found
+        """Fetch into a file; see `Store.get`."""
+        with arriving(target) as write:
+            return self._copy(key, write)
 
     def read(self, key: str) -> bytes:
-        """Return an object's bytes; see `Store.read`."""
-        source = file_below(self._root, key)
-        with self._explained(key):
-            return source.read_bytes()
+        """Return the bytes of a small object; see `Store.read`."""
+        data = bytearray()
+        self._copy(key, data.extend)
+        return bytes(data)
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
-        """Return objects by prefix; see `Store.list`."""
-        folder = self._root.joinpath(*prefix.split("/")[:-1])
-        if ".." in prefix.split("/"):
-            return []
-        found = []
+        """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self._root
         with self._explained(prefix):
-            for path in _files(folder):
-                key = path.relative_to(self._root).as_posix()
-                if key.startswith(prefix) and not key.startswith(f"{OWN}/"):
-                    with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-                        crc32c = self._checksums.crc32c(key, path) if checksums else None
-                        found.append(self._describe(key, path, crc32c))
-        if checksums:
-            self._checksums.save()
-        return sorted(found, key=lambda stored: stored.key)
+            os.scandir(self._root).close()
+            found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
+        found.sort(key=lambda stored: stored.key)
+        return list(self._with_checksums(found)) if checksums else found
 
     def stat(self, key: str) -> StoredObject:
-        """Return an object's description; see `Store.stat`."""
-        path = file_below(self._root, key)
+        """Return one object's description; see `Store.stat`."""
+        path = self._path(key)
         with self._explained(key):
-            if not path.is_file():
-                raise ObjectNotFoundError(f"{self.uri}/{key}: there is no such object")
-            return self._describe(key, path, self._checksums.crc32c(key, path))
+            if _version(path) is None:
+                raise self._absent(key)
+            try:
+                return _describe(key, *self._index.look(key, path))
+            except FileNotFoundError:
+                raise self._absent(key) from None
 
     def delete(self, key: str, *, if_version: str | None = None) -> None:
         """Delete an object; see `Store.delete`."""
-        path = file_below(self._root, key)
-        with self._explained(key), self._locked(), contextlib.suppress(FileNotFoundError):
-            if if_version is not None and path.exists() and _version(path) != if_version:
-                raise PreconditionError(f"{self.uri}/{key}: is no longer the version that was to be deleted")
-            path.unlink()
-            self._checksums.forget(key)
-            with contextlib.suppress(OSError):  # a folder that is not empty stays
-                for parent in path.relative_to(self._root).parents[:-1]:
-                    (self._root / parent).rmdir()
+        path = self._path(key)
+        with self._explained(key):
+            if _version(path) is None:  # a folder that cannot be written to can still lack an object
+                return
+            with self._locked():
+                current = _version(path)
+                if current is None:
+                    return
+                if if_version is not None and current != if_version:
+                    raise PreconditionError(_conflict(self._name(key), if_version))
+                path.unlink()
+                _sync(path.parent)
+                self._index.forget(key)
+                with contextlib.suppress(OSError):  # the first folder that is not empty ends it
+                    for parent in path.relative_to(self._root).parents[:-1]:
+                        (self._root / parent).rmdir()
 
     def get_many(
         self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
-        """Fetch many objects; see `Store.get_many`."""
+        """Fetch many objects in parallel; see `Store.get_many`."""
 
-        def fetch(item: tuple[StoredObject, Path]) -> None:
-            stored, target = item
-            found = self.get(stored.key, target)
-            if stored.crc32c not in {None, found.crc32c}:
-                target.unlink()
-                raise CorruptObjectError(f"{self.uri}/{stored.key}: has changed since it was listed; start again")
+        def get(item: tuple[StoredObject, Path]) -> None:
+            wanted, target = item
+            with arriving(target) as write:
+                fetched = self._copy(wanted.key, write)
+                if fetched.crc32c != wanted.crc32c:
+                    raise CorruptObjectError(f"{self._name(wanted.key)}: changed since it was listed; start again")
             if on_done is not None:
-                on_done(stored)
+                on_done(fetched)
 
-        _in_parallel(fetch, objects)
+        for_each(get, objects, NUM_THREADS)
 
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
-        """Store many files; see `Store.put_many`."""
+        """Store many files in parallel; see `Store.put_many`."""
 
-        def send(item: tuple[Path, str]) -> None:
-            stored = self.put(item[1], item[0], overwrite=True)
+        def put(item: tuple[Path, str]) -> None:
+            source, key = item
+            stored = self.put(key, source, overwrite=True)
             if on_done is not None:
                 on_done(stored)
 
-        _in_parallel(send, files)
-        self._checksums.save()
+        for_each(put, files, NUM_THREADS)
 
-    def _describe(self, key: str, path: Path, crc32c: str | None) -> StoredObject:
-        return StoredObject(check_key(key), path.stat().st_size, _version(path), crc32c)
+    def _name(self, key: str) -> str:
+        return f"{self._root}/{key}"
 
-    @contextlib.contextmanager
-    def _written(self, source: Path | bytes) -> Iterator[Path]:
-        """Write the bytes beside the objects, durably, and remove what is left of it."""
-        folder = self._root / OWN / "partial"
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / uuid.uuid4().hex
+    def _path(self, key: str) -> Path:
+        if key.split("/", maxsplit=1)[0] == OWN:
+            raise UsageError(f"key {key!r}: {OWN} is where the store keeps its own files; choose another name")
+        return file_below(self._root, key)
+
+    def _copy(self, key: str, write: Callable[[bytes], object]) -> StoredObject:
+        """Hand on the bytes of an object, and raise after the last of them if they are not right."""
+        path = self._path(key)
+        with self._explained(key):
+            if _version(path) is None:
+                raise self._absent(key)
+            try:
+                opened = path.open("rb")
+            except FileNotFoundError:
+                raise self._absent(key) from None
+        with self._explained(key), opened:
+            status, crc = os.fstat(opened.fileno()), 0
+            for chunk in chunks_of(opened):
+                write(chunk)
+                crc = crc32c(chunk, crc)
+            fetched = _describe(key, status, encode(crc))
+            if version_of(os.fstat(opened.fileno())) != fetched.version:
+                raise CorruptObjectError(f"{self._name(key)}: was written to while it was read; try again")
+        known = self._index.known(key, fetched.version)
+        if known is None:
+            self._index.remember(key, fetched.version, encode(crc))
+        elif known != fetched.crc32c:
+            raise CorruptObjectError(
+                f"{self._name(key)}: its bytes are no longer those that were stored, CRC-32C is {fetched.crc32c} and "
+                f"was {known}; check the disk, and put the file again"
+            )
+        return fetched
+
+    def _with_checksums(self, found: Iterable[StoredObject]) -> Iterator[StoredObject]:
+        for stored in found:
+            with contextlib.suppress(ObjectNotFoundError):  # deleted since
+                yield self.stat(stored.key)
+
+    @contextmanager
+    def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:
+        """Yield a durable copy of the source, beside the objects, and its checksum; remove it afterwards."""
+        partial, crc = self._root / OWN / "partial" / secrets.token_hex(8), 0
+        _make_folders(self._root, partial.parent)
         try:
-            if isinstance(source, bytes):
-                partial.write_bytes(source)
-            else:
-                shutil.copyfile(source, partial)
-            with partial.open("rb") as opened:
+            with partial.open("xb") as opened:
+                for chunk in [source] if isinstance(source, bytes) else _read(source):
+                    opened.write(chunk)
+                    crc = crc32c(chunk, crc)
+                opened.flush()
+                now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
+                os.utime(opened.fileno(), ns=(now, now))
                 os.fsync(opened.fileno())
-            yield partial
+            yield partial, encode(crc)
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
-    @contextlib.contextmanager
+    @contextmanager
     def _locked(self) -> Iterator[None]:
-        folder = self._root / OWN
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as opened:
+        """Let one thread of one process at a time change what keys stand for."""
+        with (self._root / OWN / "lock").open("w") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             yield
 
-    @contextlib.contextmanager
+    @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Turn errors of the file system into those of a store."""
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            if not self._root.is_dir():
-                raise StoreError(f"bucket {self.uri}: the folder is gone; put it back") from error
-            raise ObjectNotFoundError(f"{self.uri}/{key}: there is no such object") from error
-        except OSError as error:
-            what = {errno.ENOSPC: "the disk is full; free some space", errno.EDQUOT: "the quota is used up; free some"}
-            advice = what.get(error.errno or 0, f"{error.strerror}; check the folder's permissions")
-            raise StoreError(f"{self.uri}/{key}: cannot be read or written, {advice}") from error
+        with _explained(self._name(key)):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise (self._gone() or error) from error
+
+    def _gone(self) -> StoreError | None:
+        return None if self._root.is_dir() else StoreError(f"bucket {self._root}: {ADVICE[errno.ENOENT]}")
+
+    def _absent(self, key: str) -> StoreError:
+        return self._gone() or ObjectNotFoundError(f"{self._name(key)}: no such object; check its spelling")
 
 
-def _version(path: Path) -> str:
-    """Every write makes a new file, so inode and time tell versions apart."""
-    stat = path.stat()
-    return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+@contextmanager
+def _explained(subject: str) -> Iterator[None]:
+    """Turn the refusals of a file system into those of a store."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, f"{error.strerror}; check the disk")
+        raise StoreError(f"{subject}: {advice}") from error
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Walk the files below a folder, without following links to folders."""
+def _read(source: Path) -> Iterator[bytes]:
+    try:
+        with source.open("rb") as opened:
+            yield from chunks_of(opened)
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
+
+
+def _describe(key: str, status: os.stat_result, checksum: str | None = None) -> StoredObject:
+    return StoredObject(key, status.st_size, version_of(status), checksum)
+
+
+def _version(path: Path) -> str | None:
+    """Return an object's version, or `None` where there is none: nothing, or a folder."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return version_of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _conflict(name: str, if_version: str | None) -> str:
+    if if_version is None:
+        return f"{name}: exists already, with other bytes; choose another name"
+    return f"{name}: is not the version that was expected; look at who else writes to it"
+
+
+def _link(partial: Path, path: Path, name: str) -> None:
+    """Put a file in its place unless there is one: atomic also towards programs that know nothing of the lock."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError as error:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
+        raise PreconditionError(_conflict(name, None)) from error
+
+
+def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the key and status of every file below, in no order."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
+                if folder != root or entry.name != OWN:
+                    yield from _walk(folder / entry.name, root)
             elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
+                with contextlib.suppress(FileNotFoundError):  # deleted since
+                    yield (folder / entry.name).relative_to(root).as_posix(), entry.stat(follow_symlinks=False)
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    """Make a folder below the root durably; the root itself has to be there."""
+    if folder.is_dir():
+        return
+    for part in folder.relative_to(root).parts:
+        root /= part
+        with contextlib.suppress(FileExistsError):
+            root.mkdir()
+            _sync(root.parent)
 
 
 def _sync(folder: Path) -> None:
@@ -234,12 +345,9 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _in_parallel(work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes that died were writing, if it may be removed."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if time.time() - path.lstat().st_mtime > STALE_S:
+                path.unlink()

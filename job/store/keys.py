@@ -1,29 +1,48 @@
-"""Keys that stay inside: what may name an object, and the file that a key stands for below a folder."""
+"""Which names are keys: what a folder and a bucket can both hold, and what cannot lead out of a folder.
 
+Knows nothing of what a key is for.
+"""
+
+import os
 from pathlib import Path
 
 from job.errors import UsageError
 
+MAX_BYTES = 1024
+"""What Google Cloud Storage allows."""
 
-def check_key(key: str) -> str:
+
+def is_key(name: str) -> bool:
+    """Tell whether a name is relative, ``/``-separated, and without ``.``, ``..``, backslash or control character."""
+    return (
+        not any(part in {"", ".", ".."} for part in name.split("/"))
+        and name.isprintable()
+        and "\\" not in name
+        and len(name.encode()) <= MAX_BYTES
+    )
+
+
+def require_key(key: str) -> str:
     """Return a key if it is one.
 
     Raises:
-        UsageError: If it is absolute, has an empty part, ``.`` or ``..``, a backslash or a control character.
+        UsageError: If it is none.
     """
-    bad_part = any(part in {"", ".", ".."} for part in key.split("/"))
-    if bad_part or "\\" in key or any(ord(letter) < 32 or ord(letter) == 127 for letter in key):  # noqa: PLR2004 -- control characters
-        raise UsageError(f"key {key!r}: does not name an object; use parts separated by '/', without '.', '..' or '\\'")
+    if not is_key(key):
+        raise UsageError(
+            f"key {key!r}: does not name an object; use parts separated by '/', {MAX_BYTES} bytes at most, no '.', '..', "
+            "backslash or control character"
+        )
     return key
 
 
 def file_below(folder: Path, key: str) -> Path:
-    """Return the file that a key names below a folder.
+    """Return the file that a key names below a folder, which has no links in its own path.
 
     Raises:
-        UsageError: If the key is none, or a symbolic link on the way leads out of the folder.
+        UsageError: If the key is none, or there is a symbolic link on the way or in the place of the file.
     """
-    path = folder.joinpath(*check_key(key).split("/"))
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"key {key!r}: leads out of {folder} by a symbolic link; remove the link")
+    path = folder / require_key(key)
+    if os.path.realpath(path) != str(path):
+        raise UsageError(f"{path}: goes through a symbolic link, which is not followed; put the files themselves there")
     return path

@@ -1,0 +1,222 @@
+"""The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
+
+import json
+import logging
+
+import pytest
+
+from job import checkpoint
+from job.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, verify
+from job.errors import CorruptObjectError, SupersededError, TransientStoreError
+from job.run import Run
+from job.store.folder import FolderStore
+from tests.support.faulty_store import Died, FaultyStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+@pytest.fixture
+def run(store):
+    """A run that attempt 1 has claimed."""
+    run = Run(store, "zebra")
+    run.claim({})
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A function that makes the files of an epoch: a state and results that change, best weights that may not."""
+
+    def make(epoch, best="first"):
+        folder = tmp_path / f"files-{epoch}"
+        folder.mkdir()
+        (folder / "state.pt").write_bytes(b"state %d" % epoch * 100)
+        (folder / "best.pt").write_text(best)
+        (folder / "results.csv").write_text("\n".join(map(str, range(epoch + 1))))
+        return folder
+
+    return make
+
+
+def restored(run, folder):
+    """Restore into a fresh folder and return the epoch and the state."""
+    folder.mkdir()
+    manifest = restore(run, folder)
+    return (manifest.epoch, (folder / "state.pt").read_bytes()) if manifest else None
+
+
+def keys(store, part="checkpoints/"):
+    """Return the names below a run's checkpoints."""
+    return [stored.key.removeprefix("runs/zebra/checkpoints/") for stored in store.list(f"runs/zebra/{part}")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("survives", range(9))
+def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, files, tmp_path, survives, when):
+    """Whatever write of a commit and its retention is the last one, before or after it took place, the newest committed checkpoint is whole."""  # noqa: E501  # one sentence
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    second = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
+    dying = Run(FaultyStore(store, survives=survives, when=when), "zebra")
+    third = files(3, best="second")
+    died = False
+    try:
+        commit(dying, CheckpointId(3, 0, 1), third, {}, second)
+        retain(dying)
+    except Died:
+        died = True
+    assert died or survives > 4
+    newest = committed(run)[-1]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert verify(run, newest, scratch) == []
+    assert restored(run, tmp_path / "restored") == (newest.epoch, b"state %d" % newest.epoch * 100)
+    # and the next attempt goes on from there
+    attempt = run.claim({})
+    commit(run, CheckpointId(4, 0, attempt), files(4), {}, read_manifest(run, newest))
+    assert restored(run, tmp_path / "again") == (4, b"state 4" * 100)
+
+
+def test_the_number_of_writes_is_covered(store, run, files):
+    """A commit with retention makes fewer writes than the test above has cases for, so that none is left out."""
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    second = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
+    counting = FaultyStore(store, survives=1000)
+    commit(Run(counting, "zebra"), CheckpointId(3, 0, 1), files(3, best="second"), {}, second)
+    retain(Run(counting, "zebra"))
+    assert 4 < counting.num_writes < 9
+
+
+def test_nothing_is_visible_before_the_manifest(store, run, files):
+    """Files that were stored without their manifest are no checkpoint."""
+    dying = Run(FaultyStore(store, survives=3), "zebra")
+    with pytest.raises(Died):
+        commit(dying, CheckpointId(1, 0, 1), files(1), {}, None)
+    assert len(keys(store)) == 3
+    assert committed(run) == []
+
+
+def test_a_failed_upload_commits_nothing(store, run, files):
+    """A store that fails a file leaves no manifest behind."""
+    failing = Run(FaultyStore(store, survives=1, error=TransientStoreError("bucket: kept failing")), "zebra")
+    with pytest.raises(TransientStoreError):
+        commit(failing, CheckpointId(1, 0, 1), files(1), {}, None)
+    assert committed(run) == []
+
+
+@pytest.mark.parametrize("name", ["state.pt", "best.pt", "results.csv", "manifest.json"])
+def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, run, files, tmp_path, caplog, name):
+    """After one byte of the newest checkpoint changed, verifying names the file, and restoring takes the one before and says why."""  # noqa: E501  # one sentence
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2, best="second"), {}, first)
+    key = f"runs/zebra/checkpoints/{newest.id}/{name}"
+    data = bytearray(store.read(key))
+    data[len(data) // 2] ^= 1
+    store.put(key, bytes(data), overwrite=True)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (problem,) = verify(run, newest.id, scratch)
+    assert key in problem
+    with caplog.at_level(logging.WARNING):
+        assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
+    assert key in caplog.text
+    assert "is skipped" in caplog.text
+
+
+def test_a_missing_file_is_passed_over_and_told(store, run, files, tmp_path, caplog):
+    """A committed checkpoint that lost a file is skipped by name, not silently."""
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
+    store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
+    with caplog.at_level(logging.WARNING):
+        assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
+    assert "state.pt" in caplog.text
+
+
+def test_a_run_without_a_whole_checkpoint_is_an_error_and_not_a_fresh_start(store, run, files, tmp_path):
+    """If every checkpoint is damaged, restoring fails instead of beginning again as if there had been none."""
+    newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
+    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+        restored(run, tmp_path / "restored")
+
+
+def test_a_store_that_fails_to_list_is_not_an_empty_run(store, run, files, tmp_path):
+    """A failing listing is an error and never means that there is nothing to restore."""
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    failing = Run(FaultyStore(store, failing_reads=True), "zebra")
+    with pytest.raises(TransientStoreError):
+        restored(failing, tmp_path / "restored")
+
+
+def test_bytes_that_did_not_change_are_stored_once(store, run, files, tmp_path):
+    """Best weights that stay the same are kept where they are, through retention, until no kept checkpoint uses them."""
+    manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    for epoch in range(2, 6):
+        manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, manifest)
+        retain(run)
+    assert [key for key in keys(store) if key.endswith("best.pt")] == ["0001-000000.a0001/best.pt"]
+    assert restored(run, tmp_path / "restored") == (5, b"state 5" * 100)
+    for epoch in range(6, 8):
+        manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch, best="second"), {}, manifest)
+        retain(run)
+    assert [key for key in keys(store) if key.endswith("best.pt")] == ["0006-000000.a0001/best.pt"]
+
+
+def test_two_committed_checkpoints_are_kept(store, run, files):
+    """Retention leaves exactly two, however many it is asked to keep fewer."""
+    manifest = None
+    for epoch in range(1, 5):
+        manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, manifest)
+    retain(run, keep=0)
+    assert [checkpoint.epoch for checkpoint in committed(run)] == [3, 4]
+
+
+def test_a_superseded_attempt_commits_nothing(store, run, files):
+    """Once another machine has claimed the run, the first one's commit is refused and leaves no manifest."""
+    run.claim({})
+    with pytest.raises(SupersededError):
+        commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    assert keys(store) == []
+
+
+def test_an_attempt_superseded_during_its_upload_does_not_commit(store, run, files):
+    """A claim that arrives while files are uploaded keeps the manifest from being written."""
+    claiming = FaultyStore(store, after_write=lambda number: run.claim({}) if number == 1 else None)
+    with pytest.raises(SupersededError):
+        commit(Run(claiming, "zebra"), CheckpointId(1, 0, 1), files(1), {}, None)
+    assert committed(run) == []
+
+
+def test_two_attempts_never_share_a_key(store, run, files):
+    """The same position committed by two attempts lies under two prefixes, the later attempt's sorting last."""
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    second = run.claim({})
+    folder = files(11)
+    later = commit(run, CheckpointId(1, 0, second), folder, {}, None)
+    assert {file.key for file in first.files}.isdisjoint(file.key for file in later.files)
+    assert committed(run)[-1].attempt == second
+
+
+def test_a_manifest_cannot_write_outside_its_folder(store, run, files, tmp_path):
+    """A manifest that names a file elsewhere is refused."""
+    manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    key = f"runs/zebra/checkpoints/{manifest.id}/manifest.json"
+    content = json.loads(store.read(key))
+    content["files"][0]["name"] = "../escaped"
+    store.put(key, json.dumps(content).encode(), overwrite=True)
+    with pytest.raises(CorruptObjectError):
+        restored(run, tmp_path / "restored")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_names_sort_by_age():
+    """The name of a checkpoint sorts as its position does, and is read back as it was."""
+    ids = [CheckpointId(0, 0, 1), CheckpointId(1, 7, 2), CheckpointId(9, 0, 3), CheckpointId(10, 0, 1)]
+    assert sorted(map(str, ids)) == list(map(str, ids))
+    assert [CheckpointId.parse(str(identity)) for identity in ids] == ids
+    assert CheckpointId.parse("0001-000000.a0001.tmp") is None
+    assert checkpoint.NUM_KEPT >= 2

@@ -1,0 +1,95 @@
+"""A store that fails where it is told to."""
+
+from job.errors import TransientStoreError
+
+
+class Died(BaseException):
+    """The process is dead: nothing after this runs but what a dead process would not run either."""
+
+
+class FaultyStore:
+    """Passes everything on to a real store until a write that fails.
+
+    Args:
+        store: The real one.
+        survives: Writes (puts and deletes) that succeed before the one that fails.
+        when: Whether that one fails ``before`` it takes place or ``after``.
+        error: What it raises; `Died` if nothing is named, and then so does every later call.
+        num_failures: Writes that fail with `error` before all is well again.
+        failing_reads: Listing and reading fail for a passing reason.
+        after_write: Called with the number of each write that succeeded, from 1.
+    """
+
+    def __init__(
+        self,
+        store,
+        *,
+        survives=10**9,
+        when="before",
+        error=None,
+        num_failures=10**9,
+        failing_reads=False,
+        after_write=lambda _number: None,
+    ):
+        self.store, self.survives, self.when, self.error = store, survives, when, error
+        self.num_failures, self.failing_reads, self.after_write = num_failures, failing_reads, after_write
+        self.num_writes = 0
+        self.dead = False
+
+    @property
+    def uri(self):
+        return self.store.uri
+
+    def put(self, key, source, **options):
+        return self._write(lambda: self.store.put(key, source, **options))
+
+    def delete(self, key, **options):
+        return self._write(lambda: self.store.delete(key, **options))
+
+    def put_many(self, files, on_done=None):
+        for source, key in files:
+            stored = self.put(key, source, overwrite=True)
+            if on_done:
+                on_done(stored)
+
+    def get(self, key, target):
+        return self._read(lambda: self.store.get(key, target))
+
+    def get_many(self, objects, on_done=None):
+        return self._read(lambda: self.store.get_many(objects, on_done))
+
+    def read(self, key):
+        return self._read(lambda: self.store.read(key))
+
+    def list(self, prefix="", **options):
+        return self._read(lambda: self.store.list(prefix, **options))
+
+    def stat(self, key):
+        return self._read(lambda: self.store.stat(key))
+
+    def _read(self, call):
+        if self.dead:
+            raise Died
+        if self.failing_reads:
+            raise TransientStoreError("bucket: kept failing")
+        return call()
+
+    def _write(self, call):
+        if self.dead:
+            raise Died
+        fails = self.num_writes >= self.survives and self.num_failures > 0
+        if fails and self.when == "before":
+            self._fail()
+        done = call()
+        if fails:
+            self._fail()
+        self.num_writes += 1
+        self.after_write(self.num_writes)
+        return done
+
+    def _fail(self):
+        self.num_failures -= 1
+        if self.error is None:
+            self.dead = True
+            raise Died
+        raise self.error

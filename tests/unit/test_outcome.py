@@ -1,0 +1,34 @@
+"""Before and after."""
+
+import pytest
+
+from job.outcome import COLUMNS, Comparison, metrics_of, warn_of_drop
+from job.recipe import Band
+
+
+def row(precision, recall, map50=0.5, map50_95=0.3):
+    """Make a row of results.csv."""
+    return dict(zip(COLUMNS.values(), (precision, recall, map50, map50_95), strict=True))
+
+
+def test_f1_is_the_harmonic_mean_of_the_reported_precision_and_recall():
+    """The users' own figures, 74 % and 47 %, make 57.5 %; nothing found makes nothing."""
+    assert metrics_of(row(0.74, 0.47))["f1"] == pytest.approx(0.57488, abs=1e-5)
+    assert metrics_of(row(0.0, 0.0))["f1"] == 0.0
+
+
+def test_the_table_shows_change_and_whether_the_expectation_was_reached():
+    """Each metric has its change, and each that was expected a verdict."""
+    before, after = metrics_of(row(0.74, 0.47)), metrics_of(row(0.70, 0.65))
+    table = Comparison(before, after, {"f1": Band(0.65, 0.70), "recall": Band(0.66, None)}).table().splitlines()
+    assert table[1].split() == ["F1", "57.5%", "67.4%", "+9.9", "65", "to", "70", "%:", "reached"]
+    assert table[3].split() == ["recall", "47.0%", "65.0%", "+18.0", "over", "66", "%:", "not", "reached"]
+    assert all(len(line) <= 80 for line in table)
+
+
+def test_a_fall_after_the_first_epoch_is_told_loudly():
+    """A metric far below the start weights' is warned of by name, a small fall is not."""
+    warning = warn_of_drop(metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1)))
+    assert "recall 60.0% -> 10.0%" in str(warning)
+    assert warn_of_drop(metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.5))) is None
+    assert warn_of_drop(metrics_of(row(0.0, 0.0, 0.0, 0.0)), metrics_of(row(0.0, 0.0, 0.0, 0.0))) is None

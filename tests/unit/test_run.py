@@ -1,0 +1,122 @@
+"""Names of runs, and who owns one."""
+
+import pytest
+
+from job.errors import RunConflictError, SupersededError, UsageError
+from job.run import Run, RunRecord, check_run_name, differences, family_of, find_run, list_runs, next_free_name
+from job.store.folder import FolderStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+def record(name, **request):
+    """Make a run's record."""
+    return RunRecord(
+        run=name,
+        created_at="2026-11-23T00:00:00+00:00",
+        request={"recipe": "A", "train": {"epochs": 3}, **request},
+        recipe_digest="0" * 64,
+        expect={},
+        start={},
+        dataset={},
+        facts={},
+        versions={},
+        wandb_id=f"id-of-{name}",
+    )
+
+
+@pytest.mark.parametrize("name", ["2e967232", "1e5", "yolov11_wildlife", "inf", "0x10", "007"])
+def test_what_looks_like_a_number_is_a_name(name):
+    """Names that a parser would take for numbers are names."""
+    assert check_run_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-a", "_a", "a\n", "x" * 64, "ä"])
+def test_what_could_leave_its_folder_is_no_name(name):
+    """Names that are empty, too long, or could mean another place are refused."""
+    with pytest.raises(UsageError, match="is not a name"):
+        check_run_name(name)
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"),
+    [
+        ([], "zebra"),
+        (["zebra"], "zebra2"),
+        (["zebra", "zebra2", "zebra10"], "zebra11"),
+        (["zebra7"], "zebra8"),
+        (["zebras", "zebra_2"], "zebra"),
+    ],
+)
+def test_a_new_run_takes_the_next_free_name(taken, free):
+    """A family's next name comes after all that were taken, and other families do not count."""
+    assert next_free_name("zebra", taken) == free
+
+
+def test_a_number_at_the_end_is_not_part_of_the_family():
+    """A run belongs to the family that its name begins with."""
+    assert [family_of(name) for name in ("zebra", "zebra2", "zebra_12", "12")] == ["zebra", "zebra", "zebra_", "12"]
+
+
+def test_of_two_creations_one_wins(store):
+    """A second record of the same name is refused and changes nothing."""
+    assert Run(store, "zebra").create(record("zebra"))
+    assert not Run(store, "zebra").create(record("zebra", recipe="B"))
+    assert Run(store, "zebra").record() == record("zebra")
+
+
+def test_runs_are_listed_in_the_order_of_their_numbers(store):
+    """Ten comes after two."""
+    for name in ("zebra10", "zebra", "zebra2", "ant"):
+        Run(store, name).create(record(name))
+    assert list_runs(store) == ["ant", "zebra", "zebra2", "zebra10"]
+
+
+def test_a_later_claim_supersedes_an_earlier_one(store):
+    """An attempt may go on until another one has claimed the run."""
+    run = Run(store, "zebra")
+    first = run.claim({})
+    run.require_current(first)
+    second = run.claim({})
+    run.require_current(second)
+    with pytest.raises(SupersededError, match="attempt 1 was superseded by attempt 2"):
+        run.require_current(first)
+
+
+def test_a_claim_says_how_the_one_before_it_ended(store):
+    """An attempt that left no word has vanished, and the first word of one that did stands."""
+    run = Run(store, "zebra")
+    run.claim({})
+    second = run.claim({})
+    run.end_attempt(second, "training", "loss is not a number", {"epoch": 2, "batch": 0})
+    run.end_attempt(second, "finished", "", {})
+    third = run.claim({})
+    assert run.attempt(second)["previous_ended"] == {"reason": "vanished"}
+    assert run.attempt(third)["previous_ended"]["reason"] == "training"
+
+
+def test_the_same_request_finds_its_run_again(store):
+    """Without a name, a request means the run that was asked for in the same way, or a new one."""
+    for name, recipe in (("yolov11_wildlife", "base"), ("yolov11_wildlife2", "A"), ("other", "C")):
+        Run(store, name).create(record(name, recipe=recipe))
+    found, existing = find_run(store, None, record("any", recipe="A").request)
+    assert (found.name, existing is not None) == ("yolov11_wildlife2", True)
+    new, nothing = find_run(store, None, record("any", recipe="C").request)
+    assert (new.name, nothing) == ("yolov11_wildlife3", None)
+
+
+def test_another_request_for_a_named_run_is_refused_with_every_difference(store):
+    """A named run that was asked for differently is refused, with the keys and both values."""
+    Run(store, "zebra").create(record("zebra"))
+    with pytest.raises(RunConflictError) as raised:
+        find_run(store, "zebra", {"recipe": "B", "train": {"epochs": 5}})
+    assert raised.value.problems == ("recipe: the run has 'A', asked for 'B'", "train.epochs: the run has 3, asked for 5")
+
+
+def test_differences_name_keys_on_either_side():
+    """A key that one side lacks is a difference."""
+    assert differences({"a": 1}, {"b": 2}) == ["a: the run has 1, asked for None", "b: the run has None, asked for 2"]

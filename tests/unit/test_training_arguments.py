@@ -1,0 +1,71 @@
+"""The table of training arguments against the Ultralytics that is installed."""
+
+import pytest
+
+from job.training_arguments import ARGUMENTS, DEFAULTS, OWNED, check_arguments
+
+
+def test_names_and_defaults_are_those_of_ultralytics():
+    """Every argument of the table exists in Ultralytics with the same default."""
+    from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: PLC0415  # seconds that only this test needs
+
+    assert {name: DEFAULT_CFG_DICT[name] for name in ARGUMENTS} == DEFAULTS
+    assert set(OWNED) - set(DEFAULT_CFG_DICT) <= {"save_dir", "augmentations", "distill_model"}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_what_the_table_accepts_ultralytics_accepts(name):
+    """The ends of every range, and every choice, pass Ultralytics' own check."""
+    from ultralytics.cfg import get_cfg  # noqa: PLC0415  # as above
+
+    argument = ARGUMENTS[name]
+    values = [argument.default, *(argument.choices or ())]
+    values += [end for end in (argument.minimum, argument.maximum) if end is not None]
+    for value in values:
+        if argument.problem(value) is None and value is not None:
+            get_cfg(overrides={name: argument.canonical(value)})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", 0, "must be a whole number of at least 1, got 0"),
+        ("epochs", 1.5, "must be a whole number of at least 1, got 1.5"),
+        ("epochs", True, "must be a whole number of at least 1, got True"),
+        ("batch", 0.7, "must be a whole number of at least 1, got 0.7"),
+        ("mosaic", 1.1, "must be a number from 0 to 1, got 1.1"),
+        ("degrees", "a lot", "must be a number, got 'a lot'"),
+        ("cos_lr", "yes", "must be true or false, got 'yes'"),
+        ("optimizer", "Lion", "must be one of auto, SGD"),
+        ("time", 3, "decided by the job; a run ends by epochs"),
+        ("rect", True, "decided by the job; batches follow a keyed shuffle"),
+        ("hsv", 0.1, "not a training argument; did you mean 'hsv_"),
+    ],
+)
+def test_a_bad_value_is_told_with_what_was_wanted_and_found(name, value, message):
+    """Each kind of mistake has a message that says what is wanted and what was found."""
+    values, problems = check_arguments({name: value})
+    assert values == {}
+    assert len(problems) == 1
+    assert message in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("epochs", "100", 100),
+        ("degrees", "15.0", 15.0),
+        ("lr0", "1e-3", 0.001),
+        ("deterministic", "True", True),
+        ("cache", "ram", "ram"),
+        ("cache", "false", False),
+        ("freeze", "10", 10),
+        ("classes", "0,2,3", [0, 2, 3]),
+        ("optimizer", "AdamW", "AdamW"),
+        ("epochs", "many", "many"),
+        ("batch", "0.7", 0.7),
+    ],
+)
+def test_a_command_lines_text_becomes_the_value_it_means(name, text, value):
+    """Text is read by the argument's type, and left as it is where it cannot be."""
+    assert ARGUMENTS[name].read(text) == value
