@@ -130,7 +130,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
     if data != _sealed(asdict(manifest)):
-        raise CorruptObjectError(f"{key}: was changed after it was written, its seal {seal[:12]} does not match")
+        raise CorruptObjectError(f"{key}: was changed after it was written, its seal {str(seal)[:12]} does not match")
     escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
     if manifest.id != checkpoint or manifest.run != run.name or escaping:
         raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")

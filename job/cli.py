@@ -37,12 +37,12 @@ class Invocation:
 def _command(function: Callable[..., None]) -> Callable[..., Invocation]:
     """Let Fire read a command's arguments as text, without running it."""
 
-    @SetParseFn(str)
     @wraps(function)
     def understood(*args: str, **flags: str) -> Invocation:
         return Invocation(partial(function, *args, **flags))
 
-    return understood
+    text_alone: Callable[..., Invocation] = SetParseFn(str)(understood)
+    return text_alone
 
 
 @_command
@@ -83,8 +83,9 @@ def train(
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         dry_run: Start nothing; print the fully resolved run as YAML.
+        **training_arguments: Any training argument of Ultralytics, such as --epochs 50.
     """
-    from job.commands.train import run_train  # noqa: PLC0415 -- help needs none of it
+    from job.commands.train import run_train
 
     run_train(
         recipe=recipe,
@@ -107,7 +108,7 @@ def train(
 @_command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
-    from job.commands.recipes import list_recipes  # noqa: PLC0415 -- as above
+    from job.commands.recipes import list_recipes
 
     list_recipes()
 
@@ -120,7 +121,7 @@ def recipes_show(name: str, *, profile: str = "full") -> None:
         name: A name of `job recipes list`, or a path to a YAML file.
         profile: full or demo.
     """
-    from job.commands.recipes import show_recipe  # noqa: PLC0415 -- as above
+    from job.commands.recipes import show_recipe
 
     show_recipe(name, profile)
 
@@ -132,7 +133,7 @@ def recipes_check(file: str) -> None:
     Args:
         file: A path to a YAML file, or a recipe's name.
     """
-    from job.commands.recipes import check_recipe  # noqa: PLC0415 -- as above
+    from job.commands.recipes import check_recipe
 
     check_recipe(file)
 
@@ -144,7 +145,7 @@ def runs_list(*, bucket: str | None = None) -> None:
     Args:
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
     """
-    from job.commands.runs import print_runs  # noqa: PLC0415 -- as above
+    from job.commands.runs import print_runs
 
     print_runs(bucket)
 
@@ -158,7 +159,7 @@ def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> No
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         json: Print everything that is recorded, as JSON.
     """
-    from job.commands.runs import show_run  # noqa: PLC0415 -- as above
+    from job.commands.runs import show_run
 
     show_run(run, bucket, json)
 
@@ -171,7 +172,7 @@ def runs_verify(run: str, *, bucket: str | None = None) -> None:
         run: The run's name.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
     """
-    from job.commands.runs import verify_run  # noqa: PLC0415 -- as above
+    from job.commands.runs import verify_run
 
     verify_run(run, bucket)
 
@@ -181,11 +182,11 @@ def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -
     """Read every label and image of a dataset once and report all problems.
 
     Args:
-        name: A dataset of the bucket, or a folder here.
+        name: A dataset of the bucket, or a folder here as a path such as ./wildlife.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         workdir: A folder on this machine to pull into.
     """
-    from job.commands.data import check_data  # noqa: PLC0415 -- as above
+    from job.commands.data import check_data
 
     check_data(name, bucket, workdir)
 
@@ -199,7 +200,7 @@ def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
         dataset: What to call it.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
     """
-    from job.commands.data import push_data  # noqa: PLC0415 -- as above
+    from job.commands.data import push_data
 
     push_data(folder, dataset, bucket)
 
@@ -213,7 +214,7 @@ def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") ->
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         workdir: A folder on this machine; the data go to datasets/NAME in it.
     """
-    from job.commands.data import pull_data  # noqa: PLC0415 -- as above
+    from job.commands.data import pull_data
 
     pull_data(name, bucket, workdir)
 
@@ -226,7 +227,7 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
         file: A file here, a gs:// address, or a path in the bucket such as runs/NAME/weights/best.pt.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
     """
-    from job.commands.weights import print_digest  # noqa: PLC0415 -- as above
+    from job.commands.weights import print_digest
 
     print_digest(file, bucket)
 
@@ -251,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:
-        log.error("%s", error)
+        log.error("%s", error)  # noqa: TRY400  # a person reads it, and a traceback would frighten
         return error.exit_code
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from the last committed checkpoint")

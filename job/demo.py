@@ -45,7 +45,11 @@ def train_demo(store: Store, order: Order) -> None:
 def changes(recipe: Recipe) -> str:
     """Say what the demo profile of a recipe changes."""
     full = load_recipe(recipe.source, "full")
-    said = [f"{name} {value} instead of {full.train[name]}" for name, value in recipe.train.items() if value != full.train[name]]
+    said = [
+        f"{name} {value} instead of {full.train[name]}"
+        for name, value in recipe.train.items()
+        if value != full.train[name]
+    ]
     if recipe.start != full.start:
         said.insert(0, f"start {recipe.start} instead of {full.start}")
     return ", ".join(said) or "nothing is changed"

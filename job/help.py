@@ -44,8 +44,8 @@ def explain_misuse(commands: Commands, words: list[str], said: str) -> str:
         return f"{spoken}: {word!r} is not understood{hint or f'; see `{spoken} --help`'}"
     if match := re.search(r"no value for the required argument: (\w+)", said):
         return f"{spoken}: {match[1].upper()} is missing; see `{spoken} --help`"
-    if match := re.search(r"required flags?: \{?(.*?)\}?$", said):
-        return f"{spoken}: {match[1]} is missing; see `{spoken} --help`"
+    if match := re.search(r"Missing required flags?: \{?'?(\w+)", said):
+        return f"{spoken}: --{match[1].replace('_', '-')} is missing; see `{spoken} --help`"
     return f"{spoken}: {' '.join(said.split())}; see `{spoken} --help`"
 
 
@@ -83,7 +83,7 @@ def _rows(path: list[str], group: Commands) -> list[tuple[str, str]]:
 
 def _command_help(path: list[str], command: Callable[..., Any]) -> str:
     doc, _, arguments = (inspect.getdoc(command) or "").partition("\nArgs:\n")
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE)  # not those with a star
     positionals = {name for name, parameter in _parameters(command).items() if _is_positional(parameter)}
     labels = {name: name.upper() if name in positionals else f"--{name.replace('_', '-')}" for name, _ in entries}
     width = max(map(len, labels.values()), default=0)

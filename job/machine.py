@@ -22,6 +22,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def num_threads() -> int:
+    """Return how many threads torch is to use on the CPU: what ``OMP_NUM_THREADS`` says, else one for each core."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) > 0 else num_cores()
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that are installed."""
     found = {"python": platform.python_version()}

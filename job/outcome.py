@@ -54,7 +54,9 @@ class Comparison:
             "after": self.after,
             "change": {name: round(self.after[name] - self.before[name], 5) for name in self.before},
             "expected": {name: [band.low, band.high] for name, band in self.expect.items()},
-            "reached": {name: band.reached(self.after[name]) for name, band in self.expect.items() if name in self.after},
+            "reached": {
+                name: band.reached(self.after[name]) for name, band in self.expect.items() if name in self.after
+            },
         }
 
 

@@ -190,7 +190,9 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {source}: is not YAML, {' '.join(str(error).split())}; correct the file") from error
     if not isinstance(loaded, dict):
-        raise RecipeError(f"recipe {source}: must be a mapping with the keys start and train, got {type(loaded).__name__}")
+        raise RecipeError(
+            f"recipe {source}: must be a mapping with the keys start and train, got {type(loaded).__name__}"
+        )
     reader = _Reader(loaded)
     reader.keys("", loaded, required=("start", "train"), optional=("summary", "risk", "advised", "expect", "demo"))
     start, train = reader.start(loaded.get("start"), "start"), reader.arguments(loaded.get("train", {}), "train")
@@ -250,7 +252,7 @@ class _Reader:
         except ValueError:
             if value is not None or where != "start" or "start" in self.loaded:
                 self.problems.append(
-                    f"{where}: must be 'own best.pt', 'own best.pt of RECIPE', a file name.pt or name.yaml, got {value!r}"
+                    f"{where}: must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml, got {value!r}"
                 )
             return Start("scratch")
 

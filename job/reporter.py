@@ -9,7 +9,8 @@ from job.recipe import Band
 from job.run import Run
 
 if TYPE_CHECKING:
-    from job.training.fit import Row, Step
+    from job.training.fit import Step
+    from job.training.state import Row
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ Guarantees that a run's record, each attempt's claim and the final record are wr
 of two machines on one run the later claim wins. Knows nothing of what is trained.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -36,7 +37,7 @@ def check_run_name(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
         raise UsageError(
-            f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first a letter or digit"
+            f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first no '-' or '_'"
         )
     return name
 
@@ -175,10 +176,8 @@ class Run:
 
     def finish(self, final: dict[str, Any]) -> dict[str, Any]:
         """Write the final record and return it; if there is one already, that one."""
-        try:
+        with contextlib.suppress(PreconditionError):
             self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
-        except PreconditionError:
-            pass
         written = self.final()
         if written is None:
             raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")

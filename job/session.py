@@ -87,7 +87,7 @@ class _Session:
         """Check everything that a new run needs, then create and claim it."""
         data = self._prepare_data(request["dataset"], None, run)
         weights, point = fetch_start(self.store, find_start(self.store, self.order, run.name), self.folder / "start")
-        training = self._set_up(data, point, weights, machine.num_cores())
+        training = self._set_up(data, point, weights, machine.num_threads())
         transfer = training.transfer
         if transfer is not None:
             log.info("start weights %s: took over %s", point, transfer)

@@ -65,8 +65,8 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
             return StartPoint("own", newest.key("weights/best.pt"), None, run=newest.name)
     of = f" of recipe {start.name}" if start.name else ""
     raise WeightsError(
-        f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or pass "
-        "--weights with a run, a file or a URI"
+        f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or "
+        "pass --weights with a run, a file or a URI"
     )
 
 
@@ -103,7 +103,7 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
         final = Run(store, point.run).final()
         if final is not None and digest != final["weights"]["best.pt"]["sha256"]:
             raise WeightsError(
-                f"{point.source}: is not what run {point.run} ended with, SHA-256 differs; restore it, or pass --weights"
+                f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )
     return target, replace(point, sha256=digest)
 

@@ -15,14 +15,14 @@ def check_data(name: str, bucket: str | None, workdir: str) -> None:
         DataError: If it is broken; lists every problem.
     """
     folder = Path(name)
-    if not (folder / "data.yaml").is_file():
+    if "/" not in name:  # a name is the bucket's, whatever lies here
         store = require_store(bucket)
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, Path(workdir).resolve()).folder
     with Progress(f"checking {name}", 1, "file") as progress:
         report = check_dataset(folder, cache_file=folder / ".check.json", progress=progress.to)
     report.raise_if_broken(f"dataset {name}")
-    print("\n".join(_in_words(name, report)))  # noqa: T201 -- data
+    print("\n".join(_in_words(name, report)))
 
 
 def push_data(folder: str, dataset: str, bucket: str | None) -> None:
@@ -34,7 +34,7 @@ def push_data(folder: str, dataset: str, bucket: str | None) -> None:
     """
     store = require_store(bucket)
     pushed = push_dataset(store, Path(folder), dataset)
-    print(  # noqa: T201 -- data
+    print(
         f"dataset {dataset}: {pushed.num_total} files in {store.uri}/datasets/{dataset}, {pushed.num_transferred} of "
         f"them sent now ({pushed.bytes_transferred / 1e6:.1f} MB)"
     )
@@ -49,7 +49,7 @@ def pull_data(name: str, bucket: str | None, workdir: str) -> None:
     """
     store = require_store(bucket)
     pulled = pull_dataset(store, find_dataset(store, name), Path(workdir).resolve())
-    print(  # noqa: T201 -- data
+    print(
         f"dataset {name}: {pulled.num_total} files in {pulled.folder}, {pulled.num_transferred} of them fetched now "
         f"({pulled.bytes_transferred / 1e6:.1f} MB)"
     )

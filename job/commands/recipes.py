@@ -16,8 +16,8 @@ def list_recipes() -> None:
     recipes = [load_recipe(name) for name in recipe_names()]
     width = max(len(recipe.name) for recipe in recipes)
     for recipe in recipes:
-        print(f"{recipe.name:{width}}  {recipe.summary}")  # noqa: T201 -- data
-        print(f"{'':{width}}  {_in_short(recipe)}")  # noqa: T201 -- data
+        print(f"{recipe.name:{width}}  {recipe.summary}")
+        print(f"{'':{width}}  {_in_short(recipe)}")
 
 
 def show_recipe(name: str, profile: str) -> None:
@@ -38,7 +38,7 @@ def show_recipe(name: str, profile: str) -> None:
         "train": recipe.train,
     }
     shown = {key: value for key, value in shown.items() if value not in (None, "", {})}
-    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")  # noqa: T201 -- data
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
 
 
 def check_recipe(file: str) -> None:
@@ -49,12 +49,14 @@ def check_recipe(file: str) -> None:
     """
     recipe = dataclasses.replace(load_recipe(file), profile="full")
     load_recipe(file, "demo")
-    print(f"{file}: a valid recipe; {_in_short(recipe)}")  # noqa: T201 -- data
+    print(f"{file}: a valid recipe; {_in_short(recipe)}")
 
 
 def _in_short(recipe: Recipe) -> str:
     base = ("epochs", "batch", "imgsz")
-    changed = [f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in base]
+    changed = [
+        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in base
+    ]
     train = recipe.train
     parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]
     expect = [f"{LABELS[name]} {band.text(100, ' %')}" for name, band in recipe.expect.items() if name in LABELS]

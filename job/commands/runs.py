@@ -25,16 +25,14 @@ def print_runs(bucket: str | None) -> None:
         record, final = run.record(), run.final()
         if record is None:
             continue
-        f1 = ("", "")
-        if final is not None:
-            f1 = tuple(f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after"))
+        f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
         rows.append((name, record.request["recipe"], record.request["profile"], _state(run, record, final), *f1))
     if len(rows) == 1:
-        print(f"no runs in {store.uri}")  # noqa: T201 -- data
+        print(f"no runs in {store.uri}")
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201 -- data
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def show_run(name: str, bucket: str | None, json: str) -> None:
@@ -56,7 +54,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
             "checkpoints": [asdict(manifest) for manifest in checkpoints],
             "final": final,
         }
-        print(json_format.dumps(shown, indent=1))  # noqa: T201 -- data
+        print(json_format.dumps(shown, indent=1))
         return
     point = record.start["point"]
     lines = [
@@ -78,11 +76,11 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         f"{manifest.committed_at}"
         for manifest in checkpoints
     ]
-    print("\n".join(lines))  # noqa: T201 -- data
+    print("\n".join(lines))
     if final is not None:
         expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
         table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table()
-        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- data
+        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
 def verify_run(name: str, bucket: str | None) -> None:
@@ -100,13 +98,13 @@ def verify_run(name: str, bucket: str | None) -> None:
         for identity in identities:
             found = checkpoint.verify(run, identity, Path(scratch))
             problems += found
-            print(f"{identity}: {'damaged' if found else 'whole'}")  # noqa: T201 -- data
+            print(f"{identity}: {'damaged' if found else 'whole'}")
     if problems:
         raise CorruptObjectError(
-            f"run {name}: {len(problems)} files are not what was committed; the next start passes over their checkpoint",
+            f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
             problems,
         )
-    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")  # noqa: T201 -- data
+    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")
 
 
 def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:

@@ -2,16 +2,17 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from job.commands.values import bucket_location, read_flag, read_profile, require_store
-from job.errors import JobError, MachineError, UsageError
 from job.data.prepare import find_dataset
+from job.errors import JobError, MachineError, UsageError
 from job.order import Order
-from job.recipe import Start, load_recipe
+from job.recipe import load_recipe
 from job.run import check_run_name, find_run
 from job.start import StartPoint, find_start
 from job.store import Store
@@ -72,12 +73,8 @@ def read_order(
         RecipeError: If the recipe or a training argument is wrong.
     """
     overrides = _read_training_arguments(training_arguments)
-    if model is not None:
-        try:
-            if Start.parse(model).kind == "own":
-                raise ValueError(model)
-        except ValueError as error:
-            raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of yours are --weights") from error
+    if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
+        raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
     chosen = recipe or ("continue" if weights else "base")
     return Order(
         recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),
@@ -161,4 +158,4 @@ def _print_plan(order: Order, location: str | None) -> None:
             problems.append(error)
         for problem in problems:
             log.warning("it would not start: %s", problem)
-    print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")  # noqa: T201 -- data
+    print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")

@@ -23,7 +23,7 @@ def print_digest(file: str, bucket: str | None) -> None:
         confine_ultralytics(Path(scratch) / "ultralytics")
         from job.training.weights import digest_file  # noqa: PLC0415 -- as above
 
-        print(digest_file(path))  # noqa: T201 -- data
+        print(digest_file(path))
 
 
 def _fetch(file: str, bucket: str | None, scratch: Path) -> Path:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from job.errors import MachineError, UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -27,8 +29,9 @@ class StoredObject:
 class Store(Protocol):
     """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
 
-    Every method raises `TransientStoreError` if the backend kept failing until the deadline, and `StoreError` if it
-    refused: no permission, no such bucket, a full disk.
+    Every method raises `TransientStoreError` if the backend kept failing until the deadline, `StoreError` if it
+    refused (no permission, no such bucket, a full disk), and `UsageError` if a key is none. What fetches into a file
+    raises `MachineError` if that cannot be written.
     """
 
     @property
@@ -46,9 +49,12 @@ class Store(Protocol):
             overwrite: Replace whatever is there.
             if_version: Replace exactly this version.
 
+        An own earlier success whose response was lost is recognised by its bytes and is not an error. Therefore two
+        writers of the same bytes both succeed; bytes that claim something have to name the claimer.
+
         Raises:
-            PreconditionError: If the key is taken (default), or is not at `if_version`. An own earlier success
-                whose response was lost is recognised by its bytes and is not an error.
+            PreconditionError: If the key is taken (default), or is not at `if_version`, by other bytes.
+            StoreError: If the source cannot be read, beside the reasons that all methods have.
         """
 
     def get(self, key: str, target: Path) -> StoredObject:
@@ -101,7 +107,7 @@ class Store(Protocol):
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
-        """Store many files in parallel, replacing what is there; `on_done` as in `get_many`."""
+        """Store many files in parallel, replacing what is there; errors and `on_done` as in `get_many`."""
 
 
 def open_store(location: str) -> Store:
@@ -110,11 +116,18 @@ def open_store(location: str) -> Store:
     Raises:
         UsageError: If the location is neither.
         StoreError: If the folder or bucket does not exist or cannot be read.
+        MachineError: If the libraries for a bucket are not installed.
     """
     if location.startswith("gs://"):
-        from job.store.gcs import GcsStore  # noqa: PLC0415 -- a folder needs no cloud library
-
+        try:
+            from job.store.gcs import GcsStore  # noqa: PLC0415 -- a folder needs no cloud library
+        except ImportError as error:
+            raise MachineError(
+                f"bucket {location}: the package {error.name} is missing; install google-cloud-storage and obstore"
+            ) from error
         return GcsStore.open(location)
-    from job.store.folder import FolderStore  # noqa: PLC0415 -- symmetric with the line above
+    if "://" in location:
+        raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; correct --bucket")
+    from job.store.folder import FolderStore  # noqa: PLC0415 -- symmetric with the other one
 
     return FolderStore.open(location)

@@ -30,8 +30,8 @@ def require_key(key: str) -> str:
     """
     if not is_key(key):
         raise UsageError(
-            f"key {key!r}: does not name an object; use parts separated by '/', {MAX_BYTES} bytes at most, no '.', '..', "
-            "backslash or control character"
+            f"key {key!r}: does not name an object; use parts separated by '/', without '.', '..', backslash or "
+            f"control character, {MAX_BYTES} bytes at most"
         )
     return key
 

@@ -1,22 +1,39 @@
 """One function over many items, in threads: the first error stops the rest."""
 
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
 def for_each(function: Callable[[Item], object], items: Iterable[Item], num_threads: int) -> None:
-    """Call a function for every item, from `num_threads` threads; what is under way when one fails is finished.
+    """Call a function once for every item, from `num_threads` threads; what is under way when one fails is finished.
 
     Raises:
-        BaseException: The first that the function raised.
+        BaseException: What the function raised, first come first.
     """
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        futures = [pool.submit(function, item) for item in items]
-        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-            future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    left, lock, errors = iter(items), threading.Lock(), list[BaseException]()
+
+    def work() -> None:
+        while not errors:
+            try:
+                with lock:
+                    item = next(left)
+            except StopIteration:
+                return
+            try:
+                function(item)
+            except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that waits
+                errors.append(error)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for worker in [pool.submit(work) for _ in range(num_threads)]:
+                worker.result()
+        except BaseException as error:
+            errors.append(error)
+            raise
+    if errors:
+        raise errors[0]

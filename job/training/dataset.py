@@ -20,8 +20,10 @@ Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
 
 
-class KeyedDataset(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class KeyedDataset(YOLODataset):
     """The training split; indexed by `Sample`."""
+
+    transforms: Compose
 
     def __init__(
         self, args: IterableSimpleNamespace, data: dict[str, Any], batch_size: int, epochs: int, stride: int

@@ -18,7 +18,7 @@ def download_published(target: Path) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         attempt_download_asset(partial)
-    except Exception as error:  # noqa: BLE001 -- whatever the downloader raises, the person needs the same advice
+    except Exception as error:  # whatever the downloader raises, the person needs the same advice
         raise _unreachable(target, " ".join(str(error).split())) from error
     if not partial.is_file():
         raise _unreachable(target, "the download left no file")

@@ -19,7 +19,7 @@ def confine_ultralytics(folder: Path) -> None:
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
 
-    import matplotlib  # noqa: PLC0415 -- reads the variables above
+    import matplotlib as mpl  # noqa: PLC0415 -- reads the variables above
     from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- reads the variables above
 
     LOGGER.setLevel(logging.ERROR)
@@ -34,4 +34,4 @@ def confine_ultralytics(folder: Path) -> None:
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
-        shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
+        shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)

@@ -101,7 +101,7 @@ class Training:
             "batch": trainer.batch_size,
             "imgsz": trainer.args.imgsz,
             "max_det": trainer.args.max_det,
-            "num_train_images": len(trainer.train_loader.dataset),
+            "num_train_images": trainer.batches.num_images,
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
             "device": trainer.device.type,

@@ -8,6 +8,7 @@ before. Ultralytics re-seeds one stream at every start, so that a resumed run se
 
 import contextlib
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -77,7 +78,7 @@ class EpochBatches(Sampler[list[Sample]]):
         self.first_batch = first_batch
 
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        return math.ceil(self.num_images / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch = self.epoch
@@ -89,7 +90,8 @@ class EpochBatches(Sampler[list[Sample]]):
             yield [Sample(epoch, first + i, image, partners) for i, image in enumerate(images)]
 
     def _pool(self, epoch: int, block: int) -> list[int]:
-        return _generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS).tolist()
+        drawn = _generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS)
+        return [int(image) for image in drawn]
 
 
 def _generator(*parts: str | int) -> np.random.Generator:

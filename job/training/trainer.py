@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ class Plan:
     """Threads of torch on the CPU; part of what decides the bits."""
 
 
-class Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
+class Trainer(DetectionTrainer):
     """A trainer that is ready for its first step."""
 
     transfer: Transfer | None
     batches: EpochBatches
+    callbacks: dict[str, list[Any]]
     train_loader: "DataLoader[Any]"
 
     def __init__(self, plan: Plan) -> None:
@@ -147,19 +148,18 @@ class Trainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no typ
             pin_memory=self.device.type == "cuda",
             collate_fn=dataset.collate_fn,
             worker_init_fn=_leave_signals_to_the_parent,
+            generator=torch.Generator(),  # or each epoch would draw its workers' seed from the process's own stream
         )
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
         object.__setattr__(loader, "batch_size", batch_size)
         return loader
 
-    def preprocess_keyed(self, batch: dict[str, Any], samples_before: int) -> dict[str, Any]:
+    def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """Move a batch to the device and draw its size for multi-scale from a key of its own."""
-        if not self.args.multi_scale:
+        keyed = keyed_randomness("size", self.args.seed, self.epoch, index)
+        with keyed if self.args.multi_scale else nullcontext():
             prepared: dict[str, Any] = self.preprocess_batch(batch)
             return prepared
-        with keyed_randomness("size", self.args.seed, self.epoch, samples_before):
-            prepared = self.preprocess_batch(batch)
-        return prepared
 
     def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch (0-based) from a batch (0-based) on."""
@@ -190,7 +190,8 @@ def _overrides(plan: Plan) -> dict[str, Any]:
 
 
 def _require_same_classes(source: nn.Module, data_names: dict[int, str], subject: str) -> None:
-    theirs = {int(index): str(name) for index, name in dict(source.names).items()}  # type: ignore[call-overload]  # Ultralytics keeps a dict on the module
+    kept: Any = source.names  # a dictionary that Ultralytics keeps on its model
+    theirs = {int(index): str(name) for index, name in kept.items()}
     if theirs == data_names:
         return
     same_set = sorted(theirs.values()) == sorted(data_names.values())

@@ -120,8 +120,8 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
     taken_names = set(taken)
 
     def percent(names: list[str]) -> float:
-        total = sum(ours[name].numel() for name in names)
-        return 100 * sum(ours[name].numel() for name in names if name in taken_names) / total
+        num_taken = sum(ours[name].numel() for name in names if name in taken_names)
+        return float(100 * num_taken / sum(ours[name].numel() for name in names))
 
     parameters = [name for name, _ in model.named_parameters()]
     return Transfer(
@@ -143,9 +143,10 @@ class Weights:
             model: The EMA of a detector.
             about: Further entries of the checkpoint, such as ``train_args`` and ``train_metrics``.
         """
-        copied = deepcopy(model).half().to("cpu", memory_format=torch.contiguous_format)
-        copied.args = dict(vars(copied.args)) if not isinstance(copied.args, dict) else copied.args  # type: ignore[assignment, arg-type]  # Ultralytics keeps its arguments on the module
-        copied.criterion = None  # type: ignore[assignment]  # as strip_optimizer does
+        copied: Any = deepcopy(model).half().cpu()
+        copied.to(memory_format=torch.contiguous_format)  # others cannot fuse what is stored channels last
+        copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
+        copied.criterion = None
         for tensor in copied.state_dict().values():
             if tensor.is_floating_point():
                 torch.nan_to_num_(tensor)  # overflow to half, as engine/trainer.py: 793-795

@@ -57,7 +57,9 @@ def keys(store, part="checkpoints/"):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("survives", range(9))
 def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, files, tmp_path, survives, when):
-    """Whatever write of a commit and its retention is the last one, before or after it took place, the newest committed checkpoint is whole."""  # noqa: E501  # one sentence
+    """Whatever write of a commit and its retention is the last one, before or after it took place, the newest
+    committed checkpoint is whole.
+    """
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     second = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
     dying = Run(FaultyStore(store, survives=survives, when=when), "zebra")
@@ -109,7 +111,9 @@ def test_a_failed_upload_commits_nothing(store, run, files):
 
 @pytest.mark.parametrize("name", ["state.pt", "best.pt", "results.csv", "manifest.json"])
 def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, run, files, tmp_path, caplog, name):
-    """After one byte of the newest checkpoint changed, verifying names the file, and restoring takes the one before and says why."""  # noqa: E501  # one sentence
+    """After one byte of the newest checkpoint changed, verifying names the file, and restoring takes the one
+    before and says why.
+    """
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2, best="second"), {}, first)
     key = f"runs/zebra/checkpoints/{newest.id}/{name}"
@@ -153,7 +157,9 @@ def test_a_store_that_fails_to_list_is_not_an_empty_run(store, run, files, tmp_p
 
 
 def test_bytes_that_did_not_change_are_stored_once(store, run, files, tmp_path):
-    """Best weights that stay the same are kept where they are, through retention, until no kept checkpoint uses them."""
+    """Best weights that stay the same are kept where they are, through retention, until no kept checkpoint uses
+    them.
+    """
     manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     for epoch in range(2, 6):
         manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, manifest)

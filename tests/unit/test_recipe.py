@@ -26,8 +26,13 @@ TABLE = {
         50,
         4,
         {
-            **{"degrees": 30.0, "scale": 0.9, "translate": 0.2, "fliplr": 0.7},
-            **{"hsv_h": 0.05, "hsv_s": 0.9, "hsv_v": 0.6},
+            "degrees": 30.0,
+            "scale": 0.9,
+            "translate": 0.2,
+            "fliplr": 0.7,
+            "hsv_h": 0.05,
+            "hsv_s": 0.9,
+            "hsv_v": 0.6,
         },
         {"hours": "4 to 6", "f1": "over 72"},
     ),
@@ -44,7 +49,9 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_recipe_has_the_values_that_were_fixed(name):
-    """Every value of every shipped recipe is the one that was asked for, and everything else is Ultralytics' default."""
+    """Every value of every shipped recipe is the one that was asked for, and everything else is Ultralytics'
+    default.
+    """
     start, epochs, batch, augmentation, expect = TABLE[name]
     recipe = load_recipe(name)
     assert str(recipe.start) == start

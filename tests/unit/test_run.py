@@ -114,7 +114,10 @@ def test_another_request_for_a_named_run_is_refused_with_every_difference(store)
     Run(store, "zebra").create(record("zebra"))
     with pytest.raises(RunConflictError) as raised:
         find_run(store, "zebra", {"recipe": "B", "train": {"epochs": 5}})
-    assert raised.value.problems == ("recipe: the run has 'A', asked for 'B'", "train.epochs: the run has 3, asked for 5")
+    assert raised.value.problems == (
+        "recipe: the run has 'A', asked for 'B'",
+        "train.epochs: the run has 3, asked for 5",
+    )
 
 
 def test_differences_name_keys_on_either_side():

@@ -1,0 +1,1 @@
+"""What we measure, beside what we could have used instead."""

@@ -1,0 +1,103 @@
+"""How long pulling a dataset takes, beside Google's own parallel download: ``python -m benchmarks.pull``.
+
+Both get the same objects from the same emulator in the same process, taking turns, each into a fresh folder. Ours also
+lists the objects, and writes its index; Google's is given the names.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from google.cloud import storage  # type: ignore[import-untyped]
+from google.cloud.storage import transfer_manager  # type: ignore[import-untyped]
+
+from job.store import open_store
+from job.store.transfer import pull
+from tests.support.emulator import running_emulator
+
+NUM_OBJECTS = 2_000
+SIZES_BYTES = (50_000, 250_000)
+NUM_THREADS = 16
+GOAL = 1 / 5
+PREFIX = "datasets/bench/"
+
+
+def main() -> None:
+    """Measure pairs, and print them with the ratio of their times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3, help="how many times each takes its turn")
+    num_pairs: int = parser.parse_args().pairs
+    # All folders are removed at the end: ext4 makes files slowly for seconds after many were deleted.
+    with running_emulator() as emulator, tempfile.TemporaryDirectory(prefix="bench-") as base:
+        os.environ |= emulator.env
+        uri = emulator.make_bucket()
+        bucket = storage.Client().bucket(uri.removeprefix("gs://"))
+        names = fill(bucket)
+
+        def ours(folder: Path) -> int:
+            store = open_store(uri)
+            return pull(store, PREFIX, folder, store.list(PREFIX, checksums=True)).num_transferred
+
+        def googles(folder: Path) -> int:
+            results = transfer_manager.download_many_to_path(
+                bucket,
+                names,
+                destination_directory=str(folder),
+                max_workers=NUM_THREADS,
+                worker_type=transfer_manager.THREAD,
+                raise_exception=True,
+            )
+            return len(results)
+
+        low, high = (size // 1000 for size in SIZES_BYTES)
+        say(f"{NUM_OBJECTS} objects of {low} to {high} kB, {os.cpu_count()} cores\n")
+        say("pair   ours s (CPU s)   Google's s (CPU s)   ratio")
+        ratios = []
+        for pair in range(num_pairs):
+            turns = [ours, googles] if pair % 2 else [googles, ours]
+            took = {turn: measure(turn, Path(base, f"{pair}-{turn.__name__}")) for turn in turns}
+            ratios.append(took[ours][0] / took[googles][0])
+            mine, theirs = (f"{wall:6.2f} ({cpu:5.2f})" for wall, cpu in (took[ours], took[googles]))
+            say(f"{pair + 1:4}   {mine}   {theirs}       {ratios[-1]:.3f}")
+        median = statistics.median(ratios)
+        say(f"\nratio  {median:.3f}  (from {min(ratios):.3f} to {max(ratios):.3f}); at most {GOAL} is the goal")
+        sys.exit(median > GOAL)
+
+
+def fill(bucket: storage.Bucket) -> list[str]:
+    """Store random objects and return their names."""
+    chance = random.Random(0)  # noqa: S311 -- to be the same every time
+    content = {
+        f"{PREFIX}images/train/{number:05}.jpg": chance.randbytes(chance.randint(*SIZES_BYTES))
+        for number in range(NUM_OBJECTS)
+    }
+    with ThreadPoolExecutor(NUM_THREADS // 2) as pool:
+        list(pool.map(lambda name: bucket.blob(name).upload_from_string(content[name]), content))
+    return list(content)
+
+
+def measure(turn: Callable[[Path], int], folder: Path) -> tuple[float, float]:
+    """Return the seconds, and those of CPU in this process, that a turn takes."""
+    folder.mkdir()
+    wall, cpu = time.perf_counter(), time.process_time()
+    num_transferred = turn(folder)
+    took = time.perf_counter() - wall, time.process_time() - cpu
+    if num_transferred != NUM_OBJECTS:
+        raise RuntimeError(f"{num_transferred} objects were transferred, not {NUM_OBJECTS}")
+    return took
+
+
+def say(line: str) -> None:
+    """Print at once."""
+    print(line, flush=True)  # noqa: T201 -- the result
+
+
+if __name__ == "__main__":
+    main()

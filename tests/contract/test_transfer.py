@@ -1,0 +1,258 @@
+"""What pulling and pushing folders promises, for every store."""
+
+import os
+
+import pytest
+
+from job.errors import CorruptObjectError, MachineError, StoreError
+from job.store import StoredObject, checksums
+from job.store.transfer import PULLED, PUSHED, Done, pull, push
+
+NUM_FILES = 30
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Make a folder of small files, in folders of their own."""
+    for number in range(NUM_FILES):
+        path = tmp_path / "source" / f"images/{number % 3}/wild {number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number]) * (100 + number))
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Name a folder that does not exist."""
+    return tmp_path / "new" / "target"
+
+
+@pytest.fixture
+def pushed(store, source):
+    """Push the files to an empty store."""
+    push(source, names(source), store, "data/")
+    return store
+
+
+def names(folder):
+    """Return the names of the files that are not hidden."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not path.name.startswith("."))
+
+
+def content(folder):
+    """Return the bytes of the files that are not hidden."""
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+def pull_all(store, folder, on_progress=lambda _: None):
+    """Pull what the store has."""
+    return pull(store, "data/", folder, store.list("data/", checksums=True), on_progress)
+
+
+def refuse_to_read(_opened):
+    """Stand in for reading a file to compute its checksum."""
+    raise AssertionError("a file was read")
+
+
+def test_there_and_back(pushed, source, target):
+    """What is pushed is pulled as it was."""
+    done = pull_all(pushed, target)
+    assert content(target) == content(source)
+    assert (done.num_total, done.num_transferred) == (NUM_FILES, NUM_FILES)
+    assert done.bytes_transferred == sum(map(len, content(source).values()))
+    assert list(done.objects) == pushed.list("data/", checksums=True)
+
+
+def test_second_pull_transfers_and_reads_nothing(pushed, target, monkeypatch):
+    """A pull of what is there transfers no object, and does not even read the files."""
+    pull_all(pushed, target)
+    listing = pushed.list("data/", checksums=True)
+    monkeypatch.setattr(checksums, "chunks_of", refuse_to_read)
+    done = pull(pushed, "data/", target, listing)
+    assert (done.num_total, done.num_transferred, done.bytes_transferred) == (NUM_FILES, 0, 0)
+
+
+def test_second_push_transfers_and_reads_nothing(pushed, source, monkeypatch):
+    """A push of what is there transfers no file, and does not even read them."""
+    monkeypatch.setattr(checksums, "chunks_of", refuse_to_read)
+    done = push(source, names(source), pushed, "data/")
+    assert (done.num_total, done.num_transferred, done.bytes_transferred) == (NUM_FILES, 0, 0)
+    assert list(done.objects) == pushed.list("data/", checksums=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00\xff garbage\n\n\t\t\t", None])
+def test_lost_index_costs_no_transfer(pushed, target, damage):
+    """Without the remembered checksums, or with nonsense in their place, nothing is transferred again."""
+    pull_all(pushed, target)
+    index = target / PULLED
+    index.write_bytes(damage if damage is not None else index.read_bytes()[7:-9])
+    assert pull_all(pushed, target).num_transferred == 0
+
+
+def test_cut_pull_goes_on(pushed, source, target):
+    """A pull that was cut transfers only what had not arrived."""
+
+    class Cut(BaseException):
+        pass
+
+    def cut(done: Done) -> None:
+        if done.num_objects == 5:
+            raise Cut
+
+    with pytest.raises(Cut):
+        pull_all(pushed, target, cut)
+    num_arrived = len(names(target))
+    assert 5 <= num_arrived < NUM_FILES
+    assert pull_all(pushed, target).num_transferred == NUM_FILES - num_arrived
+    assert content(target) == content(source)
+
+
+def test_cut_push_goes_on(store, source):
+    """A push that was cut transfers only what had not arrived."""
+
+    class Cut(BaseException):
+        pass
+
+    def cut(done: Done) -> None:
+        if done.num_objects == 5:
+            raise Cut
+
+    with pytest.raises(Cut):
+        push(source, names(source), store, "data/", cut)
+    num_arrived = len(store.list())
+    assert 5 <= num_arrived < NUM_FILES
+    assert push(source, names(source), store, "data/").num_transferred == NUM_FILES - num_arrived
+
+
+def test_what_changed_on_either_side_is_pulled(pushed, source, target):
+    """A pull brings what the store has replaced, and what was changed or deleted here."""
+    pull_all(pushed, target)
+    replaced, changed, deleted = names(source)[:3]
+    (source / replaced).write_bytes(b"new")
+    assert push(source, names(source), pushed, "data/").num_transferred == 1
+    (target / changed).write_bytes(bytes(len((target / changed).read_bytes())))
+    (target / deleted).unlink()
+    assert pull_all(pushed, target).num_transferred == 3
+    assert content(target) == content(source)
+
+
+def test_what_vanished_is_removed(pushed, source, target):
+    """A pull removes what an earlier one brought and the store no longer has, and nothing else."""
+    pull_all(pushed, target)
+    gone, gone_and_edited = names(source)[:2]
+    pushed.delete(f"data/{gone}")
+    pushed.delete(f"data/{gone_and_edited}")
+    (target / gone_and_edited).write_bytes(b"mine")
+    (target / "own.txt").write_bytes(b"mine")
+    (target / ".hidden").write_bytes(b"mine")
+    (target / "labels.cache").write_bytes(b"mine")
+    pull_all(pushed, target)
+    assert set(names(target)) == {*names(source), "own.txt", "labels.cache"} - {gone}
+    assert (target / ".hidden").exists()
+
+
+def test_what_was_pushed_from_here_is_not_removed(pushed, source):
+    """A pull into the folder that was pushed keeps files that have vanished from the store."""
+    for stored in pushed.list():
+        pushed.delete(stored.key)
+    pull_all(pushed, source)
+    assert len(names(source)) == NUM_FILES
+
+
+def test_leftovers_are_removed(pushed, target):
+    """A pull removes what a killed one was writing, and only that."""
+    (target / "images").mkdir(parents=True)
+    (target / "images" / ".0123456789abcdef.part").write_bytes(b"half")
+    (target / "images" / "own.part").write_bytes(b"mine")
+    pull_all(pushed, target)
+    assert not (target / "images" / ".0123456789abcdef.part").exists()
+    assert (target / "images" / "own.part").exists()
+
+
+def test_progress_ends_at_the_total(pushed, source, target):
+    """Progress starts with what is there already, grows by each object, and ends with all of them."""
+    pull_all(pushed, target)
+    size = sum(map(len, content(source).values()))
+    lost = names(source)[:4]
+    lost_bytes = sum(len((target / name).read_bytes()) for name in lost)
+    for name in lost:
+        (target / name).unlink()
+    seen: list[Done] = []
+    pull_all(pushed, target, seen.append)
+    assert seen[0] == Done(NUM_FILES - 4, size - lost_bytes)
+    assert [done.num_objects for done in seen] == list(range(NUM_FILES - 4, NUM_FILES + 1))
+    assert seen[-1] == Done(NUM_FILES, size)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "a//b", PULLED, PUSHED])
+def test_names_do_not_lead_out(store, target, name):
+    """Objects whose names lead out of the folder, or to its index, are refused before anything is transferred."""
+    objects = [StoredObject("data/fine", 1, "1", "AAAAAA=="), StoredObject(f"data/{name}", 1, "1", "AAAAAA==")]
+    with pytest.raises(StoreError, match="1 names cannot be files") as caught:
+        pull(store, "data/", target, objects)
+    assert len(caught.value.problems) == 1
+    assert list(target.iterdir()) == []
+
+
+def test_every_bad_name_is_told(store, target):
+    """All names that cannot be files are told at once, or the first of very many."""
+    objects = [StoredObject(f"data/../{number}", 1, "1", "AAAAAA==") for number in range(12)]
+    with pytest.raises(StoreError) as caught:
+        pull(store, "data/", target, objects)
+    assert len(caught.value.problems) == 11
+    assert caught.value.problems[-1] == "... 2 more"
+
+
+def test_links_are_not_followed(pushed, source, target, tmp_path):
+    """Neither a pull nor a push goes through a symbolic link."""
+    (tmp_path / "outside").mkdir()
+    target.mkdir(parents=True)
+    (target / "images").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="names cannot be files"):
+        pull_all(pushed, target)
+    assert list((tmp_path / "outside").iterdir()) == []
+    (source / "link").symlink_to("/etc/hostname")
+    with pytest.raises(StoreError, match="names cannot be files") as caught:
+        push(source, ["link"], pushed, "data/")
+    assert "symbolic link" in caught.value.problems[0]
+
+
+def test_unusable_folder_is_the_machines_fault(pushed, tmp_path):
+    """A folder that cannot be made, or has a folder where a file belongs, ends with the machine's exit code."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MachineError):
+        pull_all(pushed, tmp_path / "file" / "target")
+    (tmp_path / "target" / pushed.list("data/")[0].key.removeprefix("data/")).mkdir(parents=True)
+    with pytest.raises(MachineError, match="cannot be written"):
+        pull_all(pushed, tmp_path / "target")
+
+
+def test_full_disk_is_the_machines_fault(pushed, target, monkeypatch):
+    """A disk that is full ends a pull with what to do, and the machine's exit code."""
+    monkeypatch.setattr("job.store.arrival._create", lambda _: os.open("/dev/full", os.O_WRONLY))
+    with pytest.raises(MachineError, match="No space left on device; free some space"):
+        pull_all(pushed, target)
+
+
+def test_what_is_wrong_in_the_store_is_not_pulled(pushed, target):
+    """An object that is not what its listing says ends the pull and leaves no file of its name."""
+    listing = pushed.list("data/", checksums=True)
+    wrong = StoredObject(listing[0].key, listing[0].size_bytes, listing[0].version, "AAAAAA==")
+    with pytest.raises(CorruptObjectError):
+        pull(pushed, "data/", target, [wrong, *listing[1:]])
+    assert wrong.key.removeprefix("data/") not in names(target)
+
+
+def test_files_without_a_key_are_not_pushed(store, source):
+    """A file whose name cannot be a key is refused before anything is transferred."""
+    (source / "back\\slash").write_bytes(b"x")
+    with pytest.raises(StoreError, match="names cannot be files"):
+        push(source, names(source), store, "data/")
+    assert store.list() == []
+
+
+def test_a_file_that_vanishes_ends_a_push(store, source):
+    """A file that is not there ends a push with its name."""
+    with pytest.raises(MachineError, match="absent"):
+        push(source, ["absent"], store, "data/")

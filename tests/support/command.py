@@ -1,0 +1,65 @@
+"""The command line, run as a person runs it: another process, with real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+JOB = [sys.executable, "-m", "job"]
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 240
+
+
+def job(*words, **environment):
+    """Run the command to its end and return what it printed and its exit code."""
+    return subprocess.run(
+        [*JOB, *map(str, words)],
+        env=surroundings(environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def start_job(*words, **environment):
+    """Start the command in a process group of its own and return it running."""
+    return subprocess.Popen(
+        [*JOB, *map(str, words)],
+        env=surroundings(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill(process):
+    """Kill the command and everything it started, as a machine that vanishes does."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until(condition, process=None):
+    """Wait for something another process does, and fail if that process ends without having done it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if process is not None and process.poll() is not None:
+            assert condition(), f"ended with {process.returncode} before: {process.communicate()[1]}"
+            return
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def messages(text):
+    """Return the messages of a JSON log."""
+    return [json.loads(line)["message"] for line in text.splitlines() if line.startswith("{")]
+
+
+def surroundings(changes):
+    """Return the environment of the tests with some variables changed."""
+    found = os.environ | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in changes.items()}
+    return {name: value for name, value in found.items() if value != ""}

@@ -1,0 +1,86 @@
+"""A proxy before the emulator, where things go wrong between a client and the bucket."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a client asked for."""
+
+    method: str
+    path: str
+    token: str | None
+
+
+@dataclass
+class Proxy:
+    """Passes everything on, until it is told otherwise."""
+
+    url: str = ""
+    requests: list[Sent] = field(default_factory=list)
+
+    answer: Callable[[Sent], tuple[int, str] | None] = lambda _sent: None
+    """A status and a message to answer with, instead of passing the request on."""
+
+    lose: Callable[[Sent], bool] = lambda _sent: False
+    """Whether the emulator's answer gets lost: the request has taken place, and its sender does not learn of it."""
+
+    damage: Callable[[Sent, bytes], bytes] = lambda _sent, body: body
+    """Changes the body of an answer."""
+
+
+@contextmanager
+def running_proxy(upstream: str) -> Iterator[Proxy]:
+    """Start a proxy before a server on this machine, and stop it."""
+    proxy = Proxy()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            sent = Sent(self.command, self.path, self.headers.get("Authorization"))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            proxy.requests.append(sent)
+            if (canned := proxy.answer(sent)) is not None:
+                status, message = canned
+                error = {"error": {"code": status, "message": message, "errors": [{"message": message}]}}
+                self.respond(status, {"Content-Type": "application/json"}, json.dumps(error).encode())
+                return
+            passed_on = HTTPConnection(upstream.removeprefix("http://"))
+            passed_on.request(self.command, self.path, body, dict(self.headers))
+            response = passed_on.getresponse()
+            data = response.read()
+            passed_on.close()
+            if proxy.lose(sent):
+                self.close_connection = True
+                return
+            self.respond(response.status, dict(response.headers), proxy.damage(sent, data))
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 -- as the server wants them
+
+        def respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        proxy.url = f"http://127.0.0.1:{server.server_port}"
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()

@@ -1,0 +1,114 @@
+"""Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from job.training.environment import confine_ultralytics
+from job.training_arguments import DEFAULTS
+from tests.support.tiny_dataset import make_tiny_dataset
+
+ARGUMENTS = DEFAULTS | {
+    "epochs": 3,
+    "batch": 4,
+    "imgsz": 64,
+    "close_mosaic": 1,
+    "degrees": 15.0,
+    "mixup": 0.3,
+    "multi_scale": 0.5,
+    "plots": False,
+}
+
+
+@pytest.fixture(scope="module")
+def make_trainer(tmp_path_factory):
+    """A function that sets up a trainer with some workers."""
+    folder = tmp_path_factory.mktemp("sampling")
+    confine_ultralytics(folder / "ultralytics")
+    from job.training.trainer import Plan, Trainer  # noqa: PLC0415  # after the line above
+
+    data = make_tiny_dataset(folder / "tiny", num_train=18, num_val=4)
+    yaml = folder / "data.yaml"
+    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {{0: animal, 1: bird}}\n")
+
+    def make(workers=0, seed=0):
+        return Trainer(
+            Plan(
+                train=ARGUMENTS | {"seed": seed},
+                data_yaml=yaml,
+                folder=folder / "run",
+                architecture="yolo11n.yaml",
+                weights=None,
+                same_classes=False,
+                device="cpu",
+                workers=workers,
+                num_threads=1,
+            )
+        )
+
+    return make
+
+
+def stream(trainer, epoch, first_batch=0):
+    """Return the images of an epoch in order, each with a digest of its augmented pixels, sizes of batches
+    included.
+    """
+    trainer.epoch = epoch
+    found = []
+    for index, batch in enumerate(trainer.epoch_of_batches(epoch, first_batch), start=first_batch):
+        prepared = trainer.preprocess_keyed(batch, index)
+        for name, pixels in zip(prepared["im_file"], prepared["img"], strict=True):
+            found.append((Path(name).name, hashlib.sha256(pixels.numpy().tobytes()).hexdigest()))
+    return found
+
+
+def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
+    """Images, their order, their augmentation and their size are the same with 0, 1, 2 and 4 workers, mosaic open
+    or closed.
+    """
+    streams = {}
+    for workers in (0, 1, 2, 4):
+        trainer = make_trainer(workers)
+        streams[workers] = [stream(trainer, epoch) for epoch in range(3)]
+        trainer.shut_loaders()
+    assert streams[0] == streams[1] == streams[2] == streams[4]
+    assert len({str(epoch) for epoch in streams[0]}) == 3
+
+
+def test_a_cut_anywhere_goes_on_with_the_same_samples(make_trainer):
+    """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
+    before.
+    """
+    whole = stream(make_trainer(), 1)
+    for first_batch in range(6):
+        trainer = make_trainer()
+        assert stream(trainer, 1, first_batch) == whole[4 * first_batch :]
+    stream(trainer, 0)
+    assert stream(trainer, 1) == whole
+
+
+def test_every_image_comes_once_in_an_epoch(make_trainer):
+    """An epoch has each image exactly once, in another order than the epoch before."""
+    trainer = make_trainer()
+    orders = [[name for name, _ in stream(trainer, epoch)] for epoch in range(3)]
+    assert all(sorted(order) == sorted(orders[0]) and len(set(order)) == 18 for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_another_seed_is_another_stream(make_trainer):
+    """The seed decides the order and the augmentation."""
+    assert stream(make_trainer(seed=1), 0) != stream(make_trainer(seed=0), 0)
+
+
+def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
+    """What the process draws at random does not depend on how many samples it has made."""
+    import random  # noqa: PLC0415  # beside the two below
+
+    import numpy as np  # noqa: PLC0415  # as above
+    import torch  # noqa: PLC0415  # as above
+
+    trainer = make_trainer()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    stream(trainer, 0)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before

@@ -1,0 +1,519 @@
+import os
+import threading
+
+import pytest
+import yaml
+from PIL import Image, ImageFile
+
+from job.data.check import SplitCounts, check_dataset, quarantine_files, write_training_yaml
+from job.errors import DataError
+from tests.support.tiny_dataset import make_tiny_dataset
+
+IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
+
+BOX = "0 0.5 0.5 0.2 0.2\n"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A sound dataset of two classes, with 8 images in train and 4 in val."""
+    return make_tiny_dataset(tmp_path / "data")
+
+
+def rows(text):
+    """Replace the rows of a label."""
+    return lambda data: (data / LABEL).write_text(text)
+
+
+def data_yaml(**changes):
+    """Change keys of data.yaml; None takes a key out."""
+
+    def change(data):
+        content = yaml.safe_load((data / "data.yaml").read_text()) | changes
+        content = {key: value for key, value in content.items() if value is not None}
+        (data / "data.yaml").write_text(yaml.safe_dump(content))
+
+    return change
+
+
+def raw_yaml(content):
+    """Replace data.yaml."""
+    return lambda data: (data / "data.yaml").write_bytes(content)
+
+
+def image_bytes(change):
+    """Change the bytes of an image."""
+    return lambda data: (data / IMAGE).write_bytes(change((data / IMAGE).read_bytes()))
+
+
+def small_image(data):
+    """Make an image one pixel too low."""
+    Image.new("RGB", (64, 9)).save(data / IMAGE)
+
+
+def gif_in_disguise(data):
+    """Make an image of a format that Ultralytics does not read."""
+    Image.new("RGB", (64, 64)).save(data / IMAGE, "GIF")
+
+
+def png_without_end(data):
+    """Add a PNG that lacks only its last chunk, after the pixels."""
+    Image.new("RGB", (64, 64)).save(data / "images/train/b.png")
+    content = (data / "images/train/b.png").read_bytes()
+    (data / "images/train/b.png").write_bytes(content[:-12])
+
+
+def pipe_as_image(data):
+    """Put a pipe, which nobody writes to, where an image was."""
+    (data / IMAGE).unlink()
+    os.mkfifo(data / IMAGE)
+
+
+def no_image(data):
+    """Remove an image, and not its label."""
+    (data / IMAGE).unlink()
+
+
+def labels_in_the_wrong_folder(data):
+    """Move a label where Ultralytics does not look for it."""
+    (data / LABEL).rename(data / "labels/001.txt")
+
+
+def same_stem(data):
+    """Add an image whose label is that of another one."""
+    Image.new("RGB", (64, 64)).save(data / "images/train/001.png")
+
+
+def same_picture(data):
+    """Replace an image of train by one of val."""
+    (data / IMAGE).write_bytes((data / "images/val/002.jpg").read_bytes())
+
+
+def empty_split(data):
+    """Remove all of val but its folders."""
+    for path in (data / "images/val").iterdir():
+        path.unlink()
+        (data / "labels/val" / path.name).with_suffix(".txt").unlink()
+
+
+def no_labels(data):
+    """Remove the labels of train."""
+    for path in (data / "labels/train").iterdir():
+        path.unlink()
+
+
+def image_linked_outside(data):
+    """Replace an image by a link that leads out of the dataset."""
+    (data / IMAGE).rename(data.parent / "outside.jpg")
+    (data / IMAGE).symlink_to(data.parent / "outside.jpg")
+
+
+def label_linked_outside(data):
+    """Replace a label by a link that leads out of the dataset."""
+    (data / LABEL).rename(data.parent / "outside.txt")
+    (data / LABEL).symlink_to(data.parent / "outside.txt")
+
+
+def label_linked_nowhere(data):
+    """Replace a label by a link to a file of the dataset that is not there."""
+    (data / LABEL).unlink()
+    (data / LABEL).symlink_to(data / "nothing.txt")
+
+
+def folder_linked(data):
+    """Replace a folder by a link that leads out of the dataset."""
+    (data / "images/train").rename(data.parent / "train")
+    (data / "images/train").symlink_to(data.parent / "train")
+
+
+def yaml_linked_outside(data):
+    """Replace data.yaml by a link that leads out of the dataset."""
+    (data / "data.yaml").rename(data.parent / "data.yaml")
+    (data / "data.yaml").symlink_to(data.parent / "data.yaml")
+
+
+def train_outside(data):
+    """Move train out of the dataset, and let data.yaml follow it."""
+    (data / "images/train").rename(data.parent / "train")
+    data_yaml(train="../../data/../train")(data)
+
+
+def listed(*entries):
+    """Let train be a list of one sound image and of these entries."""
+
+    def change(data):
+        (data / "train.txt").write_text("".join(f"{entry}\n" for entry in ("./images/train/000.jpg", *entries)))
+        data_yaml(train="train.txt")(data)
+
+    return change
+
+
+LABEL_CASES = {
+    "a class above the last one": (rows(f"{BOX}2 0.5 0.5 0.1 0.1\n"), "class", 2),
+    "a negative class": (rows("-1 0.5 0.5 0.1 0.1\n"), "class", 1),
+    "half a class": (rows("0.5 0.5 0.5 0.1 0.1\n"), "class", 1),
+    "a coordinate above 1": (rows(f"{BOX}\n0 1.5 0.5 0.1 0.1\n"), "coordinates", 3),
+    "a coordinate in pixels": (rows("0 32 32 10 10\n"), "coordinates", 1),
+    "a negative coordinate": (rows("0 0.5 -0.1 0.1 0.1\n"), "coordinates", 1),
+    "a polygon that leaves the image": (rows("0 0.1 0.1 0.9 0.1 0.5 1.2\n"), "coordinates", 1),
+    "four columns": (rows("0 0.5 0.5 0.1\n"), "columns", 1),
+    "six columns": (rows("0 0.5 0.5 0.1 0.1 0.9\n"), "columns", 1),
+    "half a point": (rows("0 0.1 0.1 0.9 0.1 0.5 0.5 0.6\n"), "columns", 1),
+    "boxes among polygons": (rows(f"0 0.1 0.1 0.9 0.1 0.5 0.5\n{BOX}"), "columns", 2),
+    "a word": (rows("cow 0.5 0.5 0.1 0.1\n"), "number", 1),
+    "a nan": (rows("0 0.5 nan 0.1 0.1\n"), "number", 1),
+    "infinity": (rows("0 0.5 0.5 inf 0.1\n"), "number", 1),
+    "no width": (rows("0 0.5 0.5 0 0.1\n"), "size", 1),
+    "a negative height": (rows("0 0.5 0.5 0.1 -0.005\n"), "size", 1),
+    "a polygon without height": (rows("0 0.1 0.5 0.4 0.5 0.9 0.5\n"), "size", 1),
+    "text that is not UTF-8": (lambda data: (data / LABEL).write_bytes(b"0 0.5 0.5 0.1 0.1\n\xff\n"), "encoding", 2),
+}
+
+FILE_CASES = {
+    "no image at all": (image_bytes(lambda _: b"text"), "unreadable", IMAGE),
+    "an empty file": (image_bytes(lambda _: b""), "unreadable", IMAGE),
+    "a truncated JPEG": (image_bytes(lambda content: content[:-100]), "unreadable", IMAGE),
+    "a JPEG without its last bytes": (image_bytes(lambda content: content[:-2]), "unreadable", IMAGE),
+    "a PNG without its end": (png_without_end, "unreadable", "images/train/b.png"),
+    "a GIF that is called JPEG": (gif_in_disguise, "unreadable", IMAGE),
+    "a pipe instead of a file": (pipe_as_image, "unreadable", IMAGE),
+    "an image of 9 px": (small_image, "small", IMAGE),
+    "a label that is a broken link": (label_linked_nowhere, "unreadable", LABEL),
+    "a label without image": (no_image, "orphan", LABEL),
+    "a label one folder too high": (labels_in_the_wrong_folder, "orphan", "labels/001.txt"),
+    "two images with one label": (same_stem, "shared label", "images/train/001.png"),
+    "a picture in train and val": (same_picture, "duplicate", IMAGE),
+    "an image that is a link": (image_linked_outside, "outside", IMAGE),
+    "a label that is a link": (label_linked_outside, "outside", LABEL),
+    "a folder that is a link": (folder_linked, "link", "images/train"),
+    "a list with a missing image": (listed("./images/train/x.jpg"), "list", "train.txt"),
+    "a list with a relative path": (listed("images/train/001.jpg"), "list", "train.txt"),
+    "a list that leads up": (listed("./../data/images/train/001.jpg"), "outside", "train.txt"),
+    "a list that leads elsewhere": (listed("/elsewhere/001.jpg"), "outside", "train.txt"),
+}
+
+YAML_CASES = {
+    "absent": (lambda data: (data / "data.yaml").unlink(), "data.yaml"),
+    "a link": (yaml_linked_outside, "outside"),
+    "bad syntax": (raw_yaml(b"train: [a\nval: b"), "data.yaml"),
+    "a date that is none": (raw_yaml(b"date: 2024-13-41"), "data.yaml"),
+    "not UTF-8": (raw_yaml(b"names: [\xff]"), "data.yaml"),
+    "a list": (raw_yaml(b"- train"), "data.yaml"),
+    "empty": (raw_yaml(b""), "data.yaml"),
+    "without names": (data_yaml(names=None), "data.yaml"),
+    "names that are text": (data_yaml(names="animal"), "data.yaml"),
+    "names with a gap": (data_yaml(names={0: "animal", 2: "bird"}), "data.yaml"),
+    "names with keys of text": (data_yaml(names={"animal": 0}), "data.yaml"),
+    "a class without name": (data_yaml(names=["animal", None]), "data.yaml"),
+    "another nc": (data_yaml(nc=3), "data.yaml"),
+    "an nc of text": (data_yaml(nc="two"), "data.yaml"),
+    "without train": (data_yaml(train=None), "data.yaml"),
+    "without val": (data_yaml(val=None), "data.yaml"),
+    "a train that is a number": (data_yaml(train=7), "data.yaml"),
+    "a val that is not there": (data_yaml(val="images/test"), "data.yaml"),
+    "a train that leads up": (train_outside, "outside"),
+    "a train that leads elsewhere": (data_yaml(train="/"), "outside"),
+    "a train with a NUL": (data_yaml(train="images\0"), "outside"),
+    "a train of 5,000 letters": (data_yaml(train="x" * 5000), "data.yaml"),
+    "a value that is none": (raw_yaml(b"names: !!timestamp x"), "data.yaml"),
+    "a path that leads up": (data_yaml(path=".."), "outside"),
+    "a path on another machine": (data_yaml(path="/content/data"), "outside"),
+    "a path without text": (data_yaml(path=3), "outside"),
+    "keypoints of text": (data_yaml(kpt_shape="17"), "data.yaml"),
+    "no channel": (data_yaml(channels=0), "data.yaml"),
+    "a split without images": (empty_split, "empty split"),
+    "train without labels": (no_labels, "empty split"),
+    "one folder for both": (data_yaml(val="images"), "overlap"),
+}
+
+
+def found(data, **options):
+    """Check a dataset and return kind, file and line of each problem."""
+    return [(problem.kind, problem.path, problem.line) for problem in check_dataset(data, **options).problems]
+
+
+@pytest.mark.parametrize(("break_it", "kind", "line"), LABEL_CASES.values(), ids=LABEL_CASES)
+def test_a_broken_label_is_told_with_its_line(data, break_it, kind, line):
+    """Each row that Ultralytics would refuse or drop is reported, with file and line, and nothing else is."""
+    break_it(data)
+    assert found(data) == [(kind, LABEL, line)]
+
+
+@pytest.mark.parametrize(("break_it", "kind", "path"), FILE_CASES.values(), ids=FILE_CASES)
+def test_a_broken_file_is_told(data, break_it, kind, path):
+    """Each file that cannot be trained on, or does not belong there, is reported."""
+    break_it(data)
+    assert (kind, path) in [(kind, path) for kind, path, _ in found(data)]
+
+
+@pytest.mark.parametrize(("break_it", "kind"), YAML_CASES.values(), ids=YAML_CASES)
+def test_a_broken_data_yaml_is_told(data, break_it, kind):
+    """A data.yaml that is absent, unreadable, incomplete or leads out of its folder is reported."""
+    break_it(data)
+    assert (kind, "data.yaml") in [(kind, path) for kind, path, _ in found(data)]
+
+
+ACCEPTED = {
+    "a path of a dot": data_yaml(path="."),
+    "its own path": lambda data: data_yaml(path=str(data))(data),
+    "Roboflow's paths": data_yaml(train="../images/train", val="../images/val", test="../images/test"),
+    "folders in a list": data_yaml(train=["images/train"], val=["images/val"]),
+    "numbered names": data_yaml(names={1: "bird", "0": "animal"}),
+    "the right nc": data_yaml(nc="2"),
+    "the word validation": data_yaml(val=None, validation="images/val"),
+    "a list of images": listed("", *(f"./images/train/00{number}.jpg" for number in range(1, 8))),
+    "classes among the labels": lambda data: (data / "labels/train/classes.txt").write_text("animal\nbird\n"),
+    "a hidden file": lambda data: (data / "labels/train/.a.txt").write_text("x"),
+    "a text beside data.yaml": lambda data: (data / "readme.txt").write_text("x"),
+    "a mark before the rows": lambda data: (data / LABEL).write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.2 0.2\r\n"),
+    "a coordinate at the edge": rows("0 1.005 0.5 0.2 0.2\n"),
+    "polygons": rows("0 0.1 0.1 0.9 0.1 0.5 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.5 0.3 0.4\n"),
+}
+
+
+@pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
+def test_what_ultralytics_accepts_is_accepted(data, change):
+    """A sound dataset has no problems, in each way in which it may be written, and all its images count."""
+    change(data)
+    report = check_dataset(data)
+    assert (report.problems, report.names) == ((), ("animal", "bird"))
+    assert {name: counts.num_images for name, counts in report.splits.items()} == {"train": 8, "val": 4}
+
+
+def test_images_instances_and_background_are_counted(data):
+    """The counts of a split are those of its labels; background is an image without label or with an empty one."""
+    for label in (data / "labels/train").iterdir():
+        label.write_text(f"{BOX}1 0.2 0.2 0.1 0.1\n1 0.7 0.7 0.1 0.1\n")
+    (data / LABEL).unlink()
+    (data / "labels/train/002.txt").write_text("\n")
+    assert check_dataset(data).splits["train"] == SplitCounts(8, 6, 2, (6, 12))
+
+
+def test_rows_that_occur_twice_are_a_warning(data):
+    """A row that occurs twice counts once, and the report says where."""
+    (data / LABEL).write_text(BOX * 2)
+    report = check_dataset(data)
+    assert report.problems == ()
+    assert [LABEL in warning for warning in report.warnings] == [True]
+
+
+def test_an_image_that_ultralytics_rewrites_is_a_warning(data):
+    """A JPEG with bytes after the picture, which Ultralytics would replace, is told."""
+    image_bytes(lambda content: content + b"\0\0")(data)
+    report = check_dataset(data)
+    assert report.problems == ()
+    assert [IMAGE in warning for warning in report.warnings] == [True]
+
+
+def test_a_test_split_that_is_missing_is_a_warning(data):
+    """A split that training does not read may be missing."""
+    data_yaml(test="images/test")(data)
+    report = check_dataset(data)
+    assert (report.problems, list(report.splits)) == ((), ["train", "val"])
+    assert ["images/test" in warning for warning in report.warnings] == [True]
+
+
+def test_keypoints_are_cut_off(data):
+    """The rows of a dataset of poses count as the boxes that they begin with."""
+    data_yaml(kpt_shape=[1, 2])(data)
+    (data / LABEL).write_text("0 0.5 0.5 0.2 0.2 0.4 0.4\n")
+    assert found(data) == []
+    data_yaml(kpt_shape=None)(data)
+    (data / LABEL).write_text("0 0.5 0.5 0.2 0.2 0.4 0.4 9 9\n")
+    assert found(data) == [("coordinates", LABEL, 1)]
+
+
+def test_labels_are_not_looked_for_above_the_dataset(tmp_path):
+    """A dataset without a folder `images`, below one, is refused: Ultralytics would look for its labels outside."""
+    data = make_tiny_dataset(tmp_path / "images" / "data")
+    (data / "images/train").rename(data / "train")
+    data_yaml(train="train")(data)
+    assert ("outside", "data.yaml", None) in found(data)
+
+
+def test_all_problems_are_told_at_once(data):
+    """Problems of data.yaml, labels, images and pairs are listed together, and the message says how many."""
+    data_yaml(nc=3)(data)
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n0 2 0.5 0.1 0.1\n")
+    (data / "images/train/002.jpg").write_bytes(b"text")
+    (data / "images/val/003.jpg").unlink()
+    report = check_dataset(data)
+    with pytest.raises(DataError, match=r"dataset wild: 5 problems found; .* --quarantine") as raised:
+        report.raise_if_broken("dataset wild")
+    assert [line.partition(": ")[0] for line in raised.value.problems] == [
+        "data.yaml",
+        "images/train/002.jpg",
+        f"{LABEL}:1",
+        f"{LABEL}:2",
+        "labels/val/003.txt",
+    ]
+
+
+def test_a_long_list_of_problems_is_cut(data):
+    """More problems than a person reads are counted, not listed."""
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n" * 60)
+    with pytest.raises(DataError, match="60 problems") as raised:
+        check_dataset(data).raise_if_broken("data")
+    assert raised.value.problems[49:] == (f"{raised.value.problems[49]}", "... and 10 more")
+
+
+def test_a_sound_dataset_raises_nothing(data):
+    """A dataset without problems is let through."""
+    check_dataset(data).raise_if_broken("data")
+
+
+def test_progress_reaches_the_end(data):
+    """Every file is told to be done once, and the last one completes the work."""
+    told = []
+    check_dataset(data, progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 24) for number in range(1, 25)]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Count the images that are decoded."""
+    lock, names = threading.Lock(), []
+    load = ImageFile.ImageFile.load
+
+    def count(image):
+        with lock:
+            names.append(image)
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+    return names
+
+
+def test_unchanged_files_are_not_decoded_again(data, tmp_path, decoded):
+    """A second check decodes no image and comes to the same, whatever it found; a changed image is read again."""
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n")
+    (data / IMAGE).write_bytes(b"text")
+    cache = tmp_path / "cache.json"
+    first = check_dataset(data, cache_file=cache)
+    num_decoded = len(decoded)
+    assert num_decoded >= 11
+    assert check_dataset(data, cache_file=cache) == first
+    assert len(decoded) == num_decoded
+    image_bytes(lambda _: (data / "images/train/000.jpg").read_bytes() + b"\0")(data)
+    assert [problem.kind for problem in check_dataset(data, cache_file=cache).problems] == ["class"]
+    assert len(decoded) == num_decoded + 1
+
+
+def test_touched_files_are_not_decoded_again(data, tmp_path, decoded):
+    """A file of another date but with the same bytes is hashed and not decoded."""
+    cache = tmp_path / "cache.json"
+    check_dataset(data, cache_file=cache)
+    num_decoded = len(decoded)
+    for path in (data / "images/train").iterdir():
+        os.utime(path, (0, 0))
+    assert found(data, cache_file=cache) == []
+    assert len(decoded) == num_decoded
+
+
+def test_other_classes_are_checked_anew(data, tmp_path):
+    """What was found in a label does not outlive the classes that it was checked against."""
+    (data / LABEL).write_text("1 0.5 0.5 0.1 0.1\n")
+    cache = tmp_path / "cache.json"
+    assert found(data, cache_file=cache) == []
+    data_yaml(names=["animal"])(data)
+    assert ("class", LABEL, 1) in found(data, cache_file=cache)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"schema": 1}', None])
+def test_a_broken_cache_costs_time_only(data, tmp_path, content):
+    """A cache that cannot be understood, or is only half there, is made anew."""
+    cache = tmp_path / "cache.json"
+    rows("7 0.5 0.5 0.1 0.1\n")(data)
+    check_dataset(data, cache_file=cache)
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert found(data, cache_file=cache) == [("class", LABEL, 1)]
+    assert cache.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(data, tmp_path):
+    """A check works without its cache."""
+    assert found(data, cache_file=tmp_path / "nowhere" / "cache.json") == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "moved"),
+    [
+        (rows("7 0.5 0.5 0.1 0.1\n"), [IMAGE, LABEL]),
+        (image_bytes(lambda content: content[:-9]), [IMAGE, LABEL]),
+        (no_image, [LABEL]),
+        (labels_in_the_wrong_folder, ["labels/001.txt"]),
+        (same_stem, [IMAGE, "images/train/001.png", LABEL]),
+        (same_picture, [IMAGE, LABEL]),
+        (image_linked_outside, [IMAGE, LABEL]),
+        (pipe_as_image, [IMAGE, LABEL]),
+    ],
+)
+def test_quarantine_sets_broken_pairs_aside(data, tmp_path, break_it, moved):
+    """A broken file is moved under its name, with its counterpart, and what stays is sound."""
+    break_it(data)
+    before = {path.relative_to(data).as_posix() for path in data.rglob("*") if not path.is_dir()}
+    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == moved
+    aside = [path.relative_to(tmp_path / "aside").as_posix() for path in (tmp_path / "aside").rglob("*")]
+    assert [name for name in sorted(aside) if "." in name] == moved
+    after = {path.relative_to(data).as_posix() for path in data.rglob("*") if not path.is_dir()}
+    assert after == before - set(moved)
+    assert found(data) == []
+
+
+def test_quarantine_strikes_images_from_lists(data, tmp_path):
+    """What is set aside, and what never was there, is struck from a list of images."""
+    listed("./images/train/001.jpg", "./images/train/x.jpg", "./images/train/002.jpg")(data)
+    (data / IMAGE).write_bytes(b"text")
+    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == [IMAGE, LABEL]
+    assert (data / "train.txt").read_text() == "./images/train/000.jpg\n./images/train/002.jpg\n"
+    assert found(data) == []
+
+
+def test_quarantine_again_replaces_what_was_set_aside(data, tmp_path):
+    """A file that was brought back and is still broken is set aside again."""
+    for _ in range(2):
+        (data / IMAGE).write_bytes(b"text")
+        (data / LABEL).write_text(BOX)
+        assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == [IMAGE, LABEL]
+
+
+@pytest.mark.parametrize("break_it", [data_yaml(nc=3), empty_split, lambda data: (data / "data.yaml").unlink()])
+def test_quarantine_leaves_what_it_cannot_cure(data, tmp_path, break_it):
+    """Problems that no move cures are there after it."""
+    break_it(data)
+    problems = found(data)
+    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == []
+    assert found(data) == problems != []
+
+
+@pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
+def test_the_training_yaml_leads_ultralytics_to_the_data(data, tmp_path, monkeypatch, change):
+    """Ultralytics accepts the file that is written, and reads the classes and as many labels as were counted."""
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- slow
+    from ultralytics.data.utils import check_det_dataset  # noqa: PLC0415
+
+    change(data)
+    report = check_dataset(data)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_training_yaml(data, report, tmp_path / "training.yaml")
+    read = check_det_dataset(tmp_path / "training.yaml", autodownload=False)
+    assert read["names"] == {0: "animal", 1: "bird"}
+    for name, counts in report.splits.items():
+        labels = YOLODataset(img_path=read[name], data=read, imgsz=64).labels
+        assert (len(labels), sum(len(label["cls"]) for label in labels)) == (counts.num_images, sum(counts.instances))
+
+
+def test_the_training_yaml_passes_on_nothing_that_could_be_run(data, tmp_path):
+    """Of the keys of data.yaml, only those are written that say how to read the data."""
+    data_yaml(download="import os", channels=3, kpt_shape=[17, 3])(data)
+    write_training_yaml(data, check_dataset(data), tmp_path / "training.yaml")
+    assert yaml.safe_load((tmp_path / "training.yaml").read_text()) == {
+        "path": str(data),
+        "train": ["images/train"],
+        "val": ["images/val"],
+        "names": {0: "animal", 1: "bird"},
+        "channels": 3,
+        "kpt_shape": [17, 3],
+    }
