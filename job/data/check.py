@@ -5,37 +5,24 @@ them, and that none lies outside the folder. What was found in a file is remembe
 read again until it changes. Knows nothing of buckets.
 """
 
-import hashlib
-import io
-import json
-import os
 import shutil
-import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL
 import yaml
-from PIL import Image, UnidentifiedImageError
 
-from job.data.yolo_format import SUFFIXES, Found, Layout, Problem, check_label, is_image, label_of, read_layout
+from job.data.contents import Contents
+from job.data.label import Found
+from job.data.yolo_format import Layout, Problem, is_image, label_of, read_layout
 from job.errors import DataError
 
 NUM_SHOWN = 50
 
-MIN_PX = 10
-
 BESIDE_LABELS = "classes.txt"
 """What tools for labelling put among the labels."""
-
-_SCHEMA = f"1, Pillow {PIL.__version__}"
-"""What was found under another one is found again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +77,7 @@ def check_dataset(
     layout = read_layout(folder)
     images = sorted({image for split in layout.splits.values() for image in split.images})
     labels = sorted({label_of(image) for image in images}.intersection(layout.texts))
-    contents = _Contents(layout, cache_file)
+    contents = Contents(layout, cache_file)
     contents.read([*images, *labels], progress or (lambda _done, _total: None))
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, contents.digests)]
     notes: dict[str, list[str]] = {}
@@ -148,29 +135,6 @@ def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> No
     target.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def check_image(data: bytes) -> Found:
-    """Check that an image can be decoded to its end, and that Ultralytics accepts it."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.verify()  # reads the checksums of a PNG, but makes it unusable
-        with Image.open(io.BytesIO(data)) as opened:
-            kind, (width, height) = str(opened.format).lower(), opened.size
-            opened.draft("L", (1, 1))  # a JPEG is read to its end all the same, but not turned into pixels
-            opened.load()
-    except UnidentifiedImageError:
-        return Found(((None, "unreadable", "is no image; replace it" if data else "is empty; replace it"),))
-    except Exception as error:  # noqa: BLE001 -- decoders raise anything on broken data
-        return Found(((None, "unreadable", f"cannot be decoded, {error}; replace it"),))
-    if kind not in {*SUFFIXES, "jpeg2000"}:
-        return Found(((None, "unreadable", f"is a {kind.upper()}, which Ultralytics does not read; convert it"),))
-    if min(width, height) < MIN_PX:
-        message = f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
-        return Found(((None, "small", message),))
-    if kind == "jpeg" and not data.endswith(b"\xff\xd9"):
-        return Found((), ("has bytes after the picture, for which Ultralytics will compress it anew before training",))
-    return Found()
-
-
 def _pair(name: str) -> str:
     """Name what an image and its label have in common."""
     return label_of(name) if is_image(name) else name
@@ -213,101 +177,3 @@ def _count(images: tuple[str, ...], found: dict[str, Found], num_classes: int) -
         instances.update(dict(label.instances))
     counted = tuple(instances[number] for number in range(num_classes))
     return SplitCounts(len(images), num_labelled, len(images) - num_labelled, counted)
-
-
-class _Contents:
-    """What is in the files of a dataset, read now or remembered.
-
-    Args:
-        layout: The dataset.
-        cache_file: One that is absent or broken, or cannot be written, costs time and nothing else.
-    """
-
-    def __init__(self, layout: Layout, cache_file: Path | None) -> None:
-        self.found: dict[str, Found] = {}
-        self.digests: dict[str, str] = {}
-        self._layout = layout
-        self._cache_file = cache_file
-        self._versions: dict[str, str] = {}
-        self._known_files: dict[str, tuple[str, str]] = {}
-        self._known_contents: dict[str, Found] = {}
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            self._recall()
-
-    def read(self, paths: list[str], progress: Callable[[int, int], None]) -> None:
-        """Find out what is in these files."""
-        unread = []
-        for path in paths:
-            self._versions[path] = version = self._version(path)
-            known, digest = self._known_files.get(path, ("", ""))
-            if version and version == known and digest in self._known_contents:
-                self.found[path], self.digests[path] = self._known_contents[digest], digest
-            else:
-                unread.append(path)
-        try:
-            # Threads, since Pillow decodes and hashlib hashes without the interpreter's lock.
-            with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"):
-                for path, (digest, found) in zip(unread, pool.map(self._read_file, unread), strict=True):
-                    self.found[path] = found
-                    if digest:
-                        self.digests[path] = digest
-                    progress(len(self.found), len(paths))
-        finally:
-            self._remember()
-
-    def _rules(self, path: str) -> str:
-        """Name what decides, beside its bytes, what is found in a file."""
-        return "" if is_image(path) else f"{len(self._layout.names)} {self._layout.num_keypoint_columns} "
-
-    def _version(self, path: str) -> str:
-        """Name the state of a file; empty if it is none that can be read."""
-        try:
-            status = (self._layout.folder / path).stat()
-        except OSError:
-            return ""
-        version = f"{self._rules(path)}{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
-        return version if stat.S_ISREG(status.st_mode) else ""
-
-    def _read_file(self, path: str) -> tuple[str, Found]:
-        """Return digest and contents of a file."""
-        try:
-            data = (self._layout.folder / path).read_bytes() if self._versions[path] else None
-        except OSError:
-            data = None
-        if data is None:
-            return "", Found(((None, "unreadable", "is no file that can be read; replace it"),))
-        digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
-        if (known := self._known_contents.get(digest)) is not None:
-            return digest, known
-        if is_image(path):
-            return digest, check_image(data)
-        return digest, check_label(data, len(self._layout.names), self._layout.num_keypoint_columns)
-
-    def _recall(self) -> None:
-        if self._cache_file is None:
-            return
-        remembered = json.loads(self._cache_file.read_bytes())
-        if remembered["schema"] != _SCHEMA:
-            return
-        contents = {
-            str(digest): Found(
-                tuple(
-                    (None if line is None else int(line), str(kind), str(message)) for line, kind, message in problems
-                ),
-                tuple(str(text) for text in notes),
-                tuple((int(number), int(count)) for number, count in instances),
-            )
-            for digest, (problems, notes, instances) in remembered["contents"].items()
-        }
-        files = {str(path): (str(version), str(digest)) for path, (version, digest) in remembered["files"].items()}
-        self._known_contents, self._known_files = contents, files
-
-    def _remember(self) -> None:
-        files = {path: (self._versions[path], digest) for path, digest in self.digests.items()}
-        if self._cache_file is None or files == self._known_files:
-            return
-        contents = {digest: astuple(self.found[path]) for path, digest in self.digests.items()}
-        fresh = self._cache_file.with_name(f"{self._cache_file.name}.{os.getpid()}")
-        with suppress(OSError):
-            fresh.write_text(json.dumps({"schema": _SCHEMA, "files": files, "contents": contents}), encoding="utf-8")
-            fresh.replace(self._cache_file)

@@ -1,13 +1,11 @@
-"""The YOLO format: classes and splits of a dataset, which label belongs to which image, and the rows of a label.
+"""The YOLO format: classes and splits of a dataset, and which label belongs to which image.
 
 Guarantees that whatever it names lies in the dataset's folder, and that it sees what Ultralytics would see. Knows
 nothing of images but their names.
 """
 
-import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,6 @@ PASSED_ON = ("channels", "kpt_shape")
 """Keys of ``data.yaml``, beside classes and splits, that change how Ultralytics reads a dataset."""
 
 
-TOLERANCE = 0.01
-"""How far outside 0..1 Ultralytics accepts coordinates."""
-
-NUM_BOX_COLUMNS, MIN_POLYGON_COLUMNS = 5, 7
-"""Class, x, y, width and height; or class and at least three points."""
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something for which Ultralytics would stop, or silently train on less or on something else."""
@@ -50,17 +41,6 @@ class Problem:
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is in one file."""
-
-    problems: tuple[tuple[int | None, str, str], ...] = ()
-    """Line, kind and message."""
-    warnings: tuple[str, ...] = ()
-    instances: tuple[tuple[int, int], ...] = ()
-    """Classes of a label, and how often each occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,37 +100,6 @@ def label_of(image: str) -> str:
     head, found, tail = f"/{image}".rpartition("/images/")
     label = f"{head}/labels/{tail}" if found else f"/{image}"
     return label[1:].rpartition(".")[0] + ".txt"
-
-
-def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0) -> Found:
-    """Check the rows of a label as Ultralytics' ``verify_image_label``, but each one.
-
-    Args:
-        data: The file.
-        num_classes: 0 if that is not known.
-        num_keypoint_columns: How many columns a row may have after a box.
-    """
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return Found(((line, "encoding", "is not UTF-8 text; save it as UTF-8"),))
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    whole = NUM_BOX_COLUMNS + num_keypoint_columns
-    rows = [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows]
-    problems = [(number, *problem) for number, row in rows for problem in _row_problems(row, num_classes)]
-    odd = [number for number, row in rows if (len(row) == NUM_BOX_COLUMNS) != (len(rows[0][1]) == NUM_BOX_COLUMNS)]
-    if problems:
-        return Found(tuple(problems))
-    if odd:
-        return Found(((odd[0], "columns", "boxes and polygons are mixed in one label; write one kind"),))
-    values = [tuple(float(text) for text in row) for _, row in rows]
-    notes = []
-    if len(set(values)) < len(values):
-        notes.append("has rows more than once, which count once")
-    if any(not 0 <= number <= 1 for row in values for number in row[1:]):
-        notes.append("has coordinates that are outside 0..1 by a hair, which is accepted")
-    return Found((), tuple(notes), tuple(Counter(int(row[0]) for row in set(values)).items()))
 
 
 def is_image(name: str) -> bool:
@@ -340,30 +289,3 @@ def _listed(layout: Layout, source: str) -> list[str]:
             else:
                 layout.report("list", f"{line!r} is no image that is there; leave it out", source, number)
     return list(layout.lists[source].values())
-
-
-def _row_problems(row: list[str], num_classes: int) -> Iterator[tuple[str, str]]:
-    """Yield kind and message of everything that is wrong with a row."""
-    try:
-        values = [float(text) for text in row]
-    except ValueError as error:
-        yield "number", f"{error}; write numbers"
-        return
-    if not all(math.isfinite(value) for value in values):
-        yield "number", f"{' '.join(row[:NUM_BOX_COLUMNS])} is not finite; write numbers"
-        return
-    if len(row) != NUM_BOX_COLUMNS and (len(row) < MIN_POLYGON_COLUMNS or len(row) % 2 == 0):
-        yield "columns", f"has {len(row)} columns; a box has {NUM_BOX_COLUMNS}, a polygon 7, 9, 11 or more"
-        return
-    number, coordinates = values[0], values[1:]
-    if number < 0 or number % 1 or number >= (num_classes or math.inf):
-        known = f"0 to {num_classes - 1}" if num_classes else "whole numbers from 0"
-        yield "class", f"class {row[0]} is not among the classes, {known}; correct it, or `names` in data.yaml"
-    if wrong := [value for value in coordinates if not -TOLERANCE <= value <= 1 + TOLERANCE]:
-        yield "coordinates", f"{wrong[0]:g} is outside 0..1; divide x by the width and y by the height of the image"
-    if len(row) == NUM_BOX_COLUMNS:
-        width, height = coordinates[2:]
-    else:
-        width, height = (max(axis) - min(axis) for axis in (coordinates[::2], coordinates[1::2]))
-    if width <= 0 or height <= 0:
-        yield "size", f"is {width:g} wide and {height:g} high; leave the row out"

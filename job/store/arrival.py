@@ -13,7 +13,7 @@ from job.errors import MachineError
 
 
 @contextmanager
-def arriving(target: Path) -> Iterator[Callable[[bytes], object]]:
+def arriving(target: Path) -> Iterator[Callable[[bytes], None]]:
     """Yield a function that writes; `target` appears when the block ends well, and its parents are made.
 
     Raises:
@@ -21,32 +21,40 @@ def arriving(target: Path) -> Iterator[Callable[[bytes], object]]:
     """
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with _explained(target):
-            opened = os.fdopen(_create(part), "wb", buffering=0)
+        descriptor = _create(part)
+    except OSError as error:
+        raise _refusal(target, error) from error
 
-        def write(data: bytes) -> None:
-            with _explained(target):
-                left = memoryview(data)
-                while left:
-                    left = left[opened.write(left) :]
+    def write(data: bytes) -> None:
+        try:
+            num_written = os.write(descriptor, data)
+            while num_written < len(data):
+                num_written += os.write(descriptor, memoryview(data)[num_written:])
+        except OSError as error:
+            raise _refusal(target, error) from error
 
-        with opened:
+    try:
+        try:
             yield write
-        with _explained(target):
+        finally:
+            os.close(descriptor)
+        try:
             part.replace(target)
+        except OSError as error:
+            raise _refusal(target, error) from error
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
 
 
-def is_stale_part(name: str) -> bool:
-    """Tell whether a file of this name was left by a process that was killed."""
-    return name.startswith(".") and name.endswith(".part")
+def leftovers(folder: Path) -> list[Path]:
+    """Return what processes that were killed have left below a folder."""
+    return list(folder.rglob(".*.part"))
 
 
 def _create(part: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(part, flags, 0o666)
     except FileNotFoundError:
@@ -54,11 +62,5 @@ def _create(part: Path) -> int:
         return os.open(part, flags, 0o666)
 
 
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(
-            f"{target}: cannot be written, {error.strerror}; free some space, or choose another folder"
-        ) from error
+def _refusal(target: Path, error: OSError) -> MachineError:
+    return MachineError(f"{target}: cannot be written, {error.strerror}; free some space, or choose another folder")

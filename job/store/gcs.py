@@ -60,7 +60,7 @@ SILENCE_S = 60
 NUM_UPLOADS = 8
 """At once; Google's client keeps ten connections open, and is used from elsewhere meanwhile."""
 
-NUM_DOWNLOADS = 16
+NUM_DOWNLOADS = 8
 
 REFUSALS = frozenset(range(400, 500)) - {408, 429}
 """Answers after which trying again is of no use."""
@@ -231,8 +231,10 @@ class GcsStore:
         """Hand on the bytes of one version of an object, and raise after the last of them if they are not right."""
         crc = 0
         with self._explained(stored.key, may_be_absent=True):
-            name = self._prefix + require_key(stored.key)
-            for chunk in obstore.get(self._objects, name, options={"version": stored.version}).stream():
+            fetched = obstore.get(self._objects, self._prefix + require_key(stored.key))
+            if fetched.meta["version"] != stored.version:
+                raise ObjectNotFoundError(f"{self.uri}/{stored.key}: was replaced since it was listed; start again")
+            for chunk in fetched.stream():
                 write(chunk)
                 crc = crc32c(chunk, crc)
         if encode(crc) != stored.crc32c:

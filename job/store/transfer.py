@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job.errors import MachineError, StoreError, UsageError
 from job.store import Store, StoredObject
-from job.store.arrival import is_stale_part
+from job.store.arrival import leftovers
 from job.store.checksums import ChecksumIndex, version_of
 from job.store.keys import file_below
 
@@ -75,9 +75,8 @@ def pull(
         names = [stored.key.removeprefix(prefix) for stored in objects]
         paths = _paths(folder, names, f"{store.uri}/{prefix}")
         index = ChecksumIndex(folder / PULLED)
-        for path in folder.rglob(".*.part"):
-            if is_stale_part(path.name):
-                path.unlink()
+        for path in leftovers(folder):
+            path.unlink()
         for name in set(index.names()).difference(names):
             _remove(index, name, folder / name)
         missing = [
