@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.emulator import emulator
+
+__all__ = ["emulator"]  # a fixture, one for all tests
+
 FOREIGN = ("JOB_", "YOLO_", "WANDB_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "XDG_")
 """How the variables begin that could lead a test to somebody's bucket, account or settings."""
 

@@ -75,6 +75,8 @@ def read_order(
     overrides = _read_training_arguments(training_arguments)
     if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
         raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
+    if "," in device:
+        raise UsageError(f"--device: must be one device, got {device!r}; training on several is not supported yet")
     chosen = recipe or ("continue" if weights else "base")
     return Order(
         recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),

@@ -101,7 +101,7 @@ class Contents:
             status = (self._layout.folder / path).stat()
         except OSError:
             return ""
-        version = f"{self._rules(path)}{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        version = f"{self._rules(path)}{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}"
         return version if stat.S_ISREG(status.st_mode) else ""
 
     def _read_file(self, path: str) -> tuple[str, Found]:

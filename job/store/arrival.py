@@ -5,46 +5,36 @@ A process that is killed leaves a hidden ``*.part`` and nothing else. Knows noth
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from job.errors import MachineError
 
 
-@contextmanager
-def arriving(target: Path) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that writes; `target` appears when the block ends well, and its parents are made.
+def land(target: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file, which appears once the last chunk has come without an error; its parents are made.
 
     Raises:
         MachineError: If it cannot be written: no permission, a full disk.
+        Exception: What getting the chunks raises.
     """
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         descriptor = _create(part)
-    except OSError as error:
-        raise _refusal(target, error) from error
-
-    def write(data: bytes) -> None:
         try:
-            num_written = os.write(descriptor, data)
-            while num_written < len(data):
-                num_written += os.write(descriptor, memoryview(data)[num_written:])
-        except OSError as error:
-            raise _refusal(target, error) from error
-
-    try:
-        try:
-            yield write
+            for chunk in chunks:
+                _write(descriptor, chunk)
         finally:
             os.close(descriptor)
-        try:
-            part.replace(target)
-        except OSError as error:
-            raise _refusal(target, error) from error
-    except BaseException:
+        part.replace(target)
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError):
+            raise MachineError(
+                f"{target}: cannot be written, {error.strerror}; free some space, or choose another folder"
+            ) from error
         raise
 
 
@@ -62,5 +52,7 @@ def _create(part: Path) -> int:
         return os.open(part, flags, 0o666)
 
 
-def _refusal(target: Path, error: OSError) -> MachineError:
-    return MachineError(f"{target}: cannot be written, {error.strerror}; free some space, or choose another folder")
+def _write(descriptor: int, data: bytes) -> None:
+    num_written = os.write(descriptor, data)
+    while num_written < len(data):
+        num_written += os.write(descriptor, memoryview(data)[num_written:])

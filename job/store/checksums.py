@@ -9,6 +9,7 @@ import base64
 import contextlib
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -48,11 +49,12 @@ class ChecksumIndex:
     """The checksums of files by name, in a file of lines to which threads and processes may append.
 
     Args:
-        path: Where; its folder may be absent or unwritable, then nothing is kept.
+        path: Where `save` keeps them; its folder may be absent or unwritable, then nothing is kept.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unsaved: deque[bytes] = deque()
 
     def known(self, name: str, version: str) -> str | None:
         """Return what is remembered of a file at a version, if anything is."""
@@ -80,16 +82,25 @@ class ChecksumIndex:
     def remember(self, name: str, version: str, checksum: str) -> None:
         """Note the checksum of a file at a version."""
         self._entries[name] = (version, checksum)
-        self._append(name, version, checksum)
+        self._unsaved.append(_line(name, version, checksum))
 
     def forget(self, name: str) -> None:
         """Drop a file."""
         if self._entries.pop(name, None):
-            self._append(name, "", "")
+            self._unsaved.append(_line(name, "", ""))
 
     def names(self) -> list[str]:
         """Return the names of the files that are remembered."""
         return list(self._entries)
+
+    def save(self) -> None:
+        """Keep what was remembered and forgotten, for the next process."""
+        lines = bytearray()
+        while self._unsaved:
+            lines += self._unsaved.popleft()
+        if lines:
+            with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as opened:
+                opened.write(lines)
 
     @cached_property
     def _entries(self) -> dict[str, tuple[str, str]]:
@@ -111,14 +122,6 @@ class ChecksumIndex:
         with contextlib.suppress(OSError):
             fresh.write_bytes(b"".join(_line(name, *entry) for name, entry in entries.items()))
             fresh.replace(self._path)
-
-    def _append(self, name: str, version: str, checksum: str) -> None:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                os.write(descriptor, _line(name, version, checksum))
-            finally:
-                os.close(descriptor)
 
 
 def _line(name: str, version: str, checksum: str) -> bytes:

@@ -12,21 +12,18 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.store import StoredObject
-from job.store.arrival import arriving
+from job.store.base import BaseStore
 from job.store.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
 from job.store.keys import file_below
-from job.store.parallel import for_each
 
 OWN = ".store"
 """Holds the lock, the checksums and what is being written; no key may start with it."""
-
-NUM_THREADS = 4
 
 STALE_S = 24 * 3600
 """What was begun so long ago was left by a process that died."""
@@ -44,8 +41,10 @@ ADVICE = {
 }
 
 
-class FolderStore:
+class FolderStore(BaseStore):
     """A store in a folder, see `Store`; made by `open` or `create`."""
+
+    num_downloads = num_uploads = 4
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -103,18 +102,8 @@ class FolderStore:
             _sync(path.parent)
             stored = _describe(key, path.lstat(), checksum)
             self._index.remember(key, stored.version, checksum)
-            return stored
-
-    def get(self, key: str, target: Path) -> StoredObject:
-        """Fetch into a file; see `Store.get`."""
-        with arriving(target) as write:
-            return self._copy(key, write)
-
-    def read(self, key: str) -> bytes:
-        """Return the bytes of a small object; see `Store.read`."""
-        data = bytearray()
-        self._copy(key, data.extend)
-        return bytes(data)
+        self._index.save()
+        return stored
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
         """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
@@ -124,66 +113,29 @@ class FolderStore:
             os.scandir(self._root).close()
             found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
         found.sort(key=lambda stored: stored.key)
-        return list(self._with_checksums(found)) if checksums else found
+        return self._with_checksums([stored.key for stored in found]) if checksums else found
 
     def stat(self, key: str) -> StoredObject:
         """Return one object's description; see `Store.stat`."""
-        path = self._path(key)
-        with self._explained(key):
-            if _version(path) is None:
-                raise self._absent(key)
-            try:
-                return _describe(key, *self._index.look(key, path))
-            except FileNotFoundError:
-                raise self._absent(key) from None
+        if not (found := self._with_checksums([key])):
+            raise self._absent(key)
+        return found[0]
 
     def delete(self, key: str, *, if_version: str | None = None) -> None:
         """Delete an object; see `Store.delete`."""
         path = self._path(key)
         with self._explained(key):
-            if _version(path) is None:  # a folder that cannot be written to can still lack an object
+            if _version(path) is None:  # where nothing can be written, something can still be absent
                 return
             with self._locked():
                 current = _version(path)
-                if current is None:
-                    return
-                if if_version is not None and current != if_version:
+                if if_version is not None and current not in (None, if_version):
                     raise PreconditionError(_conflict(self._name(key), if_version))
-                path.unlink()
+                path.unlink(missing_ok=True)
                 _sync(path.parent)
-                self._index.forget(key)
-                with contextlib.suppress(OSError):  # the first folder that is not empty ends it
-                    for parent in path.relative_to(self._root).parents[:-1]:
-                        (self._root / parent).rmdir()
-
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Fetch many objects in parallel; see `Store.get_many`."""
-
-        def get(item: tuple[StoredObject, Path]) -> None:
-            wanted, target = item
-            with arriving(target) as write:
-                fetched = self._copy(wanted.key, write)
-                if fetched.crc32c != wanted.crc32c:
-                    raise CorruptObjectError(f"{self._name(wanted.key)}: changed since it was listed; start again")
-            if on_done is not None:
-                on_done(fetched)
-
-        for_each(get, objects, NUM_THREADS)
-
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Store many files in parallel; see `Store.put_many`."""
-
-        def put(item: tuple[Path, str]) -> None:
-            source, key = item
-            stored = self.put(key, source, overwrite=True)
-            if on_done is not None:
-                on_done(stored)
-
-        for_each(put, files, NUM_THREADS)
+                _remove_empty(path.parent, self._root)
+        self._index.forget(key)
+        self._index.save()
 
     def _name(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -193,38 +145,35 @@ class FolderStore:
             raise UsageError(f"key {key!r}: {OWN} is where the store keeps its own files; choose another name")
         return file_below(self._root, key)
 
-    def _copy(self, key: str, write: Callable[[bytes], object]) -> StoredObject:
-        """Hand on the bytes of an object, and raise after the last of them if they are not right."""
-        path = self._path(key)
-        with self._explained(key):
-            if _version(path) is None:
-                raise self._absent(key)
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+        path, crc = self._path(stored.key), 0
+        with self._explained(stored.key):
             try:
                 opened = path.open("rb")
-            except FileNotFoundError:
-                raise self._absent(key) from None
-        with self._explained(key), opened:
-            status, crc = os.fstat(opened.fileno()), 0
-            for chunk in chunks_of(opened):
-                write(chunk)
-                crc = crc32c(chunk, crc)
-            fetched = _describe(key, status, encode(crc))
-            if version_of(os.fstat(opened.fileno())) != fetched.version:
-                raise CorruptObjectError(f"{self._name(key)}: was written to while it was read; try again")
-        known = self._index.known(key, fetched.version)
-        if known is None:
-            self._index.remember(key, fetched.version, encode(crc))
-        elif known != fetched.crc32c:
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise self._absent(stored.key) from None
+            with opened:
+                if version_of(os.fstat(opened.fileno())) != stored.version:
+                    raise ObjectNotFoundError(f"{path}: was replaced since it was listed; start again")
+                for chunk in chunks_of(opened):
+                    yield chunk
+                    crc = crc32c(chunk, crc)
+        if encode(crc) != stored.crc32c:
             raise CorruptObjectError(
-                f"{self._name(key)}: its bytes are no longer those that were stored, CRC-32C is {fetched.crc32c} and "
-                f"was {known}; check the disk, and put the file again"
+                f"{path}: its bytes are not those that were stored, CRC-32C is {encode(crc)} and was {stored.crc32c}; "
+                "check the disk, and put the file again"
             )
-        return fetched
 
-    def _with_checksums(self, found: Iterable[StoredObject]) -> Iterator[StoredObject]:
-        for stored in found:
-            with contextlib.suppress(ObjectNotFoundError):  # deleted since
-                yield self.stat(stored.key)
+    def _with_checksums(self, keys: Iterable[str]) -> "list[StoredObject]":
+        """Describe those that are there."""
+        found = []
+        for key in keys:
+            path = self._path(key)
+            with self._explained(key), contextlib.suppress(FileNotFoundError):
+                if _version(path) is not None:
+                    found.append(_describe(key, *self._index.look(key, path)))
+        self._index.save()
+        return found
 
     @contextmanager
     def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:
@@ -335,6 +284,14 @@ def _make_folders(root: Path, folder: Path) -> None:
         with contextlib.suppress(FileExistsError):
             root.mkdir()
             _sync(root.parent)
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _sync(folder: Path) -> None:

@@ -9,7 +9,7 @@ import io
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -43,10 +43,9 @@ from job.errors import (
     UsageError,
 )
 from job.store import StoredObject
-from job.store.arrival import arriving
+from job.store.base import BaseStore
 from job.store.checksums import chunks_of, crc32c, encode
 from job.store.keys import require_key
-from job.store.parallel import for_each
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig  # not there when the program runs
@@ -57,11 +56,6 @@ DEADLINE_S = 120
 SILENCE_S = 60
 """How long a connection may be silent before it counts as lost."""
 
-NUM_UPLOADS = 8
-"""At once; Google's client keeps ten connections open, and is used from elsewhere meanwhile."""
-
-NUM_DOWNLOADS = 8
-
 REFUSALS = frozenset(range(400, 500)) - {408, 429}
 """Answers after which trying again is of no use."""
 
@@ -71,13 +65,16 @@ NO_LIMIT = 1_000_000
 FIELDS = "items(name,size,generation,crc32c),nextPageToken"
 
 
-class GcsStore:
+class GcsStore(BaseStore):
     """A store in a bucket, or below a prefix of one, see `Store`; made by `open`.
 
     Args:
         bucket: Its name.
         prefix: Empty, or ends in ``/``.
     """
+
+    num_downloads = 16
+    num_uploads = 8  # of the ten connections that Google's client keeps, the rest is for others
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_uri, self._prefix = f"gs://{bucket}", prefix
@@ -134,17 +131,6 @@ class GcsStore:
                 raise
         return _describe(key, blob)
 
-    def get(self, key: str, target: Path) -> StoredObject:
-        """Fetch into a file; see `Store.get`."""
-        with arriving(target) as write:
-            return self._copy_newest(key, write)
-
-    def read(self, key: str) -> bytes:
-        """Return the bytes of a small object; see `Store.read`."""
-        data = bytearray()
-        self._copy_newest(key, data.extend)
-        return bytes(data)
-
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:  # noqa: ARG002 -- they are free
         """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
         if folder := prefix.rpartition("/")[0]:
@@ -169,33 +155,6 @@ class GcsStore:
         with self._explained(key), suppress(NotFound):
             self._blob(key).delete(if_generation_match=generation, retry=self._retry, timeout=SILENCE_S)
 
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Fetch many objects in parallel; see `Store.get_many`."""
-
-        def get(item: tuple[StoredObject, Path]) -> None:
-            stored, target = item
-            with arriving(target) as write:
-                self._copy(stored, write)
-            if on_done is not None:
-                on_done(stored)
-
-        for_each(get, objects, NUM_DOWNLOADS)
-
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Store many files in parallel; see `Store.put_many`."""
-
-        def put(item: tuple[Path, str]) -> None:
-            source, key = item
-            stored = self.put(key, source, overwrite=True)
-            if on_done is not None:
-                on_done(stored)
-
-        for_each(put, files, NUM_UPLOADS)
-
     def _blob(self, key: str) -> storage.Blob:
         return self._bucket.blob(self._prefix + require_key(key))
 
@@ -214,28 +173,14 @@ class GcsStore:
         except ObjectNotFoundError:
             return None
 
-    def _copy_newest(self, key: str, write: Callable[[bytes], object]) -> StoredObject:
-        stored = self.stat(key)
-        while True:
-            try:
-                self._copy(stored, write)
-            except ObjectNotFoundError:
-                newer = self.stat(key)
-                if newer.version == stored.version:
-                    raise
-                stored = newer  # it was replaced in between
-            else:
-                return stored
-
-    def _copy(self, stored: StoredObject, write: Callable[[bytes], object]) -> None:
-        """Hand on the bytes of one version of an object, and raise after the last of them if they are not right."""
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
         crc = 0
         with self._explained(stored.key, may_be_absent=True):
             fetched = obstore.get(self._objects, self._prefix + require_key(stored.key))
             if fetched.meta["version"] != stored.version:
                 raise ObjectNotFoundError(f"{self.uri}/{stored.key}: was replaced since it was listed; start again")
             for chunk in fetched.stream():
-                write(chunk)
+                yield chunk
                 crc = crc32c(chunk, crc)
         if encode(crc) != stored.crc32c:
             raise CorruptObjectError(

@@ -92,7 +92,10 @@ def pull(
             index.remember(name, version_of(paths[name].stat()), str(stored.crc32c))
         counter.add(stored)
 
-    store.get_many(missing, on_done)
+    try:
+        store.get_many(missing, on_done)
+    finally:
+        index.save()
     return Transferred(folder, tuple(objects), len(missing), sum(stored.size_bytes for stored, _ in missing))
 
 
@@ -121,6 +124,7 @@ def push(
         paths = _paths(folder, names, str(folder))
         index = ChecksumIndex(folder / PUSHED)
         looks = {name: index.look(name, path) for name, path in paths.items()}
+        index.save()
     there = {stored.key: stored for stored in store.list(prefix, checksums=True)}
     here = [StoredObject(prefix + name, status.st_size, "", crc) for name, (status, crc) in looks.items()]
     missing = [stored for stored in here if not _is_same(stored, there.get(stored.key))]

@@ -14,7 +14,8 @@ from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 
-from job.training.sampling import PARTNERS, Sample, keyed_randomness
+from job.training.randomness import start_streams
+from job.training.sampling import PARTNERS, Sample
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
@@ -57,8 +58,8 @@ class KeyedDataset(YOLODataset):
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
         self.buffer = list(sample.partners)
-        with keyed_randomness("augment", self.seed, sample.epoch, sample.position):
-            augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
+        start_streams("augment", self.seed, sample.epoch, sample.position)
+        augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
         return augmented
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides

@@ -1,49 +1,24 @@
-"""Which image comes when, and with which random numbers: pure functions of the seed and the position.
+"""Which image comes when, and what a mosaic may show beside it: pure functions of the seed and the position.
 
-Guarantees that the order of an epoch depends on ``(seed, epoch)`` alone, and the random numbers and mosaic partners
-of a sample on ``(seed, epoch, position)`` alone: never on the number of workers, on prefetching, or on what happened
-before. Ultralytics re-seeds one stream at every start, so that a resumed run sees its first epochs again
-(``data/build.py``: 232-236, 398-414).
+Guarantees that the order of an epoch depends on ``(seed, epoch)`` alone, and the partners of a sample on
+``(seed, epoch, position)`` alone: never on the number of workers, on prefetching, or on what happened before.
+Ultralytics re-seeds one stream at every start, so that a resumed run sees its first epochs again (``data/build.py``:
+232-236, 398-414).
 """
 
-import contextlib
-import hashlib
 import math
-import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch.utils.data import Sampler
+
+from job.training.randomness import generator
 
 PARTNERS = 16
 """Images, beyond those of its own batch, that a mosaic may draw from."""
 
 BATCHES_PER_POOL = 8
 """Consecutive batches that share their partners, so that a partner is decoded once for several batches."""
-
-
-def key(*parts: str | int) -> int:
-    """Return a 64-bit number that depends on the parts and on nothing else."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
-
-
-@contextlib.contextmanager
-def keyed_randomness(*parts: str | int) -> Iterator[None]:
-    """Run a block on random streams that start from a key, and leave the process's own streams as they were."""
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    number = key(*parts)
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number % 2**63)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
 
 
 class Sample(NamedTuple):
@@ -82,7 +57,7 @@ class EpochBatches(Sampler[list[Sample]]):
 
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch = self.epoch
-        order = _generator("order", self.seed, epoch).permutation(self.num_images).tolist()
+        order = generator("order", self.seed, epoch).permutation(self.num_images).tolist()
         for batch in range(self.first_batch, len(self)):
             first = batch * self.batch_size
             images = order[first : first + self.batch_size]
@@ -90,9 +65,5 @@ class EpochBatches(Sampler[list[Sample]]):
             yield [Sample(epoch, first + i, image, partners) for i, image in enumerate(images)]
 
     def _pool(self, epoch: int, block: int) -> list[int]:
-        drawn = _generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS)
+        drawn = generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS)
         return [int(image) for image in drawn]
-
-
-def _generator(*parts: str | int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(key(*parts)))

@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, TrainingError, WeightsError
 from job.training.dataset import KeyedDataset
-from job.training.sampling import EpochBatches, keyed_randomness
+from job.training.randomness import start_streams
+from job.training.sampling import EpochBatches
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
@@ -156,10 +157,9 @@ class Trainer(DetectionTrainer):
 
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """Move a batch to the device and draw its size for multi-scale from a key of its own."""
-        keyed = keyed_randomness("size", self.args.seed, self.epoch, index)
-        with keyed if self.args.multi_scale else nullcontext():
-            prepared: dict[str, Any] = self.preprocess_batch(batch)
-            return prepared
+        start_streams("size", self.args.seed, self.epoch, index)
+        prepared: dict[str, Any] = self.preprocess_batch(batch)
+        return prepared
 
     def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch (0-based) from a batch (0-based) on."""

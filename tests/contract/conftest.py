@@ -5,10 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from job.store import Store, open_store
-from tests.support.emulator import Emulator, emulator
+from tests.support.emulator import Emulator
 from tests.support.proxy import Proxy, running_proxy
-
-__all__ = ["emulator"]  # one for all modules here
 
 
 @pytest.fixture(params=["folder", "gcs"])

@@ -1,9 +1,12 @@
 """Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
 
 import hashlib
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from job.training.environment import confine_ultralytics
 from job.training_arguments import DEFAULTS
@@ -103,12 +106,22 @@ def test_another_seed_is_another_stream(make_trainer):
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
     """What the process draws at random does not depend on how many samples it has made."""
-    import random  # noqa: PLC0415  # beside the two below
-
-    import numpy as np  # noqa: PLC0415  # as above
-    import torch  # noqa: PLC0415  # as above
-
     trainer = make_trainer()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     stream(trainer, 0)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+
+
+def test_what_other_threads_draw_changes_no_sample(make_trainer, monkeypatch):
+    """A sample draws nothing from the streams that all threads of the process share."""
+    quiet = stream(make_trainer(), 0)
+    trainer = make_trainer()
+
+    def disturb(*_values, **_options):
+        raise AssertionError("drawn from a shared stream")
+
+    for name in ("random", "uniform", "randint", "randrange", "choice", "choices", "sample", "shuffle"):
+        monkeypatch.setattr(random, name, disturb)
+    for name in ("uniform", "beta", "randint", "rand", "random", "choice"):
+        monkeypatch.setattr(np.random, name, disturb)
+    assert stream(trainer, 0) == quiet

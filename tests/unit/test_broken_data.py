@@ -53,7 +53,10 @@ BROKEN = {
     "empty split": (empty_split, "val"),
     "data.yaml unreadable": (data_yaml("train: ["), "data.yaml"),
     "data.yaml no mapping": (data_yaml("- a\n"), "data.yaml"),
-    "data.yaml elsewhere": (data_yaml("path: /etc\ntrain: images/train\nval: images/val\nnames: [a, b]\n"), "data.yaml"),
+    "data.yaml elsewhere": (
+        data_yaml("path: /etc\ntrain: images/train\nval: images/val\nnames: [a, b]\n"),
+        "data.yaml",
+    ),
     "data.yaml above": (data_yaml("train: ../../images\nval: images/val\nnames: [a, b]\n"), "data.yaml"),
     "data.yaml without names": (data_yaml("train: images/train\nval: images/val\n"), "names"),
 }

@@ -105,6 +105,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--model", "weights"], 2, "--model: must be NAME.pt or NAME.yaml"),
         (["train", "--recipe", "A", "--dry-run=perhaps"], 2, "--dry-run: must be true or false"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
+        (["train", "--recipe", "A", "--device", "0,1"], 2, "--device: must be one device"),
         (["train", "--recipe", "A"], 2, "bucket: none was named"),
         (["train", "--recipe", "A", "--bucket", "ftp://x"], 2, "is neither gs://BUCKET nor a folder"),
         (["train", "--recipe", "A", "--bucket", "nowhere"], 74, "no such folder"),

@@ -23,7 +23,8 @@ def test_what_is_there_already_needs_no_space(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "part"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EROFS, "Read-only")]
+    ("number", "part"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EROFS, "Read-only")],
 )
 def test_an_error_of_the_disk_becomes_advice(tmp_path, number, part):
     """A disk that fills up, or cannot be written, while the job works ends it with exit 78 and what to do."""

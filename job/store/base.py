@@ -1,0 +1,90 @@
+"""What all stores do in the same way: fetch what was described, and one after another what comes in numbers.
+
+Guarantees that a file appears only after its last byte was verified. Knows nothing of where bytes come from.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from job.errors import ObjectNotFoundError
+from job.store import StoredObject
+from job.store.arrival import land
+from job.store.parallel import for_each
+
+Taken = TypeVar("Taken")
+
+
+class BaseStore(ABC):
+    """The half of a `Store` that is built upon the other."""
+
+    num_downloads: ClassVar[int]
+    """How many objects are fetched at once."""
+
+    num_uploads: ClassVar[int]
+    """How many files are stored at once."""
+
+    @abstractmethod
+    def put(
+        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
+    ) -> StoredObject:
+        """Store a file or bytes; see `Store.put`."""
+
+    @abstractmethod
+    def stat(self, key: str) -> StoredObject:
+        """Return one object's description; see `Store.stat`."""
+
+    @abstractmethod
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+        """Yield the bytes of one version of an object, with its checksum known.
+
+        Raises:
+            ObjectNotFoundError: Before the first byte, if there is another version, or none.
+            CorruptObjectError: After the last byte, if they do not match the checksum.
+        """
+
+    def get(self, key: str, target: Path) -> StoredObject:
+        """Fetch into a file; see `Store.get`."""
+        return self._newest(key, lambda chunks: land(target, chunks))[0]
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes of a small object; see `Store.read`."""
+        return self._newest(key, b"".join)[1]
+
+    def get_many(
+        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Fetch many objects in parallel; see `Store.get_many`."""
+
+        def get(item: tuple[StoredObject, Path]) -> None:
+            stored, target = item
+            land(target, self._bytes_of(stored))
+            if on_done is not None:
+                on_done(stored)
+
+        for_each(get, objects, self.num_downloads)
+
+    def put_many(
+        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Store many files in parallel; see `Store.put_many`."""
+
+        def put(item: tuple[Path, str]) -> None:
+            source, key = item
+            stored = self.put(key, source, overwrite=True)
+            if on_done is not None:
+                on_done(stored)
+
+        for_each(put, files, self.num_uploads)
+
+    def _newest(self, key: str, take: Callable[[Iterator[bytes]], Taken]) -> tuple[StoredObject, Taken]:
+        stored = self.stat(key)
+        while True:
+            try:
+                return stored, take(self._bytes_of(stored))
+            except ObjectNotFoundError:
+                newer = self.stat(key)
+                if newer.version == stored.version:
+                    raise
+                stored = newer  # it was replaced in between
