@@ -140,7 +140,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 def restore(run: Run, folder: Path) -> Manifest | None:
     """Fetch the newest checkpoint that proves whole into an empty folder.
 
-    A checkpoint that does not is reported and passed over for the one before it.
+    A checkpoint that does not is reported, passed over for the one before it, and no longer counts as committed.
 
     Returns:
         Its manifest, or nothing if the run has no checkpoint yet.
@@ -148,7 +148,8 @@ def restore(run: Run, folder: Path) -> Manifest | None:
     Raises:
         CorruptObjectError: If there are checkpoints and none is whole.
     """
-    problems = []
+    problems: list[str] = []
+    damaged: list[CheckpointId] = []
     for checkpoint in reversed(committed(run)):
         try:
             manifest = read_manifest(run, checkpoint)
@@ -157,9 +158,12 @@ def restore(run: Run, folder: Path) -> Manifest | None:
         except (CorruptObjectError, ObjectNotFoundError) as error:
             log.warning("checkpoint %s is skipped: %s", checkpoint, error)
             problems.append(str(error))
+            damaged.append(checkpoint)
             for path in folder.iterdir():
                 path.unlink()
             continue
+        for passed_over in damaged:  # or retention would count them, and keep them instead of whole ones
+            run.store.delete(_key(run, passed_over, "manifest.json"))
         return manifest
     if problems:
         raise CorruptObjectError(

@@ -17,6 +17,9 @@ LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-head
 """What decides the bits, besides the code of the job."""
 
 
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+
+
 def num_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -84,7 +87,5 @@ def explained(workdir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise MachineError(f"{workdir}: the disk is full; free some space, or pass another --workdir") from error
-        where = error.filename or workdir
-        raise MachineError(
-            f"{where}: {error.strerror or error}; pass a --workdir that this user can write to"
-        ) from error
+        advice = "pass a --workdir that this user can write to" if error.errno in NOT_WRITABLE else "look at the machine"
+        raise MachineError(f"{error.filename or workdir}: {error.strerror or error}; {advice}") from error

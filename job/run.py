@@ -153,7 +153,7 @@ class Run:
         Raises:
             SupersededError: If one has.
         """
-        newest = self.attempts()[-1]
+        newest = max(self.attempts(), default=attempt)
         if newest > attempt:
             raise SupersededError(
                 f"run {self.name}: attempt {attempt} was superseded by attempt {newest}; this machine stops and leaves "

@@ -69,7 +69,8 @@ def train(store: Store, order: Order) -> None:
         session = _Session(store, order, folder, started_at)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with _recorded_failure(ready.run, ready.attempt, lambda: ready.training.position):
-            final = session.finish(ready, session.fit(ready))
+            mirror = Mirror(ready.run)
+            final = session.finish(ready, session.fit(ready, mirror), mirror)
         ready.run.end_attempt(ready.attempt, "finished", "", ready.training.position)
         say_finished(ready.run, final, already=False)
 
@@ -110,10 +111,9 @@ class _Session:
         while not run.create(record):
             # Another machine was first. If it was asked the same, this is its run; else the next name is free.
             run, existing = find_run(self.store, self.order.run, request)
-            record = existing or replace(record, run=run.name)
             if existing is not None:
-                self._require_same_facts(record, training)
-                break
+                return self.go_on(run, existing)
+            record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         return Ready(run, record, self._claim(run), training, None)
 
@@ -140,10 +140,9 @@ class _Session:
                 )
         return Ready(run, record, attempt, training, restored)
 
-    def fit(self, ready: Ready) -> "Outcome":
+    def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
         """Train to the end, committing in the background."""
         reporter = Reporter(ready.training.num_epochs, ready.training.before)
-        mirror = Mirror(ready.run)
         with Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer:
 
             def on_step(step: "Step") -> None:
@@ -155,13 +154,13 @@ class _Session:
             finally:
                 reporter.close()
 
-    def finish(self, ready: Ready, outcome: "Outcome") -> dict[str, Any]:
+    def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> dict[str, Any]:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
         files = self.folder / "run"
         ready.run.require_current(ready.attempt)
-        Mirror(ready.run).copy(files)
+        mirror.copy(files)
         expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
         comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
         final = {
@@ -224,7 +223,7 @@ class _Session:
 
     def _made(self, name: str) -> Path:
         folder = self.folder / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         return folder
 
 

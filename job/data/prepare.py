@@ -52,9 +52,7 @@ def find_dataset(store: Store, name: str | None) -> str:
         if len(names) == 1:
             return names[0]
         if not names:
-            raise DataError(
-                f"dataset: there is none in {store.uri}; push one with `job data push DIR --dataset NAME`"
-            )
+            raise DataError(f"dataset: there is none in {store.uri}; push one with `job data push DIR --dataset NAME`")
         raise DataError(f"dataset: there are {len(names)} in {store.uri}; choose one with --dataset", names)
     if name not in names:
         listed = f"; there are {', '.join(names)}" if names else "; push one with `job data push DIR --dataset NAME`"

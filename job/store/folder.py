@@ -113,7 +113,7 @@ class FolderStore(BaseStore):
             os.scandir(self._root).close()
             found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
         found.sort(key=lambda stored: stored.key)
-        return self._with_checksums([stored.key for stored in found]) if checksums else found
+        return list(self._with_checksums(stored.key for stored in found)) if checksums else found
 
     def stat(self, key: str) -> StoredObject:
         """Return one object's description; see `Store.stat`."""
@@ -164,7 +164,7 @@ class FolderStore(BaseStore):
                 "check the disk, and put the file again"
             )
 
-    def _with_checksums(self, keys: Iterable[str]) -> "list[StoredObject]":
+    def _with_checksums(self, keys: Iterable[str]) -> tuple[StoredObject, ...]:
         """Describe those that are there."""
         found = []
         for key in keys:
@@ -173,7 +173,7 @@ class FolderStore(BaseStore):
                 if _version(path) is not None:
                     found.append(_describe(key, *self._index.look(key, path)))
         self._index.save()
-        return found
+        return tuple(found)
 
     @contextmanager
     def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:

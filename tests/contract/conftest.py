@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from job.store import Store, open_store
-from tests.support.emulator import Emulator
 from tests.support.proxy import Proxy, running_proxy
 
 
@@ -15,7 +14,7 @@ def location(request, tmp_path, monkeypatch) -> str:
     if request.param == "folder":
         (tmp_path / "bucket").mkdir()
         return str(tmp_path / "bucket")
-    running: Emulator = request.getfixturevalue("emulator")
+    running = request.getfixturevalue("emulator")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
     return f"{running.make_bucket()}/below/this"
 

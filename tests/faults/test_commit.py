@@ -128,6 +128,12 @@ def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, ru
         assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
     assert key in caplog.text
     assert "is skipped" in caplog.text
+    # It no longer counts, so that retention keeps two whole ones.
+    attempt = run.claim({})
+    manifest = commit(run, CheckpointId(2, 0, attempt), files(12), {}, first)
+    retain(run)
+    assert [(identity.epoch, identity.attempt) for identity in committed(run)] == [(1, 1), (2, attempt)]
+    assert verify(run, manifest.id, scratch) == []
 
 
 def test_a_missing_file_is_passed_over_and_told(store, run, files, tmp_path, caplog):

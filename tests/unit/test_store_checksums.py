@@ -30,6 +30,7 @@ def test_unchanged_files_are_not_read_again(path, index_path, monkeypatch):
     """A file that is as it was is not read again, by this process or the next."""
     index = ChecksumIndex(index_path)
     first = index.look("file", path)
+    index.save()
 
     def refuse(_opened):
         raise AssertionError("the file was read")
@@ -71,7 +72,9 @@ def test_processes_may_append_at_once(index_path):
     """What several processes remember is all there for the next."""
     one, other = ChecksumIndex(index_path), ChecksumIndex(index_path)
     for number in range(10):
-        (one if number % 2 else other).remember(f"{number}", "1", "AAAAAA==")
+        index = one if number % 2 else other
+        index.remember(f"{number}", "1", "AAAAAA==")
+        index.save()
     assert set(ChecksumIndex(index_path).names()) == {f"{number}" for number in range(10)}
 
 
@@ -79,7 +82,9 @@ def test_what_is_forgotten_stays_forgotten(index_path):
     """A name that was dropped is not there for the next process either."""
     index = ChecksumIndex(index_path)
     index.remember("file", "1", "AAAAAA==")
+    index.save()
     index.forget("file")
+    index.save()
     assert index.names() == ChecksumIndex(index_path).names() == []
 
 
@@ -87,10 +92,12 @@ def test_a_cut_line_costs_two_entries_at_most(index_path):
     """A line that was cut by a crash does not make the rest unreadable."""
     index = ChecksumIndex(index_path)
     index.remember("one", "1", "AAAAAA==")
+    index.save()
     with index_path.open("ab") as opened:
         opened.write(b"AAAA\tcut")
     for name in ("two", "three"):
         index.remember(name, "1", "AAAAAA==")
+        index.save()
     assert set(ChecksumIndex(index_path).names()) == {"one", "three"}
 
 
@@ -99,11 +106,14 @@ def test_the_index_does_not_grow_for_ever(index_path):
     index = ChecksumIndex(index_path)
     for number in range(NUM_SPARE_LINES + 10):
         index.remember("file", f"{number}", "AAAAAA==")
+    index.save()
     assert ChecksumIndex(index_path).names() == ["file"]
     assert len(index_path.read_bytes().splitlines()) == 1
 
 
 def test_an_index_that_cannot_be_kept_is_no_error(path, tmp_path):
     """Where nothing can be written, checksums are computed all the same."""
-    status, checksum = ChecksumIndex(tmp_path / "absent" / "index").look("file", path)
+    index = ChecksumIndex(tmp_path / "absent" / "index")
+    status, checksum = index.look("file", path)
+    index.save()
     assert (version_of(status), checksum) == (version_of(path.stat()), "4waSgw==")

@@ -90,7 +90,7 @@ def test_rotten_bytes_are_noticed(root, store, tmp_path, known_from):
     os.utime(root / "key", ns=(status.st_atime_ns, status.st_mtime_ns))
     if known_from == "an earlier process":
         store = FolderStore.open(str(root))
-    with pytest.raises(CorruptObjectError, match="no longer those that were stored"):
+    with pytest.raises(CorruptObjectError, match="its bytes are not those that were stored"):
         store.read("key")
     with pytest.raises(CorruptObjectError):
         store.get("key", tmp_path / "target")
