@@ -88,7 +88,7 @@ format: $(DEV) ## Format, and fix what can be fixed
 
 .PHONY: bench
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
-	@exec $(BIN)/python -m tests.bench $(ARGS)
+	@exec $(BIN)/python -m tests.bench.pull $(ARGS)
 
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions

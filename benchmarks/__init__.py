@@ -1,1 +1,0 @@
-"""What we measure, beside what we could have used instead."""
