@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import CorruptObjectError, ObjectNotFoundError, StoreError, UsageError
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
+from job.store import folder
 from job.store.folder import OWN, STALE_S, FolderStore
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,28 @@ def test_damaged_index_is_not_believed(root, store):
     for place in range(len(line)):
         index.write_bytes(line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :])
         assert FolderStore.open(str(root)).read("key") == b"wild"
+
+
+def test_versions_have_a_fine_clock(root, store, monkeypatch):
+    """The time in a version is the process's, finer than a file system's own, within whose ticks inodes come again."""
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_123_456_789)
+    store.put("key", b"x")
+    assert (root / "key").stat().st_mtime_ns == 1_700_000_000_123_456_789
+
+
+def test_a_program_that_knows_no_lock_is_not_overwritten(root, store, monkeypatch):
+    """A file that another program makes at the last moment is kept, and the put fails."""
+    make_folders = folder._make_folders
+
+    def make_folders_and_file(top, path):
+        make_folders(top, path)
+        if path == root:
+            (root / "key").write_bytes(b"theirs")
+
+    monkeypatch.setattr(folder, "_make_folders", make_folders_and_file)
+    with pytest.raises(PreconditionError):
+        store.put("key", b"mine")
+    assert store.read("key") == b"theirs"
 
 
 def test_own_files_are_hidden(root, store):
