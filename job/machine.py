@@ -87,5 +87,5 @@ def explained(workdir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise MachineError(f"{workdir}: the disk is full; free some space, or pass another --workdir") from error
-        advice = "pass a --workdir that this user can write to" if error.errno in NOT_WRITABLE else "look at the machine"
-        raise MachineError(f"{error.filename or workdir}: {error.strerror or error}; {advice}") from error
+        to_do = "pass a --workdir that this user can write to" if error.errno in NOT_WRITABLE else "see to the machine"
+        raise MachineError(f"{error.filename or workdir}: {error.strerror or error}; {to_do}") from error

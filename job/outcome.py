@@ -35,9 +35,14 @@ class Comparison:
     after: dict[str, float]
     expect: dict[str, Band]
 
-    def table(self) -> str:
-        """Return a table for a terminal; values are percent."""
-        lines = [f"{'':10}{'before':>8}{'after':>8}{'change':>9}   expected"]
+    def table(self, profile: str = "full") -> str:
+        """Return a table for a terminal; values are percent.
+
+        Args:
+            profile: What was expected is meant for the full profile, which the table of another one says.
+        """
+        expected = "expected" if profile == "full" else "expected at full scale"
+        lines = [f"{'':10}{'before':>8}{'after':>8}{'change':>9}   {expected}"]
         for name, label in LABELS.items():
             before, after = self.before[name], self.after[name]
             band = self.expect.get(name)

@@ -165,6 +165,7 @@ class _Session:
         comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
         final = {
             "attempt": ready.attempt,
+            "profile": ready.record.request["profile"],
             "reason": "stopped early" if outcome.stopped_early else "complete",
             "num_epochs": len(outcome.rows),
             "best_epoch": outcome.best_epoch,

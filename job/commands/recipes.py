@@ -1,6 +1,6 @@
 """``job recipes``: list, show, check."""
 
-import dataclasses
+import textwrap
 from typing import Any
 
 import yaml
@@ -10,14 +10,19 @@ from job.outcome import LABELS
 from job.recipe import Recipe, load_recipe, recipe_names
 from job.training_arguments import DEFAULTS
 
+NUM_COLUMNS = 80
+
 
 def list_recipes() -> None:
-    """Print one line for each recipe."""
+    """Print a few lines for each recipe."""
     recipes = [load_recipe(name) for name in recipe_names()]
-    width = max(len(recipe.name) for recipe in recipes)
+    width = max(len(recipe.name) for recipe in recipes) + 2
     for recipe in recipes:
-        print(f"{recipe.name:{width}}  {recipe.summary}")
-        print(f"{'':{width}}  {_in_short(recipe)}")
+        about = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
+        print(f"{recipe.name:{width}}{', '.join(filter(None, about))}")
+        for line in (_settings(recipe), _expectation(recipe)):
+            indent = " " * width
+            print(textwrap.fill(line, NUM_COLUMNS, initial_indent=indent, subsequent_indent=indent))
 
 
 def show_recipe(name: str, profile: str) -> None:
@@ -42,24 +47,27 @@ def show_recipe(name: str, profile: str) -> None:
 
 
 def check_recipe(file: str) -> None:
-    """Check a recipe in both profiles.
+    """Check a recipe, both profiles of it.
 
     Raises:
         RecipeError: Lists every problem.
     """
-    recipe = dataclasses.replace(load_recipe(file), profile="full")
-    load_recipe(file, "demo")
-    print(f"{file}: a valid recipe; {_in_short(recipe)}")
+    recipe = load_recipe(file)
+    print(f"{file}: a valid recipe; {_settings(recipe)}")
 
 
-def _in_short(recipe: Recipe) -> str:
-    base = ("epochs", "batch", "imgsz")
+def _settings(recipe: Recipe) -> str:
+    told = ("epochs", "batch", "imgsz")
     changed = [
-        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in base
+        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in told
     ]
     train = recipe.train
     parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]
-    expect = [f"{LABELS[name]} {band.text(100, ' %')}" for name, band in recipe.expect.items() if name in LABELS]
+    return ", ".join(parts)
+
+
+def _expectation(recipe: Recipe) -> str:
+    bands = [f"{LABELS[name]} {band.text(100, ' %')}" for name, band in recipe.expect.items() if name in LABELS]
     if "hours" in recipe.expect:
-        expect.insert(0, recipe.expect["hours"].text(unit=" h"))
-    return ", ".join(parts) + (f"; expect {', '.join(expect)}" if expect else "")
+        bands.insert(0, recipe.expect["hours"].text(unit=" h"))
+    return f"expect {', '.join(bands)}" if bands else ""

@@ -79,7 +79,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     print("\n".join(lines))
     if final is not None:
         expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
-        table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table()
+        table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
         print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 

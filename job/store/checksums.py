@@ -96,8 +96,9 @@ class ChecksumIndex:
     def save(self) -> None:
         """Keep what was remembered and forgotten, for the next process."""
         lines = bytearray()
-        while self._unsaved:
-            lines += self._unsaved.popleft()
+        with contextlib.suppress(IndexError):  # none left, perhaps because another thread saves too
+            while True:
+                lines += self._unsaved.popleft()
         if lines:
             with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as opened:
                 opened.write(lines)

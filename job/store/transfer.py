@@ -71,7 +71,6 @@ def pull(
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        folder = folder.resolve()
         names = [stored.key.removeprefix(prefix) for stored in objects]
         paths = _paths(folder, names, f"{store.uri}/{prefix}")
         index = ChecksumIndex(folder / PULLED)
@@ -120,7 +119,6 @@ def push(
         MachineError: If a file cannot be read.
     """
     with _explained(folder):
-        folder = folder.resolve()
         paths = _paths(folder, names, str(folder))
         index = ChecksumIndex(folder / PUSHED)
         looks = {name: index.look(name, path) for name, path in paths.items()}
