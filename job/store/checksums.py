@@ -54,7 +54,7 @@ class ChecksumIndex:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._unsaved: deque[bytes] = deque()
+        self._unsaved: deque[tuple[str, str, str]] = deque()
 
     def known(self, name: str, version: str) -> str | None:
         """Return what is remembered of a file at a version, if anything is."""
@@ -82,12 +82,12 @@ class ChecksumIndex:
     def remember(self, name: str, version: str, checksum: str) -> None:
         """Note the checksum of a file at a version."""
         self._entries[name] = (version, checksum)
-        self._unsaved.append(_line(name, version, checksum))
+        self._unsaved.append((name, version, checksum))
 
     def forget(self, name: str) -> None:
         """Drop a file."""
         if self._entries.pop(name, None):
-            self._unsaved.append(_line(name, "", ""))
+            self._unsaved.append((name, "", ""))
 
     def names(self) -> list[str]:
         """Return the names of the files that are remembered."""
@@ -98,7 +98,7 @@ class ChecksumIndex:
         lines = bytearray()
         with contextlib.suppress(IndexError):  # none left, perhaps because another thread saves too
             while True:
-                lines += self._unsaved.popleft()
+                lines += _line(*self._unsaved.popleft())
         if lines:
             with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as opened:
                 opened.write(lines)

@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
 
 
-def job(*words, **environment):
+def job(*words, timeout_s=TIMEOUT_S, **environment):
     """Run the command to its end and return what it printed and its exit code."""
     return subprocess.run(
         [*JOB, *map(str, words)],
         env=surroundings(environment),
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
 

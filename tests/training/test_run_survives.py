@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -179,3 +181,38 @@ def test_the_folder_that_people_know_is_there(folder_bucket):
     names = {stored.key.removeprefix("runs/zebra/") for stored in open_store(folder_bucket).list("runs/zebra/")}
     wanted = {"weights/best.pt", "weights/last.pt", "results.csv", "args.yaml", "results.png", "BoxPR_curve.png"}
     assert wanted | {"run.json", "final.json", "attempts/0001.json"} <= names
+
+
+def test_broken_files_are_set_aside_when_that_is_asked_for(folder_bucket, tmp_path):
+    """With --quarantine a run trains without the broken files, and its record says which they were."""
+    image = min((tmp_path / "tiny" / "images" / "train").iterdir())
+    image.write_bytes(image.read_bytes()[:-20])
+    assert main(["data", "push", str(tmp_path / "tiny"), "--dataset", "tiny", "--bucket", folder_bucket]) == 0
+    refused = train(folder_bucket)
+    assert refused.returncode == 65
+    assert image.name in refused.stderr
+    done = train(folder_bucket, "--quarantine")
+    assert done.returncode == 0, done.stderr
+    record = Run(open_store(folder_bucket), "zebra").record()
+    assert f"images/train/{image.name}" in record.dataset["set_aside"]
+    assert record.facts["num_train_images"] == 17
+
+
+def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):
+    """`best.pt` and `last.pt` load and predict in Ultralytics alone, in a process that does not import the job."""
+    assert train(folder_bucket).returncode == 0
+    script = tmp_path / "elsewhere" / "load.py"
+    script.parent.mkdir()
+    weights = [f"{folder_bucket}/runs/zebra/weights/{name}.pt" for name in ("best", "last")]
+    script.write_text(
+        "import sys\nimport numpy\nfrom ultralytics import YOLO\n"
+        f"for path in {weights!r}:\n"
+        "    model = YOLO(path)\n"
+        "    assert model.names == {0: 'animal', 1: 'bird'}\n"
+        "    model.predict(numpy.zeros((64, 64, 3), numpy.uint8), imgsz=64, verbose=False)\n"
+        "assert 'job' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", str(script)], capture_output=True, text=True, cwd=script.parent, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
