@@ -23,9 +23,10 @@ def trained(tmp_path_factory):
     return folder
 
 
-def push(folder, name, **options):
+def push(folder, name, classes=("animal", "bird")):
     """Make a dataset and push it."""
-    made = make_tiny_dataset(folder / name, num_train=8, num_val=4, **options)
+    made = make_tiny_dataset(folder / name, num_train=8, num_val=4)
+    (made / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: [{', '.join(classes)}]\n")
     assert main(["data", "push", str(made), "--dataset", name, "--bucket", str(folder / "bucket")]) == 0
 
 
@@ -46,7 +47,7 @@ def test_a_run_a_key_and_a_file_are_the_same_start(trained):
 
 def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):
     """Classes in another order end before training with both lists, and --new-classes lets them pass."""
-    push(trained, "swapped", names=("bird", "animal"))
+    push(trained, "swapped", classes=("bird", "animal"))
     words = ("--recipe", "continue", "--weights", "yolov11_wildlife", "--dataset", "swapped")
     refused = train(trained, *words, "--run", "swapped")
     assert refused.returncode == 65
