@@ -15,7 +15,7 @@ MAX_BYTES = 1024
 def is_key(name: str) -> bool:
     """Tell whether a name is relative, ``/``-separated, and without ``.``, ``..``, backslash or control character."""
     return (
-        not any(part in {"", ".", ".."} for part in name.split("/"))
+        {"", ".", ".."}.isdisjoint(name.split("/"))
         and name.isprintable()
         and "\\" not in name
         and len(name.encode()) <= MAX_BYTES
@@ -45,6 +45,6 @@ def file_below(folder: Path, key: str) -> Path:
     path = str(folder)
     for part in require_key(key).split("/"):
         path += f"/{part}"
-        if os.path.islink(path):  # noqa: PTH114 -- thousands of files are named in a row
+        if os.path.islink(path):  # noqa: PTH114 -- as text: thousands of files are named in a row
             raise UsageError(f"{path}: is a symbolic link, which is not followed; put the files themselves there")
-    return Path(path)
+    return folder / key
