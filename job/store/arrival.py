@@ -19,8 +19,8 @@ def land(target: Path, chunks: Iterable[bytes]) -> None:
         MachineError: If it cannot be written: no permission, a full disk.
         Exception: What getting the chunks raises.
     """
-    folder = os.path.dirname(target)  # noqa: PTH120 -- as text: thousands of files land in a row
-    part = f"{folder}/.{secrets.token_hex(8)}.part"
+    # Paths as text, because thousands of files land in a row.
+    part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120
     try:
         descriptor = _create(part)
         try:
@@ -28,7 +28,7 @@ def land(target: Path, chunks: Iterable[bytes]) -> None:
                 _write(descriptor, chunk)
         finally:
             os.close(descriptor)
-        os.replace(part, target)  # noqa: PTH105 -- as above
+        os.replace(part, target)  # noqa: PTH105
     except BaseException as error:
         with suppress(OSError):
             Path(part).unlink()

@@ -43,6 +43,7 @@ def main() -> None:
         uri = emulator.make_bucket()
         bucket = storage.Client().bucket(uri.removeprefix("gs://"))
         names = fill(bucket)
+        open_store(uri)  # imports what it needs
 
         def ours(folder: Path) -> int:
             store = open_store(uri)

@@ -64,6 +64,13 @@ class TestStore:
         store.get("file", target)
         assert target.read_bytes() == source.read_bytes()
 
+    def test_files_land_where_the_process_stands(self, store, tmp_path, monkeypatch):
+        """A relative name is a file in the folder that the process is in."""
+        monkeypatch.chdir(tmp_path)
+        store.put("key", b"x")
+        store.get("key", Path("target"))
+        assert (tmp_path / "target").read_bytes() == b"x"
+
     def test_descriptions_have_the_checksum_of_the_cloud(self, store):
         """A CRC-32C is reported as Google Cloud Storage reports it."""
         assert store.put("numbers", b"123456789").crc32c == "4waSgw=="
