@@ -5,11 +5,8 @@ Knows what a newcomer's empty bucket lacks, and supplies it; everything else is 
 
 import dataclasses
 import logging
-import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 from job.data.demo import draw_demo_dataset
 from job.data.prepare import push_dataset
@@ -26,7 +23,7 @@ DATASET = "wildlife-demo"
 
 
 def train_demo(store: Store, order: Order) -> None:
-    """Train a recipe at demo scale, and before it whatever it starts from, each in a process of its own.
+    """Train a recipe at demo scale, and before it whatever it starts from.
 
     Raises:
         JobError: As `session.train`.
@@ -36,15 +33,13 @@ def train_demo(store: Store, order: Order) -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
             push_dataset(store, Path(folder), DATASET)
-    first = order
-    while (earlier := _missing_start(store, first)) is not None:
-        log.info("demo: recipe %s starts from weights of %s, which come first", first.recipe.name, earlier)
+    earlier = _missing_start(store, order)
+    if earlier is not None:
+        log.info("demo: recipe %s starts from weights of %s, which come first", order.recipe.name, earlier)
         recipe = load_recipe(earlier, "demo")
-        first = dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None, new_classes=False)
-    log.info("demo scale of recipe %s: %s", first.recipe.name, changes(first.recipe))
-    train(store, first)
-    if first is not order:
-        _start_again()
+        train_demo(store, dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None))
+    log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
+    train(store, order)
 
 
 def changes(recipe: Recipe) -> str:
@@ -69,10 +64,3 @@ def _missing_start(store: Store, order: Order) -> str | None:
     except WeightsError:
         return order.recipe.start.name or "base"
     return None
-
-
-def _start_again() -> NoReturn:
-    """Give the same command to a fresh process: what ran before in a process changes the last bits of what follows."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # our own command line

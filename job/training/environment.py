@@ -19,9 +19,14 @@ def confine_ultralytics(folder: Path) -> None:
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
 
+    num_threads = os.environ.get("OMP_NUM_THREADS")
     import matplotlib as mpl  # noqa: PLC0415 -- reads the variables above
     from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- reads the variables above
 
+    # Ultralytics sets it to 1 when imported, which the next run of this process would take for the user's word.
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = num_threads
     LOGGER.setLevel(logging.ERROR)
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
