@@ -1,7 +1,7 @@
 """The command line: Fire reads it, and nothing runs before all of it is understood.
 
-Fire alone calls a command before it rejects a mistyped flag, and turns a run called 2e967232 into infinity; here
-commands receive text and return an invocation that has not run yet.
+Commands receive text and return an invocation that has not run yet, see `invocation`. Those for runs in the cloud are
+in `cli_cloud`.
 """
 
 import contextlib
@@ -9,15 +9,14 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
-from functools import partial, wraps
 from typing import Any
 
 import fire
-from fire.decorators import SetParseFn
 
+from job.cli_cloud import CLOUD_COMMANDS
 from job.errors import JobError, UsageError
 from job.help import explain_misuse, find_help
+from job.invocation import Invocation, command
 from job.log import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -25,27 +24,7 @@ log = logging.getLogger(__name__)
 TRY_AGAIN = 75
 
 
-class Invocation:
-    """A command that was understood and has not run. Fire finds nothing on it to go on with."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-
-def _command(function: Callable[..., None]) -> Callable[..., Invocation]:
-    """Let Fire read a command's arguments as text, without running it."""
-
-    @wraps(function)
-    def understood(*args: str, **flags: str) -> Invocation:
-        return Invocation(partial(function, *args, **flags))
-
-    text_alone: Callable[..., Invocation] = SetParseFn(str)(understood)
-    return text_alone
-
-
-@_command
+@command
 def train(
     recipe: str | None = None,
     *,
@@ -105,7 +84,7 @@ def train(
     )
 
 
-@_command
+@command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -113,7 +92,7 @@ def recipes_list() -> None:
     list_recipes()
 
 
-@_command
+@command
 def recipes_show(name: str, *, profile: str = "full") -> None:
     """Show a recipe with every value decided.
 
@@ -126,7 +105,7 @@ def recipes_show(name: str, *, profile: str = "full") -> None:
     show_recipe(name, profile)
 
 
-@_command
+@command
 def recipes_check(file: str) -> None:
     """Check a recipe file and report every problem.
 
@@ -138,7 +117,7 @@ def recipes_check(file: str) -> None:
     check_recipe(file)
 
 
-@_command
+@command
 def runs_list(*, bucket: str | None = None) -> None:
     """List the runs in a bucket.
 
@@ -150,7 +129,7 @@ def runs_list(*, bucket: str | None = None) -> None:
     print_runs(bucket)
 
 
-@_command
+@command
 def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> None:
     """Show one run: what was asked, its attempts, its checkpoints, what came of it.
 
@@ -164,7 +143,7 @@ def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> No
     show_run(run, bucket, json)
 
 
-@_command
+@command
 def runs_verify(run: str, *, bucket: str | None = None) -> None:
     """Read every committed checkpoint of a run again and prove its digests.
 
@@ -177,7 +156,7 @@ def runs_verify(run: str, *, bucket: str | None = None) -> None:
     verify_run(run, bucket)
 
 
-@_command
+@command
 def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Read every label and image of a dataset once and report all problems.
 
@@ -191,7 +170,7 @@ def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -
     check_data(name, bucket, workdir)
 
 
-@_command
+@command
 def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     """Push a YOLO folder into the bucket, verified; what is there already is not sent again.
 
@@ -205,7 +184,7 @@ def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     push_data(folder, dataset, bucket)
 
 
-@_command
+@command
 def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Pull a dataset from the bucket, verified; what is here already is not fetched again.
 
@@ -219,7 +198,7 @@ def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") ->
     pull_data(name, bucket, workdir)
 
 
-@_command
+@command
 def weights_digest(file: str, *, bucket: str | None = None) -> None:
     """Print the SHA-256 over a model's tensors, equal for equal weights whatever the file says beside them.
 
@@ -238,6 +217,7 @@ COMMANDS: dict[str, Any] = {
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
+    **CLOUD_COMMANDS,
 }
 
 

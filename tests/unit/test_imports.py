@@ -14,9 +14,11 @@ JOB = ROOT / "job"
 INSIDE = {
     "__main__": {"cli"},
     "checkpoint": {"errors", "run", "store"},
-    "cli": {"commands", "errors", "help", "log"},
+    "cli": {"cli_cloud", "commands", "errors", "help", "invocation", "log"},
+    "cli_cloud": {"commands", "invocation"},
+    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
     "commands": {
-        *("checkpoint", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session", "start"),
+        *("checkpoint", "cloud", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session", "start"),
         *("store", "training", "training_arguments"),
     },
     "committer": {"checkpoint", "errors", "run"},
@@ -24,6 +26,7 @@ INSIDE = {
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "errors": set(),
     "help": {"training_arguments"},
+    "invocation": set(),
     "log": set(),
     "machine": {"errors"},
     "mirror": {"run"},
@@ -45,18 +48,19 @@ INSIDE = {
 
 OUTSIDE = {
     "PIL": {"data", "demo"},
-    "fire": {"cli"},
-    "google": {"store.gcs"},
+    "fire": {"cli", "invocation"},
+    "google": {"cloud.batch", "cloud.logs", "store.gcs"},
     "google_crc32c": {"store"},
+    "grpc": {"cloud.batch"},
     "matplotlib": {"training"},
     "numpy": {"data", "demo", "training"},
     "obstore": {"store"},
-    "requests": {"store.gcs"},
+    "requests": {"cloud.logs", "store.gcs"},
     "torch": {"training"},
     "tqdm": {"log"},
     "ultralytics": {"training"},
     "wandb": {"training"},
-    "yaml": {"commands", "data", "recipe"},
+    "yaml": {"cloud", "commands", "data", "recipe"},
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
