@@ -96,3 +96,20 @@ class MachineError(JobError):
     """The machine cannot do the work: an unwritable folder, a full disk, no device."""
 
     exit_code = 78
+
+
+class PreemptionError(BaseException):
+    """This process was asked to stop. Not an `Exception`: nobody may take it for a failure of what it interrupted.
+
+    Args:
+        message: Who asked.
+        reason: ``preempted``, or ``interrupted`` if a person did.
+        from_server: The metadata server said it, so the machine ends by itself.
+    """
+
+    exit_code = 75
+
+    def __init__(self, message: str, reason: str, *, from_server: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.from_server = from_server

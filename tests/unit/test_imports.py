@@ -13,6 +13,7 @@ JOB = ROOT / "job"
 
 INSIDE = {
     "__main__": {"cli"},
+    "cadence": set(),
     "checkpoint": {"errors", "run", "store"},
     "cli": {"commands", "errors", "help", "log"},
     "commands": {
@@ -20,25 +21,31 @@ INSIDE = {
         *("store", "training", "training_arguments"),
     },
     "committer": {"checkpoint", "errors", "run"},
-    "data": {"errors", "log", "machine", "store", "training_arguments"},
+    "continuity": {"checkpoint", "errors", "run"},
+    "data": {"errors", "ledger", "log", "machine", "store", "training_arguments"},
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "errors": set(),
     "help": {"training_arguments"},
+    "host": {"cadence", "checkpoint", "committer", "ledger", "notice", "reporter", "training"},
+    "ledger": set(),
     "log": set(),
     "machine": {"errors"},
+    "metadata": set(),
     "mirror": {"run"},
+    "notice": {"errors", "metadata"},
     "order": {"recipe"},
     "outcome": {"recipe"},
+    "pulse": {"errors", "run"},
     "recipe": {"errors", "training_arguments"},
     "reporter": {"log", "outcome", "recipe", "run", "training"},
     "run": {"errors", "store"},
     "session": {
-        *("checkpoint", "committer", "data", "errors", "machine", "mirror", "order", "outcome", "recipe", "reporter"),
-        *("run", "start", "store", "training"),
+        *("cadence", "checkpoint", "committer", "continuity", "data", "errors", "host", "ledger", "machine", "mirror"),
+        *("notice", "order", "outcome", "pulse", "recipe", "reporter", "run", "start", "store", "training"),
     },
     "start": {"errors", "order", "recipe", "run", "store", "training"},
     "store": {"errors"},
-    "training": {"errors"},
+    "training": {"errors", "ledger"},
     "training_arguments": set(),
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
