@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class CheckpointId:
 
     def __str__(self) -> str:
         return f"{self.epoch:04d}-{self.batch:06d}.a{self.attempt:04d}"
+
+    @property
+    def words(self) -> str:
+        """The place in a run, for people."""
+        return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
     @classmethod
     def parse(cls, name: str) -> "CheckpointId | None":
@@ -79,14 +85,14 @@ class Manifest:
 
 
 def commit(
-    run: Run, checkpoint: CheckpointId, folder: Path, about: dict[str, Any], previous: Manifest | None
+    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], about: dict[str, Any], previous: Manifest | None
 ) -> Manifest:
-    """Make the files of a folder a checkpoint: files first, the manifest last.
+    """Make files a checkpoint: in the order that they are given, the manifest last.
 
     Args:
         run: The run.
         checkpoint: Position and attempt; the key of every file contains it.
-        folder: Its files, not its folders, are the checkpoint.
+        paths: The files.
         about: Kept in the manifest, for people and reports.
         previous: A checkpoint whose unchanged files need not be stored again.
 
@@ -97,7 +103,7 @@ def commit(
     run.require_current(checkpoint.attempt)
     stored = {file.sha256: file.key for file in previous.files} if previous else {}
     files = []
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         digest = _sha256(path)
         if digest not in stored:
             stored[digest] = _key(run, checkpoint, path.name)

@@ -14,7 +14,7 @@ from typing import Any
 import fire
 
 from job.cli_cloud import CLOUD_COMMANDS
-from job.errors import JobError, UsageError
+from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
 from job.log import set_up_logging
@@ -37,6 +37,7 @@ def train(
     device: str = "",
     workers: str | None = None,
     workdir: str = "work",
+    checkpoint_every: str = "60",
     new_classes: str = "false",
     quarantine: str = "false",
     dry_run: str = "false",
@@ -59,6 +60,7 @@ def train(
         device: cpu, 0, 1, ...; chosen if left out.
         workers: Processes that load images.
         workdir: A folder on this machine for data and files on their way.
+        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         dry_run: Start nothing; print the fully resolved run as YAML.
@@ -77,6 +79,7 @@ def train(
         device=device,
         workers=workers,
         workdir=workdir,
+        checkpoint_every=checkpoint_every,
         new_classes=new_classes,
         quarantine=quarantine,
         dry_run=dry_run,
@@ -234,6 +237,9 @@ def main(argv: list[str] | None = None) -> int:
     except JobError as error:
         log.error("%s", error)  # noqa: TRY400  # a person reads it, and a traceback would frighten
         return error.exit_code
+    except PreemptionError as notice:
+        log.warning("%s; the same command goes on from the last committed checkpoint", notice)
+        return notice.exit_code
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from the last committed checkpoint")
         return TRY_AGAIN

@@ -29,6 +29,7 @@ def submit(
     profile: str = "full",
     device: str = "",
     workers: str | None = None,
+    checkpoint_every: str = "60",
     new_classes: str = "false",
     quarantine: str = "false",
     **training_arguments: str,
@@ -61,6 +62,7 @@ def submit(
         profile: full, or demo for the recipe at the scale of a laptop.
         device: The GPU, 0, if left out.
         workers: Processes that load images.
+        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         **training_arguments: Any training argument of Ultralytics, such as --epochs 50.
@@ -89,6 +91,7 @@ def submit(
         profile=profile,
         device=device,
         workers=workers,
+        checkpoint_every=checkpoint_every,
         new_classes=new_classes,
         quarantine=quarantine,
         training_arguments=training_arguments,

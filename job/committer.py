@@ -39,8 +39,8 @@ class Committable(Protocol):
     def about(self) -> dict[str, Any]:
         """What the manifest says of it."""
 
-    def write(self, folder: Path) -> None:
-        """Write its files into an empty folder."""
+    def write(self, folder: Path) -> list[Path]:
+        """Write its files into an empty folder; return them, the most valuable first."""
 
 
 class Committer:
@@ -68,7 +68,7 @@ class Committer:
         self._changed = threading.Condition()
         self._waiting: Committable | None = None
         self._error: JobError | None = None
-        self._closing = False
+        self._closing = self._hurried = False
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -78,11 +78,10 @@ class Committer:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Wait for what is waiting, unless the person or the process is in a hurry."""
+        """Wait for what is waiting; if the process has to go, for nothing after its commit."""
         with self._changed:
             self._closing = True
-            if error is not None and not isinstance(error, Exception):
-                self._waiting = None
+            self._hurried = error is not None
             self._changed.notify_all()
         self._thread.join()
         if error is None:
@@ -96,8 +95,6 @@ class Committer:
         """
         self.check()
         with self._changed:
-            if self._waiting is not None:
-                log.info("checkpoint of epoch %d gives way to a newer one", self._waiting.epoch)
             self._waiting = snapshot
             self._changed.notify_all()
 
@@ -114,9 +111,8 @@ class Committer:
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                log.warning(
-                    "committing epoch %d failed, try %d of %d: %s", snapshot.epoch, num_failed, NUM_TRIES, error
-                )
+                place = self._id(snapshot).words
+                log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     self._error = error
                     return
@@ -139,20 +135,23 @@ class Committer:
         started = time.monotonic()
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir(parents=True)
-        snapshot.write(self._staging)
-        identity = CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)
+        paths = snapshot.write(self._staging)
+        identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, self._staging, snapshot.about, self.newest)
+        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about, self.newest)
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
-            "committed epoch %d: %.1f MB in %.2f s",
-            snapshot.epoch,
-            new_bytes / 1e6,
-            time.monotonic() - started,
-            extra={"epoch": snapshot.epoch, "bytes": new_bytes},
+            "committed %s: %.1f MB in %.2f s",
+            *(identity.words, new_bytes / 1e6, time.monotonic() - started),
+            extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
+        if self._hurried:
+            return
         try:
             self._mirror(self._staging)
             checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
-            log.warning("after committing epoch %d: %s", snapshot.epoch, error)
+            log.warning("after committing %s: %s", identity.words, error)
+
+    def _id(self, snapshot: Committable) -> CheckpointId:
+        return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)

@@ -120,3 +120,20 @@ class RunStoppedError(JobError):
     """A run in the cloud was stopped before its end, by a person or at a limit, and can be continued."""
 
     exit_code = 75
+
+
+class PreemptionError(BaseException):
+    """This process was asked to stop. Not an `Exception`: nobody may take it for a failure of what it interrupted.
+
+    Args:
+        message: Who asked.
+        reason: ``preempted``, or ``interrupted`` if a person did.
+        from_server: The metadata server said it, so the machine ends by itself.
+    """
+
+    exit_code = 75
+
+    def __init__(self, message: str, reason: str, *, from_server: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.from_server = from_server

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import importlib.metadata
 import os
 import platform
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,16 @@ def about() -> dict[str, Any]:
         "pid": os.getpid(),
         "cloud_job": os.environ.get("JOB_CLOUD_JOB"),  # the Batch job that this is an attempt of
         "machine": f"{platform.system()} {platform.machine()}, {num_cores()} cores",
-        "versions": versions(),
     }
+
+
+def process_age_s() -> float:
+    """Return how long ago this process was started, in seconds; 0 where the system does not say."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # starttime of proc(5)
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def require_writable(folder: Path) -> None:
@@ -78,6 +88,18 @@ def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
             f"{folder}: the disk is too full, {missing / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free "
             "some space, or pass another --workdir"
         )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold a file's lock; false if another process holds it. The file is made if its folder exists."""
+    with contextlib.ExitStack() as stack:
+        held = False
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
+            opened = stack.enter_context(path.open("w"))
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
 
 
 @contextlib.contextmanager

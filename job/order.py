@@ -23,6 +23,8 @@ class Order:
     device: str
     workers: int
     workdir: Path
+    checkpoint_every_s: float
+    """Seconds between checkpoints within an epoch; 0 takes none there."""
 
     def request(self, dataset: str | None) -> dict[str, Any]:
         """Return what makes two orders the same run; the machine has no part in it.

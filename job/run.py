@@ -75,9 +75,11 @@ class RunRecord:
     """Name and digest of the data, and how many files were set aside."""
 
     facts: dict[str, Any]
-    """What was decided during set-up: optimizer, precision, threads."""
+    """What was decided during set-up and never changes: optimizer, precision, threads."""
 
-    versions: dict[str, str]
+    environment: dict[str, Any]
+    """What else decides the last bits: device, driver, versions of libraries."""
+
     wandb_id: str
     schema: int = SCHEMA
 
@@ -121,9 +123,12 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> dict[str, Any]:
-        """Return an attempt's claim, with how it ended under ``end``; nothing there means that it vanished or runs."""
+        """Return an attempt's claim, and under ``start``, ``pulse`` and ``end`` its other records.
+
+        One without an end vanished, or runs.
+        """
         claim = self._read(f"attempts/{number:04d}.json") or {}
-        return claim | {"end": self._read(f"attempts/{number:04d}.end.json")}
+        return claim | {name: self._read(f"attempts/{number:04d}.{name}.json") for name in ("start", "pulse", "end")}
 
     def claim(self, about: dict[str, Any]) -> int:
         """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
@@ -160,15 +165,21 @@ class Run:
                 "the run to the other"
             )
 
-    def end_attempt(self, attempt: int, reason: str, message: str, position: dict[str, int]) -> None:
+    def start_attempt(self, attempt: int, about: dict[str, Any]) -> None:
+        """Record what an attempt found when it was ready to train."""
+        self._write(f"attempts/{attempt:04d}.start.json", {"schema": SCHEMA, "started_at": now(), **about})
+
+    def end_attempt(self, attempt: int, reason: str, about: dict[str, Any]) -> None:
         """Record why an attempt ended; the first record stands."""
-        try:
+        with contextlib.suppress(PreconditionError):
             self._write(
-                f"attempts/{attempt:04d}.end.json",
-                {"schema": SCHEMA, "ended_at": now(), "reason": reason, "message": message, "position": position},
+                f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **about}
             )
-        except PreconditionError:
-            return
+
+    def pulse(self, attempt: int, about: dict[str, Any]) -> None:
+        """Say that an attempt is alive and how far it is, in place of what it said before."""
+        content = {"schema": SCHEMA, "at": now(), **about}
+        self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
 
     def final(self) -> dict[str, Any] | None:
         """Return the final record, or nothing if the run is not finished."""
@@ -195,7 +206,7 @@ class Run:
         return loaded
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        self.store.put(self.key(name), (json.dumps(content, indent=1) + "\n").encode())
+        self.store.put(self.key(name), _json(content))
 
 
 def find_run(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, RunRecord | None]:
@@ -249,5 +260,9 @@ def differences(existing: dict[str, Any], asked: dict[str, Any], prefix: str = "
 
 
 def now() -> str:
-    """Return the time as text, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time as text, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()

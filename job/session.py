@@ -6,7 +6,6 @@ the bucket only once everything that can be checked has been; and that an earlie
 
 import contextlib
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,14 +13,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import checkpoint, machine
+from job import checkpoint, continuity, machine
+from job.cadence import Cadence
 from job.checkpoint import Manifest
 from job.committer import Committer
+from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
-from job.errors import JobError, RunConflictError
+from job.errors import JobError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
+from job.host import SessionHost
+from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
+from job.notice import Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
+from job.pulse import Pulse
 from job.recipe import Band
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
@@ -29,11 +34,14 @@ from job.start import StartPoint, fetch_start, find_start
 from job.store import Store
 
 if TYPE_CHECKING:
-    from job.training.fit import Outcome, Step, Training
+    from job.training.fit import Outcome, Training
 
 log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
+
+LOCK = ".lock"
+"""In the folder of an attempt; held while it lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class Ready:
     record: RunRecord
     attempt: int
     training: "Training"
+    past: Past
     restored: Manifest | None
     """The checkpoint that it goes on from."""
 
@@ -56,8 +65,19 @@ def train(store: Store, order: Order) -> None:
     Raises:
         JobError: Before training for anything wrong with the order, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
+        PreemptionError: If this process was asked to stop; everything that was done is committed.
     """
-    started_at = now()
+    ledger = Ledger(before_s=machine.process_age_s())
+    with Notices() as notices:
+        try:
+            notices.watch()
+            _train(store, order, ledger, notices)
+        except PreemptionError:
+            notices.stay()
+            raise
+
+
+def _train(store: Store, order: Order, ledger: Ledger, notices: Notices) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
     final = run.final() if record else None
@@ -66,12 +86,12 @@ def train(store: Store, order: Order) -> None:
         return
     machine.require_writable(order.workdir)
     with _folder_of_its_own(order.workdir, run) as folder:
-        session = _Session(store, order, folder, started_at)
+        session = _Session(store, order, folder, ledger, notices)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
-        with _recorded_failure(ready.run, ready.attempt, lambda: ready.training.position):
+        with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
             mirror = Mirror(ready.run)
-            final = session.finish(ready, session.fit(ready, mirror), mirror)
-        ready.run.end_attempt(ready.attempt, "finished", "", ready.training.position)
+            outcome = session.fit(ready, mirror)
+            final = session.finish(ready, outcome, mirror)
         say_finished(ready.run, final, already=False)
 
 
@@ -82,12 +102,15 @@ class _Session:
     store: Store
     order: Order
     folder: Path
-    started_at: str
+    ledger: Ledger
+    notices: Notices
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
         data = self._prepare_data(request["dataset"], None, run)
-        weights, point = fetch_start(self.store, find_start(self.store, self.order, run.name), self.folder / "start")
+        with self.ledger.entered(Label.PULL):
+            start = find_start(self.store, self.order, run.name)
+            weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self._set_up(data, point, weights, machine.num_threads())
         transfer = training.transfer
         if transfer is not None:
@@ -105,7 +128,7 @@ class _Session:
             start={"point": asdict(point), "transfer": asdict(transfer) if transfer else None},
             dataset={"name": data.name, "digest": data.digest, "set_aside": list(data.set_aside)},
             facts=training.facts,
-            versions=machine.versions(),
+            environment=_environment(training),
             wandb_id=secrets.token_hex(4),
         )
         while not run.create(record):
@@ -115,44 +138,71 @@ class _Session:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
-        return Ready(run, record, self._claim(run), training, None)
+        attempt = self._claim(run)
+        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": None})
+        return Ready(run, record, attempt, training, Past(()), None)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
         attempt = self._claim(run)
-        with _recorded_failure(run, attempt):
+        training: Training | None = None
+        with self.recorded(run, attempt, lambda: training.position if training else {}, finished=False):
             data = self._prepare_data(record.dataset["name"], record, run)
             point = StartPoint(**record.start["point"])
-            restored = checkpoint.restore(run, self._made("restored"))
-            if restored is None:
-                weights, _ = fetch_start(self.store, point, self.folder / "start")
-            else:  # the architecture, class branches included, is that of the weights it has now
-                weights, point = self.folder / "restored" / "last.pt", StartPoint("restored", None, None)
+            with self.ledger.entered(Label.PULL):
+                restored = checkpoint.restore(run, self._made("restored"))
+                if restored is None:
+                    weights, _ = fetch_start(self.store, point, self.folder / "start")
+                else:  # the architecture, class branches included, is that of the weights it has now
+                    weights, point = self.folder / "restored" / "last.pt", StartPoint("restored", None, None)
             training = self._set_up(data, point, weights, record.facts["num_threads"])
             self._require_same_facts(record, training)
+            past = Past.of(run, attempt)
+            receipt = None
             if restored is None:
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
-                training.restore(self.folder / "restored")
+                loaded = training.restore(self.folder / "restored")
+                receipt = continuity.receipt(past, restored, loaded, training.num_batches)
                 log.info(
-                    "run %s: attempt %d goes on after epoch %d of %d",
-                    *(run.name, attempt, restored.epoch, training.num_epochs),
+                    "run %s: attempt %d goes on after %s of %d",
+                    *(run.name, attempt, restored.id.words, training.num_epochs),
+                    extra={"receipt": receipt},
                 )
-        return Ready(run, record, attempt, training, restored)
+            self._record_start(run, record, attempt, training, receipt)
+        return Ready(run, record, attempt, training, past, restored)
 
     def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
         """Train to the end, committing in the background."""
         reporter = Reporter(ready.training.num_epochs, ready.training.before)
-        with Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer:
+        cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
-            def on_step(step: "Step") -> None:
-                committer.check()
-                reporter.on_step(step)
+        def about() -> dict[str, Any]:
+            return {
+                "position": ready.training.position,
+                "seconds": self.ledger.seconds(),
+                "checkpoints": cadence.to_json(),
+            }
 
+        with (
+            self.notices.left_alone(),
+            Pulse(ready.run, ready.attempt, about),
+            Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer,
+        ):
+            host = SessionHost(
+                committer=committer,
+                cadence=cadence,
+                reporter=reporter,
+                ledger=self.ledger,
+                notices=self.notices,
+                restored=ready.restored.id if ready.restored else None,
+                furthest=ready.past.furthest,
+            )
             try:
-                return ready.training.run(committer.submit, on_step, reporter.on_epoch)
+                return ready.training.run(host)
             finally:
                 reporter.close()
+                log.info("%s", cadence, extra={"checkpoints": cadence.to_json()})
 
     def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> dict[str, Any]:
         """Bring the last files to the bucket and write the final record, which ends the run."""
@@ -170,6 +220,7 @@ class _Session:
             "num_epochs": len(outcome.rows),
             "best_epoch": outcome.best_epoch,
             "train_s": round(outcome.rows[-1]["time"], 3),
+            "bits": continuity.exactness(ready.run),
             "comparison": comparison.to_json(),
             "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
             "weights": {
@@ -186,6 +237,7 @@ class _Session:
             name,
             self.order.workdir,
             self.folder / "data.yaml",
+            self.ledger,
             quarantine=self.order.quarantine,
             pinned=record.dataset if record else None,
             subject=f"run {run.name}",
@@ -212,7 +264,36 @@ class _Session:
         return Training(plan)
 
     def _claim(self, run: Run) -> int:
-        return run.claim({"started_at": self.started_at, **machine.about()})
+        return run.claim({"process_age_s": round(sum(self.ledger.seconds().values()), 3), **machine.about()})
+
+    def _record_start(
+        self, run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
+    ) -> None:
+        found = _environment(training)
+        differs = continuity.environment_differences(record.environment, found)
+        for line in differs:
+            log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
+        run.start_attempt(attempt, {"environment": found, "differs": differs, "receipt": receipt})
+
+    @contextlib.contextmanager
+    def recorded(
+        self, run: Run, attempt: int, position: Callable[[], dict[str, int]], *, finished: bool = True
+    ) -> Iterator[None]:
+        """Record in the bucket why an attempt ends, if it ends inside, or at the end of it."""
+
+        def end(reason: str, exit_code: int, message: str) -> None:
+            about = {"position": position(), "seconds": self.ledger.seconds()}
+            run.end_attempt(attempt, reason, {"exit_code": exit_code, "message": message, **about})
+
+        try:
+            yield
+        except BaseException as error:
+            reason, exit_code = _classified(error)
+            with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
+                end(reason, exit_code, " ".join(str(error).split()))
+            raise
+        if finished:
+            end("finished", 0, "")
 
     def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
         if different := differences(record.facts, training.facts):
@@ -231,23 +312,33 @@ class _Session:
 @contextlib.contextmanager
 def _folder_of_its_own(workdir: Path, run: Run) -> Iterator[Path]:
     """Work in a folder that no other attempt uses, and leave nothing there that the bucket has."""
-    folder = workdir / "runs" / f"{run.name}-{os.getpid()}"
+    runs = workdir / "runs"
+    name = f"{run.name}-{secrets.token_hex(4)}"
     with machine.explained(workdir):
-        shutil.rmtree(folder, ignore_errors=True)  # of a process of the same number that was killed
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        runs.mkdir(parents=True, exist_ok=True)
+        for left in runs.glob("[!.]*"):
+            with machine.locked(left / LOCK) as free:
+                if free:  # whoever made it was killed: the system takes the locks of a process that ends
+                    shutil.rmtree(left, ignore_errors=True)
+        unlocked = runs / f".{name}"
+        unlocked.mkdir()
+        with machine.locked(unlocked / LOCK):
+            folder = unlocked.rename(runs / name)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _recorded_failure(run: Run, attempt: int, position: Callable[[], dict[str, int]] = dict) -> Iterator[None]:
-    """Record in the bucket why an attempt ended, if it does not end well."""
-    try:
-        yield
-    except BaseException as error:
-        reason = type(error).__name__.removesuffix("Error").lower()
-        with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            run.end_attempt(attempt, reason, " ".join(str(error).split()), position())
-        raise
+def _environment(training: "Training") -> dict[str, Any]:
+    return {**training.environment, "versions": machine.versions()}
+
+
+def _classified(error: BaseException) -> tuple[str, int]:
+    """Return the reason to record for an error, and the exit code that it leads to."""
+    if isinstance(error, PreemptionError):
+        return error.reason, error.exit_code
+    exit_code = error.exit_code if isinstance(error, JobError) else 1
+    if isinstance(error, SupersededError):
+        return "superseded", exit_code
+    return "transient" if exit_code == TransientStoreError.exit_code else "failed", exit_code

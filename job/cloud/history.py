@@ -4,6 +4,7 @@ Guarantees one consistent kind of value for whoever decides or reports; the buck
 what it did with the machines. Knows no client: `read_history` is handed one.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,13 @@ from job.run import Run
 
 LOST_MACHINE = (50001, 50002, 50003, 50004, 50006)
 """Batch's own codes for a machine that was preempted, went silent, or was restarted under the task."""
+
+FIRST_OF_BATCH = 50000
+"""From here on exit codes are Batch's own."""
+
+KILLED = (125, 137, 143)
+"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
+Batch's own code."""
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
@@ -146,13 +154,33 @@ class History:
 
     @property
     def num_preemptions(self) -> int:
-        """How many attempts were taken away, with notice or without."""
-        return sum(attempt.kind == "preempted" for attempt in self.attempts)
+        """How many attempts were taken away, with notice or without; cancelling a job is none."""
+        cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
+        newest = {attempt.job: attempt.number for attempt in self.attempts}
+        taken = [
+            attempt
+            for attempt in self.attempts
+            if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
+        ]
+        return max(len(taken) - self._num_unrecorded_crashes, 0)
 
     @property
     def num_crashes(self) -> int:
-        """How many attempts failed by themselves."""
-        return sum(attempt.kind == "crashed" for attempt in self.attempts)
+        """How many attempts failed by themselves, those included that could not record it."""
+        return sum(attempt.kind == "crashed" for attempt in self.attempts) + self._num_unrecorded_crashes
+
+    @property
+    def _num_unrecorded_crashes(self) -> int:
+        """How many exit codes no preemption and no end record explains, such as 139 for a crashed interpreter."""
+        codes = Counter(
+            code
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code < FIRST_OF_BATCH and code not in KILLED
+        )
+        recorded = Counter(attempt.exit_code for attempt in self.attempts if attempt.exit_code is not None)
+        return (codes - recorded).total()
 
     @property
     def remaining_s(self) -> float | None:

@@ -92,7 +92,8 @@ def _failed(history: History) -> Decision | None:
     job, segment = history.newest.job, history.newest.segment
     last = next((attempt for attempt in reversed(history.attempts) if attempt.job == segment.job_id), None)
     if last is not None and last.reason == "failed" and last.exit_code in FATAL_EXIT_CODES:
-        return Decision(do="fail", reason=f"attempt {last.number} ended with exit {last.exit_code}, {last.message}")
+        reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
+        return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
     unrecorded = last is None or last.reason in {"running", "vanished"}
     if job and job.state == "FAILED" and unrecorded and job.exit_codes and job.exit_codes[-1] in FATAL_EXIT_CODES:
         return Decision(do="fail", reason=f"exit {job.exit_codes[-1]} before anything was recorded; see its log")
@@ -195,7 +196,7 @@ def _running(history: History) -> Decision | None:
 
 
 RULES: tuple[Rule, ...] = (
-    *(_finished, _recorded_only, _fenced, _failed, _crash_loop, _stuck, _cancelled, _overdrawn, _late, _no_capacity),
+    *(_finished, _recorded_only, _fenced, _crash_loop, _failed, _stuck, _cancelled, _overdrawn, _late, _no_capacity),
     _running,
 )
 

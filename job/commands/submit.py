@@ -23,8 +23,10 @@ from job.start import find_start
 log = logging.getLogger(__name__)
 
 CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
-TRAIN_FLAGS = ("recipe", "dataset", "run", "weights", "model", "profile", "device", "workers", "new_classes",
-               "quarantine")  # fmt: skip
+TRAIN_FLAGS = (
+    "recipe", "dataset", "run", "weights", "model", "profile", "device", "workers", "checkpoint_every", "new_classes",
+    "quarantine",
+)  # fmt: skip
 
 GPU = "0"
 """Said aloud, so that a machine whose driver is missing fails at once instead of training on its CPU."""
@@ -164,7 +166,7 @@ def _read_order(flags: dict[str, Any], training_arguments: dict[str, str]) -> tu
             f"--weights {order.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )
     chosen = given | {"recipe": order.recipe.name, "device": order.device or GPU, "run": None, "dataset": None}
-    defaults = {"profile": "full", "new_classes": "false", "quarantine": "false"}
+    defaults = {"profile": "full", "checkpoint_every": "60", "new_classes": "false", "quarantine": "false"}
     said = {name: text for name, text in chosen.items() if text is not None and text != defaults.get(name)}
     return order, [
         "train",

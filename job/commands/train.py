@@ -1,6 +1,7 @@
 """``job train``: from words to an order, and what a dry run prints."""
 
 import logging
+import math
 import os
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 OWN_FLAGS = (
     "recipe", "bucket", "dataset", "run", "weights", "model", "profile", "device", "workers", "workdir",
-    "new-classes", "quarantine", "dry-run",
+    "checkpoint-every", "new-classes", "quarantine", "dry-run",
 )  # fmt: skip
 
 DEFAULT_WORKERS = 8
@@ -61,6 +62,7 @@ def read_order(
     device: str,
     workers: str | None,
     workdir: str,
+    checkpoint_every: str,
     new_classes: str,
     quarantine: str,
     training_arguments: dict[str, str],
@@ -89,6 +91,7 @@ def read_order(
         device=device,
         workers=_read_workers(workers),
         workdir=Path(workdir).resolve(),
+        checkpoint_every_s=_read_seconds(checkpoint_every, "checkpoint-every"),
     )
 
 
@@ -120,6 +123,16 @@ def _read_workers(text: str | None) -> int:
     if not text.isdecimal():
         raise UsageError(f"--workers: must be a whole number of at least 0, got {text!r}")
     return int(text)
+
+
+def _read_seconds(text: str, flag: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f"--{flag}: must be a number of seconds of at least 0, got {text!r}")
+    return seconds
 
 
 def _open(order: Order, bucket: str | None) -> Store:

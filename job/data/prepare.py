@@ -16,6 +16,7 @@ from job import machine
 from job.data.check import DatasetReport, check_dataset, quarantine_files, write_training_yaml
 from job.data.lock import LOCK, dataset_digest, dataset_files, is_dataset_file, make_lock, require_locked
 from job.errors import DataError, RunConflictError
+from job.ledger import Label, Ledger
 from job.log import Progress
 from job.store import Store, StoredObject
 from job.store.transfer import Transferred, pull, push
@@ -105,6 +106,7 @@ def prepare_data(
     name: str,
     workdir: Path,
     target_yaml: Path,
+    ledger: Ledger,
     *,
     quarantine: bool,
     pinned: dict[str, Any] | None = None,
@@ -117,6 +119,7 @@ def prepare_data(
         name: The dataset's name.
         workdir: Keeps the files for the next time.
         target_yaml: Where to write the data file for Ultralytics.
+        ledger: Counts what this takes.
         quarantine: Set broken files aside instead of refusing the dataset.
         pinned: What an existing run was started on; other data are refused.
         subject: What messages call that run.
@@ -126,17 +129,19 @@ def prepare_data(
         RunConflictError: If it is not the one that was pinned.
         MachineError: If it does not fit on the disk.
     """
-    files = _locked_files(store, name)
+    with ledger.entered(Label.PULL):
+        files = _locked_files(store, name)
     digest = dataset_digest(files, f"datasets/{name}/")
     if pinned is not None and pinned["digest"] != digest:
         raise RunConflictError(
             f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and is "
             f"{digest[:12]}; put the files back, or start a new run"
         )
-    pulled = _pull(store, name, workdir, files)
+    with ledger.entered(Label.PULL):
+        pulled = _pull(store, name, workdir, files)
     log.info("dataset %s: %d files, %d of them fetched now", name, len(files), pulled.num_transferred)
     folder = pulled.folder
-    with _one_at_a_time(folder):
+    with ledger.entered(Label.CHECK), _one_at_a_time(folder):
         report = _check(folder, name)
         set_aside: tuple[str, ...] = ()
         if quarantine and report.problems:

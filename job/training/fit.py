@@ -7,20 +7,23 @@ is not a number never falls back to stale weights, and the clock never decides w
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from ultralytics.utils.plotting import plot_results
 from ultralytics.utils.torch_utils import autocast
 
-from job.errors import TrainingError
-from job.training.state import Progress, Row, Snapshot, capture, restore
+from job.errors import PreemptionError, TrainingError
+from job.ledger import Label
+from job.training.device import describe_device
+from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
 from job.training.trainer import Plan, Trainer
-from job.training.weights import Transfer, Weights, load_weights
+from job.training.weights import Transfer, Weights, digest_tensors, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
 
@@ -39,6 +42,18 @@ class Step:
     losses: dict[str, torch.Tensor]
     """Means over the epoch so far, on the device; reading one waits for the GPU."""
 
+    images: torch.Tensor
+    """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
+
+    def trace(self) -> dict[str, Any]:
+        """Return what tells whether two trainings are the same up to here, exactly."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "images": digest_tensors({"img": self.images}),
+            "losses": {name: float(value).hex() for name, value in self.losses.items()},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -55,6 +70,25 @@ class Outcome:
     stopped_early: bool
 
 
+class Host(Protocol):
+    """Whoever runs a training: keeps its snapshots, shows how it goes, and may end it."""
+
+    def enter(self, label: Label) -> None:
+        """Take note of what time is spent on from now on."""
+
+    def on_step(self, step: Step, snapshot: Callable[[], Snapshot]) -> None:
+        """Look at a batch that was trained, take a snapshot if one is wanted, raise if training is to end here."""
+
+    def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
+        """Take note of row 0 or of an epoch, and keep a snapshot."""
+
+    def keep(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Keep a snapshot of a training that ends within an epoch."""
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Allow `PreemptionError` at any point inside."""
+
+
 class Training:
     """One training on one machine; build it, restore it if it has a past, run it."""
 
@@ -69,6 +103,7 @@ class Training:
         self.progress = Progress()
         self.last: Weights
         self.best: Weights | None = None
+        self._counted_until = time.monotonic()
 
     @property
     def transfer(self) -> Transfer | None:
@@ -79,6 +114,11 @@ class Training:
     def num_epochs(self) -> int:
         """Epochs in the whole run."""
         return int(self.trainer.epochs)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return len(self.trainer.train_loader)
 
     @property
     def position(self) -> dict[str, int]:
@@ -107,56 +147,76 @@ class Training:
             "device": trainer.device.type,
         }
 
-    def restore(self, folder: Path) -> None:
-        """Go on from the files of a checkpoint; raises as `state.restore` does."""
-        self.progress = restore(self.trainer, folder / "state.pt")
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What else may decide the last bits of a result."""
+        return describe_device(self.trainer.device)
+
+    def restore(self, folder: Path) -> dict[str, str]:
+        """Go on from the files of a checkpoint.
+
+        Returns:
+            The digests of what is live now, as `Snapshot.about` had them when it was saved.
+
+        Raises:
+            CorruptObjectError: If the state is none; nothing in it was run.
+        """
+        self.progress = restore(self.trainer, read_state(folder / "state.pt"))
         self.last = Weights.stored((folder / "last.pt").read_bytes())
         best = folder / "best.pt"
         self.best = Weights.stored(best.read_bytes()) if best.exists() else None
+        return digest_live(self.trainer)
 
-    def run(
-        self, commit: Callable[[Snapshot], None], on_step: Callable[[Step], None], on_epoch: Callable[[Row], None]
-    ) -> Outcome:
+    def run(self, host: Host) -> Outcome:
         """Train to the end, and leave ``best.pt``, ``last.pt``, ``results.csv`` and plots in the plan's folder.
-
-        Args:
-            commit: Takes a snapshot after the evaluation of the start weights and after every epoch.
-            on_step: Called after every batch.
-            on_epoch: Called with row 0 and with the row of every epoch.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
+            PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
         """
+        self._counted_until = time.monotonic()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's notes on scheduler order and determinism: known, intended
                 if self.progress.before is None:
-                    self.progress.before = self._evaluate(epoch=0)
-                    on_epoch({"epoch": 0, **self.progress.before})
-                    commit(self._snapshot(self._export()))
+                    self._evaluate_start(host)
                 while self.progress.phase == "training":
-                    started = time.monotonic()
-                    self._train_epoch(on_step)
-                    row = self._validate_epoch()
-                    self._close_epoch(row, time.monotonic() - started)
-                    on_epoch(self.progress.rows[-1])
-                    commit(self._snapshot(self.last))
-                return self._evaluate_best()
+                    self._train_epoch(host)
+                    self._close_epoch(self._validated(host))
+                    host.on_epoch(self.progress.rows[-1], self.snapshot)
+                host.enter(Label.FINAL_EVALUATION)
+                with host.interruptible():
+                    return self._evaluate_best()
         except RuntimeError as error:
             raise _explained(error, self.plan) from error
         finally:
             self.trainer.shut_loaders()
 
-    def _train_epoch(self, on_step: Callable[[Step], None]) -> None:
+    def snapshot(self) -> Snapshot:
+        """Copy everything that a later process needs to go on from here."""
+        self._count_time()
+        progress = replace(self.progress, rows=list(self.progress.rows))
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, results_csv(progress.rows))
+
+    def _evaluate_start(self, host: Host) -> None:
+        host.enter(Label.VALIDATION)
+        with host.interruptible():
+            before = self._evaluate(epoch=0)
+        self.progress.before = before
+        self.last = self._export()
+        host.on_epoch({"epoch": 0, **before}, self.snapshot)
+
+    def _train_epoch(self, host: Host) -> None:
         trainer, progress = self.trainer, self.progress
         epoch = progress.epoch  # 0-based, as Ultralytics counts
-        num_batches = len(trainer.train_loader)
+        num_batches = self.num_batches
         warmup = trainer._get_warmup_iterations(num_batches)  # noqa: SLF001 -- a piece of the stock loop
         trainer.epoch = epoch
         trainer.scheduler.last_epoch = epoch - 1
         trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- as above
-        for index, batch in enumerate(trainer.epoch_of_batches(epoch, progress.batch), start=progress.batch):
+        batches = _awaited(trainer.epoch_of_batches(epoch, progress.batch), host)
+        for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
             if warmup and number <= warmup:
                 self._warm_up(number, warmup)
@@ -165,7 +225,8 @@ class Training:
                 trainer.optimizer_step()
                 progress.last_step = number
             progress.batch = index + 1
-            on_step(Step(epoch + 1, progress.batch, num_batches, trainer.tloss))
+            step = Step(epoch + 1, progress.batch, num_batches, trainer.tloss, batch["img"])
+            host.on_step(step, self.snapshot)
 
     def _warm_up(self, number: int, warmup: int) -> None:
         trainer = self.trainer
@@ -192,6 +253,16 @@ class Training:
             else trainer.loss_items
         )
 
+    def _validated(self, host: Host) -> Row:
+        """Validate the epoch that was trained; a notice during it keeps all that was trained."""
+        host.enter(Label.VALIDATION)
+        try:
+            with host.interruptible():
+                return self._validate_epoch()
+        except PreemptionError:
+            host.keep(self.snapshot)
+            raise
+
     def _validate_epoch(self) -> Row:
         trainer = self.trainer
         self._require_finite(float(trainer.loss.detach()), "loss")
@@ -204,10 +275,10 @@ class Training:
         rates = {f"lr/pg{index}": group["lr"] for index, group in enumerate(trainer.optimizer.param_groups)}
         return _plain({**trainer.label_loss_items(trainer.tloss), **trainer.metrics, **rates})
 
-    def _close_epoch(self, row: Row, seconds: float) -> None:
+    def _close_epoch(self, row: Row) -> None:
         trainer, progress = self.trainer, self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.train_s += seconds
+        self._count_time()
         progress.rows.append({"epoch": progress.epoch, "time": progress.train_s, **row})
         last = progress.epoch >= self.num_epochs
         if trainer.stopper(progress.epoch, trainer.fitness) or last:
@@ -260,9 +331,11 @@ class Training:
         }
         return Weights(trainer.ema.ema, about)
 
-    def _snapshot(self, last: Weights) -> Snapshot:
-        progress = replace(self.progress, rows=list(self.progress.rows))
-        return Snapshot(progress, capture(self.trainer, progress), last, self.best, results_csv(progress.rows))
+    def _count_time(self) -> None:
+        """Add the time since the last call to what training took, over all attempts."""
+        now = time.monotonic()
+        self.progress.train_s += now - self._counted_until
+        self._counted_until = now
 
     def _require_finite(self, value: float, what: str) -> None:
         if not np.isfinite(value):
@@ -270,6 +343,15 @@ class Training:
                 f"training: the {what} is not a number in epoch {self.progress.epoch + 1}, found {value}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
+
+
+def _awaited(batches: Iterator[dict[str, Any]], host: Host) -> Iterator[dict[str, Any]]:
+    """Tell the time that training waits for batches from the time that it uses them."""
+    host.enter(Label.DATA_WAIT)
+    for batch in batches:
+        host.enter(Label.USEFUL)
+        yield batch
+        host.enter(Label.DATA_WAIT)
 
 
 def results_csv(rows: list[Row]) -> str:

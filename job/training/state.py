@@ -54,7 +54,7 @@ class Progress:
     stopped_early: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """A copy of the state at one moment, to be written whenever there is time."""
 
@@ -77,19 +77,21 @@ class Snapshot:
     @property
     def about(self) -> dict[str, Any]:
         """What a manifest says of the snapshot."""
-        return {"phase": self.progress.phase, "train_s": round(self.progress.train_s, 3)}
-
-    def write(self, folder: Path) -> None:
-        """Write the files of a checkpoint into an empty folder."""
-        files = {
-            "state.pt": _serialise(self.state),
-            "last.pt": self.last.to_bytes(),
-            "results.csv": self.results_csv.encode(),
+        return {
+            "phase": self.progress.phase,
+            "train_s": round(self.progress.train_s, 3),
+            "digests": digest_state(self.state),
         }
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the files of a checkpoint into an empty folder; return them, the most valuable first."""
+        files = {"state.pt": _serialise(self.state)}
         if self.best is not None:
             files["best.pt"] = self.best.to_bytes()
+        files |= {"last.pt": self.last.to_bytes(), "results.csv": self.results_csv.encode()}
         for name, data in files.items():
             (folder / name).write_bytes(data)
+        return [folder / name for name in files]
 
 
 def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
         "scaler": _copied(trainer.scaler.state_dict()),
         "gradients": _copied(gradients),
         "accumulate": trainer.accumulate,
+        "losses": _copied({"mean": trainer.tloss, "last": trainer.loss_items, "total": trainer.loss}),
         "best_fitness": trainer.best_fitness,
         "stopper": {
             "best_fitness": stopper.best_fitness,
@@ -117,18 +120,24 @@ def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     }
 
 
-def restore(trainer: Trainer, path: Path) -> Progress:
-    """Put a captured state back into a freshly set up trainer.
+def read_state(path: Path) -> dict[str, Any]:
+    """Load a captured state.
 
     Raises:
         CorruptObjectError: If the file is not a state; nothing in it has been run.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        progress = Progress(**state["progress"])
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        Progress(**state["progress"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
+    return state
+
+
+def restore(trainer: Trainer, state: dict[str, Any]) -> Progress:
+    """Put a captured state back into a freshly set up trainer."""
+    progress = Progress(**state["progress"])
     model = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
@@ -139,6 +148,9 @@ def restore(trainer: Trainer, path: Path) -> Progress:
         gradient = state["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     trainer.accumulate = state["accumulate"]
+    losses = state["losses"]
+    trainer.tloss, trainer.loss_items = (_on(trainer.device, losses[name]) for name in ("mean", "last"))
+    trainer.loss = _on(trainer.device, losses["total"])
     trainer.best_fitness = state["best_fitness"]
     for name, value in state["stopper"].items():
         setattr(trainer.stopper, name, value)
@@ -146,20 +158,37 @@ def restore(trainer: Trainer, path: Path) -> Progress:
     return progress
 
 
-def digest_state(path: Path) -> dict[str, str]:
-    """Return `digest_tensors` of the live weights, the EMA and the optimizer in a state file."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+def tensors_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors that a state is told by: of the live weights, the EMA and the optimizer."""
     moments = {
         f"{index}.{name}": value
         for index, entry in state["optimizer"]["state"].items()
         for name, value in entry.items()
         if isinstance(value, torch.Tensor)
     }
-    return {
-        "model": digest_tensors(state["model"]),
-        "ema": digest_tensors(state["ema"]),
-        "optimizer": digest_tensors(moments),
+    return {"model": state["model"], "ema": state["ema"], "optimizer": moments}
+
+
+def digest_state(state: dict[str, Any]) -> dict[str, str]:
+    """Return `digest_tensors` of each group of `tensors_of`."""
+    return {group: digest_tensors(tensors) for group, tensors in tensors_of(state).items()}
+
+
+def digest_live(trainer: Trainer) -> dict[str, str]:
+    """Return what `digest_state` says of the state that a trainer would capture now."""
+    model = unwrap_model(trainer.model)
+    live = {
+        "model": model.state_dict(),
+        "ema": trainer.ema.ema.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
     }
+    return digest_state(live)
+
+
+def _on(device: torch.device, value: Any) -> Any:  # noqa: ANN401 -- a tensor, a dictionary of them, or nothing
+    if isinstance(value, dict):
+        return {name: _on(device, entry) for name, entry in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values

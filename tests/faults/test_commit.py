@@ -37,7 +37,7 @@ def files(tmp_path):
         (folder / "state.pt").write_bytes(b"state %d" % epoch * 100)
         (folder / "best.pt").write_text(best)
         (folder / "results.csv").write_text("\n".join(map(str, range(epoch + 1))))
-        return folder
+        return sorted(folder.iterdir())
 
     return make
 

@@ -25,10 +25,11 @@ def job(*words, timeout_s=TIMEOUT_S, **environment):
     )
 
 
-def start_job(*words, **environment):
-    """Start the command in a process group of its own and return it running."""
+def start_job(*words, at=None, **environment):
+    """Start the command in a process group of its own and return it running; `at` is a point of `job_at`."""
+    program = JOB if at is None else [sys.executable, "-m", "tests.support.job_at", at]
     return subprocess.Popen(
-        [*JOB, *map(str, words)],
+        [*program, *map(str, words)],
         env=surroundings(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,10 +49,8 @@ class Machine:
         self.verdict = verdict
         if notice_s is not None:
             self.notify()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(notice_s)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
         self.process.wait()
 
@@ -85,7 +83,7 @@ class FakeBatch:
         self,
         folder: Path,
         program: Sequence[str] = (sys.executable, "-m", "job"),
-        environment: Mapping[str, str] = {},  # noqa: B006 -- read only
+        environment: Mapping[str, str] = {},
         engine: str | None = None,
         metadata: Callable[[], tuple[dict[str, str], Callable[[], None]]] = lambda: ({}, lambda: None),
     ) -> None:
@@ -136,9 +134,7 @@ class FakeBatch:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Resource '{request.name}' was not found")
         return fake.task
 
-    def cancel_job(
-        self, request: batch_v1.CancelJobRequest, context: grpc.ServicerContext
-    ) -> operations_pb2.Operation:
+    def cancel_job(self, request: batch_v1.CancelJobRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         fake = self._find(request.name, context)
         with self._changed:
             if fake.ended.is_set():
@@ -150,12 +146,9 @@ class FakeBatch:
             fake.machine.end(CANCELLED)
         return operations_pb2.Operation(name=f"{request.name}/operations/cancel")
 
-    def delete_job(
-        self, request: batch_v1.DeleteJobRequest, context: grpc.ServicerContext
-    ) -> operations_pb2.Operation:
+    def delete_job(self, request: batch_v1.DeleteJobRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
         fake = self._find(request.name, context)
         if not fake.ended.is_set():
-            batch_v1.CancelJobRequest(name=request.name)
             self.cancel_job(batch_v1.CancelJobRequest(name=request.name), context)
             fake.ended.wait()
         del self.jobs[request.name]
@@ -268,14 +261,12 @@ class FakeBatch:
         )
 
         def kill() -> None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
         return Machine(process, kill, notify)
 
-    def _start_container(self, container, variables, disk, said, notify):
+    def _start_container(self, container, variables, _disk, said, notify):
         name = f"job-{uuid.uuid4().hex[:12]}"
         process = subprocess.Popen(
             [

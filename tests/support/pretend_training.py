@@ -17,7 +17,6 @@ import shlex
 import sys
 import tempfile
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from job import checkpoint
@@ -71,7 +70,7 @@ def record(name: str) -> RunRecord:
         start={},
         dataset={},
         facts={},
-        versions={},
+        environment={},
         wandb_id="",
     )
 
@@ -79,21 +78,15 @@ def record(name: str) -> RunRecord:
 def commit(run: Run, epoch: int, batch: int, attempt: int) -> None:
     """Commit a checkpoint with a file in it."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "state.pt").write_text(f"{epoch} {batch} {attempt}")
-        checkpoint.commit(run, CheckpointId(epoch, batch, attempt), Path(folder), {}, None)
+        state = Path(folder) / "state.pt"
+        state.write_text(f"{epoch} {batch} {attempt}")
+        checkpoint.commit(run, CheckpointId(epoch, batch, attempt), [state], {}, None)
 
 
 def end(run: Run, attempt: int, reason: str, code: int, position: tuple[int, int], message: str) -> None:
     """Write the record of an attempt's end."""
-    content = {
-        "schema": 1,
-        "ended_at": (datetime.now(UTC) + timedelta()).isoformat(timespec="seconds"),
-        "reason": reason,
-        "exit_code": code,
-        "message": message,
-        "position": {"epoch": position[0], "batch": position[1]},
-    }
-    run.store.put(run.key(f"attempts/{attempt:04d}.end.json"), json.dumps(content).encode())
+    about = {"exit_code": code, "message": message, "position": {"epoch": position[0], "batch": position[1]}}
+    run.end_attempt(attempt, reason, about)
 
 
 if __name__ == "__main__":

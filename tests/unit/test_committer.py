@@ -26,7 +26,9 @@ class Snapshot:
             self.writing.set()
         if self.gate:
             assert self.gate.wait(30)
-        (folder / "state.pt").write_text(f"state {self.epoch}")
+        path = folder / "state.pt"
+        path.write_text(f"state {self.epoch}")
+        return [path]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def record(name, **request):
         start={},
         dataset={},
         facts={},
-        versions={},
+        environment={},
         wandb_id=f"id-of-{name}",
     )
 
@@ -92,11 +92,11 @@ def test_a_claim_says_how_the_one_before_it_ended(store):
     run = Run(store, "zebra")
     run.claim({})
     second = run.claim({})
-    run.end_attempt(second, "training", "loss is not a number", {"epoch": 2, "batch": 0})
-    run.end_attempt(second, "finished", "", {})
+    run.end_attempt(second, "failed", {"message": "loss is not a number"})
+    run.end_attempt(second, "finished", {})
     third = run.claim({})
     assert run.attempt(second)["previous_ended"] == {"reason": "vanished"}
-    assert run.attempt(third)["previous_ended"]["reason"] == "training"
+    assert run.attempt(third)["previous_ended"]["reason"] == "failed"
 
 
 def test_the_same_request_finds_its_run_again(store):

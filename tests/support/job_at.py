@@ -1,0 +1,154 @@
+"""The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
+
+The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
+``hold`` makes the file that `HELD` names and stays there until something interrupts it.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from job import checkpoint, mirror, run
+from job.cli import main
+from job.data import prepare
+from job.training import environment
+
+HELD = "TEST_HELD"
+
+
+def die():
+    """End this process and all it started, as a machine that vanishes does."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def hold():
+    """Say that the point is reached, and stay."""
+    Path(os.environ[HELD]).touch()
+    while True:
+        time.sleep(0.01)
+
+
+ACTIONS = {"kill": die, "hold": hold}
+
+
+class Point:
+    """Counts calls and acts at one of them."""
+
+    def __init__(self, call, action):
+        self.left, self.action = call, ACTIONS[action]
+
+    def reached(self):
+        """Act if this is the call."""
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+
+
+def before(owner, name, act):
+    """Call a function before another one, wherever that is called from."""
+    original = getattr(owner, name)
+
+    def wrapped(*args, **kwargs):
+        act(*args)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def after(owner, name, act):
+    """Call a function after another one."""
+    original = getattr(owner, name)
+
+    def wrapped(*args, **kwargs):
+        result = original(*args, **kwargs)
+        act()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def at_put(point, ending, *, during=False):
+    """Reach a point when the commit protocol puts a key with an ending; `during`, while the put is under way."""
+    original = checkpoint.commit
+
+    def commit(run_, *args):
+        put = run_.store.put
+
+        def watched(key, source, **options):
+            if key.endswith(ending):
+                if during:
+                    threading.Timer(0.001, point.reached).start()
+                else:
+                    point.reached()
+            return put(key, source, **options)
+
+        run_.store.put = watched
+        try:
+            return original(run_, *args)
+        finally:
+            run_.store.put = put
+
+    checkpoint.commit = commit
+
+
+def in_training(arm):
+    """Arm a point in modules that may be imported only once Ultralytics is confined."""
+    confine = environment.confine_ultralytics
+
+    def confined(folder):
+        confine(folder)
+        arm()
+
+    environment.confine_ultralytics = confined
+
+
+def at_step(point):
+    """Reach a point after the gradients of a batch, before the optimizer."""
+    from job.training.fit import Training  # noqa: PLC0415 -- not before Ultralytics is confined
+
+    after(Training, "_forward_backward", point.reached)
+
+
+def at_validation(point):
+    """Reach a point in the midst of a validation."""
+    from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- as above
+
+    before(DetectionValidator, "update_metrics", lambda *_: point.reached())
+
+
+def at_final_evaluation(point):
+    """Reach a point in the midst of the final evaluation."""
+    from job.training.fit import Training  # noqa: PLC0415 -- as above
+
+    before(Training, "_evaluate_best", lambda *_: at_validation(point))
+
+
+def at_start_up(point):
+    """Reach a point while the trainer is set up."""
+    from job.training import trainer  # noqa: PLC0415 -- as above
+
+    before(trainer, "check_det_dataset", lambda *_: point.reached())
+
+
+POINTS = {
+    "download": lambda point: before(prepare, "pull", lambda *_: point.reached()),
+    "check": lambda point: before(prepare, "check_dataset", lambda *_: point.reached()),
+    "start-up": lambda point: in_training(lambda: at_start_up(point)),
+    "step": lambda point: in_training(lambda: at_step(point)),
+    "write": lambda point: at_put(point, "/state.pt", during=True),
+    "manifest": lambda point: at_put(point, "/manifest.json"),
+    "retention": lambda point: before(checkpoint, "retain", lambda *_: point.reached()),
+    "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
+    "validation": lambda point: in_training(lambda: at_validation(point)),
+    "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
+    "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
+}
+"""Where in a run something can happen."""
+
+if __name__ == "__main__":
+    name, call, action = sys.argv[1].split(":")
+    POINTS[name](Point(int(call), action))
+    sys.exit(main(sys.argv[2:]))

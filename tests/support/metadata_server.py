@@ -1,0 +1,83 @@
+"""A metadata server as machines of Google Cloud have one; real HTTP, with changes made by the test."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+PREFIX = "/computeMetadata/v1/"
+
+
+class FakeMetadata:
+    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes whoever waits for it."""
+
+    def __init__(self, **values: str) -> None:
+        self._changed = threading.Condition()
+        self._values = {"instance/preempted": "FALSE"} | values
+        self._tags = dict.fromkeys(self._values, 1)
+        self.url = ""
+        """``host:port``, which is how `GCE_METADATA_HOST` wants it."""
+
+        self.waiting = threading.Event()
+        """Set once somebody waits for a change."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that lead Google's libraries and ours there."""
+        return {"GCE_METADATA_HOST": self.url}
+
+    def set(self, path: str, value: str) -> None:
+        """Change a value."""
+        with self._changed:
+            self._values[path] = value
+            self._tags[path] = self._tags.get(path, 0) + 1
+            self._changed.notify_all()
+
+    def preempt(self) -> None:
+        """Give the machine notice."""
+        self.set("instance/preempted", "TRUE")
+
+    def answer(self, path: str, query: dict[str, list[str]]) -> tuple[str, str] | None:
+        """Return a value and its tag, after a change or the time-out if that is asked for."""
+        with self._changed:
+            if path not in self._values:
+                return None
+            if query.get("wait_for_change") == ["true"]:
+                known = query.get("last_etag", [str(self._tags[path])])[0]
+                self.waiting.set()
+                self._changed.wait_for(lambda: str(self._tags[path]) != known, float(query["timeout_sec"][0]))
+            return self._values[path], str(self._tags[path])
+
+
+@contextmanager
+def running_metadata_server(**values: str) -> Iterator[FakeMetadata]:
+    """Serve metadata on a free port of this machine."""
+    fake = FakeMetadata(**values)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            split = urlsplit(self.path)
+            flavoured = self.headers.get("Metadata-Flavor") == "Google"
+            found = fake.answer(split.path.removeprefix(PREFIX), parse_qs(split.query)) if flavoured else None
+            self.send_response(200 if found else 404 if flavoured else 403)
+            self.send_header("Metadata-Flavor", "Google")
+            body = found[0].encode() if found else b""
+            if found:
+                self.send_header("ETag", found[1])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        fake.url = f"127.0.0.1:{server.server_address[1]}"
+        try:
+            yield fake
+        finally:
+            server.shutdown()
