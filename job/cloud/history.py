@@ -227,7 +227,8 @@ def read_history(
     if not seen:
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
     limit, due = seen[-1].segment.max_usd, deadline or seen[-1].segment.deadline
-    record = run.record()
+    # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+    final, record = run.final(), run.record()
     committed = checkpoint.committed(run)
     numbers = run.attempts()
     hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
@@ -240,7 +241,7 @@ def read_history(
         committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
         num_epochs=record.request["train"]["epochs"] if record else None,
         expected_s=hours[1] * 3600 if hours and hours[1] else None,
-        final=run.final() if record else None,
+        final=final,
         max_usd=limit if max_usd is None else max_usd,
         deadline=time_of(due) if due else None,
     )

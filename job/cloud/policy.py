@@ -168,8 +168,14 @@ def _late(history: History) -> Decision | None:
     if machine is None:
         return None
     placement = Placement(region=segment.placement.region, machine=machine, spot=False)
-    decision = _submit(history, placement, f"the deadline is {left_s / 3600:.1f} h away, too near for Spot")
-    return decision if decision.do == "submit" else None  # what cannot be paid for goes on as it is
+    try:
+        retries, run_s = budget(history, placement)
+    except (RunStoppedError, UsageError):
+        return None  # what cannot be paid for goes on as it is
+    if history.max_usd is not None and history.remaining_s is not None and (retries + 1) * run_s < history.remaining_s:
+        return None
+    reason = f"the deadline is {left_s / 3600:.1f} h away, too near for Spot"
+    return Decision(do="submit", reason=reason, placement=placement)
 
 
 def _no_capacity(history: History) -> Decision | None:

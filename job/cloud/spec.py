@@ -24,8 +24,8 @@ BOOT_DISK_GB = 100
 STOP_TIMEOUT_S = 25
 """For the container, within the 30 seconds that a Spot machine has left."""
 
-MEMORY_KEPT_GIB = 2
-"""Left to the operating system and Batch's agent."""
+MEMORY_PART = 7 / 8
+"""Of the memory; the rest is for the operating system and Batch's agent."""
 
 SHARED_MEMORY_PART = 3 / 8
 """Of the memory: the loaders hand images over in shared memory, and Docker's 64 MB hold none of 2048 pixels."""
@@ -48,7 +48,7 @@ def render(segment: Segment) -> dict[str, Any]:
         "environment": environment,
         "computeResource": {
             "cpuMilli": str(machine.vcpus * 1000),
-            "memoryMib": str((machine.memory_gib - MEMORY_KEPT_GIB) * 1024),
+            "memoryMib": str(int(machine.memory_gib * MEMORY_PART * 1024)),
         },
         "maxRetryCount": segment.max_retries,
         "maxRunDuration": f"{segment.max_run_s}s",

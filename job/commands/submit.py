@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,23 @@ from job.start import find_start
 log = logging.getLogger(__name__)
 
 CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
-TRAIN_FLAGS = (
-    "recipe", "dataset", "run", "weights", "model", "profile", "device", "workers", "checkpoint_every", "new_classes",
-    "quarantine",
-)  # fmt: skip
+
+TRAIN_FLAGS: dict[str, Any] = {
+    "recipe": None,
+    "dataset": None,
+    "run": None,
+    "weights": None,
+    "model": None,
+    "profile": "full",
+    "device": "",
+    "workers": None,
+    "checkpoint_every": "60",
+    "new_classes": "false",
+    "quarantine": "false",
+}
+"""Of `job train`, with their defaults."""
+
+DECIDED_LATER = {"recipe", "dataset", "run"}
 
 GPU = "0"
 """Said aloud, so that a machine whose driver is missing fails at once instead of training on its CPU."""
@@ -43,9 +57,10 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
     from job.commands.supervise import watch  # noqa: PLC0415 -- as above
 
     stay = read_flag(supervise, "supervise")
-    order, words = _read_order(flags, training_arguments)
+    order, words = cloud_words(flags, training_arguments)
     settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
-    store = require_store(cloud_bucket(flags["bucket"], flags))
+    how = _how(flags, settings)
+    store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
     dataset = find_dataset(store, order.dataset)
     request = order.request(dataset)
     run, segments = find_submission(store, order.run, request)
@@ -56,12 +71,12 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         if run.record() is None:
             find_start(store, order, run.name)  # a run that cannot start must not cost a machine
         segment = _first_segment(
-            flags,
-            settings=settings,
             bucket=store.uri,
             run=run.name,
-            request=request,
             words=[*words, f"--dataset={dataset}"],
+            request=request,
+            settings=settings,
+            **how,
         )
         segments = [segment] if Segments(run).write(segment) else Segments(run).list()
     batch, newest = Batch.connect(), segments[-1]
@@ -73,7 +88,7 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         watch(run, batch)
     else:
         log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
-    print(run.name)
+        print(run.name)
 
 
 def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # noqa: ANN401 -- text by flag
@@ -82,18 +97,17 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
     Raises:
         JobError: For whatever is wrong with words and settings; bucket and cloud are not asked.
     """
-    order, words = _read_order(flags, training_arguments)
+    order, words = cloud_words(flags, training_arguments)
     settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
-    location = _require_gs(cloud_bucket(flags["bucket"], flags))
     if order.dataset is not None:
         words.append(f"--dataset={order.dataset}")
     segment = _first_segment(
-        flags,
-        settings=settings,
-        bucket=location,
+        bucket=_require_gs(cloud_bucket(flags["bucket"], flags)),
         run=order.run or FAMILY,
-        request=order.request(order.dataset),
         words=words,
+        request=order.request(order.dataset),
+        settings=settings,
+        **_how(flags, settings),
     )
     print(json.dumps(render(segment), indent=2))
 
@@ -152,10 +166,19 @@ def _require_gs(location: str | None) -> str:
     return location
 
 
-def _read_order(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:
-    """Read the order, and return it with the words that make the same of it in the container."""
-    given = {name: flags[name] for name in TRAIN_FLAGS}
-    order = read_order(training_arguments=training_arguments, workdir="work", **given)
+def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:
+    """Read what is to be trained, and return it with the words that order the same in the container.
+
+    Args:
+        flags: Of `job train`, what was not given left out or nothing. Run, dataset and bucket are not in the words:
+            they are decided later.
+        training_arguments: Further flags.
+
+    Raises:
+        JobError: If it cannot be ordered, or not from another machine.
+    """
+    given = {name: text for name, text in flags.items() if name in TRAIN_FLAGS and text is not None}
+    order = read_order(training_arguments=training_arguments, **{**TRAIN_FLAGS, "workdir": "work", **given})
     if order.recipe.source != order.recipe.name:
         raise UsageError(
             f"--recipe {order.recipe.source}: is a file on this machine; pass a recipe of the image, and other values "
@@ -165,18 +188,17 @@ def _read_order(flags: dict[str, Any], training_arguments: dict[str, str]) -> tu
         raise UsageError(
             f"--weights {order.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )
-    chosen = given | {"recipe": order.recipe.name, "device": order.device or GPU, "run": None, "dataset": None}
-    defaults = {"profile": "full", "checkpoint_every": "60", "new_classes": "false", "quarantine": "false"}
-    said = {name: text for name, text in chosen.items() if text is not None and text != defaults.get(name)}
-    return order, [
-        "train",
-        *(f"--{name.replace('_', '-')}={text}" for name, text in (said | training_arguments).items()),
-    ]
+    said = {
+        "recipe": order.recipe.name,
+        "device": order.device or GPU,
+        **{name: text for name, text in given.items() if name not in DECIDED_LATER and text != TRAIN_FLAGS[name]},
+        **training_arguments,
+    }
+    return order, ["train", *(f"--{name.replace('_', '-')}={text}" for name, text in said.items())]
 
 
-def _first_segment(
-    flags: dict[str, Any], *, settings: Settings, bucket: str, run: str, request: dict[str, Any], words: list[str]
-) -> Segment:
+def _how(flags: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return a segment's fields that say where it runs, for how long, and for how much."""
     machines = [find_machine(name.strip()) for name in flags["machine"].split(",")]
     spot = not read_flag(flags["on_demand"], "on-demand")
     if not spot and not machines[0].on_demand:
@@ -186,6 +208,18 @@ def _first_segment(
     if max_usd is not None:
         price = require_price(settings, machines[0].type, spot=spot)
     retries, run_s = durations_within(max_usd, price)
+    return {
+        "machines": [machine.type for machine in machines],
+        "placement": Placement(region=settings.region, machine=machines[0].type, spot=spot),
+        "deadline": read_deadline(flags["deadline"]),
+        "max_usd": max_usd,
+        "usd_per_hour": price,
+        "max_retries": retries,
+        "max_run_s": run_s,
+    }
+
+
+def _first_segment(*, bucket: str, run: str, words: list[str], **fields: Any) -> Segment:  # noqa: ANN401 -- a segment's
     return Segment(
         run=check_run_name(run),
         number=1,
@@ -193,14 +227,6 @@ def _first_segment(
         by="hand",
         reason="submitted",
         bucket=bucket,
-        request=request,
         words=[*words, f"--bucket={bucket}", f"--run={run}"],
-        settings=settings,
-        machines=[machine.type for machine in machines],
-        placement=Placement(region=settings.region, machine=machines[0].type, spot=spot),
-        deadline=read_deadline(flags["deadline"]),
-        max_usd=max_usd,
-        usd_per_hour=price,
-        max_retries=retries,
-        max_run_s=run_s,
+        **fields,
     )

@@ -3,6 +3,7 @@
 What each attempt does is read from ``PRETEND``, a JSON list with one list of steps for each attempt of the run; the
 last one holds for all later attempts. A step is one of
 
+    claim                   nothing; what comes next comes after the claim
     commit E B              a checkpoint after E epochs and B batches
     hold                    wait to be killed
     finish                  write final.json and exit 0
