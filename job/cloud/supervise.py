@@ -22,8 +22,6 @@ from job.run import Run, now
 
 log = logging.getLogger(__name__)
 
-POLL_S = 60.0
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Supervisor:
@@ -37,7 +35,9 @@ class Supervisor:
     deadline: str | None = None
     """As well."""
 
-    poll_s: float = POLL_S
+    poll_s: float
+    """Seconds between two looks."""
+
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+POLL_S = 60.0
+"""Between two looks at a run, where nothing else is asked for."""
+
 
 def run_supervise(
     name: str, bucket: str | None, *, resume: str, deadline: str | None, max_usd: str | None, poll: str
@@ -47,7 +50,7 @@ def watch(run: Run, batch: "Batch") -> None:
     """
     from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- needs Batch's library
 
-    _watch(Supervisor(run=run, batch=batch))
+    _watch(Supervisor(run=run, batch=batch, poll_s=POLL_S))
 
 
 def print_status(name: str, bucket: str | None) -> None:
@@ -198,4 +201,4 @@ def _supervisor(name: str, bucket: str | None) -> "Supervisor":
     from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- as above
 
     run = _run(name, bucket)
-    return Supervisor(run=run, batch=Batch.connect())
+    return Supervisor(run=run, batch=Batch.connect(), poll_s=POLL_S)

@@ -93,8 +93,9 @@ def test_what_cannot_start_costs_no_machine(cloud, capsys):
     assert cloud.batch.jobs == {}
 
 
-def test_a_submission_that_stays_supervises(cloud, capsys):
+def test_a_submission_that_stays_supervises(cloud, capsys, monkeypatch):
     """With --supervise the command ends with the run."""
+    monkeypatch.setattr("job.commands.supervise.POLL_S", 0.02)
     cloud.script(["commit 1 0", "finish"])
     assert cloud.submit("--supervise") == 0
     assert "finish: finished after 10 epochs" in capsys.readouterr().out

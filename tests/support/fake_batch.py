@@ -180,11 +180,11 @@ class FakeBatch:
     def stop(self) -> None:
         """Take every machine away and wait for every job's end."""
         for fake in list(self.jobs.values()):
-            fake.cancelled.set()
+            with self._changed:  # or a machine could be started that nobody ends
+                fake.cancelled.set()
+                self._changed.notify_all()
             if fake.machine is not None:
                 fake.machine.end(CANCELLED)
-        with self._changed:
-            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 

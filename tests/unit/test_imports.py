@@ -20,7 +20,7 @@ INSIDE = {
     "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
     "commands": {
         *("checkpoint", "cloud", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session"),
-        *("start", "store", "training", "training_arguments"),
+        *("start", "store", "training", "training_arguments", "verification"),
     },
     "committer": {"checkpoint", "errors", "run"},
     "continuity": {"checkpoint", "errors", "run"},
@@ -50,6 +50,7 @@ INSIDE = {
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
+    "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
