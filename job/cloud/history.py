@@ -157,12 +157,21 @@ class History:
         """How many attempts were taken away, with notice or without; cancelling a job is none."""
         cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
         newest = {attempt.job: attempt.number for attempt in self.attempts}
-        taken = [
-            attempt
+        taken = Counter(
+            attempt.job
             for attempt in self.attempts
             if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
-        ]
-        return max(len(taken) - self._num_unrecorded_crashes, 0)
+        )
+        # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
+        # bucket alone.
+        lost = Counter(
+            seen.segment.job_id
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code in LOST_MACHINE or code in KILLED
+        )
+        return max((taken | lost).total() - self._num_unrecorded_crashes, 0)
 
     @property
     def num_crashes(self) -> int:

@@ -44,13 +44,16 @@ class Machine:
     verdict: int | None = None
     """What Batch says of the attempt, whatever its exit code was."""
 
-    def end(self, verdict: int | None, notice_s: float | None = None) -> None:
+    def end(
+        self, verdict: int | None, notice_s: float | None = None, enough: Callable[[], bool] = lambda: False
+    ) -> None:
         """Take the machine away, after a notice if there is to be one, and wait until it is gone."""
         self.verdict = verdict
         if notice_s is not None:
             self.notify()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(notice_s)
+            until = time.monotonic() + notice_s
+            while time.monotonic() < until and self.process.poll() is None and not enough():
+                time.sleep(0.02)
         self.kill()
         self.process.wait()
 
@@ -76,6 +79,7 @@ class FakeBatch:
         program: What stands for the image's entry point when there is no engine.
         environment: What every machine has besides the job's own variables.
         engine: ``docker`` or ``podman``, to run the job's image in.
+        image: An image on this machine in place of the job's.
         metadata: Makes the metadata server of a new machine: its variables, and what gives it the notice.
     """
 
@@ -85,10 +89,11 @@ class FakeBatch:
         program: Sequence[str] = (sys.executable, "-m", "job"),
         environment: Mapping[str, str] = {},
         engine: str | None = None,
+        image: str | None = None,
         metadata: Callable[[], tuple[dict[str, str], Callable[[], None]]] = lambda: ({}, lambda: None),
     ) -> None:
         self.folder, self.program, self.environment = folder, program, environment
-        self.engine, self.metadata = engine, metadata
+        self.engine, self.image, self.metadata = engine, image, metadata
         self.host = ""
         self.jobs: dict[str, FakeJob] = {}
         self.without_capacity: set[str] = set()
@@ -156,19 +161,28 @@ class FakeBatch:
 
     # What a test or the drill does to it
 
-    def preempt(self, name: str, *, notice_s: float | None = None, code: int | None = PREEMPTED) -> bool:
+    def preempt(
+        self,
+        name: str,
+        *,
+        notice_s: float | None = None,
+        enough: Callable[[], bool] = lambda: False,
+        code: int | None = PREEMPTED,
+    ) -> bool:
         """Take a job's machine away; false if it has none.
 
         Args:
             name: The job.
             notice_s: Seconds between notice and kill; without them there is no notice.
+            enough: Ends the notice early, where nobody needs to wait for what comes after.
             code: What Batch says of the attempt; nothing if the container's own end wins the race.
         """
         fake = self.jobs[name]
         machine = fake.machine
         if machine is None:
             return False
-        machine.end(code, notice_s)
+        machine.end(code, notice_s, enough)
+        wait_for(lambda: fake.machine is not machine)
         return True
 
     def give_capacity(self, region: str) -> None:
@@ -273,7 +287,7 @@ class FakeBatch:
                 *(self.engine, "run", "--rm", "--name", name, "--network", "host"),
                 *container.options.split(),
                 *(word for item in variables.items() for word in ("--env", "=".join(item))),
-                *(container.image_uri, *container.commands),
+                *(self.image or container.image_uri, *container.commands),
             ],
             stdout=said,
             stderr=said,
