@@ -18,7 +18,7 @@ from job.errors import CloudError, MachineError, RunConflictError, TransientClou
 if TYPE_CHECKING:
     from google.cloud import batch_v1
 
-INSTALL = "install the extra: pip install 'job[cloud]', or `make cloud`"
+INSTALL = "install the extra `cloud`, which `make submit` does by itself"
 
 NO_MACHINE_YET = {"QUEUED", "SCHEDULED"}
 """States of a job before its first machine."""
@@ -40,6 +40,7 @@ class Batch:
         Raises:
             MachineError: If the library or credentials are missing.
         """
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
         try:
             import grpc  # noqa: PLC0415 -- in an extra: everything else works without
             from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- as above

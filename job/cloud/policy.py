@@ -124,7 +124,12 @@ def _stuck(history: History) -> Decision | None:
     job = history.newest.job
     newest = history.committed.attempt if history.committed else 0
     here = [attempt.number for attempt in history.attempts if attempt.job == history.newest.segment.job_id]
-    if job and job.state == "FAILED" and job.exit_codes[-1:] == (TIME_LIMIT,) and newest < min(here, default=1):
+    if (
+        job
+        and job.state == "FAILED"
+        and job.exit_codes[-1:] == (TIME_LIMIT,)
+        and newest < min(here, default=newest + 1)
+    ):
         return Decision(do="fail", reason="the time limit of an attempt passed without a checkpoint; it hangs")
     since = [attempt for attempt in history.of_this_try if attempt.number > newest]
     vanished = sum(attempt.reason == "vanished" for attempt in since)

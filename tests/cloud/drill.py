@@ -38,9 +38,9 @@ PREEMPTED_RUN, UNTOUCHED_RUN = "drill", "untouched"
 FULL_NOTICE_S = 30.0
 """What a Spot machine has; a shorter one may end in the middle of the last checkpoint."""
 
-EPOCHS_PER_KILL, SPARE_EPOCHS = 2, 3
-"""Long enough that the run is not finished before the last kill: an attempt is let train until its first checkpoint, and
-then for up to an epoch."""
+EPOCHS_PER_KILL, SPARE_EPOCHS = 1.5, 3
+"""Long enough that the run is not finished before the last kill: three of four attempts train, until their first
+checkpoint is seen and then for up to half an epoch."""
 
 KILL_EVERY = 4
 """Each fourth kill strikes while the attempt starts, the others once it has trained."""
@@ -123,7 +123,7 @@ class Drill:
         return history
 
     def _submit(self, run: str) -> None:
-        epochs = str(EPOCHS_PER_KILL * self.num_preemptions + SPARE_EPOCHS)
+        epochs = str(int(EPOCHS_PER_KILL * self.num_preemptions) + SPARE_EPOCHS)
         assert main(["submit", "--recipe", self.recipe, *WORDS, "--epochs", epochs, "--run", run]) == 0
 
     def _straight(self) -> None:
@@ -160,7 +160,7 @@ class Drill:
                     trained, wait_s = False, self.chance.uniform(0.0, 5.0)
                 else:
                     self._wait_for_checkpoint(newest)
-                    trained, wait_s = True, self.chance.uniform(0.0, self._epoch_s())
+                    trained, wait_s = True, self.chance.uniform(0.0, self._epoch_s() / 2)
                 notice_s = [None, self.chance.uniform(0.1, 1.5), FULL_NOTICE_S][number % 3]
                 code = PREEMPTED if self.chance.random() < 0.8 else None
                 time.sleep(wait_s)

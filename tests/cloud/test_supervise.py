@@ -296,6 +296,8 @@ def test_no_segment_is_submitted_that_the_limit_does_not_pay_for(cloud, capsys, 
     killer.join()
     assert "one attempt of 30 minutes on this machine may cost 0.26" in capsys.readouterr().err
     assert len(cloud.batch.jobs) == 1
+    assert cloud.supervise("--resume", "--max-usd", "5") == 0
+    assert Segments(cloud.run).list()[-1].max_usd == 5
 
 
 def test_a_job_of_a_limited_run_cannot_pass_the_limit_unwatched(cloud):

@@ -6,10 +6,8 @@ all causes together. What a job looks like (states, events, exit codes 50001 and
 failure's code behind) follows what is known of the real service.
 """
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,35 +25,12 @@ import grpc
 from google.cloud import batch_v1
 from google.longrunning import operations_pb2
 
+from tests.support.fake_machine import Machine, start_container, start_process
+
 PREEMPTED, TOO_LONG, CANCELLED = 50001, 50005, -1
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 State = batch_v1.JobStatus.State
 TaskState = batch_v1.TaskStatus.State
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(eq=False)
-class Machine:
-    """One attempt's machine, which may be taken away."""
-
-    process: subprocess.Popen[bytes]
-    kill: Callable[[], None]
-    notify: Callable[[], None]
-    verdict: int | None = None
-    """What Batch says of the attempt, whatever its exit code was."""
-
-    def end(
-        self, verdict: int | None, notice_s: float | None = None, enough: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Take the machine away, after a notice if there is to be one, and wait until it is gone."""
-        self.verdict = verdict
-        if notice_s is not None:
-            self.notify()
-            until = time.monotonic() + notice_s
-            while time.monotonic() < until and self.process.poll() is None and not enough():
-                time.sleep(0.02)
-        self.kill()
-        self.process.wait()
 
 
 @dataclass(eq=False)
@@ -246,11 +221,14 @@ class FakeBatch:
         container = spec.runnables[0].container
         job_id = fake.job.name.rpartition("/")[2]
         with (self.folder / f"{job_id}-{attempt}.log").open("wb") as said:
-            start = self._start_container if self.engine else self._start_process
             with self._changed:
                 if fake.cancelled.is_set():
                     return CANCELLED
-                machine = start(container, variables, disk, said, notify)
+                if self.engine:
+                    words = [*container.options.split(), self.image or container.image_uri, *container.commands]
+                    machine = start_container(self.engine, words, variables, said, notify)
+                else:
+                    machine = start_process([*self.program, *container.commands], variables, disk, said, notify)
                 fake.machine, fake.num_attempts = machine, attempt + 1
             self._set_task(fake, TaskState.RUNNING)
             try:
@@ -263,40 +241,6 @@ class FakeBatch:
         if machine.verdict is not None:
             return machine.verdict
         return code if code >= 0 else 128 - code
-
-    def _start_process(self, container, variables, disk, said, notify):
-        process = subprocess.Popen(
-            [*self.program, *container.commands],
-            cwd=disk,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-
-        def kill() -> None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-        return Machine(process, kill, notify)
-
-    def _start_container(self, container, variables, _disk, said, notify):
-        name = f"job-{uuid.uuid4().hex[:12]}"
-        process = subprocess.Popen(
-            [
-                *(self.engine, "run", "--rm", "--name", name, "--network", "host"),
-                *container.options.split(),
-                *(word for item in variables.items() for word in ("--env", "=".join(item))),
-                *(self.image or container.image_uri, *container.commands),
-            ],
-            stdout=said,
-            stderr=said,
-        )
-
-        def kill() -> None:
-            subprocess.run([self.engine, "kill", "--signal", "KILL", name], check=False, capture_output=True)
-
-        return Machine(process, kill, notify)
 
     def _find(self, name: str, context: grpc.ServicerContext) -> FakeJob:
         if name not in self.jobs:
