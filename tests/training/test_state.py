@@ -1,5 +1,6 @@
 """A state file is data: what is no state is refused, and nothing in it is run."""
 
+import contextlib
 import pickle
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_a_state_that_would_run_code_is_refused_without_running_it(read_state, t
     with pytest.raises(CorruptObjectError, match=r"state\.pt: is not a training state.*nothing in it was run"):
         read_state(path)
     assert not ran.exists()
-    torch.load(path, weights_only=False)  # which is how others load it
+    with contextlib.suppress(RuntimeError):
+        torch.load(path, weights_only=False)  # which is how others load it
     assert ran.exists()
 
 
