@@ -157,14 +157,14 @@ class History:
         """How many attempts were taken away, with notice or without; cancelling a job is none."""
         cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
         newest = {attempt.job: attempt.number for attempt in self.attempts}
-        taken = Counter(
+        taken: Counter[str | None] = Counter(
             attempt.job
             for attempt in self.attempts
             if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
         )
         # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
         # bucket alone.
-        lost = Counter(
+        lost: Counter[str | None] = Counter(
             seen.segment.job_id
             for seen in self.segments
             if seen.job

@@ -184,6 +184,8 @@ def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) ->
             f"--recipe {order.recipe.source}: is a file on this machine; pass a recipe of the image, and other values "
             "as flags"
         )
+    if "," in order.device:
+        raise UsageError(f"--device: the machines of `job submit` have one GPU, got {order.device!r}; leave it out")
     if order.weights is not None and not order.weights.startswith("gs://") and Path(order.weights).is_file():
         raise UsageError(
             f"--weights {order.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"

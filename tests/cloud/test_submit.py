@@ -186,6 +186,7 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
         (["--max-usd", "9", "--machine", "a100"], 2, "write `prices: {a2-highgpu-1g: {spot: USD}}`"),
         (["--bucket", "folder"], 2, "bucket folder: is on this machine"),
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
+        (["--device", "0,1"], 2, "--device: the machines of `job submit` have one GPU"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
         (["--epochs", "0"], 65, "epochs: must be a whole number of at least 1"),
     ],
