@@ -69,7 +69,8 @@ recipes: $(LIGHT) ## List the recipes
 
 .PHONY: submit
 submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Send RECIPE to Cloud Batch on a Spot machine; twice is once
-	@exec $(BIN)/job submit --recipe '$(RECIPE)' $(if $(BUCKET),--bucket '$(BUCKET)') $(if $(RUN),--run '$(RUN)') $(ARGS)
+	@exec $(BIN)/job submit --recipe '$(RECIPE)' $(if $(BUCKET),--bucket '$(BUCKET)') $(if $(RUN),--run '$(RUN)') \
+		$(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
 
 .PHONY: supervise
 supervise: $(if $(RUN),$(CLOUD),no-run) ## Keep RUN going until it is finished, failed for good, or at its limit

@@ -1,5 +1,6 @@
 """The command line for runs in the cloud: submit, supervise, status, logs, cancel."""
 
+import re
 from functools import wraps
 from typing import Any
 
@@ -108,7 +109,8 @@ def render(recipe: str | None = None, **flags: Any) -> None:  # noqa: ANN401 -- 
     run_render(recipe=recipe, **named, training_arguments=flags)
 
 
-render.__doc__ = f"{render.__doc__}\n\n{(submit.__doc__ or '').partition(chr(10))[2].strip(chr(10))}"
+_explained = (submit.__doc__ or "").partition("\n\n")[2]
+render.__doc__ = (render.__doc__ or "") + "\n\n" + re.sub(r" +supervise: .*\n", "", _explained)
 
 
 @command
