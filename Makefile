@@ -88,7 +88,8 @@ format: $(DEV) ## Format, and fix what can be fixed
 
 .PHONY: bench
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
-	@exec $(BIN)/python -m tests.bench.pull $(ARGS)
+	@$(BIN)/python -m tests.bench.pull
+	@exec $(BIN)/python -m tests.bench.training $(ARGS)
 
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how they end (N=200 takes half an hour)
