@@ -28,7 +28,7 @@ resource "google_monitoring_notification_channel" "email" {
 resource "google_logging_metric" "commits" {
   name        = local.commits
   description = "Checkpoints that were committed"
-  filter      = "${local.trainer_logs} AND \"committed epoch\""
+  filter      = "${local.trainer_logs} AND (\"committed epoch\" OR \"committed batch\")"
 
   metric_descriptor {
     metric_kind = "DELTA"

@@ -10,7 +10,6 @@ resource "google_compute_network" "private" {
 
 resource "google_compute_subnetwork" "private" {
   #checkov:skip=CKV_GCP_26:Flow logs are billed by volume, and the machines talk to Google and to Weights & Biases only
-  #checkov:skip=CKV_GCP_76:No IPv6 is assigned, so there is no IPv6 access to make private
   name                     = "${var.name}-${var.region}"
   network                  = google_compute_network.private.id
   region                   = var.region

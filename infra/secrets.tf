@@ -2,7 +2,6 @@
 # state, no plan, no metadata and no image.
 
 resource "google_secret_manager_secret" "wandb" {
-  #checkov:skip=CKV2_GCP_33:Deleting it would only end the tracking, which a new wandb_key_version brings back
   secret_id = "${var.name}-wandb-api-key"
 
   replication {

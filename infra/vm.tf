@@ -17,7 +17,6 @@ locals {
 }
 
 resource "google_compute_instance_template" "trainer" {
-  #checkov:skip=CKV_GCP_36:There is no address to forward for
   name_prefix  = "${var.name}-"
   machine_type = var.vm_machine_type # its GPU comes with it
 
