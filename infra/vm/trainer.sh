@@ -6,17 +6,17 @@
 # crashed over and over. Knows nothing of runs: `job train` resumes by itself, and on a finished run exits 0 at once.
 #
 # What to train comes from the group's metadata (`make vm-up` writes it): trainer-image and trainer-command. BUCKET and
-# WANDB_SECRET come from Terraform, through the unit's environment. The other variables are for tests.
+# WANDB_SECRET come from Terraform, through the unit's environment. The other three variables are for tests.
 
 set -uo pipefail
 
 METADATA="http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance"
 COMPUTE="${COMPUTE_API:-https://compute.googleapis.com}/compute/v1"
 SECRETS="${SECRETS_API:-https://secretmanager.googleapis.com}/v1"
-PAUSE_S=${PAUSE_S:-10} # before the first try again; doubles
-LONGEST_PAUSE_S=${LONGEST_PAUSE_S:-300}
-GONE_S=${GONE_S:-120} # how long a machine may take to vanish after its group was resized
-MAX_CRASHES=8         # in a row, each within five minutes: a GPU is paid for meanwhile
+PAUSE_S=10 # before the first try again; doubles
+LONGEST_PAUSE_S=300
+GONE_S=120 # how long a machine may take to vanish after its group was resized
+MAX_CRASHES=8 # in a row, each within five minutes: a GPU is paid for meanwhile
 
 say() {
     printf 'trainer: %s\n' "$*" >&2
