@@ -91,7 +91,7 @@ def read_order(
         device=device,
         workers=_read_workers(workers),
         workdir=Path(workdir).resolve(),
-        checkpoint_every_s=_read_seconds(checkpoint_every, "checkpoint-every"),
+        checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
     )
 
 
@@ -125,7 +125,12 @@ def _read_workers(text: str | None) -> int:
     return int(text)
 
 
-def _read_seconds(text: str, flag: str) -> float:
+def read_seconds(text: str, flag: str) -> float:
+    """Read a duration.
+
+    Raises:
+        UsageError: If it is none.
+    """
     try:
         seconds = float(text)
     except ValueError:
