@@ -269,10 +269,12 @@ def test_a_preempted_run_is_finished_by_the_next_machine_and_never_trained_again
     said = machine.stop()
     assert machine.process.returncode == 0, said
     assert run.attempt(1)["end"]["reason"] == "preempted"
+    assert "committed batch" in said
     assert machine.google.num_asked == 0
 
     said = machine.run_until_resized("job")
     assert run.final() is not None, said
+    assert "committed epoch" in said
     steps = trace.read_text().splitlines()
     assert len(steps) == len(set(steps)) == 12
 
