@@ -13,14 +13,15 @@ import pytest
 
 from tests.support.command import ROOT, TIMEOUT_S
 
-STUB = "TF_CLI_CONFIG_FILE"
-"""Set where the provider is a stub."""
+SETTINGS = "TF_CLI_CONFIG_FILE"
+STUB = Path(os.environ.get(SETTINGS, "")).with_name("provider") / "main.py"
+"""The stub lies beside the settings that lead to it."""
 
 NO_CLOUD = {"GOOGLE_OAUTH_ACCESS_TOKEN": "none"}
 
 needs_terraform = pytest.mark.skipif(
-    shutil.which("terraform") is None or STUB not in os.environ,
-    reason=f"needs terraform, and {STUB} that leads to a stub of the google provider; .ci/run installs it",
+    shutil.which("terraform") is None or not STUB.exists(),
+    reason=f"needs terraform, and {SETTINGS} that leads to a stub of the google provider; .ci/run installs it",
 )
 
 
