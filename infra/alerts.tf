@@ -86,12 +86,16 @@ resource "google_monitoring_alert_policy" "no_progress" {
 
   conditions {
     display_name = "a machine ran for ${var.no_progress_minutes} minutes and no checkpoint was committed"
-    # Every machine of the project counts: those of Batch have names that are not known beforehand.
+    # A commit makes the expression false for five minutes, and the time until it counts starts anew. Every machine of the
+    # project counts: those of Batch have names that are not known beforehand.
     condition_prometheus_query_language {
-      query = join(" ", [
-        "(sum(count_over_time(compute_googleapis_com:instance_uptime_total{monitored_resource=\"gce_instance\"}[5m])) > 0)",
-        "unless (sum(increase({\"__name__\"=\"logging_googleapis_com:user_${local.commits}\"}[${var.no_progress_minutes}m])) > 0)",
-      ])
+      query = join(" unless ", concat(
+        ["(sum(count_over_time(compute_googleapis_com:instance_uptime_total{monitored_resource=\"gce_instance\"}[5m])) > 0)"],
+        [
+          for resource in ["batch.googleapis.com/Job", "gce_instance"] :
+          "(sum(increase(logging_googleapis_com:user_${local.commits}{monitored_resource=\"${resource}\"}[5m])) > 0)"
+        ],
+      ))
       duration            = "${var.no_progress_minutes * 60}s"
       evaluation_interval = "60s"
     }

@@ -38,6 +38,7 @@ resource "google_compute_instance_template" "trainer" {
     automatic_restart           = false
     on_host_maintenance         = "TERMINATE"
     instance_termination_action = "STOP" # a group refuses DELETE for Spot, and recreates what was stopped
+    # preemption_notice_duration, two minutes of notice, is in google-beta alone as of 7.45.
   }
 
   service_account {
@@ -85,8 +86,6 @@ resource "google_compute_region_instance_group_manager" "trainer" {
     type                         = "OPPORTUNISTIC"
     minimal_action               = "REPLACE"
     instance_redistribution_type = "NONE"
-    max_surge_fixed              = 0
-    max_unavailable_fixed        = max(1, length(var.vm_zones))
   }
 
   # A machine that was preempted comes back as it was, whatever was applied in the meantime.

@@ -37,8 +37,14 @@ run "no_progress_is_a_machine_that_runs_and_commits_nothing" {
   }
 
   assert {
-    condition     = strcontains(google_monitoring_alert_policy.no_progress.conditions[0].condition_prometheus_query_language[0].query, "user_${google_logging_metric.commits.name}\"}[45m]")
-    error_message = "The commits of the last minutes are counted, of as many as was chosen."
+    condition = alltrue([
+      for resource in ["batch.googleapis.com/Job", "gce_instance"] :
+      strcontains(
+        google_monitoring_alert_policy.no_progress.conditions[0].condition_prometheus_query_language[0].query,
+        "unless (sum(increase(logging_googleapis_com:user_${google_logging_metric.commits.name}{monitored_resource=\"${resource}\"}[5m])) > 0)"
+      )
+    ])
+    error_message = "A commit, on Batch's machines or on the VM, is progress."
   }
 
   assert {
@@ -48,7 +54,7 @@ run "no_progress_is_a_machine_that_runs_and_commits_nothing" {
 
   assert {
     condition     = google_monitoring_alert_policy.no_progress.conditions[0].condition_prometheus_query_language[0].duration == "2700s"
-    error_message = "A machine has had as long as that to start."
+    error_message = "It must have gone on for as long as was chosen; so a machine has had that long to start."
   }
 }
 

@@ -90,6 +90,25 @@ def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path)
     assert bucket_of(infrastructure) == before
 
 
+@needs_terraform
+def test_an_apply_leaves_a_machine_alone_that_trains(tmp_path):
+    """After `make vm-up` gave the group a machine and something to train, an apply would change nothing."""
+    infrastructure = Infrastructure(tmp_path)
+    applied_addresses(infrastructure)
+    state = infrastructure.folder / "terraform.tfstate"
+    content = json.loads(state.read_text())
+    (group,) = [
+        entry for entry in content["resources"] if entry["type"] == "google_compute_region_instance_group_manager"
+    ]
+    attributes = group["instances"][0]["attributes"]
+    attributes["target_size"] = 1
+    attributes["all_instances_config"] = [{"labels": None, "metadata": {"trainer-command": "train --recipe A"}}]
+    state.write_text(json.dumps(content))
+    done = infrastructure.provision("plan", "-detailed-exitcode", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No changes." in done.stdout
+
+
 @pytest.mark.skipif(shutil.which("checkov") is None, reason="needs checkov; .ci/run installs it")
 def test_a_static_check_finds_nothing_that_is_not_explained():
     """Checkov finds nothing, and each of its checks that is passed over has its reason beside it."""
