@@ -135,10 +135,15 @@ def _stuck(history: History) -> Decision | None:
     vanished = sum(attempt.reason == "vanished" for attempt in since)
     explained = sum(code in LOST_MACHINE for seen in history.segments if seen.job for code in seen.job.exit_codes)
     unexplained = sum(attempt.kind == "crashed" for attempt in since) + max(vanished - explained, 0)
+    if job and not here:  # an image that does not start claims nothing
+        unexplained += sum(code not in LOST_MACHINE for code in job.exit_codes)
     if unexplained < STUCK_ATTEMPTS:
         return None
+    last = f", the last with exit {job.exit_codes[-1]}" if job and job.exit_codes else ""
     return Decision(
-        do="fail", reason=f"{unexplained} attempts since the last checkpoint ended early, and not by preemption"
+        do="fail",
+        reason=f"{unexplained} attempts since the last checkpoint ended early, and not by preemption"
+        f"{last}; see its log",
     )
 
 

@@ -155,6 +155,15 @@ def test_attempts_that_get_nowhere_are_stopped(cloud, capsys):
     assert re.search(r"ended +0 times by preemption, [5-9] by a crash", capsys.readouterr().out)
 
 
+def test_a_container_that_does_not_start_is_stopped(cloud, capsys):
+    """An image that ends before it claims the run is tried five times, not for ever."""
+    cloud.script(["exit 1"])
+    assert cloud.submit() == 0
+    assert cloud.supervise() == 70
+    assert "and not by preemption, the last with exit 1; see its log" in capsys.readouterr().err
+    assert len(cloud.batch.jobs) == 1
+
+
 def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
     """An attempt that reaches its time limit without a checkpoint ends the run."""
     monkeypatch.setattr("job.cloud.cost.MAX_RUN_S", 1)
