@@ -141,6 +141,31 @@ def verify_resume(
 
 
 @command
+def doctor(
+    *,
+    recipe: str | None = None,
+    profile: str = "full",
+    bucket: str | None = None,
+    workers: str | None = None,
+    workdir: str = "work",
+    json: str = "false",
+) -> None:
+    """Check whether this machine can train: driver, GPU, disk, bucket, Weights & Biases, versions.
+
+    Args:
+        recipe: Judge the GPU's memory and shared memory for this recipe too.
+        profile: full or demo.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out. Without one it is not tried.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        json: Print the findings as JSON.
+    """
+    from job.commands.doctor import run_doctor
+
+    run_doctor(recipe=recipe, profile=profile, bucket=bucket, workers=workers, workdir=workdir, json=json)
+
+
+@command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -270,6 +295,7 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
 COMMANDS: dict[str, Any] = {
     "train": train,
     "verify-resume": verify_resume,
+    "doctor": doctor,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
