@@ -176,18 +176,23 @@ class _Session:
         """Train to the end, committing in the background."""
         reporter = Reporter(ready.training.num_epochs, ready.training.before)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
+        staging = self.folder / "staging"
+        committer = Committer(ready.run, ready.attempt, staging, ready.restored, mirror.copy)
 
         def about() -> dict[str, Any]:
+            newest = committer.newest
+            own = newest is not None and (newest.run, newest.attempt) == (ready.run.name, ready.attempt)
             return {
                 "position": ready.training.position,
                 "seconds": self.ledger.seconds(),
+                "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
                 "checkpoints": cadence.to_json(),
             }
 
         with (
             self.notices.left_alone(),
             Pulse(ready.run, ready.attempt, about),
-            Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer,
+            committer,
         ):
             host = SessionHost(
                 committer=committer,
@@ -201,6 +206,7 @@ class _Session:
             try:
                 return ready.training.run(host)
             finally:
+                self.ledger.enter(Label.STALL)  # what is left to do here is to wait for the last commit
                 reporter.close()
                 log.info("%s", cadence, extra={"checkpoints": cadence.to_json()})
 
@@ -208,6 +214,7 @@ class _Session:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
+        self.ledger.enter(Label.FINAL_EVALUATION)
         files = self.folder / "run"
         ready.run.require_current(ready.attempt)
         mirror.copy(files)
