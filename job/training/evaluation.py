@@ -86,6 +86,7 @@ def describe(validator: Any, seen: list[Seen]) -> dict[str, Any]:  # noqa: ANN40
         "schema": SCHEMA,
         "imgsz": int(validator.args.imgsz),
         "iou": IOU,
+        "names": [str(validator.names[number]) for number in sorted(validator.names)],
         "num_images": len(seen),
         "num_objects": sum(len(image.objects) for image in seen),
         "operating_point": {"confidence": round(confidence, 4)}

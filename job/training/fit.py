@@ -307,8 +307,8 @@ class Training:
         trainer.loss_names = LOSSES
         with recorded(trainer.validator) as seen:
             measured = trainer.validator(trainer)
-        evaluation = json.dumps(describe(trainer.validator, seen), separators=(",", ":")).encode()
-        return _plain({name: value for name, value in measured.items() if name != "fitness"}), evaluation
+        row = _plain({name: value for name, value in measured.items() if name != "fitness"})
+        return row, json.dumps({"row": row} | describe(trainer.validator, seen), separators=(",", ":")).encode()
 
     def _evaluate_best(self) -> Outcome:
         """Measure the best weights as they lie in their file, and draw the plots people know."""
