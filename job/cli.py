@@ -109,6 +109,59 @@ def train(
 
 
 @_command
+def verify_resume(
+    *,
+    recipe: str | None = None,
+    kills: str = "5",
+    seconds: str = "0",
+    bucket: str | None = None,
+    dataset: str | None = None,
+    model: str | None = None,
+    profile: str | None = None,
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    **training_arguments: str,
+) -> None:
+    """Prove on this machine that killing a training changes nothing: trains a piece straight and killed, and compares.
+
+    Prints PASS with the digests, or what differs first. Training arguments are flags, as for `job train`.
+
+    Args:
+        recipe: A name of `job recipes list`, or a path to a YAML file; A if left out.
+        kills: How often the training is killed.
+        seconds: At least so long is the piece when nobody kills it; 0 takes a few batches.
+        bucket: Takes real data from there, at full scale; without it, the drawn data of the demo.
+        dataset: A folder under datasets/ in the bucket; may be left out when there is one.
+        model: NAME.yaml, trained from scratch; that of recipe base if left out.
+        profile: full or demo.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        **training_arguments: Any training argument of Ultralytics, such as --imgsz 640.
+    """
+    from job.commands.verify import run_verify_resume
+
+    run_verify_resume(
+        recipe=recipe,
+        kills=kills,
+        seconds=seconds,
+        bucket=bucket,
+        dataset=dataset,
+        run=None,
+        weights=None,
+        model=model,
+        profile=profile,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        new_classes="false",
+        quarantine="false",
+        training_arguments=training_arguments,
+    )
+
+
+@_command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -237,6 +290,7 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
 
 COMMANDS: dict[str, Any] = {
     "train": train,
+    "verify-resume": verify_resume,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},

@@ -92,6 +92,12 @@ class SupersededError(JobError):
     exit_code = 75
 
 
+class PeerError(JobError):
+    """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
+
+    exit_code = 75
+
+
 class MachineError(JobError):
     """The machine cannot do the work: an unwritable folder, a full disk, no device."""
 
@@ -113,3 +119,5 @@ class PreemptionError(BaseException):
         super().__init__(message)
         self.reason = reason
         self.from_server = from_server
+        self.agreed = False
+        """All processes that train together stop for it at the same step."""

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
@@ -69,6 +69,21 @@ class Notices:
                 self.pending = _from_server("is being preempted, nothing was started")
                 raise self.pending
         threading.Thread(target=self._watch, args=(server, tag), name="notices", daemon=True).start()
+
+    def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
+        """Return the notice that processes which train together obey, all at the same step.
+
+        Args:
+            agree: Returns the highest number that any of them names.
+        """
+        level = agree(0 if self.pending is None else 1 + self.pending.from_server)
+        if level and self.pending is None:
+            told = "another process of this training was asked to stop"
+            self.pending = PreemptionError(told, "preempted", from_server=level > 1)
+        if self.pending is not None and level:
+            self.pending.from_server = level > 1
+            self.pending.agreed = True
+        return self.pending if level else None
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:

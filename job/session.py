@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from job import checkpoint, continuity, machine
 from job.cadence import Cadence
@@ -19,8 +19,8 @@ from job.checkpoint import Manifest
 from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
-from job.errors import JobError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
-from job.host import SessionHost
+from job.errors import JobError, PeerError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
+from job.host import FollowerHost, SessionHost
 from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
 from job.notice import Notices
@@ -32,9 +32,11 @@ from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
 from job.start import StartPoint, fetch_start, find_start
 from job.store import Store
+from job.training.world import World
 
 if TYPE_CHECKING:
     from job.training.fit import Outcome, Training
+    from job.training.trainer import Plan
 
 log = logging.getLogger(__name__)
 
@@ -71,22 +73,63 @@ def train(store: Store, order: Order) -> None:
     with Notices() as notices:
         try:
             notices.watch()
-            _train(store, order, ledger, notices)
-        except PreemptionError:
+            world = World.join()
+            if world.is_first:
+                _train(store, order, ledger, notices, world)
+            else:
+                _follow(store, order, ledger, notices, world)
+            world.wait()
+        except PreemptionError as notice:
+            if notice.agreed:  # or the first to leave would have the others ended while they commit
+                world.wait()
             notices.stay()
             raise
 
 
-def _train(store: Store, order: Order, ledger: Ledger, notices: Notices) -> None:
+def _follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
+    """Train together with the first process: the data from the bucket, all else from there."""
+    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- as in `_Session`
+
+    machine.require_writable(order.workdir)
+    with _folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
+        shared = cast("_Shared | None", world.share(None))
+        if shared is None:  # the run is finished
+            return
+        pinned, subject = shared.dataset, f"process {world.rank + 1} of {world.size}"
+        data = prepare_data(
+            *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
+            quarantine=order.quarantine,
+            pinned=pinned,
+            subject=subject,
+        )
+        confine_ultralytics(order.workdir / "ultralytics")
+        from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
+
+        weights = shared.weights.place(folder / "start") if shared.weights else None
+        (folder / "run").mkdir()
+        training = Training(
+            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
+        )
+        restored = world.share(list[_File]())
+        for file in restored:
+            file.place(folder / "restored")
+        if restored:
+            training.restore(folder / "restored")
+        with notices.left_alone():
+            training.run(FollowerHost(notices, world))
+
+
+def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
     final = run.final() if record else None
     if final is not None:
+        world.share(None)
         say_finished(run, final, already=True)
         return
     machine.require_writable(order.workdir)
-    with _folder_of_its_own(order.workdir, run) as folder:
-        session = _Session(store, order, folder, ledger, notices)
+    with _folder_of_its_own(order.workdir, run.name) as folder:
+        session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
             mirror = Mirror(ready.run)
@@ -104,6 +147,7 @@ class _Session:
     folder: Path
     ledger: Ledger
     notices: Notices
+    world: World
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
@@ -112,6 +156,7 @@ class _Session:
             start = find_start(self.store, self.order, run.name)
             weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self._set_up(data, point, weights, machine.num_threads())
+        self._share_state(None)
         transfer = training.transfer
         if transfer is not None:
             log.info("start weights %s: took over %s", point, transfer)
@@ -134,6 +179,8 @@ class _Session:
         while not run.create(record):
             # Another machine was first. If it was asked the same, this is its run; else the next name is free.
             run, existing = find_run(self.store, self.order.run, request)
+            if existing is not None and self.world.size > 1:
+                raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
             if existing is not None:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
@@ -160,8 +207,10 @@ class _Session:
             past = Past.of(run, attempt)
             receipt = None
             if restored is None:
+                self._share_state(None)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
+                self._share_state(self.folder / "restored")
                 loaded = training.restore(self.folder / "restored")
                 receipt = continuity.receipt(past, restored, loaded, training.num_batches)
                 log.info(
@@ -200,11 +249,14 @@ class _Session:
                 reporter=reporter,
                 ledger=self.ledger,
                 notices=self.notices,
+                world=self.world,
                 restored=ready.restored.id if ready.restored else None,
                 furthest=ready.past.furthest,
             )
             try:
-                return ready.training.run(host)
+                outcome = ready.training.run(host)
+                assert outcome is not None  # noqa: S101 -- this is the first process
+                return outcome
             finally:
                 self.ledger.enter(Label.STALL)  # what is left to do here is to wait for the last commit
                 reporter.close()
@@ -267,8 +319,17 @@ class _Session:
             device=self.order.device,
             workers=self.order.workers,
             num_threads=num_threads,
+            world=self.world,
         )
+        if self.world.size > 1:
+            pinned = {"name": data.name, "digest": data.digest}
+            self.world.share(_Shared(replace(plan, world=World()), pinned, _File.read(weights) if weights else None))
         return Training(plan)
+
+    def _share_state(self, folder: Path | None) -> None:
+        """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
+        if self.world.size > 1:
+            self.world.share([_File.read(path) for path in folder.iterdir()] if folder else [])
 
     def _claim(self, run: Run) -> int:
         return run.claim({"process_age_s": round(sum(self.ledger.seconds().values()), 3), **machine.about()})
@@ -316,11 +377,37 @@ class _Session:
         return folder
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file on its way to another process."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        return cls(path.name, path.read_bytes())
+
+    def place(self, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_bytes(self.data)
+        return folder / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the other processes need of the first one to set up the same training."""
+
+    plan: "Plan"
+    dataset: dict[str, Any]
+    weights: _File | None
+
+
 @contextlib.contextmanager
-def _folder_of_its_own(workdir: Path, run: Run) -> Iterator[Path]:
+def _folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
     """Work in a folder that no other attempt uses, and leave nothing there that the bucket has."""
     runs = workdir / "runs"
-    name = f"{run.name}-{secrets.token_hex(4)}"
+    name = f"{owner}-{secrets.token_hex(4)}"
     with machine.explained(workdir):
         runs.mkdir(parents=True, exist_ok=True)
         for left in runs.glob("[!.]*"):

@@ -18,7 +18,7 @@ INSIDE = {
     "cli": {"commands", "errors", "help", "log"},
     "commands": {
         *("checkpoint", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session", "start"),
-        *("store", "training", "training_arguments"),
+        *("store", "training", "training_arguments", "verification"),
     },
     "committer": {"checkpoint", "errors", "run"},
     "continuity": {"checkpoint", "errors", "run"},
@@ -47,6 +47,7 @@ INSIDE = {
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
+    "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
