@@ -13,6 +13,7 @@ The rules:
 Knows nothing of where prices come from.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from typing import Any
 
 from job import checkpoint
 from job.checkpoint import CheckpointId
+from job.errors import CorruptObjectError, ObjectNotFoundError
 from job.ledger import Label
 from job.run import Run, now
 from job.units import HOUR, dollars, duration, percent
@@ -30,8 +32,10 @@ GETTING_READY = (Label.BOOT, Label.PULL, Label.CHECK, Label.START_UP)
 NOTHING_LOST = {"finished", "preempted", "interrupted", "paused"}
 """Reasons to end that come after everything was committed."""
 
-ALIVE_FOR_S = 60.0
-"""The newest attempt counts as running for so long after its last sign of life; it gives one every few seconds."""
+ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
+"""The newest attempt counts as running for so long after its last sign of life, which it gives every few seconds once
+it trains, and for so long after its claim while it gets ready and gives none.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,9 @@ class Bill:
     @property
     def uninterrupted_s(self) -> float:
         """What one attempt that nobody cuts off would have taken, as far as the records tell."""
-        again = sum(s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY)
+        again = sum(
+            s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
+        )
         return self.total_s - self.seconds[Label.LOST] - self.seconds[Label.RECOMPUTED] - again
 
     @property
@@ -211,7 +217,8 @@ def read_bill(run: Run, at: str | None = None) -> Bill:
     attempts = [run.attempt(number) for number in run.attempts()]
     kept: dict[int, tuple[CheckpointId, Mapping[str, float]]] = {}
     for identity in checkpoint.committed(run):
-        kept[identity.attempt] = identity, checkpoint.read_manifest(run, identity).about.get("seconds", {})
+        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # retention was faster, or it is damaged
+            kept[identity.attempt] = identity, checkpoint.read_manifest(run, identity).about["seconds"]
     return make_bill(attempts, kept, at or now())
 
 
@@ -241,7 +248,8 @@ def _account(
     at: str,
 ) -> AttemptBill:
     began_at, ended_at = _began_at(attempt), _last_heard_of(attempt)
-    alive = later is None and _seconds_between(ended_at, at) < ALIVE_FOR_S
+    silent_s = _seconds_between(ended_at, at)
+    alive = later is None and silent_s < (ALIVE_FOR_S if attempt["pulse"] else GETS_READY_FOR_S)
     ended = attempt["end"]["reason"] if attempt["end"] else "running" if alive else "vanished"
     last = attempt["end"] or attempt["pulse"]
     seconds = _sum([last["seconds"]]) if last else _sum([{Label.START_UP: _seconds_between(began_at, ended_at)}])
@@ -274,7 +282,7 @@ def _kept_seconds(
     the attempt that went on from it. If that names a commit that the others do not know, it came after the last sign of
     life, and all that is known was kept.
     """
-    commits = [kept] if kept else []
+    commits: list[tuple[CheckpointId, Mapping[Any, float]]] = [kept] if kept else []
     said = (attempt["pulse"] or {}).get("kept")
     if said and (identity := CheckpointId.parse(said["checkpoint"])):
         commits.append((identity, said["seconds"]))
@@ -286,9 +294,7 @@ def _kept_seconds(
 
 def _without_lost(seconds: dict[Label, float], kept: Mapping[Any, float]) -> dict[Label, float]:
     """Move to `Label.LOST` what came after the last commit."""
-    lost = {
-        label: max(0.0, s - kept.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
-    }
+    lost = {label: max(0.0, s - kept.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY}
     return {label: s - lost.get(label, 0.0) for label, s in seconds.items()} | {
         Label.LOST: seconds[Label.LOST] + sum(lost.values()) - lost.get(Label.LOST, 0.0)
     }

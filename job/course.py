@@ -25,8 +25,8 @@ RULES = {
     EARLY_GAIN: "half a point or more above the best before, in the first fifth of the epochs asked for (at least two)",
     STEADY_GAIN: "the same, later",
     TARGET: "the first epoch at the lower end of what was expected, or above it",
-    PLATEAU: "begins here and lasts: no gain since, for at least 3 epochs and a tenth of the epochs asked for, whose mean "
-    "is at most 2 points below the best",
+    PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, on average "
+    "no more than 2 points below the best",
     BEST: "the epoch whose weights are best.pt",
     STOPPED: "patience ran out",
 }

@@ -28,6 +28,7 @@ from job.order import Order
 from job.outcome import Comparison, metrics_of
 from job.pulse import Pulse
 from job.recipe import Band
+from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
 from job.start import StartPoint, fetch_start, find_start
@@ -131,10 +132,12 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
     with _folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
-        with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
-            mirror = Mirror(ready.run)
-            outcome = session.fit(ready, mirror)
-            final = session.finish(ready, outcome, mirror)
+        with Renewal(ready.run) as renewal:
+            with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
+                mirror = Mirror(ready.run)
+                outcome = session.fit(ready, mirror, renewal)
+                final = session.finish(ready, outcome, mirror)
+            renewal.finish()
         say_finished(ready.run, final, already=False)
 
 
@@ -221,12 +224,17 @@ class _Session:
             self._record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, past, restored)
 
-    def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
+    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal) -> "Outcome":
         """Train to the end, committing in the background."""
         reporter = Reporter(ready.training.num_epochs, ready.training.before)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
-        staging = self.folder / "staging"
-        committer = Committer(ready.run, ready.attempt, staging, ready.restored, mirror.copy)
+
+        def publish(folder: Path) -> None:
+            mirror.copy(folder)
+            if committer.newest is not None and not committer.newest.batch:
+                renewal.start()
+
+        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, publish)
 
         def about() -> dict[str, Any]:
             newest = committer.newest

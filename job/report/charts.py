@@ -28,7 +28,7 @@ NAMES = (
 COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(NAMES, start=0xA1)}
 """Stand-ins that matplotlib draws with; in the page each is the CSS variable of its name."""
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # names within a chart depend on what is drawn, not on chance
     "font.size": 11,
@@ -98,9 +98,9 @@ def course_chart(
             axes.axvline(cut, color=COLOURS["red"], linewidth=1.1, linestyle=(0, (2, 2.5)), label=label)
         for line in lines:
             epochs = range(first_epoch, first_epoch + len(line.values))
-            lone = {"marker": "o", "markersize": 4} if len(line.values) == 1 else {}
+            lone = "o" if len(line.values) == 1 else ""
             style = "--" if line.dashed else "-"
-            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, **lone)
+            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=lone)
         if first_epoch == 0 and lines and lines[0].values:
             for line in lines:
                 axes.plot(0, line.values[0], "o", markersize=4.5, color=COLOURS[line.colour])
@@ -112,6 +112,8 @@ def course_chart(
         axes.set_xlabel("epoch")
         if shares:
             _as_percent(axes)
+        else:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         _legend(figure)
     return _svg(figure)
 
@@ -192,8 +194,8 @@ def _draw_band(axes: Axes, band: Band) -> None:
 
 
 def _as_percent(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def _legend(figure: Figure) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from job.bill import AttemptBill, Bill
 from job.course import RULES, notes_on
@@ -75,15 +74,15 @@ def _context(facts: Facts) -> dict[str, Any]:
         "asked": _asked(facts),
         "changes": list(_changes(facts)),
         "expected_label": "expected" if _is_full(facts) else "expected at full scale",
-        "course_charts": [(title, Markup(svg)) for title, svg in _course_charts(facts)],  # noqa: S704 -- our own
-        "loss_charts": [(title, Markup(svg)) for title, svg in _loss_charts(facts)],  # noqa: S704 -- as above
+        "course_charts": list(_course_charts(facts)),
+        "loss_charts": list(_loss_charts(facts)),
         "epochs": _epochs(facts),
         "rules": RULES,
         "classes": _classes(facts),
         "confidence": _confidence(facts),
         "pictures": make_pictures(facts.run.store, dataset, names, facts.evaluation_before, facts.evaluation),
         "sizes": _sizes(facts),
-        "time_line": Markup(_time_line(facts.bill)),  # noqa: S704 -- as above
+        "time_line": _time_line(facts.bill),
         "ledger": _ledger(facts.bill),
         "attempts": list(_attempts(facts)),
         "receipts": [start["receipt"] for entry in facts.attempts if (start := entry["start"]) and start["receipt"]],
@@ -175,7 +174,10 @@ def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss")):
         lines = [
             Line(label, colour, [row[f"{split}/{short}_loss"] for row in facts.rows], dashed)
-            for label, split, colour, dashed in (("training", "train", "blue", False), ("validation", "val", "teal", True))
+            for label, split, colour, dashed in (
+                ("training", "train", "blue", False),
+                ("validation", "val", "teal", True),
+            )
         ]
         yield title, _over_epochs(facts, lines)
     yield "Learning rate", _over_epochs(facts, [Line("rate", "blue", [row["lr/pg0"] for row in facts.rows])])
@@ -217,14 +219,18 @@ def _confidence(facts: Facts) -> dict[str, Any] | None:
     curves = seen["curves"]
     lines = [
         Line(label, colour, curves[name])
-        for label, name, colour in (("F1", "f1", "blue"), ("precision", "precision", "violet"), ("recall", "recall", "teal"))
+        for label, name, colour in (
+            ("F1", "f1", "blue"),
+            ("precision", "precision", "violet"),
+            ("recall", "recall", "teal"),
+        )
     ]
     earlier = (facts.evaluation_before or {}).get("curves")
     if facts.evaluation and earlier:
         lines.append(Line("F1 before", "muted", earlier["f1"], dashed=True))
     best = seen["operating_point"]
     return {
-        "chart": Markup(charts.confidence_chart(curves["confidence"], lines, best["confidence"])),  # noqa: S704 -- our own
+        "chart": charts.confidence_chart(curves["confidence"], lines, best["confidence"]),
         "best": best,
         "usual": _at_confidence(curves, ULTRALYTICS_CONFIDENCE),
         "points": [_at_confidence(curves, tenth / 10) for tenth in range(1, 10)],
@@ -250,7 +256,7 @@ def _sizes(facts: Facts) -> dict[str, Any] | None:
     labels = [f"{b['from_px']}-{b['to_px']}" if b["to_px"] else f"{b['from_px']} +" for b in bins]
     lines = [Line(label, colour, [_recall(b) for b in entry["sizes"][shown]]) for label, colour, entry in series]
     return {
-        "chart": Markup(charts.sizes_chart(labels, lines)),  # noqa: S704 -- our own
+        "chart": charts.sizes_chart(labels, lines),
         "bins": list(zip(labels, bins, zip(*(line.values for line in lines), strict=True), strict=True)),
         "series": [line.label for line in lines],
         "imgsz": seen["imgsz"],

@@ -170,5 +170,10 @@ def _box(
     name = names[int(row[4])] if int(row[4]) < len(names) else str(int(row[4]))
     label = name if len(row) == 6 else f"{name} {row[6]:.2f}"  # noqa: PLR2004 -- a prediction has a confidence, too
     return Box(
-        round(left - window[0], 1), round(top - window[1], 1), round(right - left, 1), round(bottom - top, 1), kind, label
+        round(left - window[0], 1),
+        round(top - window[1], 1),
+        round(right - left, 1),
+        round(bottom - top, 1),
+        kind,
+        label,
     )

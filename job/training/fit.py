@@ -337,7 +337,9 @@ class Training:
         (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
         trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
-        after, evaluation = self._evaluate(trainer.epochs - 1)  # plots only in the last epoch (engine/validator.py: 180)
+        after, evaluation = self._evaluate(
+            trainer.epochs - 1
+        )  # plots only in the last epoch (engine/validator.py: 180)
         (folder / EVALUATION).write_bytes(evaluation)
         if self.evaluation_before is not None:
             (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)

@@ -13,15 +13,17 @@ JOB = ROOT / "job"
 
 INSIDE = {
     "__main__": {"cli"},
+    "bill": {"checkpoint", "errors", "ledger", "run", "units"},
     "cadence": set(),
     "checkpoint": {"errors", "run", "store"},
     "cli": {"commands", "errors", "help", "log"},
     "commands": {
-        *("checkpoint", "data", "demo", "errors", "log", "order", "outcome", "recipe", "run", "session", "start"),
-        *("store", "training", "training_arguments", "verification"),
+        *("bill", "checkpoint", "data", "demo", "errors", "ledger", "log", "order", "outcome", "recipe", "report"),
+        *("run", "session", "start", "store", "training", "training_arguments", "units", "verification"),
     },
     "committer": {"checkpoint", "errors", "run"},
     "continuity": {"checkpoint", "errors", "run"},
+    "course": set(),
     "data": {"errors", "ledger", "log", "machine", "store", "training_arguments"},
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "errors": set(),
@@ -37,26 +39,33 @@ INSIDE = {
     "outcome": {"recipe"},
     "pulse": {"errors", "run"},
     "recipe": {"errors", "training_arguments"},
+    "renewal": {"run"},
+    "report": {
+        *("bill", "checkpoint", "continuity", "course", "errors", "ledger", "outcome", "recipe", "run", "store"),
+        "units",
+    },
     "reporter": {"log", "outcome", "recipe", "run", "training"},
     "run": {"errors", "store"},
     "session": {
         *("cadence", "checkpoint", "committer", "continuity", "data", "errors", "host", "ledger", "machine", "mirror"),
-        *("notice", "order", "outcome", "pulse", "recipe", "reporter", "run", "start", "store", "training"),
+        *("notice", "order", "outcome", "pulse", "recipe", "renewal", "reporter", "run", "start", "store", "training"),
     },
     "start": {"errors", "order", "recipe", "run", "store", "training"},
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
+    "units": set(),
     "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
-    "PIL": {"data", "demo"},
+    "PIL": {"data", "demo", "report.pictures"},
     "fire": {"cli"},
     "google": {"store.gcs"},
     "google_crc32c": {"store"},
-    "matplotlib": {"training"},
+    "jinja2": {"report.page"},
+    "matplotlib": {"report.charts", "training"},
     "numpy": {"data", "demo", "training"},
     "obstore": {"store"},
     "requests": {"store.gcs"},
@@ -68,7 +77,7 @@ OUTSIDE = {
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
-HEAVY = {"google", "torch", "ultralytics", "wandb"}
+HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
 """What `job --help` does not wait for."""
 
 
