@@ -18,8 +18,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from job.recipe import Band
 
-WIDTH, HEIGHT = 420, 250
+WIDTH, HEIGHT = 390, 240
 """Of an ordinary chart, in the units of its own coordinates; the page stretches it."""
+
+MARGINS = (46, 8, 38, 28)
+"""Left, right, bottom and top: fixed, so that charts in a column are aligned and nothing has to be drawn twice."""
 
 NAMES = (
     *("ink", "muted", "line", "blue", "green", "amber", "red", "violet", "teal", "orange"),
@@ -162,7 +165,7 @@ def time_line(
         colours: One of `NAMES` for each label.
     """
     total = sum(minutes for _, parts in rows for _, minutes in parts)
-    height = 62 + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
+    height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
     with _chart(height) as (figure, axes):
         at, longest = 0.0, total / 12
         shown: set[str] = set()
@@ -199,15 +202,18 @@ def _as_percent(axes: Axes) -> None:
 
 
 def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside upper left", ncols=5)
+    figure.legend(loc="upper left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0.2)
 
 
 @contextmanager
 def _chart(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, height / 72))
         FigureCanvasSVG(figure)
-        axes = figure.subplots()
+        left, right, bottom, top = MARGINS
+        axes = figure.add_axes(
+            (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height)
+        )
         axes.tick_params(length=3)
         yield figure, axes
 
@@ -223,7 +229,12 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # they would repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r"(\d\.\d\d)\d{2,}", r"\1", text)  # a hundredth of a pixel is enough
+    text = re.sub(r'="[^"]*"', _shortened, text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _shortened(attribute: re.Match[str]) -> str:
+    """Cut coordinates to a hundredth of a pixel."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

@@ -109,9 +109,10 @@ def verdict_of(facts: Facts) -> str:
     said = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
     if (band := facts.expect.get("f1")) is None:
         return f"{said} The recipe states no expectation."
-    reached = "that is reached" if band.reached(after["f1"]) else "that is not reached"
     scale = "" if _is_full(facts) else " at full scale"
-    return f"{said} The recipe expects {band.text(100, ' %')}{scale}: {reached}{'' if facts.final else ' yet'}."
+    not_reached = "that is not reached" if facts.final else "that is not reached yet"
+    reached = "that is reached" if band.reached(after["f1"]) else not_reached
+    return f"{said} The recipe expects {band.text(100, ' %')}{scale}: {reached}."
 
 
 def _is_full(facts: Facts) -> bool:
