@@ -9,9 +9,8 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from job.run import Run
 
@@ -28,8 +27,7 @@ class Renewal:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._process: subprocess.Popen[bytes] | None = None
-        self._said: IO[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,51 +36,49 @@ class Renewal:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """End what is under way; the next attempt rewrites the report."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        self._stop()
 
     def start(self) -> None:
         """Begin to rewrite the report, unless that is under way: then the next one tells what this one does not."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        self._explain()
-        self._begin()
+        if self._process is not None:
+            if self._process.poll() is None:
+                return
+            self._collect(self._process, None)
+        self._process = self._begun()
 
     def finish(self) -> None:
         """Rewrite the report for the last time, and wait for it."""
-        if self._process is not None:  # it may have begun before the last record was written
-            self._process.kill()
-            self._process.wait()
-        self._begin()
+        self._stop()  # it may have begun before the last record was written
+        self._process = self._begun()
         if self._process is not None:
             try:
-                self._process.wait(LAST_S)
+                self._collect(self._process, LAST_S)
             except subprocess.TimeoutExpired:
                 log.warning("report: took more than %.0f s and was given up; `job report` makes it", LAST_S)
-                return
-        self._explain()
 
-    def _begin(self) -> None:
+    def _begun(self) -> subprocess.Popen[str] | None:
         command = [sys.executable, "-m", "job", "report", self._run.name, "--bucket", self._run.store.uri]
-        self._process = None
         try:
-            self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- read once the process has ended
-            self._process = subprocess.Popen(  # noqa: S603 -- this program itself
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
+            process = subprocess.Popen(  # noqa: S603 -- this program itself
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
         except OSError as error:
             log.warning("report: cannot be made, %s", error.strerror)
+            return None
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
+        return process
 
-    def _explain(self) -> None:
-        """Say what went wrong in the process that has ended, if something did."""
-        if self._process is None or self._said is None:
-            return
-        if self._process.returncode:
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").split("\n")
-            log.warning("report: was not made, %s", next((line for line in reversed(lines) if line), "no reason given"))
-        self._said.close()
+    def _collect(self, process: subprocess.Popen[str], limit_s: float | None) -> None:
+        """Wait for a process to end, and say what went wrong in it, if something did."""
+        said = process.communicate(timeout=limit_s)[1]
         self._process = None
+        if process.returncode:
+            reason = next((line for line in reversed(said.splitlines()) if line), "no reason given")
+            log.warning("report: was not made, %s", reason)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
