@@ -10,7 +10,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Plan:
     num_threads: int
     """Threads of torch on the CPU; part of what decides the bits."""
 
-    world: World
+    world: World = field(default_factory=World)
     """The processes that train together."""
 
 
