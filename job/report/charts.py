@@ -211,9 +211,7 @@ def _chart(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
         figure = Figure(figsize=(WIDTH / 72, height / 72))
         FigureCanvasSVG(figure)
         left, right, bottom, top = MARGINS
-        axes = figure.add_axes(
-            (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height)
-        )
+        axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height))
         axes.tick_params(length=3)
         yield figure, axes
 

@@ -49,7 +49,14 @@ def evaluation(f1, num_images=8):
         }
         for number in range(num_images)
     ]
-    kinds = {"num_images": 5, "num_objects": 20, "num_found": 12, "num_false_alarms": 3, "map50": f1, "map50_95": f1 / 2}
+    kinds = {
+        "num_images": 5,
+        "num_objects": 20,
+        "num_found": 12,
+        "num_false_alarms": 3,
+        "map50": f1,
+        "map50_95": f1 / 2,
+    }
     return {
         "row": metrics(f1),
         "schema": 1,
@@ -134,7 +141,12 @@ def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64,
             "num_epochs": len(course),
             "best_epoch": course.index(max(course)) + 1,
             "bits": {"exact": True},
-            "comparison": {"before": told[0], "after": told[1], "expected": {"f1": [0.65, 0.7]}, "reached": {"f1": True}},
+            "comparison": {
+                "before": told[0],
+                "after": told[1],
+                "expected": {"f1": [0.65, 0.7]},
+                "reached": {"f1": True},
+            },
             "weights": {name: {"sha256": "c" * 64, "tensors": "d" * 64} for name in ("best.pt", "last.pt")},
         }
     )
@@ -166,7 +178,13 @@ def _record(name, recipe, num_epochs):
 
 
 def _attempt(run, number, began, *, receipt=None, price=None):
-    about = {"attempt": number, "claimed_at": at(began + 1), "process_age_s": 1.0, "host": "here", "machine": "a machine"}
+    about = {
+        "attempt": number,
+        "claimed_at": at(began + 1),
+        "process_age_s": 1.0,
+        "host": "here",
+        "machine": "a machine",
+    }
     run.store.put(run.key(f"attempts/{number:04d}.json"), json.dumps(about | {"price": price}).encode())
     _put(run, number, "start", {"started_at": at(began + 10), "differs": [], "receipt": receipt})
 

@@ -118,8 +118,10 @@ def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life
 
 @pytest.mark.parametrize(
     ("reason", "lost"),
-    [("finished", 0), ("preempted", 0), ("interrupted", 0), ("paused", 0)]
-    + [("superseded", 18), ("failed", 18), ("transient", 18)],
+    [
+        *(("finished", 0), ("preempted", 0), ("interrupted", 0), ("paused", 0)),
+        *(("superseded", 18), ("failed", 18), ("transient", 18)),
+    ],
 )
 def test_who_ends_in_order_loses_nothing(reason, lost):
     """An attempt that could commit before it ended lost nothing; one that could not lost what came after its last."""

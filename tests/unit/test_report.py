@@ -130,7 +130,9 @@ def test_a_report_asks_for_nothing_and_stays_small(tmp_path):
     run = record_run(tmp_path / "bucket", tuple(0.6 + epoch / 1000 for epoch in range(100)), px=1600)
     html = page_of(run)
     assert 100_000 < len(html) < 5_000_000
-    addresses = set(re.findall(r"""(?:href|src)\s*=\s*["']([^"'#][^"']*)""", html)) | set(re.findall(r"url\((.*?)\)", html))
+    addresses = set(re.findall(r"""(?:href|src)\s*=\s*["']([^"'#][^"']*)""", html)) | set(
+        re.findall(r"url\((.*?)\)", html)
+    )
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert set(re.findall(r"https?://[\w./]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
