@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from job.bill import AttemptBill, Bill
+from job.checkpoint import CheckpointId
 from job.course import RULES, notes_on
 from job.ledger import Label
 from job.outcome import LABELS
@@ -287,11 +288,12 @@ def _ledger(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
     ]
 
 
-def _attempts(facts: Facts) -> Iterator[tuple[AttemptBill, str | None]]:
-    """Yield each attempt and the checkpoint that it went on from."""
+def _attempts(facts: Facts) -> Iterator[tuple[AttemptBill, str]]:
+    """Yield each attempt and where it went on from."""
     for bill, entry in zip(facts.bill.attempts, facts.attempts, strict=True):
         receipt = (entry["start"] or {}).get("receipt")
-        yield bill, receipt["checkpoint"] if receipt else None
+        checkpoint = CheckpointId.parse(receipt["checkpoint"]) if receipt else None
+        yield bill, checkpoint.words if checkpoint else "the start"
 
 
 def _clock(time: str) -> str:
