@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job import checkpoint
-from job.bill import read_bill
+from job.account import read_bill
 from job.commands.values import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
 from job.ledger import Label

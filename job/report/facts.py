@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from job import checkpoint, continuity
-from job.bill import Bill, read_bill
+from job.account import read_bill
+from job.bill import Bill
 from job.checkpoint import Manifest
 from job.errors import ObjectNotFoundError
 from job.outcome import metrics_of

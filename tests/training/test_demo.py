@@ -8,7 +8,7 @@ import re
 import pytest
 
 from job import checkpoint
-from job.bill import read_bill
+from job.account import read_bill
 from job.outcome import metrics_of
 from job.run import Run, list_runs
 from job.store import open_store

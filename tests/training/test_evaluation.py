@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.bill import read_bill
+from job.account import read_bill
 from job.cli import main
 from job.outcome import metrics_of
 from job.run import Run

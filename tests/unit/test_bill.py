@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.bill import make_bill, read_bill
+from job.account import make_bill, read_bill
 from job.checkpoint import CheckpointId
 from job.ledger import Label, Ledger
 from job.run import Run
@@ -160,7 +160,7 @@ def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
     assert bill.uninterrupted_s == pytest.approx(2 + 8 + 70 + 60)
     assert bill.usd == pytest.approx(0.0211)
     assert bill.on_demand_usd == pytest.approx(140 * 0.0003)
-    assert "$0.0211; on demand, uninterrupted: $0.0420" in bill.table()
+    assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in bill.cost
 
 
 def test_a_machine_of_ones_own_costs_nothing_that_is_told():

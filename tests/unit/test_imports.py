@@ -13,12 +13,13 @@ JOB = ROOT / "job"
 
 INSIDE = {
     "__main__": {"cli"},
-    "bill": {"checkpoint", "errors", "ledger", "run", "units"},
+    "account": {"bill", "checkpoint", "errors", "ledger", "run"},
+    "bill": {"ledger", "units"},
     "cadence": set(),
     "checkpoint": {"errors", "run", "store"},
     "cli": {"commands", "errors", "help", "log"},
     "commands": {
-        *("bill", "checkpoint", "data", "demo", "errors", "ledger", "log", "order", "outcome", "recipe", "report"),
+        *("account", "checkpoint", "data", "demo", "errors", "ledger", "log", "order", "outcome", "recipe", "report"),
         *("run", "session", "start", "store", "training", "training_arguments", "units", "verification"),
     },
     "committer": {"checkpoint", "errors", "run"},
@@ -41,7 +42,19 @@ INSIDE = {
     "recipe": {"errors", "training_arguments"},
     "renewal": {"run"},
     "report": {
-        *("bill", "checkpoint", "continuity", "course", "errors", "ledger", "outcome", "recipe", "run", "store"),
+        *(
+            "account",
+            "bill",
+            "checkpoint",
+            "continuity",
+            "course",
+            "errors",
+            "ledger",
+            "outcome",
+            "recipe",
+            "run",
+            "store",
+        ),
         "units",
     },
     "reporter": {"log", "outcome", "recipe", "run", "training"},
