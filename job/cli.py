@@ -1,7 +1,7 @@
 """The command line: Fire reads it, and nothing runs before all of it is understood.
 
-Fire alone calls a command before it rejects a mistyped flag, and turns a run called 2e967232 into infinity; here
-commands receive text and return an invocation that has not run yet.
+Commands receive text and return an invocation that has not run yet, see `invocation`. Those for runs in the cloud are
+in `cli_cloud`.
 """
 
 import contextlib
@@ -9,15 +9,14 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
-from functools import partial, wraps
 from typing import Any
 
 import fire
-from fire.decorators import SetParseFn
 
+from job.cli_cloud import CLOUD_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
+from job.invocation import Invocation, command
 from job.log import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -25,27 +24,7 @@ log = logging.getLogger(__name__)
 TRY_AGAIN = 75
 
 
-class Invocation:
-    """A command that was understood and has not run. Fire finds nothing on it to go on with."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-
-def _command(function: Callable[..., None]) -> Callable[..., Invocation]:
-    """Let Fire read a command's arguments as text, without running it."""
-
-    @wraps(function)
-    def understood(*args: str, **flags: str) -> Invocation:
-        return Invocation(partial(function, *args, **flags))
-
-    text_alone: Callable[..., Invocation] = SetParseFn(str)(understood)
-    return text_alone
-
-
-@_command
+@command
 def train(
     recipe: str | None = None,
     *,
@@ -108,7 +87,7 @@ def train(
     )
 
 
-@_command
+@command
 def verify_resume(
     *,
     recipe: str | None = None,
@@ -161,7 +140,32 @@ def verify_resume(
     )
 
 
-@_command
+@command
+def doctor(
+    *,
+    recipe: str | None = None,
+    profile: str = "full",
+    bucket: str | None = None,
+    workers: str | None = None,
+    workdir: str = "work",
+    json: str = "false",
+) -> None:
+    """Check whether this machine can train: driver, GPU, disk, bucket, Weights & Biases, versions.
+
+    Args:
+        recipe: Judge the GPU's memory and shared memory for this recipe too.
+        profile: full or demo.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out. Without one it is not tried.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        json: Print the findings as JSON.
+    """
+    from job.commands.doctor import run_doctor
+
+    run_doctor(recipe=recipe, profile=profile, bucket=bucket, workers=workers, workdir=workdir, json=json)
+
+
+@command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -169,7 +173,7 @@ def recipes_list() -> None:
     list_recipes()
 
 
-@_command
+@command
 def recipes_show(name: str, *, profile: str = "full") -> None:
     """Show a recipe with every value decided.
 
@@ -182,7 +186,7 @@ def recipes_show(name: str, *, profile: str = "full") -> None:
     show_recipe(name, profile)
 
 
-@_command
+@command
 def recipes_check(file: str) -> None:
     """Check a recipe file and report every problem.
 
@@ -194,7 +198,7 @@ def recipes_check(file: str) -> None:
     check_recipe(file)
 
 
-@_command
+@command
 def runs_list(*, bucket: str | None = None) -> None:
     """List the runs in a bucket.
 
@@ -206,7 +210,7 @@ def runs_list(*, bucket: str | None = None) -> None:
     print_runs(bucket)
 
 
-@_command
+@command
 def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> None:
     """Show one run: what was asked, its attempts, its checkpoints, what came of it.
 
@@ -220,7 +224,7 @@ def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> No
     show_run(run, bucket, json)
 
 
-@_command
+@command
 def runs_verify(run: str, *, bucket: str | None = None) -> None:
     """Read every committed checkpoint of a run again and prove its digests.
 
@@ -233,7 +237,7 @@ def runs_verify(run: str, *, bucket: str | None = None) -> None:
     verify_run(run, bucket)
 
 
-@_command
+@command
 def report(run: str, *, bucket: str | None = None, open: str = "false") -> None:  # noqa: A002 -- the flag is --open
     """Write the report of a run anew, one HTML file beside its weights, and print where it is.
 
@@ -247,7 +251,7 @@ def report(run: str, *, bucket: str | None = None, open: str = "false") -> None:
     report_run(run, bucket, open)
 
 
-@_command
+@command
 def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Read every label and image of a dataset once and report all problems.
 
@@ -261,7 +265,7 @@ def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -
     check_data(name, bucket, workdir)
 
 
-@_command
+@command
 def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     """Push a YOLO folder into the bucket, verified; what is there already is not sent again.
 
@@ -275,7 +279,7 @@ def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     push_data(folder, dataset, bucket)
 
 
-@_command
+@command
 def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Pull a dataset from the bucket, verified; what is here already is not fetched again.
 
@@ -289,7 +293,7 @@ def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") ->
     pull_data(name, bucket, workdir)
 
 
-@_command
+@command
 def weights_digest(file: str, *, bucket: str | None = None) -> None:
     """Print the SHA-256 over a model's tensors, equal for equal weights whatever the file says beside them.
 
@@ -305,11 +309,13 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
 COMMANDS: dict[str, Any] = {
     "train": train,
     "verify-resume": verify_resume,
+    "doctor": doctor,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "report": report,
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
+    **CLOUD_COMMANDS,
 }
 
 

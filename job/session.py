@@ -19,6 +19,7 @@ from job.checkpoint import Manifest
 from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
+from job.doctor import require_fit
 from job.errors import JobError, PeerError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
 from job.host import FollowerHost, SessionHost
 from job.ledger import Label, Ledger
@@ -129,6 +130,7 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
         say_finished(run, final, already=True)
         return
     machine.require_writable(order.workdir)
+    require_fit(order.workdir)
     with _folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)

@@ -96,7 +96,7 @@ def read_order(
         new_classes=read_flag(new_classes, "new-classes"),
         quarantine=read_flag(quarantine, "quarantine"),
         device=device,
-        workers=_read_workers(workers),
+        workers=read_workers(workers),
         workdir=Path(workdir).resolve(),
         checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
     )
@@ -123,7 +123,12 @@ def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _read_workers(text: str | None) -> int:
+def read_workers(text: str | None) -> int:
+    """Read how many processes load images.
+
+    Raises:
+        UsageError: If it is no number.
+    """
     cores = os.cpu_count() or 1
     if text is None:
         return min(DEFAULT_WORKERS, cores)

@@ -1,0 +1,219 @@
+"""Whether this machine can train, found before anything is pulled or paid for.
+
+Each check is cheap, and says what to do when it fails. What cannot be known here is said to be unknown.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from job.errors import JobError, MachineError
+from job.recipe import Recipe
+from job.store import Store
+
+OLDEST_DRIVER = 525
+"""Branch of NVIDIA's driver that CUDA 12 runs on, by its promise of minor-version compatibility."""
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
+
+SPARE_DISK_BYTES = 10_000_000_000
+
+GIB = 2**30
+
+BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
+"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision.
+
+By the letter of the model; the storage of all saved tensors, counted by hooks at 256 px. Half of it in half precision.
+"""
+
+Grade = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    subject: str
+    grade: Grade
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.grade:4}  {self.subject:14}  {self.found}"
+
+
+def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
+    """Return what every check finds.
+
+    Args:
+        workdir: Where data and checkpoints on their way would lie.
+        recipe: What would be trained; without it the GPU's memory is not judged.
+        store: The bucket; without it, it is not tried.
+        workers: Loader processes, which exchange images through shared memory.
+    """
+    return [
+        *_libraries(),
+        *_gpu(recipe),
+        *_disk(workdir),
+        *_shared_memory(workers, recipe),
+        *_bucket(store),
+        *_tracking(),
+    ]
+
+
+def require_fit(workdir: Path) -> None:
+    """Check what decides before training whether it can ever begin: driver and disk.
+
+    Raises:
+        MachineError: If this machine is unfit; lists every reason.
+    """
+    failed = [finding for finding in (*_driver(), *_disk(workdir)) if finding.grade == "fail"]
+    if failed:
+        raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
+
+
+def _libraries() -> Iterator[Finding]:
+    """Compare the libraries that decide a run's bits with the versions that the package names exactly."""
+    for requirement in importlib.metadata.requires("job") or []:
+        if exact := re.match(r"([\w-]+)==([\w.]+)", requirement):
+            name, wanted = exact[1], exact[2]
+            try:
+                found = importlib.metadata.version(name).partition("+")[0]
+            except importlib.metadata.PackageNotFoundError:
+                yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
+                continue
+            grade: Grade = "ok" if found == wanted else "warn"
+            said = found if found == wanted else f"{found} is not {wanted}, the version of the lock; bits may differ"
+            yield Finding(name, grade, said)
+
+
+def _driver() -> Iterator[Finding]:
+    """Judge NVIDIA's driver, if there is one."""
+    try:
+        version = DRIVER.read_text(encoding="utf-8")
+    except OSError:
+        return
+    found = re.search(r"\s(\d+)\.[\d.]+\s", version)
+    if found is None:
+        yield Finding("driver", "warn", "its version cannot be read; CUDA 12 needs 525 or later")
+    elif int(found[1]) < OLDEST_DRIVER:
+        advice = f"is older than {OLDEST_DRIVER}, which CUDA 12 needs; install a newer one, or another machine image"
+        yield Finding("driver", "fail", f"{found[0].strip()} {advice}")
+    else:
+        yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA 12 from {OLDEST_DRIVER} on")
+
+
+def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
+    yield from _driver()
+    words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    listed = ""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
+    gpus = [line.rpartition(",") for line in listed.splitlines() if line.count(",")]
+    if not gpus:
+        yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
+        return
+    for name, _, memory in gpus:
+        has = float(memory) * 2**20 / GIB
+        wanted = _memory_wanted(recipe) if recipe else None
+        if recipe is None or wanted is None:
+            yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB; what the training needs is unknown")
+        elif has < wanted:
+            advice = f"activations alone take {wanted:.0f} GiB; take a larger GPU, or a smaller --batch or --imgsz"
+            yield Finding("GPU", "fail", f"{name}, {has:.0f} GiB: {advice}")
+        else:
+            yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB, of which activations take {wanted:.0f} GiB")
+
+
+def _memory_wanted(recipe: Recipe) -> float | None:
+    """Return the GiB of a recipe's activations; nothing if its model is not known before it starts."""
+    model = re.search(r"yolo11([nsmlx])", str(recipe.start))
+    if model is None:
+        return None
+    size = 2 if recipe.train["amp"] else 1
+    return float(BYTES_PER_PIXEL[model[1]] / size * recipe.train["imgsz"] ** 2 * recipe.train["batch"] / GIB)
+
+
+def _disk(workdir: Path) -> Iterator[Finding]:
+    place = workdir
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield Finding("disk", "fail", f"{place} cannot be written; pass a --workdir that this user can write to")
+        return
+    free = shutil.disk_usage(place).free
+    grade: Grade = "ok" if free > SPARE_DISK_BYTES else "warn"
+    advice = "" if grade == "ok" else "; free some space, or pass another --workdir"
+    yield Finding("disk", grade, f"{free / 1e9:.1f} GB are free in {place}{advice}")
+
+
+def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
+    if not SHARED_MEMORY.is_dir() or recipe is None or workers == 0:
+        return
+    # Each worker holds up to four finished batches, and one that it works on (`prefetch_factor`).
+    needed = workers * 5 * recipe.train["batch"] * 3 * recipe.train["imgsz"] ** 2
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
+        yield Finding(
+            "shared memory", "warn", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used; {advice}"
+        )
+    else:
+        yield Finding("shared memory", "ok", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used")
+
+
+def _bucket(store: Store | None) -> Iterator[Finding]:
+    """Write, read and delete an object that nothing else uses."""
+    if store is None:
+        return
+    key, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(16)
+    try:
+        store.put(key, data)
+        same = store.read(key) == data
+        store.delete(key)
+    except JobError as error:
+        yield Finding("bucket", "fail", str(error))
+        return
+    yield Finding("bucket", "ok" if same else "fail", f"{store.uri} can be written, read and deleted from")
+
+
+def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
+    """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
+    if not os.environ.get("WANDB_API_KEY"):
+        yield Finding("W&B", "ok", "no WANDB_API_KEY: not used")
+        return
+    try:
+        (connect or _viewer)()
+    except Exception as error:  # noqa: BLE001 -- whatever the library raises; the key is never part of what is said
+        yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
+    else:
+        yield Finding("W&B", "ok", "takes the key")
+
+
+def _viewer() -> None:
+    import wandb  # noqa: PLC0415 -- only who has a key waits for it
+
+    wandb.Api(timeout=10).viewer  # noqa: B018 -- asks the server
+
+
+def summarise(findings: list[Finding]) -> None:
+    """End with the right code.
+
+    Raises:
+        MachineError: If a check failed.
+    """
+    failed = [finding for finding in findings if finding.grade == "fail"]
+    if failed:
+        raise MachineError(
+            f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed",
+            [f"{finding.subject}: {finding.found}" for finding in failed],
+        )

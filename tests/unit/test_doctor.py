@@ -1,0 +1,98 @@
+"""What is found of a machine before anything is paid for."""
+
+import json
+
+import pytest
+
+from job import doctor
+from job.cli import main
+from job.doctor import examine, require_fit
+from job.errors import MachineError
+from job.recipe import load_recipe
+from job.store.folder import FolderStore
+
+VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Jan 01 00:00:00 UTC 2026\n"
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """A function that gives this machine a driver and a GPU."""
+
+    def give(driver="570.133.20", memory_mib=23034):
+        (tmp_path / "version").write_text(VERSION.format(driver))
+        monkeypatch.setattr(doctor, "DRIVER", tmp_path / "version")
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\necho 'NVIDIA L4, {memory_mib}'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+    return give
+
+
+def findings(tmp_path, recipe=None, store=None):
+    """Examine, and return the findings by subject."""
+    loaded = load_recipe(recipe, "full") if recipe else None
+    return {finding.subject: finding for finding in examine(tmp_path, loaded, store, workers=8)}
+
+
+@pytest.mark.parametrize(
+    ("driver", "grade"), [("570.133.20", "ok"), ("525.60.13", "ok"), ("470.42.01", "fail"), ("unreadable", "warn")]
+)
+def test_a_driver_that_is_too_old_is_refused(tmp_path, gpu, driver, grade):
+    """CUDA 12 runs from driver 525 on; an older one is unfit, and training stops before it begins."""
+    gpu(driver)
+    assert findings(tmp_path)["driver"].grade == grade
+    if grade == "fail":
+        with pytest.raises(MachineError, match=r"470\.42\.01 is older than 525") as raised:
+            require_fit(tmp_path)
+        assert raised.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("recipe", "memory_mib", "grade", "said"),
+    [
+        ("base", 23034, "ok", "activations take 8 GiB"),
+        ("base", 6000, "fail", "take a larger GPU"),
+        ("A", 6000, "ok", "is unknown"),
+        (None, 6000, "ok", "is unknown"),
+    ],
+)
+def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, memory_mib, grade, said):
+    """A GPU that cannot hold the activations is unfit; where the model is not known yet, that is said."""
+    gpu(memory_mib=memory_mib)
+    found = findings(tmp_path, recipe)["GPU"]
+    assert (found.grade, said in found.found) == (grade, True), found
+
+
+def test_the_bucket_is_tried_and_left_as_it_was(tmp_path):
+    """An object is written, read and deleted; a bucket that refuses is a failure in its own words."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    assert findings(tmp_path, store=store)["bucket"].grade == "ok"
+    assert store.list() == []
+    (tmp_path / "bucket").rename(tmp_path / "moved")
+    assert findings(tmp_path, store=store)["bucket"].grade == "fail"
+
+
+def test_a_key_is_tried_and_never_shown(tmp_path, monkeypatch):
+    """A key that the server does not take is a warning that does not hold the key."""
+    monkeypatch.setenv("WANDB_API_KEY", "secret-of-mine")
+
+    def refuse():
+        raise ValueError("401 for secret-of-mine")
+
+    monkeypatch.setattr(doctor, "_viewer", refuse)
+    found = findings(tmp_path)["W&B"]
+    assert (found.grade, "secret" in str(found)) == ("warn", False)
+
+
+def test_the_command_prints_a_line_for_each_check(tmp_path, capsys, gpu):
+    """`job doctor` prints what it found, as text and as JSON, and exits 78 if anything is unfit."""
+    gpu()
+    assert main(["doctor", "--recipe", "base", "--workdir", str(tmp_path)]) == 0
+    assert "ok    driver" in capsys.readouterr().out
+    gpu("390.0")
+    assert main(["doctor", "--json", "--workdir", str(tmp_path)]) == 78
+    printed = capsys.readouterr()
+    assert {"subject": "torch", "grade": "ok", "found": "2.10.0"} in json.loads(printed.out)
+    assert "driver: 390.0 is older than 525" in printed.err
