@@ -85,11 +85,6 @@ runs: $(LIGHT) ## List the runs in BUCKET
 report: $(if $(RUN),$(LIGHT),no-run) ## Write the report of RUN anew and open it
 	@exec $(BIN)/job report '$(RUN)' --open --bucket '$(or $(BUCKET),bucket)' $(ARGS)
 
-.PHONY: no-run
-no-run:
-	@echo 'make: RUN is missing; `make runs` lists them, for example: make report RUN=yolov11_wildlife2' >&2
-	@exit 2
-
 .PHONY: recipes
 recipes: $(LIGHT) ## List the recipes
 	@exec $(BIN)/job recipes list $(ARGS)
