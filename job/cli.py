@@ -109,6 +109,57 @@ def train(
 
 
 @_command
+def extend(
+    old: str,
+    *,
+    epochs: str,
+    run: str | None = None,
+    bucket: str | None = None,
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    checkpoint_every: str = "60",
+) -> None:
+    """Go on with a finished run exactly where it stood, for more epochs, as a new run; the old one is left alone.
+
+    Args:
+        old: The run that is finished, or stopped early.
+        epochs: The new total; more than it has trained.
+        run: The new run's name; the next free one of yolov11_wildlife, yolov11_wildlife2, ... if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+    """
+    from job.commands.extend import extend_run
+
+    extend_run(
+        old,
+        epochs=epochs,
+        run=run,
+        bucket=bucket,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+@_command
+def stop(run: str, *, bucket: str | None = None) -> None:
+    """Ask a running job, wherever it is, to commit and end as paused; the command that started it goes on with it.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.stop import stop_run
+
+    stop_run(run, bucket)
+
+
+@_command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -237,6 +288,8 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
 
 COMMANDS: dict[str, Any] = {
     "train": train,
+    "extend": extend,
+    "stop": stop,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
@@ -251,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
     if help_text is not None:
         print(help_text)  # noqa: T201 -- data
         return 0
-    set_up_logging(for_machines=words[:1] == ["train"])
+    set_up_logging(for_machines=words[:1] in (["train"], ["extend"], ["campaign"]))
     try:
         _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:

@@ -103,7 +103,7 @@ class PreemptionError(BaseException):
 
     Args:
         message: Who asked.
-        reason: ``preempted``, or ``interrupted`` if a person did.
+        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
         from_server: The metadata server said it, so the machine ends by itself.
     """
 
@@ -113,3 +113,12 @@ class PreemptionError(BaseException):
         super().__init__(message)
         self.reason = reason
         self.from_server = from_server
+
+
+class PauseError(PreemptionError):
+    """A person asked for the run to be paused. Exit code 0, or a scheduler would start the run again at once."""
+
+    exit_code = 0
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "paused")

@@ -111,6 +111,12 @@ class Notices:
             self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if name == "Ctrl-C" else "preempted")
         self._interrupt()
 
+    def give(self, notice: PreemptionError) -> None:
+        """Give a notice from another thread, as if it had come from outside; the first one stands."""
+        self.pending = self.pending or notice
+        if not self._closed.is_set():
+            os.kill(os.getpid(), WAKE)
+
     def _interrupt(self) -> None:
         if self.pending is not None and not self._left_alone:
             self._left_alone = True  # once
@@ -124,8 +130,7 @@ class Notices:
             except MetadataError:
                 preempted = False
             if preempted:
-                self.pending = self.pending or _from_server("is being preempted")
-                os.kill(os.getpid(), WAKE)
+                self.give(_from_server("is being preempted"))
                 return
             self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # a server that does not hold is not pestered
 

@@ -26,11 +26,11 @@ from job.mirror import Mirror, sha256_of
 from job.notice import Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
-from job.pulse import Pulse
+from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
-from job.start import StartPoint, fetch_start, find_start
+from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ class Ready:
     training: "Training"
     past: Past
     restored: Manifest | None
-    """The checkpoint that it goes on from."""
+    """The checkpoint that it goes on from; perhaps the last one of another run, which this one extends."""
+
+    @property
+    def own(self) -> Manifest | None:
+        """The checkpoint that it goes on from, if it is one of its own."""
+        return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
 def train(store: Store, order: Order) -> None:
@@ -65,7 +70,7 @@ def train(store: Store, order: Order) -> None:
     Raises:
         JobError: Before training for anything wrong with the order, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
-        PreemptionError: If this process was asked to stop; everything that was done is committed.
+        PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
     """
     ledger = Ledger(before_s=machine.process_age_s())
     with Notices() as notices:
@@ -107,6 +112,8 @@ class _Session:
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
+        if self.order.recipe.start.kind == "end":
+            return self.extend(run, request)
         data = self._prepare_data(request["dataset"], None, run)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
@@ -119,14 +126,49 @@ class _Session:
                 log.info("  left out %s", line)
             if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
                 log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
+        lineage = {"point": asdict(point), "transfer": asdict(transfer) if transfer else None}
+        return self._create(run, request, data=data, lineage=lineage, training=training)
+
+    def extend(self, run: Run, request: dict[str, Any]) -> Ready:
+        """Check everything that a new run needs to go on where another one ended, then create and claim it."""
+        point = find_start(self.store, self.order, run.name)
+        ended = Run(self.store, str(point.run))
+        record = ended.record()
+        if record is None:
+            raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
+        data = self._prepare_data(request["dataset"], record, ended)
+        with self.ledger.entered(Label.PULL):
+            restored = fetch_end(self.store, point, self._emptied("restored"))
+        training, receipt = self._restored(run, record, data, restored, Past(()))
+        log.info(
+            "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
+            "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
+            *(run.name, ended.name, restored.epoch, training.num_epochs),
+        )
+        lineage = {"point": asdict(point), "transfer": None}
+        return self._create(
+            run, request, data=data, lineage=lineage, training=training, restored=restored, receipt=receipt
+        )
+
+    def _create(
+        self,
+        run: Run,
+        request: dict[str, Any],
+        *,
+        data: PreparedData,
+        lineage: dict[str, Any],
+        training: "Training",
+        restored: Manifest | None = None,
+        receipt: dict[str, Any] | None = None,
+    ) -> Ready:
         record = RunRecord(
             run=run.name,
             created_at=now(),
             request=request,
             recipe_digest=self.order.recipe.digest,
             expect={name: [band.low, band.high] for name, band in self.order.recipe.expect.items()},
-            start={"point": asdict(point), "transfer": asdict(transfer) if transfer else None},
-            dataset={"name": data.name, "digest": data.digest, "set_aside": list(data.set_aside)},
+            start=lineage,
+            dataset=data.pinned,
             facts=training.facts,
             environment=_environment(training),
             wandb_id=secrets.token_hex(4),
@@ -139,31 +181,31 @@ class _Session:
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         attempt = self._claim(run)
-        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": None})
-        return Ready(run, record, attempt, training, Past(()), None)
+        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": receipt})
+        return Ready(run, record, attempt, training, Past(()), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
         attempt = self._claim(run)
         training: Training | None = None
         with self.recorded(run, attempt, lambda: training.position if training else {}, finished=False):
-            data = self._prepare_data(record.dataset["name"], record, run)
-            point = StartPoint(**record.start["point"])
-            with self.ledger.entered(Label.PULL):
-                restored = checkpoint.restore(run, self._made("restored"))
-                if restored is None:
-                    weights, _ = fetch_start(self.store, point, self.folder / "start")
-                else:  # the architecture, class branches included, is that of the weights it has now
-                    weights, point = self.folder / "restored" / "last.pt", StartPoint("restored", None, None)
-            training = self._set_up(data, point, weights, record.facts["num_threads"])
-            self._require_same_facts(record, training)
             past = Past.of(run, attempt)
-            receipt = None
+            if past.stop_request is not None:
+                raise paused_by(run, past.stop_request)
+            data = self._prepare_data(record.dataset["name"], record, run)
+            point, receipt = StartPoint(**record.start["point"]), None
+            with self.ledger.entered(Label.PULL):
+                restored = checkpoint.restore(run, self._emptied("restored"))
+                if restored is None and point.kind == "end":
+                    restored = fetch_end(self.store, point, self.folder / "restored")
             if restored is None:
+                with self.ledger.entered(Label.PULL):
+                    weights, _ = fetch_start(self.store, point, self.folder / "start")
+                training = self._set_up(data, point, weights, record.facts["num_threads"])
+                self._require_same_facts(record, training)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
-                loaded = training.restore(self.folder / "restored")
-                receipt = continuity.receipt(past, restored, loaded, training.num_batches)
+                training, receipt = self._restored(run, record, data, restored, past)
                 log.info(
                     "run %s: attempt %d goes on after %s of %d",
                     *(run.name, attempt, restored.id.words, training.num_epochs),
@@ -171,6 +213,17 @@ class _Session:
                 )
             self._record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, past, restored)
+
+    def _restored(
+        self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, past: Past
+    ) -> tuple["Training", dict[str, Any]]:
+        """Set up a training from a fetched checkpoint, and return it with its receipt."""
+        folder = self.folder / "restored"
+        as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
+        training = self._set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
+        self._require_same_facts(record, training)
+        loaded = training.restore(folder, reopen=restored.run != run.name)
+        return training, continuity.receipt(past, restored, loaded, training.num_batches)
 
     def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
         """Train to the end, committing in the background."""
@@ -186,8 +239,8 @@ class _Session:
 
         with (
             self.notices.left_alone(),
-            Pulse(ready.run, ready.attempt, about),
-            Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer,
+            Pulse(ready.run, ready.attempt, about, self.notices.give),
+            Committer(ready.run, ready.attempt, self.folder / "staging", ready.own, mirror.copy) as committer,
         ):
             host = SessionHost(
                 committer=committer,
@@ -307,6 +360,10 @@ class _Session:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return folder
+
+    def _emptied(self, name: str) -> Path:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self._made(name)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     """
     as_json = read_flag(json, "json")
     store = require_store(bucket)
-    run, record = _require_run(store, name)
+    run, record = require_run(store, name)
     final = run.final()
     attempts = [run.attempt(number) for number in run.attempts()]
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
@@ -91,7 +91,7 @@ def verify_run(name: str, bucket: str | None) -> None:
         RunConflictError: If there is no such run.
     """
     store = require_store(bucket)
-    run, _ = _require_run(store, name)
+    run, _ = require_run(store, name)
     problems: list[str] = []
     identities = checkpoint.committed(run)
     with tempfile.TemporaryDirectory() as scratch:
@@ -110,12 +110,19 @@ def verify_run(name: str, bucket: str | None) -> None:
 def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
     if final is not None:
         return f"{final['reason']}, {final['num_epochs']} epochs"
-    committed = checkpoint.committed(run)
+    committed, attempts = checkpoint.committed(run), run.attempts()
     done = committed[-1].epoch if committed else 0
-    return f"epoch {done} of {record.request['train']['epochs']}, attempt {len(run.attempts())}"
+    end = run.attempt(attempts[-1])["end"] if attempts else None
+    paused = "paused, " if end and end["reason"] == "paused" else ""
+    return f"{paused}epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
-def _require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
+def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
+    """Return a run of the bucket and its record.
+
+    Raises:
+        RunConflictError: If there is none of that name.
+    """
     run = Run(store, name)
     record = run.record()
     if record is None:

@@ -89,9 +89,9 @@ def read_order(
         new_classes=read_flag(new_classes, "new-classes"),
         quarantine=read_flag(quarantine, "quarantine"),
         device=device,
-        workers=_read_workers(workers),
+        workers=read_workers(workers),
         workdir=Path(workdir).resolve(),
-        checkpoint_every_s=_read_seconds(checkpoint_every, "checkpoint-every"),
+        checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
     )
 
 
@@ -116,7 +116,12 @@ def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _read_workers(text: str | None) -> int:
+def read_workers(text: str | None) -> int:
+    """Read a number of loader processes.
+
+    Raises:
+        UsageError: If it is none.
+    """
     cores = os.cpu_count() or 1
     if text is None:
         return min(DEFAULT_WORKERS, cores)
@@ -125,7 +130,12 @@ def _read_workers(text: str | None) -> int:
     return int(text)
 
 
-def _read_seconds(text: str, flag: str) -> float:
+def read_seconds(text: str, flag: str) -> float:
+    """Read a number of seconds.
+
+    Raises:
+        UsageError: If it is none.
+    """
     try:
         seconds = float(text)
     except ValueError:

@@ -43,7 +43,7 @@ INSIDE = {
         *("cadence", "checkpoint", "committer", "continuity", "data", "errors", "host", "ledger", "machine", "mirror"),
         *("notice", "order", "outcome", "pulse", "recipe", "reporter", "run", "start", "store", "training"),
     },
-    "start": {"errors", "order", "recipe", "run", "store", "training"},
+    "start": {"checkpoint", "errors", "order", "recipe", "run", "store", "training"},
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
