@@ -147,6 +147,29 @@ def extend(
 
 
 @_command
+def advise(
+    run: str | None = None,
+    *,
+    target_f1: str = "0.72",
+    usd_per_hour: str | None = None,
+    bucket: str | None = None,
+    json: str = "false",
+) -> None:
+    """Say what to do after a run, by which rule, with the command, the expected gain and the cost.
+
+    Args:
+        run: The run; the one that ended last if left out.
+        target_f1: The F1 that is good enough, 0.72 or 72%.
+        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        json: Print the advice as JSON.
+    """
+    from job.commands.advise import print_advice
+
+    print_advice(run, bucket, target_f1=target_f1, usd_per_hour=usd_per_hour, json=json)
+
+
+@_command
 def stop(run: str, *, bucket: str | None = None) -> None:
     """Ask a running job, wherever it is, to commit and end as paused; the command that started it goes on with it.
 
@@ -290,6 +313,7 @@ COMMANDS: dict[str, Any] = {
     "train": train,
     "extend": extend,
     "stop": stop,
+    "advise": advise,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},

@@ -1,9 +1,11 @@
 """Values from text, for every command alike."""
 
+import math
 import os
 from typing import get_args
 
 from job.errors import UsageError
+from job.prices import read_usd, usd_per_hour
 from job.recipe import Profile
 from job.store import Store, open_store
 
@@ -50,3 +52,38 @@ def require_store(bucket: str | None) -> Store:
     if location is None:
         raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
     return open_store(location)
+
+
+def read_price(text: str | None) -> float | None:
+    """Read ``--usd-per-hour``; without it, what the environment says; nothing if neither does.
+
+    Raises:
+        UsageError: If it is no amount.
+    """
+    return usd_per_hour() if text is None else read_usd(text, "--usd-per-hour")
+
+
+def read_fraction(text: str, name: str) -> float:
+    """Read a metric, as a fraction of 1 or in percent with its sign.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise UsageError(f"--{name}: must be a fraction of 1 such as 0.72, or 72%, got {text!r}")
+    return value
+
+
+def read_number(text: str, name: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--{name}: must be a whole number of at least 1, got {text!r}")
+    return int(text)
