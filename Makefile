@@ -90,6 +90,10 @@ format: $(DEV) ## Format, and fix what can be fixed
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
 	@exec $(BIN)/python -m tests.bench.pull $(ARGS)
 
+.PHONY: kill-storm
+kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how they end (N=200 takes half an hour)
+	@exec $(BIN)/python -m tests.training.kill_storm $(or $(N),200)
+
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt

@@ -1,7 +1,7 @@
 """The command line: Fire reads it, and nothing runs before all of it is understood.
 
-Fire alone calls a command before it rejects a mistyped flag, and turns a run called 2e967232 into infinity; here
-commands receive text and return an invocation that has not run yet.
+Commands receive text and return an invocation that has not run yet, see `invocation`. Those for what comes after a run
+are in `cli_runs`.
 """
 
 import contextlib
@@ -9,15 +9,14 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
-from functools import partial, wraps
 from typing import Any
 
 import fire
-from fire.decorators import SetParseFn
 
+from job.cli_runs import RUN_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
+from job.invocation import Invocation, command
 from job.log import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -25,27 +24,7 @@ log = logging.getLogger(__name__)
 TRY_AGAIN = 75
 
 
-class Invocation:
-    """A command that was understood and has not run. Fire finds nothing on it to go on with."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-
-def _command(function: Callable[..., None]) -> Callable[..., Invocation]:
-    """Let Fire read a command's arguments as text, without running it."""
-
-    @wraps(function)
-    def understood(*args: str, **flags: str) -> Invocation:
-        return Invocation(partial(function, *args, **flags))
-
-    text_alone: Callable[..., Invocation] = SetParseFn(str)(understood)
-    return text_alone
-
-
-@_command
+@command
 def train(
     recipe: str | None = None,
     *,
@@ -108,81 +87,60 @@ def train(
     )
 
 
-@_command
-def extend(
-    old: str,
+@command
+def verify_resume(
     *,
-    epochs: str,
-    run: str | None = None,
+    recipe: str | None = None,
+    kills: str = "5",
+    seconds: str = "0",
     bucket: str | None = None,
+    dataset: str | None = None,
+    model: str | None = None,
+    profile: str | None = None,
     device: str = "",
     workers: str | None = None,
     workdir: str = "work",
-    checkpoint_every: str = "60",
+    **training_arguments: str,
 ) -> None:
-    """Go on with a finished run exactly where it stood, for more epochs, as a new run; the old one is left alone.
+    """Prove on this machine that killing a training changes nothing: trains a piece straight and killed, and compares.
+
+    Prints PASS with the digests, or what differs first. Training arguments are flags, as for `job train`.
 
     Args:
-        old: The run that is finished, or stopped early.
-        epochs: The new total; more than it has trained.
-        run: The new run's name; the next free one of yolov11_wildlife, yolov11_wildlife2, ... if left out.
-        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        recipe: A name of `job recipes list`, or a path to a YAML file; A if left out.
+        kills: How often the training is killed.
+        seconds: At least so long is the piece when nobody kills it; 0 takes a few batches.
+        bucket: Takes real data from there, at full scale; without it, the drawn data of the demo.
+        dataset: A folder under datasets/ in the bucket; may be left out when there is one.
+        model: NAME.yaml, trained from scratch; that of recipe base if left out.
+        profile: full or demo.
         device: cpu, 0, 1, ...; chosen if left out.
         workers: Processes that load images.
         workdir: A folder on this machine for data and files on their way.
-        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        **training_arguments: Any training argument of Ultralytics, such as --imgsz 640.
     """
-    from job.commands.extend import extend_run
+    from job.commands.verify import run_verify_resume
 
-    extend_run(
-        old,
-        epochs=epochs,
-        run=run,
+    run_verify_resume(
+        recipe=recipe,
+        kills=kills,
+        seconds=seconds,
         bucket=bucket,
+        dataset=dataset,
+        run=None,
+        weights=None,
+        model=model,
+        profile=profile,
         device=device,
         workers=workers,
         workdir=workdir,
-        checkpoint_every=checkpoint_every,
+        new_classes="false",
+        quarantine="false",
+        training_arguments=training_arguments,
     )
 
 
-@_command
-def advise(
-    run: str | None = None,
-    *,
-    target_f1: str = "0.72",
-    usd_per_hour: str | None = None,
-    bucket: str | None = None,
-    json: str = "false",
-) -> None:
-    """Say what to do after a run, by which rule, with the command, the expected gain and the cost.
-
-    Args:
-        run: The run; the one that ended last if left out.
-        target_f1: The F1 that is good enough, 0.72 or 72%.
-        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
-        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
-        json: Print the advice as JSON.
-    """
-    from job.commands.advise import print_advice
-
-    print_advice(run, bucket, target_f1=target_f1, usd_per_hour=usd_per_hour, json=json)
-
-
-@_command
-def stop(run: str, *, bucket: str | None = None) -> None:
-    """Ask a running job, wherever it is, to commit and end as paused; the command that started it goes on with it.
-
-    Args:
-        run: The run's name.
-        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
-    """
-    from job.commands.stop import stop_run
-
-    stop_run(run, bucket)
-
-
-@_command
+@command
 def recipes_list() -> None:
     """List the recipes, with what each is for and what it is expected to reach."""
     from job.commands.recipes import list_recipes
@@ -190,7 +148,7 @@ def recipes_list() -> None:
     list_recipes()
 
 
-@_command
+@command
 def recipes_show(name: str, *, profile: str = "full") -> None:
     """Show a recipe with every value decided.
 
@@ -203,7 +161,7 @@ def recipes_show(name: str, *, profile: str = "full") -> None:
     show_recipe(name, profile)
 
 
-@_command
+@command
 def recipes_check(file: str) -> None:
     """Check a recipe file and report every problem.
 
@@ -215,7 +173,7 @@ def recipes_check(file: str) -> None:
     check_recipe(file)
 
 
-@_command
+@command
 def runs_list(*, bucket: str | None = None) -> None:
     """List the runs in a bucket.
 
@@ -227,7 +185,7 @@ def runs_list(*, bucket: str | None = None) -> None:
     print_runs(bucket)
 
 
-@_command
+@command
 def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> None:
     """Show one run: what was asked, its attempts, its checkpoints, what came of it.
 
@@ -241,7 +199,7 @@ def runs_show(run: str, *, bucket: str | None = None, json: str = "false") -> No
     show_run(run, bucket, json)
 
 
-@_command
+@command
 def runs_verify(run: str, *, bucket: str | None = None) -> None:
     """Read every committed checkpoint of a run again and prove its digests.
 
@@ -254,7 +212,7 @@ def runs_verify(run: str, *, bucket: str | None = None) -> None:
     verify_run(run, bucket)
 
 
-@_command
+@command
 def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Read every label and image of a dataset once and report all problems.
 
@@ -268,7 +226,7 @@ def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -
     check_data(name, bucket, workdir)
 
 
-@_command
+@command
 def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     """Push a YOLO folder into the bucket, verified; what is there already is not sent again.
 
@@ -282,7 +240,7 @@ def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
     push_data(folder, dataset, bucket)
 
 
-@_command
+@command
 def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Pull a dataset from the bucket, verified; what is here already is not fetched again.
 
@@ -296,7 +254,7 @@ def data_pull(name: str, *, bucket: str | None = None, workdir: str = "work") ->
     pull_data(name, bucket, workdir)
 
 
-@_command
+@command
 def weights_digest(file: str, *, bucket: str | None = None) -> None:
     """Print the SHA-256 over a model's tensors, equal for equal weights whatever the file says beside them.
 
@@ -311,13 +269,12 @@ def weights_digest(file: str, *, bucket: str | None = None) -> None:
 
 COMMANDS: dict[str, Any] = {
     "train": train,
-    "extend": extend,
-    "stop": stop,
-    "advise": advise,
+    "verify-resume": verify_resume,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
+    **RUN_COMMANDS,
 }
 
 

@@ -131,7 +131,7 @@ def read_workers(text: str | None) -> int:
 
 
 def read_seconds(text: str, flag: str) -> float:
-    """Read a number of seconds.
+    """Read a duration.
 
     Raises:
         UsageError: If it is none.

@@ -106,7 +106,7 @@ def measure(turn: Callable[[Path], int], folder: Path) -> tuple[float, float]:
 
 def say(line: str) -> None:
     """Print at once."""
-    print(line, flush=True)  # noqa: T201 -- the result
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ INSIDE = {
     "advice": {"evidence", "recipe"},
     "cadence": set(),
     "checkpoint": {"errors", "run", "store"},
-    "cli": {"commands", "errors", "help", "log"},
+    "cli": {"cli_runs", "commands", "errors", "help", "invocation", "log"},
+    "cli_runs": {"commands", "invocation"},
     "commands": {
         *("advice", "checkpoint", "data", "demo", "errors", "evidence", "log", "machine", "order", "outcome", "prices"),
-        *("recipe", "run", "session", "start", "store", "training", "training_arguments"),
+        *("recipe", "run", "session", "start", "store", "training", "training_arguments", "verification"),
     },
     "committer": {"checkpoint", "errors", "run"},
     "continuity": {"checkpoint", "errors", "run"},
@@ -29,6 +30,7 @@ INSIDE = {
     "evidence": {"run", "store"},
     "help": {"training_arguments"},
     "host": {"cadence", "checkpoint", "committer", "ledger", "notice", "reporter", "training"},
+    "invocation": set(),
     "ledger": set(),
     "log": set(),
     "machine": {"errors"},
@@ -50,12 +52,13 @@ INSIDE = {
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
+    "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
     "PIL": {"data", "demo"},
-    "fire": {"cli"},
+    "fire": {"cli", "invocation"},
     "google": {"store.gcs"},
     "google_crc32c": {"store"},
     "matplotlib": {"training"},

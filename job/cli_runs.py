@@ -1,0 +1,82 @@
+"""The command line for what comes after a run, or interferes with it: extend, stop, advise."""
+
+from typing import Any
+
+from job.invocation import command
+
+
+@command
+def extend(
+    old: str,
+    *,
+    epochs: str,
+    run: str | None = None,
+    bucket: str | None = None,
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    checkpoint_every: str = "60",
+) -> None:
+    """Go on with a finished run exactly where it stood, for more epochs, as a new run; the old one is left alone.
+
+    Args:
+        old: The run that is finished, or stopped early.
+        epochs: The new total; more than it has trained.
+        run: The new run's name; the next free one of yolov11_wildlife, yolov11_wildlife2, ... if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+    """
+    from job.commands.extend import extend_run
+
+    extend_run(
+        old,
+        epochs=epochs,
+        run=run,
+        bucket=bucket,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+@command
+def stop(run: str, *, bucket: str | None = None) -> None:
+    """Ask a running job, wherever it is, to commit and end as paused; the command that started it goes on with it.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.stop import stop_run
+
+    stop_run(run, bucket)
+
+
+@command
+def advise(
+    run: str | None = None,
+    *,
+    target_f1: str = "0.72",
+    usd_per_hour: str | None = None,
+    bucket: str | None = None,
+    json: str = "false",
+) -> None:
+    """Say what to do after a run, by which rule, with the command, the expected gain and the cost.
+
+    Args:
+        run: The run; the one that ended last if left out.
+        target_f1: The F1 that is good enough, 0.72 or 72%.
+        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        json: Print the advice as JSON.
+    """
+    from job.commands.advise import print_advice
+
+    print_advice(run, bucket, target_f1=target_f1, usd_per_hour=usd_per_hour, json=json)
+
+
+RUN_COMMANDS: dict[str, Any] = {"extend": extend, "stop": stop, "advise": advise}

@@ -1,0 +1,44 @@
+"""A small piece of a dataset, for trying a training out on its real images."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from job.data.yolo_format import label_of, read_layout
+from job.errors import DataError
+
+
+def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
+    """Copy some images of a dataset and their labels, evenly from all over each split.
+
+    Args:
+        folder: A dataset in YOLO format.
+        target: Becomes one; made if it is not there.
+        num_images: How many by split; there may be fewer.
+
+    Returns:
+        How many there are by split.
+
+    Raises:
+        DataError: If a split is empty.
+    """
+    layout = read_layout(folder)
+    taken = {}
+    for split, wanted in num_images.items():
+        images = layout.splits[split].images if split in layout.splits else ()
+        if not images:
+            raise DataError(f"{folder}: has no images in {split}; see `job data check`")
+        every = max(len(images) / wanted, 1.0)
+        chosen = [images[int(number * every)] for number in range(min(wanted, len(images)))]
+        for kind in ("images", "labels"):
+            (target / kind / split).mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(chosen):
+            shutil.copyfile(folder / image, target / "images" / split / f"{number:05}{Path(image).suffix}")
+            label = folder / label_of(image)
+            if label.exists():
+                shutil.copyfile(label, target / "labels" / split / f"{number:05}.txt")
+        taken[split] = len(chosen)
+    data = {"train": "images/train", "val": "images/val", "names": list(layout.names), **layout.options}
+    (target / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return taken

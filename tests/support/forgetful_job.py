@@ -1,0 +1,107 @@
+"""The command line with checkpoints that lack one source of state: ``WHAT words ...``."""
+
+import random
+import sys
+
+from job.cli import main
+from job.training import environment
+
+FITNESS = {1: 0.5, 2: 0.4, 3: 0.3, 4: 0.2}
+"""By epoch: with a patience of 2 training ends after epoch 3, unless the first epoch is forgotten."""
+
+
+def forget_weights(state):
+    """Keep the EMA in place of the live weights, as Ultralytics does."""
+    state["model"] = state["ema"]
+
+
+def forget_moments(state):
+    """Keep an optimizer that has seen nothing."""
+    for entry in state["optimizer"]["state"].values():
+        for name in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+            if entry.get(name) is not None:
+                entry[name].zero_()
+
+
+def forget_gradients(state):
+    """Keep no gradient that waits for a step, as Ultralytics does."""
+    state["gradients"] = {}
+
+
+def forget_phase(state):
+    """Keep nothing of when the optimizer last stepped, as Ultralytics does."""
+    state["progress"]["last_step"] = -1
+
+
+def forget_stopper(state):
+    """Keep nothing of the best epoch."""
+    state["stopper"] = {"best_fitness": 0.0, "best_epoch": 0, "possible_stop": False}
+
+
+def nothing(_state):
+    """Keep everything."""
+
+
+def draw_from_the_process():
+    """Draw from one stream that starts anew with each process, as Ultralytics does."""
+    from job.training import dataset, randomness  # noqa: PLC0415 -- not before Ultralytics is confined
+
+    stream = random.Random(0)  # noqa: S311  # not for secrets
+    dataset.start_streams = lambda *_key: randomness.start_streams(stream.random())
+
+
+def count_epochs_by_a_list():
+    """Let the fitness follow a list, since that of a tiny training is 0 throughout."""
+    from job.training.trainer import Trainer  # noqa: PLC0415 -- as above
+
+    original = Trainer.validate
+
+    def validate(trainer):
+        best = trainer.best_fitness or 0.0
+        metrics, _ = original(trainer)
+        fitness = FITNESS[trainer.epoch + 1]
+        trainer.best_fitness = max(best, fitness)
+        return metrics, fitness
+
+    Trainer.validate = validate
+
+
+FORGET = {
+    "nothing": nothing,
+    "weights": forget_weights,
+    "moments": forget_moments,
+    "gradients": forget_gradients,
+    "phase": forget_phase,
+    "stopper": forget_stopper,
+    "keys": nothing,
+}
+
+
+def arm(what):
+    """Replace the function that takes a state."""
+    from job.training import fit  # noqa: PLC0415 -- as above
+
+    original = fit.capture
+
+    def capture(trainer, progress):
+        state = original(trainer, progress)
+        FORGET[what](state)
+        return state
+
+    fit.capture = capture
+    if what == "keys":
+        draw_from_the_process()
+    if what == "stopper":
+        count_epochs_by_a_list()
+
+
+if __name__ == "__main__":
+    confine = environment.confine_ultralytics
+
+    def confined(folder):
+        """Arm as soon as Ultralytics may be imported."""
+        confine(folder)
+        arm(sys.argv[1])
+
+    environment.confine_ultralytics = confined
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,69 @@
+"""The proof that users are offered: it passes when nothing is forgotten, and fails when anything is."""
+
+import sys
+
+import pytest
+
+from job.cli import main
+from job.data.prepare import push_dataset
+from job.store.folder import FolderStore
+from job.verification import Piece, train_straight, verify_resume
+from tests.support.command import ROOT, job
+from tests.support.tiny_dataset import make_tiny_dataset
+
+WORDS = {
+    "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
+    "plots": "false", "workers": 0, "checkpoint-every": 0.001, "patience": 2, "mosaic": 1,
+}  # fmt: skip
+"""Four batches make an optimizer step, so gradients wait after three of four."""
+
+
+@pytest.fixture(autouse=True)
+def _find_the_packages(monkeypatch):
+    """Let processes that the code starts find this code and the tests."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "told"),
+    [
+        ("nothing", None),
+        ("weights", "the loss differs"),
+        ("moments", "model: "),
+        ("gradients", "model: "),
+        ("phase", "model: "),
+        ("stopper", "progress.epoch"),
+        ("keys", "the images differ"),
+    ],
+)
+def test_each_source_of_state_counts(tmp_path, forgotten, told):
+    """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    push_dataset(store, make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4), "tiny")
+    words = [f"--{name}={value}" for name, value in {**WORDS, "workdir": tmp_path / "work"}.items()]
+    command = (sys.executable, "-m", "tests.support.forgetful_job", forgotten)
+    piece = Piece(store, tuple(words), tmp_path, command)
+    train_straight(piece)
+    verdict = verify_resume(piece, num_kills=2, seed=1)
+    assert verdict.resumed_at
+    if told is None:
+        assert verdict.differences == ()
+    else:
+        assert told in "\n".join(verdict.differences)
+
+
+def test_the_command_prints_the_verdict(tmp_path):
+    """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests."""
+    done = job(
+        *("verify-resume", "--recipe", "C", "--kills", "1", "--imgsz", "64", "--epochs", "1", "--workdir", tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()[-4:-1]] == ["model", "ema", "optimizer"]
+
+
+def test_it_says_why_a_training_could_not_be_verified(tmp_path, capsys):
+    """A training that fails by itself ends the verification with what it said."""
+    words = ["verify-resume", "--kills", "1", "--model", "no-such.yaml", "--workdir", str(tmp_path)]
+    assert main(words) == 70
+    assert "no-such.yaml" in capsys.readouterr().err
