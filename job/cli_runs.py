@@ -79,4 +79,84 @@ def advise(
     print_advice(run, bucket, target_f1=target_f1, usd_per_hour=usd_per_hour, json=json)
 
 
-RUN_COMMANDS: dict[str, Any] = {"extend": extend, "stop": stop, "advise": advise}
+@command
+def compare(*runs: str, html: str | None = None, bucket: str | None = None, json: str = "false") -> None:
+    """Put two or more runs side by side: recipe, data, result, cost; says whether their metrics may be compared.
+
+    Args:
+        runs: The runs' names.
+        html: A file to write the same to as a page.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        json: Print the comparison as JSON.
+    """
+    from job.commands.compare import compare_runs
+
+    compare_runs(runs, bucket, html=html, json=json)
+
+
+@command
+def estimate(
+    recipe: str | None = None,
+    *,
+    machine: str | None = None,
+    usd_per_hour: str | None = None,
+    bucket: str | None = None,
+    dataset: str | None = None,
+    weights: str | None = None,
+    model: str | None = None,
+    profile: str = "full",
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    new_classes: str = "false",
+    quarantine: str = "false",
+    json: str = "false",
+    **training_arguments: str,
+) -> None:
+    """Say what a training will take, in time and dollars: by a run like it, or by a few steps trained here.
+
+    Args:
+        recipe: A name of `job recipes list`, or a path to a YAML file.
+        machine: A kind of machine, such as l4-spot, that earlier runs were trained on; this machine if left out.
+        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        dataset: A folder under datasets/ in the bucket; may be left out when there is one.
+        weights: Start weights, as for `job train`.
+        model: Replaces the start, as for `job train`.
+        profile: full, or demo for the recipe at the scale of a laptop.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        new_classes: The weights have other classes than the data, and that is meant.
+        quarantine: Set broken images and labels aside instead of refusing the dataset.
+        json: Print the estimate as JSON.
+        **training_arguments: Any training argument of Ultralytics, such as --epochs 50.
+    """
+    from job.commands.estimate import print_estimate
+
+    print_estimate(
+        recipe=recipe,
+        machine=machine,
+        usd_per_hour=usd_per_hour,
+        bucket=bucket,
+        dataset=dataset,
+        weights=weights,
+        model=model,
+        profile=profile,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        new_classes=new_classes,
+        quarantine=quarantine,
+        json=json,
+        training_arguments=training_arguments,
+    )
+
+
+RUN_COMMANDS: dict[str, Any] = {
+    "extend": extend,
+    "stop": stop,
+    "advise": advise,
+    "compare": compare,
+    "estimate": estimate,
+}

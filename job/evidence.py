@@ -91,8 +91,13 @@ class Evidence:
 
     @property
     def machines(self) -> list[str]:
-        """The kinds of machines that it was trained on, in their order."""
-        return list(dict.fromkeys(attempt["machine"] for attempt in self.attempts))
+        """The kinds of machines that it was trained on, in their order; with the GPU, if there was one."""
+        first = {"environment": self.record.environment}
+        gpus = [(attempt["start"] or first)["environment"].get("gpu") for attempt in self.attempts]
+        kinds = [
+            ", ".join(filter(None, (gpu, attempt["machine"]))) for gpu, attempt in zip(gpus, self.attempts, strict=True)
+        ]
+        return list(dict.fromkeys(kinds))
 
     def measured_alike(self, other: "Evidence") -> bool:
         """Whether the metrics of two runs may be compared: both were measured on the same validation set."""

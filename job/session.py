@@ -8,8 +8,9 @@ import contextlib
 import logging
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from job.mirror import Mirror, sha256_of
 from job.notice import Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
+from job.prices import usd_per_hour
 from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.reporter import Reporter, say_finished
@@ -34,7 +36,7 @@ from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
 
 if TYPE_CHECKING:
-    from job.training.fit import Outcome, Training
+    from job.training.fit import Host, Outcome, Training
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,21 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices) -> None
         say_finished(ready.run, final, already=False)
 
 
+def rehearse(store: Store, order: Order, host: "Host") -> None:
+    """Train what an order means until the host ends it, in a scratch folder; no run is made in the bucket.
+
+    Raises:
+        JobError: As `train`, and whatever the host raises.
+    """
+    machine.require_writable(order.workdir)
+    with Notices() as notices, tempfile.TemporaryDirectory(dir=order.workdir, prefix="rehearsal-") as folder:
+        rehearsal = Run(store, "rehearsal")  # a name for messages
+        session = _Session(store, order, Path(folder), Ledger(), notices)
+        data = session.prepare_data(find_dataset(store, order.dataset), None, rehearsal)
+        weights, point = fetch_start(store, find_start(store, order, None), session.folder / "start")
+        session.set_up(data, point, weights, machine.num_threads()).run(host)
+
+
 @dataclass(frozen=True, slots=True)
 class _Session:
     """What the steps of one attempt share."""
@@ -109,16 +126,17 @@ class _Session:
     folder: Path
     ledger: Ledger
     notices: Notices
+    usd_per_hour: float | None = field(default_factory=usd_per_hour)
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
         if self.order.recipe.start.kind == "end":
             return self.extend(run, request)
-        data = self._prepare_data(request["dataset"], None, run)
+        data = self.prepare_data(request["dataset"], None, run)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
             weights, point = fetch_start(self.store, start, self.folder / "start")
-        training = self._set_up(data, point, weights, machine.num_threads())
+        training = self.set_up(data, point, weights, machine.num_threads())
         transfer = training.transfer
         if transfer is not None:
             log.info("start weights %s: took over %s", point, transfer)
@@ -136,7 +154,7 @@ class _Session:
         record = ended.record()
         if record is None:
             raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-        data = self._prepare_data(request["dataset"], record, ended)
+        data = self.prepare_data(request["dataset"], record, ended)
         with self.ledger.entered(Label.PULL):
             restored = fetch_end(self.store, point, self._emptied("restored"))
         training, receipt = self._restored(run, record, data, restored, Past(()))
@@ -192,7 +210,7 @@ class _Session:
             past = Past.of(run, attempt)
             if past.stop_request is not None:
                 raise paused_by(run, past.stop_request)
-            data = self._prepare_data(record.dataset["name"], record, run)
+            data = self.prepare_data(record.dataset["name"], record, run)
             point, receipt = StartPoint(**record.start["point"]), None
             with self.ledger.entered(Label.PULL):
                 restored = checkpoint.restore(run, self._emptied("restored"))
@@ -201,7 +219,7 @@ class _Session:
             if restored is None:
                 with self.ledger.entered(Label.PULL):
                     weights, _ = fetch_start(self.store, point, self.folder / "start")
-                training = self._set_up(data, point, weights, record.facts["num_threads"])
+                training = self.set_up(data, point, weights, record.facts["num_threads"])
                 self._require_same_facts(record, training)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
@@ -220,14 +238,14 @@ class _Session:
         """Set up a training from a fetched checkpoint, and return it with its receipt."""
         folder = self.folder / "restored"
         as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
-        training = self._set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
+        training = self.set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
         self._require_same_facts(record, training)
         loaded = training.restore(folder, reopen=restored.run != run.name)
         return training, continuity.receipt(past, restored, loaded, training.num_batches)
 
     def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
         """Train to the end, committing in the background."""
-        reporter = Reporter(ready.training.num_epochs, ready.training.before)
+        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.usd_per_hour)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
         def about() -> dict[str, Any]:
@@ -284,7 +302,8 @@ class _Session:
         ready.run.require_current(ready.attempt)
         return ready.run.finish(final)
 
-    def _prepare_data(self, name: str, record: RunRecord | None, run: Run) -> PreparedData:
+    def prepare_data(self, name: str, record: RunRecord | None, run: Run) -> PreparedData:
+        """Pull and check a dataset; that of a run that exists has to be the one of its record."""
         return prepare_data(
             self.store,
             name,
@@ -296,7 +315,8 @@ class _Session:
             subject=f"run {run.name}",
         )
 
-    def _set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
+    def set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
+        """Build the training on this machine."""
         from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
         confine_ultralytics(self.order.workdir / "ultralytics")
@@ -317,7 +337,8 @@ class _Session:
         return Training(plan)
 
     def _claim(self, run: Run) -> int:
-        return run.claim({"process_age_s": round(sum(self.ledger.seconds().values()), 3), **machine.about()})
+        age_s = round(sum(self.ledger.seconds().values()), 3)
+        return run.claim({"process_age_s": age_s, "usd_per_hour": self.usd_per_hour, **machine.about()})
 
     def _record_start(
         self, run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None

@@ -3,11 +3,12 @@
 import json as json_format
 
 from job.advice import Advice, Option, advise
-from job.commands.layout import between, command_line, duration, labelled
+from job.commands.layout import between, command_line, labelled
 from job.commands.runs import require_run
 from job.commands.values import read_flag, read_fraction, read_price, require_store
 from job.errors import RunConflictError
 from job.evidence import Evidence, gather, read_evidence
+from job.log import duration
 from job.recipe import Band
 
 
@@ -42,7 +43,7 @@ def told(evidence: Evidence, advice: Advice) -> list[str]:
     for reason in advice.thin:
         lines += labelled("thin", reason)
     if advice.better is not None:
-        lines += labelled("better", f"run {advice.better} reached more on the same validation set")
+        lines += labelled("better", f"run {advice.better} reached more, see `job advise {advice.better}`")
     for number, option in enumerate(advice.options):
         lines += ["", *_told(option, "advised" if number == 0 else "or")]
     return lines

@@ -2,11 +2,15 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 NUM_COLUMNS = 80
 
 NUM_LABEL = 12
 """Columns for the word that a paragraph begins with."""
+
+MIN_CELL = 15
+"""Columns for a cell of a grid, at least."""
 
 
 def labelled(label: str, text: str) -> list[str]:
@@ -34,15 +38,23 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def duration(hours: float) -> str:
-    """Return a time for people: ``40 s``, ``12 min`` or ``3 h 20 min``."""
-    seconds = hours * 3600
-    if seconds < 60:  # noqa: PLR2004 -- a minute
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"  # noqa: PLR2004 -- an hour
-
-
 def between(low: str, high: str) -> str:
     """Return a range, or the one value if both ends are the same."""
     return low if low == high else f"{low} to {high}"
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table whose first column says what the others hold, cells wrapped; of many columns, several tables."""
+    label = max(len(row[0]) for row in rows) + 2
+    per_table = max(1, (NUM_COLUMNS - label) // MIN_CELL)
+    lines: list[str] = []
+    for first in range(1, len(head), per_table):
+        part = slice(first, first + per_table)
+        width = (NUM_COLUMNS - label) // len(head[part])
+        lines += [""] if lines else []
+        for row in (head, *rows):
+            cells = [textwrap.wrap(cell, width - 2) or [""] for cell in row[part]]
+            for number, line in enumerate(zip_longest(*cells, fillvalue="")):
+                beginning = row[0] if number == 0 else ""
+                lines.append((f"{beginning:{label}}" + "".join(f"{cell:{width}}" for cell in line)).rstrip())
+    return lines
