@@ -50,6 +50,10 @@ train: $(if $(RECIPE),$(ENV),no-recipe) ## Train RECIPE; the same command resume
 	@exec $(BIN)/job train --recipe '$(RECIPE)' \
 		$(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(if $(RUN),--run '$(RUN)') $(ARGS)
 
+.PHONY: campaign
+campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is reached; the same command goes on
+	@exec $(BIN)/job campaign $(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(ARGS)
+
 .PHONY: no-recipe
 no-recipe:
 	@echo 'make train: RECIPE is missing; choose one of $(RECIPES), for example: make train RECIPE=A' >&2

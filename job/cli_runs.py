@@ -1,4 +1,4 @@
-"""The command line for what comes after a run, or interferes with it: extend, stop, advise."""
+"""The command line for what comes after a run, or interferes with it: extend, stop, compare, advise and so on."""
 
 from typing import Any
 
@@ -153,10 +153,75 @@ def estimate(
     )
 
 
+@command
+def campaign(
+    *,
+    target_f1: str = "0.72",
+    max_runs: str = "4",
+    max_usd: str | None = None,
+    usd_per_hour: str | None = None,
+    name: str | None = None,
+    bucket: str | None = None,
+    dataset: str | None = None,
+    weights: str | None = None,
+    profile: str = "full",
+    device: str = "",
+    workers: str | None = None,
+    workdir: str = "work",
+    checkpoint_every: str = "60",
+    new_classes: str = "false",
+    quarantine: str = "false",
+    **training_arguments: str,
+) -> None:
+    """Train A, then C or B as `job advise` says, until the target is reached, the budget spent, or nothing helps.
+
+    The same command goes on after any interruption. A run that has begun is finished, whatever it costs.
+
+    Args:
+        target_f1: The F1 that is good enough, 0.72 or 72%.
+        max_runs: At most so many runs.
+        max_usd: No run is begun that could take the cost over so many dollars.
+        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
+        name: The campaign's name; campaign, campaign2, ... if left out.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        dataset: A folder under datasets/ in the bucket; may be left out when there is one.
+        weights: What A starts from, as for `job train`; the newest finished run if left out.
+        profile: full, or demo for the recipes at the scale of a laptop.
+        device: cpu, 0, 1, ...; chosen if left out.
+        workers: Processes that load images.
+        workdir: A folder on this machine for data and files on their way.
+        checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        new_classes: The weights have other classes than the data, and that is meant.
+        quarantine: Set broken images and labels aside instead of refusing the dataset.
+        **training_arguments: Any training argument of Ultralytics, such as --epochs 50; for every run.
+    """
+    from job.commands.campaign import run_campaign
+
+    run_campaign(
+        target_f1=target_f1,
+        max_runs=max_runs,
+        max_usd=max_usd,
+        usd_per_hour=usd_per_hour,
+        name=name,
+        bucket=bucket,
+        dataset=dataset,
+        weights=weights,
+        profile=profile,
+        device=device,
+        workers=workers,
+        workdir=workdir,
+        checkpoint_every=checkpoint_every,
+        new_classes=new_classes,
+        quarantine=quarantine,
+        training_arguments=training_arguments,
+    )
+
+
 RUN_COMMANDS: dict[str, Any] = {
     "extend": extend,
     "stop": stop,
-    "advise": advise,
     "compare": compare,
+    "advise": advise,
     "estimate": estimate,
+    "campaign": campaign,
 }

@@ -92,6 +92,19 @@ class SupersededError(JobError):
     exit_code = 75
 
 
+class CampaignError(JobError):
+    """A run of a campaign ended other than well.
+
+    Args:
+        message: Which, and what to do.
+        exit_code: How it ended.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class MachineError(JobError):
     """The machine cannot do the work: an unwritable folder, a full disk, no device."""
 

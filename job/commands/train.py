@@ -13,7 +13,7 @@ from job.commands.values import bucket_location, read_flag, read_profile, requir
 from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
-from job.recipe import load_recipe
+from job.recipe import Profile, load_recipe
 from job.run import check_run_name, find_run
 from job.start import StartPoint, find_start
 from job.store import Store
@@ -40,7 +40,7 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
     if read_flag(flags["dry_run"], "dry-run"):
         _print_plan(order, bucket_location(flags["bucket"]))
         return
-    store = _open(order, flags["bucket"])
+    store = open_bucket(order.recipe.profile, flags["bucket"])
     if order.recipe.profile == "demo":
         from job.demo import train_demo  # noqa: PLC0415 -- one of the two
 
@@ -145,9 +145,14 @@ def read_seconds(text: str, flag: str) -> float:
     return seconds
 
 
-def _open(order: Order, bucket: str | None) -> Store:
+def open_bucket(profile: Profile, bucket: str | None) -> Store:
+    """Open the bucket that was named; a folder for the demo is made.
+
+    Raises:
+        JobError: If it cannot be opened or made.
+    """
     location = bucket_location(bucket)
-    if order.recipe.profile == "demo" and location and "://" not in location:
+    if profile == "demo" and location and "://" not in location:
         try:
             Path(location).mkdir(parents=True, exist_ok=True)
         except OSError as error:

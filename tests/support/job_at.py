@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from job import checkpoint, mirror, run
+from job import campaign_run, checkpoint, mirror, run
 from job.cli import main
 from job.data import prepare
 from job.training import environment
@@ -144,6 +144,8 @@ POINTS = {
     "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
+    "decision": lambda point: before(campaign_run, "decide", lambda *_: point.reached()),
+    "next run": lambda point: before(campaign_run.Here, "train", lambda *_: point.reached()),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
 """Where in a run something can happen."""
