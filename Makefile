@@ -8,6 +8,7 @@ RECIPE ?=
 BUCKET ?=
 RUN    ?=
 ARGS   ?=
+IMAGE  ?=
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -31,13 +32,14 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-s
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Variables'
 	@echo '  RECIPE=A             the recipe: $(RECIPES)'
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
+	@echo '  IMAGE=name@sha256:.. an image in the registry, for vm-up'
 	@echo "  ARGS='--epochs 3'    anything else for the command behind the target"
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
 
@@ -67,6 +69,37 @@ runs: $(LIGHT) ## List the runs in BUCKET
 recipes: $(LIGHT) ## List the recipes
 	@exec $(BIN)/job recipes list $(ARGS)
 
+##@ Google Cloud: what outlives a job
+
+.PHONY: infra-plan infra-apply infra-destroy infra-test
+infra-plan: ## Show what infra-apply would change; needs Terraform and infra/terraform.tfvars
+	@exec infra/scripts/provision.sh plan $(ARGS)
+
+infra-apply: ## Make bucket, registry, identities, network, alerts and the VM's group
+	@exec infra/scripts/provision.sh apply $(ARGS)
+
+infra-destroy: ## Destroy all of it but the bucket, whose weights survive
+	@exec infra/scripts/provision.sh destroy $(ARGS)
+
+infra-test: ## Check format and schema, and test the rules; needs Terraform and no cloud
+	@exec infra/scripts/provision.sh test $(ARGS)
+
+.PHONY: down
+down: ## Prove that nothing is left that costs money by the hour; needs gcloud
+	@exec infra/scripts/left.sh
+
+##@ Google Cloud: a Spot machine that comes back by itself
+
+.PHONY: vm-up vm-status vm-down
+vm-up: ## Train RECIPE there, in IMAGE; it goes when the run is over
+	@exec infra/scripts/machine.sh up
+
+vm-status: ## Show what the machine trains, and what kept it from starting
+	@exec infra/scripts/machine.sh status
+
+vm-down: ## Stop the machine; vm-up continues the run
+	@exec infra/scripts/machine.sh down
+
 ##@ Develop
 
 .PHONY: env
@@ -92,7 +125,8 @@ format: $(DEV) ## Format, and fix what can be fixed
 
 .PHONY: bench
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
-	@exec $(BIN)/python -m tests.bench.pull $(ARGS)
+	@$(BIN)/python -m tests.bench.pull
+	@exec $(BIN)/python -m tests.bench.training $(ARGS)
 
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how they end (N=200 takes half an hour)

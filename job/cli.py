@@ -289,7 +289,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:
-        log.error("%s", error)  # noqa: TRY400  # a person reads it, and a traceback would frighten
+        # A person reads it, and a traceback would frighten; alerts on the logs look for the code.
+        log.error("%s", error, extra={"exit_code": error.exit_code})  # noqa: TRY400
         return error.exit_code
     except PreemptionError as notice:
         log.warning("%s; the same command goes on from the last committed checkpoint", notice)

@@ -105,6 +105,12 @@ class CampaignError(JobError):
         self.exit_code = exit_code
 
 
+class PeerError(JobError):
+    """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
+
+    exit_code = 75
+
+
 class MachineError(JobError):
     """The machine cannot do the work: an unwritable folder, a full disk, no device."""
 
@@ -126,6 +132,8 @@ class PreemptionError(BaseException):
         super().__init__(message)
         self.reason = reason
         self.from_server = from_server
+        self.agreed = False
+        """All processes that train together stop for it at the same step."""
 
 
 class PauseError(PreemptionError):
@@ -133,5 +141,6 @@ class PauseError(PreemptionError):
 
     exit_code = 0
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, agreed: bool = False) -> None:
         super().__init__(message, "paused")
+        self.agreed = agreed

@@ -7,7 +7,7 @@ training works.
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from job.committer import Committer
 from job.ledger import Label, Ledger
 from job.notice import Notices
 from job.reporter import Reporter
+from job.training.world import World
 
 if TYPE_CHECKING:
     from job.training.fit import Step
@@ -37,6 +38,7 @@ class SessionHost:
         reporter: Reporter,
         ledger: Ledger,
         notices: Notices,
+        world: World,
         restored: CheckpointId | None,
         furthest: tuple[int, int],
     ) -> None:
@@ -48,11 +50,12 @@ class SessionHost:
             reporter: Shows progress.
             ledger: Counts the seconds.
             notices: May end training.
+            world: The processes that train together, of which this is the first.
             restored: The checkpoint that training goes on from.
             furthest: The complete epochs, and batches of the next, that any earlier attempt is known to have reached.
         """
         self._committer, self._cadence, self._reporter = committer, cadence, reporter
-        self._ledger, self._notices = ledger, notices
+        self._ledger, self._notices, self._world = ledger, notices, world
         self._reached = (restored.epoch, restored.batch) if restored else (0, 0)
         self._furthest = furthest
         self._kept = self._reached if restored else None
@@ -77,7 +80,7 @@ class SessionHost:
             with self._trace.open("a") as opened:
                 opened.write(json.dumps(step.trace()) + "\n")
         self._reporter.on_step(step)
-        notice = self._notices.pending
+        notice = self._notices.agreed(self._world.agree)
         if notice is not None or self._cadence.due():
             self.keep(snapshot)
         if notice is not None:
@@ -100,3 +103,33 @@ class SessionHost:
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow a notice to interrupt what is inside."""
         return self._notices.interruptible()
+
+
+class FollowerHost:
+    """The host of a process that is not the first of those that train together: it stops when all do."""
+
+    def __init__(self, notices: Notices, world: World) -> None:
+        self._notices, self._world = notices, world
+
+    def enter(self, label: Label) -> None:
+        """Take no note."""
+
+    def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- the first keeps it
+        """End training if any process has a notice.
+
+        Raises:
+            PreemptionError: If one has.
+        """
+        notice = self._notices.agreed(self._world.agree)
+        if notice is not None:
+            raise notice
+
+    def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
+        """Leave it to the first."""
+
+    def keep(self, snapshot: Callable[[], "Snapshot"]) -> None:
+        """Leave it to the first."""
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Wait for the first."""
+        return nullcontext()

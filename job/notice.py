@@ -9,12 +9,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-from job.errors import PreemptionError
+from job.errors import PauseError, PreemptionError
 from job.metadata import MetadataError, MetadataServer
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ STAY_S = 150
 """How long to stay after a notice from the metadata server. Who leaves early is started again on the same machine,
 which has up to 120 s to live and 30 s to shut down.
 """
+
+PAUSE, STOP, FROM_SERVER = 1, 2, 3
+"""How urgent a notice is; the most urgent one is obeyed."""
 
 WAKE = signal.SIGUSR1
 """What the watching thread sends to its own process, so that system calls of the main thread return."""
@@ -34,6 +37,8 @@ class Notices:
     def __init__(self, stay_s: float = STAY_S) -> None:
         self.pending: PreemptionError | None = None
         """The first notice; raise it once everything that is worth keeping is kept."""
+
+        self._pause: PauseError | None = None
 
         self._stay_s = stay_s
         self._left_alone = False
@@ -69,6 +74,33 @@ class Notices:
                 self.pending = _from_server("is being preempted, nothing was started")
                 raise self.pending
         threading.Thread(target=self._watch, args=(server, tag), name="notices", daemon=True).start()
+
+    def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
+        """Return the notice that processes which train together obey, all at the same step.
+
+        Args:
+            agree: Returns the highest number that any of them names.
+        """
+        level = agree(self._urgency)
+        if level == 0:
+            return None
+        if level == PAUSE:
+            self.pending = self._pause or PauseError("another process of this training was asked to pause")
+        elif self.pending is None:
+            self.pending = PreemptionError("another process of this training was asked to stop", "preempted")
+        self.pending.from_server = level == FROM_SERVER
+        self.pending.agreed = True
+        return self.pending
+
+    @property
+    def _urgency(self) -> int:
+        if self.pending is not None:
+            return FROM_SERVER if self.pending.from_server else STOP
+        return PAUSE if self._pause is not None else 0
+
+    def pause(self, notice: PauseError) -> None:
+        """Ask for a pause, from any thread. There is no haste: it interrupts nothing, and `agreed` returns it."""
+        self._pause = notice
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:
@@ -111,12 +143,6 @@ class Notices:
             self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if name == "Ctrl-C" else "preempted")
         self._interrupt()
 
-    def give(self, notice: PreemptionError) -> None:
-        """Give a notice from another thread, as if it had come from outside; the first one stands."""
-        self.pending = self.pending or notice
-        if not self._closed.is_set():
-            os.kill(os.getpid(), WAKE)
-
     def _interrupt(self) -> None:
         if self.pending is not None and not self._left_alone:
             self._left_alone = True  # once
@@ -130,7 +156,8 @@ class Notices:
             except MetadataError:
                 preempted = False
             if preempted:
-                self.give(_from_server("is being preempted"))
+                self.pending = self.pending or _from_server("is being preempted")
+                os.kill(os.getpid(), WAKE)
                 return
             self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # a server that does not hold is not pestered
 

@@ -65,6 +65,8 @@ class Pulse:
                 return
 
 
-def paused_by(run: Run, request: dict[str, Any]) -> PauseError:
+def paused_by(run: Run, request: dict[str, Any], *, agreed: bool = False) -> PauseError:
     """Return the notice that a request to stop is."""
-    return PauseError(f"run {run.name}: paused, as was asked at {request['asked_at']} on {request['host']}")
+    return PauseError(
+        f"run {run.name}: paused, as was asked at {request['asked_at']} on {request['host']}", agreed=agreed
+    )

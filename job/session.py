@@ -8,11 +8,10 @@ import contextlib
 import logging
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from job import checkpoint, continuity, machine
 from job.cadence import Cadence
@@ -20,8 +19,8 @@ from job.checkpoint import Manifest
 from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
-from job.errors import JobError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
-from job.host import SessionHost
+from job.errors import JobError, PeerError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
+from job.host import FollowerHost, SessionHost
 from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
 from job.notice import Notices
@@ -34,9 +33,11 @@ from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
 from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
+from job.training.world import World
 
 if TYPE_CHECKING:
     from job.training.fit import Host, Outcome, Training
+    from job.training.trainer import Plan
 
 log = logging.getLogger(__name__)
 
@@ -78,22 +79,63 @@ def train(store: Store, order: Order) -> None:
     with Notices() as notices:
         try:
             notices.watch()
-            _train(store, order, ledger, notices)
-        except PreemptionError:
+            world = World.join()
+            if world.is_first:
+                _train(store, order, ledger, notices, world)
+            else:
+                _follow(store, order, ledger, notices, world)
+            world.wait()
+        except PreemptionError as notice:
+            if notice.agreed:  # or the first to leave would have the others ended while they commit
+                world.wait()
             notices.stay()
             raise
 
 
-def _train(store: Store, order: Order, ledger: Ledger, notices: Notices) -> None:
+def _follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
+    """Train together with the first process: the data from the bucket, all else from there."""
+    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- as in `_Session`
+
+    machine.require_writable(order.workdir)
+    with _folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
+        shared = cast("_Shared | None", world.share(None))
+        if shared is None:  # the run is finished
+            return
+        pinned, subject = shared.dataset, f"process {world.rank + 1} of {world.size}"
+        data = prepare_data(
+            *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
+            quarantine=order.quarantine,
+            pinned=pinned,
+            subject=subject,
+        )
+        confine_ultralytics(order.workdir / "ultralytics")
+        from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
+
+        weights = shared.weights.place(folder / "start") if shared.weights else None
+        (folder / "run").mkdir()
+        training = Training(
+            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
+        )
+        state = world.share(_State((), reopen=False))
+        for file in state.files:
+            file.place(folder / "restored")
+        if state.files:
+            training.restore(folder / "restored", reopen=state.reopen)
+        with notices.left_alone():
+            training.run(FollowerHost(notices, world))
+
+
+def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
     final = run.final() if record else None
     if final is not None:
+        world.share(None)
         say_finished(run, final, already=True)
         return
     machine.require_writable(order.workdir)
-    with _folder_of_its_own(order.workdir, run) as folder:
-        session = _Session(store, order, folder, ledger, notices)
+    with _folder_of_its_own(order.workdir, run.name) as folder:
+        session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
             mirror = Mirror(ready.run)
@@ -109,11 +151,10 @@ def rehearse(store: Store, order: Order, host: "Host") -> None:
         JobError: As `train`, and whatever the host raises.
     """
     machine.require_writable(order.workdir)
-    with Notices() as notices, tempfile.TemporaryDirectory(dir=order.workdir, prefix="rehearsal-") as folder:
-        rehearsal = Run(store, "rehearsal")  # a name for messages
-        session = _Session(store, order, Path(folder), Ledger(), notices)
-        data = session.prepare_data(find_dataset(store, order.dataset), None, rehearsal)
-        weights, point = fetch_start(store, find_start(store, order, None), session.folder / "start")
+    with Notices() as notices, _folder_of_its_own(order.workdir, "rehearsal") as folder:
+        session = _Session(store, order, folder, Ledger(), notices, World())
+        data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
+        weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
         session.set_up(data, point, weights, machine.num_threads()).run(host)
 
 
@@ -126,17 +167,19 @@ class _Session:
     folder: Path
     ledger: Ledger
     notices: Notices
+    world: World
     usd_per_hour: float | None = field(default_factory=usd_per_hour)
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
         if self.order.recipe.start.kind == "end":
             return self.extend(run, request)
-        data = self.prepare_data(request["dataset"], None, run)
+        data = self.prepare_data(request["dataset"], None, run.name)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
             weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self.set_up(data, point, weights, machine.num_threads())
+        self._share_state(None)
         transfer = training.transfer
         if transfer is not None:
             log.info("start weights %s: took over %s", point, transfer)
@@ -154,7 +197,7 @@ class _Session:
         record = ended.record()
         if record is None:
             raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-        data = self.prepare_data(request["dataset"], record, ended)
+        data = self.prepare_data(request["dataset"], record, ended.name)
         with self.ledger.entered(Label.PULL):
             restored = fetch_end(self.store, point, self._emptied("restored"))
         training, receipt = self._restored(run, record, data, restored, Past(()))
@@ -194,6 +237,8 @@ class _Session:
         while not run.create(record):
             # Another machine was first. If it was asked the same, this is its run; else the next name is free.
             run, existing = find_run(self.store, self.order.run, request)
+            if existing is not None and self.world.size > 1:
+                raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
             if existing is not None:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
@@ -209,8 +254,9 @@ class _Session:
         with self.recorded(run, attempt, lambda: training.position if training else {}, finished=False):
             past = Past.of(run, attempt)
             if past.stop_request is not None:
-                raise paused_by(run, past.stop_request)
-            data = self.prepare_data(record.dataset["name"], record, run)
+                self.world.share(None)
+                raise paused_by(run, past.stop_request, agreed=True)
+            data = self.prepare_data(record.dataset["name"], record, run.name)
             point, receipt = StartPoint(**record.start["point"]), None
             with self.ledger.entered(Label.PULL):
                 restored = checkpoint.restore(run, self._emptied("restored"))
@@ -221,6 +267,7 @@ class _Session:
                     weights, _ = fetch_start(self.store, point, self.folder / "start")
                 training = self.set_up(data, point, weights, record.facts["num_threads"])
                 self._require_same_facts(record, training)
+                self._share_state(None)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
                 training, receipt = self._restored(run, record, data, restored, past)
@@ -236,11 +283,12 @@ class _Session:
         self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, past: Past
     ) -> tuple["Training", dict[str, Any]]:
         """Set up a training from a fetched checkpoint, and return it with its receipt."""
-        folder = self.folder / "restored"
+        folder, reopen = self.folder / "restored", restored.run != run.name
         as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
         training = self.set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
         self._require_same_facts(record, training)
-        loaded = training.restore(folder, reopen=restored.run != run.name)
+        self._share_state(folder, reopen=reopen)
+        loaded = training.restore(folder, reopen=reopen)
         return training, continuity.receipt(past, restored, loaded, training.num_batches)
 
     def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
@@ -257,7 +305,7 @@ class _Session:
 
         with (
             self.notices.left_alone(),
-            Pulse(ready.run, ready.attempt, about, self.notices.give),
+            Pulse(ready.run, ready.attempt, about, self.notices.pause),
             Committer(ready.run, ready.attempt, self.folder / "staging", ready.own, mirror.copy) as committer,
         ):
             host = SessionHost(
@@ -266,11 +314,14 @@ class _Session:
                 reporter=reporter,
                 ledger=self.ledger,
                 notices=self.notices,
+                world=self.world,
                 restored=ready.restored.id if ready.restored else None,
                 furthest=ready.past.furthest,
             )
             try:
-                return ready.training.run(host)
+                outcome = ready.training.run(host)
+                assert outcome is not None  # noqa: S101 -- this is the first process
+                return outcome
             finally:
                 reporter.close()
                 log.info("%s", cadence, extra={"checkpoints": cadence.to_json()})
@@ -302,7 +353,7 @@ class _Session:
         ready.run.require_current(ready.attempt)
         return ready.run.finish(final)
 
-    def prepare_data(self, name: str, record: RunRecord | None, run: Run) -> PreparedData:
+    def prepare_data(self, name: str, record: RunRecord | None, run: str) -> PreparedData:
         """Pull and check a dataset; that of a run that exists has to be the one of its record."""
         return prepare_data(
             self.store,
@@ -312,7 +363,7 @@ class _Session:
             self.ledger,
             quarantine=self.order.quarantine,
             pinned=record.dataset if record else None,
-            subject=f"run {run.name}",
+            subject=f"run {run}",
         )
 
     def set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
@@ -333,8 +384,18 @@ class _Session:
             device=self.order.device,
             workers=self.order.workers,
             num_threads=num_threads,
+            world=self.world,
         )
+        if self.world.size > 1:
+            pinned = {"name": data.name, "digest": data.digest}
+            self.world.share(_Shared(replace(plan, world=World()), pinned, _File.read(weights) if weights else None))
         return Training(plan)
+
+    def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:
+        """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
+        if self.world.size > 1:
+            files = tuple(_File.read(path) for path in folder.iterdir()) if folder else ()
+            self.world.share(_State(files, reopen=reopen))
 
     def _claim(self, run: Run) -> int:
         age_s = round(sum(self.ledger.seconds().values()), 3)
@@ -387,11 +448,45 @@ class _Session:
         return self._made(name)
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file on its way to another process."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        return cls(path.name, path.read_bytes())
+
+    def place(self, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_bytes(self.data)
+        return folder / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the other processes need of the first one to set up the same training."""
+
+    plan: "Plan"
+    dataset: dict[str, Any]
+    weights: _File | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The checkpoint that training goes on from; no files if there is none."""
+
+    files: tuple[_File, ...]
+    reopen: bool
+
+
 @contextlib.contextmanager
-def _folder_of_its_own(workdir: Path, run: Run) -> Iterator[Path]:
+def _folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
     """Work in a folder that no other attempt uses, and leave nothing there that the bucket has."""
     runs = workdir / "runs"
-    name = f"{run.name}-{secrets.token_hex(4)}"
+    name = f"{owner}-{secrets.token_hex(4)}"
     with machine.explained(workdir):
         runs.mkdir(parents=True, exist_ok=True)
         for left in runs.glob("[!.]*"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job import checkpoint
+from job.commands.layout import labelled
 from job.commands.values import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
 from job.outcome import Comparison
@@ -57,26 +58,24 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         print(json_format.dumps(shown, indent=1))
         return
     point = record.start["point"]
-    lines = [
-        f"run         {name}, {_state(run, record, final)}",
-        f"created     {record.created_at}",
-        f"recipe      {record.request['recipe']}, profile {record.request['profile']}",
-        f"start       {point['source'] or point['architecture']}" + ("" if point["source"] else ", from scratch"),
-        f"dataset     {record.dataset['name']}, digest {record.dataset['digest'][:12]}",
+    told = [
+        ("run", f"{name}, {_state(run, record, final)}"),
+        ("created", record.created_at),
+        ("recipe", f"{record.request['recipe']}, profile {record.request['profile']}"),
+        ("start", _start(point)),
+        ("dataset", f"{record.dataset['name']}, digest {record.dataset['digest'][:12]}"),
     ]
     if record.dataset["set_aside"]:
-        lines.append(f"set aside   {len(record.dataset['set_aside'])} broken files")
-    lines += [
-        f"attempt {entry['attempt']:<4}{entry['claimed_at']} on {entry['host']}, {entry['machine']}"
-        + (f"; ended: {entry['end']['reason']}" if entry["end"] else "")
-        for entry in attempts
-    ]
-    lines += [
-        f"checkpoint  after epoch {manifest.epoch}, attempt {manifest.attempt}, {manifest.size_bytes / 1e6:.1f} MB, "
-        f"{manifest.committed_at}"
+        told.append(("set aside", f"{len(record.dataset['set_aside'])} broken files"))
+    told += [(f"attempt {entry['attempt']}", _attempt(entry)) for entry in attempts]
+    told += [
+        (
+            "checkpoint",
+            f"{manifest.committed_at}, after {manifest.id.words}, {manifest.size_bytes / 1e6:.1f} MB",
+        )
         for manifest in checkpoints
     ]
-    print("\n".join(lines))
+    print("\n".join(line for label, text in told for line in labelled(label, text)))
     if final is not None:
         expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
         table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
@@ -105,6 +104,18 @@ def verify_run(name: str, bucket: str | None) -> None:
             problems,
         )
     print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")
+
+
+def _start(point: dict[str, Any]) -> str:
+    if point["kind"] == "end":
+        return f"the end of run {point['run']}, {point['source']}"
+    return str(point["source"] or f"{point['architecture']}, from scratch")
+
+
+def _attempt(entry: dict[str, Any]) -> str:
+    asked = "; was asked to stop" if entry["stop"] else ""
+    ended = f"; ended: {entry['end']['reason']}" if entry["end"] else ""
+    return f"{entry['claimed_at']} on {entry['host']}, {entry['machine']}{asked}{ended}"
 
 
 def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:

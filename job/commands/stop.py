@@ -9,8 +9,9 @@ from job.errors import RunConflictError
 def stop_run(name: str, bucket: str | None) -> None:
     """Ask a run's newest attempt to end as paused.
 
-    The attempt looks for the request every few seconds, commits, and ends with exit code 0, so that no scheduler
-    starts it again. If it vanishes before that, the next attempt ends by the same request, at once. The attempt
+    The attempt looks for the request every few seconds and obeys it after a batch (a validation is ended first, and a
+    run whose last batch is over is finished): it commits, and ends with exit code 0, so that no scheduler starts it
+    again. If it vanishes before that, the next attempt ends by the same request, at once. The attempt
     after one that ended as paused trains: the command that started the run goes on with it.
 
     Raises:
@@ -31,8 +32,8 @@ def stop_run(name: str, bucket: str | None) -> None:
     run.ask_to_stop(numbers[-1], {"host": machine.about()["host"]})
     if end is None:
         print(
-            f"run {name}: attempt {numbers[-1]} on {newest['host']} was asked to stop; within seconds it commits and "
-            "ends, after the batch that it is at"
+            f"run {name}: attempt {numbers[-1]} on {newest['host']} was asked to stop; it commits and ends after its "
+            "next batch"
         )
     else:
         print(f"run {name}: attempt {numbers[-1]} has ended, {end['reason']}; the next one ends at once, as paused")

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
     if read_flag(flags["dry_run"], "dry-run"):
         _print_plan(order, bucket_location(flags["bucket"]))
         return
+    num_devices = len(order.device.split(","))
+    together = "RANK" in os.environ
+    if order.recipe.profile == "demo" and (num_devices > 1 or together):
+        raise UsageError(f"--device: must be one device for the demo, got {order.device!r}")
     store = open_bucket(order.recipe.profile, flags["bucket"])
+    if num_devices > 1 and not together:
+        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
+
+        sys.exit(launch(sys.argv[1:], num_devices))
     if order.recipe.profile == "demo":
         from job.demo import train_demo  # noqa: PLC0415 -- one of the two
 
@@ -77,8 +86,6 @@ def read_order(
     overrides = _read_training_arguments(training_arguments)
     if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
         raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
-    if "," in device:
-        raise UsageError(f"--device: must be one device, got {device!r}; training on several is not supported yet")
     chosen = recipe or ("continue" if weights else "base")
     return Order(
         recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),

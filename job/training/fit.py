@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.distributed import DistError
 from ultralytics.utils.plotting import plot_results
 from ultralytics.utils.torch_utils import autocast
 
-from job.errors import PreemptionError, TrainingError
+from job.errors import JobError, PreemptionError, TrainingError
 from job.ledger import Label
 from job.training.device import describe_device
 from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
@@ -145,6 +146,7 @@ class Training:
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
             "device": trainer.device.type,
+            "world_size": self.plan.world.size,
         }
 
     @property
@@ -176,11 +178,15 @@ class Training:
             self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
-    def run(self, host: Host) -> Outcome:
+    def run(self, host: Host) -> Outcome | None:
         """Train to the end, and leave ``best.pt``, ``last.pt``, ``results.csv`` and plots in the plan's folder.
+
+        Returns:
+            What it came to; nothing in any but the first of several processes.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
+            PeerError: If another process of this training is gone.
             PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
@@ -193,6 +199,8 @@ class Training:
                     self._train_epoch(host)
                     self._close_epoch(self._validated(host))
                     host.on_epoch(self.progress.rows[-1], self.snapshot)
+                if not self.plan.world.is_first:
+                    return None
                 host.enter(Label.FINAL_EVALUATION)
                 with host.interruptible():
                     return self._evaluate_best()
@@ -209,8 +217,11 @@ class Training:
 
     def _evaluate_start(self, host: Host) -> None:
         host.enter(Label.VALIDATION)
-        with host.interruptible():
-            before = self._evaluate(epoch=0)
+        before: Row = {}
+        if self.plan.world.is_first:
+            with host.interruptible():
+                before = self._evaluate(epoch=0)
+        before = self.plan.world.share(before)
         self.progress.before = before
         self.last = self._export()
         host.on_epoch({"epoch": 0, **before}, self.snapshot)
@@ -254,7 +265,7 @@ class Training:
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
             loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
-            trainer.loss = loss.sum()
+            trainer.loss = loss.sum() * self.plan.world.size  # gradients are averaged over all processes
         trainer.scaler.scale(trainer.loss).backward()
         trainer.tloss = (
             {name: (trainer.tloss[name] * index + value) / (index + 1) for name, value in trainer.loss_items.items()}
@@ -265,12 +276,17 @@ class Training:
     def _validated(self, host: Host) -> Row:
         """Validate the epoch that was trained; a notice during it keeps all that was trained."""
         host.enter(Label.VALIDATION)
-        try:
-            with host.interruptible():
-                return self._validate_epoch()
-        except PreemptionError:
-            host.keep(self.snapshot)
-            raise
+        trainer, row = self.trainer, dict[str, float]()
+        if self.plan.world.is_first:
+            try:
+                with host.interruptible():
+                    row = self._validate_epoch()
+            except PreemptionError:
+                host.keep(self.snapshot)
+                raise
+        decides = (row, trainer.fitness, trainer.best_fitness)
+        row, trainer.fitness, trainer.best_fitness = self.plan.world.share(decides)
+        return row
 
     def _validate_epoch(self) -> Row:
         trainer = self.trainer
@@ -377,8 +393,10 @@ def _plain(values: dict[str, Any]) -> Row:
     return {name: float(value) for name, value in values.items()}
 
 
-def _explained(error: RuntimeError, plan: Plan) -> TrainingError:
+def _explained(error: RuntimeError, plan: Plan) -> JobError:
     text = " ".join(str(error).split())
+    if plan.world.size > 1 and (isinstance(error, DistError) or "gloo" in text):
+        return plan.world.lost()
     if "out of memory" in text.lower() or "CUBLAS_STATUS_ALLOC_FAILED" in text:
         return TrainingError(
             f"training: out of memory with batch {plan.train['batch']} at {plan.train['imgsz']} px; the last good "

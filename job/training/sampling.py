@@ -38,12 +38,18 @@ class Sample(NamedTuple):
 
 
 class EpochBatches(Sampler[list[Sample]]):
-    """The batches of one epoch from any batch on; `start` chooses which."""
+    """The batches of one epoch from any batch on; `start` chooses which.
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+    Of several processes each has its share of every batch, in one piece and of equal size; where a last batch cannot
+    be shared evenly, images from the beginning of the epoch fill it up.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, num_processes: int = 1) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
+        self.rank = rank
+        self.num_processes = num_processes
         self.epoch = 0
         self.first_batch = 0
 
@@ -59,8 +65,10 @@ class EpochBatches(Sampler[list[Sample]]):
         epoch = self.epoch
         order = generator("order", self.seed, epoch).permutation(self.num_images).tolist()
         for batch in range(self.first_batch, len(self)):
-            first = batch * self.batch_size
-            images = order[first : first + self.batch_size]
+            size = min(self.batch_size, self.num_images - batch * self.batch_size)
+            share = math.ceil(size / self.num_processes)
+            first = batch * self.batch_size + self.rank * share
+            images = [order[position % self.num_images] for position in range(first, first + share)]
             partners = (*images, *self._pool(epoch, batch // BATCHES_PER_POOL))
             yield [Sample(epoch, first + i, image, partners) for i, image in enumerate(images)]
 

@@ -10,7 +10,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
-from job.errors import MachineError, TrainingError, WeightsError
+from job.errors import MachineError, RecipeError, TrainingError, WeightsError
 from job.training.dataset import KeyedDataset
 from job.training.randomness import start_streams
 from job.training.sampling import EpochBatches
 from job.training.weights import Transfer, load_weights, measure_transfer
+from job.training.world import World
 
 UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
 """Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
@@ -64,11 +65,15 @@ class Plan:
     num_threads: int
     """Threads of torch on the CPU; part of what decides the bits."""
 
+    world: World = field(default_factory=World)
+    """The processes that train together."""
+
 
 class Trainer(DetectionTrainer):
     """A trainer that is ready for its first step."""
 
     transfer: Transfer | None
+    model: nn.Module
     batches: EpochBatches
     callbacks: dict[str, list[Any]]
     train_loader: "DataLoader[Any]"
@@ -92,8 +97,9 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with _precision_without_download():
+        with plan.world.leader_first(), _precision_without_download():
             self._setup_train()
+        self.model = plan.world.joined(self.model)
 
     def get_dataset(self) -> dict[str, Any]:
         """Read the data file; the checks of the job have passed by now."""
@@ -133,12 +139,18 @@ class Trainer(DetectionTrainer):
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
+        world = self.plan.world
         if mode == "val":
-            loader: DataLoader[Any] = super().get_dataloader(dataset_path, batch_size, rank, mode)
+            own = max(batch_size // world.size, 1)
+            loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
             return loader
+        if batch_size % world.size:
+            raise RecipeError(
+                f"batch {batch_size}: cannot be shared evenly by {world.size} processes; pass a multiple as --batch"
+            )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
         dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
-        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed)
+        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, world.rank, world.size)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
         loader = DataLoader(
             dataset,
@@ -152,7 +164,7 @@ class Trainer(DetectionTrainer):
             generator=torch.Generator(),  # or each epoch would draw its workers' seed from the process's own stream
         )
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
-        object.__setattr__(loader, "batch_size", batch_size)
+        object.__setattr__(loader, "batch_size", batch_size)  # of all processes together
         return loader
 
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
@@ -181,7 +193,7 @@ def _overrides(plan: Plan) -> dict[str, Any]:
         "model": plan.architecture or str(plan.weights),
         "data": str(plan.data_yaml),
         "save_dir": str(plan.folder),
-        "device": plan.device,
+        "device": plan.world.device(plan.device),
         "workers": plan.workers,
         "task": "detect",
         "mode": "train",

@@ -1,7 +1,7 @@
 """The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
 
 The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
-``hold`` makes the file that `HELD` names and stays there until something interrupts it.
+``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone.
 """
 
 import os
@@ -31,7 +31,14 @@ def hold():
         time.sleep(0.01)
 
 
-ACTIONS = {"kill": die, "hold": hold}
+def wait():
+    """Say that the point is reached, and go on once that is taken note of: the file is gone."""
+    Path(os.environ[HELD]).touch()
+    while Path(os.environ[HELD]).exists():
+        time.sleep(0.01)
+
+
+ACTIONS = {"kill": die, "hold": hold, "wait": wait}
 
 
 class Point:

@@ -57,6 +57,12 @@ def course_of(bucket, name):
     return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
 
 
+def another_pulse(bucket):
+    """Return what tells whether the first attempt has given another sign of life than until now."""
+    before = run_in(bucket).attempt(1)["pulse"]
+    return lambda: run_in(bucket).attempt(1)["pulse"] != before
+
+
 def objects_of(bucket, name):
     """Return everything that the bucket holds of a run."""
     return open_store(bucket).list(f"runs/{name}/", checksums=True)
@@ -68,14 +74,17 @@ def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, ca
     """
     held = tmp_path / "held"
     words = (*ORDER, "--epochs", "2", "--run", "zebra", "--bucket", bucket)
-    process = start_job(*words, at="validation:2:hold", TEST_HELD=held)
+    process = start_job(*words, at="step:3:wait", TEST_HELD=held)
     wait_until(held.exists, process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    for _ in range(2):  # the attempt looks for the request after each sign of life
+        wait_until(another_pulse(bucket), process)
+    held.unlink()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
     assert any("run zebra: paused, as was asked at" in message for message in messages(said))
     newest = checkpoint.committed(run_in(bucket))[-1]
-    assert (newest.epoch, newest.batch) == (0, 6)
+    assert (newest.epoch, newest.batch) == (0, 3)
     end = run_in(bucket).attempt(1)["end"]
     assert (end["reason"], end["exit_code"]) == ("paused", 0)
     capsys.readouterr()

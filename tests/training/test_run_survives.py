@@ -199,10 +199,15 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(folder_bucket, tmp_pa
 
 
 def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):
-    """`best.pt` and `last.pt` load and predict in Ultralytics alone, in a process that does not import the job."""
+    """`best.pt` and `last.pt` load, validate and predict in Ultralytics alone, in a process that does not import the
+    job.
+    """
     assert train(folder_bucket).returncode == 0
     script = tmp_path / "elsewhere" / "load.py"
     script.parent.mkdir()
+    data = script.with_name("data.yaml")
+    names = "{0: animal, 1: bird}"
+    data.write_text(f"path: {tmp_path / 'tiny'}\ntrain: images/train\nval: images/val\nnames: {names}\n")
     weights = [f"{folder_bucket}/runs/zebra/weights/{name}.pt" for name in ("best", "last")]
     script.write_text(
         "import sys\nimport numpy\nfrom ultralytics import YOLO\n"
@@ -210,6 +215,7 @@ def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):
         "    model = YOLO(path)\n"
         "    assert model.names == {0: 'animal', 1: 'bird'}\n"
         "    model.predict(numpy.zeros((64, 64, 3), numpy.uint8), imgsz=64, verbose=False)\n"
+        f"    model.val(data={str(data)!r}, imgsz=64, device='cpu', plots=False, verbose=False)\n"
         "assert 'job' not in sys.modules\n"
     )
     done = subprocess.run(

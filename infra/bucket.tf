@@ -1,0 +1,33 @@
+# The bucket: datasets, runs, weights. What is here outlives everything, `make infra-destroy` included.
+
+resource "google_storage_bucket" "runs" {
+  #checkov:skip=CKV_GCP_62:Access logs would cost a second bucket; who may read is decided by IAM, two identities in all
+  #checkov:skip=CKV_GCP_78:No object is ever overwritten but mirrors of what a checkpoint holds, so versions would only be paid for
+  name     = coalesce(var.bucket, "${var.project}-${var.name}")
+  location = var.region
+
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = false
+
+  # Retention deletes a checkpoint for every one that it keeps; soft delete would bill each for 7 more days.
+  soft_delete_policy {
+    retention_duration_seconds = 0
+  }
+
+  # What a machine left behind that was killed while it uploaded.
+  lifecycle_rule {
+    condition {
+      age = 7
+    }
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+  }
+
+  lifecycle {
+    prevent_destroy = true
+  }
+
+  depends_on = [google_project_service.api]
+}

@@ -1,0 +1,56 @@
+# What `job` and the Makefile read, from outputs.json, which `make infra-apply` writes.
+
+locals {
+  # Pinned to a version, so that the attempts of a run use one key; empty as long as there is none.
+  wandb_secret_version = join("", google_secret_manager_secret_version.wandb[*].name)
+}
+
+output "project" {
+  description = "The project's id."
+  value       = var.project
+}
+
+output "region" {
+  description = "Where the machines are."
+  value       = var.region
+}
+
+output "bucket" {
+  description = "Where the datasets and runs are."
+  value       = "gs://${google_storage_bucket.runs.name}"
+}
+
+output "image_repository" {
+  description = "Where images are pushed to; an image is this, /NAME and @sha256:DIGEST."
+  value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.repository_id}"
+}
+
+output "runtime_service_account" {
+  description = "What trains."
+  value       = google_service_account.runtime.email
+}
+
+output "submitter_service_account" {
+  description = "What people act as: gcloud auth application-default login --impersonate-service-account=..."
+  value       = google_service_account.submitter.email
+}
+
+output "network" {
+  description = "projects/P/global/networks/N"
+  value       = google_compute_network.private.id
+}
+
+output "subnetwork" {
+  description = "projects/P/regions/R/subnetworks/N"
+  value       = google_compute_subnetwork.private.id
+}
+
+output "wandb_secret" {
+  description = "projects/N/secrets/S/versions/V, or null as long as there is no key."
+  value       = local.wandb_secret_version == "" ? null : local.wandb_secret_version
+}
+
+output "group" {
+  description = "The managed instance group of the VM road."
+  value       = google_compute_region_instance_group_manager.trainer.name
+}

@@ -1,0 +1,60 @@
+#!/bin/bash
+# Usage: machine.sh up|status|down
+#
+# The machine of the VM road. `up` tells the group what to train and asks it for one machine; the machine resizes the
+# group to zero by itself. RECIPE, RUN, IMAGE and ARGS come from the environment, as make passes them.
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
+
+DIGEST='@sha256:[0-9a-f]{64}$'
+
+group() { # verb and flags of gcloud
+    local verb=$1
+    shift
+    # shellcheck disable=SC2086 # a verb may be two words
+    gcloud compute instance-groups managed $verb "$name" --project "$project" --region "$region" "$@"
+}
+
+up() {
+    local recipes image=${IMAGE:-} command size
+    recipes=$(cd "$INFRA/../job/recipes" && echo *.yaml)
+    [[ -n ${RECIPE:-} && -e $INFRA/../job/recipes/$RECIPE.yaml ]] ||
+        fail 2 "make vm-up: RECIPE must be one of ${recipes//.yaml/}, got '${RECIPE:-}'; a file of your own is not in the image"
+    [[ $image == */* ]] || image="$(output image_repository)/$image"
+    [[ $image =~ $DIGEST ]] ||
+        fail 2 "make vm-up: IMAGE must name an image by its digest, NAME@sha256:..., got '${IMAGE:-}'; make push prints it"
+    command="train --recipe $RECIPE${RUN:+ --run $RUN}${ARGS:+ $ARGS}"
+    [[ $command != *[$'\n|']* ]] || fail 2 "make vm-up: RUN and ARGS must be words on one line without |, got '$command'"
+    size=$(group describe --format 'value(targetSize)')
+    [[ $size == 0 ]] ||
+        fail 65 "group $name: has a machine already; make vm-status shows what it trains, make vm-down stops it"
+    # The delimiter is | because a command may have commas.
+    group 'all-instances-config update' --metadata "^|^trainer-image=$image|trainer-command=$command"
+    group resize --size 1
+    echo "a machine was asked for and will run: job $command"
+    echo "make vm-status shows it; it goes when the run is over"
+}
+
+status() {
+    group describe --format 'yaml(targetSize, allInstancesConfig.properties.metadata)'
+    group list-instances
+    echo "what kept the group from getting a machine, the newest first:"
+    group list-errors --limit 5
+}
+
+down() {
+    group resize --size 0
+    echo "the machine is asked to commit and goes; make vm-up with the same values continues the run"
+}
+
+require_gcloud
+require_outputs
+project=$(output project)
+region=$(output region)
+name=$(output group)
+case ${1:-} in
+    up | status | down) "$1" ;;
+    *) fail 2 "machine.sh: must be up, status or down, got '${1:-}'" ;;
+esac

@@ -1,0 +1,71 @@
+#!/bin/bash
+# Usage: provision.sh plan|apply|destroy|test [ARGUMENT FOR TERRAFORM...]
+#
+# Terraform with what surrounds it. Guarantees that `destroy` leaves the bucket with everything in it, and that `test`
+# works on a copy: it leaves the folder's own state, providers and settings alone.
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
+
+verb=${1:?plan, apply, destroy or test}
+shift
+
+initialize() {
+    [[ -e $INFRA/terraform.tfvars || -n ${TF_VAR_project:-} ]] ||
+        fail 78 "infra/terraform.tfvars: is not there; copy infra/terraform.tfvars.example to it and put your project's id in"
+    terraform -chdir="$INFRA" init -input=false >/dev/null
+}
+
+# The bucket outlives everything, and the services may be in use by somebody else. Both stay in the state, so that the
+# next apply goes on with them.
+destroy() {
+    local addresses address targets=()
+    addresses=$(terraform -chdir="$INFRA" state list)
+    while read -r address; do
+        case $address in
+            "" | data.* | google_storage_bucket.runs | google_project_service.*) ;;
+            *) targets+=("-target=$address") ;;
+        esac
+    done <<<"$addresses"
+    if ((${#targets[@]} == 0)); then
+        echo "nothing is left to destroy"
+    else
+        terraform -chdir="$INFRA" destroy "${targets[@]}" "$@"
+    fi
+    rm -f "$OUTPUTS"
+    echo "the bucket is kept with everything in it; make down shows what else is paid for"
+}
+
+check() {
+    local copy
+    copy=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder is known now
+    trap "rm -rf '$copy'" EXIT
+    terraform -chdir="$INFRA" fmt -check -diff -recursive
+    cp -r "$INFRA"/*.tf "$INFRA/tests" "$INFRA/vm" "$copy"
+    rm -f "$copy/backend.tf"
+    terraform -chdir="$copy" init -input=false >/dev/null
+    terraform -chdir="$copy" validate
+    terraform -chdir="$copy" test "$@"
+}
+
+require_terraform
+case $verb in
+    plan)
+        initialize
+        terraform -chdir="$INFRA" plan "$@"
+        ;;
+    apply)
+        initialize
+        terraform -chdir="$INFRA" apply "$@"
+        terraform -chdir="$INFRA" output -json >"$OUTPUTS.part"
+        mv "$OUTPUTS.part" "$OUTPUTS"
+        ;;
+    destroy)
+        initialize
+        destroy "$@"
+        ;;
+    test) check "$@" ;;
+    *) fail 2 "provision.sh: must be plan, apply, destroy or test, got $verb" ;;
+esac

@@ -1,0 +1,29 @@
+# shellcheck shell=bash
+# What the scripts beside this one need on the machine at hand, and how they say what is missing. Sourced, from anywhere.
+
+INFRA=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+OUTPUTS="$INFRA/outputs.json"
+
+fail() { # exit code, message
+    printf '%s\n' "$2" >&2
+    exit "$1"
+}
+
+require_terraform() {
+    command -v terraform >/dev/null ||
+        fail 78 "terraform: is not installed; get 1.11 or later, https://developer.hashicorp.com/terraform/install"
+}
+
+require_gcloud() {
+    command -v gcloud >/dev/null ||
+        fail 78 "gcloud: is not installed; get the Google Cloud CLI, https://cloud.google.com/sdk/docs/install, then run gcloud auth login"
+}
+
+require_outputs() {
+    [[ -s $OUTPUTS ]] || fail 78 "infra/outputs.json: is not there; make infra-apply writes it, or get it from whoever ran that"
+}
+
+output() { # name of one of Terraform's outputs
+    "${PYTHON:-python3}" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]]["value"])' "$OUTPUTS" "$1" ||
+        fail 78 "infra/outputs.json: has no $1; make infra-apply writes it anew"
+}

@@ -1,0 +1,42 @@
+"""One process for each device of this machine, through torchrun's own library.
+
+Ultralytics' launcher is never used: it deletes the run's folder and passes no signal on (``utils/dist.py``).
+"""
+
+import os
+import sys
+import uuid
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from job.errors import PreemptionError
+
+FIRST = 0
+
+
+def launch(words: list[str], num_processes: int) -> int:
+    """Run a command of the job in several processes, and return the exit code of the first one.
+
+    SIGTERM and Ctrl-C are passed on; the processes have 30 s to commit and leave.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    # torchrun gives each process one thread; what the user or the cores say is decided by the job.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    try:
+        elastic_launch(config, sys.executable)("-m", "job", *words)
+    except ChildFailedError as error:
+        failures = error.failures
+        return int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+    except SignalException:
+        return PreemptionError.exit_code
+    return 0

@@ -1,0 +1,266 @@
+"""What exactness and checkpoints cost, beside stock Ultralytics: ``python -m tests.bench.training``.
+
+Both train the same data with the same arguments, taking turns, each in a process of its own with one thread.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import checkpoint
+from job.cli import main as job_main
+from job.data.demo import draw_demo_dataset
+from job.recipe import load_recipe
+from job.run import Run
+from job.store import open_store
+from tests.support.command import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODEL = "yolo11n.yaml"
+
+ARGUMENTS = load_recipe("A", "demo").train | {"plots": False, "close_mosaic": 1}
+"""Of recipe A at the demo's scale."""
+
+STOCK = """
+import json, sys
+from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+class Trainer(DetectionTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_callback("on_train_batch_end", lambda _: open(mark, "a").write("step\\n"))
+
+model, arguments, mark = json.loads(sys.argv[1])
+YOLO(model).train(trainer=Trainer, **arguments)
+"""
+
+MEAN_LIFE_S = 40.0
+
+
+class Bench:
+    """A place with the data, and the two programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        draw_demo_dataset(folder / "data")
+        data = {"path": str(folder / "data"), "train": "images/train", "val": "images/val"}
+        names = json.dumps(dict(enumerate(["zebra", "elephant", "giraffe", "ostrich"])))
+        (folder / "data.yaml").write_text(
+            "\n".join(f"{key}: {value}" for key, value in data.items()) + f"\nnames: {names}\n"
+        )
+        (folder / "bucket").mkdir()
+        push = ["data", "push", str(folder / "data"), "--dataset", "demo", "--bucket", str(folder / "bucket")]
+        assert job_main(push) == 0
+        self.env = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "YOLO_CONFIG_DIR": str(folder / "settings"),
+            "YOLO_OFFLINE": "true",
+        }
+
+    def stock(self, name: str, epochs: int, *, model: str = MODEL) -> "subprocess.Popen[bytes]":
+        """Start stock Ultralytics, or resume it if it has a checkpoint."""
+        place = self.folder / "stock" / name
+        last = place / "weights" / "last.pt"
+        arguments = {**ARGUMENTS, "epochs": epochs, "data": str(self.folder / "data.yaml"), "device": "cpu"}
+        arguments |= {"project": str(place.parent), "name": name, "exist_ok": True, "verbose": False}
+        started = [str(last), {"resume": True}] if last.exists() else [model, arguments]
+        words = [sys.executable, "-c", STOCK, json.dumps([*started, str(self.mark(name))])]
+        return self._start(words, name)
+
+    def ours(
+        self, name: str, epochs: int, *, every_s: float = 0, model: str = MODEL, trace: bool = False
+    ) -> "subprocess.Popen[bytes]":
+        """Start our training, or resume it."""
+        flags = {name.replace("_", "-"): value for name, value in ARGUMENTS.items() if value is not None}
+        flags |= {"epochs": epochs, "model": model, "device": "cpu", "workers": 0, "checkpoint-every": every_s}
+        flags |= {"run": name, "bucket": self.folder / "bucket", "workdir": self.folder / "work"}
+        words = [sys.executable, "-m", "job", "train", "--recipe", "base"]
+        words += [f"--{flag}={value}" for flag, value in flags.items()]
+        return self._start(words, name, {"JOB_TRACE": str(self.mark(name))} if trace else {})
+
+    def mark(self, name: str) -> Path:
+        """Return the file that gets a line for each step."""
+        return self.folder / f"{name}.steps"
+
+    def num_steps(self, name: str) -> int:
+        """Return how many steps a training has reported."""
+        return len(self.mark(name).read_text().splitlines()) if self.mark(name).exists() else 0
+
+    def run(self, name: str) -> Run:
+        """Return one of our runs."""
+        return Run(open_store(str(self.folder / "bucket")), name)
+
+    def stock_rows(self, name: str) -> list[dict[str, str]]:
+        """Return the results of a stock training."""
+        with (self.folder / "stock" / name / "results.csv").open() as opened:
+            return list(csv.DictReader(opened))
+
+    def our_rows(self, name: str) -> list[dict[str, str]]:
+        """Return the results of one of our trainings."""
+        return list(csv.DictReader(self.run(name).store.read(f"runs/{name}/results.csv").decode().splitlines()))
+
+    def _start(self, words: list[str], name: str, env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                words, env=self.env | (env or {}), stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+            )
+
+
+def finish(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that has to end well."""
+    assert process.wait() == 0, f"exit {process.returncode}"
+
+
+def epoch_s(rows: list[dict[str, str]]) -> float:
+    """Return the median time of an epoch with all that belongs to it, in seconds; the first is left out."""
+    ends = [float(row["time"]) for row in rows]
+    return statistics.median(later - earlier for earlier, later in pairwise(ends))
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Return median, minimum and maximum."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def bench_epochs(bench: Bench, num_pairs: int, num_epochs: int) -> None:
+    """Compare the time of epochs, without checkpoints within them and with one every 5 s."""
+    ratios: dict[float, list[float]] = {0: [], 5: []}
+    for pair in range(num_pairs):
+        finish(bench.stock(f"epochs-stock{pair}", num_epochs))
+        stock_s = epoch_s(bench.stock_rows(f"epochs-stock{pair}"))
+        for every_s, found in ratios.items():
+            name = f"epochs-ours{pair}-{every_s:g}"
+            finish(bench.ours(name, num_epochs, every_s=every_s))
+            found.append(epoch_s(bench.our_rows(name)) / stock_s)
+        print(f"  pair {pair + 1}: stock {stock_s:.2f} s an epoch, ratios {ratios[0][-1]:.3f} and {ratios[5][-1]:.3f}")
+    print(f"time of an epoch, ours / stock, {num_pairs} pairs: {spread(ratios[0])}; goal 1.005")
+    print(f"the same with a checkpoint every 5 s: {spread(ratios[5])}")
+    cost = [(often / never - 1) * 5 / 60 for never, often in zip(ratios[0], ratios[5], strict=True)]
+    print(
+        "what a checkpoint every 60 s adds, scaled from that: "
+        f"{spread([100 * value for value in cost], 2)} %; goal 0.5 %"
+    )
+
+
+def bench_checkpoint(bench: Bench) -> None:
+    """Measure how long a checkpoint of yolo11s stops training, and how large it is."""
+    finish(bench.ours("stall", 1, every_s=1, model="yolo11s.yaml"))
+    run = bench.run("stall")
+    pulse = run.attempt(1)["pulse"]["checkpoints"]
+    manifest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
+    sizes = {file.name: file.size_bytes / 1e6 for file in manifest.files}
+    print(
+        f"a checkpoint of yolo11s stops training for {1000 * pulse['stall_s']:.0f} ms, mean of {pulse['num']}; "
+        "goal 100 ms"
+    )
+    print("its bytes: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
+
+
+def bench_restart(bench: Bench, num_pairs: int) -> None:
+    """Compare the time from the start of a process to its first new step after a resume."""
+    found: dict[str, list[float]] = {"stock": [], "ours": []}
+    programs: dict[str, Callable[[str], subprocess.Popen[bytes]]] = {
+        "stock": lambda name: bench.stock(name, 20),
+        "ours": lambda name: bench.ours(name, 20, trace=True),
+    }
+    for name, start in programs.items():
+        process = start(f"restart-{name}")
+        while bench.num_steps(f"restart-{name}") < 2 * 20 + 3:  # in the third epoch
+            time.sleep(0.05)
+        kill(process)
+    for _ in range(num_pairs):
+        for name, start in programs.items():
+            before, started = bench.num_steps(f"restart-{name}"), time.monotonic()
+            process = start(f"restart-{name}")
+            while bench.num_steps(f"restart-{name}") == before:
+                time.sleep(0.01)
+            found[name].append(time.monotonic() - started)
+            kill(process)
+    ratios = [ours / stock for ours, stock in zip(found["ours"], found["stock"], strict=True)]
+    print(
+        f"from start to first step after a resume: stock {spread(found['stock'], 2)} s, "
+        f"ours {spread(found['ours'], 2)} s, ratio {spread(ratios)}; goal 1"
+    )
+
+
+def bench_goodput(bench: Bench, num_epochs: int, seed: int) -> None:
+    """Compare how long a training takes that is killed by the same schedule, restarted at once each time."""
+    num_steps = 20 * num_epochs
+    results = {}
+    programs: dict[str, Callable[[str], subprocess.Popen[bytes]]] = {
+        "stock": lambda name: bench.stock(name, num_epochs),
+        "ours": lambda name: bench.ours(name, num_epochs, every_s=5, trace=True),
+    }
+    for name, start in programs.items():
+        chance = random.Random(seed)  # noqa: S311  # not for secrets
+        started, num_kills = time.monotonic(), 0
+        while True:
+            process = start(f"goodput-{name}")
+            try:
+                finish_within(process, chance.expovariate(1 / MEAN_LIFE_S))
+                break
+            except subprocess.TimeoutExpired:
+                kill(process)
+                num_kills += 1
+        seconds = time.monotonic() - started
+        results[name] = num_steps / seconds
+        done = bench.num_steps(f"goodput-{name}")
+        print(f"  {name}: {num_kills} kills, {seconds:.0f} s, {done} steps for {num_steps}")
+    print(
+        f"useful steps per second under kills {MEAN_LIFE_S:g} s apart on average: stock {results['stock']:.2f}, ours "
+        f"{results['ours']:.2f}, ratio {results['ours'] / results['stock']:.2f}"
+    )
+
+
+def finish_within(process: "subprocess.Popen[bytes]", life_s: float) -> None:
+    """Wait for a process to end well within its life."""
+    assert process.wait(timeout=life_s) == 0, f"exit {process.returncode}"
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process and all it started."""
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5, help="how many times each takes its turn")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each turn")
+    parser.add_argument("--goodput-epochs", type=int, default=20, help="epochs of the training that is killed")
+    parser.add_argument("--only", choices=["epochs", "checkpoint", "restart", "goodput"])
+    chosen = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        bench = Bench(base)
+        parts: dict[str, Callable[[], None]] = {
+            "epochs": lambda: bench_epochs(bench, chosen.pairs, chosen.epochs),
+            "checkpoint": lambda: bench_checkpoint(bench),
+            "restart": lambda: bench_restart(bench, chosen.pairs),
+            "goodput": lambda: bench_goodput(bench, chosen.goodput_epochs, seed=1),
+        }
+        for name, part in parts.items():
+            if chosen.only in {None, name}:
+                part()
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

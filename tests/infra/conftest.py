@@ -1,0 +1,16 @@
+"""What several tests of the infrastructure share."""
+
+import pytest
+
+from tests.support.terraform import Infrastructure
+
+
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory):
+    """The infrastructure with a key, applied to the stub of a cloud."""
+    infrastructure = Infrastructure(tmp_path_factory.mktemp("applied"))
+    done = infrastructure.provision(
+        "apply", "-auto-approve", "-no-color", wandb_key_version="1", wandb_api_key="k" * 40
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return infrastructure

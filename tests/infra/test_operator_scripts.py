@@ -1,0 +1,234 @@
+"""What a person types: `make vm-up`, `make down` and the rest, with a program in the place of gcloud."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.command import ROOT, TIMEOUT_S
+from tests.support.programs import Programs
+
+DIGEST = f"sha256:{'0' * 64}"
+IMAGE = f"trainer@{DIGEST}"
+OUTPUTS = {
+    "project": "demo-project",
+    "region": "us-central1",
+    "group": "yolo-train-vm",
+    "image_repository": "us-central1-docker.pkg.dev/demo-project/yolo-train",
+}
+
+GCLOUD = """
+from pathlib import Path
+answers = json.loads(Path({answers!r}).read_text())
+words = " ".join(sys.argv[1:])
+for part, answer in answers.items():
+    if part in words:
+        print(answer, end="") if isinstance(answer, str) else sys.exit(answer)
+"""
+"""Answers a command that has a part with a text, or ends with a code."""
+
+
+class Desk:
+    """A person's folder: a copy of what the targets need, with a gcloud that answers as told."""
+
+    def __init__(self, folder):
+        self.folder = folder / "project"
+        self.folder.mkdir()
+        shutil.copy(ROOT / "Makefile", self.folder)
+        shutil.copytree(ROOT / "infra/scripts", self.folder / "infra/scripts")
+        shutil.copytree(ROOT / "job/recipes", self.folder / "job/recipes")
+        self.write_outputs(OUTPUTS)
+        self.programs = Programs(folder / "programs")
+        self._answers = folder / "answers.json"
+        self.programs.add("gcloud", GCLOUD.format(answers=str(self._answers)))
+        self.answer({" describe ": "0\n"})
+
+    def write_outputs(self, outputs):
+        """Write what `make infra-apply` writes."""
+        text = json.dumps({name: {"value": value} for name, value in outputs.items()})
+        (self.folder / "infra/outputs.json").write_text(text)
+
+    def answer(self, answers):
+        """Say what gcloud answers from now on, by a part of its command line."""
+        self._answers.write_text(json.dumps(answers))
+
+    def make(self, *words, path=None):
+        """Run a target."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        return subprocess.run(
+            ["make", *words],
+            cwd=self.folder,
+            env=outside | {"PATH": path or self.programs.path},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    @property
+    def commands(self):
+        """Each command line that gcloud was given."""
+        return self.programs.words("gcloud")
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A person's folder after `make infra-apply`."""
+    return Desk(tmp_path)
+
+
+def bare_path(folder, *names):
+    """Return a PATH on which there are only the shell's own programs and those named."""
+    folder.mkdir()
+    for name in ("bash", "sh", "cat", "dirname", "env", "make", "mktemp", "python3", "wc", "awk", *names):
+        (folder / name).symlink_to(shutil.which(name))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "tool"),
+    [
+        ("infra-plan", "terraform"), ("infra-apply", "terraform"), ("infra-destroy", "terraform"),
+        ("infra-test", "terraform"), ("down", "gcloud"), ("vm-up", "gcloud"), ("vm-status", "gcloud"),
+        ("vm-down", "gcloud"),
+    ],
+)  # fmt: skip
+def test_a_newcomer_is_told_which_program_is_missing(desk, tmp_path, target, tool):
+    """A target whose program is not installed names it and where to get it, with exit code 78 and nothing else."""
+    done = desk.make(target, path=bare_path(tmp_path / "bare"))
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(said) == 1
+    assert said[0].startswith(f"{tool}: is not installed; get ")
+    assert "Error 78" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
+def test_a_newcomer_is_told_that_nothing_was_applied(desk, target):
+    """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
+    (desk.folder / "infra/outputs.json").unlink()
+    done = desk.make(target)
+    assert "infra/outputs.json: is not there; make infra-apply writes it" in done.stderr
+    assert "Error 78" in done.stderr
+    assert desk.commands == []
+
+
+@pytest.mark.parametrize("target", ["infra-plan", "infra-apply", "infra-destroy"])
+def test_a_newcomer_is_told_where_the_project_goes(desk, target):
+    """Without terraform.tfvars a target names the file to copy, and asks Terraform nothing."""
+    desk.programs.add("terraform")
+    done = desk.make(target)
+    assert "copy infra/terraform.tfvars.example" in done.stderr
+    assert "Error 78" in done.stderr
+    assert desk.programs.words("terraform") == []
+
+
+def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
+    """The group is given image and command first, then a machine."""
+    done = desk.make("vm-up", "RECIPE=A", "RUN=zebra", f"IMAGE={IMAGE}", "ARGS=--epochs 3 --fliplr 0.5")
+    assert done.returncode == 0, done.stderr
+    update, resize = desk.commands[-2:]
+    image = f"{OUTPUTS['image_repository']}/{IMAGE}"
+    command = "train --recipe A --run zebra --epochs 3 --fliplr 0.5"
+    assert update[:6] == ["compute", "instance-groups", "managed", "all-instances-config", "update", "yolo-train-vm"]
+    assert update[-2:] == ["--metadata", f"^|^trainer-image={image}|trainer-command={command}"]
+    assert resize[:5] == ["compute", "instance-groups", "managed", "resize", "yolo-train-vm"]
+    assert resize[-2:] == ["--size", "1"]
+    assert f"job {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([f"IMAGE={IMAGE}"], "RECIPE must be one of A B C base"),
+        (["RECIPE=mine.yaml", f"IMAGE={IMAGE}"], "a file of your own is not in the image"),
+        (["RECIPE=A"], "make push prints it"),
+        (["RECIPE=A", "IMAGE=trainer:latest"], "IMAGE must name an image by its digest"),
+        (["RECIPE=A", f"IMAGE={IMAGE}", "ARGS=--name a|trainer-image=other"], "must be words on one line without |"),
+    ],
+)
+def test_vm_up_asks_for_what_is_missing(desk, words, complaint):
+    """A recipe, an image or words that cannot be are refused with exit code 2 before anything is changed."""
+    done = desk.make("vm-up", *words)
+    assert complaint in done.stderr
+    assert "Error 2" in done.stderr
+    assert desk.commands == []
+
+
+def test_vm_up_leaves_a_machine_alone_that_trains(desk):
+    """A group that has a machine keeps it and what it trains."""
+    desk.answer({" describe ": "1\n"})
+    done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
+    assert "has a machine already" in done.stderr
+    assert "Error 65" in done.stderr
+    assert [words for words in desk.commands if "describe" not in words] == []
+
+
+def test_vm_down_asks_for_no_machine(desk):
+    """The group is resized to zero."""
+    assert desk.make("vm-down").returncode == 0
+    (resize,) = desk.commands
+    assert resize[3:5] == ["resize", "yolo-train-vm"]
+    assert resize[-2:] == ["--size", "0"]
+
+
+def test_vm_status_shows_size_training_and_errors(desk):
+    """What the group is to have, what it has, and what kept it from getting more, are all shown."""
+    desk.answer(
+        {" describe ": "targetSize: 1\n", "list-instances": "yolo-train-vm-x1\n", "list-errors": "NO_CAPACITY\n"}
+    )
+    done = desk.make("vm-status")
+    assert done.returncode == 0, done.stderr
+    assert all(part in done.stdout for part in ("targetSize: 1", "yolo-train-vm-x1", "NO_CAPACITY"))
+
+
+BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
+"""What `make down` asks for."""
+
+
+def test_down_proves_that_nothing_is_left(desk):
+    """Where there is nothing of each kind, it says so of each, for the project that was applied."""
+    done = desk.make("down")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(BILLED) + 1
+    assert [any(part in " ".join(words) for words in desk.commands) for part in BILLED] == [True] * len(BILLED)
+    assert all(words[words.index("--project") + 1] == "demo-project" for words in desk.commands)
+
+
+@pytest.mark.parametrize("kind", BILLED)
+def test_down_names_what_is_left(desk, kind):
+    """One thing of any kind that is left is named, with how to be rid of it, and is a failure."""
+    desk.answer({kind: "thing-1\tus-central1-a\n"})
+    done = desk.make("down")
+    assert "thing-1  us-central1-a" in done.stdout
+    assert "1 left that cost money" in done.stderr
+    assert "Error 1" in done.stderr
+
+
+@pytest.mark.parametrize("kind", BILLED)
+def test_down_claims_nothing_that_it_could_not_ask(desk, kind):
+    """A question that fails is no proof that nothing is there."""
+    desk.answer({kind: 1})
+    done = desk.make("down")
+    assert "so nothing is proven" in done.stderr
+    assert "nothing is left" not in done.stdout
+    assert "Error 78" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="needs gcloud")
+def test_gcloud_knows_every_command(desk, tmp_path):
+    """The real gcloud takes each command line for one of its own: it asks for an account, and would not for a
+    command or flag that it does not know.
+    """
+    desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
+    for target in ("vm-status", "vm-down", "down"):
+        desk.make(target)
+    environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
+    assert len(desk.commands) == 12
+    for words in [*desk.commands, ["compute", "instances", "list", "--no-such-flag"]]:
+        done = subprocess.run(
+            ["gcloud", *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        known = "You do not currently have an active account selected" in done.stderr
+        assert known is ("--no-such-flag" not in words), done.stderr

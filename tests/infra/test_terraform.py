@@ -1,0 +1,139 @@
+"""Terraform itself on the configuration: format, schema, rules, and what applying and destroying leave behind."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.command import ROOT, TIMEOUT_S
+from tests.support.terraform import Infrastructure, needs_terraform
+
+KEY = "k" * 40
+INFRA = ROOT / "infra"
+
+
+@needs_terraform
+def test_the_configuration_is_valid_and_keeps_its_rules(tmp_path):
+    """Format, schema and every rule in infra/tests hold, and none of the rules is left out."""
+    done = Infrastructure(tmp_path).provision("test", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = re.findall(r'^run "(\w+)"', "".join(path.read_text() for path in INFRA.glob("tests/*.hcl")), re.MULTILINE)
+    assert f"{len(rules)} passed, 0 failed" in done.stdout
+
+
+def test_each_validation_is_tested_by_a_value_that_it_refuses():
+    """Every variable that is validated has a run that expects it to fail."""
+    variables = re.split(r'^variable "', (INFRA / "variables.tf").read_text(), flags=re.MULTILINE)[1:]
+    validated = {text.partition('"')[0] for text in variables if "validation {" in text}
+    refused = re.findall(r"expect_failures = \[var\.(\w+)\]", (INFRA / "tests/validation.tftest.hcl").read_text())
+    assert {text.partition('"')[0] for text in variables} == validated == set(refused)
+
+
+def test_the_example_of_the_variables_names_all_but_the_key():
+    """Whoever copies terraform.tfvars.example sees every variable, and is not led to write the key into a file."""
+    example = re.findall(r"^#? ?(\w+) +=", (INFRA / "terraform.tfvars.example").read_text(), re.MULTILINE)
+    variables = re.findall(r'^variable "(\w+)"', (INFRA / "variables.tf").read_text(), re.MULTILINE)
+    assert set(example) == set(variables) - {"wandb_api_key"}
+
+
+@needs_terraform
+def test_applying_writes_what_job_reads(applied):
+    """After an apply outputs.json holds where everything is, whether job, make or a person asks."""
+    outputs = {
+        name: output["value"] for name, output in json.loads((applied.folder / "outputs.json").read_text()).items()
+    }
+    assert outputs.keys() == {
+        *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
+        *("network", "subnetwork", "wandb_secret", "group"),
+    }
+    assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
+
+
+@needs_terraform
+def test_the_key_is_kept_in_no_file(applied):
+    """After an apply the key stands in no file that Terraform or the script wrote."""
+    written = [path for path in applied.folder.rglob("*") if path.is_file() and ".terraform" not in path.parts]
+    assert applied.folder / "terraform.tfstate" in written
+    assert [path for path in written if KEY in path.read_text(errors="replace")] == []
+
+
+@needs_terraform
+def test_terraform_refuses_to_destroy_the_bucket(applied):
+    """A plain `terraform destroy` stops before it touches anything, because of the bucket."""
+    done = applied.run("terraform", "destroy", "-auto-approve", "-no-color")
+    assert done.returncode == 1
+    assert "Resource google_storage_bucket.runs has lifecycle.prevent_destroy set" in done.stderr
+    assert "Destroying..." not in done.stdout
+
+
+@needs_terraform
+def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path):
+    """`make infra-destroy` destroys everything but the bucket and the services, as often as it is run, and the next
+    apply makes the rest anew around the same bucket.
+    """
+    infrastructure = Infrastructure(tmp_path)
+    everything = applied_addresses(infrastructure)
+    for _ in range(2):
+        done = infrastructure.provision("destroy", "-auto-approve", "-no-color")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "bucket is kept" in done.stdout
+        kept = addresses(infrastructure)
+        assert {address.partition("[")[0] for address in kept} == {
+            "google_storage_bucket.runs",
+            "google_project_service.api",
+        }
+        assert not (infrastructure.folder / "outputs.json").exists()
+    before = bucket_of(infrastructure)
+    assert applied_addresses(infrastructure) == everything
+    assert bucket_of(infrastructure) == before
+
+
+@needs_terraform
+def test_an_apply_leaves_a_machine_alone_that_trains(tmp_path):
+    """After `make vm-up` gave the group a machine and something to train, an apply would change nothing."""
+    infrastructure = Infrastructure(tmp_path)
+    applied_addresses(infrastructure)
+    state = infrastructure.folder / "terraform.tfstate"
+    content = json.loads(state.read_text())
+    (group,) = [
+        entry for entry in content["resources"] if entry["type"] == "google_compute_region_instance_group_manager"
+    ]
+    attributes = group["instances"][0]["attributes"]
+    attributes["target_size"] = 1
+    attributes["all_instances_config"] = [{"labels": None, "metadata": {"trainer-command": "train --recipe A"}}]
+    state.write_text(json.dumps(content))
+    done = infrastructure.provision("plan", "-detailed-exitcode", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No changes." in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("checkov") is None, reason="needs checkov; .ci/run installs it")
+def test_a_static_check_finds_nothing_that_is_not_explained():
+    """Checkov finds nothing, and each of its checks that is passed over has its reason beside it."""
+    command = ["checkov", "--directory", INFRA, "--framework", "terraform", "--output", "json", "--skip-download"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    results = json.loads(done.stdout)["results"]
+    assert [check["check_id"] for check in results["failed_checks"]] == []
+    assert len(results["passed_checks"]) > 20
+    reasons = re.findall(r"#checkov:skip=(\w+):(.*)", "".join(path.read_text() for path in INFRA.glob("*.tf")))
+    assert {check["check_id"] for check in results["skipped_checks"]} == {name for name, _ in reasons}
+    assert all(len(reason.split()) > 5 for _, reason in reasons)
+
+
+def applied_addresses(infrastructure):
+    """Apply, and return what there is then."""
+    done = infrastructure.provision("apply", "-auto-approve", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return addresses(infrastructure)
+
+
+def addresses(infrastructure):
+    """Return the addresses in the state."""
+    return infrastructure.run("terraform", "state", "list").stdout.split()
+
+
+def bucket_of(infrastructure):
+    """Return what the state says of the bucket."""
+    return infrastructure.run("terraform", "state", "show", "-no-color", "google_storage_bucket.runs").stdout
