@@ -5,14 +5,13 @@ and that what would be guessed is called thin. Knows nothing of buckets; the rul
 constants above them.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from job.evidence import Evidence, comparable
-from job.recipe import Band, Recipe, load_recipe, recipe_names
+from job.option import EXTEND, Option, find_option
 
 TARGET_F1 = 0.72
 """What is good enough if nobody says otherwise: what recipe C is for."""
@@ -71,28 +70,6 @@ def trend_of(course: Sequence[float]) -> Trend:
     if rise is None:
         return Trend.UNCLEAR
     return Trend.IMPROVING if round(rise, 6) >= GAIN else Trend.PLATEAU
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """Something that could be done next."""
-
-    recipe: str
-    """Its name; ``extend`` for the same recipe from exactly where the run stood."""
-
-    command: str
-    expect_f1: tuple[float | None, float | None]
-    """The recipe's band, as its authors have it for their data at full scale."""
-
-    gain_f1: tuple[float, float | None]
-    """From now to that band; no upper end if the band has none."""
-
-    epochs: int
-    hours: tuple[float, float] | None
-    hours_from: str
-    """How the hours are known, or why they are not."""
-
-    usd: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,14 +176,14 @@ RULES = (
     Rule(
         "decent, not robust, still improving",
         lambda case: case.trend is Trend.IMPROVING and case.decent and not case.robust and not case.augmented,
-        lambda case: [*case.untried("A"), "continue", *case.untried("finetune"), "extend"],
+        lambda case: [*case.untried("A"), "continue", *case.untried("finetune"), EXTEND],
         "{figures}: decent, but precision and recall are far apart; {trend}, so augmentation (A) is to be had with the "
         "further epochs, and more of the same (continue) would help as well",
     ),
     Rule(
         "still improving",
         lambda case: case.trend is Trend.IMPROVING,
-        lambda case: ["continue", "extend", *case.untried("A" if not case.augmented else "B")],
+        lambda case: ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")],
         "{figures}; {trend}: it ended too early, so more of the same (continue) comes first",
     ),
     Rule(
@@ -225,7 +202,7 @@ RULES = (
     Rule(
         "weak, too few epochs",
         lambda case: case.trend is Trend.UNCLEAR and case.evidence.recipe not in LARGER and not case.augmented,
-        lambda _case: ["continue", "extend"],
+        lambda _case: ["continue", EXTEND],
         "{figures}; {trend}: weak, and it has hardly been trained; more of the same (continue) comes first",
     ),
     Rule(
@@ -283,8 +260,9 @@ def advise(
     )
     rule = next(rule for rule in RULES if rule.applies(case))
     options = [
-        option for name in rule.recipes(case) if _may_help(option := _option(name, case, alike, bucket, usd_per_hour))
+        find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in rule.recipes(case)
     ]
+    options = [option for option in options if _may_help(option)]
     because = rule.because.format(target=target, figures=case.figures, trend=_trend_in_words(evidence.course))
     if not options and rule.name != "target reached":
         because += f"; {NOTHING_HELPS}"
@@ -297,91 +275,6 @@ def advise(
         thin=tuple(_thin(evidence)),
         better=best.run if best_f1 > case.f1 else None,
     )
-
-
-def _option(name: str, case: Case, alike: Sequence[Evidence], bucket: str, usd_per_hour: float | None) -> Option:
-    return (
-        _extension(case.evidence, bucket, usd_per_hour)
-        if name == "extend"
-        else _of_recipe(name, case, alike, bucket, usd_per_hour)
-    )
-
-
-def _extension(run: Evidence, bucket: str, usd_per_hour: float | None) -> Option:
-    done = len(run.course)
-    words = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
-    hours = done * (run.epoch_s or 0.0) / 3600
-    return Option(
-        recipe="extend",
-        command=shlex.join(words),
-        expect_f1=(None, None),
-        gain_f1=(0.0, None),
-        epochs=done,
-        hours=(hours, hours),
-        hours_from=f"{done} epochs of {run.epoch_s:.3g} s, as so far",
-        usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
-    )
-
-
-def _of_recipe(name: str, case: Case, alike: Sequence[Evidence], bucket: str, usd_per_hour: float | None) -> Option:
-    run = case.evidence
-    recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
-    own = recipe.start.kind == "own"
-    words = ["--recipe", name]
-    words += ["--weights", run.run] if own else []
-    words += ["--dataset", str(run.record.dataset["name"])]
-    words += ["--profile", "demo"] if run.profile == "demo" else []
-    scale = _carried_over(run, recipe)
-    words += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]
-    recipe = recipe.with_arguments(scale)
-    band = recipe.expect.get("f1", Band(None, None))
-    hours, source = _hours(recipe, case.evidence, alike)
-    return Option(
-        recipe=name,
-        command=shlex.join(["job", "train", *words, "--bucket", bucket]),
-        expect_f1=(band.low, band.high),
-        gain_f1=(
-            round(max(0.0, (band.low or 0.0) - case.f1), 4),
-            None if band.high is None else round(max(0.0, band.high - case.f1), 4),
-        ),
-        epochs=recipe.train["epochs"],
-        hours=hours,
-        hours_from=source,
-        usd=None if hours is None or usd_per_hour is None else (hours[0] * usd_per_hour, hours[1] * usd_per_hour),
-    )
-
-
-def _carried_over(run: Evidence, recipe: Recipe) -> dict[str, Any]:
-    """Return what a person chose for the scale of a run and would choose again."""
-    if run.recipe not in recipe_names():
-        return {}
-    usual = load_recipe(run.recipe, recipe.profile).train
-    carried: dict[str, Any] = {}
-    if run.train["imgsz"] != usual["imgsz"]:
-        carried["imgsz"] = run.train["imgsz"]
-    if run.train["batch"] < recipe.train["batch"]:
-        carried["batch"] = run.train["batch"]
-    return carried
-
-
-def _hours(recipe: Recipe, run: Evidence, alike: Sequence[Evidence]) -> tuple[tuple[float, float] | None, str]:
-    """Return how long a recipe takes, from low to high, and how that is known."""
-    same_size = [other for other in (run, *reversed(alike)) if other.train["imgsz"] == recipe.train["imgsz"]]
-    of_recipe = next((other for other in same_size if other.recipe == recipe.name), None)
-    pace = of_recipe or (run if recipe.start.kind == "own" and run in same_size else None)
-    if pace is not None and pace.epoch_s is not None:
-        hours = recipe.train["epochs"] * pace.epoch_s / 3600
-        return (hours, hours), f"{recipe.train['epochs']} epochs of {pace.epoch_s:.3g} s, as in run {pace.run}"
-    band = recipe.expect.get("hours")
-    if band is not None and recipe.profile == "full" and band.low is not None and band.high is not None:
-        return (band.low, band.high), "as the recipe's authors expect; not measured"
-    return None, f"not known, no run of {recipe.name} is recorded at {recipe.train['imgsz']} px; see `job estimate`"
-
-
-def _may_help(option: Option) -> bool:
-    """Whether a recipe is expected to reach more than what is there; more of the same is advised by the trend alone."""
-    low, high = option.gain_f1
-    return option.recipe in {"continue", "extend"} or (low if high is None else high) >= GAIN
 
 
 def _thin(evidence: Evidence) -> list[str]:
@@ -406,3 +299,8 @@ def _trend_in_words(course: Sequence[float]) -> str:
     if trend_of(course) is Trend.IMPROVING:
         return f"still improving, the best F1 rose by {100 * rise:.1f} points in the last {window} epochs"
     return f"on a plateau, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {window} epochs"
+
+
+def _may_help(option: Option) -> bool:
+    """Whether a recipe is expected to reach more than what is there; more of the same is advised by the trend alone."""
+    return option.recipe in {"continue", EXTEND} or option.promises >= GAIN

@@ -2,13 +2,14 @@
 
 import json as json_format
 
-from job.advice import Advice, Option, advise
+from job.advice import Advice, advise
 from job.commands.layout import between, command_line, labelled
 from job.commands.runs import require_run
 from job.commands.values import read_flag, read_fraction, read_price, require_store
 from job.errors import RunConflictError
 from job.evidence import Evidence, gather, read_evidence
 from job.log import duration
+from job.option import EXTEND, Option
 from job.recipe import Band
 
 
@@ -50,7 +51,7 @@ def told(evidence: Evidence, advice: Advice) -> list[str]:
 
 
 def _told(option: Option, label: str) -> list[str]:
-    lines = labelled(label, "the same recipe, for longer" if option.recipe == "extend" else f"recipe {option.recipe}")
+    lines = labelled(label, "the same recipe, for longer" if option.recipe == EXTEND else f"recipe {option.recipe}")
     lines += command_line("run it", option.command)
     lines += labelled("gain", _gain(option))
     cost = f"{between(*(duration(hours) for hours in option.hours))}, " if option.hours else ""

@@ -149,3 +149,13 @@ def test_what_cannot_be_compared_is_refused(bucket, capsys, words, code, part):
 def test_a_time_is_shown_as_people_say_it(hours, shown):
     """Seconds, minutes or hours, whatever fits."""
     assert duration(hours) == shown
+
+
+def test_a_run_is_shown_in_80_columns(bucket, capsys):
+    """Whatever a run's records hold, `runs show` wraps it, paths excepted."""
+    assert main(["runs", "show", "lion", "--bucket", bucket]) == 0
+    shown = capsys.readouterr().out
+    assert "attempt 1" in shown
+    assert [line for line in shown.splitlines() if len(line) > 80 and "/" not in line] == []
+    assert main(["runs", "show", "lion", "--bucket", bucket, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["run"] == "lion"
