@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from job.commands.runs import require_run
-from job.commands.train import read_seconds, read_workers
+from job.commands.train import leave_to_others, read_seconds, read_workers
 from job.commands.values import require_store
 from job.errors import UsageError
 from job.order import Order
@@ -53,6 +53,7 @@ def extend_run(
         workdir=Path(workdir).resolve(),
         checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
     )
+    leave_to_others(order)
     train(store, order)
 
 

@@ -41,15 +41,10 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
     if read_flag(flags["dry_run"], "dry-run"):
         _print_plan(order, bucket_location(flags["bucket"]))
         return
-    num_devices = len(order.device.split(","))
-    together = "RANK" in os.environ
-    if order.recipe.profile == "demo" and (num_devices > 1 or together):
+    if order.recipe.profile == "demo" and ("," in order.device or "RANK" in os.environ):
         raise UsageError(f"--device: must be one device for the demo, got {order.device!r}")
     store = open_bucket(order.recipe.profile, flags["bucket"])
-    if num_devices > 1 and not together:
-        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
-
-        sys.exit(launch(sys.argv[1:], num_devices))
+    leave_to_others(order)
     if order.recipe.profile == "demo":
         from job.demo import train_demo  # noqa: PLC0415 -- one of the two
 
@@ -58,6 +53,15 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
         from job.session import train  # noqa: PLC0415 -- as above
 
         train(store, order)
+
+
+def leave_to_others(order: Order) -> None:
+    """If an order names several devices, give the command to as many processes, and exit as the first of them does."""
+    num_devices = len(order.device.split(","))
+    if num_devices > 1 and "RANK" not in os.environ:
+        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
+
+        sys.exit(launch(sys.argv[1:], num_devices))
 
 
 def read_order(

@@ -183,3 +183,29 @@ def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
     assert main(["extend", "zebra", "--epochs", "more", "--bucket", bucket]) == 2
     assert main(["extend", "zbra", "--epochs", "3", "--bucket", bucket]) == 65
     assert "did you mean 'zebra'" in capsys.readouterr().err
+
+
+def test_processes_that_train_together_pause_together(bucket):
+    """Two processes that are asked to stop do so after the same step, commit, and exit 0."""
+    words = (*ORDER, "--epochs", "200", "--run", "zebra", "--bucket", bucket, "--device", "cpu,cpu")
+    process = start_job(*words)
+    wait_until(lambda: checkpoint.committed(run_in(bucket)), process)
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    end = run_in(bucket).attempt(1)["end"]
+    newest = checkpoint.committed(run_in(bucket))[-1]
+    assert (end["reason"], end["position"]) == ("paused", {"epoch": newest.epoch, "batch": newest.batch})
+
+
+def test_processes_that_train_together_extend_together(bucket):
+    """A run of two processes is extended by two, which begin with the same state."""
+    train(bucket, "zebra", "--epochs", "1", "--device", "cpu,cpu")
+    words = ("extend", "zebra", "--epochs", "2", "--run", "longer", "--bucket", bucket, "--workers", "0")
+    alone = job(*words)
+    assert (alone.returncode, "world_size: the run has 2" in alone.stderr) == (65, True), alone.stderr
+    together = job(*words, "--device", "cpu,cpu")
+    assert together.returncode == 0, together.stderr
+    train(bucket, "patient", "--epochs", "2", "--device", "cpu,cpu")
+    rates = [[row["lr/pg0"] for row in course_of(bucket, name)][1:] for name in ("longer", "patient")]
+    assert rates[0] == rates[1]
