@@ -18,7 +18,8 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
 VENV  := .venv
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-full
-DEV   := $(ENV) $(VENV)/.installed-dev
+CLOUD := $(VENV)/.installed-cloud
+DEV   := $(ENV) $(CLOUD) $(VENV)/.installed-dev
 LIGHT := $(if $(wildcard $(ENV)),$(ENV),$(VENV)/.installed-light)
 
 # pip never asks, and takes from the registry only the files that the lock names by digest.
@@ -39,7 +40,7 @@ help: ## Show this list
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  IMAGE=name@sha256:.. an image in the registry, for vm-up'
+	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo "  ARGS='--epochs 3'    anything else for the command behind the target"
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
 
@@ -58,7 +59,8 @@ campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is r
 
 .PHONY: no-recipe
 no-recipe:
-	@echo 'make train: RECIPE is missing; choose one of $(RECIPES), for example: make train RECIPE=A' >&2
+	@echo 'make $(firstword $(MAKECMDGOALS)): RECIPE is missing; choose one of $(RECIPES),' \
+		'for example: make $(firstword $(MAKECMDGOALS)) RECIPE=A' >&2
 	@exit 2
 
 .PHONY: runs
@@ -87,6 +89,43 @@ infra-test: ## Check format and schema, and test the rules; needs Terraform and 
 .PHONY: down
 down: ## Prove that nothing is left that costs money by the hour; needs gcloud
 	@exec infra/scripts/left.sh
+
+##@ Google Cloud: a run on Cloud Batch
+
+.PHONY: submit
+submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Send RECIPE to Cloud Batch on a Spot machine; twice is once
+	@exec $(BIN)/job submit --recipe '$(RECIPE)' $(if $(BUCKET),--bucket '$(BUCKET)') $(if $(RUN),--run '$(RUN)') \
+		$(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
+
+.PHONY: supervise
+supervise: $(if $(RUN),$(CLOUD),no-run) ## Keep RUN going until it is finished, failed for good, or at its limit
+	@exec $(BIN)/job supervise '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+
+.PHONY: resume
+resume: $(if $(RUN),$(CLOUD),no-run) ## Go on with RUN after it was cancelled or given up
+	@exec $(BIN)/job supervise '$(RUN)' --resume $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+
+.PHONY: status
+status: $(if $(RUN),$(CLOUD),no-run) ## Show where RUN stands, its attempts and what it cost
+	@exec $(BIN)/job status '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+
+.PHONY: logs
+logs: $(if $(RUN),$(CLOUD),no-run) ## Print what RUN wrote
+	@exec $(BIN)/job logs '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+
+.PHONY: cancel
+cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel RUN's job; what is committed stays
+	@exec $(BIN)/job cancel '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+
+.PHONY: no-run
+no-run:
+	@echo 'make $(firstword $(MAKECMDGOALS)): RUN is missing; name the run,' \
+		'for example: make $(firstword $(MAKECMDGOALS)) RUN=yolov11_wildlife2' >&2
+	@exit 2
+
+.PHONY: drill
+drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then compare the weights
+	@exec $(BIN)/python -m tests.cloud.drill '$(or $(RECIPE),A)' '$(or $(PREEMPTIONS),5)' $(ARGS)
 
 ##@ Google Cloud: a Spot machine that comes back by itself
 
@@ -136,6 +175,8 @@ kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how th
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
 	$(LOCK) pyproject.toml --group build --constraints requirements/full.txt --output-file requirements/light.txt
+	$(LOCK) pyproject.toml --extra cloud --group build --constraints requirements/full.txt \
+		--output-file requirements/cloud.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 
 .PHONY: clean

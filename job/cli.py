@@ -1,7 +1,7 @@
 """The command line: Fire reads it, and nothing runs before all of it is understood.
 
 Commands receive text and return an invocation that has not run yet, see `invocation`. Those for what comes after a run
-are in `cli_runs`.
+are in `cli_runs`, those for runs in the cloud in `cli_cloud`.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from typing import Any
 
 import fire
 
+from job.cli_cloud import CLOUD_COMMANDS
 from job.cli_runs import RUN_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
@@ -275,6 +276,7 @@ COMMANDS: dict[str, Any] = {
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
     **RUN_COMMANDS,
+    **CLOUD_COMMANDS,
 }
 
 

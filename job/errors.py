@@ -117,6 +117,30 @@ class MachineError(JobError):
     exit_code = 78
 
 
+class CloudError(JobError):
+    """The cloud refused: no permission, no such project, a job that it does not take."""
+
+    exit_code = 78
+
+
+class TransientCloudError(CloudError):
+    """The cloud did not answer; trying again later may help."""
+
+    exit_code = 75
+
+
+class RunFailedError(JobError):
+    """A run in the cloud failed for a reason that trying again does not remove."""
+
+    exit_code = 70
+
+
+class RunStoppedError(JobError):
+    """A run in the cloud was stopped before its end, by a person or at a limit, and can be continued."""
+
+    exit_code = 75
+
+
 class PreemptionError(BaseException):
     """This process was asked to stop. Not an `Exception`: nobody may take it for a failure of what it interrupted.
 

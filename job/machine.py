@@ -47,6 +47,7 @@ def about() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "cloud_job": os.environ.get("JOB_CLOUD_JOB"),  # the Batch job that this is an attempt of
         "machine": f"{platform.system()} {platform.machine()}, {num_cores()} cores",
     }
 

@@ -26,9 +26,9 @@ from google.api_core.exceptions import (
     Unauthorized,
 )
 from google.auth.exceptions import GoogleAuthError, TransportError
-from google.cloud import storage  # type: ignore[import-untyped]
-from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
-from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.cloud.storage import Blob, Client
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import GCSStore
@@ -155,10 +155,10 @@ class GcsStore(BaseStore):
         with self._explained(key), suppress(NotFound):
             self._blob(key).delete(if_generation_match=generation, retry=self._retry, timeout=SILENCE_S)
 
-    def _blob(self, key: str) -> storage.Blob:
+    def _blob(self, key: str) -> Blob:
         return self._bucket.blob(self._prefix + require_key(key))
 
-    def _listed(self, prefix: str, max_results: int | None = None) -> Iterator[storage.Blob]:
+    def _listed(self, prefix: str, max_results: int | None = None) -> Iterator[Blob]:
         yield from self._bucket.list_blobs(
             prefix=self._prefix + prefix,
             max_results=max_results,
@@ -223,16 +223,16 @@ class GcsStore(BaseStore):
             raise TransientStoreError(f"{subject}: kept failing for {DEADLINE_S} s; try again later") from error
 
 
-def _connect(bucket: str) -> tuple[storage.Client, GCSStore]:
+def _connect(bucket: str) -> tuple[Client, GCSStore]:
     """Make both clients, with the same credentials and endpoint."""
     # For the sake of traces, Google's client would ask for the bucket's own metadata, which the role does not allow.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     emulated = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
     if emulated:
-        client, provider = storage.Client(), None
+        client, provider = Client(), None
     else:
-        credentials, project = google.auth.default(scopes=storage.Client.SCOPE)
-        client, provider = storage.Client(project, credentials), GoogleCredentialProvider(credentials)
+        credentials, project = google.auth.default(scopes=Client.SCOPE)
+        client, provider = Client(project, credentials), GoogleCredentialProvider(credentials)
     client_options: ClientConfig = {
         "timeout": "1 day",
         "read_timeout": timedelta(seconds=SILENCE_S),
@@ -272,7 +272,7 @@ def _checksum(opened: BinaryIO) -> str:
     return encode(crc)
 
 
-def _describe(key: str, blob: storage.Blob) -> StoredObject:
+def _describe(key: str, blob: Blob) -> StoredObject:
     return StoredObject(key, int(blob.size), str(blob.generation), blob.crc32c)
 
 

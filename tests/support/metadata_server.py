@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -66,8 +66,9 @@ def running_metadata_server(**values: str) -> Iterator[FakeMetadata]:
             if found:
                 self.send_header("ETag", found[1])
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # whoever waited was killed
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_args):
             pass

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 LIGHT = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["build"]]
+CLOUD = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["cloud"]]
 FULL = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["train"], *PROJECT["dependency-groups"]["headless"]]
 DEV = PROJECT["dependency-groups"]["dev"]
 
@@ -24,14 +25,14 @@ LINE = re.compile(
 )
 
 
-@pytest.mark.parametrize("level", ["light", "full", "dev"])
+@pytest.mark.parametrize("level", ["light", "cloud", "full", "dev"])
 def test_a_lock_names_versions_and_digests_only(level):
     """Each lock works with any registry: it names versions and digests, and no address or path."""
     lines = lock_text(level).splitlines()
     assert [line for line in lines if not LINE.fullmatch(line)] == []
 
 
-@pytest.mark.parametrize(("level", "wanted"), [("light", LIGHT), ("full", FULL), ("dev", DEV)])
+@pytest.mark.parametrize(("level", "wanted"), [("light", LIGHT), ("cloud", CLOUD), ("full", FULL), ("dev", DEV)])
 def test_a_lock_holds_what_the_project_asks_for(level, wanted):
     """Each lock holds every direct dependency of its level, at a version that pyproject.toml allows."""
     locked = versions(level)
@@ -44,7 +45,7 @@ def test_the_locks_agree():
     full = versions("full")
     assert [
         name
-        for level in ("light", "dev")
+        for level in ("light", "cloud", "dev")
         for name, version in versions(level).items()
         if full.get(name, version) != version
     ] == []

@@ -1,0 +1,5 @@
+"""Runs on Cloud Batch: machines as data, the job's specification, the service's client, and the supervisor.
+
+Knows recipes and runs, not torch: a laptop without it submits. Only `batch` and `logs` import Google's libraries, when
+they are needed; everything else is values in, values out.
+"""

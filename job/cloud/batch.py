@@ -1,0 +1,177 @@
+"""A thin client of Cloud Batch: make, look at and cancel jobs.
+
+Guarantees that making a job twice makes one, that every error is one of ours, and that a missing library or missing
+credentials are told with what to do. Knows what a job looks like to us, and nothing of runs. ``BATCH_EMULATOR_HOST``
+leads it to another server, as the variables of that kind do for Google's other clients.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from job.cloud.history import BatchJob
+from job.errors import CloudError, MachineError, RunConflictError, TransientCloudError
+
+if TYPE_CHECKING:
+    from google.cloud import batch_v1
+
+INSTALL = "install the extra `cloud`, which `make submit` does by itself"
+
+NO_MACHINE_YET = {"QUEUED", "SCHEDULED"}
+"""States of a job before its first machine."""
+
+WAITING_TASK = "PENDING"
+"""State of the task while its job has no machine for it, also after a preemption."""
+
+
+class Batch:
+    """The jobs of Cloud Batch, by their full names."""
+
+    def __init__(self, client: "batch_v1.BatchServiceClient") -> None:
+        self._client = client
+
+    @classmethod
+    def connect(cls) -> "Batch":
+        """Return a client with this machine's credentials.
+
+        Raises:
+            MachineError: If the library or credentials are missing.
+        """
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
+        try:
+            import grpc  # noqa: PLC0415 -- in an extra: everything else works without
+            from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- as above
+            from google.cloud import batch_v1  # noqa: PLC0415 -- as above
+            from google.cloud.batch_v1.services.batch_service.transports import (  # noqa: PLC0415 -- as above
+                BatchServiceGrpcTransport,
+            )
+        except ImportError as error:
+            raise MachineError(f"Cloud Batch: the package {error.name} is missing; {INSTALL}") from error
+        host = os.environ.get("BATCH_EMULATOR_HOST")
+        if host:
+            channel = grpc.insecure_channel(host)
+            return cls(batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel)))
+        try:
+            return cls(batch_v1.BatchServiceClient())
+        except DefaultCredentialsError as error:
+            raise MachineError(
+                "Cloud Batch: there are no credentials on this machine; run `gcloud auth application-default login`"
+            ) from error
+
+    def make(self, name: str, spec: dict[str, Any], request_id: str) -> BatchJob:
+        """Make a job, or return the one that an equal request has made.
+
+        Args:
+            name: The job's full name.
+            spec: Its specification, with the label ``digest``.
+            request_id: A UUID.
+
+        Raises:
+            RunConflictError: If a job of that name exists and is another one.
+            CloudError: If Batch refuses.
+        """
+        from google.api_core.exceptions import AlreadyExists, DeadlineExceeded, ServiceUnavailable  # noqa: PLC0415
+        from google.api_core.retry import Retry, if_exception_type  # noqa: PLC0415 -- as in `connect`
+        from google.cloud import batch_v1  # noqa: PLC0415 -- as in `connect`
+
+        parent, _, job_id = name.rpartition("/jobs/")
+        request = batch_v1.CreateJobRequest(
+            parent=parent, job_id=job_id, job=batch_v1.Job.from_json(json.dumps(spec)), request_id=request_id
+        )
+        # The client has no retry of its own for this call; name and request id make it safe.
+        again = Retry(predicate=if_exception_type(ServiceUnavailable, DeadlineExceeded), timeout=120)
+        with _explained(name):
+            try:
+                return self._seen(self._client.create_job(request, retry=again))
+            except AlreadyExists:
+                existing = self._client.get_job(name=name)
+        if existing.labels.get("digest") != spec["labels"]["digest"]:
+            raise RunConflictError(f"{name}: exists and is another job; cancel that, or choose another --run")
+        return self._seen(existing)
+
+    def look(self, name: str) -> BatchJob | None:
+        """Return a job, or nothing if there is none.
+
+        Raises:
+            CloudError: If Batch refuses.
+        """
+        from google.api_core.exceptions import NotFound  # noqa: PLC0415 -- as in `connect`
+
+        with _explained(name):
+            try:
+                return self._seen(self._client.get_job(name=name))
+            except NotFound:
+                return None
+
+    def cancel(self, name: str) -> None:
+        """Ask for a job to be cancelled; one that is over or gone is fine.
+
+        Raises:
+            CloudError: If Batch refuses.
+        """
+        from google.api_core.exceptions import FailedPrecondition, NotFound  # noqa: PLC0415 -- as in `connect`
+
+        with _explained(name), contextlib.suppress(NotFound, FailedPrecondition):
+            self._client.cancel_job(name=name)
+
+    def _seen(self, job: "batch_v1.Job") -> BatchJob:
+        """Put together what Batch says of a job and of its one task."""
+        from google.api_core.exceptions import NotFound  # noqa: PLC0415 -- as in `connect`
+
+        state = job.status.state.name
+        events = sorted(job.status.status_events, key=lambda event: event.event_time)
+        task_events, task_state = [], ""
+        if state not in NO_MACHINE_YET:
+            with contextlib.suppress(NotFound):  # there is no task before the first machine
+                task = self._client.get_task(name=f"{job.name}/taskGroups/group0/tasks/0")
+                task_events = sorted(task.status.status_events, key=lambda event: event.event_time)
+                task_state = task.status.state.name
+        scheduled = next((event.event_time for event in events if "SCHEDULED" in event.description), None)
+        if scheduled is None and state != "QUEUED":
+            scheduled = job.create_time  # the event is missing: as early as can be
+        waiting = None
+        if state in NO_MACHINE_YET:
+            waiting = events[-1].event_time if events else job.create_time
+        elif state == "RUNNING" and task_state == WAITING_TASK:
+            waiting = task_events[-1].event_time if task_events else job.create_time
+        ended = job.update_time if state in {"SUCCEEDED", "FAILED", "CANCELLED"} else None
+        return BatchJob(
+            uid=job.uid,
+            state=state,
+            scheduled_at=_time(scheduled),
+            waiting_since=_time(waiting),
+            ended_at=_time(ended),
+            exit_codes=tuple(event.task_execution.exit_code for event in task_events if event.task_execution.exit_code),
+            last_event=(task_events or events)[-1].description if task_events or events else "",
+        )
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn errors of the client into ours."""
+    from google.api_core import exceptions  # noqa: PLC0415 -- as in `connect`
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as in `connect`
+
+    try:
+        yield
+    except exceptions.PermissionDenied as error:
+        raise CloudError(
+            f"{name}: Batch refuses, {error.message}; this account needs roles/batch.jobsEditor on the project and "
+            "roles/iam.serviceAccountUser on the job's service account"
+        ) from error
+    except (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError) as error:
+        raise TransientCloudError(f"{name}: Batch did not answer, {error}; try again later") from error
+    except exceptions.GoogleAPICallError as error:
+        raise CloudError(f"{name}: Batch refuses, {error.message}; correct what it names") from error
+    except GoogleAuthError as error:
+        raise MachineError(
+            f"Cloud Batch: the credentials are not accepted, {error}; run `gcloud auth application-default login`"
+        ) from error
+
+
+def _time(stamp: Any) -> datetime | None:  # noqa: ANN401 -- proto-plus types it so
+    """Return a time as the standard library's, which compares with ours."""
+    return datetime.fromtimestamp(stamp.timestamp(), tz=stamp.tzinfo) if stamp else None

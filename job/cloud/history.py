@@ -1,0 +1,278 @@
+"""What is known of a run in the cloud: its segments, their Batch jobs, its attempts, and how far it came.
+
+Guarantees one consistent kind of value for whoever decides or reports; the bucket tells what happened, Batch adds
+what it did with the machines. Knows no client: `read_history` is handed one.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from job import checkpoint
+from job.checkpoint import CheckpointId
+from job.cloud.cost import billed_usd, worst_usd
+from job.cloud.segment import Segment, Segments
+from job.errors import RunConflictError
+from job.run import Run
+
+LOST_MACHINE = (50001, 50002, 50003, 50004, 50006)
+"""Batch's own codes for a machine that was preempted, went silent, or was restarted under the task."""
+
+FIRST_OF_BATCH = 50000
+"""From here on exit codes are Batch's own."""
+
+KILLED = (125, 137, 143)
+"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
+Batch's own code."""
+
+OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
+BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJob:
+    """A job as Batch shows it."""
+
+    uid: str
+    state: str
+    scheduled_at: datetime | None
+    """When a machine was first asked for; nothing while the job is queued."""
+
+    waiting_since: datetime | None
+    """Since when there is no machine; nothing while there is one, or none is needed any more."""
+
+    ended_at: datetime | None
+    exit_codes: tuple[int, ...]
+    """How its attempts ended, oldest first, as far as Batch tells; the last one may be there after a success."""
+
+    last_event: str
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to its final state."""
+        return self.state in OVER
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSeen:
+    """A segment and what became of it."""
+
+    segment: Segment
+    made: bool
+    """Whether its job was made; one that was and is not there now was deleted."""
+
+    job: BatchJob | None
+
+    @property
+    def live(self) -> bool:
+        """Whether its job may still do something."""
+        return self.job is not None and not self.job.over
+
+    def usd(self, now: datetime) -> float | None:
+        """Return what it has cost at most, or nothing if the price is not known."""
+        price = self.segment.usd_per_hour
+        if price is None:
+            return None
+        worst = worst_usd(self.segment.max_retries, self.segment.max_run_s, price)
+        if self.job is None:
+            return worst if self.made else 0.0  # it was deleted: nobody knows any more
+        if self.job.scheduled_at is None:
+            return 0.0
+        return min(billed_usd(self.job.scheduled_at, self.job.ended_at or now, price), worst)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt as the bucket shows it."""
+
+    number: int
+    job: str | None
+    """The id of the Batch job that it was part of; nothing for one elsewhere."""
+
+    host: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    reason: str
+    """Of its end record; ``running`` for the newest without one, ``vanished`` for any other."""
+
+    exit_code: int | None
+    message: str
+    position: tuple[int, int] | None
+
+    @property
+    def kind(self) -> Literal["preempted", "crashed", "other"]:
+        """Whether it was taken away, or failed by itself."""
+        if self.reason in {"preempted", "interrupted", "vanished"}:
+            return "preempted"
+        return "crashed" if self.reason in {"failed", "transient"} else "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Everything that a decision about a run hangs on."""
+
+    run: str
+    now: datetime
+    segments: tuple[SegmentSeen, ...]
+    attempts: tuple[Attempt, ...] = ()
+    committed: CheckpointId | None = None
+    committed_at: datetime | None = None
+    num_epochs: int | None = None
+    expected_s: float | None = None
+    """How long the recipe says that the whole run takes."""
+
+    final: dict[str, Any] | None = None
+    max_usd: float | None = None
+    """What the whole run may cost."""
+
+    deadline: datetime | None = None
+
+    @property
+    def newest(self) -> SegmentSeen:
+        """The segment that counts."""
+        return self.segments[-1]
+
+    @property
+    def by_hand_at(self) -> datetime:
+        """When somebody last submitted by hand; the first segment always is."""
+        return max(time_of(seen.segment.created_at) for seen in self.segments if seen.segment.by == "hand")
+
+    @property
+    def of_this_try(self) -> tuple[Attempt, ...]:
+        """The attempts since somebody last submitted by hand: what came before was seen and answered."""
+        by_hand = max(index for index, seen in enumerate(self.segments) if seen.segment.by == "hand")
+        jobs = {seen.segment.job_id for seen in self.segments[by_hand:]}
+        return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
+
+    @property
+    def usd(self) -> float | None:
+        """What all segments have cost at most, or nothing if a price is not known."""
+        parts = [seen.usd(self.now) for seen in self.segments]
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    @property
+    def num_preemptions(self) -> int:
+        """How many attempts were taken away, with notice or without; cancelling a job is none."""
+        cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
+        newest = {attempt.job: attempt.number for attempt in self.attempts}
+        taken: Counter[str | None] = Counter(
+            attempt.job
+            for attempt in self.attempts
+            if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
+        )
+        # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
+        # bucket alone.
+        lost: Counter[str | None] = Counter(
+            seen.segment.job_id
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code in LOST_MACHINE or code in KILLED
+        )
+        return max((taken | lost).total() - self._num_unrecorded_crashes, 0)
+
+    @property
+    def num_crashes(self) -> int:
+        """How many attempts failed by themselves, those included that could not record it."""
+        return sum(attempt.kind == "crashed" for attempt in self.attempts) + self._num_unrecorded_crashes
+
+    @property
+    def _num_unrecorded_crashes(self) -> int:
+        """How many exit codes no preemption and no end record explains, such as 139 for a crashed interpreter."""
+        codes = Counter(
+            code
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code < FIRST_OF_BATCH and code not in KILLED
+        )
+        recorded = Counter(attempt.exit_code for attempt in self.attempts if attempt.exit_code is not None)
+        return (codes - recorded).total()
+
+    @property
+    def remaining_s(self) -> float | None:
+        """How long the rest takes at the pace so far, lost work and starts included; nothing if nobody knows."""
+        epochs = self.committed.epoch if self.committed else 0
+        if self.num_epochs is None:
+            return None
+        if epochs == 0 or self.committed_at is None or self.committed is None:
+            return self.expected_s
+        spent_s = 0.0
+        for attempt, later in zip(self.attempts, [*self.attempts[1:], None], strict=True):
+            if attempt.number < self.committed.attempt:
+                end = attempt.ended_at or (later.claimed_at if later else attempt.claimed_at)
+                spent_s += (end - attempt.claimed_at).total_seconds()
+            elif attempt.number == self.committed.attempt:
+                spent_s += (self.committed_at - attempt.claimed_at).total_seconds()
+        return spent_s / epochs * (self.num_epochs - epochs)
+
+
+def read_history(
+    run: Run,
+    look: Callable[[str], BatchJob | None],
+    now: datetime,
+    max_usd: float | None = None,
+    deadline: str | None = None,
+) -> History:
+    """Read everything from the bucket and from Batch.
+
+    Args:
+        run: The run.
+        look: Returns a Batch job by its name, or nothing if there is none.
+        now: The time that durations end at.
+        max_usd: Replaces the limit that the newest segment was submitted with.
+        deadline: As well.
+
+    Raises:
+        RunConflictError: If the run was never submitted.
+    """
+    segments = Segments(run)
+    seen = []
+    for segment in segments.list():
+        made = segments.job_of(segment.number)
+        seen.append(SegmentSeen(segment=segment, made=made is not None, job=look(segment.job_name) if made else None))
+    if not seen:
+        raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
+    limit, due = seen[-1].segment.max_usd, deadline or seen[-1].segment.deadline
+    # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+    final, record = run.final(), run.record()
+    committed = checkpoint.committed(run)
+    numbers = run.attempts()
+    hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
+    return History(
+        run=run.name,
+        now=now,
+        segments=tuple(seen),
+        attempts=tuple(_attempt(run, number, newest=number == numbers[-1]) for number in numbers),
+        committed=committed[-1] if committed else None,
+        committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
+        num_epochs=record.request["train"]["epochs"] if record else None,
+        expected_s=hours[1] * 3600 if hours and hours[1] else None,
+        final=final,
+        max_usd=limit if max_usd is None else max_usd,
+        deadline=time_of(due) if due else None,
+    )
+
+
+def time_of(text: str) -> datetime:
+    """Read a time that the job wrote."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _attempt(run: Run, number: int, *, newest: bool) -> Attempt:
+    claim = run.attempt(number)
+    end = claim["end"] or {}
+    position = end.get("position") or {}
+    return Attempt(
+        number=number,
+        job=claim.get("cloud_job"),
+        host=claim["host"],
+        claimed_at=time_of(claim["claimed_at"]),
+        ended_at=time_of(end["ended_at"]) if end else None,
+        reason=end.get("reason", "running" if newest else "vanished"),
+        exit_code=end.get("exit_code"),
+        message=end.get("message", ""),
+        position=(position["epoch"], position["batch"]) if position else None,
+    )

@@ -1,0 +1,198 @@
+"""A segment: one Batch job of a run. A run outlives Batch's ten retries because another segment follows.
+
+Guarantees that a segment is recorded in the bucket, whole and create-only, before its job exists: whoever finds it
+there, on any machine, can go on from it, and of two who would submit the next segment one does. Ids are a pure
+function of bucket, run and number, so submitting twice is once. Knows nothing of Batch's client.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from job.cloud.settings import Settings
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
+from job.run import FAMILY, Run, differences, find_run, list_runs, next_free_name
+from job.store import Store
+
+MAX_RETRIES = 10
+"""Batch's limit, for all causes together."""
+
+MAX_RUN_S = 2 * 24 * 3600
+"""For one attempt; one that is not finished by then goes on in the next segment, unless it made no progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a segment runs."""
+
+    region: str
+    machine: str
+    """Google's name of the machine type."""
+
+    spot: bool
+
+    def __str__(self) -> str:
+        return f"{self.machine} in {self.region}, {'Spot' if self.spot else 'on demand'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What one Batch job of a run is to be, complete."""
+
+    run: str
+    number: int
+    created_at: str
+    by: Literal["hand", "supervisor"]
+    reason: str
+    """Why it was submitted."""
+
+    bucket: str
+    request: dict[str, Any]
+    """What was asked for; equal requests are one run."""
+
+    words: list[str]
+    """The command in the container."""
+
+    settings: Settings
+    machines: list[str]
+    """Machine types that will do, best first."""
+
+    placement: Placement
+    deadline: str | None
+    """When the run should be finished, ISO 8601."""
+
+    max_usd: float | None
+    """What the whole run may cost."""
+
+    usd_per_hour: float | None
+    """What was reckoned with, the high end."""
+
+    max_retries: int = MAX_RETRIES
+    max_run_s: int = MAX_RUN_S
+    schema: int = 1
+
+    @property
+    def job_id(self) -> str:
+        """Batch's id of the job: lowercase letters, digits and hyphens, 63 at most, the first a letter."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[:40].rstrip("-")
+        digest = hashlib.sha256(f"{self.bucket}\n{self.run}".encode()).hexdigest()[:8]
+        return f"run-{name}-{digest}-{self.number:03d}".replace("--", "-")
+
+    @property
+    def job_name(self) -> str:
+        """The job's full name."""
+        return f"projects/{self.settings.project}/locations/{self.placement.region}/jobs/{self.job_id}"
+
+    @property
+    def request_id(self) -> str:
+        """A UUID by which Batch knows a repeated request."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.bucket}/runs/{self.run}/segments/{self.number}"))
+
+    @property
+    def placements(self) -> list[Placement]:
+        """Every place that will do, in the order in which they are tried."""
+        regions = [self.settings.region, *self.settings.other_regions]
+        return [
+            Placement(region=region, machine=machine, spot=self.placement.spot)
+            for machine in self.machines
+            for region in regions
+        ]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything; equal segments are the same submission."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, loaded: dict[str, Any]) -> "Segment":
+        """Read what `Segments.write` wrote.
+
+        Raises:
+            TypeError: If it is something else.
+        """
+        parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
+        return cls(**(loaded | parts))
+
+
+class Segments:
+    """The segments of a run in its bucket."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def list(self) -> list[Segment]:
+        """Return the segments in order."""
+        prefix = self.run.key("segments/")
+        return [
+            self._read(stored.key)
+            for stored in self.run.store.list(prefix)
+            if re.fullmatch(r"\d{4,}\.json", stored.key.removeprefix(prefix))
+        ]
+
+    def write(self, segment: Segment) -> bool:
+        """Record a segment before its job is made; false if another one has its number."""
+        try:
+            self.run.store.put(self._key(segment.number), (json.dumps(asdict(segment), indent=1) + "\n").encode())
+        except PreconditionError:
+            return False
+        return True
+
+    def job_of(self, number: int) -> dict[str, str] | None:
+        """Return the name and uid of a segment's Batch job once it was made."""
+        try:
+            loaded: dict[str, str] = json.loads(self.run.store.read(self._key(number, ".job")))
+        except ObjectNotFoundError:
+            return None
+        return loaded
+
+    def write_job(self, number: int, name: str, uid: str) -> None:
+        """Record that a segment's Batch job was made."""
+        self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
+
+    def _key(self, number: int, part: str = "") -> str:
+        return self.run.key(f"segments/{number:04d}{part}.json")
+
+    def _read(self, key: str) -> Segment:
+        try:
+            return Segment.from_json(json.loads(self.run.store.read(key)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptObjectError(
+                f"{key}: was written by another version of the job, {error}; use that version"
+            ) from error
+
+
+def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Segment]]:
+    """Return the run that a request means, whether it has begun or only been submitted, and its segments.
+
+    Args:
+        store: The bucket.
+        name: The run's name; without one it is the newest that was asked for in the same way, or else a new one.
+        request: What is asked for.
+
+    Raises:
+        RunConflictError: If the named run was asked for differently; lists every difference.
+    """
+    submitted = [
+        match[1]
+        for stored in store.list("runs/")
+        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key))
+    ]
+    if name is None:
+        for candidate in reversed(submitted):
+            segments = Segments(Run(store, candidate)).list()
+            if segments[0].request == request:
+                return Run(store, candidate), segments
+        run, record = find_run(store, None, request)
+        if record is None:
+            run = Run(store, next_free_name(FAMILY, [*list_runs(store), *submitted]))
+        return run, []
+    run, _ = find_run(store, name, request)
+    segments = Segments(run).list()
+    if segments and (different := differences(segments[0].request, request)):
+        raise RunConflictError(
+            f"run {name}: was submitted with other values; repeat those, or choose another --run", different
+        )
+    return run, segments

@@ -1,0 +1,234 @@
+"""``job submit`` and ``job render``: from words to a segment, and to a Batch job."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from job.cloud.cost import durations_within, require_price, usd_per_hour
+from job.cloud.machines import find_machine
+from job.cloud.segment import Placement, Segment, Segments, find_submission
+from job.cloud.settings import Settings, known_settings, load_settings
+from job.cloud.spec import render
+from job.commands.train import read_order
+from job.commands.values import bucket_location, read_flag, require_store
+from job.data.prepare import find_dataset
+from job.errors import UsageError
+from job.order import Order
+from job.run import FAMILY, check_run_name, now
+from job.start import find_start
+
+log = logging.getLogger(__name__)
+
+CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
+
+TRAIN_FLAGS: dict[str, Any] = {
+    "recipe": None,
+    "dataset": None,
+    "run": None,
+    "weights": None,
+    "model": None,
+    "profile": "full",
+    "device": "",
+    "workers": None,
+    "checkpoint_every": "60",
+    "new_classes": "false",
+    "quarantine": "false",
+}
+"""Of `job train`, with their defaults."""
+
+DECIDED_LATER = {"recipe", "dataset", "run"}
+
+GPU = "0"
+"""Said aloud, so that a machine whose driver is missing fails at once instead of training on its CPU."""
+
+
+def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: Any) -> None:  # noqa: ANN401 -- text by flag
+    """Submit a run, or say what became of it.
+
+    Raises:
+        JobError: For whatever is wrong; see the exit codes.
+    """
+    from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
+    from job.cloud.supervise import make  # noqa: PLC0415 -- as above
+    from job.commands.supervise import watch  # noqa: PLC0415 -- as above
+
+    stay = read_flag(supervise, "supervise")
+    order, words = cloud_words(flags, training_arguments)
+    settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
+    how = _how(flags, settings)
+    store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
+    dataset = find_dataset(store, order.dataset)
+    request = order.request(dataset)
+    run, segments = find_submission(store, order.run, request)
+    if run.final() is not None:
+        log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
+        return
+    if not segments:
+        if run.record() is None:
+            find_start(store, order, run.name)  # a run that cannot start must not cost a machine
+        segment = _first_segment(
+            bucket=store.uri,
+            run=run.name,
+            words=[*words, f"--dataset={dataset}"],
+            request=request,
+            settings=settings,
+            **how,
+        )
+        segments = [segment] if Segments(run).write(segment) else Segments(run).list()
+    batch, newest = Batch.connect(), segments[-1]
+    if newest.number == 1 and Segments(run).job_of(1) is None:  # a later one is for whoever supervises
+        make(run, batch, newest)
+    else:
+        log.info("run %s was submitted before, %s; `job status %s` shows it", run.name, newest.job_id, run.name)
+    if stay:
+        watch(run, batch)
+    else:
+        log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
+        print(run.name)
+
+
+def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # noqa: ANN401 -- text by flag
+    """Print a run's first Batch job.
+
+    Raises:
+        JobError: For whatever is wrong with words and settings; bucket and cloud are not asked.
+    """
+    order, words = cloud_words(flags, training_arguments)
+    settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
+    if order.dataset is not None:
+        words.append(f"--dataset={order.dataset}")
+    segment = _first_segment(
+        bucket=_require_gs(cloud_bucket(flags["bucket"], flags)),
+        run=order.run or FAMILY,
+        words=words,
+        request=order.request(order.dataset),
+        settings=settings,
+        **_how(flags, settings),
+    )
+    print(json.dumps(render(segment), indent=2))
+
+
+def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:
+    """Return the bucket of the command line, of the environment, or of the settings."""
+    location = bucket_location(bucket)
+    if location is not None:
+        return _require_gs(location)
+    found = known_settings({name: flags[name] for name in CLOUD_FLAGS if name in flags}).get("bucket")
+    if not isinstance(found, str):
+        return None
+    return _require_gs(found if "://" in found else f"gs://{found}")
+
+
+def read_deadline(text: str | None) -> str | None:
+    """Read ``12h`` from now, or a time; without a zone it is this machine's.
+
+    Raises:
+        UsageError: If it is neither, or has passed.
+    """
+    if text is None:
+        return None
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
+        due = datetime.now(UTC) + timedelta(hours=float(match[1]))
+    else:
+        try:
+            due = datetime.fromisoformat(text).astimezone(UTC)
+        except ValueError as error:
+            raise UsageError(
+                f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
+            ) from error
+    if due <= datetime.now(UTC):
+        raise UsageError(f"--deadline: has passed, got {text!r}")
+    return due.isoformat(timespec="seconds")
+
+
+def read_max_usd(text: str | None) -> float | None:
+    """Read a number of dollars.
+
+    Raises:
+        UsageError: If it is none, or not positive.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
+        raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
+    return float(text)
+
+
+def _require_gs(location: str | None) -> str:
+    if location is None:
+        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
+    if not location.startswith("gs://"):
+        raise UsageError(f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
+    return location
+
+
+def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:
+    """Read what is to be trained, and return it with the words that order the same in the container.
+
+    Args:
+        flags: Of `job train`, what was not given left out or nothing. Run, dataset and bucket are not in the words:
+            they are decided later.
+        training_arguments: Further flags.
+
+    Raises:
+        JobError: If it cannot be ordered, or not from another machine.
+    """
+    given = {name: text for name, text in flags.items() if name in TRAIN_FLAGS and text is not None}
+    order = read_order(training_arguments=training_arguments, **{**TRAIN_FLAGS, "workdir": "work", **given})
+    if order.recipe.source != order.recipe.name:
+        raise UsageError(
+            f"--recipe {order.recipe.source}: is a file on this machine; pass a recipe of the image, and other values "
+            "as flags"
+        )
+    if "," in order.device:
+        raise UsageError(f"--device: the machines of `job submit` have one GPU, got {order.device!r}; leave it out")
+    if order.weights is not None and not order.weights.startswith("gs://") and Path(order.weights).is_file():
+        raise UsageError(
+            f"--weights {order.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
+        )
+    said = {
+        "recipe": order.recipe.name,
+        "device": order.device or GPU,
+        **{name: text for name, text in given.items() if name not in DECIDED_LATER and text != TRAIN_FLAGS[name]},
+        **training_arguments,
+    }
+    return order, ["train", *(f"--{name.replace('_', '-')}={text}" for name, text in said.items())]
+
+
+def _how(flags: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return a segment's fields that say where it runs, for how long, and for how much."""
+    machines = [find_machine(name.strip()) for name in flags["machine"].split(",")]
+    spot = not read_flag(flags["on_demand"], "on-demand")
+    if not spot and not machines[0].on_demand:
+        raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
+    max_usd = read_max_usd(flags["max_usd"])
+    price = usd_per_hour(settings, machines[0].type, spot=spot)
+    if max_usd is not None:
+        price = require_price(settings, machines[0].type, spot=spot)
+    retries, run_s = durations_within(max_usd, price)
+    return {
+        "machines": [machine.type for machine in machines],
+        "placement": Placement(region=settings.region, machine=machines[0].type, spot=spot),
+        "deadline": read_deadline(flags["deadline"]),
+        "max_usd": max_usd,
+        "usd_per_hour": price,
+        "max_retries": retries,
+        "max_run_s": run_s,
+    }
+
+
+def _first_segment(*, bucket: str, run: str, words: list[str], **fields: Any) -> Segment:  # noqa: ANN401 -- a segment's
+    return Segment(
+        run=check_run_name(run),
+        number=1,
+        created_at=now(),
+        by="hand",
+        reason="submitted",
+        bucket=bucket,
+        words=[*words, f"--bucket={bucket}", f"--run={run}"],
+        **fields,
+    )

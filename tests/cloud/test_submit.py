@@ -1,0 +1,339 @@
+"""Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import batch_v1
+
+from job.cli import main
+from job.cloud.batch import Batch
+from job.cloud.segment import Segments
+from job.store import open_store
+from tests.cloud.conftest import OTHER_REGION, SETTINGS
+from tests.support.command import surroundings, wait_until
+
+
+def test_submitting_twice_is_once(cloud, capsys):
+    """The same command again finds the job it made, by the same id, and makes no other."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    assert cloud.submit() == 0
+    assert "was submitted before" in capsys.readouterr().err
+    assert len(cloud.batch.jobs) == 1
+
+
+def test_submitting_twice_without_a_name_is_once(cloud):
+    """A run without a name is known by what was asked for, before it has claimed anything in the bucket."""
+    cloud.script(["hold"])
+    cloud.batch.without_capacity = {"us-central1"}
+    words = ["submit", "--model", "yolo11n.yaml"]
+    assert main(words) == main(words) == 0
+    assert len(cloud.batch.jobs) == 1
+    assert main([*words, "--epochs", "3"]) == 0
+    runs = {stored.key.split("/")[1] for stored in open_store(cloud.bucket).list("runs/")}
+    assert runs == {"yolov11_wildlife", "yolov11_wildlife2"}
+
+
+def test_two_who_submit_at_once_make_one_job(cloud):
+    """Of two machines that submit the same order at the same time, one records it and both see the same job."""
+    cloud.script(["hold"])
+    ends = []
+    both = [threading.Thread(target=lambda: ends.append(cloud.submit())) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert (ends, len(cloud.batch.jobs)) == ([0, 0], 1)
+
+
+def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
+    """If the job was made and the answer got lost, submitting again finds it instead of making another."""
+    cloud.script(["hold"])
+    with monkeypatch.context() as lost:
+        lost.setattr(Segments, "write_job", lambda *_args: None)
+        assert cloud.submit() == 0
+    assert Segments(cloud.run).job_of(1) is None
+    assert cloud.submit() == 0
+    assert Segments(cloud.run).job_of(1) is not None
+    assert len(cloud.batch.jobs) == 1
+
+
+def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):
+    """A name stands for one order, also before the run has begun; each difference is named."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    assert cloud.submit("--epochs", "7") == 65
+    assert "train.epochs: the run has 20, asked for 7" in capsys.readouterr().err
+
+
+def test_a_job_of_that_name_that_is_another_is_not_taken_over(cloud, capsys):
+    """A job that somebody else made under the id is a conflict, not a success."""
+    cloud.script(["hold"])
+    assert main(["render", "--model", "yolo11n.yaml", "--run", "zebra"]) == 0
+    spec = json.loads(capsys.readouterr().out)
+    spec["labels"]["digest"] = "of-another"
+    job_id = spec["taskGroups"][0]["taskSpec"]["environment"]["variables"]["JOB_CLOUD_JOB"]
+    Batch.connect().make(
+        f"projects/demo-project/locations/us-central1/jobs/{job_id}", spec, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    )
+    assert cloud.submit() == 65
+    assert "exists and is another job" in capsys.readouterr().err
+
+
+def test_what_cannot_start_costs_no_machine(cloud, capsys):
+    """Missing start weights are told before a job is made."""
+    assert main(["submit", "--recipe", "A"]) == 65
+    assert "start weights: there is no finished run" in capsys.readouterr().err
+    assert cloud.batch.jobs == {}
+
+
+def test_a_submission_that_stays_supervises(cloud, capsys, monkeypatch):
+    """With --supervise the command ends with the run."""
+    monkeypatch.setattr("job.commands.supervise.POLL_S", 0.02)
+    cloud.script(["commit 1 0", "finish"])
+    assert cloud.submit("--supervise") == 0
+    assert "finish: finished after 10 epochs" in capsys.readouterr().out
+
+
+def test_the_container_is_told_everything(cloud):
+    """The words of the container order what the person ordered, with run, dataset and bucket decided."""
+    cloud.script(["hold"])
+    assert cloud.submit("--rotate", "3", "--cos-lr", "--quarantine", "--checkpoint-every", "30") == 0
+    container = cloud.batch.jobs[cloud.job(1)].job.task_groups[0].task_spec.runnables[0].container
+    assert list(container.commands) == [
+        *("train", "--recipe=base", "--device=0", "--model=yolo11n.yaml", "--checkpoint-every=30", "--quarantine=True"),
+        *("--rotate=3", "--cos-lr=True", "--dataset=tiny", f"--bucket={cloud.bucket}", "--run=zebra"),
+    ]
+
+
+def test_rendering_makes_nothing(settings, capsys):
+    """`job render` prints what Batch would get, without a bucket, a client or credentials."""
+    words = ["render", "--recipe", "B", "--bucket", "gs://nowhere", "--machine", "a100", "--on-demand"]
+    assert main(words) == 0
+    job = batch_v1.Job.from_json(capsys.readouterr().out)
+    [instance] = job.allocation_policy.instances
+    assert (instance.policy.machine_type, instance.policy.provisioning_model.name) == ("a2-highgpu-1g", "STANDARD")
+
+
+def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
+    """What `terraform output -json` wrote is enough, with the image by digest; the file and flags come before it."""
+    outputs = {name: {"value": value} for name, value in SETTINGS.items() if name not in {"image", "service_account"}}
+    outputs |= {
+        "runtime_service_account": {"value": SETTINGS["service_account"]},
+        "image_repository": {"value": "us-central1-docker.pkg.dev/demo-project/yolo"},
+        "bucket": {"value": "demo-runs"},
+        "alert_policies": {"value": ["not ours"]},
+    }
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "outputs.json").write_text(json.dumps(outputs))
+    image = f"trainer@sha256:{'a' * 64}"
+    assert main(["render", "--image", image]) == 0
+    container = json.loads(capsys.readouterr().out)["taskGroups"][0]["taskSpec"]["runnables"][0]["container"]
+    assert container["imageUri"] == f"us-central1-docker.pkg.dev/demo-project/yolo/{image}"
+    assert "--bucket=gs://demo-runs" in container["commands"]
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({"service_account": "other@demo.iam.gserviceaccount.com"}))
+    assert main(["render", "--image", image, "--project", "another"]) == 0
+    job = json.loads(capsys.readouterr().out)
+    assert job["allocationPolicy"]["serviceAccount"]["email"] == "other@demo.iam.gserviceaccount.com"
+    assert "projects/another/secrets/wandb-api-key/versions/latest" in json.dumps(job)
+
+
+def test_everything_that_is_missing_is_told_at_once(capsys):
+    """Without settings every one of them is named, with its form."""
+    assert main(["render", "--bucket", "gs://b"]) == 78
+    said = capsys.readouterr().err
+    for name in ("project", "region", "image", "service_account", "network", "subnetwork"):
+        assert f"- {name}: is missing" in said
+    assert "wandb_secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"image": "us-docker.pkg.dev/p/r/trainer:latest"}, "image: must be an image by digest"),
+        ({"region": "us-central1-a"}, "region: must be a region such as us-central1"),
+        ({"subnetwork": "default"}, "subnetwork: must be projects/P/regions/R/subnetworks/NAME"),
+        ({"region": "us-east1"}, "subnetwork: must be in the region us-east1"),
+        ({"wandb_secret": "0123456789abcdef/x"}, "wandb_secret: must be projects/P/secrets/NAME"),
+        ({"regoin": "us-east1"}, "regoin: there is no such setting; did you mean 'region'?"),
+        ({"other_regions": {"us-east1": SETTINGS["subnetwork"]}}, "other_regions.us-east1: must be a region with"),
+        ({"prices": {"g2-standard-9": {"spot": 1}}}, "prices.g2-standard-9: there is no such machine"),
+        ({"prices": {"g2-standard-8": {"spot": "cheap"}}}, "prices.g2-standard-8: must be"),
+    ],
+)
+def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
+    """A setting that Batch or Google would refuse later is refused at once, with its form."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **changes}))
+    assert main(["render", "--bucket", "gs://b"]) == 78
+    assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["--machine", "a101"], 2, "--machine: there is no 'a101'; did you mean 'a100'?"),
+        (["--machine", "h100", "--on-demand"], 2, "a3-highgpu-1g is to be had as Spot only"),
+        (["--deadline", "tomorrow"], 2, "--deadline: must be hours from now such as 12h"),
+        (["--deadline", "2020-01-01T00:00"], 2, "--deadline: has passed"),
+        (["--max-usd", "ten"], 2, "--max-usd: must be a number of dollars"),
+        (["--max-usd", "0.1"], 75, "one attempt of 30 minutes on this machine may cost 0.26"),
+        (["--max-usd", "9", "--machine", "a100"], 2, "write `prices: {a2-highgpu-1g: {spot: USD}}`"),
+        (["--bucket", "folder"], 2, "bucket folder: is on this machine"),
+        (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
+        (["--device", "0,1"], 2, "--device: the machines of `job submit` have one GPU"),
+        (["--rotat", "3"], 2, "did you mean 'rotate'?"),
+        (["--epochs", "0"], 65, "epochs: must be a whole number of at least 1"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):
+    """Each kind of mistake ends with one message and the right code, on a machine without any credentials."""
+    monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
+    assert main(["submit", *words]) == code
+    assert part in capsys.readouterr().err
+
+
+def test_files_of_this_machine_are_not_sent_to_the_cloud(settings, tmp_path, capsys, monkeypatch):
+    """A recipe file and local weights, which the container does not have, are refused with what to do."""
+    monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
+    (tmp_path / "mine.yaml").write_text("start: yolo11n.yaml\ntrain: {epochs: 1}\n")
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    assert main(["submit", "--recipe", "mine.yaml"]) == 2
+    assert main(["submit", "--weights", "best.pt"]) == 2
+    said = capsys.readouterr().err
+    assert "--recipe mine.yaml: is a file on this machine" in said
+    assert "--weights best.pt: is a file on this machine" in said
+
+
+def test_a_price_of_one_s_own_makes_a_limit_possible(tmp_path, capsys):
+    """A machine without a price on record takes a dollar limit once cloud.yaml has its price."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": {"a2-highgpu-1g": {"spot": 2.0}}}))
+    assert main(["render", "--bucket", "gs://b", "--machine", "a100", "--max-usd", "8"]) == 0
+    task = json.loads(capsys.readouterr().out)["taskGroups"][0]["taskSpec"]
+    assert (task["maxRetryCount"], task["maxRunDuration"]) == (3, "2700s")  # 4 hours for four attempts and starts
+
+
+@pytest.mark.parametrize("command", ["status", "supervise", "cancel", "logs"])
+def test_a_run_that_was_never_submitted_is_told(cloud, capsys, command):
+    """Asking for a run without a submission names the command that makes one."""
+    assert main([command, "gnu"]) == 65
+    assert "gnu" in capsys.readouterr().err
+
+
+def test_status_shows_what_is_known(cloud, capsys, tmp_path):
+    """The status names state, progress, cost, segments and attempts."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
+    cloud.script(["commit 3 7", "hold"])
+    assert cloud.submit("--max-usd", "5", "--deadline", "20h") == 0
+    wait_until(lambda: cloud.run.store.list(cloud.run.key("checkpoints/0003-000007.a0001/manifest")))
+    capsys.readouterr()
+    assert main(["status", "zebra"]) == 0
+    said = capsys.readouterr().out
+    assert "state       wait: running" in said
+    assert "committed   epoch 3, batch 7, of 10 epochs" in said
+    assert "of 5.00" in said
+    assert "g2-standard-8 in us-central1, Spot" in said
+    assert "running" in said.splitlines()[-1]
+
+
+def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
+    """The lines of the job's container come in order, whichever form an entry has, over several pages."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    uid = Segments(cloud.run).job_of(1)["uid"]
+    entries = [
+        {"timestamp": "2026-11-23T09:00:00.1Z", "textPayload": "plain\n"},
+        {"timestamp": "2026-11-23T09:00:01.1Z", "jsonPayload": {"message": "ours", "attempt": 1}},
+    ]
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body)
+            page = {"entries": entries[1:]} if "pageToken" in body else {"entries": entries[:1], "nextPageToken": "2"}
+            data = json.dumps(page).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr("google.auth.default", lambda **_scopes: (AnonymousCredentials(), "demo-project"))
+        capsys.readouterr()
+        assert main(["logs", "zebra"]) == 0
+        server.shutdown()
+    assert capsys.readouterr().out == "2026-11-23T09:00:00Z  plain\n2026-11-23T09:00:01Z  ours\n"
+    assert f'labels.job_uid="{uid}"' in asked[0]["filter"]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "part"),
+    [
+        (
+            "submit",
+            "google.cloud.batch_v1",
+            "Cloud Batch: the package google.cloud.batch_v1 is missing; install the extra",
+        ),
+        ("submit", "grpc", "Cloud Batch: the package grpc is missing; install the extra"),
+    ],
+)
+def test_a_missing_library_is_told_with_what_to_install(cloud, command, missing, part):
+    """Without the extra `cloud`, submitting says what is missing, and everything before it was checked."""
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from job.cli import main\n"
+        f"sys.exit(main([{command!r}, '--model', 'yolo11n.yaml', '--run', 'zebra']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings({}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_everything_else_works_without_the_extra(settings, tmp_path):
+    """Rendering, recipes and runs need neither the libraries of the cloud nor torch."""
+    script = (
+        "import sys\n"
+        "for name in ('grpc', 'google.cloud.batch_v1', 'torch', 'ultralytics'): sys.modules[name] = None\n"
+        "from job.cli import main\n"
+        "sys.exit(main(['render', '--bucket', 'gs://b']) or main(['recipes', 'list']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings({}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_submitting_needs_no_torch(cloud):
+    """A laptop without torch submits, and asks for the status."""
+    cloud.script(["hold"])
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'ultralytics', 'wandb'): sys.modules[name] = None\n"
+        "from job.cli import main\n"
+        "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings({}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(cloud.batch.jobs) == 1
+
+
+def test_missing_credentials_are_told(settings, bucket, capsys):
+    """Without credentials of Google the command says how to get them."""
+    assert main(["submit", "--model", "yolo11n.yaml"]) == 78
+    assert "gcloud auth application-default login" in capsys.readouterr().err

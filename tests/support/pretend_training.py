@@ -1,0 +1,94 @@
+"""A stand-in for `job train` in the container: the same records in the bucket and the same exit codes, no training.
+
+What each attempt does is read from ``PRETEND``, a JSON list with one list of steps for each attempt of the run; the
+last one holds for all later attempts. A step is one of
+
+    claim                   nothing; what comes next comes after the claim
+    commit E B              a checkpoint after E epochs and B batches
+    hold                    wait to be killed
+    finish                  write final.json and exit 0
+    success                 exit 0 without final.json
+    exit CODE               exit without an end record, as a crash of the interpreter
+    end REASON CODE E B MESSAGE     write an end record and exit
+"""
+
+import json
+import os
+import shlex
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from job import checkpoint
+from job.checkpoint import CheckpointId
+from job.run import Run, RunRecord, now
+from job.store import open_store
+
+NUM_EPOCHS = 10
+
+
+def main() -> int:
+    """Do what the attempt is to do."""
+    flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:])
+    run = Run(open_store(flags["bucket"]), flags["run"])
+    script = json.loads(os.environ["PRETEND"])
+    first = script[min(len(run.attempts()), len(script) - 1)]
+    if first and first[0].startswith("exit"):
+        return int(first[0].split()[1])  # before the run is claimed
+    if run.record() is None:
+        run.create(record(run.name))
+    attempt = run.claim({"host": "machine", "machine": "a machine", "cloud_job": os.environ["JOB_CLOUD_JOB"]})
+    for step in script[min(attempt, len(script)) - 1]:
+        word, *values = shlex.split(step)
+        if word == "commit":
+            commit(run, int(values[0]), int(values[1]), attempt)
+        elif word == "hold":
+            threading.Event().wait()
+        elif word == "finish":
+            run.finish({"attempt": attempt, "reason": "complete", "num_epochs": NUM_EPOCHS, "finished_at": now()})
+            return 0
+        elif word == "success":
+            return 0
+        elif word == "exit":
+            os._exit(int(values[0]))
+        elif word == "end":
+            reason, code, epoch, batch, message = values
+            end(run, attempt, reason, int(code), (int(epoch), int(batch)), message)
+            return int(code)
+    return 0
+
+
+def record(name: str) -> RunRecord:
+    """Return a record with what is read of it."""
+    request = {"recipe": "A", "profile": "full", "train": {"epochs": NUM_EPOCHS}}
+    return RunRecord(
+        run=name,
+        created_at=now(),
+        request=request,
+        recipe_digest="",
+        expect={},
+        start={},
+        dataset={},
+        facts={},
+        environment={},
+        wandb_id="",
+    )
+
+
+def commit(run: Run, epoch: int, batch: int, attempt: int) -> None:
+    """Commit a checkpoint with a file in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state.pt"
+        state.write_text(f"{epoch} {batch} {attempt}")
+        checkpoint.commit(run, CheckpointId(epoch, batch, attempt), [state], {}, None)
+
+
+def end(run: Run, attempt: int, reason: str, code: int, position: tuple[int, int], message: str) -> None:
+    """Write the record of an attempt's end."""
+    about = {"exit_code": code, "message": message, "position": {"epoch": position[0], "batch": position[1]}}
+    run.end_attempt(attempt, reason, about)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
