@@ -118,7 +118,8 @@ def estimate(
     Args:
         recipe: A name of `job recipes list`, or a path to a YAML file.
         machine: A kind of machine, such as l4-spot, that earlier runs were trained on; this machine if left out.
-        usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
+        usd_per_hour: What an hour of the machine costs; if left out, the high end of what is known of the machine that
+            is named, or else JOB_USD_PER_HOUR.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         dataset: A folder under datasets/ in the bucket; may be left out when there is one.
         weights: Start weights, as for `job train`.

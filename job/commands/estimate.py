@@ -43,7 +43,7 @@ def print_estimate(*, machine: str | None, usd_per_hour: str | None, json: str, 
         UsageError: If nothing is known of the machine that is named.
         JobError: As `session.train`, for anything wrong with recipe, data or machine.
     """
-    as_json, price = read_flag(json, "json"), read_price(usd_per_hour)
+    as_json, price = read_flag(json, "json"), read_price(usd_per_hour, machine)
     order = read_order(**words, run=None, checkpoint_every="0")
     store = require_store(words["bucket"])
     found = _estimate(store, order, machine, price)

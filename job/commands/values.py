@@ -4,6 +4,7 @@ import math
 import os
 from typing import get_args
 
+from job.cloud.machines import find_machine
 from job.errors import UsageError
 from job.prices import read_usd, usd_per_hour
 from job.recipe import Profile
@@ -54,13 +55,22 @@ def require_store(bucket: str | None) -> Store:
     return open_store(location)
 
 
-def read_price(text: str | None) -> float | None:
-    """Read ``--usd-per-hour``; without it, what the environment says; nothing if neither does.
+def read_price(text: str | None, machine: str | None = None) -> float | None:
+    """Read ``--usd-per-hour``; without it, what the machine's profile or else the environment says, if they do.
+
+    Args:
+        text: An amount.
+        machine: A machine that is meant instead of this one; with ``-spot`` at its end, on Spot.
 
     Raises:
-        UsageError: If it is no amount.
+        UsageError: If it is no amount, or there is no such machine.
     """
-    return usd_per_hour() if text is None else read_usd(text, "--usd-per-hour")
+    if text is not None:
+        return read_usd(text, "--usd-per-hour")
+    if machine is None:
+        return usd_per_hour()
+    kind = machine.removesuffix("-spot")
+    return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(spot=kind != machine)
 
 
 def read_fraction(text: str, name: str) -> float:

@@ -133,13 +133,17 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "time        2 h: 80 epochs of 90 s" in shown
-    assert "pass --usd-per-hour" in shown
+    assert "cost        0.70 USD at 0.35 USD an hour" in shown  # of the machine's profile
+    assert main([*words[:3], "--machine", "h1000", "--bucket", location]) == 2
+    assert "--machine: there is no 'h1000'" in capsys.readouterr().err
     assert max(map(len, shown.splitlines())) <= 80
     assert main([*words, "--usd-per-hour", "0.3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["hours"], told["usd"]) == ([2.0, 2.0], [0.6, 0.6])
     assert main([*words[:3], "--machine", "h100", "--bucket", location]) == 0
-    assert "5 h to 8 h" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "5 h to 8 h" in shown
+    assert "pass --usd-per-hour" in shown
     assert main(["estimate", "--recipe", "continue", "--machine", "h100", "--bucket", location]) == 2
     assert "cannot be measured from here" in " ".join(capsys.readouterr().err.split())
 
