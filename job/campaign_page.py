@@ -38,7 +38,7 @@ def render(campaign: Campaign) -> str:
     ]
     if goal is not None:
         parts += [page.heading("Again"), page.code(_command(campaign, goal))]
-    return page.page(f"Campaign {campaign.name}", parts)
+    return page.page(f"Campaign: {campaign.name}", parts)
 
 
 def _asked(goal: Goal) -> str:
