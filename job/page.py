@@ -11,7 +11,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; } th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; white-space: nowrap; }
+table { border-collapse: collapse; white-space: nowrap; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; }
 tr { border-bottom: 1px solid var(--line); } tr.marked { background: var(--mark); }
 code { overflow-wrap: anywhere; } .warning { border-left: 4px solid #c60; padding-left: .75rem; }
 """
