@@ -71,6 +71,10 @@ image-test: $(DEV) ## Test the image that `make image` built, and print its size
 push: ## Push it to REPOSITORY under a tag of its own, and print its digest for IMAGE=
 	@exec docker/push.sh '$(IMAGE_NAME)' '$(REPOSITORY)'
 
+.PHONY: campaign
+campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is reached; the same command goes on
+	@exec $(BIN)/job campaign $(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(ARGS)
+
 .PHONY: no-recipe
 no-recipe:
 	@echo 'make $(firstword $(MAKECMDGOALS)): RECIPE is missing; choose one of $(RECIPES),' \

@@ -143,6 +143,19 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     return manifest
 
 
+def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
+    """Fetch one checkpoint into an empty folder; nothing in the bucket is changed.
+
+    Raises:
+        CorruptObjectError: If it is not whole.
+        ObjectNotFoundError: If a part of it is gone.
+    """
+    manifest = read_manifest(run, checkpoint)
+    for file in manifest.files:
+        _fetch(run, file, folder)
+    return manifest
+
+
 def restore(run: Run, folder: Path) -> Manifest | None:
     """Fetch the newest checkpoint that proves whole into an empty folder.
 
@@ -158,9 +171,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
     damaged: list[CheckpointId] = []
     for checkpoint in reversed(committed(run)):
         try:
-            manifest = read_manifest(run, checkpoint)
-            for file in manifest.files:
-                _fetch(run, file, folder)
+            manifest = fetch(run, checkpoint, folder)
         except (CorruptObjectError, ObjectNotFoundError) as error:
             log.warning("checkpoint %s is skipped: %s", checkpoint, error)
             problems.append(str(error))

@@ -1,7 +1,7 @@
 """The command line: Fire reads it, and nothing runs before all of it is understood.
 
-Commands receive text and return an invocation that has not run yet, see `invocation`. Those for runs in the cloud are
-in `cli_cloud`.
+Commands receive text and return an invocation that has not run yet, see `invocation`. Those for what comes after a run
+are in `cli_runs`, those for runs in the cloud in `cli_cloud`.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any
 import fire
 
 from job.cli_cloud import CLOUD_COMMANDS
+from job.cli_runs import RUN_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
@@ -315,6 +316,7 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
+    **RUN_COMMANDS,
     **CLOUD_COMMANDS,
 }
 
@@ -326,7 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     if help_text is not None:
         print(help_text)  # noqa: T201 -- data
         return 0
-    set_up_logging(for_machines=words[:1] == ["train"])
+    set_up_logging(for_machines=words[:1] in (["train"], ["extend"], ["campaign"]))
     try:
         _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:

@@ -32,6 +32,19 @@ class Past:
         return max((_position(attempt) for attempt in self.attempts), default=(0, 0))
 
     @property
+    def stop_request(self) -> dict[str, Any] | None:
+        """A request to stop by which no attempt has ended yet; whoever comes next is to end by it.
+
+        An attempt that was asked may vanish before it sees the request, and a scheduler start another in its place.
+        """
+        for attempt in reversed(self.attempts):
+            if attempt["end"] and attempt["end"]["reason"] == "paused":
+                return None
+            if attempt["stop"]:
+                return dict(attempt["stop"])
+        return None
+
+    @property
     def preempted_after_s(self) -> list[float]:
         """How long those lived that were cut off, in seconds."""
         return [
@@ -60,15 +73,20 @@ def receipt(past: Past, restored: Manifest, loaded: dict[str, str], num_batches:
             f"checkpoint {restored.id}: its state did not load as it was saved; this is a defect, please report it",
             different,
         )
-    last = past.attempts[-1]
-    epoch, batch = _position(last)
+    steps_lost, seconds_lost = 0, 0.0
+    if past.attempts:  # else it goes on from where another run ended
+        last = past.attempts[-1]
+        epoch, batch = _position(last)
+        steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
+        seconds_lost = max(0.0, _seconds_between(max(restored.committed_at, last["claimed_at"]), _last_sign(last)))
     return {
+        "run": restored.run,
         "checkpoint": str(restored.id),
         "position": {"epoch": restored.epoch, "batch": restored.batch},
         "saved": saved,
         "loaded": loaded,
-        "steps_lost": max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch),
-        "seconds_lost": max(0.0, _seconds_between(max(restored.committed_at, last["claimed_at"]), _last_sign(last))),
+        "steps_lost": steps_lost,
+        "seconds_lost": seconds_lost,
     }
 
 

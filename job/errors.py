@@ -92,6 +92,19 @@ class SupersededError(JobError):
     exit_code = 75
 
 
+class CampaignError(JobError):
+    """A run of a campaign ended other than well.
+
+    Args:
+        message: Which, and what to do.
+        exit_code: How it ended.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class PeerError(JobError):
     """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
 
@@ -133,7 +146,7 @@ class PreemptionError(BaseException):
 
     Args:
         message: Who asked.
-        reason: ``preempted``, or ``interrupted`` if a person did.
+        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
         from_server: The metadata server said it, so the machine ends by itself.
     """
 
@@ -145,3 +158,13 @@ class PreemptionError(BaseException):
         self.from_server = from_server
         self.agreed = False
         """All processes that train together stop for it at the same step."""
+
+
+class PauseError(PreemptionError):
+    """A person asked for the run to be paused. Exit code 0, or a scheduler would start the run again at once."""
+
+    exit_code = 0
+
+    def __init__(self, message: str, *, agreed: bool = False) -> None:
+        super().__init__(message, "paused")
+        self.agreed = agreed

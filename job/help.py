@@ -16,8 +16,8 @@ finished.
 """
 
 EXIT_CODES = """\
-Exit codes: 0 finished, 2 usage, 65 bad recipe, data or conflicting run, 70 training failed, 74 bucket refused,
-75 try again, 78 machine unfit
+Exit codes: 0 finished or paused, 2 usage, 65 bad recipe, data or conflicting run, 70 training failed,
+74 bucket refused, 75 try again, 78 machine unfit
 """
 
 
@@ -100,11 +100,17 @@ def _parameters(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.default is inspect.Parameter.empty
+    named = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.default is inspect.Parameter.empty
+    return named or parameter.kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _positionals(command: Callable[..., Any]) -> list[str]:
-    return [name.upper() for name, parameter in _parameters(command).items() if _is_positional(parameter)]
+    return [_called(parameter) for parameter in _parameters(command).values() if _is_positional(parameter)]
+
+
+def _called(parameter: inspect.Parameter) -> str:
+    """Name a positional argument: RUN, or RUNS... if there may be several."""
+    return parameter.name.upper() + ("..." if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "")
 
 
 def _flags(command: Callable[..., Any]) -> list[str]:

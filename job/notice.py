@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-from job.errors import PreemptionError
+from job.errors import PauseError, PreemptionError
 from job.metadata import MetadataError, MetadataServer
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ STAY_S = 150
 """How long to stay after a notice from the metadata server. Who leaves early is started again on the same machine,
 which has up to 120 s to live and 30 s to shut down.
 """
+
+PAUSE, STOP, FROM_SERVER = 1, 2, 3
+"""How urgent a notice is; the most urgent one is obeyed."""
 
 WAKE = signal.SIGUSR1
 """What the watching thread sends to its own process, so that system calls of the main thread return."""
@@ -34,6 +37,8 @@ class Notices:
     def __init__(self, stay_s: float = STAY_S) -> None:
         self.pending: PreemptionError | None = None
         """The first notice; raise it once everything that is worth keeping is kept."""
+
+        self._pause: PauseError | None = None
 
         self._stay_s = stay_s
         self._left_alone = False
@@ -76,14 +81,26 @@ class Notices:
         Args:
             agree: Returns the highest number that any of them names.
         """
-        level = agree(0 if self.pending is None else 1 + self.pending.from_server)
-        if level and self.pending is None:
-            told = "another process of this training was asked to stop"
-            self.pending = PreemptionError(told, "preempted", from_server=level > 1)
-        if self.pending is not None and level:
-            self.pending.from_server = level > 1
-            self.pending.agreed = True
-        return self.pending if level else None
+        level = agree(self._urgency)
+        if level == 0:
+            return None
+        if level == PAUSE:
+            self.pending = self._pause or PauseError("another process of this training was asked to pause")
+        elif self.pending is None:
+            self.pending = PreemptionError("another process of this training was asked to stop", "preempted")
+        self.pending.from_server = level == FROM_SERVER
+        self.pending.agreed = True
+        return self.pending
+
+    @property
+    def _urgency(self) -> int:
+        if self.pending is not None:
+            return FROM_SERVER if self.pending.from_server else STOP
+        return PAUSE if self._pause is not None else 0
+
+    def pause(self, notice: PauseError) -> None:
+        """Ask for a pause, from any thread. There is no haste: it interrupts nothing, and `agreed` returns it."""
+        self._pause = notice
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:

@@ -27,11 +27,15 @@ METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 class Start:
     """Where a run's first weights come from."""
 
-    kind: Literal["own", "pretrained", "scratch"]
-    """``own``: the best weights of a finished run of ours; ``pretrained``: a published file; ``scratch``: none."""
+    kind: Literal["own", "pretrained", "scratch", "end"]
+    """``own``: the best weights of a finished run of ours; ``pretrained``: a published file; ``scratch``: none;
+    ``end``: not only weights, but the whole state in which a run ended (never in a recipe; see `job.extend`).
+    """
 
     name: str | None = None
-    """The recipe whose newest run to take (``own``), the file (``pretrained``) or the architecture (``scratch``)."""
+    """The recipe whose newest run to take (``own``), the file (``pretrained``), the architecture (``scratch``) or the
+    run (``end``).
+    """
 
     @classmethod
     def parse(cls, text: str) -> "Start":
@@ -51,6 +55,8 @@ class Start:
     def __str__(self) -> str:
         if self.kind == "own":
             return "own best.pt" + (f" of {self.name}" if self.name else "")
+        if self.kind == "end":
+            return f"end of {self.name}"
         return str(self.name)
 
 

@@ -1,9 +1,11 @@
 """What a person sees while a run trains: a bar for the steps, a line for each epoch, the table at the end."""
 
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from job.log import Progress
+from job.log import Progress, duration
 from job.outcome import Comparison, metrics_of, warn_of_drop
 from job.recipe import Band
 from job.run import Run
@@ -20,8 +22,25 @@ IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
 class Reporter:
     """Shows one attempt's progress."""
 
-    def __init__(self, num_epochs: int, before: "Row | None") -> None:
+    def __init__(
+        self,
+        num_epochs: int,
+        before: "Row | None",
+        usd_per_hour: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin.
+
+        Args:
+            num_epochs: Epochs in the whole run.
+            before: Row 0, if it was measured.
+            usd_per_hour: What an hour of the machine costs, if that is known.
+            clock: Seconds from any origin.
+        """
         self._num_epochs = num_epochs
+        self._usd_per_hour, self._clock = usd_per_hour, clock
+        self._epoch_since: float | None = None
+        self._said_time_left = False
         self._before = metrics_of(before) if before else None
         self._bar: Progress | None = None
 
@@ -38,6 +57,7 @@ class Reporter:
         epoch = int(row["epoch"])
         shown = "  ".join(f"{label} {metrics[name]:6.1%}" for name, label in IN_A_LINE.items())
         digits = len(str(self._num_epochs))
+        since, self._epoch_since = self._epoch_since, self._clock()
         if epoch == 0:
             self._before = metrics
             log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
@@ -50,6 +70,19 @@ class Reporter:
         )
         if epoch == 1 and self._before and (warning := warn_of_drop(self._before, metrics)):
             log.warning("%s", warning)
+        if since is not None and not self._said_time_left and epoch < self._num_epochs:
+            self._said_time_left = True
+            self._say_time_left(self._num_epochs - epoch, self._epoch_since - since)
+
+    def _say_time_left(self, num_epochs: int, epoch_s: float) -> None:
+        """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""
+        hours = num_epochs * epoch_s / 3600
+        usd = None if self._usd_per_hour is None else hours * self._usd_per_hour
+        log.info(
+            "at %.3g s an epoch the rest takes %s%s",
+            *(epoch_s, duration(hours), "" if usd is None else f" and costs {usd:.2f} USD"),
+            extra={"epoch_s": epoch_s, "hours_left": hours, "usd_left": usd},
+        )
 
     def close(self) -> None:
         """Take the bar away."""

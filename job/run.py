@@ -28,6 +28,9 @@ FAMILY = "yolov11_wildlife"
 
 SCHEMA = 1
 
+RECORDS = ("start", "pulse", "stop", "end")
+"""What may be recorded of an attempt beside its claim."""
+
 
 def check_run_name(name: str) -> str:
     """Return a run's name if it can be one.
@@ -123,12 +126,12 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> dict[str, Any]:
-        """Return an attempt's claim, and under ``start``, ``pulse`` and ``end`` its other records.
+        """Return an attempt's claim, and under ``start``, ``pulse``, ``stop`` and ``end`` its other records.
 
         One without an end vanished, or runs.
         """
         claim = self._read(f"attempts/{number:04d}.json") or {}
-        return claim | {name: self._read(f"attempts/{number:04d}.{name}.json") for name in ("start", "pulse", "end")}
+        return claim | {name: self._read(f"attempts/{number:04d}.{name}.json") for name in RECORDS}
 
     def claim(self, about: dict[str, Any]) -> int:
         """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
@@ -175,6 +178,15 @@ class Run:
             self._write(
                 f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **about}
             )
+
+    def ask_to_stop(self, attempt: int, about: dict[str, Any]) -> None:
+        """Ask an attempt to commit and end as paused; the first request stands."""
+        with contextlib.suppress(PreconditionError):
+            self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **about})
+
+    def stop_request(self, attempt: int) -> dict[str, Any] | None:
+        """Return what an attempt was asked by `ask_to_stop`, if it was."""
+        return self._read(f"attempts/{attempt:04d}.stop.json")
 
     def pulse(self, attempt: int, about: dict[str, Any]) -> None:
         """Say that an attempt is alive and how far it is, in place of what it said before."""

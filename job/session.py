@@ -9,7 +9,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,17 +27,18 @@ from job.mirror import Mirror, sha256_of
 from job.notice import Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
-from job.pulse import Pulse
+from job.prices import usd_per_hour
+from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
-from job.start import StartPoint, fetch_start, find_start
+from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
 from job.training.world import World
 
 if TYPE_CHECKING:
-    from job.training.fit import Outcome, Training
+    from job.training.fit import Host, Outcome, Training
     from job.training.trainer import Plan
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,12 @@ class Ready:
     training: "Training"
     past: Past
     restored: Manifest | None
-    """The checkpoint that it goes on from."""
+    """The checkpoint that it goes on from; perhaps the last one of another run, which this one extends."""
+
+    @property
+    def own(self) -> Manifest | None:
+        """The checkpoint that it goes on from, if it is one of its own."""
+        return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
 def train(store: Store, order: Order) -> None:
@@ -69,7 +75,7 @@ def train(store: Store, order: Order) -> None:
     Raises:
         JobError: Before training for anything wrong with the order, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
-        PreemptionError: If this process was asked to stop; everything that was done is committed.
+        PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
     """
     ledger = Ledger(before_s=machine.process_age_s())
     with Notices() as notices:
@@ -112,11 +118,11 @@ def _follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world:
         training = Training(
             replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
         )
-        restored = world.share(list[_File]())
-        for file in restored:
+        state = world.share(_State((), reopen=False))
+        for file in state.files:
             file.place(folder / "restored")
-        if restored:
-            training.restore(folder / "restored")
+        if state.files:
+            training.restore(folder / "restored", reopen=state.reopen)
         with notices.left_alone():
             training.run(FollowerHost(notices, world))
 
@@ -143,6 +149,20 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
         say_finished(ready.run, final, already=False)
 
 
+def rehearse(store: Store, order: Order, host: "Host") -> None:
+    """Train what an order means until the host ends it, in a scratch folder; no run is made in the bucket.
+
+    Raises:
+        JobError: As `train`, and whatever the host raises.
+    """
+    machine.require_writable(order.workdir)
+    with Notices() as notices, _folder_of_its_own(order.workdir, "rehearsal") as folder:
+        session = _Session(store, order, folder, Ledger(), notices, World())
+        data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
+        weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
+        session.set_up(data, point, weights, machine.num_threads()).run(host)
+
+
 @dataclass(frozen=True, slots=True)
 class _Session:
     """What the steps of one attempt share."""
@@ -153,14 +173,17 @@ class _Session:
     ledger: Ledger
     notices: Notices
     world: World
+    usd_per_hour: float | None = field(default_factory=usd_per_hour)
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
-        data = self._prepare_data(request["dataset"], None, run)
+        if self.order.recipe.start.kind == "end":
+            return self.extend(run, request)
+        data = self.prepare_data(request["dataset"], None, run.name)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
             weights, point = fetch_start(self.store, start, self.folder / "start")
-        training = self._set_up(data, point, weights, machine.num_threads())
+        training = self.set_up(data, point, weights, machine.num_threads())
         self._share_state(None)
         transfer = training.transfer
         if transfer is not None:
@@ -169,14 +192,49 @@ class _Session:
                 log.info("  left out %s", line)
             if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
                 log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
+        lineage = {"point": asdict(point), "transfer": asdict(transfer) if transfer else None}
+        return self._create(run, request, data=data, lineage=lineage, training=training)
+
+    def extend(self, run: Run, request: dict[str, Any]) -> Ready:
+        """Check everything that a new run needs to go on where another one ended, then create and claim it."""
+        point = find_start(self.store, self.order, run.name)
+        ended = Run(self.store, str(point.run))
+        record = ended.record()
+        if record is None:
+            raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
+        data = self.prepare_data(request["dataset"], record, ended.name)
+        with self.ledger.entered(Label.PULL):
+            restored = fetch_end(self.store, point, self._emptied("restored"))
+        training, receipt = self._restored(run, record, data, restored, Past(()))
+        log.info(
+            "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
+            "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
+            *(run.name, ended.name, restored.epoch, training.num_epochs),
+        )
+        lineage = {"point": asdict(point), "transfer": None}
+        return self._create(
+            run, request, data=data, lineage=lineage, training=training, restored=restored, receipt=receipt
+        )
+
+    def _create(
+        self,
+        run: Run,
+        request: dict[str, Any],
+        *,
+        data: PreparedData,
+        lineage: dict[str, Any],
+        training: "Training",
+        restored: Manifest | None = None,
+        receipt: dict[str, Any] | None = None,
+    ) -> Ready:
         record = RunRecord(
             run=run.name,
             created_at=now(),
             request=request,
             recipe_digest=self.order.recipe.digest,
             expect={name: [band.low, band.high] for name, band in self.order.recipe.expect.items()},
-            start={"point": asdict(point), "transfer": asdict(transfer) if transfer else None},
-            dataset={"name": data.name, "digest": data.digest, "set_aside": list(data.set_aside)},
+            start=lineage,
+            dataset=data.pinned,
             facts=training.facts,
             environment=_environment(training),
             wandb_id=secrets.token_hex(4),
@@ -191,33 +249,33 @@ class _Session:
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         attempt = self._claim(run)
-        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": None})
-        return Ready(run, record, attempt, training, Past(()), None)
+        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": receipt})
+        return Ready(run, record, attempt, training, Past(()), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
         attempt = self._claim(run)
         training: Training | None = None
         with self.recorded(run, attempt, lambda: training.position if training else {}, finished=False):
-            data = self._prepare_data(record.dataset["name"], record, run)
-            point = StartPoint(**record.start["point"])
-            with self.ledger.entered(Label.PULL):
-                restored = checkpoint.restore(run, self._made("restored"))
-                if restored is None:
-                    weights, _ = fetch_start(self.store, point, self.folder / "start")
-                else:  # the architecture, class branches included, is that of the weights it has now
-                    weights, point = self.folder / "restored" / "last.pt", StartPoint("restored", None, None)
-            training = self._set_up(data, point, weights, record.facts["num_threads"])
-            self._require_same_facts(record, training)
             past = Past.of(run, attempt)
-            receipt = None
+            if past.stop_request is not None:
+                self.world.share(None)
+                raise paused_by(run, past.stop_request, agreed=True)
+            data = self.prepare_data(record.dataset["name"], record, run.name)
+            point, receipt = StartPoint(**record.start["point"]), None
+            with self.ledger.entered(Label.PULL):
+                restored = checkpoint.restore(run, self._emptied("restored"))
+                if restored is None and point.kind == "end":
+                    restored = fetch_end(self.store, point, self.folder / "restored")
             if restored is None:
+                with self.ledger.entered(Label.PULL):
+                    weights, _ = fetch_start(self.store, point, self.folder / "start")
+                training = self.set_up(data, point, weights, record.facts["num_threads"])
+                self._require_same_facts(record, training)
                 self._share_state(None)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
-                self._share_state(self.folder / "restored")
-                loaded = training.restore(self.folder / "restored")
-                receipt = continuity.receipt(past, restored, loaded, training.num_batches)
+                training, receipt = self._restored(run, record, data, restored, past)
                 log.info(
                     "run %s: attempt %d goes on after %s of %d",
                     *(run.name, attempt, restored.id.words, training.num_epochs),
@@ -226,9 +284,21 @@ class _Session:
             self._record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, past, restored)
 
+    def _restored(
+        self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, past: Past
+    ) -> tuple["Training", dict[str, Any]]:
+        """Set up a training from a fetched checkpoint, and return it with its receipt."""
+        folder, reopen = self.folder / "restored", restored.run != run.name
+        as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
+        training = self.set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
+        self._require_same_facts(record, training)
+        self._share_state(folder, reopen=reopen)
+        loaded = training.restore(folder, reopen=reopen)
+        return training, continuity.receipt(past, restored, loaded, training.num_batches)
+
     def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal) -> "Outcome":
         """Train to the end, committing in the background."""
-        reporter = Reporter(ready.training.num_epochs, ready.training.before)
+        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.usd_per_hour)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
         def publish(folder: Path) -> None:
@@ -236,7 +306,7 @@ class _Session:
             if committer.newest is not None and not committer.newest.batch:
                 renewal.start()
 
-        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, publish)
+        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.own, publish)
 
         def about() -> dict[str, Any]:
             newest = committer.newest
@@ -250,7 +320,7 @@ class _Session:
 
         with (
             self.notices.left_alone(),
-            Pulse(ready.run, ready.attempt, about),
+            Pulse(ready.run, ready.attempt, about, self.notices.pause),
             committer,
         ):
             host = SessionHost(
@@ -300,7 +370,8 @@ class _Session:
         ready.run.require_current(ready.attempt)
         return ready.run.finish(final)
 
-    def _prepare_data(self, name: str, record: RunRecord | None, run: Run) -> PreparedData:
+    def prepare_data(self, name: str, record: RunRecord | None, run: str) -> PreparedData:
+        """Pull and check a dataset; that of a run that exists has to be the one of its record."""
         return prepare_data(
             self.store,
             name,
@@ -309,10 +380,11 @@ class _Session:
             self.ledger,
             quarantine=self.order.quarantine,
             pinned=record.dataset if record else None,
-            subject=f"run {run.name}",
+            subject=f"run {run}",
         )
 
-    def _set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
+    def set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
+        """Build the training on this machine."""
         from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
         confine_ultralytics(self.order.workdir / "ultralytics")
@@ -336,13 +408,15 @@ class _Session:
             self.world.share(_Shared(replace(plan, world=World()), pinned, _File.read(weights) if weights else None))
         return Training(plan)
 
-    def _share_state(self, folder: Path | None) -> None:
+    def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:
         """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
         if self.world.size > 1:
-            self.world.share([_File.read(path) for path in folder.iterdir()] if folder else [])
+            files = tuple(_File.read(path) for path in folder.iterdir()) if folder else ()
+            self.world.share(_State(files, reopen=reopen))
 
     def _claim(self, run: Run) -> int:
-        return run.claim({"process_age_s": round(sum(self.ledger.seconds().values()), 3), **machine.about()})
+        age_s = round(sum(self.ledger.seconds().values()), 3)
+        return run.claim({"process_age_s": age_s, "usd_per_hour": self.usd_per_hour, **machine.about()})
 
     def _record_start(
         self, run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
@@ -386,6 +460,10 @@ class _Session:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def _emptied(self, name: str) -> Path:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self._made(name)
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
@@ -411,6 +489,14 @@ class _Shared:
     plan: "Plan"
     dataset: dict[str, Any]
     weights: _File | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The checkpoint that training goes on from; no files if there is none."""
+
+    files: tuple[_File, ...]
+    reopen: bool
 
 
 @contextlib.contextmanager

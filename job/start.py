@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from job.errors import ObjectNotFoundError, UsageError, WeightsError
+from job import checkpoint
+from job.checkpoint import CheckpointId, Manifest
+from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError, UsageError, WeightsError
 from job.order import Order
 from job.recipe import Profile, Start
 from job.run import FAMILY, Run, family_of, list_runs
@@ -20,10 +22,12 @@ class StartPoint:
     """Where the first weights are; frozen in the run's record."""
 
     kind: str
-    """``own``, ``pretrained`` or ``scratch``, as in `Start`."""
+    """``own``, ``pretrained``, ``scratch`` or ``end``, as in `Start`."""
 
     source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch."""
+    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
+    folder of a checkpoint.
+    """
 
     architecture: str | None
     """A model file of Ultralytics; nothing if the weights say it."""
@@ -32,7 +36,7 @@ class StartPoint:
     """The run that the weights come from."""
 
     sha256: str | None = None
-    """Digest of the file once it was fetched."""
+    """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
     def __str__(self) -> str:
         if self.source is None:
@@ -50,11 +54,15 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
 
     Raises:
         WeightsError: If there are none, with what to do.
+        RunConflictError: If the run whose end it is has not ended.
+        UsageError: If that run has trained as many epochs already.
     """
     architecture = order.model if order.model and order.model.endswith((".yaml", ".yml")) else None
     if order.weights is not None:
         return replace(_named(store, order.weights), architecture=architecture)
     start = Start.parse(order.model) if order.model else order.recipe.start
+    if start.kind == "end":
+        return _find_end(Run(store, str(start.name)), order.recipe.train["epochs"])
     if start.kind == "scratch":
         return StartPoint("scratch", None, start.name)
     if start.kind == "pretrained":
@@ -106,6 +114,49 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
                 f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )
     return target, replace(point, sha256=digest)
+
+
+def fetch_end(store: Store, point: StartPoint, folder: Path) -> Manifest:
+    """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
+
+    Raises:
+        CorruptObjectError: If it is not whole, or not the one of the record.
+        WeightsError: If it is gone.
+    """
+    run, identity = Run(store, str(point.run)), CheckpointId.parse(str(point.source).rpartition("/")[2])
+    if identity is None:
+        raise CorruptObjectError(f"{point.source}: is not a checkpoint; restore the run's record")
+    try:
+        manifest = checkpoint.fetch(run, identity, folder)
+    except ObjectNotFoundError as error:
+        raise WeightsError(
+            f"{point.source}: the end of run {run.name} is gone, {error}; start a new run from its weights"
+        ) from error
+    if _digest_of_state(manifest) != point.sha256:
+        raise CorruptObjectError(f"{point.source}: is not the state that the run started from; start a new run")
+    return manifest
+
+
+def _find_end(run: Run, num_epochs: int) -> StartPoint:
+    committed = checkpoint.committed(run)
+    if run.final() is None:
+        raise RunConflictError(
+            f"run {run.name}: is not finished, so there is no end to go on from; give the command that started it first"
+        )
+    if not committed:
+        raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
+    newest = committed[-1]
+    if num_epochs <= newest.epoch:
+        raise UsageError(
+            f"--epochs: is the new total, and run {run.name} has trained {newest.epoch}; pass more than that, got "
+            f"{num_epochs}"
+        )
+    digest = _digest_of_state(checkpoint.read_manifest(run, newest))
+    return StartPoint("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
+
+
+def _digest_of_state(manifest: Manifest) -> str | None:
+    return next((file.sha256 for file in manifest.files if file.name == "state.pt"), None)
 
 
 def _named(store: Store, weights: str) -> StartPoint:

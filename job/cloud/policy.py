@@ -87,6 +87,14 @@ def _fenced(history: History) -> Decision | None:
     )
 
 
+def _paused(history: History) -> Decision | None:
+    """A person asked for a pause, and the newest attempt has ended by it."""
+    last = history.of_this_try[-1] if history.of_this_try else None
+    if last is None or last.reason != "paused":
+        return None
+    return Decision(do="wait" if history.newest.live else "stop", reason=f"attempt {last.number} was paused, as asked")
+
+
 def _failed(history: History) -> Decision | None:
     """An attempt ended with a code that trying again does not change."""
     job, segment = history.newest.job, history.newest.segment
@@ -212,7 +220,8 @@ def _running(history: History) -> Decision | None:
 
 
 RULES: tuple[Rule, ...] = (
-    *(_finished, _recorded_only, _fenced, _crash_loop, _failed, _stuck, _cancelled, _overdrawn, _late, _no_capacity),
+    *(_finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _stuck, _cancelled, _overdrawn, _late),
+    _no_capacity,
     _running,
 )
 

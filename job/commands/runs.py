@@ -8,6 +8,7 @@ from typing import Any
 
 from job import checkpoint
 from job.account import read_bill
+from job.commands.layout import labelled
 from job.commands.values import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
 from job.ledger import Label
@@ -62,28 +63,34 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         print(json_format.dumps(shown, indent=1))
         return
     point = record.start["point"]
-    lines = [
-        f"run         {name}, {_state(run, record, final)}",
-        f"created     {_clock(record.created_at)} UTC",
-        f"recipe      {record.request['recipe']}, profile {record.request['profile']}",
-        f"start       {point['source'] or point['architecture']}" + ("" if point["source"] else ", from scratch"),
-        f"dataset     {record.dataset['name']}, digest {record.dataset['digest'][:12]}",
+    told = [
+        ("run", f"{name}, {_state(run, record, final)}"),
+        ("created", f"{_clock(record.created_at)} UTC"),
+        ("recipe", f"{record.request['recipe']}, profile {record.request['profile']}"),
+        ("start", _start(point)),
+        ("dataset", f"{record.dataset['name']}, digest {record.dataset['digest'][:12]}"),
     ]
     if record.dataset["set_aside"]:
-        lines.append(f"set aside   {len(record.dataset['set_aside'])} broken files")
+        told.append(("set aside", f"{len(record.dataset['set_aside'])} broken files"))
     for entry, account in zip(attempts, bill.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
         ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
-        lines += [
-            f"attempt {account.attempt:<4}{_clock(account.began_at)}, {ended}",
-            f"{'':12}on {entry['host']}, {account.machine}",
-        ]
-    lines += [
-        f"checkpoint  {_clock(manifest.committed_at)}, after {manifest.id.words}, attempt {manifest.attempt}, "
-        f"{manifest.size_bytes / 1e6:.1f} MB"
+        ended += ", was asked to stop" if entry["stop"] else ""
+        told.append(
+            (
+                f"attempt {account.attempt}",
+                f"{_clock(account.began_at)}, {ended}, on {entry['host']}, {account.machine}",
+            )
+        )
+    told += [
+        (
+            "checkpoint",
+            f"{_clock(manifest.committed_at)}, after {manifest.id.words}, {manifest.size_bytes / 1e6:.1f} MB",
+        )
         for manifest in checkpoints
     ]
-    print("\n".join([*lines, "", bill.table()]))
+    print("\n".join(line for label, text in told for line in labelled(label, text)))
+    print(f"\n{bill.table()}")
     if final is not None:
         expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
         table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
@@ -119,19 +126,27 @@ def _clock(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
+def _start(point: dict[str, Any]) -> str:
+    if point["kind"] == "end":
+        return f"the end of run {point['run']}, {point['source']}"
+    return str(point["source"] or f"{point['architecture']}, from scratch")
+
+
 def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
     if final is not None:
         return f"{final['reason']}, {final['num_epochs']} epochs"
-    committed = checkpoint.committed(run)
+    committed, attempts = checkpoint.committed(run), run.attempts()
     done = committed[-1].epoch if committed else 0
-    return f"epoch {done} of {record.request['train']['epochs']}, attempt {len(run.attempts())}"
+    end = run.attempt(attempts[-1])["end"] if attempts else None
+    paused = "paused, " if end and end["reason"] == "paused" else ""
+    return f"{paused}epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
-    """Return a run and its record.
+    """Return a run of the bucket and its record.
 
     Raises:
-        RunConflictError: If there is no such run.
+        RunConflictError: If there is none of that name.
     """
     run = Run(store, name)
     record = run.record()

@@ -14,7 +14,7 @@ from job.commands.values import bucket_location, read_flag, read_profile, requir
 from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
-from job.recipe import load_recipe
+from job.recipe import Profile, load_recipe
 from job.run import check_run_name, find_run
 from job.start import StartPoint, find_start
 from job.store import Store
@@ -41,15 +41,10 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
     if read_flag(flags["dry_run"], "dry-run"):
         _print_plan(order, bucket_location(flags["bucket"]))
         return
-    num_devices = len(order.device.split(","))
-    together = "RANK" in os.environ
-    if order.recipe.profile == "demo" and (num_devices > 1 or together):
+    if order.recipe.profile == "demo" and ("," in order.device or "RANK" in os.environ):
         raise UsageError(f"--device: must be one device for the demo, got {order.device!r}")
-    store = _open(order, flags["bucket"])
-    if num_devices > 1 and not together:
-        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
-
-        sys.exit(launch(sys.argv[1:], num_devices))
+    store = open_bucket(order.recipe.profile, flags["bucket"])
+    leave_to_others(order)
     if order.recipe.profile == "demo":
         from job.demo import train_demo  # noqa: PLC0415 -- one of the two
 
@@ -58,6 +53,15 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
         from job.session import train  # noqa: PLC0415 -- as above
 
         train(store, order)
+
+
+def leave_to_others(order: Order) -> None:
+    """If an order names several devices, give the command to as many processes, and exit as the first of them does."""
+    num_devices = len(order.device.split(","))
+    if num_devices > 1 and "RANK" not in os.environ:
+        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
+
+        sys.exit(launch(sys.argv[1:], num_devices))
 
 
 def read_order(
@@ -124,10 +128,10 @@ def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
 
 
 def read_workers(text: str | None) -> int:
-    """Read how many processes load images.
+    """Read a number of loader processes.
 
     Raises:
-        UsageError: If it is no number.
+        UsageError: If it is none.
     """
     cores = os.cpu_count() or 1
     if text is None:
@@ -152,9 +156,14 @@ def read_seconds(text: str, flag: str) -> float:
     return seconds
 
 
-def _open(order: Order, bucket: str | None) -> Store:
+def open_bucket(profile: Profile, bucket: str | None) -> Store:
+    """Open the bucket that was named; a folder for the demo is made.
+
+    Raises:
+        JobError: If it cannot be opened or made.
+    """
     location = bucket_location(bucket)
-    if order.recipe.profile == "demo" and location and "://" not in location:
+    if profile == "demo" and location and "://" not in location:
         try:
             Path(location).mkdir(parents=True, exist_ok=True)
         except OSError as error:

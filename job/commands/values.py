@@ -1,9 +1,12 @@
 """Values from text, for every command alike."""
 
+import math
 import os
 from typing import get_args
 
+from job.cloud.machines import find_machine
 from job.errors import UsageError
+from job.prices import read_usd, usd_per_hour
 from job.recipe import Profile
 from job.store import Store, open_store
 
@@ -50,3 +53,47 @@ def require_store(bucket: str | None) -> Store:
     if location is None:
         raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
     return open_store(location)
+
+
+def read_price(text: str | None, machine: str | None = None) -> float | None:
+    """Read ``--usd-per-hour``; without it, what the machine's profile or else the environment says, if they do.
+
+    Args:
+        text: An amount.
+        machine: A machine that is meant instead of this one; with ``-spot`` at its end, on Spot.
+
+    Raises:
+        UsageError: If it is no amount, or there is no such machine.
+    """
+    if text is not None:
+        return read_usd(text, "--usd-per-hour")
+    if machine is None:
+        return usd_per_hour()
+    kind = machine.removesuffix("-spot")
+    return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(spot=kind != machine)
+
+
+def read_fraction(text: str, name: str) -> float:
+    """Read a metric, as a fraction of 1 or in percent with its sign.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise UsageError(f"--{name}: must be a fraction of 1 such as 0.72, or 72%, got {text!r}")
+    return value
+
+
+def read_number(text: str, name: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--{name}: must be a whole number of at least 1, got {text!r}")
+    return int(text)

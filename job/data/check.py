@@ -46,6 +46,8 @@ class DatasetReport:
     splits: dict[str, SplitCounts]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    """Images of the validation split, and the labels that there are."""
 
     def raise_if_broken(self, subject: str) -> None:
         """Stop if there are problems.
@@ -90,7 +92,9 @@ def check_dataset(
         problems.append(Problem("data.yaml", None, "empty split", "`train` has images, but no labels; put them there"))
     problems.sort(key=lambda problem: (problem.path != "data.yaml", problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
-    return DatasetReport(layout.names, splits, tuple(problems), (*layout.warnings, *noted))
+    val_images = layout.splits["val"].images if "val" in layout.splits else ()
+    val = (*val_images, *sorted({label_of(image) for image in val_images}.intersection(layout.texts)))
+    return DatasetReport(layout.names, splits, tuple(problems), (*layout.warnings, *noted), val)
 
 
 def quarantine_files(folder: Path, report: DatasetReport, into: Path) -> list[str]:

@@ -36,6 +36,22 @@ def dataset_digest(files: Sequence[StoredObject], prefix: str) -> str:
     return digest.hexdigest()
 
 
+def split_digest(files: Sequence[StoredObject], prefix: str, split: Sequence[str], class_names: Sequence[str]) -> str:
+    """Return the SHA-256 over what decides a measurement on a split: its images and labels, and the classes.
+
+    Args:
+        files: The dataset's files.
+        prefix: What their keys begin with.
+        split: Names of the split's images and labels; one that is not among the files counts as absent.
+        class_names: In the order of their numbers.
+    """
+    used = set(split)
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode())
+    of_split = [stored for stored in files if stored.key.removeprefix(prefix) in used]
+    digest.update(dataset_digest(of_split, prefix).encode())
+    return digest.hexdigest()
+
+
 def make_lock(files: Sequence[StoredObject], prefix: str) -> bytes:
     """Return the content of a lock for these files."""
     content: dict[str, Any] = {

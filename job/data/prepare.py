@@ -14,7 +14,7 @@ from typing import Any
 
 from job import machine
 from job.data.check import DatasetReport, check_dataset, quarantine_files, write_training_yaml
-from job.data.lock import LOCK, dataset_digest, dataset_files, is_dataset_file, make_lock, require_locked
+from job.data.lock import LOCK, dataset_digest, dataset_files, is_dataset_file, make_lock, require_locked, split_digest
 from job.errors import DataError, RunConflictError
 from job.ledger import Label, Ledger
 from job.log import Progress
@@ -40,6 +40,14 @@ class PreparedData:
     class_names: tuple[str, ...]
     set_aside: tuple[str, ...]
     """Broken files that training does not see."""
+
+    val: str
+    """Digest of what the validation set is: metrics are comparable where it is the same."""
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """What a run's record says of the data."""
+        return {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
 
 
 def find_dataset(store: Store, name: str | None) -> str:
@@ -152,7 +160,8 @@ def prepare_data(
     for warning in report.warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, warning)
     write_training_yaml(folder, report, target_yaml)
-    return PreparedData(name, digest, target_yaml, report.names, set_aside)
+    val = split_digest(files, f"datasets/{name}/", report.val, report.names)
+    return PreparedData(name, digest, target_yaml, report.names, set_aside, val)
 
 
 def _locked_files(store: Store, name: str) -> list[StoredObject]:

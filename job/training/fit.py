@@ -162,8 +162,14 @@ class Training:
         """What else may decide the last bits of a result."""
         return describe_device(self.trainer.device)
 
-    def restore(self, folder: Path) -> dict[str, str]:
+    def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
         """Go on from the files of a checkpoint.
+
+        Args:
+            folder: Has them.
+            reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
+                restored as it stood. What is a function of the number of epochs (learning rate, the end of mosaic) is
+                from here on that of the new number, and patience begins anew.
 
         Returns:
             The digests of what is live now, as `Snapshot.about` had them when it was saved.
@@ -177,6 +183,9 @@ class Training:
         self.best = Weights.stored(best.read_bytes()) if best.exists() else None
         evaluation = folder / EVALUATION_BEFORE
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
+        if reopen:
+            self.progress.phase, self.progress.stopped_early = "training", False
+            self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
     def run(self, host: Host) -> Outcome | None:
@@ -310,7 +319,8 @@ class Training:
         self._count_time()
         progress.rows.append({"epoch": progress.epoch, "time": progress.train_s, **row})
         last = progress.epoch >= self.num_epochs
-        if trainer.stopper(progress.epoch, trainer.fitness) or last:
+        waited = progress.epoch - progress.waits_from >= trainer.stopper.patience
+        if (trainer.stopper(progress.epoch, trainer.fitness) and waited) or last:
             progress.phase, progress.stopped_early = "evaluating", not last
         self.last = self._export()
         if trainer.fitness == trainer.best_fitness:

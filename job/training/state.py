@@ -53,6 +53,11 @@ class Progress:
 
     stopped_early: bool = False
 
+    waits_from: int = 0
+    """The complete epochs from which on patience counts, if the best epoch was before: those of a run that is
+    extended.
+    """
+
 
 @dataclass(frozen=True)
 class Snapshot:

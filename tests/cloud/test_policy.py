@@ -216,6 +216,13 @@ def test_a_job_that_was_ended_by_hand_is_not_replaced(segment, state):
     assert decide(history(segment, job(state))).do == "stop"
 
 
+@pytest.mark.parametrize(("state", "do"), [("RUNNING", "wait"), ("SUCCEEDED", "stop")])
+def test_a_run_that_was_paused_is_left_alone(segment, state, do):
+    """Once its attempt has ended as paused, a run is not started again, and has not failed."""
+    attempts = (attempt(segment, reason="paused", exit_code=0),)
+    assert decide(history(segment, job(state), attempts=attempts)).do == do
+
+
 def test_many_preemptions_without_progress_are_no_crash(segment):
     """A storm of preemptions that Batch explains is waited out, however long it lasts."""
     attempts = tuple(attempt(segment, number, reason="vanished") for number in range(1, 9))

@@ -25,9 +25,16 @@ def job(*words, timeout_s=TIMEOUT_S, **environment):
     )
 
 
-def start_job(*words, at=None, **environment):
-    """Start the command in a process group of its own and return it running; `at` is a point of `job_at`."""
-    program = JOB if at is None else [sys.executable, "-m", "tests.support.job_at", at]
+def start_job(*words, at=None, program="job", **environment):
+    """Start the command in a process group of its own and return it running.
+
+    Args:
+        words: Of the command line.
+        at: A point of `job_at`.
+        program: A module that stands for the command's own.
+        environment: Variables to change.
+    """
+    program = [sys.executable, "-m", program] if at is None else [sys.executable, "-m", "tests.support.job_at", at]
     return subprocess.Popen(
         [*program, *map(str, words)],
         env=surroundings(environment),

@@ -1,7 +1,7 @@
 """The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
 
 The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
-``hold`` makes the file that `HELD` names and stays there until something interrupts it.
+``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone.
 """
 
 import os
@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from job import checkpoint, mirror, run
+from job import campaign_run, checkpoint, mirror, run
 from job.cli import main
 from job.data import prepare
 from job.training import environment
@@ -31,7 +31,14 @@ def hold():
         time.sleep(0.01)
 
 
-ACTIONS = {"kill": die, "hold": hold}
+def wait():
+    """Say that the point is reached, and go on once that is taken note of: the file is gone."""
+    Path(os.environ[HELD]).touch()
+    while Path(os.environ[HELD]).exists():
+        time.sleep(0.01)
+
+
+ACTIONS = {"kill": die, "hold": hold, "wait": wait}
 
 
 class Point:
@@ -144,6 +151,8 @@ POINTS = {
     "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
+    "decision": lambda point: before(campaign_run, "decide", lambda *_: point.reached()),
+    "next run": lambda point: before(campaign_run.Here, "train", lambda *_: point.reached()),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
 """Where in a run something can happen."""

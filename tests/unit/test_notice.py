@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from job.errors import PreemptionError
+from job.errors import PauseError, PreemptionError
 from job.notice import Notices
 from tests.support.metadata_server import running_metadata_server
 
@@ -108,3 +108,33 @@ def test_handlers_are_put_back():
     with Notices():
         assert signal.getsignal(signal.SIGTERM) != handlers[0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
+
+
+def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
+    """A pause waits until the processes that train together agree on it, and leads to exit 0."""
+    with Notices() as notices:
+        notices.pause(PauseError("asked"))
+        with notices.interruptible():
+            time.sleep(0)
+        assert notices.pending is None
+        notice = notices.agreed(lambda level: level)
+    assert (notice.reason, notice.exit_code, notice.agreed) == ("paused", 0, True)
+
+
+def test_all_processes_pause_together():
+    """A process that hears of the pause from another one ends as paused as well."""
+    with Notices() as one, Notices() as other:
+        one.pause(PauseError("asked"))
+        levels = []
+        one.agreed(lambda level: levels.append(level) or level)
+        notice = other.agreed(lambda level: max(level, *levels))
+    assert (type(notice), notice.exit_code) == (PauseError, 0)
+
+
+def test_a_machine_that_goes_is_more_urgent_than_a_pause():
+    """Whoever is preempted while a pause is asked for ends as preempted: the next attempt answers the request."""
+    with Notices() as notices, notices.left_alone():
+        notices.pause(PauseError("asked"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        notice = notices.agreed(lambda level: level)
+    assert (notice.reason, notice.exit_code) == ("preempted", 75)

@@ -1,0 +1,306 @@
+"""What to do after a run: the users' rules, computed from its record.
+
+Guarantees that the same records give the same advice, that each advice names its rule and the figures that decided,
+and that what would be guessed is called thin. Knows nothing of buckets; the rules are `RULES`, the figures the
+constants above them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from job.evidence import Evidence, comparable
+from job.option import EXTEND, Option, find_option
+
+TARGET_F1 = 0.72
+"""What is good enough if nobody says otherwise: what recipe C is for."""
+
+ENOUGH_FOR_C = 0.68
+"""From this F1 on, recipe C is advised: its own condition."""
+
+DECENT_F1 = 0.50
+"""From this F1 on, a detector is decent: worth improving rather than replacing."""
+
+ROBUST_GAP = 0.10
+"""Precision and recall that are further apart than this are those of a detector that is not robust."""
+
+GAIN = 0.005
+"""A smaller rise of the best F1 is no improvement."""
+
+NUM_EPOCHS_TO_TRUST = 10
+NUM_VAL_IMAGES_TO_TRUST = 50
+
+AUGMENTED = ("A", "recommended", "finetune", "C")
+"""Recipes that improve own weights by augmentation."""
+
+BEFORE_C = ("A", "recommended", "finetune")
+"""Those of them whose weights C may go on from."""
+
+LARGER = ("B", "transfer")
+"""Recipes that take a larger model."""
+
+
+NOTHING_HELPS = "no recipe that was not tried is expected to help; more or better pictures come next"
+
+
+class Trend(StrEnum):
+    """How F1 moves at the end of a run."""
+
+    IMPROVING = "still improving"
+    PLATEAU = "plateau"
+    UNCLEAR = "unclear"
+    """Too few epochs to tell."""
+
+
+def window_of(num_epochs: int) -> int:
+    """Return how many epochs at the end tell the trend: a quarter of all, from 3 to 10."""
+    return max(3, min(10, num_epochs // 4))
+
+
+def rise_of(course: Sequence[float]) -> float | None:
+    """Return by how much the best F1 of the last epochs is above the best before; nothing if there are too few."""
+    window = window_of(len(course))
+    return None if len(course) < 2 * window else max(course[-window:]) - max(course[:-window])
+
+
+def trend_of(course: Sequence[float]) -> Trend:
+    """Tell how F1 moves at the end: improving if the best of the last epochs is `GAIN` above the best before."""
+    rise = rise_of(course)
+    if rise is None:
+        return Trend.UNCLEAR
+    return Trend.IMPROVING if round(rise, 6) >= GAIN else Trend.PLATEAU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to do after a run, and why."""
+
+    run: str
+    rule: str
+    """The name of the rule that decided, of `RULES`."""
+
+    because: str
+    trend: Trend
+    options: tuple[Option, ...]
+    """What may help, the advised one first; empty if there is nothing to do, or nothing helps."""
+
+    thin: tuple[str, ...]
+    """Why the evidence is thin; empty if it is not."""
+
+    better: str | None = None
+    """Another run on the same validation set that is better, if there is one."""
+
+    @property
+    def recipe(self) -> str | None:
+        """The advised recipe, if there is one."""
+        return self.options[0].recipe if self.options else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the advice as plain values."""
+        return {**asdict(self), "trend": str(self.trend), "recipe": self.recipe}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What the rules look at."""
+
+    evidence: Evidence
+    target: float
+    f1: float
+    precision: float
+    recall: float
+    trend: Trend
+    tried: frozenset[str]
+    """Recipes of finished runs on the same validation set, this run's among them."""
+
+    augmented_f1: float | None
+    """The best F1 of those that improved own weights by augmentation."""
+
+    @property
+    def decent(self) -> bool:
+        """Worth improving rather than replacing."""
+        return self.f1 >= DECENT_F1
+
+    @property
+    def robust(self) -> bool:
+        """Precision and recall are close to each other."""
+        return abs(self.precision - self.recall) <= ROBUST_GAP
+
+    @property
+    def augmented(self) -> bool:
+        """Whether own weights were improved by augmentation, by this run or another."""
+        return self.augmented_f1 is not None
+
+    @property
+    def augmented_in_vain(self) -> bool:
+        """Whether it was, and neither that nor this run is good enough for C."""
+        return self.augmented_f1 is not None and max(self.augmented_f1, self.f1) < ENOUGH_FOR_C
+
+    @property
+    def figures(self) -> str:
+        """The figures that a person would look at."""
+        return f"F1 {self.f1:.1%}, precision {self.precision:.1%}, recall {self.recall:.1%}"
+
+    def untried(self, *recipes: str) -> list[str]:
+        """Return those that were not tried."""
+        return [name for name in recipes if name not in self.tried]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: the first that applies decides."""
+
+    name: str
+    applies: Callable[[Case], bool]
+    recipes: Callable[[Case], list[str]]
+    """What may help, the advised one first."""
+
+    because: str
+    """With ``{target}``, ``{figures}`` and ``{trend}`` in it."""
+
+
+RULES = (
+    Rule(
+        "target reached",
+        lambda case: case.f1 >= case.target,
+        lambda _case: [],
+        "{figures}: the target of {target:.0%} is reached, nothing more is needed",
+    ),
+    Rule(
+        "good enough for C",
+        lambda case: case.evidence.recipe in {*BEFORE_C, "continue"} and case.f1 >= ENOUGH_FOR_C,
+        lambda case: case.untried("C", *LARGER),
+        "{figures}: from F1 68 % on, aggressive fine-tuning of these weights (C) is the next step",
+    ),
+    Rule(
+        "decent, not robust, still improving",
+        lambda case: case.trend is Trend.IMPROVING and case.decent and not case.robust and not case.augmented,
+        lambda case: [*case.untried("A"), "continue", *case.untried("finetune"), EXTEND],
+        "{figures}: decent, but precision and recall are far apart; {trend}, so augmentation (A) is to be had with the "
+        "further epochs, and more of the same (continue) would help as well",
+    ),
+    Rule(
+        "still improving",
+        lambda case: case.trend is Trend.IMPROVING,
+        lambda case: ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")],
+        "{figures}; {trend}: it ended too early, so more of the same (continue) comes first",
+    ),
+    Rule(
+        "A not enough",
+        lambda case: case.augmented_in_vain,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: augmentation of own weights was not enough for 68 %, so a larger model (B, transfer) is "
+        "next",
+    ),
+    Rule(
+        "decent",
+        lambda case: case.decent and not case.augmented and case.evidence.recipe not in LARGER,
+        lambda case: case.untried("A", "finetune"),
+        "{figures}; {trend}: decent, and more of the same would not make it robust; augmentation (A, finetune) may",
+    ),
+    Rule(
+        "weak, too few epochs",
+        lambda case: case.trend is Trend.UNCLEAR and case.evidence.recipe not in LARGER and not case.augmented,
+        lambda _case: ["continue", EXTEND],
+        "{figures}; {trend}: weak, and it has hardly been trained; more of the same (continue) comes first",
+    ),
+    Rule(
+        "weak",
+        lambda case: not case.decent,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: too weak to be improved by augmentation; a larger model (B, transfer) is next",
+    ),
+    Rule(
+        "below the target",
+        lambda _case: True,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: below the target of {target:.0%}",
+    ),
+)
+"""In this order. An unfinished run is answered before them: it is to be finished."""
+
+
+def advise(
+    evidence: Evidence,
+    others: Sequence[Evidence] = (),
+    *,
+    bucket: str,
+    target: float = TARGET_F1,
+    usd_per_hour: float | None = None,
+) -> Advice:
+    """Return what to do after a run.
+
+    Args:
+        evidence: The run.
+        others: Other finished runs; those on another validation set, or at another scale, do not count.
+        bucket: What the commands are to name.
+        target: The F1 to reach.
+        usd_per_hour: What an hour of the machine costs, if that is known.
+    """
+    if evidence.after is None:
+        return Advice(
+            run=evidence.run,
+            rule="unfinished",
+            because="the run is not finished; the command that started it goes on with it",
+            trend=Trend.UNCLEAR,
+            options=(),
+            thin=(),
+        )
+    alike = comparable(evidence, others)
+    by_f1 = [(other.after["f1"], other) for other in (evidence, *alike) if other.after]
+    best_f1, best = max(by_f1, key=lambda entry: entry[0])
+    case = Case(
+        evidence=evidence,
+        target=target,
+        **{name: evidence.after[name] for name in ("f1", "precision", "recall")},
+        trend=trend_of(evidence.course),
+        tried=frozenset(other.recipe for _, other in by_f1),
+        augmented_f1=max((f1 for f1, other in by_f1 if other.recipe in AUGMENTED), default=None),
+    )
+    rule = next(rule for rule in RULES if rule.applies(case))
+    options = [
+        find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in rule.recipes(case)
+    ]
+    options = [option for option in options if _may_help(option)]
+    because = rule.because.format(target=target, figures=case.figures, trend=_trend_in_words(evidence.course))
+    if not options and rule.name != "target reached":
+        because += f"; {NOTHING_HELPS}"
+    return Advice(
+        run=evidence.run,
+        rule=rule.name,
+        because=because,
+        trend=case.trend,
+        options=tuple(options),
+        thin=tuple(_thin(evidence)),
+        better=best.run if best_f1 > case.f1 else None,
+    )
+
+
+def _thin(evidence: Evidence) -> list[str]:
+    num_epochs, num_val = len(evidence.course), evidence.record.facts["num_val_images"]
+    found = []
+    if num_epochs < NUM_EPOCHS_TO_TRUST:
+        found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
+    if num_val < NUM_VAL_IMAGES_TO_TRUST:
+        found.append(
+            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few animals decide F1"
+        )
+    if evidence.profile == "demo":
+        found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
+    return found
+
+
+def _trend_in_words(course: Sequence[float]) -> str:
+    rise = rise_of(course)
+    if rise is None:
+        return f"{len(course)} epochs are too few for a trend"
+    window = window_of(len(course))
+    if trend_of(course) is Trend.IMPROVING:
+        return f"still improving, the best F1 rose by {100 * rise:.1f} points in the last {window} epochs"
+    return f"on a plateau, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {window} epochs"
+
+
+def _may_help(option: Option) -> bool:
+    """Whether a recipe is expected to reach more than what is there; more of the same is advised by the trend alone."""
+    return option.recipe in {"continue", EXTEND} or option.promises >= GAIN

@@ -1,0 +1,231 @@
+"""Several runs in a row towards a target: recipe A, then what the rules advise, until nothing is left to do.
+
+Guarantees that a campaign's goal, each step and its end are written once, a step before its run begins, that a step's
+run has a name of its own, and that what is next follows from the records alone. Knows nothing of how or where a run is
+trained.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from job.advice import advise
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
+from job.estimate import by_authors
+from job.evidence import Evidence, read_evidence
+from job.recipe import Profile, load_recipe
+from job.run import Run, check_run_name, differences, next_free_name, now
+from job.store import Store
+
+FAMILY = "campaign"
+FIRST_RECIPE = "A"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What was asked for; two commands that ask the same are one campaign."""
+
+    target_f1: float
+    max_runs: int
+    max_usd: float | None
+    profile: Profile
+    dataset: str
+    weights: str | None
+    """What the first run starts from; its recipe says it if this is left out."""
+
+    arguments: dict[str, str]
+    """Training arguments for every run, and flags that belong to what is trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One run of a campaign, decided before it began."""
+
+    number: int
+    recipe: str
+    run: str
+    weights: str | None
+    rule: str
+    because: str
+    decided_at: str = ""
+
+    def words(self, goal: Goal) -> list[str]:
+        """Return what follows ``job train`` for this run, wherever it is trained."""
+        named = {"recipe": self.recipe, "run": self.run, "profile": goal.profile, "dataset": goal.dataset}
+        if self.weights is not None:
+            named["weights"] = self.weights
+        return [f"--{name}={value}" for name, value in (named | goal.arguments).items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Why a campaign goes no further."""
+
+    reason: str
+    because: str
+
+
+class Campaign:
+    """One campaign's records in a store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+        check_run_name(f"{name}-10-recommended")  # so that every step has a name for its run
+
+    def key(self, name: str) -> str:
+        """Return the key of one of the campaign's objects."""
+        return f"campaigns/{self.name}/{name}"
+
+    def goal(self) -> Goal | None:
+        """Return what was asked for, or nothing if there is no such campaign."""
+        found = self._read("campaign.json")
+        try:
+            return Goal(**found["goal"]) if found else None
+        except (TypeError, KeyError) as error:
+            raise CorruptObjectError(
+                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
+            ) from error
+
+    def create(self, goal: Goal) -> None:
+        """Write what is asked for.
+
+        Raises:
+            PreconditionError: If the name was taken in the meantime.
+        """
+        self._write("campaign.json", {"created_at": now(), "campaign": self.name, "goal": asdict(goal)})
+
+    def steps(self) -> list[Step]:
+        """Return the steps so far, in order."""
+        keys = [stored.key for stored in self.store.list(self.key("steps/"))]
+        found = (self._read(key.removeprefix(self.key(""))) for key in keys)
+        return [Step(**{name: value for name, value in step.items() if name != "schema"}) for step in found if step]
+
+    def add(self, step: Step) -> None:
+        """Write a step; if another machine has decided it in the meantime, that decision stands."""
+        with contextlib.suppress(PreconditionError):
+            self._write(f"steps/{step.number:04d}.json", asdict(replace(step, decided_at=now())))
+
+    def final(self) -> dict[str, Any] | None:
+        """Return how the campaign ended, or nothing if it has not."""
+        return self._read("final.json")
+
+    def finish(self, end: End, best: str | None) -> None:
+        """Write how it ended; the first record stands."""
+        with contextlib.suppress(PreconditionError):
+            self._write("final.json", {"finished_at": now(), "best": best, **asdict(end)})
+
+    def evidence(self) -> list[Evidence | None]:
+        """Return what is known of the run of each step; nothing of one that was not begun."""
+        runs = [Run(self.store, step.run) for step in self.steps()]
+        records = [run.record() for run in runs]
+        return [read_evidence(run, record) if record else None for run, record in zip(runs, records, strict=True)]
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            loaded: dict[str, Any] = json.loads(self.store.read(self.key(name)))
+        except ObjectNotFoundError:
+            return None
+        except ValueError as error:
+            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
+        return loaded
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.store.put(self.key(name), (json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n").encode())
+
+
+def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
+    """Return the campaign that a goal means, made if it is new.
+
+    Args:
+        store: The bucket.
+        name: Its name. Without one it is the newest campaign that was asked for in the same way, or else a new one.
+        goal: What is asked for.
+
+    Raises:
+        RunConflictError: If the named campaign was asked for differently; lists every difference.
+    """
+    matches = (re.fullmatch(r"campaigns/([^/]+)/campaign\.json", stored.key) for stored in store.list("campaigns/"))
+    names = sorted((match[1] for match in matches if match), key=lambda taken: (len(taken), taken))
+    if name is None:
+        same = [taken for taken in names if Campaign(store, taken).goal() == goal]
+        name = same[-1] if same else next_free_name(FAMILY, names)
+    campaign = Campaign(store, name)
+    with contextlib.suppress(PreconditionError):
+        if campaign.goal() is None:
+            campaign.create(goal)
+    existing = campaign.goal()
+    if existing is not None and existing != goal:
+        raise RunConflictError(
+            f"campaign {name}: was started with other values; repeat those to continue it, or choose another --name",
+            differences(asdict(existing), asdict(goal)),
+        )
+    return campaign
+
+
+def decide(
+    goal: Goal, name: str, finished: Sequence[Evidence], usd_per_hour: float | None, *, bucket: str
+) -> Step | End:
+    """Return the next step, or why there is none: the rules of `advice` on the newest run, within the budget.
+
+    Args:
+        goal: What was asked for.
+        name: The campaign's.
+        finished: Its runs so far, all finished.
+        usd_per_hour: What an hour of the machine costs, if that is known.
+        bucket: For the advice.
+    """
+    if not finished:
+        expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
+        if end := _over_budget(goal, finished, expected.usd if expected else None):
+            return end
+        return Step(
+            number=1,
+            recipe=FIRST_RECIPE,
+            run=f"{name}-1-{FIRST_RECIPE}",
+            weights=goal.weights,
+            rule="first",
+            because="recipe A comes first: quick, and of low risk",
+        )
+    newest = finished[-1]
+    advice = advise(newest, finished, bucket=bucket, target=goal.target_f1, usd_per_hour=usd_per_hour)
+    if advice.rule == "target reached":
+        return End(reason="target reached", because=f"run {newest.run}: {advice.because}")
+    if not advice.options:
+        return End(reason="nothing helps", because=f"run {newest.run}: {advice.because}")
+    option = advice.options[0]
+    if end := _over_budget(goal, finished, option.usd):
+        return end
+    own, number = load_recipe(option.recipe, goal.profile).start.kind == "own", len(finished) + 1
+    return Step(
+        number=number,
+        recipe=option.recipe,
+        run=f"{name}-{number}-{option.recipe}",
+        weights=newest.run if own else None,
+        rule=advice.rule,
+        because=advice.because,
+    )
+
+
+def best_of(finished: Sequence[Evidence]) -> str | None:
+    """Return the run with the highest F1; of equal ones the first."""
+    by_f1 = [(entry.after["f1"], entry.run) for entry in finished if entry.after]
+    return max(by_f1, key=lambda pair: pair[0])[1] if by_f1 else None
+
+
+def _over_budget(goal: Goal, finished: Sequence[Evidence], next_usd: tuple[float, float] | None) -> End | None:
+    if len(finished) >= goal.max_runs:
+        return End(reason="budget spent", because=f"{goal.max_runs} runs were allowed, and are done")
+    if goal.max_usd is None:
+        return None
+    spent = sum(entry.usd or 0.0 for entry in finished)
+    needed = next_usd[1] if next_usd else 0.0
+    if spent >= goal.max_usd or spent + needed > goal.max_usd:
+        return End(
+            reason="budget spent",
+            because=f"{spent:.2f} of {goal.max_usd:.2f} USD are spent, and the next run would take up to {needed:.2f}",
+        )
+    return None

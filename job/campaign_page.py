@@ -1,0 +1,91 @@
+"""The page of a campaign: what was asked, what was run and why, what came of it, and which model is the best."""
+
+from collections.abc import Sequence
+
+from job import page
+from job.campaign import Campaign, Goal, Step
+from job.evidence import Evidence
+from job.log import duration
+from job.outcome import LABELS
+
+HEAD = ("", "recipe", "run", "F1 before", *LABELS.values(), "epochs", "time", "USD")
+
+
+def write_page(campaign: Campaign) -> str:
+    """Write the page that tells the story so far into the bucket, and return its address."""
+    key = campaign.key("campaign.html")
+    campaign.store.put(key, render(campaign).encode(), overwrite=True)
+    return f"{campaign.store.uri}/{key}"
+
+
+def render(campaign: Campaign) -> str:
+    """Return the page."""
+    goal, steps, evidence, final = campaign.goal(), campaign.steps(), campaign.evidence(), campaign.final()
+    parts = [page.paragraph(_asked(goal))] if goal else []
+    if final is None:
+        parts.append(page.paragraph("It is not finished; the same command goes on with it.", "warning"))
+    else:
+        parts.append(page.paragraph(f"{final['reason'].capitalize()}: {final['because']}."))
+    best = final["best"] if final else None
+    if best is not None:
+        parts += [page.heading("The best model"), *_best(campaign, best, evidence)]
+    marked = [number for number, step in enumerate(steps) if step.run == best]
+    rows = [_row(step, entry) for step, entry in zip(steps, evidence, strict=True)]
+    parts += [page.heading("The runs"), page.table(HEAD, rows, marked), page.heading("Why each of them")]
+    parts += [
+        page.paragraph(f"{step.number}. Recipe {step.recipe}, by the rule \u201c{step.rule}\u201d: {step.because}.")
+        for step in steps
+    ]
+    if goal is not None:
+        parts += [page.heading("Again"), page.code(_command(campaign, goal))]
+    return page.page(f"Campaign: {campaign.name}", parts)
+
+
+def _asked(goal: Goal) -> str:
+    dollars = "" if goal.max_usd is None else f" and {goal.max_usd:g} USD"
+    return (
+        f"Asked for: F1 {goal.target_f1:.0%} on {goal.dataset}, profile {goal.profile}, within {goal.max_runs} runs"
+        f"{dollars}."
+    )
+
+
+def _best(campaign: Campaign, best: str, evidence: Sequence[Evidence | None]) -> list[str]:
+    after = next((entry.after for entry in evidence if entry is not None and entry.run == best), None)
+    start = evidence[0].before if evidence and evidence[0] else None
+    figures = ", ".join(f"{label} {after[name]:.1%}" for name, label in LABELS.items()) if after else ""
+    told = [page.paragraph(f"Run {best}: {figures}."), page.code(f"{campaign.store.uri}/runs/{best}/weights/best.pt")]
+    if after and start and start["f1"] >= after["f1"]:
+        told.append(
+            page.paragraph(f"No run is better than what the first one started from, F1 {start['f1']:.1%}.", "warning")
+        )
+    return told
+
+
+def _row(step: Step, entry: Evidence | None) -> tuple[str, ...]:
+    name = (str(step.number), step.recipe, step.run)
+    if entry is None or entry.before is None or entry.after is None:
+        return (*name, "not finished", *[""] * (len(LABELS) + 3))
+    after = entry.after
+    return (
+        *name,
+        f"{entry.before['f1']:.1%}",
+        *(f"{after[metric]:.1%}" for metric in LABELS),
+        str(len(entry.course)),
+        duration(entry.hours),
+        "" if entry.usd is None else f"{entry.usd:.2f}",
+    )
+
+
+def _command(campaign: Campaign, goal: Goal) -> str:
+    words = {
+        "name": campaign.name,
+        "target-f1": f"{goal.target_f1:g}",
+        "max-runs": goal.max_runs,
+        "max-usd": goal.max_usd,
+        "profile": goal.profile,
+        "dataset": goal.dataset,
+        "weights": goal.weights,
+        **goal.arguments,
+        "bucket": campaign.store.uri,
+    }
+    return "job campaign " + " ".join(f"--{name}={value}" for name, value in words.items() if value is not None)

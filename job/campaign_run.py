@@ -1,0 +1,101 @@
+"""Bringing a campaign to its end: decide, train, decide again.
+
+Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
+runs are trained is a `Place`; here it is another process of this machine.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from job.campaign import Campaign, End, Goal, Step, best_of, decide
+from job.campaign_page import write_page
+from job.errors import CampaignError, PauseError, PreemptionError
+from job.prices import USD_PER_HOUR
+from job.run import Run
+
+log = logging.getLogger(__name__)
+
+TRY_AGAIN = 75
+
+
+class Place(Protocol):
+    """Where runs are trained."""
+
+    def train(self, words: Sequence[str]) -> int:
+        """Train a run to its end, or as far as it gets, and return the exit code of ``job train``.
+
+        Args:
+            words: What follows ``job train``, without bucket and machine.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This machine; each run in a process of its own, since what a process trained before changes the last bits."""
+
+    words: tuple[str, ...]
+    """What the command needs to know of bucket and machine."""
+
+    usd_per_hour: float | None
+    """What an hour costs, if that is known; each attempt records it."""
+
+    def train(self, words: Sequence[str]) -> int:
+        """Train a run, and pass a request to stop on to it."""
+        price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
+        command = [sys.executable, "-m", "job", "train", *words, *self.words]
+        process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
+        try:
+            return process.wait()
+        except PreemptionError as notice:
+            if notice.reason != "interrupted":  # Ctrl-C reaches the whole process group by itself
+                process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+
+
+def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:
+    """Bring a campaign to its end from wherever it stands, and return how it ended.
+
+    Raises:
+        CampaignError: If a run ended other than well.
+        PauseError: If a run was paused.
+    """
+    while (final := campaign.final()) is None:
+        steps, evidence = campaign.steps(), campaign.evidence()
+        finished = [entry for entry in evidence if entry is not None and entry.final is not None]
+        if len(finished) < len(steps):
+            _train(campaign, steps[-1], goal, place)
+            continue
+        decision = decide(goal, campaign.name, finished, usd_per_hour, bucket=campaign.store.uri)
+        if isinstance(decision, End):
+            log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
+            campaign.finish(decision, best_of(finished))
+        else:
+            log.info("campaign %s: recipe %s is next; %s", campaign.name, decision.recipe, decision.because)
+            campaign.add(decision)
+        write_page(campaign)
+    return final
+
+
+def _train(campaign: Campaign, step: Step, goal: Goal, place: Place) -> None:
+    log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
+    exit_code = place.train(step.words(goal))
+    if Run(campaign.store, step.run).final() is not None:
+        return
+    if exit_code == 0:
+        raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
+    if exit_code == TRY_AGAIN or exit_code < 0:
+        raise CampaignError(
+            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it", TRY_AGAIN
+        )
+    raise CampaignError(
+        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "
+        "the same command",
+        exit_code,
+    )

@@ -1,0 +1,85 @@
+"""``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
+
+from typing import Any
+
+from job.campaign import FIRST_RECIPE, Campaign, Goal, find_campaign
+from job.campaign_page import write_page
+from job.campaign_run import Here, go_on
+from job.commands.layout import columns, labelled
+from job.commands.train import open_bucket, read_order
+from job.commands.values import read_flag, read_fraction, read_number, read_price
+from job.data.prepare import find_dataset
+from job.demo import DATASET
+from job.errors import UsageError
+from job.log import duration
+from job.notice import Notices
+from job.prices import read_usd
+from job.recipe import Profile
+from job.store import Store
+
+HEAD = ("run", "recipe", "F1 before", "after", "precision", "recall", "time")
+
+
+def run_campaign(
+    *,
+    target_f1: str,
+    max_runs: str,
+    max_usd: str | None,
+    usd_per_hour: str | None,
+    name: str | None,
+    bucket: str | None,
+    training_arguments: dict[str, str],
+    **flags: Any,  # noqa: ANN401 -- text by flag, as Fire has it
+) -> None:
+    """Go on with a campaign, or start it, and print what came of it.
+
+    Raises:
+        UsageError: If dollars are limited and nobody says what an hour costs.
+        JobError: For whatever is wrong; see the exit codes.
+        PreemptionError: If this process was asked to stop, or a run to be paused.
+    """
+    price = read_price(usd_per_hour)
+    if max_usd is not None and price is None:
+        raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
+    order = read_order(recipe=FIRST_RECIPE, run=None, model=None, training_arguments=training_arguments, **flags)
+    profile = order.recipe.profile
+    store = open_bucket(profile, bucket)
+    chosen = {name: "true" for name in ("new_classes", "quarantine") if read_flag(flags[name], name)}
+    goal = Goal(
+        target_f1=read_fraction(target_f1, "target-f1"),
+        max_runs=read_number(max_runs, "max-runs"),
+        max_usd=None if max_usd is None else read_usd(max_usd, "--max-usd"),
+        profile=profile,
+        dataset=_dataset(store, order.dataset, profile),
+        weights=order.weights,
+        arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
+    )
+    campaign = find_campaign(store, name, goal)
+    machine = {name: flags[name] for name in ("device", "workers", "workdir", "checkpoint_every")}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
+    with Notices():
+        go_on(campaign, goal, Here((*words, f"--bucket={store.uri}"), price), price)
+    print("\n".join(told(campaign)))
+
+
+def told(campaign: Campaign) -> list[str]:
+    """Return a finished campaign as lines for a terminal."""
+    final = campaign.final() or {}
+    rows: list[tuple[str, ...]] = [HEAD]
+    for entry in campaign.evidence():
+        if entry is not None and entry.before is not None and entry.after is not None:
+            metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
+            rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours)))
+    lines = [*columns(rows), ""]
+    lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
+    lines += labelled("because", final["because"])
+    if final["best"] is not None:
+        lines += labelled("best", f"{campaign.store.uri}/runs/{final['best']}/weights/best.pt")
+    return [*lines, *labelled("page", write_page(campaign))]
+
+
+def _dataset(store: Store, name: str | None, profile: Profile) -> str:
+    """Return the dataset that is meant; for the demo on an empty bucket, the one that it will draw."""
+    if profile == "demo" and name is None and not store.list("datasets/"):
+        return DATASET
+    return find_dataset(store, name)

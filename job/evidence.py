@@ -1,0 +1,133 @@
+"""What the records of a run say, for whoever decides or compares: result, course, pace, what it took.
+
+Guarantees that nothing is guessed: what was not recorded is `None`. Reads the bucket only in `gather`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from job.run import Run, RunRecord, list_runs
+from job.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One run's records."""
+
+    record: RunRecord
+    attempts: tuple[dict[str, Any], ...]
+    final: dict[str, Any] | None
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.record.run
+
+    @property
+    def recipe(self) -> str:
+        """The name of its recipe."""
+        return str(self.record.request["recipe"])
+
+    @property
+    def profile(self) -> str:
+        """``full`` or ``demo``."""
+        return str(self.record.request["profile"])
+
+    @property
+    def train(self) -> dict[str, Any]:
+        """Its training arguments, all of them."""
+        return dict(self.record.request["train"])
+
+    @property
+    def val(self) -> str | None:
+        """What identifies its validation set; runs of older versions did not record it."""
+        return self.record.dataset.get("val")
+
+    @property
+    def before(self) -> dict[str, float] | None:
+        """Metrics of the start weights, once it is finished."""
+        return self.final["comparison"]["before"] if self.final else None
+
+    @property
+    def after(self) -> dict[str, float] | None:
+        """Metrics of the best weights, once it is finished."""
+        return self.final["comparison"]["after"] if self.final else None
+
+    @property
+    def course(self) -> list[float]:
+        """F1 after each epoch of a finished run."""
+        return [row["f1"] for row in self.final["course"]] if self.final else []
+
+    @property
+    def epoch_s(self) -> float | None:
+        """Seconds that an epoch of a finished run took on average, its validation included."""
+        return self.final["train_s"] / self.final["num_epochs"] if self.final else None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by label of the ledger over all attempts; of one that vanished, those up to its last sign of life."""
+        total: Counter[str] = Counter()
+        for attempt in self.attempts:
+            total.update((attempt["end"] or attempt["pulse"] or {}).get("seconds", {}))
+        return dict(total)
+
+    @property
+    def hours(self) -> float:
+        """What the run took on machines."""
+        return sum(self.seconds.values()) / 3600
+
+    @property
+    def usd(self) -> float | None:
+        """What that cost, if each attempt knew what an hour of its machine costs."""
+        total = 0.0
+        for attempt in self.attempts:
+            price = attempt.get("usd_per_hour")
+            if price is None:
+                return None
+            total += price * sum((attempt["end"] or attempt["pulse"] or {}).get("seconds", {}).values()) / 3600
+        return total if self.attempts else None
+
+    @property
+    def machines(self) -> list[str]:
+        """The kinds of machines that it was trained on, in their order; with the GPU, if there was one."""
+        first = {"environment": self.record.environment}
+        gpus = [(attempt["start"] or first)["environment"].get("gpu") for attempt in self.attempts]
+        kinds = [
+            ", ".join(filter(None, (gpu, attempt["machine"]))) for gpu, attempt in zip(gpus, self.attempts, strict=True)
+        ]
+        return list(dict.fromkeys(kinds))
+
+    def measured_alike(self, other: "Evidence") -> bool:
+        """Whether the metrics of two runs may be compared: both were measured on the same validation set."""
+        if self.val is not None and other.val is not None:
+            return self.val == other.val
+        mine, theirs = self.record.dataset, other.record.dataset
+        return bool(mine["digest"] == theirs["digest"] and mine["set_aside"] == theirs["set_aside"])
+
+
+def read_evidence(run: Run, record: RunRecord) -> Evidence:
+    """Read the records of one run."""
+    attempts = tuple(run.attempt(number) for number in run.attempts())
+    return Evidence(record=record, attempts=attempts, final=run.final())
+
+
+def gather(store: Store) -> list[Evidence]:
+    """Read the records of all finished runs, in the order in which they ended."""
+    found = []
+    for name in list_runs(store):
+        run = Run(store, name)
+        record = run.record()
+        if record is not None and run.final() is not None:
+            found.append(read_evidence(run, record))
+    return sorted(found, key=lambda evidence: str(evidence.final and evidence.final["finished_at"]))
+
+
+def comparable(evidence: Evidence, others: Sequence[Evidence]) -> list[Evidence]:
+    """Return the others whose metrics may be compared with those of a run, at the same scale."""
+    return [
+        other
+        for other in others
+        if other.run != evidence.run and other.profile == evidence.profile and evidence.measured_alike(other)
+    ]

@@ -1,0 +1,105 @@
+"""Runs as their records tell them, without training."""
+
+from dataclasses import asdict
+
+from job.evidence import Evidence
+from job.recipe import load_recipe
+from job.run import Run, RunRecord
+
+USERS_COURSE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
+"""F1 by epoch, the users' example of a run that reaches its target and then its plateau."""
+
+
+def metrics(f1, precision=None, recall=None):
+    """Return metrics with an F1, and a precision and recall that are the same if none are given."""
+    precision, recall = precision or f1, recall or f1
+    return {"f1": f1, "precision": precision, "recall": recall, "map50": f1, "map50_95": f1 / 2}
+
+
+def recorded(
+    recipe="base",
+    *,
+    run="zebra",
+    profile="full",
+    course=(0.58,),
+    precision=None,
+    recall=None,
+    start="pretrained",
+    val="v" * 64,
+    num_val=200,
+    epoch_s=90.0,
+    seconds=None,
+    usd_per_hour=None,
+    reason="complete",
+    finished_at="2026-11-23T12:00:00.000+00:00",
+    machine="Linux x86_64, 8 cores",
+    **train,
+):
+    """Return the evidence of a finished run; further arguments are training arguments."""
+    loaded = load_recipe(recipe, profile)
+    arguments = {**loaded.train, "epochs": len(course), **train}
+    before, after = metrics(0.3), metrics(max(course), precision, recall)
+    record = RunRecord(
+        run=run,
+        created_at="2026-11-23T10:00:00.000+00:00",
+        request={
+            "recipe": recipe,
+            "profile": profile,
+            "dataset": "wildlife",
+            "start": str(loaded.start),
+            "model": None,
+            "new_classes": False,
+            "quarantine": False,
+            "train": arguments,
+        },
+        recipe_digest="0" * 64,
+        expect={name: [band.low, band.high] for name, band in loaded.expect.items()},
+        start={"point": {"kind": start, "source": "weights/yolo11s.pt", "architecture": None, "run": None}},
+        dataset={"name": "wildlife", "digest": "d" * 64, "set_aside": [], "val": val},
+        facts={"num_val_images": num_val, "num_train_images": 1000, "num_threads": 1},
+        environment={"cpu": "AVX2"},
+        wandb_id="0" * 8,
+    )
+    final = {
+        "finished_at": finished_at,
+        "attempt": 1,
+        "profile": profile,
+        "reason": reason,
+        "num_epochs": len(course),
+        "best_epoch": course.index(max(course)) + 1,
+        "train_s": epoch_s * len(course),
+        "comparison": {
+            "before": before,
+            "after": after,
+            "change": {name: after[name] - before[name] for name in before},
+            "expected": record.expect,
+            "reached": {},
+        },
+        "course": [{"epoch": number, **metrics(f1)} for number, f1 in enumerate(course, start=1)],
+        "weights": {},
+    }
+    attempt = {
+        "attempt": 1,
+        "claimed_at": record.created_at,
+        "host": "savanna",
+        "machine": machine,
+        "usd_per_hour": usd_per_hour,
+        "start": None,
+        "pulse": None,
+        "stop": None,
+        "end": {"reason": "finished", "seconds": seconds or {"useful step": epoch_s * len(course)}},
+    }
+    return Evidence(record=record, attempts=(attempt,), final=final)
+
+
+def put_recorded(store, evidence):
+    """Write the records of a run into a store."""
+    run = Run(store, evidence.run)
+    run.create(evidence.record)
+    for attempt in evidence.attempts:
+        claim = {name: value for name, value in attempt.items() if name not in {"start", "pulse", "stop", "end"}}
+        number = run.claim(claim)
+        run.end_attempt(number, attempt["end"]["reason"], attempt["end"])
+    if evidence.final is not None:
+        run.finish(evidence.final)
+    assert asdict(evidence.record) == asdict(run.record())

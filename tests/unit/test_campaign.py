@@ -1,0 +1,200 @@
+"""Campaigns: what is decided after each run, and that their records carry them over any interruption."""
+
+import dataclasses
+
+import pytest
+
+from job.campaign import Campaign, End, Goal, decide, find_campaign
+from job.campaign_page import render
+from job.campaign_run import go_on
+from job.cli import main
+from job.errors import CampaignError, PauseError, RunConflictError, UsageError
+from job.store.folder import FolderStore
+from tests.support.recorded import put_recorded, recorded
+
+GOAL = Goal(
+    target_f1=0.72, max_runs=4, max_usd=None, profile="full", dataset="wildlife", weights=None,
+    arguments={"epochs": "3"},
+)  # fmt: skip
+
+FLAT = (0.2, *[1.0] * 11)
+"""The shape of a course that ends on a plateau."""
+
+
+def ended(recipe, f1, **more):
+    """Return the evidence of a finished run that ends on a plateau."""
+    return recorded(recipe, course=tuple(f1 * value for value in FLAT), **{"run": f"zoo-{recipe}", **more})
+
+
+def decided(*finished, goal=GOAL, usd_per_hour=None):
+    """Return what comes after some runs."""
+    return decide(goal, "zoo", finished, usd_per_hour, bucket="gs://zoo")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+class Stage:
+    """A place that trains nothing: each run ends as its recipe is said to."""
+
+    def __init__(self, store, f1, exit_codes=()):
+        self.store, self.f1, self.exit_codes, self.trained = store, f1, list(exit_codes), []
+
+    def train(self, words):
+        named = dict(word.removeprefix("--").split("=", 1) for word in words)
+        self.trained.append(named)
+        code = self.exit_codes.pop(0) if self.exit_codes else None
+        if code is None:
+            put_recorded(self.store, ended(named["recipe"], self.f1[named["recipe"]], run=named["run"]))
+        return code or 0
+
+
+def test_recipe_a_comes_first():
+    """A campaign begins with A, from the weights that were named."""
+    first = decided(goal=dataclasses.replace(GOAL, weights="lion"))
+    assert (first.number, first.recipe, first.run, first.weights) == (1, "A", "zoo-1-A", "lion")
+    words = first.words(GOAL)
+    assert words == [
+        *("--recipe=A", "--run=zoo-1-A", "--profile=full", "--dataset=wildlife", "--weights=lion", "--epochs=3")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("finished", "recipe", "weights"),
+    [
+        ([ended("A", 0.69)], "C", "zoo-A"),
+        ([ended("A", 0.66)], "B", None),
+        ([ended("A", 0.69), ended("C", 0.70)], "B", None),
+        ([ended("A", 0.66), ended("B", 0.70)], "transfer", None),
+    ],
+)
+def test_what_is_next_follows_from_the_rules(finished, recipe, weights):
+    """C comes after an A of 68 % or more, from its weights; B after one that was not enough; and so on."""
+    step = decided(*finished)
+    assert (step.number, step.recipe, step.weights) == (len(finished) + 1, recipe, weights)
+
+
+@pytest.mark.parametrize(
+    ("finished", "goal", "usd_per_hour", "reason"),
+    [
+        ([ended("A", 0.73)], GOAL, None, "target reached"),
+        ([ended("A", 0.66)], dataclasses.replace(GOAL, target_f1=0.6), None, "target reached"),
+        ([ended("A", 0.66)], dataclasses.replace(GOAL, max_runs=1), None, "budget spent"),
+        ([ended("A", 0.66), ended("B", 0.70), ended("transfer", 0.70)], GOAL, None, "nothing helps"),
+        ([ended("A", 0.66, usd_per_hour=1.0)], dataclasses.replace(GOAL, max_usd=16.0), 1.0, "budget spent"),
+        ([], dataclasses.replace(GOAL, max_usd=7.0), 1.0, "budget spent"),
+    ],
+)
+def test_a_campaign_ends_for_a_reason(finished, goal, usd_per_hour, reason):
+    """The target, the number of runs, the dollars that are spent or would be, and the end of what helps each end it."""
+    end = decided(*finished, goal=goal, usd_per_hour=usd_per_hour)
+    assert isinstance(end, End)
+    assert end.reason == reason
+
+
+def test_dollars_that_suffice_end_nothing():
+    """A run that fits into the rest of the budget is begun: 0.3 USD are spent, and B takes up to 16."""
+    goal = dataclasses.replace(GOAL, max_usd=16.5)
+    assert decided(ended("A", 0.66, usd_per_hour=1.0), goal=goal, usd_per_hour=1.0).recipe == "B"
+
+
+def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):
+    """Each run is trained once, in the order of the rules, and the end names the best run."""
+    stage = Stage(store, {"A": 0.69, "C": 0.73})
+    campaign = find_campaign(store, "zoo", GOAL)
+    final = go_on(campaign, GOAL, stage, None)
+    assert [(named["recipe"], named.get("weights")) for named in stage.trained] == [("A", None), ("C", "zoo-1-A")]
+    assert (final["reason"], final["best"]) == ("target reached", "zoo-2-C")
+    again = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
+    assert (again, len(stage.trained)) == (final, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "exit_code"),
+    [
+        (75, CampaignError, 75),
+        (-9, CampaignError, 75),
+        (70, CampaignError, 70),
+        (78, CampaignError, 78),
+        (0, PauseError, 0),
+    ],
+)
+def test_a_run_that_did_not_end_ends_the_command_and_not_the_campaign(store, code, error, exit_code):
+    """A run that was cut off, failed or was paused ends the command with its code; the same command goes on with it."""
+    stage = Stage(store, {"A": 0.66, "B": 0.73}, [None, code])
+    campaign = find_campaign(store, "zoo", GOAL)
+    with pytest.raises(error) as raised:
+        go_on(campaign, GOAL, stage, None)
+    assert raised.value.exit_code == exit_code
+    assert campaign.final() is None
+    assert "not finished" in render(campaign)
+    final = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
+    assert [named["run"] for named in stage.trained] == ["zoo-1-A", "zoo-2-B", "zoo-2-B"]
+    assert final["reason"] == "target reached"
+
+
+def test_a_step_that_another_machine_decided_stands(store):
+    """Of two decisions about one step the first is kept, and it is what is trained."""
+    campaign = find_campaign(store, "zoo", GOAL)
+    first = decided()
+    campaign.add(first)
+    campaign.add(dataclasses.replace(first, recipe="B"))
+    assert [step.recipe for step in campaign.steps()] == ["A"]
+
+
+def test_the_same_goal_is_the_same_campaign(store):
+    """Without a name, the same goal goes on with its campaign, and another goal begins the next one."""
+    other = dataclasses.replace(GOAL, target_f1=0.8)
+    names = [find_campaign(store, None, goal).name for goal in (GOAL, GOAL, other, GOAL)]
+    assert names == ["campaign", "campaign", "campaign2", "campaign"]
+    with pytest.raises(RunConflictError) as raised:
+        find_campaign(store, "campaign", other)
+    assert raised.value.problems == ("target_f1: the run has 0.72, asked for 0.8",)
+
+
+def test_a_name_that_leaves_no_room_for_its_runs_is_refused(store):
+    """The names of a campaign's runs are names."""
+    with pytest.raises(UsageError, match="is not a name"):
+        Campaign(store, "x" * 60)
+
+
+def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
+    """The page has the goal, each run with its reason and figures, the best model with its place, and the command."""
+    goal = dataclasses.replace(GOAL, arguments={"epochs": "3", "project": "<script>"})
+    campaign = find_campaign(store, "zoo", goal)
+    go_on(campaign, goal, Stage(store, {"A": 0.69, "C": 0.70, "B": 0.60, "transfer": 0.5}), None)
+    text = store.read("campaigns/zoo/campaign.html").decode()
+    assert text == render(campaign)
+    assert "Nothing helps: run zoo-4-transfer: F1 50.0%" in text
+    assert "good enough for C" in text
+    assert f"{store.uri}/runs/zoo-2-C/weights/best.pt" in text
+    assert "--project=&lt;script&gt;" in text
+    assert "<script>" not in text
+    assert "http" not in text
+
+
+def test_a_campaign_without_progress_says_that_the_start_is_better(store):
+    """If no run is better than what the first started from, the page says so."""
+    campaign = find_campaign(store, "zoo", GOAL)
+    go_on(campaign, GOAL, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
+    assert "No run is better than what the first one started from, F1 30.0%" in render(campaign)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--max-usd", "5"], "--max-usd: needs to know what an hour"),
+        (["--max-runs", "0"], "--max-runs: must be a whole number of at least 1"),
+        (["--target-f1", "2"], "--target-f1: must be a fraction of 1"),
+        (["--epohcs", "2"], "--epohcs: there is no such flag"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_written(store, capsys, words, part):
+    """Words that are wrong end with exit 2, and the bucket is as it was."""
+    store.put("datasets/wildlife/data.yaml", b"x")
+    assert main(["campaign", *words, "--bucket", store.uri]) == 2
+    assert part in capsys.readouterr().err
+    assert store.list("campaigns/") == []
