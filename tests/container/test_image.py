@@ -139,7 +139,7 @@ def test_what_was_left_out_is_not_missed(folders):
         "import torch._inductor.compile_fx, torch._dynamo\n"
         "assert dist.is_nccl_available() and torch.version.cuda == '12.8'\n"
         "lib = pathlib.Path(torch.__file__).parent / 'lib'\n"
-        "for name in ('libtorch_cuda.so', 'libtorch_cuda_linalg.so', 'libtorch_nvshmem.so', 'libcaffe2_nvrtc.so'):\n"
+        "for name in ('libtorch_cuda.so', 'libtorch_cuda_linalg.so', 'libtorch_nvshmem.so'):\n"
         "    ctypes.CDLL(str(lib / name))\n"
         "print('loaded')\n"
     )
