@@ -9,6 +9,9 @@ BUCKET ?=
 RUN    ?=
 ARGS   ?=
 IMAGE  ?=
+IN     ?=
+IMAGE_NAME ?= job
+export CONTAINER_ENGINE BASE_IMAGE
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -41,6 +44,9 @@ help: ## Show this list
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
+	@echo '  IN=image             train in the image that make image built, with the GPU if there is one'
+	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
+	@echo '  BASE_IMAGE=..        what the image is built on; any Debian with Python 3.11 or 3.12'
 	@echo "  ARGS='--epochs 3'    anything else for the command behind the target"
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
 
@@ -49,9 +55,21 @@ help: ## Show this list
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 
 .PHONY: train
-train: $(if $(RECIPE),$(ENV),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
-	@exec $(BIN)/job train --recipe '$(RECIPE)' \
+train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
+	@exec $(if $(IN),docker/run.sh '$(IMAGE_NAME)',$(BIN)/job) train --recipe '$(RECIPE)' \
 		$(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(if $(RUN),--run '$(RUN)') $(ARGS)
+
+.PHONY: image
+image: ## Build the container image, from the lock and BASE_IMAGE
+	@exec docker/build.sh '$(IMAGE_NAME)'
+
+.PHONY: image-test
+image-test: $(DEV) ## Test the image that `make image` built, and print its size
+	@exec $(BIN)/python -m pytest -n0 -rs -s tests/container $(ARGS)
+
+.PHONY: push
+push: ## Push it to REPOSITORY under a tag of its own, and print its digest for IMAGE=
+	@exec docker/push.sh '$(IMAGE_NAME)' '$(REPOSITORY)'
 
 .PHONY: no-recipe
 no-recipe:
@@ -62,6 +80,10 @@ no-recipe:
 .PHONY: runs
 runs: $(LIGHT) ## List the runs in BUCKET
 	@exec $(BIN)/job runs list --bucket '$(or $(BUCKET),bucket)' $(ARGS)
+
+.PHONY: report
+report: $(if $(RUN),$(LIGHT),no-run) ## Write the report of RUN anew and open it
+	@exec $(BIN)/job report '$(RUN)' --open --bucket '$(or $(BUCKET),bucket)' $(ARGS)
 
 .PHONY: recipes
 recipes: $(LIGHT) ## List the recipes

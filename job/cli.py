@@ -238,6 +238,20 @@ def runs_verify(run: str, *, bucket: str | None = None) -> None:
 
 
 @command
+def report(run: str, *, bucket: str | None = None, open: str = "false") -> None:  # noqa: A002 -- the flag is --open
+    """Write the report of a run anew, one HTML file beside its weights, and print where it is.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        open: Open it in the browser.
+    """
+    from job.commands.report import report_run
+
+    report_run(run, bucket, open)
+
+
+@command
 def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
     """Read every label and image of a dataset once and report all problems.
 
@@ -298,6 +312,7 @@ COMMANDS: dict[str, Any] = {
     "doctor": doctor,
     "recipes": {"list": recipes_list, "show": recipes_show, "check": recipes_check},
     "runs": {"list": runs_list, "show": runs_show, "verify": runs_verify},
+    "report": report,
     "data": {"check": data_check, "push": data_push, "pull": data_pull},
     "weights": {"digest": weights_digest},
     **CLOUD_COMMANDS,

@@ -66,7 +66,7 @@ class Committer:
         self.newest = restored
         self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
         self._changed = threading.Condition()
-        self._waiting: Committable | None = None
+        self._waiting: tuple[Committable, dict[str, Any]] | None = None
         self._error: JobError | None = None
         self._closing = self._hurried = False
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
@@ -87,15 +87,19 @@ class Committer:
         if error is None:
             self.check()
 
-    def submit(self, snapshot: Committable) -> None:
+    def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
         """Commit a snapshot soon.
+
+        Args:
+            snapshot: What to commit.
+            **about: Further entries of what the manifest says of it.
 
         Raises:
             JobError: If an earlier commit failed for good.
         """
         self.check()
         with self._changed:
-            self._waiting = snapshot
+            self._waiting = snapshot, about
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -105,19 +109,19 @@ class Committer:
 
     def _work(self) -> None:
         num_failed = 0
-        while (snapshot := self._next()) is not None:
+        while (work := self._next()) is not None:
             try:
-                self._commit(snapshot)
+                self._commit(*work)
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                place = self._id(snapshot).words
+                place = self._id(work[0]).words
                 log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     self._error = error
                     return
                 with self._changed:
-                    self._waiting = self._waiting or snapshot
+                    self._waiting = self._waiting or work
             except JobError as error:
                 self._error = error
                 return
@@ -125,20 +129,20 @@ class Committer:
                 self._error = MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
                 return
 
-    def _next(self) -> Committable | None:
+    def _next(self) -> tuple[Committable, dict[str, Any]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
-            snapshot, self._waiting = self._waiting, None
-            return snapshot
+            work, self._waiting = self._waiting, None
+            return work
 
-    def _commit(self, snapshot: Committable) -> None:
+    def _commit(self, snapshot: Committable, about: dict[str, Any]) -> None:
         started = time.monotonic()
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir(parents=True)
         paths = snapshot.write(self._staging)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about, self.newest)
+        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about | about, self.newest)
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",

@@ -96,8 +96,9 @@ class SessionHost:
         """Commit where training stands, unless that was done."""
         if self._kept == self._reached:
             return
+        seconds = self._ledger.seconds()
         with self._ledger.entered(Label.STALL), self._cadence.taking():
-            self._committer.submit(snapshot())
+            self._committer.submit(snapshot(), seconds=seconds)
         self._kept = self._reached
 
     def interruptible(self) -> AbstractContextManager[None]:

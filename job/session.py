@@ -29,6 +29,7 @@ from job.order import Order
 from job.outcome import Comparison, metrics_of
 from job.pulse import Pulse
 from job.recipe import Band
+from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
 from job.start import StartPoint, fetch_start, find_start
@@ -133,10 +134,12 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
     with _folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
-        with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
-            mirror = Mirror(ready.run)
-            outcome = session.fit(ready, mirror)
-            final = session.finish(ready, outcome, mirror)
+        with Renewal(ready.run) as renewal:
+            with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
+                mirror = Mirror(ready.run)
+                outcome = session.fit(ready, mirror, renewal)
+                final = session.finish(ready, outcome, mirror)
+            renewal.finish()
         say_finished(ready.run, final, already=False)
 
 
@@ -223,22 +226,32 @@ class _Session:
             self._record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, past, restored)
 
-    def fit(self, ready: Ready, mirror: Mirror) -> "Outcome":
+    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal) -> "Outcome":
         """Train to the end, committing in the background."""
         reporter = Reporter(ready.training.num_epochs, ready.training.before)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
+        def publish(folder: Path) -> None:
+            mirror.copy(folder)
+            if committer.newest is not None and not committer.newest.batch:
+                renewal.start()
+
+        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, publish)
+
         def about() -> dict[str, Any]:
+            newest = committer.newest
+            own = newest is not None and (newest.run, newest.attempt) == (ready.run.name, ready.attempt)
             return {
                 "position": ready.training.position,
                 "seconds": self.ledger.seconds(),
+                "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
                 "checkpoints": cadence.to_json(),
             }
 
         with (
             self.notices.left_alone(),
             Pulse(ready.run, ready.attempt, about),
-            Committer(ready.run, ready.attempt, self.folder / "staging", ready.restored, mirror.copy) as committer,
+            committer,
         ):
             host = SessionHost(
                 committer=committer,
@@ -255,6 +268,7 @@ class _Session:
                 assert outcome is not None  # noqa: S101 -- this is the first process
                 return outcome
             finally:
+                self.ledger.enter(Label.STALL)  # what is left to do here is to wait for the last commit
                 reporter.close()
                 log.info("%s", cadence, extra={"checkpoints": cadence.to_json()})
 
@@ -262,6 +276,7 @@ class _Session:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
+        self.ledger.enter(Label.FINAL_EVALUATION)
         files = self.folder / "run"
         ready.run.require_current(ready.attempt)
         mirror.copy(files)

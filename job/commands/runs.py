@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from job import checkpoint
+from job.account import read_bill
 from job.commands.values import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
+from job.ledger import Label
 from job.outcome import Comparison
 from job.recipe import Band
 from job.run import Run, RunRecord, list_runs
 from job.store import Store
 from job.training_arguments import nearest
+from job.units import duration
 
 
 def print_runs(bucket: str | None) -> None:
@@ -43,14 +46,16 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     """
     as_json = read_flag(json, "json")
     store = require_store(bucket)
-    run, record = _require_run(store, name)
+    run, record = require_run(store, name)
     final = run.final()
     attempts = [run.attempt(number) for number in run.attempts()]
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    bill = read_bill(run)
     if as_json:
         shown = {
             "run": asdict(record),
             "attempts": attempts,
+            "bill": bill.to_json(),
             "checkpoints": [asdict(manifest) for manifest in checkpoints],
             "final": final,
         }
@@ -59,24 +64,26 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     point = record.start["point"]
     lines = [
         f"run         {name}, {_state(run, record, final)}",
-        f"created     {record.created_at}",
+        f"created     {_clock(record.created_at)} UTC",
         f"recipe      {record.request['recipe']}, profile {record.request['profile']}",
         f"start       {point['source'] or point['architecture']}" + ("" if point["source"] else ", from scratch"),
         f"dataset     {record.dataset['name']}, digest {record.dataset['digest'][:12]}",
     ]
     if record.dataset["set_aside"]:
         lines.append(f"set aside   {len(record.dataset['set_aside'])} broken files")
+    for entry, account in zip(attempts, bill.attempts, strict=True):
+        ended = f"{account.ended} after {duration(account.wall_s)}"
+        ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
+        lines += [
+            f"attempt {account.attempt:<4}{_clock(account.began_at)}, {ended}",
+            f"{'':12}on {entry['host']}, {account.machine}",
+        ]
     lines += [
-        f"attempt {entry['attempt']:<4}{entry['claimed_at']} on {entry['host']}, {entry['machine']}"
-        + (f"; ended: {entry['end']['reason']}" if entry["end"] else "")
-        for entry in attempts
-    ]
-    lines += [
-        f"checkpoint  after epoch {manifest.epoch}, attempt {manifest.attempt}, {manifest.size_bytes / 1e6:.1f} MB, "
-        f"{manifest.committed_at}"
+        f"checkpoint  {_clock(manifest.committed_at)}, after {manifest.id.words}, attempt {manifest.attempt}, "
+        f"{manifest.size_bytes / 1e6:.1f} MB"
         for manifest in checkpoints
     ]
-    print("\n".join(lines))
+    print("\n".join([*lines, "", bill.table()]))
     if final is not None:
         expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
         table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
@@ -91,7 +98,7 @@ def verify_run(name: str, bucket: str | None) -> None:
         RunConflictError: If there is no such run.
     """
     store = require_store(bucket)
-    run, _ = _require_run(store, name)
+    run, _ = require_run(store, name)
     problems: list[str] = []
     identities = checkpoint.committed(run)
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,6 +114,11 @@ def verify_run(name: str, bucket: str | None) -> None:
     print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")
 
 
+def _clock(time: str) -> str:
+    """Show a recorded time to the second, in UTC."""
+    return time[:19].replace("T", " ")
+
+
 def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
     if final is not None:
         return f"{final['reason']}, {final['num_epochs']} epochs"
@@ -115,7 +127,12 @@ def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
     return f"epoch {done} of {record.request['train']['epochs']}, attempt {len(run.attempts())}"
 
 
-def _require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
+def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
+    """Return a run and its record.
+
+    Raises:
+        RunConflictError: If there is no such run.
+    """
     run = Run(store, name)
     record = run.record()
     if record is None:

@@ -199,7 +199,10 @@ class FolderStore(BaseStore):
         """Let one thread of one process at a time change what keys stand for."""
         with (self._root / OWN / "lock").open("w") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:  # closing alone leaves it to a process that was forked meanwhile, such as a loader's worker
+                fcntl.flock(opened, fcntl.LOCK_UN)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

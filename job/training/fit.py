@@ -5,6 +5,7 @@ Ultralytics on the same batches. What is missing on purpose: running out of memo
 is not a number never falls back to stale weights, and the clock never decides when a run ends.
 """
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,11 +23,15 @@ from ultralytics.utils.torch_utils import autocast
 from job.errors import JobError, PreemptionError, TrainingError
 from job.ledger import Label
 from job.training.device import describe_device
+from job.training.evaluation import describe, recorded
 from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Transfer, Weights, digest_tensors, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
+
+EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
+"""What the validations of the start weights and of the best weights saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,9 @@ class Training:
         self.progress = Progress()
         self.last: Weights
         self.best: Weights | None = None
+        self.evaluation_before: bytes | None = None
+        """What the validation of the start weights saw, for the report."""
+
         self._counted_until = time.monotonic()
 
     @property
@@ -167,10 +175,12 @@ class Training:
         self.last = Weights.stored((folder / "last.pt").read_bytes())
         best = folder / "best.pt"
         self.best = Weights.stored(best.read_bytes()) if best.exists() else None
+        evaluation = folder / EVALUATION_BEFORE
+        self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         return digest_live(self.trainer)
 
     def run(self, host: Host) -> Outcome | None:
-        """Train to the end, and leave ``best.pt``, ``last.pt``, ``results.csv`` and plots in the plan's folder.
+        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Returns:
             What it came to; nothing in any but the first of several processes.
@@ -204,14 +214,17 @@ class Training:
         """Copy everything that a later process needs to go on from here."""
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
-        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, results_csv(progress.rows))
+        texts = {"results.csv": results_csv(progress.rows).encode()}
+        if self.evaluation_before is not None:
+            texts[EVALUATION_BEFORE] = self.evaluation_before
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, texts)
 
     def _evaluate_start(self, host: Host) -> None:
         host.enter(Label.VALIDATION)
         before: Row = {}
         if self.plan.world.is_first:
             with host.interruptible():
-                before = self._evaluate(epoch=0)
+                before, self.evaluation_before = self._evaluate(epoch=0)
         before = self.plan.world.share(before)
         self.progress.before = before
         self.last = self._export()
@@ -303,14 +316,16 @@ class Training:
         if trainer.fitness == trainer.best_fitness:
             self.best = self.last
 
-    def _evaluate(self, epoch: int) -> Row:
-        """Measure the EMA as every epoch does, leaving the best fitness alone."""
+    def _evaluate(self, epoch: int) -> tuple[Row, bytes]:
+        """Measure the EMA as every epoch does, leaving the best fitness alone; return also what was seen, as JSON."""
         trainer = self.trainer
         trainer.epoch = epoch
         trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
         trainer.loss_names = LOSSES
-        measured = trainer.validator(trainer)
-        return _plain({name: value for name, value in measured.items() if name != "fitness"})
+        with recorded(trainer.validator) as seen:
+            measured = trainer.validator(trainer)
+        row = _plain({name: value for name, value in measured.items() if name != "fitness"})
+        return row, json.dumps({"row": row} | describe(trainer.validator, seen), separators=(",", ":")).encode()
 
     def _evaluate_best(self) -> Outcome:
         """Measure the best weights as they lie in their file, and draw the plots people know."""
@@ -322,7 +337,12 @@ class Training:
         (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
         trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
-        after = self._evaluate(epoch=trainer.epochs - 1)  # plots only in the last epoch (engine/validator.py: 180)
+        after, evaluation = self._evaluate(
+            trainer.epochs - 1
+        )  # plots only in the last epoch (engine/validator.py: 180)
+        (folder / EVALUATION).write_bytes(evaluation)
+        if self.evaluation_before is not None:
+            (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)
         if trainer.args.plots:
             plot_results(file=folder / "results.csv")
         return Outcome(

@@ -62,7 +62,8 @@ class Snapshot:
     state: dict[str, Any]
     last: Weights
     best: Weights | None
-    results_csv: str
+    texts: dict[str, bytes]
+    """Small files for people, by name."""
 
     @property
     def epoch(self) -> int:
@@ -88,7 +89,7 @@ class Snapshot:
         files = {"state.pt": _serialise(self.state)}
         if self.best is not None:
             files["best.pt"] = self.best.to_bytes()
-        files |= {"last.pt": self.last.to_bytes(), "results.csv": self.results_csv.encode()}
+        files |= {"last.pt": self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
         return [folder / name for name in files]

@@ -44,9 +44,9 @@ def kill(process):
     process.communicate()
 
 
-def wait_until(condition, process=None):
+def wait_until(condition, process=None, timeout_s=TIMEOUT_S):
     """Wait for something another process does, and fail if that process ends without having done it."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while not condition():
         if process is not None and process.poll() is not None:
             assert condition(), f"ended with {process.returncode} before: {process.communicate()[1]}"

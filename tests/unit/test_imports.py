@@ -13,30 +13,21 @@ JOB = ROOT / "job"
 
 INSIDE = {
     "__main__": {"cli"},
+    "account": {"bill", "checkpoint", "errors", "ledger", "run"},
+    "bill": {"ledger", "units"},
     "cadence": set(),
     "checkpoint": {"errors", "run", "store"},
     "cli": {"cli_cloud", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
     "commands": {
-        *(
-            "checkpoint",
-            "cloud",
-            "data",
-            "demo",
-            "doctor",
-            "errors",
-            "log",
-            "order",
-            "outcome",
-            "recipe",
-            "run",
-            "session",
-        ),
-        *("start", "store", "training", "training_arguments", "verification"),
+        *("account", "checkpoint", "cloud", "data", "demo", "doctor", "errors", "ledger", "log", "order", "outcome"),
+        *("recipe", "report", "run", "session", "start", "store", "training", "training_arguments", "units"),
+        "verification",
     },
     "committer": {"checkpoint", "errors", "run"},
     "continuity": {"checkpoint", "errors", "run"},
+    "course": set(),
     "data": {"errors", "ledger", "log", "machine", "store", "training_arguments"},
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "doctor": {"errors", "recipe", "store"},
@@ -54,39 +45,47 @@ INSIDE = {
     "outcome": {"recipe"},
     "pulse": {"errors", "run"},
     "recipe": {"errors", "training_arguments"},
+    "renewal": {"run"},
+    "report": {
+        *(
+            "account",
+            "bill",
+            "checkpoint",
+            "continuity",
+            "course",
+            "errors",
+            "ledger",
+            "outcome",
+            "recipe",
+            "run",
+            "store",
+        ),
+        "units",
+    },
     "reporter": {"log", "outcome", "recipe", "run", "training"},
     "run": {"errors", "store"},
     "session": {
-        *(
-            "cadence",
-            "checkpoint",
-            "committer",
-            "continuity",
-            "data",
-            "doctor",
-            "errors",
-            "host",
-            "ledger",
-            "machine",
-            "mirror",
-        ),
-        *("notice", "order", "outcome", "pulse", "recipe", "reporter", "run", "start", "store", "training"),
+        *("cadence", "checkpoint", "committer", "continuity", "data", "doctor", "errors", "host", "ledger", "machine"),
+        *("mirror", "notice", "order", "outcome", "pulse", "recipe", "renewal", "reporter", "run", "start", "store"),
+        "training",
     },
     "start": {"errors", "order", "recipe", "run", "store", "training"},
     "store": {"errors"},
     "training": {"errors", "ledger"},
     "training_arguments": set(),
+    "units": set(),
     "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
-    "PIL": {"data", "demo"},
+    "PIL": {"data", "demo", "report.pictures"},
     "fire": {"cli", "invocation"},
     "google": {"cloud.batch", "cloud.logs", "store.gcs"},
     "google_crc32c": {"store"},
     "grpc": {"cloud.batch"},
-    "matplotlib": {"training"},
+    "jinja2": {"report.page"},
+    "matplotlib": {"report.charts", "training"},
     "numpy": {"data", "demo", "training"},
     "obstore": {"store"},
     "requests": {"cloud.logs", "store.gcs"},
@@ -98,7 +97,7 @@ OUTSIDE = {
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
-HEAVY = {"google", "torch", "ultralytics", "wandb"}
+HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
 """What `job --help` does not wait for."""
 
 

@@ -1,7 +1,9 @@
 """What a folder as a store promises beyond what every store does."""
 
+import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -251,6 +253,32 @@ def test_a_killed_put_leaves_no_object(root, store, tmp_path):
     assert store.list() == []
     store.put("key", b"x")
     assert len(partials(root)) == 1
+
+
+def test_a_process_forked_during_a_put_keeps_no_lock(root, store):
+    """A loader's worker that is forked while another thread puts does not keep later puts waiting for it."""
+    program = """if True:
+        import os, signal, sys
+        from job.store.folder import FolderStore
+        store = FolderStore.open(sys.argv[1])
+        store.put("first", b"x")
+        with store._locked():
+            forked = os.fork()
+            if not forked:
+                signal.pause()
+        store.put("key", b"x")
+        os.kill(forked, signal.SIGKILL)
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(root)], env=environment, start_new_session=True
+    ) as process:
+        try:
+            assert process.wait(timeout=60) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert store.read("key") == b"x"
 
 
 def test_old_leftovers_are_removed(root, store):

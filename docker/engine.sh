@@ -1,0 +1,18 @@
+# Finds the container engine; read by the other scripts of this folder.
+# shellcheck shell=bash
+
+# shellcheck disable=SC2034 # whoever reads this file uses it
+engine=${CONTAINER_ENGINE:-$(command -v docker || command -v podman || true)}
+if [[ -z $engine ]] || ! command -v "$engine" >/dev/null; then
+    echo "container engine: ${CONTAINER_ENGINE:-neither docker nor podman} was found; install Docker Engine or Podman," \
+        "or name one with CONTAINER_ENGINE" >&2
+    exit 78
+fi
+
+# What make built, and nothing that was pulled under the same name.
+require_image() {
+    if ! "$engine" image inspect "$1" >/dev/null 2>&1; then
+        echo "image $1: is not here; run make image" >&2
+        exit 78
+    fi
+}

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Pushes the image NAME to REPOSITORY under a tag that is never used again, and prints the digest that a job is named by.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=docker/engine.sh
+source docker/engine.sh
+require_image "$1"
+
+repository=$2
+if [[ -z $repository && -e infra/outputs.json ]]; then
+    repository=$(sed -n '/"image_repository"/,/}/s/.*"value": *"\(.*\)".*/\1/p' infra/outputs.json)
+fi
+if [[ -z $repository ]]; then
+    echo "make push: REPOSITORY is missing, for example REGION-docker.pkg.dev/PROJECT/yolo; make infra-apply makes one" >&2
+    exit 2
+fi
+target=$repository/job:$(date -u +%Y%m%d-%H%M%S)
+"$engine" tag "$1" "$target"
+"$engine" push "$target"
+digest=$("$engine" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$target" | grep "^$repository/job@" | head -n 1)
+echo "IMAGE=$digest"

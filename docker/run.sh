@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs a command of the job in the image NAME on this machine: NAME train --recipe A --bucket bucket ...
+#
+# A folder that is named as the bucket is mounted; work/ is where data and checkpoints on their way lie. Files belong to
+# whoever started it. The container gets this machine's GPUs if there are any.
+set -euo pipefail
+# shellcheck source=docker/engine.sh
+source "$(dirname "$0")/engine.sh"
+image=$1
+shift
+require_image "$image"
+
+options=(run --rm --read-only --tmpfs /tmp --ipc host --user "$(id -u):$(id -g)")
+[[ -t 0 && -t 1 ]] && options+=(--interactive --tty)
+[[ $(basename "$engine") == podman && $(id -u) != 0 ]] && options+=(--userns keep-id)
+[[ -e /proc/driver/nvidia/version ]] && options+=(--gpus all)
+for variable in WANDB_API_KEY WANDB_MODE JOB_BUCKET; do # by name: a value would show in the list of processes
+    [[ -n ${!variable:-} ]] && options+=(--env "$variable")
+done
+
+words=() previous=
+for word in "$@"; do
+    if [[ $previous == --bucket && $word != *://* ]]; then
+        mkdir -p "$word"
+        options+=(--volume "$(realpath "$word"):/bucket")
+        word=/bucket
+    fi
+    words+=("$word")
+    previous=$word
+done
+mkdir -p work
+exec "$engine" "${options[@]}" --volume "$(realpath work):/work/work" "$image" "${words[@]}"

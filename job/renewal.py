@@ -1,0 +1,84 @@
+"""Rewrites a run's report while the run trains, in a process of its own.
+
+Guarantees that whatever goes wrong there is a warning and nothing more, and that the process is not waited for while
+there is training to be done. Drawing takes seconds of a processor: here they are taken at the lowest priority.
+"""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from types import TracebackType
+from typing import Self
+
+from job.run import Run
+
+log = logging.getLogger(__name__)
+
+LAST_S = 120.0
+"""How long the report at the end of a run may take."""
+
+LOWEST = 19
+
+
+class Renewal:
+    """Starts ``job report`` when there is news; use it as a context manager."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End what is under way; the next attempt rewrites the report."""
+        self._stop()
+
+    def start(self) -> None:
+        """Begin to rewrite the report, unless that is under way: then the next one tells what this one does not."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                return
+            self._collect(self._process, None)
+        self._process = self._begun()
+
+    def finish(self) -> None:
+        """Rewrite the report for the last time, and wait for it."""
+        self._stop()  # it may have begun before the last record was written
+        self._process = self._begun()
+        if self._process is not None:
+            try:
+                self._collect(self._process, LAST_S)
+            except subprocess.TimeoutExpired:
+                log.warning("report: took more than %.0f s and was given up; `job report` makes it", LAST_S)
+
+    def _begun(self) -> subprocess.Popen[str] | None:
+        command = [sys.executable, "-m", "job", "report", self._run.name, "--bucket", self._run.store.uri]
+        try:
+            process = subprocess.Popen(  # noqa: S603 -- this program itself
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            log.warning("report: cannot be made, %s", error.strerror)
+            return None
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
+        return process
+
+    def _collect(self, process: subprocess.Popen[str], limit_s: float | None) -> None:
+        """Wait for a process to end, and say what went wrong in it, if something did."""
+        said = process.communicate(timeout=limit_s)[1]
+        self._process = None
+        if process.returncode:
+            reason = next((line for line in reversed(said.splitlines()) if line), "no reason given")
+            log.warning("report: was not made, %s", reason)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None

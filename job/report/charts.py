@@ -1,0 +1,238 @@
+"""The report's charts: drawn by matplotlib as SVG whose colours and fonts are those of the page around it.
+
+Guarantees that a chart needs nothing beside itself: no font, no style sheet, no request. Knows nothing of runs.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from job.recipe import Band
+
+WIDTH, HEIGHT = 390, 240
+"""Of an ordinary chart, in the units of its own coordinates; the page stretches it."""
+
+MARGINS = (46, 8, 38, 28)
+"""Left, right, bottom and top: fixed, so that charts in a column are aligned and nothing has to be drawn twice."""
+
+NAMES = (
+    *("ink", "muted", "line", "blue", "green", "amber", "red", "violet", "teal", "orange"),
+    *("grey1", "grey2", "grey3", "grey4", "pale"),
+)
+COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(NAMES, start=0xA1)}
+"""Stand-ins that matplotlib draws with; in the page each is the CSS variable of its name."""
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",  # names within a chart depend on what is drawn, not on chance
+    "font.size": 11,
+    "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": COLOURS["line"],
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "figure.facecolor": "none",
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
+    "legend.borderaxespad": 0.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart."""
+
+    label: str
+    colour: str
+    """One of `NAMES`."""
+
+    values: Sequence[float]
+    dashed: bool = False
+
+
+def course_chart(
+    lines: Sequence[Line],
+    *,
+    first_epoch: int,
+    num_epochs: int,
+    cuts: Sequence[float],
+    band: Band | None = None,
+    best_epoch: int | None = None,
+    shares: bool = True,
+) -> str:
+    """Draw lines over epochs.
+
+    Args:
+        lines: Of equal length.
+        first_epoch: That of their first values; 0 if they begin with the start weights.
+        num_epochs: How far the axis goes.
+        cuts: Where attempts were cut off.
+        band: What is expected of the first line.
+        best_epoch: Gets a mark on the first line.
+        shares: The values are shares of 1, and shown as percent.
+    """
+    with _chart() as (figure, axes):
+        if band is not None and band.low is not None:
+            _draw_band(axes, band)
+        for number, cut in enumerate(cuts):
+            label = "cut off" if not number else None
+            axes.axvline(cut, color=COLOURS["red"], linewidth=1.1, linestyle=(0, (2, 2.5)), label=label)
+        for line in lines:
+            epochs = range(first_epoch, first_epoch + len(line.values))
+            lone = "o" if len(line.values) == 1 else ""
+            style = "--" if line.dashed else "-"
+            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=lone)
+        if first_epoch == 0 and lines and lines[0].values:
+            for line in lines:
+                axes.plot(0, line.values[0], "o", markersize=4.5, color=COLOURS[line.colour])
+        if best_epoch is not None:
+            at = lines[0].values[best_epoch - first_epoch]
+            axes.plot(best_epoch, at, "D", markersize=6.5, color=COLOURS[lines[0].colour], label="best")
+        axes.set_xlim(first_epoch - 0.02 * num_epochs, num_epochs * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.set_xlabel("epoch")
+        if shares:
+            _as_percent(axes)
+        else:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _legend(figure)
+    return _svg(figure)
+
+
+def confidence_chart(confidence: Sequence[float], lines: Sequence[Line], best: float) -> str:
+    """Draw precision, recall and F1 over confidence, with the best operating point."""
+    with _chart() as (figure, axes):
+        axes.axvline(best, color=COLOURS["muted"], linewidth=1.1, linestyle=(0, (2, 2.5)))
+        for line in lines:
+            style, width = ("--", 1.2) if line.dashed else ("-", 2.0)
+            axes.plot(
+                confidence, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, linewidth=width
+            )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence from which on a prediction counts")
+        _as_percent(axes)
+        _legend(figure)
+    return _svg(figure)
+
+
+def sizes_chart(labels: Sequence[str], lines: Sequence[Line]) -> str:
+    """Draw bars of recall by object size, one group for each label."""
+    with _chart() as (figure, axes):
+        width = 0.8 / len(lines)
+        for number, line in enumerate(lines):
+            places = [place + (number - (len(lines) - 1) / 2) * width for place in range(len(labels))]
+            axes.bar(places, line.values, width * 0.92, color=COLOURS[line.colour], label=line.label, linewidth=0)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("size of the object in pixels, as the model sees it")
+        _as_percent(axes)
+        _legend(figure)
+    return _svg(figure)
+
+
+def time_line(
+    rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], gaps: Sequence[float], colours: dict[str, str]
+) -> str:
+    """Draw attempts one below the other, each a bar of what its time was spent on.
+
+    Args:
+        rows: The name of each attempt, with labels and minutes.
+        gaps: Minutes between one and the next; a long one is drawn short.
+        colours: One of `NAMES` for each label.
+    """
+    total = sum(minutes for _, parts in rows for _, minutes in parts)
+    height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
+    with _chart(height) as (figure, axes):
+        at, longest = 0.0, total / 12
+        shown: set[str] = set()
+        for number, (_, parts) in enumerate(rows):
+            for label, minutes in parts:
+                again = label in shown
+                shown.add(label)
+                colour = COLOURS[colours[label]]
+                axes.barh(number, minutes, 0.62, at, color=colour, label=None if again else label, linewidth=0)
+                at += minutes
+            if number < len(gaps):
+                at += min(gaps[number], longest)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False)
+        axes.set_xlim(0, at * 1.01 or 1)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
+        axes.set_xlabel("minutes")
+    return _svg(figure)
+
+
+def _draw_band(axes: Axes, band: Band) -> None:
+    low = band.low or 0.0
+    if band.high is not None and band.high > low:
+        axes.axhspan(low, band.high, color=COLOURS["green"], alpha=0.16, linewidth=0, label="expected")
+    else:
+        axes.axhline(low, color=COLOURS["green"], linewidth=1.2, label="expected")
+
+
+def _as_percent(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="upper left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0.2)
+
+
+@contextmanager
+def _chart(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH / 72, height / 72))
+        FigureCanvasSVG(figure)
+        left, right, bottom, top = MARGINS
+        axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height))
+        axes.tick_params(length=3)
+        yield figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as an element for the page."""
+    written = io.StringIO()
+    nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(STYLE):
+        figure.savefig(written, format="svg", metadata=nothing)
+    text = written.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # they would repeat from chart to chart
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r'="[^"]*"', _shortened, text)
+    for name, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _shortened(attribute: re.Match[str]) -> str:
+    """Cut coordinates to a hundredth of a pixel."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

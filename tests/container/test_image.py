@@ -1,0 +1,159 @@
+"""The image that `make image` built, really run; skipped where there is no engine or no image."""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from job import checkpoint
+from job.run import Run
+from job.store import open_store
+from tests.support.command import wait_until
+
+ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
+IMAGE = os.environ.get("IMAGE_NAME", "job")
+
+SECRET_WORDS = (b"WANDB_API_KEY=", b"BEGIN PRIVATE KEY", b"BEGIN RSA PRIVATE KEY", b'"private_key":', b"AIza")
+"""How secrets begin; none may be in what is ours of the image."""
+
+DEMO = ("--recipe", "base", "--profile", "demo", "--epochs", "1", "--imgsz", "64", "--plots", "false", "--workers", "0")
+
+
+def engine(*words, timeout_s=280, **options):
+    """Run the container engine."""
+    assert ENGINE
+    return subprocess.run([ENGINE, *words], capture_output=True, text=True, check=False, timeout=timeout_s, **options)
+
+
+def has_image():
+    """Whether there is something to test."""
+    return ENGINE is not None and engine("image", "inspect", IMAGE).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not has_image(), reason="there is no container engine, or no image: run make image")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A bucket and a working folder that anybody may write."""
+    for name in ("bucket", "work"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o777)
+    return tmp_path
+
+
+def confined(folders, *words, name=None):
+    """Return the words that run the job with a read-only root, without a network, in two folders."""
+    return [
+        *("run", "--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp", "--shm-size", "256m"),  # noqa: S108
+        *(("--name", name) if name else ()),
+        *("--env", "OMP_NUM_THREADS=1"),
+        *("--volume", f"{folders / 'bucket'}:/bucket", "--volume", f"{folders / 'work'}:/work/work"),
+        *(IMAGE, *words),
+    ]
+
+
+def test_it_runs_as_nobody_special(folders):
+    """The job is not root, and cannot become it."""
+    words = confined(folders)
+    words[-1:] = ["--entrypoint", "/usr/bin/id", IMAGE, "-u"]
+    assert engine(*words).stdout.strip() == "10001"
+
+
+def test_help_and_doctor_answer(folders):
+    """The command line works, and the check of the machine passes on one without a GPU."""
+    assert "job train" in engine(*confined(folders, "--help")).stdout
+    examined = engine(*confined(folders, "doctor", "--bucket", "/bucket", "--json"))
+    assert examined.returncode == 0, examined.stderr
+    grades = {finding["subject"]: finding["grade"] for finding in json.loads(examined.stdout)}
+    assert grades["torch"] == grades["ultralytics"] == grades["bucket"] == grades["disk"] == "ok"
+
+
+def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
+    """The demo trains with a read-only root and no network; stopped, the job commits and exits 75, and the same
+    command finishes.
+    """
+    name = f"job-test-{os.getpid()}"
+    words = ("train", *DEMO, "--epochs", "2", "--bucket", "/bucket", "--run", "zebra", "--checkpoint-every", "0")
+    process = subprocess.Popen(
+        [ENGINE, *confined(folders, *words, name=name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run = Run(open_store(str(folders / "bucket")), "zebra")
+    wait_until(lambda: checkpoint.committed(run) != [] and steps_of(run) > 0, process)
+    assert engine("stop", "--time", "60", name).returncode == 0
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, said
+    end = run.attempt(1)["end"]
+    newest = checkpoint.committed(run)[-1]
+    assert (end["reason"], end["position"]) == ("preempted", {"epoch": newest.epoch, "batch": newest.batch})
+    finished = engine(*confined(folders, *words))
+    assert finished.returncode == 0, finished.stderr
+    assert run.final() is not None
+
+
+def steps_of(run):
+    """Return how many steps the first attempt has said that it did."""
+    pulse = run.attempt(1)["pulse"] or {"position": {"epoch": 0, "batch": 0}}
+    return pulse["position"]["epoch"] * 1000 + pulse["position"]["batch"]
+
+
+def test_no_secret_is_in_it(tmp_path):
+    """Neither the history nor the files that are ours hold anything that looks like a secret, or came from the
+    environment of the build.
+    """
+    inspected = json.loads(engine("image", "inspect", IMAGE).stdout)[0]
+    told = json.dumps(inspected) + engine("history", "--no-trunc", IMAGE).stdout
+    assert not [word for word in SECRET_WORDS if word.decode() in told]
+    container = engine("create", IMAGE).stdout.strip()
+    try:
+        for place in ("/opt/job/bin", "/work", "/tmp", "/etc", "/root"):  # noqa: S108 -- in the container
+            copied = tmp_path / "copied.tar"
+            with copied.open("wb") as opened:
+                subprocess.run([ENGINE, "cp", f"{container}:{place}", "-"], stdout=opened, check=True)
+            with tarfile.open(copied) as archive:
+                for member in archive.getmembers():
+                    data = archive.extractfile(member) if member.isfile() else None
+                    found = data.read() if data else b""
+                    assert not [word for word in SECRET_WORDS if word in found], f"{place}: {member.name}"
+                    assert not member.name.endswith((".netrc", ".env", "pip.conf", "credentials.json")), member.name
+    finally:
+        engine("rm", container)
+
+
+def test_no_tool_for_building_is_in_it(folders):
+    """What compiles or installs is not there."""
+    words = confined(folders)
+    script = "command -v gcc cc make git /opt/job/bin/pip; true"
+    words[-1:] = ["--entrypoint", "/bin/sh", IMAGE, "-c", script]
+    assert engine(*words).stdout.strip() == ""
+
+
+def test_what_was_left_out_is_not_missed(folders):
+    """Torch with its GPU libraries, distributed training and the compiler load without the files that were removed."""
+    words = confined(folders)
+    script = (
+        "import ctypes, torch, torch.distributed as dist, triton, torchvision, pathlib\n"
+        "import torch._inductor.compile_fx, torch._dynamo\n"
+        "assert dist.is_nccl_available() and torch.version.cuda == '12.8'\n"
+        "lib = pathlib.Path(torch.__file__).parent / 'lib'\n"
+        "for name in ('libtorch_cuda.so', 'libtorch_cuda_linalg.so', 'libtorch_nvshmem.so', 'libcaffe2_nvrtc.so'):\n"
+        "    ctypes.CDLL(str(lib / name))\n"
+        "print('loaded')\n"
+    )
+    words[-1:] = ["--entrypoint", "/opt/job/bin/python", IMAGE, "-c", script]
+    done = engine(*words)
+    assert "loaded" in done.stdout, done.stderr
+
+
+def test_its_size_is_told(capsys):
+    """The layers' sizes are printed, largest first."""
+    listed = engine("history", "--format", "{{.Size}}\t{{.CreatedBy}}", IMAGE).stdout.splitlines()
+    size = json.loads(engine("image", "inspect", IMAGE).stdout)[0]["Size"]
+    with capsys.disabled():
+        print(f"\n{IMAGE}: {size / 1e9:.2f} GB unpacked")
+        for line in listed:
+            print("  " + line[:110])
+    assert size < 9e9

@@ -1,0 +1,204 @@
+"""A run that was never trained: its records in a bucket, as a training leaves them."""
+
+import io
+import json
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from PIL import Image
+
+from job import checkpoint
+from job.checkpoint import CheckpointId
+from job.recipe import load_recipe
+from job.run import Run, RunRecord
+from job.store.folder import FolderStore
+
+START = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+NAMES = ("zebra", "a <b>bold</b> class")
+"""The second one is markup, for a page that believes it."""
+
+COLUMNS = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
+
+
+def at(seconds):
+    """Return the time so many seconds after the start, as records have it."""
+    return (START + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def metrics(f1):
+    """Return columns that come to an F1, with precision above recall."""
+    recall = 0.9 * f1
+    precision = f1 * recall / (2 * recall - f1)
+    return dict(zip(COLUMNS, (precision, recall, f1, f1 / 2), strict=True))
+
+
+def evaluation(f1, num_images=8):
+    """Return what a validation saw, with mistakes in every image but the last."""
+    share = np.linspace(0, 1, 101)
+    curves = {"confidence": share, "precision": f1 + (1 - f1) * share, "recall": 1 - share, "f1": f1 * (1 - share**2)}
+    images = [
+        {
+            "image": f"images/val/{number:03}.jpg",
+            "num_objects": 2,
+            "num_missed": num_images - 1 - number,
+            "num_false_alarms": 0,
+            "objects": [[0.1, 0.1, 0.2, 0.2, 0, 0], [0.6, 0.6, 0.7, 0.7, 1, 1]],
+            "predictions": [[0.6, 0.6, 0.7, 0.7, 1, 1, 0.8], [0.3, 0.3, 0.4, 0.4, 0, 0, 0.5]],
+        }
+        for number in range(num_images)
+    ]
+    kinds = {
+        "num_images": 5,
+        "num_objects": 20,
+        "num_found": 12,
+        "num_false_alarms": 3,
+        "map50": f1,
+        "map50_95": f1 / 2,
+    }
+    return {
+        "row": metrics(f1),
+        "schema": 1,
+        "imgsz": 640,
+        "iou": 0.5,
+        "names": list(NAMES),
+        "num_images": num_images,
+        "num_objects": 40,
+        "operating_point": {"confidence": 0.31, "precision": 0.7, "recall": 0.6, "f1": f1},
+        "classes": [
+            {"name": name, "precision": 0.7, "recall": 0.6, "f1": f1 - 0.1 * number, **kinds}
+            for number, name in enumerate(NAMES)
+        ],
+        "curves": {name: [round(float(value), 4) for value in values] for name, values in curves.items()},
+        "sizes": [
+            {"from_px": 0, "to_px": 8, "num_objects": 0, "num_found": 0, "num_false_alarms": 0},
+            {"from_px": 8, "to_px": 16, "num_objects": 30, "num_found": 15, "num_false_alarms": 4},
+            {"from_px": 16, "to_px": None, "num_objects": 10, "num_found": 9, "num_false_alarms": 2},
+        ],
+        "images": images,
+        "num_images_left_out": 0,
+    }
+
+
+def results_csv(course):
+    """Write a course of F1 as Ultralytics writes its results."""
+    rows = []
+    for epoch, f1 in enumerate(course, start=1):
+        losses = {f"{split}/{name}_loss": 2.0 / epoch for split in ("train", "val") for name in ("box", "cls", "dfl")}
+        rows.append({"epoch": epoch, "time": 60.0 * epoch, **losses, **metrics(f1), "lr/pg0": 0.01 / epoch})
+    return "\n".join([",".join(rows[0]), *(",".join(f"{value:.6g}" for value in row.values()) for row in rows)]) + "\n"
+
+
+def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64, price=None, name="zebra"):
+    """Write the records of a run of recipe A that was cut off once, and return it.
+
+    Args:
+        folder: Becomes a bucket.
+        course: F1 after each epoch.
+        before: F1 of the start weights.
+        finished: Whether it has ended.
+        asked: The epochs that were asked for; as many as there are, if left out.
+        px: Width and height of a validation image.
+        price: Of each attempt.
+        name: What to call it.
+    """
+    store = FolderStore.create(str(folder))
+    run = Run(store, name)
+    recipe = load_recipe("A")
+    num_epochs = asked or len(course)
+    run.create(_record(name, recipe, num_epochs))
+    for number in range(8):
+        picture = io.BytesIO()
+        pixels = np.random.default_rng(number).integers(0, 255, (px // 8, px // 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((px, px)).save(picture, "JPEG")
+        store.put(f"datasets/wild/images/val/{number:03}.jpg", picture.getvalue())
+    half = math.ceil(len(course) / 2)
+    _attempt(run, 1, 0, price=price)
+    _commit(folder, run, 1, course[:half], before, {"start-up": 10.0, "useful step": 80.0, "validation": 20.0})
+    spent = {"boot": 1.0, "start-up": 9.0, "useful step": 100.0, "validation": 20.0}
+    kept = {"checkpoint": f"{half:04d}-000000.a0001", "seconds": spent | {"useful step": 80.0}}
+    pulse = {"at": at(130), "position": {"epoch": half, "batch": 2}, "seconds": spent, "kept": kept}
+    _put(run, 1, "pulse", pulse)
+    receipt = {"checkpoint": f"{half:04d}-000000.a0001", "position": {"epoch": half, "batch": 0}, "steps_lost": 2}
+    _attempt(run, 2, 190, receipt=receipt | {"saved": {}, "loaded": {}}, price=price)
+    _commit(folder, run, 2, course, before, {"start-up": 10.0, "useful step": 120.0, "validation": 20.0})
+    spent = {"boot": 1.0, "start-up": 9.0, "recomputed": 20.0, "useful step": 100.0, "validation": 20.0}
+    place = {"epoch": len(course), "batch": 0}
+    if not finished:
+        _put(run, 2, "pulse", {"at": at(340), "position": place, "seconds": spent, "kept": None})
+        return run
+    store.put(run.key("evaluation.json"), json.dumps(evaluation(max(course))).encode())
+    _put(run, 2, "end", {"ended_at": at(350), "reason": "finished", "position": place,
+                         "seconds": spent | {"final evaluation": 10.0}})  # fmt: skip
+    told = [dict(zip(("f1", "precision", "recall", "map50", "map50_95"), (f1, *metrics(f1).values()), strict=True))
+            for f1 in (before, max(course))]  # fmt: skip
+    run.finish(
+        {
+            "attempt": 2,
+            "profile": "full",
+            "reason": "complete",
+            "num_epochs": len(course),
+            "best_epoch": course.index(max(course)) + 1,
+            "bits": {"exact": True},
+            "comparison": {
+                "before": told[0],
+                "after": told[1],
+                "expected": {"f1": [0.65, 0.7]},
+                "reached": {"f1": True},
+            },
+            "weights": {name: {"sha256": "c" * 64, "tensors": "d" * 64} for name in ("best.pt", "last.pt")},
+        }
+    )
+    return run
+
+
+def _record(name, recipe, num_epochs):
+    return RunRecord(
+        run=name,
+        created_at=at(0),
+        request={
+            "recipe": "A", "profile": "full", "dataset": "wild", "start": "own best.pt", "model": None,
+            "new_classes": False, "quarantine": False, "train": recipe.train | {"epochs": num_epochs},
+        },
+        recipe_digest=recipe.digest,
+        expect={key: [band.low, band.high] for key, band in recipe.expect.items()},
+        start={
+            "point": {
+                "kind": "own", "source": "runs/base/weights/best.pt", "architecture": None, "run": "base",
+                "sha256": "a" * 64,
+            },
+            "transfer": None,
+        },
+        dataset={"name": "wild", "digest": "b" * 64, "set_aside": []},
+        facts={"num_train_images": 40, "num_val_images": 8, "batch": 4},
+        environment={"device": "cpu", "versions": {"torch": "2.10.0"}},
+        wandb_id="0000",
+    )  # fmt: skip
+
+
+def _attempt(run, number, began, *, receipt=None, price=None):
+    about = {
+        "attempt": number,
+        "claimed_at": at(began + 1),
+        "process_age_s": 1.0,
+        "host": "here",
+        "machine": "a machine",
+    }
+    run.store.put(run.key(f"attempts/{number:04d}.json"), json.dumps(about | {"price": price}).encode())
+    _put(run, number, "start", {"started_at": at(began + 10), "differs": [], "receipt": receipt})
+
+
+def _put(run, number, kind, content):
+    run.store.put(run.key(f"attempts/{number:04d}.{kind}.json"), json.dumps(content).encode())
+
+
+def _commit(folder, run, attempt, course, before, seconds):
+    files = folder.parent / f"{run.name}-{attempt}"
+    files.mkdir()
+    (files / "results.csv").write_text(results_csv(course))
+    (files / "evaluation-before.json").write_text(json.dumps(evaluation(before)))
+    identity = CheckpointId(len(course), 0, attempt)
+    current, run.require_current = run.require_current, lambda _attempt: None
+    checkpoint.commit(run, identity, sorted(files.iterdir()), {"seconds": seconds}, None)
+    run.require_current = current

@@ -1,0 +1,97 @@
+"""The report is rewritten while a run trains, by a real process, and never in its way."""
+
+import os
+import sys
+
+import pytest
+
+from job import renewal
+from job.renewal import Renewal
+from job.run import Run
+from job.store import open_store
+from tests.support.command import wait_until
+from tests.support.recorded_run import record_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run in a bucket that has nothing of it."""
+    (tmp_path / "bucket").mkdir()
+    return Run(open_store(str(tmp_path / "bucket")), "zebra")
+
+
+@pytest.fixture
+def stuck(tmp_path, monkeypatch):
+    """Put a program that notes its process and never ends in the place of Python; return the file of its notes."""
+    program, notes = tmp_path / "python", tmp_path / "notes"
+    program.write_text(f"#!/bin/sh\necho $$ >> {notes}\nexec sleep 1000\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return notes
+
+
+def has(notes, num):
+    """Tell whether so many processes have made their note."""
+    return notes.exists() and len(notes.read_text().split()) == num
+
+
+def lives(number):
+    """Tell whether there is such a process."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_report_is_there_at_the_end(tmp_path):
+    """What is asked for last is waited for."""
+    run = record_run(tmp_path / "bucket", (0.5, 0.6))
+    with Renewal(run) as renewed:
+        renewed.finish()
+    assert b"complete after 2 epochs" in run.store.read(run.key("report.html"))
+
+
+def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
+    """What goes wrong is told with its reason, at the next start and at the end, and raises nothing."""
+    with Renewal(run) as renewed:
+        renewed.start()
+        renewed._process.wait()
+        renewed.start()
+        renewed.finish()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "report: was not made, error: run zebra: there is none of that name" in caplog.text
+
+
+def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog):
+    """Where no process can be made, the run goes on without a report."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Renewal(run) as renewed:
+        renewed.start()
+        renewed.finish()
+    assert "report: cannot be made" in caplog.text
+
+
+def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
+    """A second report is not begun while the first is made, and what is not ready when training ends is ended."""
+    with Renewal(run) as renewed:
+        renewed.start()
+        wait_until(lambda: has(stuck, 1))
+        renewed.start()
+        first = int(stuck.read_text())
+        assert lives(first)
+        assert os.getpriority(os.PRIO_PROCESS, first) == renewal.LOWEST
+    assert not lives(first)
+    assert has(stuck, 1)
+
+
+def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):
+    """At the end a report is begun anew, and given up when its time is over."""
+    monkeypatch.setattr(renewal, "LAST_S", 5.0)
+    with Renewal(run) as renewed:
+        renewed.start()
+        wait_until(lambda: has(stuck, 1))
+        renewed.finish()
+        assert "was given up" in caplog.text
+        assert has(stuck, 2)
+    assert not any(map(lives, map(int, stuck.read_text().split())))
