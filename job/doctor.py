@@ -5,6 +5,7 @@ Each check is cheap, and says what to do when it fails. What cannot be known her
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import secrets
@@ -19,10 +20,14 @@ from job.errors import JobError, MachineError
 from job.recipe import Recipe
 from job.store import Store
 
-OLDEST_DRIVER = 525
-"""Branch of NVIDIA's driver that CUDA 12 runs on, by its promise of minor-version compatibility."""
+OLDEST_DRIVER = {12: 525, 13: 580}
+"""Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
+"""The kernel's word: it is seen in a container that was given no GPU, too."""
+
+DEVICES = Path("/dev")
+"""Where each GPU that this machine or container was given has a file, ``nvidia0`` and so on."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
 
@@ -70,13 +75,18 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
     ]
 
 
-def require_fit(workdir: Path) -> None:
-    """Check what decides before training whether it can ever begin: driver and disk.
+def require_fit(workdir: Path, device: str) -> None:
+    """Check what decides before training whether it can ever begin: driver, access to the GPU, disk.
+
+    Args:
+        workdir: Where data and checkpoints on their way would lie.
+        device: As in an order; what trains on ``cpu`` needs no driver.
 
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    failed = [finding for finding in (*_driver(), *_disk(workdir)) if finding.grade == "fail"]
+    checks = [_disk(workdir)] if device == "cpu" else [_driver(), _access(), _disk(workdir)]
+    failed = [finding for check in checks for finding in check if finding.grade == "fail"]
     if failed:
         raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
 
@@ -96,24 +106,47 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, grade, said)
 
 
+def _cuda() -> str | None:
+    """Return ``torch.version.cuda`` without waiting for torch; nothing if torch is absent or built without CUDA."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    version = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", version, re.MULTILINE)
+    return found[1] if found else None
+
+
 def _driver() -> Iterator[Finding]:
-    """Judge NVIDIA's driver, if there is one."""
+    """Judge NVIDIA's driver by the CUDA that torch was built for, if there are both."""
+    cuda = _cuda()
     try:
         version = DRIVER.read_text(encoding="utf-8")
     except OSError:
         return
+    if cuda is None:
+        yield Finding("driver", "warn", "is there, but the torch that is installed has no CUDA; run `make env`")
+        return
+    oldest = OLDEST_DRIVER.get(int(cuda.partition(".")[0]))
     found = re.search(r"\s(\d+)\.[\d.]+\s", version)
-    if found is None:
-        yield Finding("driver", "warn", "its version cannot be read; CUDA 12 needs 525 or later")
-    elif int(found[1]) < OLDEST_DRIVER:
-        advice = f"is older than {OLDEST_DRIVER}, which CUDA 12 needs; install a newer one, or another machine image"
+    if found is None or oldest is None:
+        yield Finding("driver", "warn", f"whether it suits CUDA {cuda} of torch is unknown")
+    elif int(found[1]) < oldest:
+        advice = f"is older than {oldest}, which CUDA {cuda} needs; install a newer one, or another machine image"
         yield Finding("driver", "fail", f"{found[0].strip()} {advice}")
     else:
-        yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA 12 from {OLDEST_DRIVER} on")
+        yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA {cuda} from {oldest} on")
+
+
+def _access() -> Iterator[Finding]:
+    """Judge whether a GPU that the machine has can be reached from here: without it the CPU would train, for days."""
+    if DRIVER.exists() and not any(DEVICES.glob("nvidia[0-9]*")):
+        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
+        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
 
 
 def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
     yield from _driver()
+    yield from _access()
     words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     listed = ""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -178,12 +211,14 @@ def _bucket(store: Store | None) -> Iterator[Finding]:
     key, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(16)
     try:
         store.put(key, data)
-        same = store.read(key) == data
-        store.delete(key)
+        try:
+            store.read(key)  # verified by its checksum
+        finally:
+            store.delete(key)
     except JobError as error:
         yield Finding("bucket", "fail", str(error))
         return
-    yield Finding("bucket", "ok" if same else "fail", f"{store.uri} can be written, read and deleted from")
+    yield Finding("bucket", "ok", f"{store.uri} can be written, read and deleted from")
 
 
 def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:

@@ -136,7 +136,7 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
         say_finished(run, final, already=True)
         return
     machine.require_writable(order.workdir)
-    require_fit(order.workdir)
+    require_fit(order.workdir, order.device)
     with _folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from job import doctor
 from job.cli import main
 from job.doctor import examine, require_fit
-from job.errors import MachineError
+from job.errors import CorruptObjectError, MachineError
 from job.recipe import load_recipe
 from job.store.folder import FolderStore
 
@@ -16,11 +17,16 @@ VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Jan 01 00:00:
 
 @pytest.fixture
 def gpu(tmp_path, monkeypatch):
-    """A function that gives this machine a driver and a GPU."""
+    """A function that gives this machine a driver and a GPU, and the job access to it."""
 
-    def give(driver="570.133.20", memory_mib=23034):
+    def give(driver="570.133.20", memory_mib=23034, num_reached=1):
         (tmp_path / "version").write_text(VERSION.format(driver))
         monkeypatch.setattr(doctor, "DRIVER", tmp_path / "version")
+        devices = tmp_path / "dev"
+        devices.mkdir(exist_ok=True)
+        for name in ("nvidiactl", *(f"nvidia{number}" for number in range(num_reached))):
+            (devices / name).touch()
+        monkeypatch.setattr(doctor, "DEVICES", devices)
         program = tmp_path / "bin" / "nvidia-smi"
         program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!/bin/sh\necho 'NVIDIA L4, {memory_mib}'\n")
@@ -45,8 +51,36 @@ def test_a_driver_that_is_too_old_is_refused(tmp_path, gpu, driver, grade):
     assert findings(tmp_path)["driver"].grade == grade
     if grade == "fail":
         with pytest.raises(MachineError, match=r"470\.42\.01 is older than 525") as raised:
-            require_fit(tmp_path)
+            require_fit(tmp_path, "")
         assert raised.value.exit_code == 78
+
+
+def test_the_driver_is_judged_by_the_cuda_of_torch(tmp_path, gpu, monkeypatch):
+    """What a driver must be follows from torch itself, so that a torch of CUDA 13 is refused where one of 12 runs."""
+    assert doctor._cuda() == torch.version.cuda
+    gpu("570.133.20")
+    monkeypatch.setattr(doctor, "_cuda", lambda: "13.0")
+    assert findings(tmp_path)["driver"].grade == "fail"
+    monkeypatch.setattr(doctor, "_cuda", lambda: "99.0")
+    assert findings(tmp_path)["driver"].grade == "warn"
+
+
+def test_a_gpu_that_the_job_was_not_given_is_not_passed_over(tmp_path, gpu):
+    """A container without access to the machine's GPU is unfit, where else the CPU would train and a run be bound to
+    it.
+    """
+    gpu(num_reached=0)
+    with pytest.raises(MachineError, match="no GPU is given to the job") as raised:
+        require_fit(tmp_path, "")
+    assert raised.value.exit_code == 78
+    gpu(num_reached=1)
+    require_fit(tmp_path, "")
+
+
+def test_what_trains_on_the_cpu_needs_no_driver(tmp_path, gpu):
+    """With --device cpu neither an old driver nor a GPU out of reach is in the way."""
+    gpu("390.0", num_reached=0)
+    require_fit(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -65,10 +99,18 @@ def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, m
     assert (found.grade, said in found.found) == (grade, True), found
 
 
-def test_the_bucket_is_tried_and_left_as_it_was(tmp_path):
-    """An object is written, read and deleted; a bucket that refuses is a failure in its own words."""
+def test_the_bucket_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+    """An object is written, read and deleted, even if it cannot be read; a bucket that refuses is a failure."""
+
+    def refuse(_store, key):
+        raise CorruptObjectError(f"{key}: is damaged")
+
     store = FolderStore.create(str(tmp_path / "bucket"))
     assert findings(tmp_path, store=store)["bucket"].grade == "ok"
+    assert store.list() == []
+    with monkeypatch.context() as broken:
+        broken.setattr(FolderStore, "read", refuse)
+        assert findings(tmp_path, store=store)["bucket"].grade == "fail"
     assert store.list() == []
     (tmp_path / "bucket").rename(tmp_path / "moved")
     assert findings(tmp_path, store=store)["bucket"].grade == "fail"
