@@ -9,6 +9,11 @@ if [[ -z $engine ]] || ! command -v "$engine" >/dev/null; then
     exit 78
 fi
 
+# Podman, whatever it is called here: its package podman-docker installs it as docker.
+is_podman() {
+    [[ $("$engine" --version) == *podman* ]]
+}
+
 # What make built, and nothing that was pulled under the same name.
 require_image() {
     if ! "$engine" image inspect "$1" >/dev/null 2>&1; then

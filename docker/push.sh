@@ -16,6 +16,15 @@ if [[ -z $repository ]]; then
 fi
 target=$repository/job:$(date -u +%Y%m%d-%H%M%S)
 "$engine" tag "$1" "$target"
-"$engine" push "$target"
-digest=$("$engine" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$target" | grep "^$repository/job@" | head -n 1)
+# Podman compresses on the way, so that the registry's digest is none that the image here has; Docker knows it afterwards.
+if is_podman; then
+    pushed=$(mktemp)
+    trap 'rm -f "$pushed"' EXIT
+    "$engine" push --digestfile "$pushed" "$target" >&2
+    digest=$repository/job@$(<"$pushed")
+else
+    "$engine" push "$target" >&2
+    digest=$("$engine" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$target" |
+        grep "^$repository/job@" | head -n 1)
+fi
 echo "IMAGE=$digest"

@@ -12,8 +12,11 @@ require_image "$image"
 
 options=(run --rm --read-only --tmpfs /tmp --ipc host --user "$(id -u):$(id -g)")
 [[ -t 0 && -t 1 ]] && options+=(--interactive --tty)
-[[ $(basename "$engine") == podman && $(id -u) != 0 ]] && options+=(--userns keep-id)
-[[ -e /proc/driver/nvidia/version ]] && options+=(--gpus all)
+is_podman && [[ $(id -u) != 0 ]] && options+=(--userns keep-id)
+if nvidia-smi >/dev/null 2>&1; then
+    # Podman 4 takes --gpus and does nothing.
+    if is_podman; then options+=(--device nvidia.com/gpu=all); else options+=(--gpus all); fi
+fi
 for variable in WANDB_API_KEY WANDB_MODE JOB_BUCKET; do # by name: a value would show in the list of processes
     [[ -n ${!variable:-} ]] && options+=(--env "$variable")
 done

@@ -85,7 +85,7 @@ def require_fit(workdir: Path, device: str) -> None:
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    checks = [_disk(workdir)] if device == "cpu" else [_driver(), _access(), _disk(workdir)]
+    checks = [_disk(workdir)] if set(device.split(",")) == {"cpu"} else [_driver(), _access(), _disk(workdir)]
     failed = [finding for check in checks for finding in check if finding.grade == "fail"]
     if failed:
         raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
