@@ -323,7 +323,16 @@ COMMANDS: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        exit_code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return exit_code
+
+
+def _run(words: list[str]) -> int:
     help_text = find_help(COMMANDS, words)
     if help_text is not None:
         print(help_text)  # noqa: T201 -- data
@@ -341,8 +350,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from the last committed checkpoint")
         return TRY_AGAIN
-    except BrokenPipeError:  # whoever read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -218,6 +218,19 @@ def campaign(
     )
 
 
+@command
+def wandb_sync(run: str, *, bucket: str | None = None) -> None:
+    """Bring Weights & Biases up to date with a run: what was logged without a key, or while the server was away.
+
+    Args:
+        run: The run's name.
+        bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+    """
+    from job.commands.wandb import sync_run
+
+    sync_run(run, bucket)
+
+
 RUN_COMMANDS: dict[str, Any] = {
     "extend": extend,
     "stop": stop,
@@ -225,4 +238,5 @@ RUN_COMMANDS: dict[str, Any] = {
     "advise": advise,
     "estimate": estimate,
     "campaign": campaign,
+    "wandb": {"sync": wandb_sync},
 }

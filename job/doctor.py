@@ -224,20 +224,20 @@ def _bucket(store: Store | None) -> Iterator[Finding]:
 def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
     """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
     if not os.environ.get("WANDB_API_KEY"):
-        yield Finding("W&B", "ok", "no WANDB_API_KEY: not used")
+        yield Finding("W&B", "ok", "no WANDB_API_KEY: the curve is kept in the bucket, for `job wandb sync`")
         return
     try:
-        (connect or _viewer)()
+        (connect or _require_taken)()
     except Exception as error:  # noqa: BLE001 -- whatever the library raises; the key is never part of what is said
         yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
     else:
         yield Finding("W&B", "ok", "takes the key")
 
 
-def _viewer() -> None:
-    import wandb  # noqa: PLC0415 -- only who has a key waits for it
+def _require_taken() -> None:
+    from job.tracking.client import require_taken  # noqa: PLC0415 -- only who has a key waits for it
 
-    wandb.Api(timeout=10).viewer  # noqa: B018 -- asks the server
+    require_taken()
 
 
 def summarise(findings: list[Finding]) -> None:

@@ -83,7 +83,7 @@ class Evidence:
         """What that cost, if each attempt knew what an hour of its machine costs."""
         total = 0.0
         for attempt in self.attempts:
-            price = attempt.get("usd_per_hour")
+            price = (attempt.get("price") or {}).get("usd_per_h")
             if price is None:
                 return None
             total += price * sum((attempt["end"] or attempt["pulse"] or {}).get("seconds", {}).values()) / 3600

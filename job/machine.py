@@ -4,8 +4,6 @@ import contextlib
 import errno
 import fcntl
 import importlib.metadata
-import json
-import logging
 import os
 import platform
 import shutil
@@ -17,13 +15,8 @@ from typing import Any
 
 from job.errors import MachineError
 
-log = logging.getLogger(__name__)
-
 LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
 """What decides the bits, besides the code of the job."""
-
-PRICE = "JOB_PRICE"
-"""The variable that holds the price of the machine as JSON, in the words of `job.bill.Price`."""
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
@@ -55,25 +48,7 @@ def about() -> dict[str, Any]:
         "pid": os.getpid(),
         "cloud_job": os.environ.get("JOB_CLOUD_JOB"),  # the Batch job that this is an attempt of
         "machine": f"{platform.system()} {platform.machine()}, {num_cores()} cores",
-        "price": price(),
     }
-
-
-def price() -> dict[str, Any] | None:
-    """Return what whoever started this machine says that it costs; nothing on a machine of one's own.
-
-    What cannot be read is passed over with a warning: the price of a training is no reason not to train.
-    """
-    said = os.environ.get(PRICE, "")
-    try:
-        found = json.loads(said or "null")
-        rates = [found[name] for name in ("usd_per_h", "on_demand_usd_per_h") if name in found] if found else []
-        if found is None or (rates and all(isinstance(rate, int | float) for rate in rates)):
-            return found and dict(found)
-    except (ValueError, TypeError):
-        pass
-    log.warning("%s: is not a price, got %r; what the run costs will not be told", PRICE, said)
-    return None
 
 
 def process_age_s() -> float:

@@ -1,4 +1,4 @@
-"""The metadata server of a Google Cloud machine: says that the machine is about to be preempted.
+"""The metadata server of a Google Cloud machine: says what it is, and that it is about to be preempted.
 
 Knows nothing of what the machine does. Honours ``GCE_METADATA_HOST`` as Google's own libraries do.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEADERS = {"Metadata-Flavor": "Google"}
-PREEMPTED = "/computeMetadata/v1/instance/preempted"
+INSTANCE = "/computeMetadata/v1/instance/"
 
 POLL_S = 30
 """How long the server holds a question open when nothing changes."""
@@ -45,7 +45,7 @@ class MetadataServer:
         Raises:
             MetadataError: If the server does not say.
         """
-        return self._ask(PREEMPTED, CONNECT_S)
+        return self._told("preempted", CONNECT_S)
 
     def wait(self, tag: str) -> tuple[bool, str]:
         """Return the same once it changed, or after `POLL_S`.
@@ -53,18 +53,38 @@ class MetadataServer:
         Raises:
             MetadataError: If the server does not say.
         """
-        return self._ask(f"{PREEMPTED}?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S + CONNECT_S)
+        return self._told(f"preempted?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S + CONNECT_S)
 
-    def _ask(self, path: str, timeout_s: float) -> tuple[bool, str]:
+    def machine_type(self) -> str:
+        """Return the type of this machine, such as ``g2-standard-8``.
+
+        Raises:
+            MetadataError: If the server does not say.
+        """
+        return self._ask("machine-type", CONNECT_S)[0].rpartition("/")[2]
+
+    def is_spot(self) -> bool:
+        """Return whether this machine may be preempted.
+
+        Raises:
+            MetadataError: If the server does not say.
+        """
+        return self._told("scheduling/preemptible", CONNECT_S)[0]
+
+    def _told(self, path: str, timeout_s: float) -> tuple[bool, str]:
+        said, tag = self._ask(path, timeout_s)
+        return said == "TRUE", tag
+
+    def _ask(self, path: str, timeout_s: float) -> tuple[str, str]:
         connection = http.client.HTTPConnection(self.host, timeout=timeout_s)  # by address: no proxy is ever asked
         try:
-            connection.request("GET", path, headers=HEADERS)
+            connection.request("GET", INSTANCE + path, headers=HEADERS)
             answer = connection.getresponse()
-            said = answer.read().strip()
-        except (OSError, http.client.HTTPException) as error:
+            said = answer.read().decode().strip()
+        except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
             raise MetadataError(f"metadata server {self.host}: cannot be reached, {error}") from error
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK or answer.headers.get("Metadata-Flavor") != "Google":
             raise MetadataError(f"metadata server {self.host}: answers {answer.status}, and not as Google's does")
-        return said == b"TRUE", answer.headers.get("ETag") or "0"
+        return said, answer.headers.get("ETag") or "0"

@@ -193,6 +193,14 @@ class Run:
         content = {"schema": SCHEMA, "at": now(), **about}
         self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
 
+    def note(self, name: str, content: dict[str, Any]) -> None:
+        """Write something that nothing hangs on, in place of what was written before."""
+        self.store.put(self.key(name), _json({"schema": SCHEMA, **content}), overwrite=True)
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """Return what was written by `note`, if anything was."""
+        return self._read(name)
+
     def final(self) -> dict[str, Any] | None:
         """Return the final record, or nothing if the run is not finished."""
         return self._read("final.json")

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from job import checkpoint, continuity, machine
+from job import checkpoint, continuity, curve, machine
+from job.bill import Price
 from job.cadence import Cadence
 from job.checkpoint import Manifest
 from job.committer import Committer
@@ -27,7 +28,7 @@ from job.mirror import Mirror, sha256_of
 from job.notice import Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
-from job.prices import usd_per_hour
+from job.prices import price_here
 from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.renewal import Renewal
@@ -35,6 +36,7 @@ from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
 from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
+from job.tracking.process import Tracking
 from job.training.world import World
 
 if TYPE_CHECKING:
@@ -141,9 +143,12 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with Renewal(ready.run) as renewal:
-            with session.recorded(ready.run, ready.attempt, lambda: ready.training.position):
+            with (
+                Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
+                session.recorded(ready.run, ready.attempt, lambda: ready.training.position),
+            ):
                 mirror = Mirror(ready.run)
-                outcome = session.fit(ready, mirror, renewal)
+                outcome = session.fit(ready, mirror, renewal, tracking)
                 final = session.finish(ready, outcome, mirror)
             renewal.finish()
         say_finished(ready.run, final, already=False)
@@ -173,7 +178,7 @@ class _Session:
     ledger: Ledger
     notices: Notices
     world: World
-    usd_per_hour: float | None = field(default_factory=usd_per_hour)
+    price: Price = field(default_factory=price_here)
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
@@ -249,7 +254,7 @@ class _Session:
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         attempt = self._claim(run)
-        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": receipt})
+        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": receipt, "curve": []})
         return Ready(run, record, attempt, training, Past(()), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
@@ -296,12 +301,13 @@ class _Session:
         loaded = training.restore(folder, reopen=reopen)
         return training, continuity.receipt(past, restored, loaded, training.num_batches)
 
-    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal) -> "Outcome":
+    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""
-        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.usd_per_hour)
+        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.price.usd_per_h)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
         def publish(folder: Path) -> None:
+            tracking.news()
             mirror.copy(folder)
             if committer.newest is not None and not committer.newest.batch:
                 renewal.start()
@@ -416,7 +422,7 @@ class _Session:
 
     def _claim(self, run: Run) -> int:
         age_s = round(sum(self.ledger.seconds().values()), 3)
-        return run.claim({"process_age_s": age_s, "usd_per_hour": self.usd_per_hour, **machine.about()})
+        return run.claim({"process_age_s": age_s, "price": asdict(self.price), **machine.about()})
 
     def _record_start(
         self, run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
@@ -425,7 +431,10 @@ class _Session:
         differs = continuity.environment_differences(record.environment, found)
         for line in differs:
             log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
-        run.start_attempt(attempt, {"environment": found, "differs": differs, "receipt": receipt})
+        gone_on_from = [str(segment) for segment in curve.segments(run)]
+        run.start_attempt(
+            attempt, {"environment": found, "differs": differs, "receipt": receipt, "curve": gone_on_from}
+        )
 
     @contextlib.contextmanager
     def recorded(

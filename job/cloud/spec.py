@@ -36,6 +36,9 @@ def render(segment: Segment) -> dict[str, Any]:
     settings, placement, machine = segment.settings, segment.placement, machines()[segment.placement.machine]
     labels = {"app": "yolo-train", "run": label(segment.run), "segment": f"{segment.number:04d}"}
     environment: dict[str, Any] = {"variables": {"JOB_CLOUD_JOB": segment.job_id, "PYTHONUNBUFFERED": "1"}}
+    own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
+    if own_price is not None:  # else the job looks its machine up
+        environment["variables"]["JOB_USD_PER_HOUR"] = f"{own_price:g}"
     if settings.wandb_secret is not None:
         environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
     container = {

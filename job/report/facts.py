@@ -4,26 +4,21 @@ Guarantees that the course is that of the newest checkpoint, whatever is written
 shown.
 """
 
-import csv
-import io
 import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from job import checkpoint, continuity
+from job import continuity, curve
 from job.account import read_bill
 from job.bill import Bill
-from job.checkpoint import Manifest
 from job.errors import ObjectNotFoundError
 from job.outcome import metrics_of
+from job.progress import read_progress
 from job.recipe import Band
 from job.run import Run, RunRecord, now
 
-RESULTS, BEFORE, AFTER = "results.csv", "evaluation-before.json", "evaluation.json"
-
-NUM_TRIES = 5
-"""How often the newest checkpoint may turn out to have been deleted, because newer ones came, while it is read."""
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +42,9 @@ class Facts:
     bill: Bill
     bits: dict[str, Any]
     """Whether the attempts can be compared bit by bit; see `job.continuity.exactness`."""
+
+    tracking: str
+    """Where the curve of Weights & Biases is."""
 
     @property
     def course(self) -> list[dict[str, float]]:
@@ -103,46 +101,25 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         at: The time at which this is asked; now, if left out.
     """
     at = at or now()
-    files = _newest_files(run)
+    progress = read_progress(run)
     return Facts(
         run=run,
         record=record,
         final=run.final(),
         at=at,
-        rows=_read_rows(files.get(RESULTS, b"").decode()),
-        evaluation_before=json.loads(files[BEFORE]) if BEFORE in files else None,
+        rows=progress.rows,
+        evaluation_before=progress.evaluation_before,
         evaluation=_read_evaluation(run),
         attempts=[run.attempt(number) for number in run.attempts()],
         bill=read_bill(run, at),
         bits=continuity.exactness(run),
+        tracking=curve.tell(run),
     )
-
-
-def _newest_files(run: Run) -> dict[str, bytes]:
-    """Return the small files of the newest checkpoint; none if there is none yet."""
-    for tries_left in reversed(range(NUM_TRIES)):
-        committed = checkpoint.committed(run)
-        if not committed:
-            break
-        try:
-            return _small_files(run, checkpoint.read_manifest(run, committed[-1]))
-        except ObjectNotFoundError:
-            if not tries_left:
-                raise
-    return {}
-
-
-def _small_files(run: Run, manifest: Manifest) -> dict[str, bytes]:
-    return {file.name: run.store.read(file.key) for file in manifest.files if file.name in {RESULTS, BEFORE}}
 
 
 def _read_evaluation(run: Run) -> dict[str, Any] | None:
     try:
-        evaluation: dict[str, Any] = json.loads(run.store.read(run.key(AFTER)))
+        evaluation: dict[str, Any] = json.loads(run.store.read(run.key(EVALUATION)))
     except ObjectNotFoundError:
         return None
     return evaluation
-
-
-def _read_rows(text: str) -> list[dict[str, float]]:
-    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]

@@ -83,7 +83,7 @@ def recorded(
         "claimed_at": record.created_at,
         "host": "savanna",
         "machine": machine,
-        "usd_per_hour": usd_per_hour,
+        "price": {"usd_per_h": usd_per_hour},
         "start": None,
         "pulse": None,
         "stop": None,

@@ -20,7 +20,7 @@ ORDER = ("train", "--profile", "demo", "--checkpoint-every", "5")
 
 SECTIONS = (
     *("verdict", "course", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "repeat"),
+    *("exactness", "tracking", "repeat"),
 )
 
 pytestmark = pytest.mark.timeout(1500)  # a whole training, twice

@@ -1,5 +1,6 @@
 """The command line: what it understands, and what it says of what it does not."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import yaml
 
 from job.cli import COMMANDS, main
 from job.help import find_help
-from tests.support.command import job, surroundings
+from tests.support.command import JOB, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
 OLD_COMMAND = (
@@ -209,3 +210,13 @@ def every_command(group, path=()):
             yield from every_command(entry, (*path, name))
         else:
             yield (*path, name), entry
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
+def test_a_reader_that_has_read_enough_is_no_error(words):
+    """Output into a pipe that nobody reads ends with 0 and without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

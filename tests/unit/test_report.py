@@ -20,7 +20,7 @@ COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 SECTIONS = (
     *("verdict", "course", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "repeat"),
+    *("exactness", "tracking", "repeat"),
 )
 
 

@@ -1,0 +1,27 @@
+"""``python -m job.tracking RUN BUCKET ATTEMPT FOLDER``: the process that `job.tracking.process` starts."""
+
+import os
+import sys
+from pathlib import Path
+
+from job.errors import JobError
+from job.run import Run
+from job.store import open_store
+from job.tracking.follow import follow
+
+
+def main() -> int:
+    """Follow an attempt; what goes wrong is one line on standard error."""
+    name, bucket, attempt, folder = sys.argv[1:]
+    try:
+        follow(Run(open_store(bucket), name), int(attempt), Path(folder), map(str.strip, iter(sys.stdin.readline, "")))
+    except JobError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # the library would wait at the end for a server that does not answer

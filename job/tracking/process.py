@@ -1,0 +1,107 @@
+"""Keeps the process that follows an attempt, and never waits for it while there is training to be done."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from job.errors import PreemptionError
+from job.run import Run
+
+log = logging.getLogger(__name__)
+
+NEWS, FINISHED, CUT_OFF = "news", "finished", "cut off"
+"""What the process is told."""
+
+LAST_S, HURRIED_S = 60.0, 5.0
+"""How long it may take after the run, and when the machine is about to go."""
+
+LOWEST = 19
+
+MODE, NOT_AT_ALL = "WANDB_MODE", "disabled"
+
+
+class Tracking:
+    """One attempt's tracking; use it as a context manager, once the attempt's start record is written."""
+
+    def __init__(self, run: Run, attempt: int, folder: Path) -> None:
+        """Begin.
+
+        Args:
+            run: The run.
+            attempt: The attempt.
+            folder: A folder of its own for the library's files.
+        """
+        self._run, self._attempt, self._folder = run, attempt, folder
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        if os.environ.get(MODE) != NOT_AT_ALL:
+            self._start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Tell how the attempt ended, and wait a little."""
+        if self._process is None:
+            return
+        self._tell(FINISHED if error is None else CUT_OFF)
+        self._end(LAST_S if error is None else HURRIED_S, loud=not isinstance(error, PreemptionError))
+
+    def news(self) -> None:
+        """Say that something was committed; from any thread, and at once."""
+        self._tell(NEWS)
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "job.tracking", self._run.name, self._run.store.uri, str(self._attempt)]
+        self._folder.mkdir(parents=True)
+        self._errors = (self._folder / "errors.txt").open("w+")
+        # Ctrl-C reaches every process of a terminal, and this one has to outlive the one that it follows.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 -- this program itself
+                [*command, str(self._folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                text=True,
+            )
+        except OSError as error:
+            log.warning("W&B: cannot be started, %s; training goes on without it", error.strerror)
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
+        os.set_blocking(self._process.stdin.fileno(), False)
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
+
+    def _tell(self, word: str) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        with contextlib.suppress(OSError):  # it is gone, which is told at the end, or it has enough to read
+            os.write(self._process.stdin.fileno(), f"{word}\n".encode())
+
+    def _end(self, limit_s: float, *, loud: bool) -> None:
+        """Wait for the process to end; say what went wrong in it, unless nobody has time for that."""
+        assert self._process is not None  # noqa: S101 -- asked by who calls
+        assert self._errors is not None  # noqa: S101 -- as above
+        why = ""
+        try:
+            if self._process.wait(limit_s):
+                self._errors.seek(0)
+                why = next((line for line in reversed(self._errors.read().splitlines()) if line), "no reason given")
+        except subprocess.TimeoutExpired:
+            why = f"took more than {limit_s:.0f} s in the end and was given up"
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+        if why and loud:
+            log.warning("W&B: %s; nothing is lost, `job wandb sync %s` sends what is missing", why, self._run.name)
