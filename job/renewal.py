@@ -9,6 +9,8 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -19,14 +21,18 @@ log = logging.getLogger(__name__)
 LAST_S = 120.0
 """How long the report at the end of a run may take."""
 
+APART_S = 30.0
+"""From one report to the next, at least: one takes seconds of a processor, and so may an epoch of a small training."""
+
 LOWEST = 19
 
 
 class Renewal:
     """Starts ``job report`` when there is news; use it as a context manager."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._clock = run, clock
+        self._not_before = clock()
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -39,12 +45,14 @@ class Renewal:
         self._stop()
 
     def start(self) -> None:
-        """Begin to rewrite the report, unless that is under way: then the next one tells what this one does not."""
+        """Begin to rewrite the report, unless that is under way or was just done: then the next one tells the rest."""
         if self._process is not None:
             if self._process.poll() is None:
                 return
             self._collect(self._process, None)
-        self._process = self._begun()
+        if self._clock() >= self._not_before:
+            self._not_before = self._clock() + APART_S
+            self._process = self._begun()
 
     def finish(self) -> None:
         """Rewrite the report for the last time, and wait for it."""

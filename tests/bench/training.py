@@ -70,6 +70,7 @@ class Bench:
             "OMP_NUM_THREADS": "1",
             "YOLO_CONFIG_DIR": str(folder / "settings"),
             "YOLO_OFFLINE": "true",
+            "WANDB_MODE": "disabled",  # as stock Ultralytics has it
         }
 
     def stock(self, name: str, epochs: int, *, model: str = MODEL) -> "subprocess.Popen[bytes]":

@@ -63,6 +63,19 @@ def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
     assert "report: was not made, error: run zebra: there is none of that name" in caplog.text
 
 
+def test_reports_are_made_some_time_apart(run, caplog):
+    """What is asked for just after a report is left to the next one."""
+    now = [0.0]
+    with Renewal(run, lambda: now[0]) as renewed:
+        for seconds in (0, 1, renewal.APART_S - 2, 1):
+            now[0] += seconds
+            renewed.start()
+            if renewed._process is not None:
+                renewed._process.wait()
+    assert len(caplog.records) == 1  # of the first, that it was not made; the fourth was begun and is not collected
+    assert renewed._process is None
+
+
 def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog):
     """Where no process can be made, the run goes on without a report."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
