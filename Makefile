@@ -65,7 +65,7 @@ image: ## Build the container image, from the lock and BASE_IMAGE
 
 .PHONY: image-test
 image-test: $(DEV) ## Test the image that `make image` built, and print its size
-	@exec $(BIN)/python -m pytest -n0 -rs -s tests/container $(ARGS)
+	@exec $(BIN)/python -m pytest -n0 -rs -s tests/container/test_image.py $(ARGS)
 
 .PHONY: push
 push: ## Push it to REPOSITORY under a tag of its own, and print its digest for IMAGE=

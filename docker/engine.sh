@@ -3,9 +3,11 @@
 
 # shellcheck disable=SC2034 # whoever reads this file uses it
 engine=${CONTAINER_ENGINE:-$(command -v docker || command -v podman || true)}
-if [[ -z $engine ]] || ! command -v "$engine" >/dev/null; then
-    echo "container engine: ${CONTAINER_ENGINE:-neither docker nor podman} was found; install Docker Engine or Podman," \
-        "or name one with CONTAINER_ENGINE" >&2
+if [[ -z $engine ]]; then
+    echo "container engine: neither docker nor podman was found; install Docker Engine or Podman" >&2
+    exit 78
+elif ! command -v "$engine" >/dev/null; then
+    echo "container engine: CONTAINER_ENGINE names $engine, which is not here; install it, or name another" >&2
     exit 78
 fi
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from job import page
 from job.campaign import Campaign, Goal, Step
 from job.evidence import Evidence
-from job.log import duration
 from job.outcome import LABELS
+from job.units import HOUR, duration
 
 HEAD = ("", "recipe", "run", "F1 before", *LABELS.values(), "epochs", "time", "USD")
 
@@ -71,7 +71,7 @@ def _row(step: Step, entry: Evidence | None) -> tuple[str, ...]:
         f"{entry.before['f1']:.1%}",
         *(f"{after[metric]:.1%}" for metric in LABELS),
         str(len(entry.course)),
-        duration(entry.hours),
+        duration(entry.hours * HOUR),
         "" if entry.usd is None else f"{entry.usd:.2f}",
     )
 

@@ -1,7 +1,7 @@
 """Bringing a campaign to its end: decide, train, decide again.
 
 Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
-runs are trained is a `Place`; here it is another process of this machine.
+runs are trained is a `Place`.
 """
 
 import logging
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from job.campaign import Campaign, End, Goal, Step, best_of, decide
 from job.campaign_page import write_page
@@ -24,31 +24,29 @@ log = logging.getLogger(__name__)
 TRY_AGAIN = 75
 
 
-class Place(Protocol):
-    """Where runs are trained."""
-
-    def train(self, words: Sequence[str]) -> int:
-        """Train a run to its end, or as far as it gets, and return the exit code of ``job train``.
-
-        Args:
-            words: What follows ``job train``, without bucket and machine.
-        """
-
-
 @dataclass(frozen=True, slots=True)
-class Here:
-    """This machine; each run in a process of its own, since what a process trained before changes the last bits."""
+class Place:
+    """Where runs are trained: what follows ``job`` to train one to its end there.
 
-    words: tuple[str, ...]
-    """What the command needs to know of bucket and machine."""
+    Each is trained by a process of its own, since what a process trained before changes the last bits.
+    """
+
+    before: tuple[str, ...]
+    """The command, ahead of what says which run it is."""
+
+    after: tuple[str, ...]
+    """What it needs to know of bucket and machine."""
 
     usd_per_hour: float | None
     """What an hour costs, if that is known; each attempt records it."""
 
     def train(self, words: Sequence[str]) -> int:
-        """Train a run, and pass a request to stop on to it."""
+        """Train a run to its end, or as far as it gets, and return the command's exit code.
+
+        A request to stop is passed on.
+        """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        command = [sys.executable, "-m", "job", "train", *words, *self.words]
+        command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
         process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
@@ -57,6 +55,28 @@ class Here:
                 process.send_signal(signal.SIGTERM)
             process.wait()
             raise
+
+
+def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
+    """Return this machine.
+
+    Args:
+        bucket: Where the runs are.
+        machine: Further words of ``job train``.
+        usd_per_hour: What an hour costs, if that is known.
+    """
+    return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
+
+
+def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
+    """Return Cloud Batch; the process submits a run, or finds it submitted, and supervises it.
+
+    Args:
+        bucket: Where the runs are.
+        machine: As ``job submit`` has it.
+        words: Further words of ``job submit``.
+    """
+    return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None)
 
 
 def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:

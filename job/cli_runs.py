@@ -162,6 +162,7 @@ def campaign(
     max_usd: str | None = None,
     usd_per_hour: str | None = None,
     name: str | None = None,
+    cloud: str | None = None,
     bucket: str | None = None,
     dataset: str | None = None,
     weights: str | None = None,
@@ -184,6 +185,8 @@ def campaign(
         max_usd: No run is begun that could take the cost over so many dollars.
         usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
         name: The campaign's name; campaign, campaign2, ... if left out.
+        cloud: Train on Cloud Batch, on Spot machines of this kind (l4, a100, ...); this command then stays, decides and
+            supervises. On this machine if left out.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         dataset: A folder under datasets/ in the bucket; may be left out when there is one.
         weights: What A starts from, as for `job train`; the newest finished run if left out.
@@ -204,6 +207,7 @@ def campaign(
         max_usd=max_usd,
         usd_per_hour=usd_per_hour,
         name=name,
+        cloud=cloud,
         bucket=bucket,
         dataset=dataset,
         weights=weights,

@@ -45,15 +45,6 @@ def set_up_logging(*, for_machines: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def duration(hours: float) -> str:
-    """Return a time for people: ``40 s``, ``12 min`` or ``3 h 20 min``."""
-    seconds = round(hours * 3600)
-    if seconds < 60:  # noqa: PLR2004 -- a minute
-        return f"{seconds} s"
-    whole, minutes = divmod(round(seconds / 60), 60)
-    return " ".join([f"{whole} h"] * (whole > 0) + [f"{minutes} min"] * (minutes > 0))
-
-
 class Progress:
     """A bar for work of known length; nothing where no person watches."""
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from job.log import Progress, duration
+from job.log import Progress
 from job.outcome import Comparison, metrics_of, warn_of_drop
 from job.recipe import Band
 from job.run import Run
+from job.units import HOUR, duration
 
 if TYPE_CHECKING:
     from job.training.fit import Step
@@ -80,7 +81,7 @@ class Reporter:
         usd = None if self._usd_per_hour is None else hours * self._usd_per_hour
         log.info(
             "at %.3g s an epoch the rest takes %s%s",
-            *(epoch_s, duration(hours), "" if usd is None else f" and costs {usd:.2f} USD"),
+            *(epoch_s, duration(hours * HOUR), "" if usd is None else f" and costs {usd:.2f} USD"),
             extra={"epoch_s": epoch_s, "hours_left": hours, "usd_left": usd},
         )
 

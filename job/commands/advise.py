@@ -8,9 +8,9 @@ from job.commands.runs import require_run
 from job.commands.values import read_flag, read_fraction, read_price, require_store
 from job.errors import RunConflictError
 from job.evidence import Evidence, gather, read_evidence
-from job.log import duration
 from job.option import EXTEND, Option
 from job.recipe import Band
+from job.units import HOUR, duration
 
 
 def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_per_hour: str | None, json: str) -> None:
@@ -54,7 +54,7 @@ def _told(option: Option, label: str) -> list[str]:
     lines = labelled(label, "the same recipe, for longer" if option.recipe == EXTEND else f"recipe {option.recipe}")
     lines += command_line("run it", option.command)
     lines += labelled("gain", _gain(option))
-    cost = f"{between(*(duration(hours) for hours in option.hours))}, " if option.hours else ""
+    cost = f"{between(*(duration(hours * HOUR) for hours in option.hours))}, " if option.hours else ""
     lines += labelled("cost", f"{cost}{option.hours_from}")
     if option.usd is not None:
         lines += labelled("", f"{between(*(f'{usd:.2f}' for usd in option.usd))} USD")

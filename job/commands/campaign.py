@@ -4,18 +4,18 @@ from typing import Any
 
 from job.campaign import FIRST_RECIPE, Campaign, Goal, find_campaign
 from job.campaign_page import write_page
-from job.campaign_run import Here, go_on
+from job.campaign_run import go_on, here, on_batch
 from job.commands.layout import columns, labelled
 from job.commands.train import open_bucket, read_order
 from job.commands.values import read_flag, read_fraction, read_number, read_price
 from job.data.prepare import find_dataset
 from job.demo import DATASET
 from job.errors import UsageError
-from job.log import duration
 from job.notice import Notices
 from job.prices import read_usd
 from job.recipe import Profile
 from job.store import Store
+from job.units import HOUR, duration
 
 HEAD = ("run", "recipe", "F1 before", "after", "precision", "recall", "time")
 
@@ -27,6 +27,7 @@ def run_campaign(
     max_usd: str | None,
     usd_per_hour: str | None,
     name: str | None,
+    cloud: str | None,
     bucket: str | None,
     training_arguments: dict[str, str],
     **flags: Any,  # noqa: ANN401 -- text by flag, as Fire has it
@@ -38,7 +39,7 @@ def run_campaign(
         JobError: For whatever is wrong; see the exit codes.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
-    price = read_price(usd_per_hour)
+    price = read_price(usd_per_hour, f"{cloud}-spot" if cloud else None)
     if max_usd is not None and price is None:
         raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
     order = read_order(recipe=FIRST_RECIPE, run=None, model=None, training_arguments=training_arguments, **flags)
@@ -55,10 +56,12 @@ def run_campaign(
         arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
     )
     campaign = find_campaign(store, name, goal)
-    machine = {name: flags[name] for name in ("device", "workers", "workdir", "checkpoint_every")}
+    machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every")}
+    machine |= {} if cloud else {"workdir": flags["workdir"]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
+    place = on_batch(store.uri, cloud, words) if cloud else here(store.uri, words, price)
     with Notices():
-        go_on(campaign, goal, Here((*words, f"--bucket={store.uri}"), price), price)
+        go_on(campaign, goal, place, price)
     print("\n".join(told(campaign)))
 
 
@@ -69,7 +72,7 @@ def told(campaign: Campaign) -> list[str]:
     for entry in campaign.evidence():
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
-            rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours)))
+            rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
     lines = [*columns(rows), ""]
     lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
     lines += labelled("because", final["because"])

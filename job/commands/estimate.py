@@ -24,11 +24,11 @@ from job.estimate import (
     is_kind,
 )
 from job.evidence import Evidence, gather
-from job.log import duration
 from job.order import Order
 from job.recipe import load_recipe
 from job.start import find_start
 from job.store import Store
+from job.units import HOUR, duration
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _told(found: Estimate, order: Order, machine: str | None, price: float | Non
 
 
 def _time(found: Estimate) -> str:
-    time = between(*(duration(hours) for hours in found.hours))
+    time = between(*(duration(hours * HOUR) for hours in found.hours))
     if found.epoch_s is None:
         return time
     return f"{time}: {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from job.cloud.history import Attempt, History, SegmentSeen
@@ -14,6 +13,7 @@ from job.commands.submit import cloud_bucket, read_deadline, read_max_usd
 from job.commands.values import read_flag, require_store
 from job.errors import RunConflictError, UsageError
 from job.run import Run
+from job.units import duration
 
 if TYPE_CHECKING:
     from job.cloud.batch import Batch
@@ -80,7 +80,7 @@ def describe(history: History) -> str:
         f"committed   {progress}",
     ]
     if history.final is None and history.remaining_s is not None:
-        lines.append(f"remaining   {_duration(history.remaining_s)} at the pace so far")
+        lines.append(f"remaining   {duration(history.remaining_s)} at the pace so far")
     if history.deadline is not None:
         lines.append(f"deadline    {history.deadline.isoformat(timespec='minutes')}")
     lines += [
@@ -175,11 +175,7 @@ def _state(seen: SegmentSeen) -> str:
 def _machine_time(seen: SegmentSeen, history: History) -> str:
     if seen.job is None or seen.job.scheduled_at is None:
         return ""
-    return _duration(((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds())
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return duration(((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds())
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

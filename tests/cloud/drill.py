@@ -100,12 +100,12 @@ class Drill:
                 **emulator.env,
                 "NO_GCE_CHECK": "true",
                 "OMP_NUM_THREADS": "1",
-                "WANDB_MODE": "offline",
+                "WANDB_MODE": "disabled",
             }
             self.batch = FakeBatch(
                 folder / "machines",
                 environment=environment,
-                engine=os.environ.get("CONTAINER_ENGINE"),
+                engine=os.environ.get("CONTAINER_ENGINE") if os.environ.get("IMAGE") else None,
                 image=os.environ.get("IMAGE"),
                 metadata=new_machine,
             )

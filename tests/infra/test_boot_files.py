@@ -14,7 +14,7 @@ from tests.support.command import ROOT, TIMEOUT_S
 from tests.support.terraform import needs_terraform
 
 VM = ROOT / "infra/vm"
-SCRIPTS = sorted((ROOT / "infra").rglob("*.sh"))
+SCRIPTS = sorted([*(ROOT / "infra").rglob("*.sh"), *(ROOT / "docker").glob("*.sh")])
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 PATHS = {
     "/etc/trainer/environment": None,
@@ -116,5 +116,5 @@ def verified(unit, folder):
 def test_shellcheck_finds_nothing(script):
     """Shellcheck has nothing to say about a script, its hints included."""
     command = [SHELLCHECK, "--external-sources", "--severity", "style", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "")

@@ -8,7 +8,6 @@ import pytest
 from job.cli import main
 from job.comparison import compare
 from job.data.lock import split_digest
-from job.log import duration
 from job.store import StoredObject
 from job.store.folder import FolderStore
 from tests.support.recorded import put_recorded, recorded
@@ -141,14 +140,6 @@ def test_what_cannot_be_compared_is_refused(bucket, capsys, words, code, part):
     """Too few runs, one that is not there and a file that cannot be written are refused with what to do."""
     assert main([*words, "--bucket", bucket]) == code
     assert part in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("hours", "shown"), [(40 / 3600, "40 s"), (0.2, "12 min"), (3, "3 h"), (3.34, "3 h 20 min"), (1.999, "2 h")]
-)
-def test_a_time_is_shown_as_people_say_it(hours, shown):
-    """Seconds, minutes or hours, whatever fits."""
-    assert duration(hours) == shown
 
 
 def test_a_run_is_shown_in_80_columns(bucket, capsys):

@@ -132,7 +132,7 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     words = ["estimate", "--recipe", "A", "--machine", "l4-spot", "--bucket", location]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    assert "time        2 h: 80 epochs of 90 s" in shown
+    assert "time        2 h 00 min: 80 epochs of 90 s" in shown
     assert "cost        0.70 USD at 0.35 USD an hour" in shown  # of the machine's profile
     assert main([*words[:3], "--machine", "h1000", "--bucket", location]) == 2
     assert "--machine: there is no 'h1000'" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert (told["hours"], told["usd"]) == ([2.0, 2.0], [0.6, 0.6])
     assert main([*words[:3], "--machine", "h100", "--bucket", location]) == 0
     shown = capsys.readouterr().out
-    assert "5 h to 8 h" in shown
+    assert "5 h 00 min to 8 h 00 min" in shown
     assert "pass --usd-per-hour" in shown
     assert main(["estimate", "--recipe", "continue", "--machine", "h100", "--bucket", location]) == 2
     assert "cannot be measured from here" in " ".join(capsys.readouterr().err.split())
@@ -161,7 +161,7 @@ def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
     reporter.on_epoch({"epoch": 0, **ROW})
     clock.now += 60.0
     reporter.on_epoch({"epoch": 1, **ROW})
-    assert times_left(caplog) == ["at 60 s an epoch the rest takes 10 min and costs 0.60 USD"]
+    assert times_left(caplog) == ["at 60 s an epoch the rest takes 10 min 00 s and costs 0.60 USD"]
     clock.now += 70.0
     reporter.on_epoch({"epoch": 2, **ROW})
     assert len(times_left(caplog)) == 1
@@ -176,7 +176,7 @@ def test_an_epoch_that_was_begun_by_another_attempt_corrects_nothing(caplog):
     assert times_left(caplog) == []
     clock.now += 60.0
     reporter.on_epoch({"epoch": 4, **ROW})
-    assert times_left(caplog) == ["at 60 s an epoch the rest takes 1 min"]
+    assert times_left(caplog) == ["at 60 s an epoch the rest takes 1 min 00 s"]
 
 
 def test_a_price_that_is_none_is_refused(monkeypatch):

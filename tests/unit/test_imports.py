@@ -18,7 +18,7 @@ INSIDE = {
     "advice": {"evidence", "option"},
     "cadence": set(),
     "campaign": {"advice", "errors", "estimate", "evidence", "recipe", "run", "store"},
-    "campaign_page": {"campaign", "evidence", "log", "outcome", "page"},
+    "campaign_page": {"campaign", "evidence", "outcome", "page", "units"},
     "campaign_run": {"campaign", "campaign_page", "errors", "prices", "run"},
     "checkpoint": {"errors", "run", "store"},
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
@@ -109,7 +109,7 @@ INSIDE = {
         ),
         "units",
     },
-    "reporter": {"log", "outcome", "recipe", "run", "training"},
+    "reporter": {"log", "outcome", "recipe", "run", "training", "units"},
     "progress": {"checkpoint", "errors", "run"},
     "run": {"errors", "store"},
     "session": {

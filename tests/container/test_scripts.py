@@ -1,0 +1,105 @@
+"""The scripts around the image, with programs in the place of the engine and the driver: no image is needed."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.command import ROOT
+from tests.support.programs import Programs
+
+REGISTRY_DIGEST, LOCAL_DIGEST = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+
+ENGINE = f"""
+from pathlib import Path
+words, name = sys.argv[1:], Path(sys.argv[0]).name
+if words[0] == "--version":
+    print(name, "version 4.3.1")
+elif words[:2] == ["image", "inspect"] and "--format" in words:
+    digest = {LOCAL_DIGEST!r} if name == "podman" else {REGISTRY_DIGEST!r}
+    print("other/image@sha256:" + "3" * 64)
+    print(words[-1].rpartition(":")[0] + "@" + digest)
+elif words[0] == "push":
+    print("what the engine says while it pushes")
+    if name == "podman":
+        Path(words[words.index("--digestfile") + 1]).write_text({REGISTRY_DIGEST!r})
+"""
+"""Podman compresses while it pushes: the digest of the image here is not that of the registry."""
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A folder for the programs."""
+    return Programs(tmp_path / "bin")
+
+
+def script(name, *words, programs, engine="docker", where=ROOT):
+    """Run one of the scripts with an engine of that name."""
+    programs.add(engine, ENGINE)
+    environment = {"PATH": programs.path, "CONTAINER_ENGINE": engine, "HOME": str(where)}
+    command = [str(ROOT / "docker" / name), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=where)
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_push_prints_the_digest_that_the_registry_has(programs, engine):
+    """The last word of a push is what `make submit` wants as IMAGE, and nothing else is on standard output."""
+    done = script("push.sh", "job", "europe-docker.pkg.dev/p/yolo", programs=programs, engine=engine)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/job@{REGISTRY_DIGEST}\n"
+
+
+def test_a_push_needs_to_know_where(programs, tmp_path):
+    """Without a repository, and without the outputs of Terraform, it ends with 2 and says what is missing."""
+    shutil.copytree(ROOT / "docker", tmp_path / "project" / "docker")
+    programs.add("docker", ENGINE)
+    done = subprocess.run(
+        [str(tmp_path / "project" / "docker" / "push.sh"), "job", ""],
+        env={"PATH": programs.path, "CONTAINER_ENGINE": "docker"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "REPOSITORY is missing" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu"), [("docker", ["--gpus", "all"]), ("podman", ["--device", "nvidia.com/gpu=all"])]
+)
+def test_a_gpu_of_the_machine_is_given_to_the_container(programs, tmp_path, engine, gpu):
+    """Each engine is asked in its own way, and only where the driver answers."""
+    words = ("train", "--recipe", "A", "--bucket", "bucket")
+    programs.add("nvidia-smi", "sys.exit(9)")
+    assert script("run.sh", "job", *words, programs=programs, engine=engine, where=tmp_path).returncode == 0
+    without = programs.calls(engine)[-1]["words"]
+    assert not {"--gpus", "nvidia.com/gpu=all"} & set(without)
+    assert without[-5:] == ["train", "--recipe", "A", "--bucket", "/bucket"]
+    assert f"{tmp_path / 'bucket'}:/bucket" in without
+    programs.add("nvidia-smi")
+    assert script("run.sh", "job", *words, programs=programs, engine=engine, where=tmp_path).returncode == 0
+    given = programs.calls(engine)[-1]["words"]
+    assert given[given.index(gpu[0]) : given.index(gpu[0]) + 2] == gpu
+
+
+def test_a_key_is_passed_on_by_its_name(programs, tmp_path):
+    """The value of a key is in no list of processes."""
+    programs.add("docker", ENGINE)
+    environment = {"PATH": programs.path, "CONTAINER_ENGINE": "docker", "WANDB_API_KEY": "secret-of-mine"}
+    command = [str(ROOT / "docker" / "run.sh"), "job", "--help"]
+    assert subprocess.run(command, env=environment, check=False, cwd=tmp_path).returncode == 0
+    words = programs.calls("docker")[-1]["words"]
+    assert words[words.index("--env") + 1] == "WANDB_API_KEY"
+    assert not any("secret-of-mine" in word for word in words)
+
+
+def test_without_an_engine_it_is_said(tmp_path):
+    """A machine without docker and podman is told what is missing, with exit code 78."""
+    for name in ("build.sh", "push.sh", "run.sh"):
+        done = subprocess.run(
+            [str(ROOT / "docker" / name), "job", "repository"],
+            env={"PATH": "/usr/bin:/bin", "CONTAINER_ENGINE": "no-such-engine"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "no-such-engine, which is not here" in done.stderr) == (78, True)
