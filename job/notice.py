@@ -47,13 +47,14 @@ class Notices:
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._previous[WAKE] = signal.signal(WAKE, lambda _number, _frame: self._interrupt())
+        signal.signal(WAKE, lambda _number, _frame: self._interrupt())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
 
     def watch(self) -> None:
         """Begin to watch the metadata server, if this machine has one.

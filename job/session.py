@@ -88,10 +88,10 @@ def train(store: Store, order: Order) -> None:
                 _train(store, order, ledger, notices, world)
             else:
                 _follow(store, order, ledger, notices, world)
-            world.wait()
+            world.leave()
         except PreemptionError as notice:
             if notice.agreed:  # or the first to leave would have the others ended while they commit
-                world.wait()
+                world.leave()
             notices.stay()
             raise
 

@@ -21,6 +21,7 @@ from job.errors import TrainingError
 from job.host import TRACE
 from job.run import Run
 from job.store import Store
+from job.tracking.process import MODE, NOT_AT_ALL
 
 COMMAND = (sys.executable, "-m", "job")
 
@@ -59,7 +60,7 @@ class Piece:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env=os.environ | {TRACE: str(self._trace(name))},
+                env=os.environ | {TRACE: str(self._trace(name)), MODE: NOT_AT_ALL},
             )
 
     def trace(self, name: str) -> Trace:

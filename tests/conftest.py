@@ -14,6 +14,9 @@ __all__ = ["emulator"]  # a fixture, one for all tests
 FOREIGN = ("JOB_", "YOLO_", "WANDB_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "XDG_")
 """How the variables begin that could lead a test to somebody's bucket, account or settings."""
 
+LONGEST = ("test_demo", "test_tracking", "test_verification", "test_pause_and_extend", "test_drill", "test_world")
+"""Files of minutes, in the order in which they are begun."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Clean the environment before any test module is imported: Ultralytics reads it on import."""
@@ -29,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "WANDB_MODE": "disabled",  # the tests of tracking turn it on
         "NO_GCE_CHECK": "true",  # or google.auth waits for a metadata server
     }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, or one worker would be busy with them while the others have nothing."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job import checkpoint
+from job import checkpoint, curve
 from job.account import read_bill
 from job.commands.layout import labelled
 from job.commands.values import read_flag, require_store
@@ -58,6 +58,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
             "attempts": attempts,
             "bill": bill.to_json(),
             "checkpoints": [asdict(manifest) for manifest in checkpoints],
+            "tracking": curve.tell(run),
             "final": final,
         }
         print(json_format.dumps(shown, indent=1))
@@ -89,6 +90,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         )
         for manifest in checkpoints
     ]
+    told.append(("W&B", curve.tell(run)))
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{bill.table()}")
     if final is not None:

@@ -119,6 +119,14 @@ class World:
         """Wait until all processes are here."""
         self.agree(0)
 
+    def leave(self) -> None:
+        """Wait until all processes are here, and part from them: one that exits without that may be aborted."""
+        self.wait()
+        if self.size > 1:
+            import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
+
+            dist.destroy_process_group()
+
     def lost(self) -> PeerError:
         """Return the error for another process that is gone."""
         return PeerError(

@@ -151,13 +151,17 @@ POINTS = {
     "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
-    "decision": lambda point: before(campaign_run, "decide", lambda *_: point.reached()),
-    "next run": lambda point: before(campaign_run.Here, "train", lambda *_: point.reached()),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
 """Where in a run something can happen."""
 
+CAMPAIGN_POINTS = {
+    "decision": lambda point: before(campaign_run, "decide", lambda *_: point.reached()),
+    "next run": lambda point: before(campaign_run.Place, "train", lambda *_: point.reached()),
+}
+"""Where between runs."""
+
 if __name__ == "__main__":
     name, call, action = sys.argv[1].split(":")
-    POINTS[name](Point(int(call), action))
+    (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
     sys.exit(main(sys.argv[2:]))

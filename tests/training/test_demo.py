@@ -33,13 +33,13 @@ def bucket(tmp_path_factory):
     bucket = folder / "bucket"
     order = (*ORDER, "--recipe", "A", "--bucket", bucket, "--workdir", folder / "work")
     for epoch, end in ((2, kill), (4, lambda process: process.terminate())):
-        process = start_job(*order, OMP_NUM_THREADS=2)
+        process = start_job(*order)
         wait_until(lambda epoch=epoch: num_committed(bucket) >= epoch, process, timeout_s=1200)
         end(process)
         if end is not kill:
             assert process.communicate(timeout=60) is not None
             assert process.returncode == 75
-    done = job(*order, OMP_NUM_THREADS=2, timeout_s=1200)
+    done = job(*order, timeout_s=1200)
     assert done.returncode == 0, done.stderr
     assert "expected at full scale" in done.stdout
     return bucket

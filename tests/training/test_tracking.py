@@ -18,7 +18,7 @@ from tests.support.metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_wandb_server
 
-SHORT, LONG = 4, 30
+SHORT, LONG = 4, 14
 """Epochs of a run that nobody disturbs, and of one that is ended again and again."""
 
 
@@ -79,27 +79,36 @@ def epochs_in(paths):
     return [row["epoch"] for path in paths for row in rows(path)]
 
 
+HELD_AT = "step:6:wait"
+"""Each attempt trains so many steps and waits there, so that none gets to the end before it is ended."""
+
+
 @pytest.fixture(scope="module")
 def killed(data, tmp_path_factory):
     """A bucket whose run was ended ten times, six by SIGKILL and four by notice, before it was finished offline."""
-    bucket = make_bucket(data, tmp_path_factory.mktemp("killed") / "bucket")
+    folder = tmp_path_factory.mktemp("killed")
+    bucket, held = make_bucket(data, folder / "bucket"), folder / "held"
     run = run_in(bucket)
     with running_metadata_server() as server:
         for number in range(1, 11):
             before = read_progress(run).checkpoint
-            process = start_job(*order(LONG, bucket), **OFFLINE, **(server.env if number == 10 else {}))
+            env = OFFLINE | {"TEST_HELD": held} | (server.env if number == WITH_NOTICE[-1] else {})
+            process = start_job(*order(LONG, bucket), at=HELD_AT, **env)
             if number in AT_A_COMMIT:
                 wait_until(lambda before=before: read_progress(run).checkpoint != before, process)
             else:
                 wait_until(lambda number=number: number in {s.attempt for s in curve.found(run)}, process)
             if number not in WITH_NOTICE:
                 kill(process)
-            elif number == 10:
-                server.preempt()
+                held.unlink(missing_ok=True)
+                continue
+            wait_until(held.exists, process)
+            server.preempt() if env.keys() & server.env.keys() else process.terminate()
+            held.unlink()
+            if number == WITH_NOTICE[-1]:
                 wait_until(lambda: run.attempt(10)["end"] is not None, process)
                 kill(process)
             else:
-                process.terminate()
                 said = process.communicate(timeout=60)[1]
                 assert process.returncode == 75, said
     done = job(*order(LONG, bucket), **OFFLINE)
@@ -162,7 +171,7 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
     bucket = make_bucket(data, tmp_path / "bucket")
     run = run_in(bucket)
     with running_wandb_server(ACCEPTS) as server:
-        process = start_job(*order(LONG, bucket), **server.env)
+        process = start_job(*order(LONG, bucket), at=HELD_AT, TEST_HELD=tmp_path / "held", **server.env)
         wait_until(lambda: any(known["history"] for known in list(server.runs.values())), process)
         assert server.artifacts == []
         kill(process)
@@ -206,9 +215,11 @@ def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_pat
     bucket = make_bucket(data, tmp_path / "bucket")
     run = run_in(bucket)
     with running_wandb_server(HANGS) as server:
-        process = start_job(*order(LONG, bucket), **server.env, WANDB_INIT_TIMEOUT="600")
-        wait_until(lambda: (read_progress(run).checkpoint is not None) and server.asked.is_set(), process)
+        held = tmp_path / "held"
+        process = start_job(*order(LONG, bucket), at=HELD_AT, TEST_HELD=held, WANDB_INIT_TIMEOUT="600", **server.env)
+        wait_until(lambda: held.exists() and server.asked.is_set(), process)
         process.terminate()
+        held.unlink()
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 75, said
     assert curve.segments(run) == []

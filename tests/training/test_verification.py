@@ -10,6 +10,7 @@ from job.store.folder import FolderStore
 from job.verification import Piece, train_straight, verify_resume
 from tests.support.command import ROOT, job
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.wandb_server import running_wandb_server
 
 WORDS = {
     "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
@@ -53,11 +54,12 @@ def test_each_source_of_state_counts(tmp_path, forgotten, told):
 
 
 def test_the_command_prints_the_verdict(tmp_path):
-    """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests."""
-    done = job(
-        *("verify-resume", "--recipe", "C", "--kills", "1", "--imgsz", "64", "--epochs", "1", "--workdir", tmp_path)
-    )
+    """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests; W&B hears nothing."""
+    words = ("verify-resume", "--recipe", "C", "--kills", "1", "--imgsz", "64", "--epochs", "1", "--workdir", tmp_path)
+    with running_wandb_server() as server:
+        done = job(*words, **server.env)
     assert done.returncode == 0, done.stderr
+    assert not server.asked.is_set()
     assert "PASS" in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-4:-1]] == ["model", "ema", "optimizer"]
 

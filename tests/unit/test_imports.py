@@ -35,6 +35,7 @@ INSIDE = {
             "checkpoint",
             "cloud",
             "comparison",
+            "curve",
             "data",
             "demo",
             "doctor",
@@ -149,7 +150,7 @@ INSIDE = {
     "training": {"errors", "ledger"},
     "training_arguments": set(),
     "units": set(),
-    "verification": {"checkpoint", "errors", "host", "run", "store", "training"},
+    "verification": {"checkpoint", "errors", "host", "run", "store", "tracking", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
