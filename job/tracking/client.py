@@ -5,6 +5,7 @@ on the server or without it.
 """
 
 import base64
+import contextlib
 import io
 import netrc
 import os
@@ -51,20 +52,21 @@ def confine(folder: Path) -> None:
     os.environ["WANDB_SILENT"] = "true"
 
 
-def has_key() -> bool:
-    """Whether there is a key for the server, and no wish to stay offline; the server is not asked.
+def why_offline() -> str:
+    """Return why nothing can be sent from here, or nothing if there is a key; the server is not asked.
 
     ``wandb login`` writes keys to the file of netrc.
     """
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return False
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        return f"WANDB_MODE is {mode}"
     if os.environ.get("WANDB_API_KEY"):
-        return True
+        return ""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER)).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        if netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None:
+            return ""
+    return "there is no key"
 
 
 def require_taken() -> None:

@@ -4,15 +4,17 @@ It is told that there is news, or how the attempt ended, by lines on its standar
 bucket. When whoever told it is gone it goes too, at once.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from job import curve
+from job.errors import TransientStoreError
 from job.progress import Progress, read_progress
 from job.run import Run, RunRecord
-from job.tracking.client import AXIS, NO_EPOCH, Curve, ServerError, confine, has_key
+from job.tracking.client import AXIS, NO_EPOCH, Curve, ServerError, confine, why_offline
 from job.tracking.process import FINISHED, NEWS
 from job.tracking.story import rows_after, tell_the_end
 
@@ -44,7 +46,8 @@ def follow(run: Run, attempt: int, folder: Path, words: Iterable[str]) -> None:
     follower = _Follower(run, attempt, opened, known)
     follower.look()
     for word in words:
-        follower.look()
+        with contextlib.suppress(TransientStoreError):  # there will be news again
+            follower.look()
         if word == NEWS:
             continue
         if word == FINISHED:
@@ -58,7 +61,7 @@ def follow(run: Run, attempt: int, folder: Path, words: Iterable[str]) -> None:
 
 def _opened(run: Run, record: RunRecord, attempt: int) -> Curve:
     """Open the curve on the server if there is a key, or else, or if the server fails, on disk."""
-    why = "" if has_key() else "there is no key"
+    why = why_offline()
     if not why:
         try:
             opened = Curve(record, online=True, watched_pid=os.getppid())

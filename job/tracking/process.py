@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from job.errors import PreemptionError
 from job.run import Run
@@ -38,8 +38,8 @@ class Tracking:
             folder: A folder of its own for the library's files.
         """
         self._run, self._attempt, self._folder = run, attempt, folder
+        self._errors = folder / "errors.txt"
         self._process: subprocess.Popen[str] | None = None
-        self._errors: IO[str] | None = None
 
     def __enter__(self) -> Self:
         if os.environ.get(MODE) != NOT_AT_ALL:
@@ -60,28 +60,32 @@ class Tracking:
         self._tell(NEWS)
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "job.tracking", self._run.name, self._run.store.uri, str(self._attempt)]
-        self._folder.mkdir(parents=True)
-        self._errors = (self._folder / "errors.txt").open("w+")
-        # Ctrl-C reaches every process of a terminal, and this one has to outlive the one that it follows.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            self._process = subprocess.Popen(  # noqa: S603 -- this program itself
-                [*command, str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                text=True,
-            )
+            self._process = self._begun()
         except OSError as error:
             log.warning("W&B: cannot be started, %s; training goes on without it", error.strerror)
             return
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
         os.set_blocking(self._process.stdin.fileno(), False)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
+
+    def _begun(self) -> "subprocess.Popen[str]":
+        words = [self._run.name, self._run.store.uri, str(self._attempt), str(self._folder)]
+        self._folder.mkdir(parents=True)
+        # Ctrl-C reaches every process of a terminal, and this one has to outlive the one that it follows.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            with self._errors.open("w") as errors:
+                return subprocess.Popen(  # noqa: S603 -- this program itself
+                    [sys.executable, "-m", "job.tracking", *words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    text=True,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _tell(self, word: str) -> None:
         if self._process is None or self._process.stdin is None:
@@ -92,16 +96,16 @@ class Tracking:
     def _end(self, limit_s: float, *, loud: bool) -> None:
         """Wait for the process to end; say what went wrong in it, unless nobody has time for that."""
         assert self._process is not None  # noqa: S101 -- asked by who calls
-        assert self._errors is not None  # noqa: S101 -- as above
         why = ""
         try:
             if self._process.wait(limit_s):
-                self._errors.seek(0)
-                why = next((line for line in reversed(self._errors.read().splitlines()) if line), "no reason given")
+                said = self._errors.read_text(errors="replace").splitlines()
+                why = next((line for line in reversed(said) if line), "no reason given")
         except subprocess.TimeoutExpired:
             why = f"took more than {limit_s:.0f} s in the end and was given up"
             self._process.kill()
             self._process.wait()
-        self._errors.close()
+        assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
+        self._process.stdin.close()
         if why and loud:
             log.warning("W&B: %s; nothing is lost, `job wandb sync %s` sends what is missing", why, self._run.name)

@@ -12,7 +12,7 @@ from job import curve
 from job.errors import MachineError, TransientStoreError
 from job.progress import read_progress
 from job.run import Run, RunRecord
-from job.tracking.client import Curve, ServerError, UnknownRunError, confine, has_key
+from job.tracking.client import Curve, ServerError, UnknownRunError, confine, why_offline
 from job.tracking.story import rows_after, tell_the_end
 
 
@@ -29,8 +29,8 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
         TransientStoreError: If the server does not take it.
     """
     confine(folder)
-    if not has_key():
-        raise MachineError("W&B: there is no key; export WANDB_API_KEY, or run `.venv/bin/wandb login`")
+    if why := why_offline():
+        raise MachineError(f"W&B: {why}; export WANDB_API_KEY, or run `.venv/bin/wandb login`")
     try:
         try:
             opened = Curve(record, online=True, resume="must")
