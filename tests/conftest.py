@@ -35,8 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, or one worker would be busy with them while the others have nothing."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    """Begin with the files that take longest, or one worker would be busy with them while the others have nothing.
+
+    The image comes last: it may still be built.
+    """
+    places = {name: place for place, name in enumerate(LONGEST)} | {"test_image": len(LONGEST) + 1}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_report_header() -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,14 @@ def has_image():
     return ENGINE is not None and engine("image", "inspect", IMAGE).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not has_image(), reason="there is no container engine, or no image: run make image")
+@pytest.fixture(scope="module", autouse=True)
+def _image():
+    """The image, once it is built if that is under way."""
+    building = os.environ.get("IMAGE_BUILD_PID")
+    if building is not None:
+        wait_until(lambda: not Path("/proc", building).exists())
+    if not has_image():
+        pytest.skip("there is no container engine, or no image: run make image")
 
 
 @pytest.fixture

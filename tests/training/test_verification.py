@@ -1,5 +1,6 @@
 """The proof that users are offered: it passes when nothing is forgotten, and fails when anything is."""
 
+import shutil
 import sys
 
 import pytest
@@ -17,6 +18,25 @@ WORDS = {
     "plots": "false", "workers": 0, "checkpoint-every": 0.001, "patience": 2, "mosaic": 1,
 }  # fmt: skip
 """Four batches make an optimizer step, so gradients wait after three of four."""
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder with a bucket in which the piece was trained straight."""
+    folder = tmp_path_factory.mktemp("straight")
+    store = FolderStore.create(str(folder / "bucket"))
+    push_dataset(store, make_tiny_dataset(folder / "tiny", num_train=22, num_val=4), "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        train_straight(piece_in(folder, "nothing"))
+    return folder
+
+
+def piece_in(folder, forgotten):
+    """Return the piece in a folder, trained by a job that forgets a source of state whenever it goes on."""
+    words = [f"--{name}={value}" for name, value in {**WORDS, "workdir": folder / "work"}.items()]
+    command = (sys.executable, "-m", "tests.support.forgetful_job", forgotten)
+    return Piece(FolderStore.open(str(folder / "bucket")), tuple(words), folder, command)
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +57,10 @@ def _find_the_packages(monkeypatch):
         ("keys", "the images differ"),
     ],
 )
-def test_each_source_of_state_counts(tmp_path, forgotten, told):
+def test_each_source_of_state_counts(straight, tmp_path, forgotten, told):
     """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
-    store = FolderStore.create(str(tmp_path / "bucket"))
-    push_dataset(store, make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4), "tiny")
-    words = [f"--{name}={value}" for name, value in {**WORDS, "workdir": tmp_path / "work"}.items()]
-    command = (sys.executable, "-m", "tests.support.forgetful_job", forgotten)
-    piece = Piece(store, tuple(words), tmp_path, command)
-    train_straight(piece)
-    verdict = verify_resume(piece, num_kills=2, seed=1)
+    shutil.copytree(straight, tmp_path / "copy", ignore=shutil.ignore_patterns("work"))
+    verdict = verify_resume(piece_in(tmp_path / "copy", forgotten), num_kills=2, seed=1)
     assert verdict.resumed_at
     if told is None:
         assert verdict.differences == ()
