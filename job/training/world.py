@@ -120,7 +120,7 @@ class World:
         self.agree(0)
 
     def leave(self) -> None:
-        """Wait until all processes are here, and part from them: one that exits without that may be aborted."""
+        """Wait until all processes are here, and part from them, as NCCL wants before a process ends."""
         self.wait()
         if self.size > 1:
             import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`

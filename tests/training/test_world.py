@@ -164,3 +164,21 @@ def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("words", [["recipes", "list"], ["recipes", "show", "nothing"]])
+def test_one_of_several_processes_ends_without_the_finale_of_python(words):
+    """In it a thread of Gloo would now and then abort the process; output and exit code are those of any process."""
+    program = "import atexit; atexit.register(print, 'finale'); from job.__main__ import run; run()"
+    alone, one_of_two = (
+        subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env=surroundings({"WORLD_SIZE": size}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for size in ("", "2")
+    )
+    assert alone.stdout == one_of_two.stdout + "finale\n"
+    assert (alone.stderr, alone.returncode) == (one_of_two.stderr, one_of_two.returncode)
