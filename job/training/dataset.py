@@ -5,17 +5,18 @@ The stock dataset picks mosaic partners from the images that its worker process 
 (``engine/trainer.py``: 508-511). Here both come with the sample.
 """
 
-from collections import OrderedDict
+import math
 from copy import copy
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 
 from job.training.randomness import start_streams
-from job.training.sampling import PARTNERS, Sample
+from job.training.sampling import STRIDE, Sample
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
@@ -31,8 +32,8 @@ class KeyedDataset(YOLODataset):
     ) -> None:
         self.seed = args.seed
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
-        self.recent: OrderedDict[int, Image] = OrderedDict()
-        self.num_recent = PARTNERS + 2 * batch_size
+        self.recent: dict[int, Image] = {}  # first in, first out
+        self.num_recent = 0
         # The arguments of ultralytics.data.build.build_yolo_dataset in mode "train".
         super().__init__(
             img_path=data["train"],
@@ -58,22 +59,26 @@ class KeyedDataset(YOLODataset):
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
         self.buffer = list(sample.partners)
+        worker = get_worker_info()
+        num_needed = len(sample.partners) * math.ceil(STRIDE / (worker.num_workers if worker else 1))
+        self.num_recent = num_needed * 5 // 4  # or each image that is decoded again pushes out one that is still needed
         start_streams("augment", self.seed, sample.epoch, sample.position)
         augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
         return augmented
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return an image, decoded again only if it was not among the last few; the pixels are the caller's own."""
-        loaded = self.recent.pop(i, None)
+        """Return an image, decoded only if it was not among the last few decoded; the pixels are the caller's own."""
+        loaded = self.recent.get(i)
         if loaded is None:
             self.augment = False  # the base class would add the image to its history, which is our list of partners
             try:
                 loaded = super().load_image(i, rect_mode, resize_short)
             finally:
                 self.augment = True
-        self.recent[i] = loaded
-        if len(self.recent) > self.num_recent:
-            self.recent.popitem(last=False)
+            if i in self.buffer:  # another one is for MixUp, which takes any
+                self.recent[i] = loaded
+            while len(self.recent) > self.num_recent:
+                del self.recent[next(iter(self.recent))]
         pixels, original, resized = loaded
         return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
 

@@ -1,24 +1,28 @@
 """Which image comes when, and what a mosaic may show beside it: pure functions of the seed and the position.
 
-Guarantees that the order of an epoch depends on ``(seed, epoch)`` alone, and the partners of a sample on
-``(seed, epoch, position)`` alone: never on the number of workers, on prefetching, or on what happened before.
-Ultralytics re-seeds one stream at every start, so that a resumed run sees its first epochs again (``data/build.py``:
-232-236, 398-414).
+Guarantees that order and partners depend on ``(seed, epoch, position)`` alone: never on the number of workers, on
+prefetching, or on what happened before. Ultralytics re-seeds one stream at every start, so that a resumed run sees its
+first epochs again (``data/build.py``: 232-236, 398-414).
 """
 
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 from torch.utils.data import Sampler
 
 from job.training.randomness import generator
 
 PARTNERS = 16
-"""Images, beyond those of its own batch, that a mosaic may draw from."""
+"""Images, at least, beyond those of its own batch, that a mosaic may draw from."""
 
-BATCHES_PER_POOL = 8
-"""Consecutive batches that share their partners, so that a partner is decoded once for several batches."""
+STRIDE = 8
+"""Partners are the images of every eighth batch before, or of nearer ones in an epoch too short for that.
+
+Batches are dealt to the workers in turn, so each of 1, 2, 4 or 8 workers has just decoded its partners, as in stock
+Ultralytics. Only the first batches of an epoch, whose partners are from its end, decode them once more.
+"""
 
 
 class Sample(NamedTuple):
@@ -50,6 +54,8 @@ class EpochBatches(Sampler[list[Sample]]):
         self.seed = seed
         self.rank = rank
         self.num_processes = num_processes
+        self.num_earlier = min(math.ceil(PARTNERS * num_processes / batch_size), len(self) - 1)
+        self.stride = min(STRIDE, len(self) // (self.num_earlier + 1))
         self.epoch = 0
         self.first_batch = 0
 
@@ -63,15 +69,16 @@ class EpochBatches(Sampler[list[Sample]]):
 
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch = self.epoch
-        order = generator("order", self.seed, epoch).permutation(self.num_images).tolist()
+        images = generator("order", self.seed, epoch).permutation(self.num_images)
+        order: list[int] = np.resize(images, self.num_images + self.num_processes).tolist()  # begins again at its end
         for batch in range(self.first_batch, len(self)):
-            size = min(self.batch_size, self.num_images - batch * self.batch_size)
-            share = math.ceil(size / self.num_processes)
-            first = batch * self.batch_size + self.rank * share
-            images = [order[position % self.num_images] for position in range(first, first + share)]
-            partners = (*images, *self._pool(epoch, batch // BATCHES_PER_POOL))
-            yield [Sample(epoch, first + i, image, partners) for i, image in enumerate(images)]
+            drawn_from = [(batch - self.stride * back) % len(self) for back in range(self.num_earlier + 1)]
+            partners = tuple(order[position] for earlier in drawn_from for position in self._positions(earlier))
+            yield [Sample(epoch, position, order[position], partners) for position in self._positions(batch)]
 
-    def _pool(self, epoch: int, block: int) -> list[int]:
-        drawn = generator("partners", self.seed, epoch, block).integers(self.num_images, size=PARTNERS)
-        return [int(image) for image in drawn]
+    def _positions(self, batch: int) -> range:
+        """Return the places in the epoch's order that this process has in a batch."""
+        size = min(self.batch_size, self.num_images - batch * self.batch_size)
+        share = math.ceil(size / self.num_processes)
+        first = batch * self.batch_size + self.rank * share
+        return range(first, first + share)

@@ -1,5 +1,6 @@
 """Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
 
+import collections
 import hashlib
 import random
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ultralytics.data.dataset import YOLODataset
 
 from job.training.environment import confine_ultralytics
+from job.training.sampling import PARTNERS, STRIDE, EpochBatches
 from job.training_arguments import DEFAULTS
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -31,14 +34,15 @@ def make_trainer(tmp_path_factory):
     confine_ultralytics(folder / "ultralytics")
     from job.training.trainer import Plan, Trainer  # noqa: PLC0415  # after the line above
 
-    data = make_tiny_dataset(folder / "tiny", num_train=18, num_val=4)
-    yaml = folder / "data.yaml"
-    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {{0: animal, 1: bird}}\n")
-
-    def make(workers=0, seed=0):
+    def make(workers=0, seed=0, num_train=18, **train):
+        data = folder / f"of-{num_train}"
+        yaml = data / "data.yaml"
+        if not data.exists():
+            make_tiny_dataset(data, num_train=num_train, num_val=4)
+            yaml.write_text(f"path: {data}\n{yaml.read_text()}")
         return Trainer(
             Plan(
-                train=ARGUMENTS | {"seed": seed},
+                train=ARGUMENTS | {"seed": seed} | train,
                 data_yaml=yaml,
                 folder=folder / "run",
                 architecture="yolo11n.yaml",
@@ -97,6 +101,34 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
     orders = [[name for name, _ in stream(trainer, epoch)] for epoch in range(3)]
     assert all(sorted(order) == sorted(orders[0]) and len(set(order)) == 18 for order in orders)
     assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
+def test_the_partners_of_a_mosaic_were_just_loaded_by_the_same_worker(num_workers):
+    """Batches are dealt to the workers in turn: except for the first of an epoch, a partner came to the same one."""
+    batches = list(EpochBatches(num_images=400, batch_size=4, seed=0))
+    for number, batch in list(enumerate(batches))[STRIDE * PARTNERS // 4 :]:
+        mine = batches[number % num_workers : number + 1 : num_workers]
+        assert set(batch[0].partners) <= {sample.image for earlier in mine for sample in earlier}
+
+
+@pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
+def test_each_image_is_a_partner_as_often_as_any_other(num_images):
+    """An epoch of any length offers a sample sixteen others beside its own batch, or all there are."""
+    samples = [sample for batch in EpochBatches(num_images, batch_size=4, seed=0) for sample in batch]
+    num_partners = min(4 + PARTNERS, num_images)
+    assert all(len(set(sample.partners)) == len(sample.partners) == num_partners for sample in samples)
+    counts = collections.Counter(partner for sample in samples for partner in sample.partners)
+    assert set(counts.values()) == {num_partners}
+
+
+def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
+    """The partners of mosaics are still at hand, except for the first of an epoch."""
+    trainer = make_trainer(num_train=480, mixup=0)
+    decode, decoded = YOLODataset.load_image, []
+    monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
+    stream(trainer, 0)
+    assert 480 <= len(decoded) <= 480 + STRIDE * PARTNERS
 
 
 def test_another_seed_is_another_stream(make_trainer):
