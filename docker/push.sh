@@ -17,10 +17,16 @@ fi
 target=$repository/job:$(date -u +%Y%m%d-%H%M%S)
 "$engine" tag "$1" "$target"
 # Podman compresses on the way, so that the registry's digest is none that the image here has; Docker knows it afterwards.
+# A machine has to fetch and unpack every layer before it trains: zstd makes a quarter less of them than gzip, which is
+# all that Docker pushes, and unpacks faster. Docker pulls it from version 23 on; Container-Optimized OS has a later one.
 if is_podman; then
     pushed=$(mktemp)
     trap 'rm -f "$pushed"' EXIT
-    "$engine" push --digestfile "$pushed" "$target" >&2
+    compression=(--compression-format zstd)
+    if [[ $("$engine" push --help) == *--compression-level* ]]; then # an older Podman has none
+        compression+=(--compression-level 10)
+    fi
+    "$engine" push "${compression[@]}" --digestfile "$pushed" "$target" >&2
     digest=$repository/job@$(<"$pushed")
 else
     "$engine" push "$target" >&2

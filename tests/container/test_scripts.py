@@ -16,12 +16,14 @@ words, name = sys.argv[1:], Path(sys.argv[0]).name
 if words[0] == "--version":
     print(name, "version 4.3.1")
 elif words[:2] == ["image", "inspect"] and "--format" in words:
-    digest = {LOCAL_DIGEST!r} if name == "podman" else {REGISTRY_DIGEST!r}
+    digest = {LOCAL_DIGEST!r} if "podman" in name else {REGISTRY_DIGEST!r}
     print("other/image@sha256:" + "3" * 64)
     print(words[-1].rpartition(":")[0] + "@" + digest)
+elif words == ["push", "--help"]:
+    print("--compression-format string", *(["--compression-level int"] if "new" in name else []))
 elif words[0] == "push":
     print("what the engine says while it pushes")
-    if name == "podman":
+    if "podman" in name:
         Path(words[words.index("--digestfile") + 1]).write_text({REGISTRY_DIGEST!r})
 """
 """Podman compresses while it pushes: the digest of the image here is not that of the registry."""
@@ -41,12 +43,30 @@ def script(name, *words, programs, engine="docker", where=ROOT):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=where)
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman"])
+@pytest.mark.parametrize("engine", ["docker", "podman", "new-podman"])
 def test_a_push_prints_the_digest_that_the_registry_has(programs, engine):
     """The last word of a push is what `make submit` wants as IMAGE, and nothing else is on standard output."""
     done = script("push.sh", "job", "europe-docker.pkg.dev/p/yolo", programs=programs, engine=engine)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/job@{REGISTRY_DIGEST}\n"
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("docker", []),
+        ("podman", ["--compression-format", "zstd"]),
+        ("new-podman", ["--compression-format", "zstd", "--compression-level", "10"]),
+    ],
+)
+def test_a_push_is_as_small_as_the_engine_can_make_it(programs, engine, words):
+    """Layers are fetched and unpacked before each attempt on a new machine."""
+    assert script("push.sh", "job", "europe-docker.pkg.dev/p/yolo", programs=programs, engine=engine).returncode == 0
+    (push,) = [
+        call["words"] for call in programs.calls(engine) if call["words"][0] == "push" and "--help" not in call["words"]
+    ]
+    assert push[1 : 1 + len(words)] == words
+    assert ("--compression-format" in push) == bool(words)
 
 
 def test_a_push_needs_to_know_where(programs, tmp_path):
