@@ -25,6 +25,7 @@ from job.recipe import load_recipe
 from job.run import Run
 from job.store import open_store
 from tests.support.command import ROOT
+from tests.support.wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +82,17 @@ class Bench:
         arguments |= {"project": str(place.parent), "name": name, "exist_ok": True, "verbose": False}
         started = [str(last), {"resume": True}] if last.exists() else [model, arguments]
         words = [sys.executable, "-c", STOCK, json.dumps([*started, str(self.mark(name))])]
-        return self._start(words, name)
+        return self._start(words, name, {})
 
     def ours(
-        self, name: str, epochs: int, *, every_s: float = 0, model: str = MODEL, trace: bool = False
+        self,
+        name: str,
+        epochs: int,
+        *,
+        every_s: float = 0,
+        model: str = MODEL,
+        trace: bool = False,
+        env: dict[str, str] | None = None,
     ) -> "subprocess.Popen[bytes]":
         """Start our training, or resume it."""
         flags = {name.replace("_", "-"): value for name, value in ARGUMENTS.items() if value is not None}
@@ -92,7 +100,7 @@ class Bench:
         flags |= {"run": name, "bucket": self.folder / "bucket", "workdir": self.folder / "work"}
         words = [sys.executable, "-m", "job", "train", "--recipe", "base"]
         words += [f"--{flag}={value}" for flag, value in flags.items()]
-        return self._start(words, name, {"JOB_TRACE": str(self.mark(name))} if trace else {})
+        return self._start(words, name, (env or {}) | ({"JOB_TRACE": str(self.mark(name))} if trace else {}))
 
     def mark(self, name: str) -> Path:
         """Return the file that gets a line for each step."""
@@ -115,10 +123,10 @@ class Bench:
         """Return the results of one of our trainings."""
         return list(csv.DictReader(self.run(name).store.read(f"runs/{name}/results.csv").decode().splitlines()))
 
-    def _start(self, words: list[str], name: str, env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    def _start(self, words: list[str], name: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                words, env=self.env | (env or {}), stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                words, env=self.env | env, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
 
 
@@ -208,6 +216,22 @@ def bench_restart(bench: Bench, num_pairs: int) -> None:
     )
 
 
+def bench_tracking(bench: Bench, num_pairs: int, num_epochs: int) -> None:
+    """Compare the time of epochs that are tracked with that of epochs that are not, for servers of each temper."""
+    ratios: dict[str, list[float]] = {ACCEPTS: [], HANGS: [], FAILS: []}
+    for pair in range(num_pairs):
+        name = f"tracking{pair}"
+        finish(bench.ours(name, num_epochs))
+        untracked = statistics.median(epochs_s(bench.our_rows(name)))
+        for behaviour, found in ratios.items():
+            name = f"tracking{pair}-{behaviour.replace(' ', '-')}"
+            with running_wandb_server(behaviour) as server:
+                finish(bench.ours(name, num_epochs, env=server.env))
+            found.append(statistics.median(epochs_s(bench.our_rows(name))) / untracked)
+    for behaviour, found in ratios.items():
+        print(f"time of an epoch with a W&B server that {behaviour} / without W&B, {num_pairs} pairs: {spread(found)}")
+
+
 def bench_goodput(bench: Bench, num_epochs: int, seed: int) -> None:
     """Compare how long a training takes that is killed by the same schedule, restarted at once each time."""
     num_steps = 20 * num_epochs
@@ -254,7 +278,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="how many times each takes its turn")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of each turn")
     parser.add_argument("--goodput-epochs", type=int, default=20, help="epochs of the training that is killed")
-    parser.add_argument("--only", choices=["epochs", "checkpoint", "restart", "goodput"])
+    parser.add_argument("--only", choices=["epochs", "checkpoint", "restart", "tracking", "goodput"])
     chosen = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
@@ -263,6 +287,7 @@ def main() -> None:
             "epochs": lambda: bench_epochs(bench, chosen.pairs, chosen.epochs),
             "checkpoint": lambda: bench_checkpoint(bench),
             "restart": lambda: bench_restart(bench, chosen.pairs),
+            "tracking": lambda: bench_tracking(bench, chosen.pairs, chosen.epochs),
             "goodput": lambda: bench_goodput(bench, chosen.goodput_epochs, seed=1),
         }
         for name, part in parts.items():
