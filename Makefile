@@ -187,6 +187,7 @@ format: $(DEV) ## Format, and fix what can be fixed
 .PHONY: bench
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
 	@$(BIN)/python -m tests.bench.pull
+	@$(BIN)/python -m tests.bench.loading
 	@exec $(BIN)/python -m tests.bench.training $(ARGS)
 
 .PHONY: kill-storm

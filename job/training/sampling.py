@@ -21,7 +21,7 @@ STRIDE = 8
 """Partners are the images of every eighth batch before, or of nearer ones in an epoch too short for that.
 
 Batches are dealt to the workers in turn, so each of 1, 2, 4 or 8 workers has just decoded its partners, as in stock
-Ultralytics. Only the first batches of an epoch, whose partners are from its end, decode them once more.
+Ultralytics. The first batches of an epoch draw from those to come, which find their images decoded.
 """
 
 
@@ -72,8 +72,9 @@ class EpochBatches(Sampler[list[Sample]]):
         images = generator("order", self.seed, epoch).permutation(self.num_images)
         order: list[int] = np.resize(images, self.num_images + self.num_processes).tolist()  # begins again at its end
         for batch in range(self.first_batch, len(self)):
-            drawn_from = [(batch - self.stride * back) % len(self) for back in range(self.num_earlier + 1)]
-            partners = tuple(order[position] for earlier in drawn_from for position in self._positions(earlier))
+            earliest = max(batch - self.num_earlier * self.stride, batch % self.stride)
+            drawn_from = range(earliest, earliest + self.num_earlier * self.stride + 1, self.stride)
+            partners = tuple(order[position] for other in drawn_from for position in self._positions(other))
             yield [Sample(epoch, position, order[position], partners) for position in self._positions(batch)]
 
     def _positions(self, batch: int) -> range:

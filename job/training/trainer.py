@@ -77,6 +77,10 @@ class Trainer(DetectionTrainer):
     batches: EpochBatches
     callbacks: dict[str, list[Any]]
     train_loader: "DataLoader[Any]"
+    begun: tuple[int, int] | None
+    """The epoch and the batch (0-based) that `coming` begins with, unless some of it was taken."""
+
+    coming: Iterator[dict[str, Any]]
 
     def __init__(self, plan: Plan) -> None:
         """Build model, optimizer and loaders.
@@ -88,6 +92,7 @@ class Trainer(DetectionTrainer):
         """
         self.plan = plan
         self.transfer = None
+        self.begun = None
         try:
             super().__init__(overrides=_overrides(plan))
         except (ValueError, AssertionError) as error:
@@ -174,9 +179,21 @@ class Trainer(DetectionTrainer):
         return prepared
 
     def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
-        """Yield the batches of an epoch (0-based) from a batch (0-based) on."""
+        """Yield the batches of an epoch (0-based) from a batch (0-based) on.
+
+        At its end the workers go on with the next epoch, so that its first batches are ready after validation.
+        """
+        if self.begun != (epoch, first_batch):
+            self._begin(epoch, first_batch)
+        self.begun = None
+        yield from self.coming
+        if epoch + 1 < self.epochs:
+            self._begin(epoch + 1, 0)
+
+    def _begin(self, epoch: int, first_batch: int) -> None:
+        """Have the workers make the batches of an epoch from a batch on."""
         self.batches.start(epoch, first_batch)
-        yield from self.train_loader
+        self.begun, self.coming = (epoch, first_batch), iter(self.train_loader)
 
     def shut_loaders(self) -> None:
         """End the loader processes."""

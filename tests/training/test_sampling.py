@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import multiprocessing
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from ultralytics.data.dataset import YOLODataset
 
+from job.training.dataset import KeyedDataset
 from job.training.environment import confine_ultralytics
 from job.training.sampling import PARTNERS, STRIDE, EpochBatches
 from job.training_arguments import DEFAULTS
@@ -104,31 +106,54 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
-def test_the_partners_of_a_mosaic_were_just_loaded_by_the_same_worker(num_workers):
-    """Batches are dealt to the workers in turn: except for the first of an epoch, a partner came to the same one."""
+def test_the_partners_of_a_mosaic_come_to_the_same_worker(num_workers):
+    """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
     batches = list(EpochBatches(num_images=400, batch_size=4, seed=0))
-    for number, batch in list(enumerate(batches))[STRIDE * PARTNERS // 4 :]:
-        mine = batches[number % num_workers : number + 1 : num_workers]
-        assert set(batch[0].partners) <= {sample.image for earlier in mine for sample in earlier}
+    for number, batch in enumerate(batches):
+        near = range(max(number - STRIDE * PARTNERS // 4, number % STRIDE), number + STRIDE * PARTNERS // 4 + 1)
+        mine = [batches[other] for other in near if other % num_workers == number % num_workers and other < 100]
+        assert set(batch[0].partners) <= {sample.image for other in mine for sample in other}
 
 
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
-def test_each_image_is_a_partner_as_often_as_any_other(num_images):
+def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(num_images):
     """An epoch of any length offers a sample sixteen others beside its own batch, or all there are."""
-    samples = [sample for batch in EpochBatches(num_images, batch_size=4, seed=0) for sample in batch]
+    batches = EpochBatches(num_images, batch_size=4, seed=0)
     num_partners = min(4 + PARTNERS, num_images)
-    assert all(len(set(sample.partners)) == len(sample.partners) == num_partners for sample in samples)
-    counts = collections.Counter(partner for sample in samples for partner in sample.partners)
-    assert set(counts.values()) == {num_partners}
+    num_epochs = 400
+    counts: collections.Counter[int] = collections.Counter()
+    for epoch in range(num_epochs):
+        batches.start(epoch)
+        for sample in (sample for batch in batches for sample in batch):
+            assert sample.image in sample.partners
+            assert len(set(sample.partners)) == len(sample.partners) == num_partners
+            counts.update(sample.partners)
+    assert len(counts) == num_images
+    assert all(0.85 < count / (num_epochs * num_partners) < 1.15 for count in counts.values())
 
 
 def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
-    """The partners of mosaics are still at hand, except for the first of an epoch."""
+    """The partners of mosaics are at hand, those of an epoch's first batches included."""
     trainer = make_trainer(num_train=480, mixup=0)
     decode, decoded = YOLODataset.load_image, []
     monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
     stream(trainer, 0)
-    assert 480 <= len(decoded) <= 480 + STRIDE * PARTNERS
+    assert 480 <= len(decoded) <= 500
+
+
+def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
+    """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
+    made = multiprocessing.get_context("fork").SimpleQueue()
+    make_sample = KeyedDataset.__getitem__
+    monkeypatch.setattr(KeyedDataset, "__getitem__", lambda *args: made.put(args[1].epoch) or make_sample(*args))
+    trainer = make_trainer(workers=1)
+    stream(trainer, 0)
+    assert [made.get() for _ in range(18 + 4)] == [0] * 18 + [1] * 4
+    stream(trainer, 1)
+    stream(trainer, 2)
+    trainer.shut_loaders()
+    assert [made.get() for _ in range(14 + 18)] == [1] * 14 + [2] * 18
+    assert made.empty()
 
 
 def test_another_seed_is_another_stream(make_trainer):

@@ -1,0 +1,94 @@
+"""What it takes to make the batches of an epoch, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
+
+Both make mosaics of the same JPEG files with the same arguments, taking turns.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job.recipe import load_recipe
+from job.training.environment import confine_ultralytics
+from tests.support.tiny_dataset import make_tiny_dataset
+
+if TYPE_CHECKING:
+    from job.training.trainer import Trainer
+
+NUM_IMAGES = 400
+
+Batches = Callable[[int], Iterable[Any]]
+"""The batches of an epoch (0-based)."""
+
+
+def main() -> None:
+    """Print the ratio for each number of workers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5, help="turns of each loader")
+    pairs = parser.parse_args().pairs
+    with tempfile.TemporaryDirectory(prefix="bench-") as base:
+        folder = Path(base)
+        confine_ultralytics(folder / "ultralytics")
+        make_tiny_dataset(folder / "data", num_train=NUM_IMAGES, px=1280)
+        data = folder / "data" / "data.yaml"
+        data.write_text(f"path: {folder / 'data'}\n{data.read_text()}")
+        for workers in (0, 1, 2):
+            seconds: list[tuple[float, float]] = []
+            for _ in range(pairs):
+                trainer = make_trainer(folder, workers)
+                stock = seconds_of_an_image(stock_batches(trainer))
+                ours = seconds_of_an_image(lambda epoch, trainer=trainer: trainer.epoch_of_batches(epoch, 0))
+                trainer.shut_loaders()
+                seconds.append((stock, ours))
+            ratios = [ours / stock for stock, ours in seconds]
+            print(
+                f"an image of 1280 px in a mosaic, {workers} workers, {pairs} pairs: stock "
+                f"{1000 * statistics.median(stock for stock, _ in seconds):.1f} ms, "
+                f"ours / stock {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            )
+
+
+def make_trainer(folder: Path, workers: int) -> "Trainer":
+    """Set up recipe A at 640 px."""
+    from job.training.trainer import Plan, Trainer  # noqa: PLC0415  # after confine_ultralytics
+
+    return Trainer(
+        Plan(
+            train=load_recipe("A").train | {"imgsz": 640, "plots": False},
+            data_yaml=folder / "data" / "data.yaml",
+            folder=folder / "run",
+            architecture="yolo11n.yaml",
+            weights=None,
+            same_classes=False,
+            device="cpu",
+            workers=workers,
+            num_threads=1,
+        )
+    )
+
+
+def stock_batches(trainer: "Trainer") -> Batches:
+    """Return the epochs of Ultralytics' own loader of the same data."""
+    from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: PLC0415  # after confine_ultralytics
+
+    args, data = trainer.args, trainer.data
+    dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="train", stride=32)
+    loader = build_dataloader(dataset, args.batch, args.workers, shuffle=True, device="cpu")
+    return lambda _epoch: loader
+
+
+def seconds_of_an_image(batches: Batches) -> float:
+    """Time a loader's second epoch: like every later one it begins with what was made ahead and ends making ahead."""
+    started = 0.0
+    for epoch in range(2):
+        started = time.monotonic()
+        for _ in batches(epoch):
+            pass
+    return (time.monotonic() - started) / NUM_IMAGES
+
+
+if __name__ == "__main__":
+    main()
