@@ -1,14 +1,15 @@
 """What exactness and checkpoints cost, beside stock Ultralytics: ``python -m tests.bench.training``.
 
-Both train the same data with the same arguments, taking turns, each in a process of its own with one thread.
+Both train the same data with the same arguments, taking turns, each in processes of its own with one thread.
 """
 
 import argparse
-import csv
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -50,6 +51,8 @@ YOLO(model).train(trainer=Trainer, **arguments)
 """
 
 MEAN_LIFE_S = 40.0
+
+TURN_S = 0.5
 
 
 class Bench:
@@ -114,14 +117,12 @@ class Bench:
         """Return one of our runs."""
         return Run(open_store(str(self.folder / "bucket")), name)
 
-    def stock_rows(self, name: str) -> list[dict[str, str]]:
-        """Return the results of a stock training."""
-        with (self.folder / "stock" / name / "results.csv").open() as opened:
-            return list(csv.DictReader(opened))
-
-    def our_rows(self, name: str) -> list[dict[str, str]]:
-        """Return the results of one of our trainings."""
-        return list(csv.DictReader(self.run(name).store.read(f"runs/{name}/results.csv").decode().splitlines()))
+    def num_epochs(self, name: str) -> int:
+        """Return how many epochs a training has finished: stock wrote the row, ours said so and goes on to keep it."""
+        rows = self.folder / "stock" / name / "results.csv"
+        if rows.exists():
+            return rows.read_bytes().count(b"\n") - 1
+        return (self.folder / f"{name}.log").read_bytes().count(b'"message": "epoch ')
 
     def _start(self, words: list[str], name: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -135,10 +136,35 @@ def finish(process: "subprocess.Popen[bytes]") -> None:
     assert process.wait() == 0, f"exit {process.returncode}"
 
 
-def epochs_s(rows: list[dict[str, str]]) -> list[float]:
-    """Return the time of each epoch with all that belongs to it, in seconds; the first is left out."""
-    ends = [float(row["time"]) for row in rows]
-    return [later - earlier for earlier, later in pairwise(ends)]
+def take_turns(bench: Bench, programs: "dict[str, subprocess.Popen[bytes]]") -> dict[str, list[float]]:
+    """Let trainings run a moment each, the others stopped, so that the drift of the machine meets all alike.
+
+    Returns:
+        The time of each epoch with all that belongs to it, in seconds; the first is left out.
+    """
+    used_s = dict.fromkeys(programs, 0.0)
+    ends: dict[str, list[float]] = {name: [] for name in programs}
+    for process in programs.values():
+        os.killpg(process.pid, signal.SIGSTOP)
+    while running := [name for name, process in programs.items() if process.poll() is None]:
+        for name in running:
+            process, started = programs[name], time.monotonic()
+            os.killpg(process.pid, signal.SIGCONT)
+            while (turn_s := time.monotonic() - started) < TURN_S and process.poll() is None:
+                if bench.num_epochs(name) > len(ends[name]):
+                    ends[name].append(used_s[name] + turn_s)
+                time.sleep(0.01)
+            used_s[name] += turn_s
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGSTOP)
+            else:
+                finish(process)
+    return {name: [later - earlier for earlier, later in pairwise(found)] for name, found in ends.items()}
+
+
+def ratios(found: list[float], to: list[float]) -> list[float]:
+    """Return the ratios of epochs of the same number."""
+    return [one / other for one, other in zip(found, to, strict=True)]
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -146,33 +172,24 @@ def spread(values: list[float], digits: int = 3) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def bench_epochs(bench: Bench, num_pairs: int, num_epochs: int) -> None:
-    """Compare the time of epochs, without checkpoints within them and with one every 5 s."""
-    ratios: dict[float, list[float]] = {0: [], 5: []}
-    all_s: dict[str, list[float]] = {"stock": [], "ours": []}
-    for pair in range(num_pairs):
-        finish(bench.stock(f"epochs-stock{pair}", num_epochs))
-        stock = epochs_s(bench.stock_rows(f"epochs-stock{pair}"))
-        all_s["stock"] += stock
-        for every_s, found in ratios.items():
-            name = f"epochs-ours{pair}-{every_s:g}"
-            finish(bench.ours(name, num_epochs, every_s=every_s))
-            ours = epochs_s(bench.our_rows(name))
-            all_s["ours"] += ours if every_s == 0 else []
-            found.append(statistics.median(ours) / statistics.median(stock))
-        print(f"  pair {pair + 1}: stock {stock[0]:.2f} s an epoch, ratios {ratios[0][-1]:.3f} and {ratios[5][-1]:.3f}")
-    fastest = {name: min(found) for name, found in all_s.items()}
-    print(f"time of an epoch, ours / stock, {num_pairs} pairs: {spread(ratios[0])}; goal 1.005")
-    print(
-        f"the fastest of all epochs, which other programs disturbed least: stock {fastest['stock']:.3f} s, ours "
-        f"{fastest['ours']:.3f} s, ratio {fastest['ours'] / fastest['stock']:.3f}"
+def bench_epochs(bench: Bench, num_epochs: int) -> None:
+    """Compare the time of epochs, without checkpoints within them and with one every few seconds."""
+    every_s = 15  # by the clock, which goes on during the turns of the others
+    found = take_turns(
+        bench,
+        {
+            "epochs-stock": bench.stock("epochs-stock", num_epochs),
+            "epochs-ours": bench.ours("epochs-ours", num_epochs),
+            "epochs-often": bench.ours("epochs-often", num_epochs, every_s=every_s),
+        },
     )
-    print(f"the same pairs with a checkpoint every 5 s: {spread(ratios[5])}")
-    cost = [(often / never - 1) * 5 / 60 for never, often in zip(ratios[0], ratios[5], strict=True)]
-    print(
-        "what a checkpoint every 60 s adds, scaled from that: "
-        f"{spread([100 * value for value in cost], 2)} %; goal 0.5 %"
-    )
+    stock, ours, often = found.values()
+    num_taken = bench.run("epochs-often").attempt(1)["pulse"]["checkpoints"]["num"] - num_epochs - 1
+    print(f"time of an epoch, ours / stock, {len(stock)} pairs: {spread(ratios(ours, stock))}; goal 1.005")
+    print(f"  all together {sum(ours) / sum(stock):.3f}; an epoch of stock takes {statistics.median(stock):.2f} s")
+    print(f"the same with {num_taken} checkpoints within epochs: {spread(ratios(often, stock))}")
+    cost_s = (sum(often) - sum(ours)) / num_taken
+    print(f"  each checkpoint adds {1000 * cost_s:.0f} ms; every 60 s that is {cost_s / 60:.2%}; goal 0.5 %")
 
 
 def bench_checkpoint(bench: Bench) -> None:
@@ -216,20 +233,17 @@ def bench_restart(bench: Bench, num_pairs: int) -> None:
     )
 
 
-def bench_tracking(bench: Bench, num_pairs: int, num_epochs: int) -> None:
+def bench_tracking(bench: Bench, num_epochs: int) -> None:
     """Compare the time of epochs that are tracked with that of epochs that are not, for servers of each temper."""
-    ratios: dict[str, list[float]] = {ACCEPTS: [], HANGS: [], FAILS: []}
-    for pair in range(num_pairs):
-        name = f"tracking{pair}"
-        finish(bench.ours(name, num_epochs))
-        untracked = statistics.median(epochs_s(bench.our_rows(name)))
-        for behaviour, found in ratios.items():
-            name = f"tracking{pair}-{behaviour.replace(' ', '-')}"
-            with running_wandb_server(behaviour) as server:
-                finish(bench.ours(name, num_epochs, env=server.env))
-            found.append(statistics.median(epochs_s(bench.our_rows(name))) / untracked)
-    for behaviour, found in ratios.items():
-        print(f"time of an epoch with a W&B server that {behaviour} / without W&B, {num_pairs} pairs: {spread(found)}")
+    with contextlib.ExitStack() as servers:
+        programs = {"untracked": bench.ours("untracked", num_epochs)}
+        for behaviour in (ACCEPTS, HANGS, FAILS):
+            name = f"tracked-{behaviour.replace(' ', '-')}"
+            env = servers.enter_context(running_wandb_server(behaviour)).env
+            programs[name] = bench.ours(name, num_epochs, env=env)
+        untracked, *tracked = take_turns(bench, programs).values()
+    for behaviour, found in zip((ACCEPTS, HANGS, FAILS), tracked, strict=True):
+        print(f"time of an epoch with a W&B server that {behaviour} / without W&B: {spread(ratios(found, untracked))}")
 
 
 def bench_goodput(bench: Bench, num_epochs: int, seed: int) -> None:
@@ -275,8 +289,8 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="how many times each takes its turn")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs of each turn")
+    parser.add_argument("--pairs", type=int, default=7, help="how many times each is restarted")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of the trainings that take turns")
     parser.add_argument("--goodput-epochs", type=int, default=20, help="epochs of the training that is killed")
     parser.add_argument("--only", choices=["epochs", "checkpoint", "restart", "tracking", "goodput"])
     chosen = parser.parse_args()
@@ -284,10 +298,10 @@ def main() -> None:
     try:
         bench = Bench(base)
         parts: dict[str, Callable[[], None]] = {
-            "epochs": lambda: bench_epochs(bench, chosen.pairs, chosen.epochs),
+            "epochs": lambda: bench_epochs(bench, chosen.epochs),
             "checkpoint": lambda: bench_checkpoint(bench),
             "restart": lambda: bench_restart(bench, chosen.pairs),
-            "tracking": lambda: bench_tracking(bench, chosen.pairs, chosen.epochs),
+            "tracking": lambda: bench_tracking(bench, chosen.epochs),
             "goodput": lambda: bench_goodput(bench, chosen.goodput_epochs, seed=1),
         }
         for name, part in parts.items():
