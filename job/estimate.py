@@ -17,7 +17,7 @@ from job.order import Order
 from job.recipe import Recipe
 
 if TYPE_CHECKING:
-    from job.training.fit import Step
+    from job.training.contract import Step
     from job.training.state import Row, Snapshot
 
 NUM_WARM_UP_STEPS = 2
@@ -72,7 +72,7 @@ class EnoughError(Exception):
 
 
 class Stopwatch:
-    """A host that measures a training's first steps and then ends it; see `job.training.fit.Host`."""
+    """A host that measures a training's first steps and then ends it; see `job.training.contract.Host`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

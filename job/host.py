@@ -20,7 +20,7 @@ from job.reporter import Reporter
 from job.training.world import World
 
 if TYPE_CHECKING:
-    from job.training.fit import Step
+    from job.training.contract import Step
     from job.training.state import Row, Snapshot
 
 TRACE = "JOB_TRACE"
@@ -28,7 +28,7 @@ TRACE = "JOB_TRACE"
 
 
 class SessionHost:
-    """The host of one attempt; see `job.training.fit.Host`."""
+    """The host of one attempt; see `job.training.contract.Host`."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from job.run import Run
 from job.units import HOUR, duration
 
 if TYPE_CHECKING:
-    from job.training.fit import Step
+    from job.training.contract import Step
     from job.training.state import Row
 
 log = logging.getLogger(__name__)

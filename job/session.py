@@ -4,16 +4,15 @@ Guarantees that the same order starts a run, continues it, or says that it is fi
 the bucket only once everything that can be checked has been; and that an earlier run is never written to.
 """
 
-import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from job import checkpoint, continuity, curve, machine
+from job import checkpoint, continuity, machine
+from job.attempt import claim, environment_of, record_start, recorded
 from job.bill import Price
 from job.cadence import Cadence
 from job.checkpoint import Manifest
@@ -21,8 +20,8 @@ from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
 from job.doctor import require_fit
-from job.errors import JobError, PeerError, PreemptionError, RunConflictError, SupersededError, TransientStoreError
-from job.host import FollowerHost, SessionHost
+from job.errors import PeerError, PreemptionError, RunConflictError
+from job.host import SessionHost
 from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
 from job.notice import Notices
@@ -34,21 +33,20 @@ from job.recipe import Band
 from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
 from job.run import Run, RunRecord, differences, find_run, now
+from job.scratch import folder_of_its_own
 from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
+from job.together import File, SharedPlan, SharedState, follow
 from job.tracking.process import Tracking
 from job.training.world import World
 
 if TYPE_CHECKING:
-    from job.training.fit import Host, Outcome, Training
-    from job.training.trainer import Plan
+    from job.training.contract import Host, Outcome
+    from job.training.fit import Training
 
 log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
-
-LOCK = ".lock"
-"""In the folder of an attempt; held while it lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +85,13 @@ def train(store: Store, order: Order) -> None:
             if world.is_first:
                 _train(store, order, ledger, notices, world)
             else:
-                _follow(store, order, ledger, notices, world)
+                follow(store, order, ledger, notices, world)
             world.leave()
         except PreemptionError as notice:
             if notice.agreed:  # or the first to leave would have the others ended while they commit
                 world.leave()
             notices.stay()
             raise
-
-
-def _follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
-    """Train together with the first process: the data from the bucket, all else from there."""
-    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- as in `_Session`
-
-    machine.require_writable(order.workdir)
-    with _folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
-        shared = cast("_Shared | None", world.share(None))
-        if shared is None:  # the run is finished
-            return
-        pinned, subject = shared.dataset, f"process {world.rank + 1} of {world.size}"
-        data = prepare_data(
-            *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
-            quarantine=order.quarantine,
-            pinned=pinned,
-            subject=subject,
-        )
-        confine_ultralytics(order.workdir / "ultralytics")
-        from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
-
-        weights = shared.weights.place(folder / "start") if shared.weights else None
-        (folder / "run").mkdir()
-        training = Training(
-            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
-        )
-        state = world.share(_State((), reopen=False))
-        for file in state.files:
-            file.place(folder / "restored")
-        if state.files:
-            training.restore(folder / "restored", reopen=state.reopen)
-        with notices.left_alone():
-            training.run(FollowerHost(notices, world))
 
 
 def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
@@ -139,13 +104,13 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
         return
     machine.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with _folder_of_its_own(order.workdir, run.name) as folder:
+    with folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
         ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
-                session.recorded(ready.run, ready.attempt, lambda: ready.training.position),
+                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.position),
             ):
                 mirror = Mirror(ready.run)
                 outcome = session.fit(ready, mirror, renewal, tracking)
@@ -161,7 +126,7 @@ def rehearse(store: Store, order: Order, host: "Host") -> None:
         JobError: As `train`, and whatever the host raises.
     """
     machine.require_writable(order.workdir)
-    with Notices() as notices, _folder_of_its_own(order.workdir, "rehearsal") as folder:
+    with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
         session = _Session(store, order, folder, Ledger(), notices, World())
         data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
@@ -241,7 +206,7 @@ class _Session:
             start=lineage,
             dataset=data.pinned,
             facts=training.facts,
-            environment=_environment(training),
+            environment=environment_of(training),
             wandb_id=secrets.token_hex(4),
         )
         while not run.create(record):
@@ -253,15 +218,15 @@ class _Session:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
-        attempt = self._claim(run)
-        run.start_attempt(attempt, {"environment": record.environment, "differs": [], "receipt": receipt, "curve": []})
+        attempt = claim(run, self.ledger, self.price)
+        record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, Past(()), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
-        attempt = self._claim(run)
+        attempt = claim(run, self.ledger, self.price)
         training: Training | None = None
-        with self.recorded(run, attempt, lambda: training.position if training else {}, finished=False):
+        with recorded(run, attempt, self.ledger, lambda: training.position if training else {}, finished=False):
             past = Past.of(run, attempt)
             if past.stop_request is not None:
                 self.world.share(None)
@@ -286,7 +251,7 @@ class _Session:
                     *(run.name, attempt, restored.id.words, training.num_epochs),
                     extra={"receipt": receipt},
                 )
-            self._record_start(run, record, attempt, training, receipt)
+            record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, past, restored)
 
     def _restored(
@@ -411,50 +376,14 @@ class _Session:
         )
         if self.world.size > 1:
             pinned = {"name": data.name, "digest": data.digest}
-            self.world.share(_Shared(replace(plan, world=World()), pinned, _File.read(weights) if weights else None))
+            self.world.share(SharedPlan(replace(plan, world=World()), pinned, File.read(weights) if weights else None))
         return Training(plan)
 
     def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:
         """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
         if self.world.size > 1:
-            files = tuple(_File.read(path) for path in folder.iterdir()) if folder else ()
-            self.world.share(_State(files, reopen=reopen))
-
-    def _claim(self, run: Run) -> int:
-        age_s = round(sum(self.ledger.seconds().values()), 3)
-        return run.claim({"process_age_s": age_s, "price": asdict(self.price), **machine.about()})
-
-    def _record_start(
-        self, run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
-    ) -> None:
-        found = _environment(training)
-        differs = continuity.environment_differences(record.environment, found)
-        for line in differs:
-            log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
-        gone_on_from = [str(segment) for segment in curve.segments(run)]
-        run.start_attempt(
-            attempt, {"environment": found, "differs": differs, "receipt": receipt, "curve": gone_on_from}
-        )
-
-    @contextlib.contextmanager
-    def recorded(
-        self, run: Run, attempt: int, position: Callable[[], dict[str, int]], *, finished: bool = True
-    ) -> Iterator[None]:
-        """Record in the bucket why an attempt ends, if it ends inside, or at the end of it."""
-
-        def end(reason: str, exit_code: int, message: str) -> None:
-            about = {"position": position(), "seconds": self.ledger.seconds()}
-            run.end_attempt(attempt, reason, {"exit_code": exit_code, "message": message, **about})
-
-        try:
-            yield
-        except BaseException as error:
-            reason, exit_code = _classified(error)
-            with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-                end(reason, exit_code, " ".join(str(error).split()))
-            raise
-        if finished:
-            end("finished", 0, "")
+            files = tuple(File.read(path) for path in folder.iterdir()) if folder else ()
+            self.world.share(SharedState(files, reopen=reopen))
 
     def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
         if different := differences(record.facts, training.facts):
@@ -472,72 +401,3 @@ class _Session:
     def _emptied(self, name: str) -> Path:
         shutil.rmtree(self.folder / name, ignore_errors=True)
         return self._made(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file on its way to another process."""
-
-    name: str
-    data: bytes
-
-    @classmethod
-    def read(cls, path: Path) -> "_File":
-        return cls(path.name, path.read_bytes())
-
-    def place(self, folder: Path) -> Path:
-        folder.mkdir(exist_ok=True)
-        (folder / self.name).write_bytes(self.data)
-        return folder / self.name
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What the other processes need of the first one to set up the same training."""
-
-    plan: "Plan"
-    dataset: dict[str, Any]
-    weights: _File | None
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The checkpoint that training goes on from; no files if there is none."""
-
-    files: tuple[_File, ...]
-    reopen: bool
-
-
-@contextlib.contextmanager
-def _folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
-    """Work in a folder that no other attempt uses, and leave nothing there that the bucket has."""
-    runs = workdir / "runs"
-    name = f"{owner}-{secrets.token_hex(4)}"
-    with machine.explained(workdir):
-        runs.mkdir(parents=True, exist_ok=True)
-        for left in runs.glob("[!.]*"):
-            with machine.locked(left / LOCK) as free:
-                if free:  # whoever made it was killed: the system takes the locks of a process that ends
-                    shutil.rmtree(left, ignore_errors=True)
-        unlocked = runs / f".{name}"
-        unlocked.mkdir()
-        with machine.locked(unlocked / LOCK):
-            folder = unlocked.rename(runs / name)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _environment(training: "Training") -> dict[str, Any]:
-    return {**training.environment, "versions": machine.versions()}
-
-
-def _classified(error: BaseException) -> tuple[str, int]:
-    """Return the reason to record for an error, and the exit code that it leads to."""
-    if isinstance(error, PreemptionError):
-        return error.reason, error.exit_code
-    exit_code = error.exit_code if isinstance(error, JobError) else 1
-    if isinstance(error, SupersededError):
-        return "superseded", exit_code
-    return "transient" if exit_code == TransientStoreError.exit_code else "failed", exit_code

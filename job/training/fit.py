@@ -8,11 +8,10 @@ is not a number never falls back to stale weights, and the clock never decides w
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,77 +21,17 @@ from ultralytics.utils.torch_utils import autocast
 
 from job.errors import JobError, PreemptionError, TrainingError
 from job.ledger import Label
+from job.training.contract import Host, Outcome, Step
 from job.training.device import describe_device
 from job.training.evaluation import describe, recorded
 from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
 from job.training.trainer import Plan, Trainer
-from job.training.weights import Transfer, Weights, digest_tensors, load_weights
+from job.training.weights import Transfer, Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
 
 EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
 """What the validations of the start weights and of the best weights saw."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One training batch, for whoever shows progress."""
-
-    epoch: int
-    """1-based."""
-
-    batch: int
-    """Batches done in this epoch."""
-
-    num_batches: int
-    losses: dict[str, torch.Tensor]
-    """Means over the epoch so far, on the device; reading one waits for the GPU."""
-
-    images: torch.Tensor
-    """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
-
-    def trace(self) -> dict[str, Any]:
-        """Return what tells whether two trainings are the same up to here, exactly."""
-        return {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "images": digest_tensors({"img": self.images}),
-            "losses": {name: float(value).hex() for name, value in self.losses.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a finished training came to."""
-
-    before: Row
-    after: Row
-    """The best weights, read back from their file, on the validation set."""
-
-    rows: list[Row]
-    best_epoch: int
-    """1-based."""
-
-    stopped_early: bool
-
-
-class Host(Protocol):
-    """Whoever runs a training: keeps its snapshots, shows how it goes, and may end it."""
-
-    def enter(self, label: Label) -> None:
-        """Take note of what time is spent on from now on."""
-
-    def on_step(self, step: Step, snapshot: Callable[[], Snapshot]) -> None:
-        """Look at a batch that was trained, take a snapshot if one is wanted, raise if training is to end here."""
-
-    def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
-        """Take note of row 0 or of an epoch, and keep a snapshot."""
-
-    def keep(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Keep a snapshot of a training that ends within an epoch."""
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        """Allow `PreemptionError` at any point inside."""
 
 
 class Training:

@@ -1,0 +1,90 @@
+"""Training in several processes: what the first one gives the others, and their part of the story.
+
+They pull the data from the bucket themselves; all else comes from the first, so that they cannot differ from it.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from job import machine
+from job.data.prepare import prepare_data
+from job.host import FollowerHost
+from job.ledger import Ledger
+from job.notice import Notices
+from job.order import Order
+from job.scratch import folder_of_its_own
+from job.store import Store
+from job.training.world import World
+
+if TYPE_CHECKING:
+    from job.training.trainer import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file on its way to another process."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "File":
+        """Take a file from this machine."""
+        return cls(path.name, path.read_bytes())
+
+    def place(self, folder: Path) -> Path:
+        """Put it into a folder of that machine; return where it is."""
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_bytes(self.data)
+        return folder / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPlan:
+    """What the other processes need of the first one to set up the same training."""
+
+    plan: "Plan"
+    dataset: dict[str, Any]
+    weights: File | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState:
+    """The checkpoint that training goes on from; no files if there is none."""
+
+    files: tuple[File, ...]
+    reopen: bool
+
+
+def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
+    """Train together with the first process: the data from the bucket, all else from there."""
+    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
+
+    machine.require_writable(order.workdir)
+    with folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
+        shared = cast("SharedPlan | None", world.share(None))
+        if shared is None:  # the run is finished
+            return
+        pinned, subject = shared.dataset, f"process {world.rank + 1} of {world.size}"
+        data = prepare_data(
+            *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
+            quarantine=order.quarantine,
+            pinned=pinned,
+            subject=subject,
+        )
+        confine_ultralytics(order.workdir / "ultralytics")
+        from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
+
+        weights = shared.weights.place(folder / "start") if shared.weights else None
+        (folder / "run").mkdir()
+        training = Training(
+            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
+        )
+        state = world.share(SharedState((), reopen=False))
+        for file in state.files:
+            file.place(folder / "restored")
+        if state.files:
+            training.restore(folder / "restored", reopen=state.reopen)
+        with notices.left_alone():
+            training.run(FollowerHost(notices, world))
