@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from job.recipe import load_recipe
 from job.training.environment import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import plan_tiny_training
 
 if TYPE_CHECKING:
     from job.training.trainer import Trainer
@@ -53,19 +54,14 @@ def main() -> None:
 
 def make_trainer(folder: Path, workers: int) -> "Trainer":
     """Set up recipe A at 640 px."""
-    from job.training.trainer import Plan, Trainer  # noqa: PLC0415  # after confine_ultralytics
+    from job.training.trainer import Trainer  # noqa: PLC0415  # after confine_ultralytics
 
     return Trainer(
-        Plan(
-            train=load_recipe("A").train | {"imgsz": 640, "plots": False},
-            data_yaml=folder / "data" / "data.yaml",
-            folder=folder / "run",
-            architecture="yolo11n.yaml",
-            weights=None,
-            same_classes=False,
-            device="cpu",
-            workers=workers,
-            num_threads=1,
+        plan_tiny_training(
+            folder / "run",
+            folder / "data" / "data.yaml",
+            load_recipe("A").train | {"imgsz": 640, "plots": False},
+            workers,
         )
     )
 

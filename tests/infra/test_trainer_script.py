@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from job.cli import main
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, TIMEOUT_S, kill, surroundings, wait_until
 from tests.support.google_apis import TOKEN, FakeGoogle, running_google_apis
 from tests.support.metadata_server import FakeMetadata, running_metadata_server
@@ -256,13 +256,11 @@ def test_a_preempted_run_is_finished_by_the_next_machine_and_never_trained_again
     """With the real job in the container: SIGTERM commits and leaves the group alone, the next machine goes on where
     that was and resizes the group to zero, and one more machine resizes it again and trains nothing.
     """
-    bucket, trace = tmp_path / "bucket", tmp_path / "trace"
-    bucket.mkdir()
-    data = make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4)
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(bucket)]) == 0
+    bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4), tmp_path / "bucket")
+    trace = tmp_path / "trace"
     machine.metadata.set("instance/attributes/trainer-command", ORDER)
-    machine.bucket, machine.environment = str(bucket), {"JOB_TRACE": str(trace)}
-    run = Run(open_store(str(bucket)), "zebra")
+    machine.bucket, machine.environment = bucket, {"JOB_TRACE": str(trace)}
+    run = Run(open_store(bucket), "zebra")
 
     machine.boot("job")
     wait_until(lambda: trace.exists() and len(trace.read_text().splitlines()) >= 3, machine.process)

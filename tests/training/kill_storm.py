@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job import checkpoint
-from job.cli import main
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, start_job
 from tests.support.emulator import running_emulator
 from tests.support.job_at import POINTS
@@ -56,12 +56,10 @@ class Storm:
         return "\n".join([*rows, f"{'all':20} {self.num_kills:4}   in {self.num_runs} runs"])
 
 
-def make_bucket(location: str) -> str:
+def make_tiny_bucket(location: str) -> str:
     """Push the tiny dataset into a bucket."""
     with tempfile.TemporaryDirectory() as folder:
-        tiny = make_tiny_dataset(Path(folder), num_train=22, num_val=4)
-        assert main(["data", "push", str(tiny), "--dataset", "tiny", "--bucket", location]) == 0
-    return location
+        return make_bucket(make_tiny_dataset(Path(folder), num_train=22, num_val=4), location)
 
 
 def ends_of(location: str, name: str) -> dict[str, str]:
@@ -125,11 +123,10 @@ def run_storm(num_kills: int, seed: int) -> Storm:
     """Storm a folder and an emulated bucket, half of the kills each."""
     found = Storm()
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "bucket").mkdir()
-        storm(found, make_bucket(f"{folder}/bucket"), num_kills // 2, seed)
+        storm(found, make_tiny_bucket(f"{folder}/bucket"), num_kills // 2, seed)
     with running_emulator() as emulator:
         os.environ |= emulator.env
-        storm(found, make_bucket(emulator.make_bucket()), num_kills - num_kills // 2, seed + 1)
+        storm(found, make_tiny_bucket(emulator.make_bucket()), num_kills - num_kills // 2, seed + 1)
     return found
 
 

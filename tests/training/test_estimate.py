@@ -2,8 +2,8 @@
 
 import json
 
-from job.cli import main
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -13,9 +13,7 @@ def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
     run; the figures follow from what was measured.
     """
     data = make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4)
-    bucket = tmp_path / "bucket"
-    bucket.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(bucket)]) == 0
+    bucket = make_bucket(data, tmp_path / "bucket")
     before = open_store(str(bucket)).list()
     words = ("estimate", "--recipe", "A", "--imgsz", "64", "--epochs", "7", "--batch", "4", "--workers", "0")
     done = job(*words, "--usd-per-hour", "3.6", "--json", "--bucket", bucket)

@@ -15,6 +15,7 @@ from job.cli import main
 from job.outcome import metrics_of
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -58,13 +59,6 @@ def data(tmp_path_factory):
         with Image.open(path) as image:
             image.resize((100, 60)).save(path)
     return folder
-
-
-def make_bucket(data, location):
-    """Make a folder and push a dataset into it."""
-    location.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
 
 
 def is_within_an_epoch(bucket, attempt):

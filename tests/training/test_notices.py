@@ -5,9 +5,9 @@ import signal
 import pytest
 
 from job import checkpoint
-from job.cli import main
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, start_job, wait_until
 from tests.support.metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -29,13 +29,6 @@ def data(tmp_path_factory):
 def bucket(data, tmp_path):
     """A folder that holds the tiny dataset."""
     return make_bucket(data, tmp_path / "bucket")
-
-
-def make_bucket(data, location):
-    """Make a folder and push a dataset into it."""
-    location.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
 
 
 @pytest.fixture(scope="module")

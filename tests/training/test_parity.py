@@ -8,6 +8,7 @@ import torch
 from job.recipe import load_recipe
 from job.training.environment import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import plan_tiny_training
 
 SMALL = {"epochs": 3, "imgsz": 64, "batch": 4, "nbs": 8, "close_mosaic": 1, "plots": False}
 
@@ -35,24 +36,12 @@ class Alone:
 def plan(tmp_path):
     """A function that plans a recipe's training on a tiny dataset, each time in a folder of its own."""
     confine_ultralytics(tmp_path / "ultralytics")
-    from job.training.trainer import Plan  # noqa: PLC0415 -- after the line above
-
     data = make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4)
     yaml = tmp_path / "data.yaml"
     yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {{0: animal, 1: bird}}\n")
 
     def make(recipe, folder):
-        return Plan(
-            train=load_recipe(recipe, "demo").train | SMALL,
-            data_yaml=yaml,
-            folder=tmp_path / folder,
-            architecture="yolo11n.yaml",
-            weights=None,
-            same_classes=False,
-            device="cpu",
-            workers=0,
-            num_threads=1,
-        )
+        return plan_tiny_training(tmp_path / folder, yaml, load_recipe(recipe, "demo").train | SMALL, 0)
 
     return make
 

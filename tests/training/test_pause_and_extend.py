@@ -9,6 +9,7 @@ from job import checkpoint
 from job.cli import main
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -28,10 +29,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def bucket(data, tmp_path):
     """A folder that holds the tiny dataset."""
-    location = tmp_path / "bucket"
-    location.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
+    return make_bucket(data, tmp_path / "bucket")
 
 
 def train(bucket, name, *words):

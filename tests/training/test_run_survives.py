@@ -12,6 +12,7 @@ from job import checkpoint
 from job.cli import main
 from job.run import Run
 from job.store import open_store
+from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -26,24 +27,17 @@ ORDER = (
 def bucket(request, tmp_path, monkeypatch):
     """A bucket of either kind that holds a tiny dataset."""
     location = tmp_path / "bucket"
-    location.mkdir()
     if request.param == "gcs":
         emulator = request.getfixturevalue("emulator")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
         location = emulator.make_bucket() + "/wild/life"
-    folder = make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4)
-    assert main(["data", "push", str(folder), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
+    return make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4), location)
 
 
 @pytest.fixture
 def folder_bucket(tmp_path):
     """A folder that holds a tiny dataset."""
-    location = tmp_path / "bucket"
-    location.mkdir()
-    folder = make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4)
-    assert main(["data", "push", str(folder), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
+    return make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4), tmp_path / "bucket")
 
 
 def train(bucket, *words):

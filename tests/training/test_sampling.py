@@ -16,6 +16,7 @@ from job.training.environment import confine_ultralytics
 from job.training.sampling import PARTNERS, STRIDE, EpochBatches
 from job.training_arguments import DEFAULTS
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import plan_tiny_training
 
 ARGUMENTS = DEFAULTS | {
     "epochs": 3,
@@ -34,7 +35,7 @@ def make_trainer(tmp_path_factory):
     """A function that sets up a trainer with some workers."""
     folder = tmp_path_factory.mktemp("sampling")
     confine_ultralytics(folder / "ultralytics")
-    from job.training.trainer import Plan, Trainer  # noqa: PLC0415  # after the line above
+    from job.training.trainer import Trainer  # noqa: PLC0415  # after the line above
 
     def make(workers=0, seed=0, num_train=18, **train):
         data = folder / f"of-{num_train}"
@@ -42,19 +43,7 @@ def make_trainer(tmp_path_factory):
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        return Trainer(
-            Plan(
-                train=ARGUMENTS | {"seed": seed} | train,
-                data_yaml=yaml,
-                folder=folder / "run",
-                architecture="yolo11n.yaml",
-                weights=None,
-                same_classes=False,
-                device="cpu",
-                workers=workers,
-                num_threads=1,
-            )
-        )
+        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers))
 
     return make
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from job import curve
-from job.cli import main
 from job.errors import SupersededError
 from job.progress import read_progress
 from job.run import Run
 from job.store import open_store
 from job.tracking.transaction_log import records, rows
+from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, start_job, surroundings, wait_until
 from tests.support.metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -46,13 +46,6 @@ OFFLINE = {"WANDB_MODE": "offline"}
 def data(tmp_path_factory):
     """A tiny dataset on disk."""
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=20, num_val=4)
-
-
-def make_bucket(data, location):
-    """Make a folder and push a dataset into it."""
-    location.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
 
 
 def run_in(bucket):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from job import checkpoint
-from job.cli import main
 from job.run import Run
 from job.store import open_store
 from job.training.sampling import EpochBatches
+from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, job, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -34,13 +34,6 @@ def data(tmp_path_factory):
 def bucket(data, tmp_path):
     """A folder that holds the tiny dataset."""
     return make_bucket(data, tmp_path / "bucket")
-
-
-def make_bucket(data, location):
-    """Make a folder and push a dataset into it."""
-    location.mkdir()
-    assert main(["data", "push", str(data), "--dataset", "tiny", "--bucket", str(location)]) == 0
-    return str(location)
 
 
 @pytest.fixture(scope="module")
