@@ -4,9 +4,12 @@ Guarantees that the same order starts a run, continues it, or says that it is fi
 the bucket only once everything that can be checked has been; and that an earlier run is never written to.
 """
 
+import contextlib
+import gc
 import logging
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +109,8 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
     require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world)
-        ready = session.begin(run, request) if record is None else session.go_on(run, record)
+        with _uncollected():
+            ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
@@ -117,6 +121,19 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
                 final = session.finish(ready, outcome, mirror)
             renewal.finish()
         say_finished(ready.run, final, already=False)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave garbage alone while libraries are loaded and a training is set up.
+
+    What is made then stays, so that to look through all of it, over and over, only delays the first step.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def rehearse(store: Store, order: Order, host: "Host") -> None:
