@@ -1,6 +1,8 @@
 """A store that fails where it is told to."""
 
-from job.errors import TransientStoreError
+import random
+
+from job.errors import CorruptObjectError, TransientStoreError
 
 
 class Died(BaseException):
@@ -93,3 +95,42 @@ class FaultyStore:
             self.dead = True
             raise Died
         raise self.error
+
+
+def make_unreliable(kind, share, happened):
+    """Let a share of what the stores of a kind do fail for a passing reason, before or after it took place.
+
+    Args:
+        kind: The class.
+        share: Of writes, lists and descriptions that fail, and of objects whose bytes arrive damaged.
+        happened: Called when one does.
+    """
+    chance = random.Random()  # noqa: S311 -- not for secrets
+
+    def fails():
+        failing = chance.random() < share
+        if failing:
+            happened()
+        return failing
+
+    def unreliable(name):
+        call = getattr(kind, name)
+
+        def wrapped(*args, **options):
+            if fails():
+                raise TransientStoreError(f"{name}: failed before it took place")
+            done = call(*args, **options)
+            if fails():
+                raise TransientStoreError(f"{name}: its answer was lost")
+            return done
+
+        setattr(kind, name, wrapped)
+
+    def damaged(store, stored):
+        yield from bytes_of(store, stored)
+        if fails():
+            raise CorruptObjectError(f"{stored.key}: its bytes were damaged on the way")
+
+    for name in ("put", "list", "stat", "delete"):
+        unreliable(name)
+    bytes_of, kind._bytes_of = kind._bytes_of, damaged

@@ -1,11 +1,15 @@
-"""The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
+"""The command line with something that happens to it at named points: ``POINT:CALL:ACTION[,...] words ...``.
 
-The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
-``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone.
+The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
+``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for `PAUSE_S`;
+``ahead`` and ``back`` set the clock, which takes the folder ``clock`` on the path; ``hold`` makes the file that `HELD`
+names and stays there until something interrupts it, ``wait`` until it is gone. `UNRELIABLE` names the share of what a
+folder does that fails.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,9 +18,17 @@ from pathlib import Path
 from job import campaign_run, checkpoint, mirror, run
 from job.cli import main
 from job.data import prepare
+from job.store.folder import FolderStore
 from job.training import environment
+from tests.support.faulty_store import make_unreliable
 
-HELD = "TEST_HELD"
+HELD, HAPPENED, UNRELIABLE = "TEST_HELD", "TEST_HAPPENED", "TEST_UNRELIABLE"
+
+PAUSE_S = 3
+"""Longer than Ultralytics gives the suppression of a few images' boxes."""
+
+SECONDS = {"ahead": 86_400, "back": -3_600}
+"""By which the clock is wrong once it was set."""
 
 
 def die():
@@ -38,20 +50,48 @@ def wait():
         time.sleep(0.01)
 
 
-ACTIONS = {"kill": die, "hold": hold, "wait": wait}
+def pause():
+    """Stop this process and all it started for a while, as a suspended machine does."""
+    subprocess.Popen(["sh", "-c", f"sleep {PAUSE_S}; kill -s CONT -- -{os.getpgrp()}"], start_new_session=True)
+    os.killpg(0, signal.SIGSTOP)
+
+
+def set_clock(seconds):
+    """Set the clock wrong."""
+    import sitecustomize  # noqa: PLC0415 -- the one of the folder `clock`, if that is on the path
+
+    sitecustomize.set_clock(seconds)
+
+
+ACTIONS = {
+    "kill": die,
+    "hold": hold,
+    "wait": wait,
+    "pause": pause,
+    **{name: lambda seconds=seconds: set_clock(seconds) for name, seconds in SECONDS.items()},
+    **{name: lambda name=name: os.killpg(0, signal.Signals[f"SIG{name}"]) for name in ("INT", "TERM", "HUP")},
+}
+
+
+def note(what):
+    """Write down that something happened."""
+    if HAPPENED in os.environ:
+        with Path(os.environ[HAPPENED]).open("a") as opened:
+            opened.write(f"{what}\n")
 
 
 class Point:
     """Counts calls and acts at one of them."""
 
     def __init__(self, call, action):
-        self.left, self.action = call, ACTIONS[action]
+        self.left, self.action = call, action
 
     def reached(self):
         """Act if this is the call."""
         self.left -= 1
         if self.left == 0:
-            self.action()
+            note(self.action)
+            ACTIONS[self.action]()
 
 
 def before(owner, name, act):
@@ -126,6 +166,13 @@ def at_validation(point):
     before(DetectionValidator, "update_metrics", lambda *_: point.reached())
 
 
+def at_nms(point):
+    """Reach a point while the boxes of an image are suppressed."""
+    import torchvision  # noqa: PLC0415 -- as above
+
+    before(torchvision.ops, "nms", lambda *_: point.reached())
+
+
 def at_final_evaluation(point):
     """Reach a point in the midst of the final evaluation."""
     from job.training.fit import Training  # noqa: PLC0415 -- as above
@@ -150,6 +197,7 @@ POINTS = {
     "retention": lambda point: before(checkpoint, "retain", lambda *_: point.reached()),
     "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
+    "nms": lambda point: in_training(lambda: at_nms(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
@@ -162,6 +210,9 @@ CAMPAIGN_POINTS = {
 """Where between runs."""
 
 if __name__ == "__main__":
-    name, call, action = sys.argv[1].split(":")
-    (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+    for spec in filter(None, sys.argv[1].split(",")):
+        name, call, action = spec.split(":")
+        (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+    if UNRELIABLE in os.environ:
+        make_unreliable(FolderStore, float(os.environ[UNRELIABLE]), lambda: note("faults"))
     sys.exit(main(sys.argv[2:]))

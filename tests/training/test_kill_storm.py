@@ -1,18 +1,35 @@
-"""A short storm of kills; `make kill-storm N=200` is the long one."""
+"""A short storm of every kind of disturbance; `make kill-storm N=200` is the long one."""
 
-from tests.training.kill_storm import Storm, make_tiny_bucket, storm
+import pytest
+
+from tests.support.learned_weights import learn
+from tests.training.kill_storm import ENDINGS, TRIALS, Storm, emulated_ground, make_ground, storm
+
+NUM = 8
+
+pytestmark = pytest.mark.timeout(900)  # four attempts and their end; whatever hangs is ended by the storm itself
 
 
-def test_runs_in_a_folder_survive_a_storm(tmp_path):
-    """Runs that are killed at named points and at any instant end with the tensors of one that is not killed."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights that find something, so that metrics can differ."""
+    return learn(tmp_path_factory.mktemp("learned"))
+
+
+def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
+    """Runs that are killed, signalled, paused, and given another time and an unreliable bucket end with the tensors and
+    metrics of one that is left alone.
+    """
     found = Storm()
-    storm(found, make_tiny_bucket(str(tmp_path / "bucket")), 6, seed=3)
-    assert (found.num_kills, found.failures) == (6, [])
+    storm(found, make_ground(str(tmp_path / "bucket"), tmp_path, weights), NUM, seed=3)
+    assert found.failures == []
+    assert found.ways == {*ENDINGS, *TRIALS}
 
 
-def test_runs_in_a_bucket_survive_a_storm(emulator, monkeypatch):
+def test_runs_in_a_bucket_survive_a_storm(weights, emulator, tmp_path):
     """The same on Google Cloud Storage, as far as its emulator goes."""
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
     found = Storm()
-    storm(found, make_tiny_bucket(emulator.make_bucket()), 6, seed=4)
-    assert (found.num_kills, found.failures) == (6, [])
+    with emulated_ground(emulator, tmp_path, weights) as ground:
+        storm(found, ground, NUM, seed=4)
+    assert found.failures == []
+    assert found.ways == {*ENDINGS, *TRIALS}
