@@ -15,13 +15,11 @@ from typing import Any
 
 from job.campaign import Campaign, End, Goal, Step, best_of, decide
 from job.campaign_page import write_page
-from job.errors import CampaignError, PauseError, PreemptionError
+from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.prices import USD_PER_HOUR
 from job.run import Run
 
 log = logging.getLogger(__name__)
-
-TRY_AGAIN = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +108,10 @@ def _train(campaign: Campaign, step: Step, goal: Goal, place: Place) -> None:
         return
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
-    if exit_code == TRY_AGAIN or exit_code < 0:
+    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
         raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it", TRY_AGAIN
+            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it",
+            ExitCode.TRY_AGAIN,
         )
     raise CampaignError(
         f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "
