@@ -178,7 +178,7 @@ def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
 
 
 def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
-    """An attempt that vanished while it got ready costs the same in the bill, in what is compared, and in a campaign."""
+    """An attempt that vanished while it got ready costs the same in bill, comparison and campaign."""
     run = Run(open_store(str(tmp_path)), "zebra")
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
