@@ -88,7 +88,11 @@ def recorded(
         "start": None,
         "pulse": None,
         "stop": None,
-        "end": {"reason": "finished", "seconds": seconds or {"useful step": epoch_s * len(course)}},
+        "end": {
+            "reason": "finished",
+            "ended_at": finished_at,
+            "seconds": seconds or {"useful step": epoch_s * len(course)},
+        },
     }
     return Evidence(record=record, attempts=(attempt,), final=final)
 
