@@ -174,6 +174,8 @@ class _Session:
         data = self.prepare_data(request["dataset"], None, run.name)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
+            if start.why is not None:
+                log.info("start weights: %s", start.why)
             weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self.set_up(data, point, weights, machine.num_threads())
         self._share_state(None)
