@@ -11,12 +11,12 @@ LESSON = (
     *("--nbs", "4", "--optimizer", "AdamW", "--lr0", "0.002", "--warmup-epochs", "0", "--mosaic", "0"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "lesson"),
 )
-"""About a hundred steps, which the running means of batch norm need."""
+"""Ninety steps, which the running means of batch norm need."""
 
 
 def learn(folder: Path) -> Path:
     """Train the smallest model on other images of the tiny dataset's sort, and return the file of its weights."""
-    data = make_tiny_dataset(folder / "lesson", num_train=160, num_val=8, seed=1)
+    data = make_tiny_dataset(folder / "lesson", num_train=120, num_val=4, seed=1)
     bucket = make_bucket(data, folder / "lessons")
     done = job(*LESSON, "--bucket", bucket, "--workdir", folder / "lesson-work")
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,7 @@ ORDER = (
 )
 """Three epochs of six batches; four batches make an optimizer step, so gradients wait at most checkpoints."""
 
-ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
+ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
 """What ends a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
 
 TRIALS = ("pause", "ahead", "back", "faults")
@@ -136,25 +136,33 @@ def make_ground(bucket: str, folder: Path, weights: Path, **how: Any) -> Ground:
     return Ground(make_bucket(data, bucket), (*words, "--bucket", bucket), folder, **how)
 
 
-def storm(found: Storm, ground: Ground, num: int, seed: int, say: Callable[..., None] = print) -> None:
-    """Disturb runs so many times, and compare each with one that was left alone."""
+def storm(
+    found: Storm,
+    ground: Ground,
+    num: int,
+    seed: int,
+    *,
+    endings: Iterable[str] = ENDINGS,
+    trials: Iterable[str] = TRIALS,
+) -> None:
+    """Disturb runs so many times, and in each way at least once, and compare each with one that was left alone."""
     chance = random.Random(seed)  # noqa: S311  # not for secrets
     straight = attend(start(ground, "straight", workers="0"))
     assert straight.returncode == 0, straight.said
     expected = ends_of(ground.run("straight"))
     assert expected["comparison"]["after"]["f1"] > 0, "nothing was learned, so that no metric could differ"
-    decks = {"ending": Deck(chance, ENDINGS), "trial": Deck(chance, TRIALS)}
+    decks = {"ending": Deck(chance, endings), "trial": Deck(chance, trials)}
     places = Deck(chance, [*POINTS, *[INSTANT] * len(POINTS)])
-    until = found.num_disturbances + num
-    while found.num_disturbances < until and len(found.failures) < MOST_FAILURES:
+    until, ways = found.num_disturbances + num, {*endings, *trials}
+    while (found.num_disturbances < until or not ways <= found.ways) and len(found.failures) < MOST_FAILURES:
         found.num_runs += 1
         name, before = f"disturbed{found.num_runs}", len(found.failures)
-        for _ in range(min(PAIRS_PER_RUN, -(-(until - found.num_disturbances) // 2))):
+        for _ in range(max(1, min(PAIRS_PER_RUN, (until - found.num_disturbances + 1) // 2))):
             if ground.run(name).final() is not None:
                 break
-            ways = {kind: (deck.draw(), places.draw()) for kind, deck in decks.items()}
-            happened = strike(found, ground, name, ways, chance)
-            for kind, (way, _) in ways.items():
+            drawn = {kind: (deck.draw(), places.draw()) for kind, deck in decks.items()}
+            happened = strike(found, ground, name, drawn, chance)
+            for kind, (way, _) in drawn.items():
                 if way not in happened:
                     decks[kind].put_back(way)
         ended = attend(start(ground, name, workers=chance.choice("012")))
@@ -167,7 +175,7 @@ def storm(found: Storm, ground: Ground, num: int, seed: int, say: Callable[..., 
         starts = [run.attempt(number)["start"] for number in run.attempts()]
         found.num_resumed += sum(1 for start in starts if start and start["receipt"])
         verdict = "equal" if len(found.failures) == before else "\n  ".join(found.failures[before:])
-        say(f"{name}: {verdict}, {found.num_disturbances} disturbances so far", flush=True)
+        print(f"{name}: {verdict}, {found.num_disturbances} disturbances so far", flush=True)
 
 
 class Deck:
