@@ -148,7 +148,8 @@ def from_runs(
 
     def alike(run: Evidence) -> bool:
         theirs = run.record.request
-        same = all(theirs[name] == request[name] for name in ("recipe", "profile", "dataset", "model"))
+        same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
+        same &= run.trained_as == order.trained_as
         return same and all(run.train[name] == request["train"][name] for name in ("imgsz", "batch"))
 
     return next((run for run in reversed(runs) if alike(run) and machine(run)), None)

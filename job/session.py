@@ -242,6 +242,7 @@ class _Session:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
+        log.info("recipe %s", self.order.about_recipe)
         attempt = claim(run, self.ledger, self.price)
         record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, Past(()), restored)
@@ -292,7 +293,8 @@ class _Session:
 
     def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""
-        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.price.usd_per_h)
+        training = ready.training
+        reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
         def publish(folder: Path) -> None:

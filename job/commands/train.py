@@ -15,6 +15,7 @@ from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
 from job.recipe import Profile, load_recipe
+from job.recognition import with_expectation
 from job.run import check_run_name, find_run
 from job.start import StartPoint, find_start
 from job.store import Store
@@ -91,8 +92,9 @@ def read_order(
     if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
         raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
     chosen = recipe or ("continue" if weights else "base")
+    asked = load_recipe(chosen, read_profile(profile)).with_arguments(overrides)
     return Order(
-        recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),
+        recipe=with_expectation(asked, weights or model or str(asked.start)),
         dataset=dataset,
         run=run and check_run_name(run),
         weights=weights,
@@ -201,4 +203,5 @@ def _print_plan(order: Order, location: str | None) -> None:
             problems.append(error)
         for problem in dict.fromkeys(map(str, problems)):
             log.warning("it would not start: %s", problem)
+    log.info("recipe %s", order.about_recipe)
     print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")
