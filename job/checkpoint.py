@@ -149,6 +149,14 @@ def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     return {checkpoint: (record or {}).get("problems", []) for checkpoint, record in zip(found, records, strict=True)}
 
 
+def missing_end(run: Run, num_epochs: int) -> str:
+    """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
+    newest = max(committed(run), default=None)
+    if newest is not None and (newest.epoch, newest.batch) == (num_epochs, 0):
+        return ""
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
+
+
 def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 

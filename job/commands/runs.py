@@ -121,6 +121,11 @@ def verify_run(name: str, bucket: str | None) -> None:
             found = checkpoint.verify(run, identity, Path(scratch))
             problems += found
             print(f"{identity}: {'damaged' if found else 'whole'}")
+    final = run.final()
+    if final is not None and (missing := checkpoint.missing_end(run, final["num_epochs"])):
+        raise CorruptObjectError(
+            f"run {name}: {missing}; it cannot be extended, its weights are what they are", problems
+        )
     if problems:
         raise CorruptObjectError(
             f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
