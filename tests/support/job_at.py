@@ -3,8 +3,8 @@
 The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
 ``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for `PAUSE_S`;
 ``ahead`` and ``back`` set the clock, which takes the folder ``clock`` on the path; ``hold`` makes the file that `HELD`
-names and stays there until something interrupts it, ``wait`` until it is gone. `UNRELIABLE` names the share of what a
-folder does that fails.
+names and stays there until something interrupts it, ``wait`` until it is gone; ``break`` raises an exception that
+nobody foresees. `UNRELIABLE` names the share of what a folder does that fails.
 """
 
 import os
@@ -56,6 +56,11 @@ def pause():
     os.killpg(0, signal.SIGSTOP)
 
 
+def break_down():
+    """Raise what nothing expects here."""
+    raise KeyError("an answer that nobody foresaw")
+
+
 def set_clock(seconds):
     """Set the clock wrong."""
     import sitecustomize  # noqa: PLC0415 -- the one of the folder `clock`, if that is on the path
@@ -67,6 +72,7 @@ ACTIONS = {
     "kill": die,
     "hold": hold,
     "wait": wait,
+    "break": break_down,
     "pause": pause,
     **{name: lambda seconds=seconds: set_clock(seconds) for name, seconds in SECONDS.items()},
     **{name: lambda name=name: os.killpg(0, signal.Signals[f"SIG{name}"]) for name in ("INT", "TERM", "HUP")},
@@ -209,10 +215,26 @@ CAMPAIGN_POINTS = {
 }
 """Where between runs."""
 
+
+def in_the_first_process():
+    """Have the launcher start this program in place of the command line; only the first process gets to the point."""
+    from job.training import launch  # noqa: PLC0415 -- imports torch, which one process alone loads later
+
+    original = launch.elastic_launch
+
+    def elastic_launch(config, program):
+        return lambda *_words: original(config, program)("-m", "tests.support.job_at", *sys.argv[1:])
+
+    launch.elastic_launch = elastic_launch
+
+
 if __name__ == "__main__":
-    for spec in filter(None, sys.argv[1].split(",")):
-        name, call, action = spec.split(":")
-        (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+    if "RANK" not in os.environ and any("," in word for word in sys.argv[2:]):
+        in_the_first_process()
+    elif os.environ.get("RANK", "0") == "0":
+        for spec in filter(None, sys.argv[1].split(",")):
+            name, call, action = spec.split(":")
+            (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
     if UNRELIABLE in os.environ:
         make_unreliable(FolderStore, float(os.environ[UNRELIABLE]), lambda: note("faults"))
     sys.exit(main(sys.argv[2:]))

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.clock.sitecustomize import CLOCK
-from tests.support.command import ROOT, TIMEOUT_S, start_job
+from tests.support.command import ROOT, TIMEOUT_S, start_job, wait_until
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.job_at import HAPPENED, PAUSE_S, POINTS, SECONDS, UNRELIABLE
 from tests.support.learned_weights import learn
@@ -45,7 +46,7 @@ ORDER = (
 )
 """Three epochs of six batches; four batches make an optimizer step, so gradients wait at most checkpoints."""
 
-ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
+ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 """What ends a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
 
 TRIALS = ("pause", "ahead", "back", "faults")
@@ -280,6 +281,8 @@ def strike(
 def disturb(attempt: Attempt, way: str) -> bool:
     """Disturb a process from outside; false if it has ended."""
     if way in ENDINGS:
+        if way != "kill":
+            wait_until(lambda: attempt.process.poll() is not None or listens(attempt.process))
         return send(attempt, ENDINGS[way])
     if way == "pause":
         if not send(attempt, signal.SIGSTOP):
@@ -290,6 +293,13 @@ def disturb(attempt: Attempt, way: str) -> bool:
     clock.with_name("new").write_text(str(SECONDS[way]))
     clock.with_name("new").replace(clock)
     return attempt.process.poll() is None
+
+
+def listens(process: subprocess.Popen[str]) -> bool:
+    """Whether a process has a handler of its own for SIGTERM; before, a signal ends it as any other program."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def problems_of(attempt: Attempt, allowed: set[int], ground: Ground, name: str) -> list[str]:

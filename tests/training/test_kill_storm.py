@@ -26,10 +26,10 @@ def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
 
 
 def test_runs_in_a_bucket_survive_a_storm(weights, emulator, tmp_path):
-    """On Google Cloud Storage, as far as its emulator goes, runs that are terminated, set back in time and kept from
-    their bucket end with the tensors and metrics of one that is left alone.
+    """On Google Cloud Storage, as far as its emulator goes, runs that are terminated and hung up, set back in time and
+    kept from their bucket end with the tensors and metrics of one that is left alone.
     """
-    found, ways = Storm(), {"endings": ("kill", "TERM"), "trials": ("back", "faults")}
+    found, ways = Storm(), {"endings": ("TERM", "HUP"), "trials": ("back", "faults")}
     with emulated_ground(emulator, tmp_path, weights) as ground:
         storm(found, ground, 4, seed=4, **ways)
     assert found.failures == []
