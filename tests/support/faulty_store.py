@@ -154,6 +154,7 @@ def make_unreliable(kind, share, happened):
         happened: Called when one does.
     """
     chance = random.Random()  # noqa: S311 -- not for secrets
+    damaged_once = set()  # what arrives damaged twice is damaged in the bucket
 
     def fails():
         failing = chance.random() < share
@@ -176,7 +177,8 @@ def make_unreliable(kind, share, happened):
 
     def damaged(store, stored):
         yield from bytes_of(store, stored)
-        if fails():
+        if stored.key not in damaged_once and fails():
+            damaged_once.add(stored.key)
             raise CorruptObjectError(f"{stored.key}: its bytes were damaged on the way")
 
     for name in ("put", "list", "stat", "delete"):

@@ -338,7 +338,7 @@ class Unreliable:
 
     def __init__(self, proxy: Proxy) -> None:
         self._chance, self.num = random.Random(), 0  # noqa: S311 -- not for secrets
-        self._put = Lock()
+        self._put, self._damaged = Lock(), set[str]()
         proxy.answer, proxy.lose, proxy.damage = self._answer, self._lose, self._damage
 
     def _happens(self) -> bool:
@@ -354,8 +354,9 @@ class Unreliable:
         return self._happens()
 
     def _damage(self, sent: Sent, body: bytes) -> bytes:
-        if sent.method != "GET" or not body or not self._happens():
+        if sent.method != "GET" or not body or sent.path in self._damaged or not self._happens():
             return body
+        self._damaged.add(sent.path)  # what arrives damaged twice is damaged in the bucket
         return body[:-1] + bytes([body[-1] ^ 1])
 
 

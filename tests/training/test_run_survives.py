@@ -13,7 +13,7 @@ from job.cli import main
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import job, kill, messages, start_job, wait_until
+from tests.support.command import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (
@@ -118,7 +118,7 @@ def test_changed_data_on_an_existing_run_are_refused(folder_bucket, tmp_path):
 def test_of_two_attempts_at_once_one_goes_on(folder_bucket):
     """Two machines that start one run at once do not mix: one ends it, the other exits 75."""
     processes = [start_job(*ORDER, "--bucket", folder_bucket, "--workdir", f"work{i}") for i in (1, 2)]
-    said = [process.communicate(timeout=240) for process in processes]
+    said = [process.communicate(timeout=TIMEOUT_S) for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 75], said
     assert "was superseded by attempt 2" in "".join(error for _, error in said)
     assert epochs_of(folder_bucket) == [1, 2, 3, 4]
@@ -213,6 +213,11 @@ def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):
         "assert 'job' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", str(script)], capture_output=True, text=True, cwd=script.parent, check=False, timeout=120
+        [sys.executable, "-I", str(script)],
+        capture_output=True,
+        text=True,
+        cwd=script.parent,
+        check=False,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr

@@ -145,9 +145,17 @@ def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trai
     assert made.empty()
 
 
-def test_another_seed_is_another_stream(make_trainer):
-    """The seed decides the order and the augmentation."""
-    assert stream(make_trainer(seed=1), 0) != stream(make_trainer(seed=0), 0)
+def test_another_seed_is_another_order(make_trainer):
+    """The seed decides in which order the images come."""
+    one, other = ([name for name, _ in stream(make_trainer(seed=seed), 0)] for seed in (0, 1))
+    assert sorted(one) == sorted(other)
+    assert one != other
+
+
+def test_another_seed_is_another_augmentation(make_trainer):
+    """The seed decides how an image is augmented, whatever the order: without any partner, too."""
+    one, other = (dict(stream(make_trainer(seed=seed, mosaic=0.0, mixup=0.0), 0)) for seed in (0, 1))
+    assert all(one[name] != other[name] for name in one)
 
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
