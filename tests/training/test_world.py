@@ -12,7 +12,6 @@ import pytest
 from job import checkpoint
 from job.run import Run
 from job.store import open_store
-from job.training.sampling import EpochBatches
 from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -62,7 +61,7 @@ def num_steps(trace):
     return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
-def test_two_processes_share_every_batch():
+def test_two_processes_share_every_batch(confined):
     """Together the shares of an epoch hold each image once, and all are of one size; what fills up the last batch
     comes from the beginning.
     """
@@ -75,6 +74,8 @@ def test_two_processes_share_every_batch():
 
 def sampler_of(rank):
     """Return one process's share of nine images in batches of four."""
+    from job.training.sampling import EpochBatches  # noqa: PLC0415 -- once Ultralytics is confined
+
     return EpochBatches(9, 4, seed=0, rank=rank, num_processes=2)
 
 
