@@ -88,6 +88,9 @@ class Stopwatch:
         if label is Label.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
+    def on_validation_batch(self) -> None:
+        """Take no time: that of the whole validation counts."""
+
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
         """Take the time of the first validation.
 

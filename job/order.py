@@ -27,6 +27,9 @@ class Order:
     checkpoint_every_s: float
     """Seconds between checkpoints within an epoch; 0 takes none there."""
 
+    hang_after_s: float = 1800.0
+    """Seconds in which nothing is done before the process counts as hung; 0 waits for ever."""
+
     @property
     def start(self) -> str:
         """What the first weights are asked to be."""

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 OWN_FLAGS = (
     "recipe", "bucket", "dataset", "run", "weights", "model", "profile", "device", "workers", "workdir",
-    "checkpoint-every", "new-classes", "quarantine", "dry-run",
+    "checkpoint-every", "hang-after", "new-classes", "quarantine", "dry-run",
 )  # fmt: skip
 
 DEFAULT_WORKERS = 8
@@ -80,6 +80,7 @@ def read_order(
     new_classes: str,
     quarantine: str,
     training_arguments: dict[str, str],
+    hang_after: str = "1800",
     **_others: str | None,
 ) -> Order:
     """Turn the words of a command line into an order.
@@ -105,6 +106,7 @@ def read_order(
         workers=read_workers(workers),
         workdir=Path(workdir).resolve(),
         checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
+        hang_after_s=read_seconds(hang_after, "hang-after"),
     )
 
 
