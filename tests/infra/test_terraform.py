@@ -46,7 +46,7 @@ def test_applying_writes_what_job_reads(applied):
     }
     assert outputs.keys() == {
         *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
-        *("network", "subnetwork", "wandb_secret", "group"),
+        *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
 
