@@ -123,8 +123,8 @@ def limit(machine: str, *, max_usd: str | None = None, no_limit: str = "false") 
 
     Args:
         machine: As `job submit` has it.
-        max_usd: What it may cost, in dollars; if left out, 50, or 48 hours of a machine whose price is not known, unless
-            cloud.yaml has others.
+        max_usd: What it may cost, in dollars; if left out, 50, or 48 hours of a machine whose price is not known, or
+            what cloud.yaml has under max_usd and max_hours.
         no_limit: Let it run for ever.
     """
     from job.commands.submit import print_limit
