@@ -9,6 +9,7 @@ from typing import Any
 
 from job.account import make_bill
 from job.bill import Bill
+from job.recognition import shown_recipe, trained_as
 from job.run import Run, RunRecord, list_runs, now
 from job.store import Store
 
@@ -28,8 +29,13 @@ class Evidence:
 
     @property
     def recipe(self) -> str:
-        """The name of its recipe."""
-        return str(self.record.request["recipe"])
+        """The name of its recipe: a file of the user's own, or else the shipped one that it is by what was trained."""
+        return shown_recipe(self.record.request)
+
+    @property
+    def trained_as(self) -> str:
+        """The name of the shipped recipe that it is by what was trained."""
+        return trained_as(self.record.request)
 
     @property
     def profile(self) -> str:

@@ -29,7 +29,7 @@ def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monke
 
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "draw_demo_dataset", lambda _folder: None)
-    monkeypatch.setattr(demo, "push_dataset", lambda *_: None)
+    monkeypatch.setattr(demo, "push_dataset", lambda store, _, name: store.put(f"datasets/{name}/data.yaml", b"x"))
     store = FolderStore.create(str(tmp_path / "bucket"))
     order = read_order(recipe="C", workdir=str(tmp_path / "work"), **ORDER)
     demo.train_demo(store, order)
