@@ -52,6 +52,14 @@ def test_applying_writes_what_job_reads(applied):
 
 
 @needs_terraform
+def test_nothing_lets_anything_into_the_network(applied):
+    """No firewall rule or policy is made, and without one the network lets nothing in."""
+    kinds = {address.split(".")[0] for address in applied.run("terraform", "state", "list").stdout.split()}
+    assert "google_compute_network" in kinds
+    assert [kind for kind in kinds if "firewall" in kind or "security_policy" in kind] == []
+
+
+@needs_terraform
 def test_the_key_is_kept_in_no_file(applied):
     """After an apply the key stands in no file that Terraform or the script wrote."""
     written = [path for path in applied.folder.rglob("*") if path.is_file() and ".terraform" not in path.parts]
