@@ -26,11 +26,12 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
+    "cloud": {"account", "bill", "checkpoint", "errors", "run", "store", "training_arguments", "units"},
     "commands": {
         *(
             "account",
             "advice",
+            "bill",
             "campaign",
             "campaign_page",
             "campaign_run",
