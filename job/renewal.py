@@ -1,7 +1,7 @@
 """Rewrites a run's report while the run trains, in a process of its own.
 
 Guarantees that whatever goes wrong there is a warning and nothing more, and that the process is not waited for while
-there is training to be done. Drawing takes seconds of a processor: here they are taken at the lowest priority.
+there is training to be done. Drawing takes seconds of a processor: until then they are taken at the lowest priority.
 """
 
 import contextlib
@@ -60,6 +60,9 @@ class Renewal:
         if self._clock() >= self._not_before:
             self._not_before = self._clock() + APART_S
             self._process = self._begun()
+            if self._process is not None:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
 
     def finish(self) -> None:
         """Rewrite the report of a run that is finished, and wait for it."""
@@ -86,8 +89,6 @@ class Renewal:
         except OSError as error:
             log.warning("report: cannot be made, %s", error.strerror)
             return None
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
         return process
 
     def _collect(self, process: subprocess.Popen[str], limit_s: float | None) -> None:
