@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from job.beside import tell_beside
 from job.cloud.cost import durations_within, require_price, usd_per_hour
 from job.cloud.machines import find_machine
 from job.cloud.segment import Placement, Segment, Segments, find_submission
@@ -70,6 +71,8 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         return
     if not segments:
         if run.record() is None:
+            if order.run is None:
+                tell_beside(store, run, request, "submit")
             find_start(store, order, run.name)  # a run that cannot start must not cost a machine
         segment = _first_segment(
             bucket=store.uri,

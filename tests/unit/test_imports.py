@@ -16,6 +16,7 @@ INSIDE = {
     "account": {"bill", "checkpoint", "errors", "ledger", "run"},
     "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "run", "training", "watchdog"},
     "background": {"errors"},
+    "beside": {"errors", "recipe", "request", "run", "store"},
     "bill": {"ledger", "units"},
     "advice": {"course", "evidence", "option"},
     "cadence": set(),
@@ -26,9 +27,11 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
+    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments", "request"},
     "commands": {
         *(
+            "beside",
+            "request",
             "account",
             "advice",
             "campaign",
@@ -77,7 +80,7 @@ INSIDE = {
     "doctor": {"errors", "recipe", "store", "tracking"},
     "errors": set(),
     "estimate": {"evidence", "ledger", "order", "recipe", "training"},
-    "evidence": {"account", "bill", "recognition", "run", "store"},
+    "evidence": {"account", "bill", "recognition", "run", "store", "request"},
     "help": {"training_arguments"},
     "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
     "invocation": set(),
@@ -98,6 +101,7 @@ INSIDE = {
     "renewal": {"run", "signals"},
     "report": {
         *(
+            "beside",
             "account",
             "bill",
             "checkpoint",
@@ -117,10 +121,13 @@ INSIDE = {
     },
     "reporter": {"log", "outcome", "recipe", "run", "training", "units"},
     "progress": {"checkpoint", "errors", "run"},
+    "request": {"errors", "run", "store"},
     "run": {"errors", "store"},
     "scratch": {"machine"},
     "session": {
         *(
+            "beside",
+            "request",
             "attempt",
             "bill",
             "cadence",
@@ -153,7 +160,7 @@ INSIDE = {
         ),
     },
     "signals": set(),
-    "start": {"checkpoint", "data", "errors", "order", "recipe", "recognition", "run", "store", "training"},
+    "start": {"checkpoint", "data", "errors", "order", "recipe", "recognition", "run", "store", "training", "request"},
     "store": {"errors"},
     "together": {"data", "host", "ledger", "machine", "notice", "order", "scratch", "store", "training", "watchdog"},
     "tracking": {"curve", "errors", "outcome", "progress", "report", "run", "signals", "store"},
