@@ -55,7 +55,7 @@ def make_bill(
         kept: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
         at: The time at which this is asked.
     """
-    following = [*attempts[1:], None]
+    following = [*attempts, None][1:]
     return Bill(
         tuple(
             _account(attempt, later, kept.get(attempt["attempt"]), at)

@@ -3,13 +3,15 @@
 import json
 import logging
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from job import request as module
 from job.beside import command_for, tell_beside
 from job.cli import main
-from job.commands.train import OWN_FLAGS, read_order
+from job.commands.submit import TRAIN_FLAGS
+from job.commands.train import read_order
 from job.errors import RunConflictError
 from job.evidence import gather
 from job.request import find_run, list_runs, survey
@@ -89,7 +91,7 @@ def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, mon
 
 def strays(store):
     """Put what is no run among the runs, and return the one that is."""
-    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", profile="full"))
+    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "tiny")[0]))
     sound = store.read("runs/yolov11_wildlife/run.json")
     store.put("runs/my copy/run.json", sound)
     store.put("runs/yolov11_wildlife9/run.json", sound)
@@ -107,7 +109,7 @@ def test_strays_stop_nothing(store, caplog):
     assert [found.run.name for found in survey(store).runs] == [name]
     assert [run.name for run in survey(store).submitted] == ["submitted"]
     with caplog.at_level(logging.INFO):
-        run, existing = find_run(store, None, record(name, profile="full").request)
+        run, existing = find_run(store, None, asked("--dataset", "tiny")[0])
     assert (run.name, existing is not None) == (name, True)
     assert "runs/yolov11_wildlife9: is not a run, but a copy of another one; passed over" in caplog.text
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife12"
@@ -142,9 +144,7 @@ def test_the_newest_of_equal_runs_is_meant(store):
 
 def asked(*words):
     """Return what words of a command line ask for, and the run that they name."""
-    flags = {name.replace("-", "_"): None for name in OWN_FLAGS}
-    flags |= {"profile": "full", "device": "", "workdir": "work", "checkpoint_every": "60"}
-    flags |= {"new_classes": "false", "quarantine": "false"}
+    flags = TRAIN_FLAGS | {"workdir": "work"}
     arguments, left = {}, list(words)
     while left:
         name = left.pop(0).removeprefix("--").replace("-", "_")
@@ -203,12 +203,15 @@ def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
     assert caplog.text == ""
 
 
-def test_a_dry_run_tells_what_it_would_begin_beside(store, caplog, capsys):
-    """`job train --dry-run` warns as the start would."""
+def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
+    """`job train --dry-run` warns as the start would, and does not for the run itself."""
     store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
-    request, _ = asked("--dataset", "tiny", "--epochs", "3")
-    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **request))
-    assert main(["train", "--dry-run", "--epochs", "5", "--bucket", store.uri]) == 0
-    assert "run: yolov11_wildlife2" in capsys.readouterr().out
-    assert main(["train", "--dry-run", "--epochs", "3", "--bucket", store.uri]) == 0
-    assert "run: yolov11_wildlife\n" in capsys.readouterr().out
+    request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
+    point = {"point": {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}}
+    Run(store, "yolov11_wildlife").create(replace(record("yolov11_wildlife", **request), start=point))
+    for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):
+        words = ["train", "--dry-run", "--model", "yolo11n.yaml", "--epochs", epochs, "--bucket", store.uri]
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert f"run: {run}\n" in said.out
+        assert ("is not finished" in said.err) == beside
