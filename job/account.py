@@ -77,7 +77,7 @@ def _account(
     last = attempt["end"] or attempt["pulse"]
     seconds = (
         sum_by_label([last["seconds"]])
-        if last
+        if last and "seconds" in last
         else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
     )
     receipt = ((later or {}).get("start") or {}).get("receipt") or {}
@@ -86,7 +86,7 @@ def _account(
     price = attempt.get("price") or {}
     return AttemptBill(
         attempt=attempt["attempt"],
-        machine=price.get("machine") or attempt["machine"],
+        machine=price.get("machine") or attempt.get("machine", ""),
         began_at=began_at,
         ended_at=ended_at,
         ended=ended,

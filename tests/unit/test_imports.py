@@ -27,13 +27,14 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments", "request"},
+    "cloud": {"account", "bill", "checkpoint", "errors", "request", "run", "store", "training_arguments", "units"},
     "commands": {
         *(
             "beside",
             "request",
             "account",
             "advice",
+            "bill",
             "campaign",
             "campaign_page",
             "campaign_run",
