@@ -85,7 +85,7 @@ INSIDE = {
     "help": {"training_arguments"},
     "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
     "invocation": set(),
-    "ledger": set(),
+    "ledger": {"background"},
     "log": set(),
     "machine": {"errors"},
     "metadata": set(),
@@ -168,7 +168,7 @@ INSIDE = {
     "training": {"errors", "ledger", "signals"},
     "training_arguments": set(),
     "units": set(),
-    "watchdog": {"errors"},
+    "watchdog": {"background", "errors"},
     "verification": {"checkpoint", "errors", "host", "run", "store", "tracking", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
