@@ -98,3 +98,10 @@ def test_a_request_to_stop_holds_until_an_attempt_has_paused_by_it():
     assert Past((vanished, paused)).stop_request is None
     assert Past((vanished, paused, attempt(3, stop=asked))).stop_request == asked
     assert Past((attempt(),)).stop_request is None
+
+
+def test_a_clock_that_was_set_back_loses_no_seconds():
+    """Records that seem to come from the past make neither a negative loss nor a negative life."""
+    past = Past((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
+    assert receipt(past, manifest(2, 3, 60), DIGESTS, 10)["seconds_lost"] == 0.0
+    assert past.preempted_after_s == [0.0]
