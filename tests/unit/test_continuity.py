@@ -119,3 +119,10 @@ def test_a_request_that_came_after_the_end_is_void():
     ended = ("preempted", 40, place(1, 0))
     past = Past((attempt(cloud_job="job-1", end=ended, stop={"asked_at": at(50), "host": "here"}),))
     assert past.stop_request("job-1") is None
+
+
+def test_a_clock_that_was_set_back_loses_no_seconds():
+    """Records that seem to come from the past make neither a negative loss nor a negative life."""
+    past = Past((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
+    assert receipt(past, manifest(2, 3, 60), DIGESTS, 10)["seconds_lost"] == 0.0
+    assert past.preempted_after_s == [0.0]
