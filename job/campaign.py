@@ -263,7 +263,8 @@ def _f1(entry: Evidence) -> float:
 def _starts_from(entry: Evidence) -> str | None:
     """Return what ``--weights`` takes for the weights that a run started from; nothing if it was from scratch."""
     point = entry.record.start["point"]
-    return point.get("run") or point["source"]
+    weights: str | None = point.get("run") or point["source"]
+    return weights
 
 
 def spent_usd(finished: Sequence[Evidence]) -> float | None:

@@ -52,9 +52,9 @@ def _asked(goal: Goal) -> str:
 
 def address_of_best(campaign: Campaign, final: dict[str, Any]) -> str:
     """Return where the best weights of an ended campaign lie."""
-    best, weights = final["best"], final.get("weights")
+    best, weights = final["best"], str(final.get("weights"))
     if best is None:
-        return str(weights) if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
+        return weights if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
     return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
 
 
