@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from job import checkpoint
-from job.bill import GETTING_READY, AttemptBill, Bill, Price, seconds_between, sum_by_label
+from job.bill import GETTING_READY, AttemptBill, Bill, Price, sum_by_label
 from job.checkpoint import CheckpointId
 from job.errors import CorruptObjectError, ObjectNotFoundError
 from job.ledger import Label
 from job.run import Run, now
+from job.units import seconds_between
 
 NOTHING_LOST = {"finished", "preempted", "interrupted", "paused"}
 """Reasons to end that come after everything was committed."""
@@ -55,7 +56,7 @@ def make_bill(
         kept: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
         at: The time at which this is asked.
     """
-    following = [*attempts[1:], None]
+    following = [*attempts, None][1:]
     return Bill(
         tuple(
             _account(attempt, later, kept.get(attempt["attempt"]), at)
@@ -77,7 +78,7 @@ def _account(
     last = attempt["end"] or attempt["pulse"]
     seconds = (
         sum_by_label([last["seconds"]])
-        if last
+        if last and "seconds" in last
         else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
     )
     receipt = ((later or {}).get("start") or {}).get("receipt") or {}
@@ -86,13 +87,13 @@ def _account(
     price = attempt.get("price") or {}
     return AttemptBill(
         attempt=attempt["attempt"],
-        machine=price.get("machine") or attempt["machine"],
+        machine=price.get("machine") or attempt.get("machine", ""),
         began_at=began_at,
         ended_at=ended_at,
         ended=ended,
         seconds=seconds,
         steps_lost=receipt.get("steps_lost", 0),
-        away_s=max(0.0, seconds_between(ended_at, _began_at(later))) if later else None,
+        away_s=seconds_between(ended_at, _began_at(later)) if later else None,
         price=Price(**{name: price[name] for name in Price.__slots__ if name in price}),
     )
 

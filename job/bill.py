@@ -1,6 +1,6 @@
 """What a run took: seconds by label, attempt by attempt, and what they cost.
 
-Guarantees that what was used is reckoned in one place, `used_usd`, and is unknown as soon as one price is. Dollars are
+Guarantees that what a run has used is one figure, `Bill.usd`, and is unknown as soon as one price is. Dollars are
 seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
 and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
 nor of what may still come: that is `job.cloud.cost`.
@@ -9,12 +9,11 @@ nor of what may still come: that is `job.cloud.cost`.
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from job.ledger import Label
-from job.units import HOUR, dollars, duration, percent
+from job.units import HOUR, dollars, duration, percent, seconds_between
 
 GETTING_READY = (Label.BOOT, Label.PULL, Label.CHECK, Label.START_UP)
 
@@ -63,7 +62,7 @@ class AttemptBill:
     @property
     def usd(self) -> float | None:
         """What its seconds cost, if it has a price."""
-        return used_usd([(self.total_s, self.price.usd_per_h)])
+        return usd_of([(self.total_s, self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Bill:
     @property
     def usd(self) -> float | None:
         """Dollars in all; nothing, which means unknown, if one attempt has no price."""
-        return used_usd((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+        return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
@@ -200,7 +199,7 @@ class Bill:
         }
 
 
-def used_usd(parts: Iterable[tuple[float, float | None]]) -> float | None:
+def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
     total = 0.0
     for seconds, usd_per_hour in parts:
@@ -208,11 +207,6 @@ def used_usd(parts: Iterable[tuple[float, float | None]]) -> float | None:
             return None
         total += seconds * usd_per_hour / HOUR
     return total
-
-
-def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds from one recorded time to another."""
-    return round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3)
 
 
 def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Label, float]:

@@ -1,10 +1,11 @@
 """The command line with something that happens to it at named points: ``POINT:CALL:ACTION[,...] words ...``.
 
 The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
-``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for `PAUSE_S`;
-``ahead`` and ``back`` set the clock, which takes the folder ``clock`` on the path; ``hold`` makes the file that `HELD`
-names and stays there until something interrupts it, ``wait`` until it is gone; ``break`` raises an exception that
-nobody foresees. `UNRELIABLE` names the share of what a folder does that fails.
+``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a
+machine does that is suspended, ``long pause`` for `PAUSE_S`; ``ahead`` and ``back`` set the clock, which takes the
+folder ``clock`` on the path; ``hold`` makes the file that `HELD` names and stays there until something interrupts it,
+``wait`` until it is gone; ``break`` raises an exception that nobody foresees. `UNRELIABLE` names the share of what a
+folder does that fails.
 """
 
 import os
@@ -50,9 +51,11 @@ def wait():
         time.sleep(0.01)
 
 
-def pause():
-    """Stop this process and all it started for a while, as a suspended machine does."""
-    subprocess.Popen(["sh", "-c", f"sleep {PAUSE_S}; kill -s CONT -- -{os.getpgrp()}"], start_new_session=True)
+def pause(seconds=0.5):
+    """Stop this process and all it started, and have them continue."""
+    group = os.getpgrp()
+    stopped = f"until grep -q '^State:.T' /proc/{os.getpid()}/status; do sleep 0.02; done"
+    subprocess.Popen(["sh", "-c", f"{stopped}; sleep {seconds}; kill -CONT -{group}"], start_new_session=True)
     os.killpg(0, signal.SIGSTOP)
 
 
@@ -74,6 +77,7 @@ ACTIONS = {
     "wait": wait,
     "break": break_down,
     "pause": pause,
+    "long pause": lambda: pause(PAUSE_S),
     **{name: lambda seconds=seconds: set_clock(seconds) for name, seconds in SECONDS.items()},
     **{name: lambda name=name: os.killpg(0, signal.Signals[f"SIG{name}"]) for name in ("INT", "TERM", "HUP")},
 }
@@ -173,8 +177,8 @@ def at_validation(point):
 
 
 def at_nms(point):
-    """Reach a point while the boxes of an image are suppressed."""
-    import torchvision  # noqa: PLC0415 -- as above
+    """Reach a point while one of the images of a batch is searched for boxes that overlap."""
+    import torchvision  # noqa: PLC0415 -- seconds that only this point needs
 
     before(torchvision.ops, "nms", lambda *_: point.reached())
 

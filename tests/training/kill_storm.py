@@ -49,7 +49,7 @@ ORDER = (
 ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 """What ends a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
 
-TRIALS = ("pause", "ahead", "back", "faults")
+TRIALS = ("long pause", "ahead", "back", "faults")
 """What a process has to bear and go on: it is stopped for a while, its clock is set, its bucket is unreliable."""
 
 UNRELIABLE_SHARE = 0.05
@@ -266,7 +266,7 @@ def strike(
                 happened.add(way)
     attend(attempt)
     if attempt.happened.exists():
-        happened |= set(attempt.happened.read_text().split())
+        happened |= set(attempt.happened.read_text().splitlines())
     if ground.num_faults() > faults:
         happened.add("faults")
     found.disturbances.update((way, place if way != "faults" else "bucket") for way, place in ways.values()
@@ -284,7 +284,7 @@ def disturb(attempt: Attempt, way: str) -> bool:
         if way != "kill":
             wait_until(lambda: attempt.process.poll() is not None or listens(attempt.process))
         return send(attempt, ENDINGS[way])
-    if way == "pause":
+    if way == "long pause":
         if not send(attempt, signal.SIGSTOP):
             return False
         time.sleep(PAUSE_S)

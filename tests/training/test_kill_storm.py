@@ -19,7 +19,7 @@ def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
     is left alone.
     """
     found, ground = Storm(), make_ground(str(tmp_path / "bucket"), tmp_path, weights)
-    ways = {"endings": ("kill", "INT"), "trials": ("pause", "ahead")}
+    ways = {"endings": ("kill", "INT"), "trials": ("long pause", "ahead")}
     storm(found, ground, 4, seed=3, **ways)
     assert found.failures == []
     assert found.ways == {*ways["endings"], *ways["trials"]}

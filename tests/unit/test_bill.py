@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.account import make_bill, read_bill
-from job.bill import used_usd
+from job.bill import usd_of
 from job.campaign import spent_usd
 from job.checkpoint import CheckpointId
 from job.evidence import read_evidence
@@ -147,6 +147,18 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
     assert bill_of(getting_ready, now=2000).attempts[0].ended == "vanished"
 
 
+def test_a_clock_that_was_set_back_makes_no_time_negative():
+    """Where the next machine's clock is behind, nobody was away, and the run's time between attempts is not less."""
+    done = {"useful step": 10.0}
+    bill = bill_of(
+        attempt(1, 100, end=(160, done, {"reason": "preempted"})),
+        attempt(2, 120, end=(200, done, {"reason": "preempted"})),
+        attempt(3, 230, end=(260, done, {"reason": "finished"})),
+    )
+    assert [one.away_s for one in bill.attempts] == [0.0, 30.0, None]
+    assert bill.away_s == 30.0
+
+
 def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     """Seconds that no record sorts are those of start-up."""
     bill = bill_of(attempt(1, 0, started=30))
@@ -174,7 +186,7 @@ def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
 )
 def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
     """Seconds times prices are added up, and one price that is unknown makes the sum unknown, never lower."""
-    assert used_usd(parts) == usd
+    assert usd_of(parts) == usd
 
 
 def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
