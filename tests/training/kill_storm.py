@@ -153,7 +153,8 @@ def storm(
     expected = ends_of(ground.run("straight"))
     assert expected["comparison"]["after"]["f1"] > 0, "nothing was learned, so that no metric could differ"
     decks = {"ending": Deck(chance, endings), "trial": Deck(chance, trials)}
-    places = Deck(chance, [*POINTS, *[INSTANT] * len(POINTS)])
+    anywhere = [*POINTS, *[INSTANT] * len(POINTS)]
+    places = {"ending": Deck(chance, anywhere), "trial": Deck(chance, [*anywhere, *["nms"] * (len(POINTS) // 2)])}
     until, ways = found.num_disturbances + num, {*endings, *trials}
     while (found.num_disturbances < until or not ways <= found.ways) and len(found.failures) < MOST_FAILURES:
         found.num_runs += 1
@@ -161,7 +162,7 @@ def storm(
         for _ in range(max(1, min(PAIRS_PER_RUN, (until - found.num_disturbances + 1) // 2))):
             if ground.run(name).final() is not None:
                 break
-            drawn = {kind: (deck.draw(), places.draw()) for kind, deck in decks.items()}
+            drawn = {kind: (deck.draw(), places[kind].draw()) for kind, deck in decks.items()}
             happened = strike(found, ground, name, drawn, chance)
             for kind, (way, _) in drawn.items():
                 if way not in happened:
