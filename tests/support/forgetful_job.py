@@ -58,7 +58,8 @@ def forget_best(state):
 
 def forget_losses(state):
     """Keep no mean of the losses of an epoch that is under way."""
-    state["losses"]["mean"] = {name: value * 0 for name, value in state["losses"]["mean"].items()}
+    mean = state["losses"]["mean"]
+    state["losses"]["mean"] = mean and {name: value * 0 for name, value in mean.items()}
 
 
 def nothing(_state):
@@ -134,7 +135,8 @@ def arm(what):
     def capture(trainer, progress):
         stay_if_held(progress)
         state = original(trainer, progress)
-        FORGET[what](state)
+        if progress.phase == "training":  # what is compared at the end is what came of it
+            FORGET[what](state)
         return state
 
     fit.capture = capture
