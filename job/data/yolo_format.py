@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from job.limited_yaml import UnreadableYamlError, load_yaml
 
 DATA_YAML = "data.yaml"
 
@@ -149,9 +149,9 @@ def _read_yaml(layout: Layout) -> dict[Any, Any]:
         layout.report("data.yaml", "there is none; a dataset has images/, labels/ and data.yaml")
         return {}
     try:
-        data = yaml.safe_load(path.read_bytes())
-    except Exception as error:  # noqa: BLE001 -- the parser raises anything on values that are none
-        layout.report("data.yaml", f"cannot be read, {' '.join(str(error).split())}; correct its syntax")
+        data = load_yaml(path.read_bytes())
+    except UnreadableYamlError as error:
+        layout.report("data.yaml", f"cannot be read, {error}; correct its syntax")
         return {}
     if isinstance(data, dict) and data:
         return data

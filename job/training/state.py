@@ -2,11 +2,10 @@
 
 Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
 waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in
-full precision, and made of tensors and plain values, so that it loads with ``weights_only=True``.
+full precision, and made of tensors and plain values, so that nothing of it is run when it is read.
 """
 
 import io
-import pickle
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import CorruptObjectError
+from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors
 
@@ -133,9 +133,10 @@ def read_state(path: Path) -> dict[str, Any]:
         CorruptObjectError: If the file is not a state; nothing in it has been run.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with CheckpointFile(path) as file:
+            state: dict[str, Any] = file.plain()
         Progress(**state["progress"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (UnreadableFileError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
     return state

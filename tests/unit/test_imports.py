@@ -25,7 +25,7 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
+    "cloud": {"checkpoint", "errors", "limited_yaml", "run", "store", "training_arguments"},
     "commands": {
         *(
             "account",
@@ -70,7 +70,7 @@ INSIDE = {
     "continuity": {"checkpoint", "errors", "run"},
     "course": set(),
     "curve": {"run"},
-    "data": {"errors", "ledger", "log", "machine", "store", "training_arguments"},
+    "data": {"errors", "ledger", "limited_yaml", "log", "machine", "store", "training_arguments"},
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "doctor": {"errors", "recipe", "store", "tracking"},
     "errors": set(),
@@ -80,6 +80,7 @@ INSIDE = {
     "host": {"cadence", "checkpoint", "committer", "ledger", "notice", "reporter", "training"},
     "invocation": set(),
     "ledger": set(),
+    "limited_yaml": set(),
     "log": set(),
     "machine": {"errors"},
     "metadata": set(),
@@ -91,7 +92,7 @@ INSIDE = {
     "page": set(),
     "prices": {"bill", "cloud", "errors", "metadata"},
     "pulse": {"errors", "run"},
-    "recipe": {"errors", "training_arguments"},
+    "recipe": {"errors", "limited_yaml", "training_arguments"},
     "renewal": {"run"},
     "report": {
         *(
@@ -151,7 +152,7 @@ INSIDE = {
     "store": {"errors"},
     "together": {"data", "host", "ledger", "machine", "notice", "order", "scratch", "store", "training"},
     "tracking": {"curve", "errors", "outcome", "progress", "report", "run", "store"},
-    "training": {"errors", "ledger"},
+    "training": {"errors", "ledger", "limited_yaml"},
     "training_arguments": set(),
     "units": set(),
     "verification": {"checkpoint", "errors", "host", "run", "store", "tracking", "training"},
@@ -173,7 +174,7 @@ OUTSIDE = {
     "tqdm": {"log"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
-    "yaml": {"cloud", "commands", "data", "recipe"},
+    "yaml": {"cloud.machines", "commands", "data.check", "limited_yaml"},
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
