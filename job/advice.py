@@ -284,7 +284,7 @@ def _thin(evidence: Evidence) -> list[str]:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
         found.append(
-            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few animals decide F1"
+            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
         )
     if evidence.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")

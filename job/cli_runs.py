@@ -189,7 +189,7 @@ def campaign(
             supervises. On this machine if left out.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         dataset: A folder under datasets/ in the bucket; may be left out when there is one.
-        weights: What A starts from, as for `job train`; the newest finished run if left out.
+        weights: What A starts from, as for `job train`; the best finished run on the same data if left out.
         profile: full, or demo for the recipes at the scale of a laptop.
         device: cpu, 0, 1, ...; chosen if left out.
         workers: Processes that load images.

@@ -166,7 +166,7 @@ def is_kind(run: Evidence, machine: str) -> bool:
 def by_run(recipe: Recipe, run: Evidence, usd_per_hour: float | None) -> Estimate:
     """Return an estimate by a run like it."""
     epoch_s = run.epoch_s or 0.0
-    around_s = max(0.0, sum(run.seconds.values()) - epoch_s * len(run.course))
+    around_s = max(0.0, run.bill.total_s - epoch_s * len(run.course))
     based_on = f"run {run.run}, {len(run.course)} epochs on {'; '.join(run.machines)}"
     return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from job.recipe import Recipe
+from job.recognition import recognise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,16 @@ class Order:
     checkpoint_every_s: float
     """Seconds between checkpoints within an epoch; 0 takes none there."""
 
+    @property
+    def start(self) -> str:
+        """What the first weights are asked to be."""
+        return self.weights or self.model or str(self.recipe.start)
+
+    @property
+    def trained_as(self) -> str:
+        """The name of the shipped recipe that this is, by what is trained."""
+        return recognise(self.recipe.name, self.start, self.recipe.train, self.recipe.profile)
+
     def request(self, dataset: str | None) -> dict[str, Any]:
         """Return what makes two orders the same run; the machine has no part in it.
 
@@ -36,7 +47,7 @@ class Order:
             "recipe": self.recipe.name,
             "profile": self.recipe.profile,
             "dataset": dataset,
-            "start": self.weights or self.model or str(self.recipe.start),
+            "start": self.start,
             "model": self.model if self.weights else None,
             "new_classes": self.new_classes,
             "quarantine": self.quarantine,

@@ -70,17 +70,22 @@ class Ready:
         return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
-def train(store: Store, order: Order) -> None:
+def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
     Safe to call again with the same order after any interruption.
+
+    Args:
+        store: The bucket.
+        order: What is asked for.
+        boot_s: The seconds of this process that went before; its age, unless another run had them.
 
     Raises:
         JobError: Before training for anything wrong with the order, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
         PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
     """
-    ledger = Ledger(before_s=machine.process_age_s())
+    ledger = Ledger(before_s=machine.process_age_s() if boot_s is None else boot_s)
     with Notices() as notices:
         try:
             notices.watch()
@@ -169,6 +174,8 @@ class _Session:
         data = self.prepare_data(request["dataset"], None, run.name)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
+            if start.why is not None:
+                log.info("start weights: %s", start.why)
             weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self.set_up(data, point, weights, machine.num_threads())
         self._share_state(None)
@@ -309,6 +316,7 @@ class _Session:
         with (
             self.notices.left_alone(),
             Pulse(ready.run, ready.attempt, about, self.notices.pause),
+            self.ledger.watched(),
             committer,
         ):
             host = SessionHost(

@@ -59,7 +59,7 @@ def _in_words(name: str, report: DatasetReport) -> list[str]:
     lines = [f"dataset {name}: no problems; classes {', '.join(report.names)}"]
     lines += [
         f"  {split:5} {counts.num_images} images, {counts.num_background} of them background, "
-        f"{sum(counts.instances)} animals"
+        f"{sum(counts.instances)} objects"
         for split, counts in report.splits.items()
     ]
     return lines + [f"  note: {warning}" for warning in report.warnings]

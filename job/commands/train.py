@@ -195,8 +195,10 @@ def _print_plan(order: Order, location: str | None) -> None:
             plan["run"] = run.name
             point = find_start(store, order, run.name) if record is None else StartPoint(**record.start["point"])
             plan["start"]["found"] = str(point)
+            if record is None and point.why is not None:
+                log.info("start weights: %s", point.why)
         except JobError as error:
             problems.append(error)
-        for problem in problems:
+        for problem in dict.fromkeys(map(str, problems)):
             log.warning("it would not start: %s", problem)
     print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")

@@ -36,6 +36,7 @@ LABEL_COLOURS = {
     Label.RECOMPUTED: "orange",
     Label.FINAL_EVALUATION: "green",
     Label.IDLE: "pale",
+    Label.SUSPENDED: "muted",
     Label.LOST: "red",
 }
 
