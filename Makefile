@@ -11,7 +11,11 @@ ARGS   ?=
 IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
-export CONTAINER_ENGINE BASE_IMAGE
+
+# What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
+WORDS := RECIPE BUCKET RUN ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+$(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
+export $(WORDS)
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \

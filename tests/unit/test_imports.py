@@ -176,7 +176,7 @@ OUTSIDE = {
     "tqdm": {"log"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
-    "yaml": {"cloud.machines", "commands", "data.check", "limited_yaml"},
+    "yaml": {"cloud.machines", "commands", "data", "limited_yaml"},
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
