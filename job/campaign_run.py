@@ -46,16 +46,15 @@ class Place:
     def train(self, words: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
-        A request to stop is passed on.
+        A notice is passed on; the process may have it already, and takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
         process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
-        except PreemptionError as notice:
-            if notice.reason != "interrupted":  # Ctrl-C reaches the whole process group by itself
-                process.send_signal(signal.SIGTERM)
+        except PreemptionError:
+            process.send_signal(signal.SIGTERM)
             process.wait()
             raise
 

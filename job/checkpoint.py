@@ -120,6 +120,14 @@ def committed(run: Run) -> list[CheckpointId]:
     return sorted(_of_manifests(run, run.store.list(run.key("checkpoints/"))))
 
 
+def missing_end(run: Run, num_epochs: int) -> str:
+    """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
+    newest = max(committed(run), default=None)
+    if newest is not None and (newest.epoch, newest.batch) == (num_epochs, 0):
+        return ""
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
+
+
 def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 

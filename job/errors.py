@@ -136,6 +136,24 @@ class CampaignError(JobError):
         self.exit_code = exit_code
 
 
+class BackgroundError(JobError):
+    """A thread beside training failed of something that nothing foresees: what the bucket answered, no memory."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class NotCommittedError(JobError):
+    """A run is at its end, and its newest checkpoint is not."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class HangError(JobError):
+    """Nothing was done for longer than anything takes."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
 class PeerError(JobError):
     """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
 

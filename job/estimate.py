@@ -88,6 +88,9 @@ class Stopwatch:
         if label is Label.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
+    def on_validation_batch(self) -> None:
+        """Take no time: that of the whole validation counts."""
+
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
         """Take the time of the first validation.
 
@@ -148,7 +151,8 @@ def from_runs(
 
     def alike(run: Evidence) -> bool:
         theirs = run.record.request
-        same = all(theirs[name] == request[name] for name in ("recipe", "profile", "dataset", "model"))
+        same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
+        same &= run.trained_as == order.trained_as
         return same and all(run.train[name] == request["train"][name] for name in ("imgsz", "batch"))
 
     return next((run for run in reversed(runs) if alike(run) and machine(run)), None)

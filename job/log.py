@@ -4,7 +4,11 @@ Everything goes to stderr; stdout is for data. Guarantees that neither steers a 
 runs are a stranger's, and may hold what moves the cursor, clears the screen or types for the person.
 """
 
+<<<<<<< HEAD
 import io
+=======
+import contextlib
+>>>>>>> main
 import json
 import logging
 import re
@@ -105,8 +109,10 @@ class Progress:
     def to(self, done: int, total: int | None = None) -> None:
         """Show how much is done, and how much there is if that was not known."""
         self._bar.total = total or self._bar.total
-        self._bar.update(done - self._bar.n)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()

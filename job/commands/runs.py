@@ -14,6 +14,7 @@ from job.errors import CorruptObjectError, RunConflictError
 from job.ledger import Label
 from job.outcome import Comparison
 from job.recipe import Band
+from job.recognition import shown_recipe
 from job.run import Run, RunRecord, list_runs
 from job.store import Store
 from job.training_arguments import nearest
@@ -30,7 +31,7 @@ def print_runs(bucket: str | None) -> None:
         if record is None:
             continue
         f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
-        rows.append((name, record.request["recipe"], record.request["profile"], _state(run, record, final), *f1))
+        rows.append((name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1))
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
         return
@@ -67,7 +68,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     told = [
         ("run", f"{name}, {_state(run, record, final)}"),
         ("created", f"{_clock(record.created_at)} UTC"),
-        ("recipe", f"{record.request['recipe']}, profile {record.request['profile']}"),
+        ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         ("start", _start(point)),
         ("dataset", f"{record.dataset['name']}, digest {record.dataset['digest'][:12]}"),
     ]
@@ -115,6 +116,11 @@ def verify_run(name: str, bucket: str | None) -> None:
             found = checkpoint.verify(run, identity, Path(scratch))
             problems += found
             print(f"{identity}: {'damaged' if found else 'whole'}")
+    final = run.final()
+    if final is not None and (missing := checkpoint.missing_end(run, final["num_epochs"])):
+        raise CorruptObjectError(
+            f"run {name}: {missing}; it cannot be extended, its weights are what they are", problems
+        )
     if problems:
         raise CorruptObjectError(
             f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
