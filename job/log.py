@@ -4,11 +4,8 @@ Everything goes to stderr; stdout is for data. Guarantees that neither steers a 
 runs are a stranger's, and may hold what moves the cursor, clears the screen or types for the person.
 """
 
-<<<<<<< HEAD
-import io
-=======
 import contextlib
->>>>>>> main
+import io
 import json
 import logging
 import re
