@@ -8,7 +8,7 @@
 # What to train comes from the group's metadata (`make vm-up` writes it): trainer-image and trainer-command. BUCKET and
 # WANDB_SECRET come from Terraform, through the unit's environment. The other three variables are for tests.
 
-set -uo pipefail
+set -fuo pipefail # the words of a command are no patterns
 
 METADATA="http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance"
 COMPUTE="${COMPUTE_API:-https://compute.googleapis.com}/compute/v1"

@@ -193,7 +193,7 @@ def test_names_that_are_none_are_refused(tmp_path, names, part):
         ("backbone", [[-1, 1, "Conv", ["__import__('os')", 3]]], "which is not known here"),
         ("backbone", [[-1, 1, "TorchVision", [64]]], "layers that are not known here"),
         ("backbone", [[-1, 10**9, "nn.Identity", []]], "a layer that is none"),
-        ("backbone", [[-1, 1, "nn.Upsample", [None, 1000, "nearest"]]] * 9, "numbers of an image"),
+        ("backbone", [[-1, 1, "nn.Upsample", [None, 1000, "nearest"]]] * 11, "numbers of an image"),
         ("backbone", [[-1, 1, "RepNCSPELAN4", [64, 64, 32, 90000]]], "20,000 modules"),
         ("backbone", [[7, 1, "Conv", [64, 3, 2]]], "do not fit each other"),
         ("channels", "3", "in the place of a number"),
@@ -215,7 +215,7 @@ def test_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path, num_elements
         load(make().hollow(tmp_path / "hollow.pt", num_elements))
 
 
-def test_a_file_that_unpacks_to_a_gigabyte_is_refused(tmp_path):
+def test_a_file_that_unpacks_to_half_a_gigabyte_is_refused(tmp_path):
     """Compression is nothing that torch does: a file that is compressed is not read at all."""
     path = make().compressed(tmp_path / "small.pt")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -225,7 +225,7 @@ def test_a_file_that_unpacks_to_a_gigabyte_is_refused(tmp_path):
 
     with pytest.raises(CorruptObjectError, match="it is compressed"):
         read_state(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250_000  # kilobytes
 
 
 class Lazy:
