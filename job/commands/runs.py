@@ -52,6 +52,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     final = run.final()
     attempts = [run.attempt(number) for number in run.attempts()]
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    set_aside = checkpoint.set_aside(run)
     bill = read_bill(run)
     if as_json:
         shown = {
@@ -59,6 +60,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
             "attempts": attempts,
             "bill": bill.to_json(),
             "checkpoints": [asdict(manifest) for manifest in checkpoints],
+            "set_aside": {str(identity): why for identity, why in set_aside.items()},
             "tracking": curve.tell(run),
             "final": final,
         }
@@ -91,6 +93,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         )
         for manifest in checkpoints
     ]
+    told += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
     told.append(("W&B", curve.tell(run)))
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{bill.table()}")
@@ -110,7 +113,9 @@ def verify_run(name: str, bucket: str | None) -> None:
     store = require_store(bucket)
     run, _ = require_run(store, name)
     problems: list[str] = []
-    identities = checkpoint.committed(run)
+    identities, set_aside = checkpoint.committed(run), checkpoint.set_aside(run)
+    for identity, why in set_aside.items():
+        print(f"{identity}: set aside, {'; '.join(why)}")
     with tempfile.TemporaryDirectory() as scratch:
         for identity in identities:
             found = checkpoint.verify(run, identity, Path(scratch))
@@ -126,7 +131,10 @@ def verify_run(name: str, bucket: str | None) -> None:
             f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
             problems,
         )
-    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")
+    if set_aside and not identities:
+        raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is whole; start a new run")
+    passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
+    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed{passed_over}")
 
 
 def _clock(time: str) -> str:
