@@ -44,6 +44,9 @@ class Committable(Protocol):
     def write(self, folder: Path) -> list[Path]:
         """Write its files into an empty folder; return them, the most valuable first."""
 
+    def publish(self, folder: Path) -> None:
+        """Make the files in that folder, once they are committed, those of the run's own folder."""
+
 
 class Committer:
     """One thread that commits what it is given; use it as a context manager."""
@@ -149,10 +152,13 @@ class Committer:
         if self._hurried:
             return
         try:
+            snapshot.publish(self._staging)
             self._mirror(self._staging)
             checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
             log.warning("after committing %s: %s", identity.words, error)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _written(self, snapshot: Committable) -> list[Path]:
         try:
@@ -160,7 +166,10 @@ class Committer:
             self._staging.mkdir(parents=True)
             return snapshot.write(self._staging)
         except OSError as error:
-            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> MachineError:
+        return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
 
     def _id(self, snapshot: Committable) -> CheckpointId:
         return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
 from job.errors import CorruptObjectError
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
@@ -98,6 +98,31 @@ class Snapshot:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         return [folder / name for name in files]
+
+    def publish(self, folder: Path) -> None:
+        """Make the files of `write` those of the run's own folder, as people know it from Ultralytics.
+
+        Its ``last.pt`` is one that stock Ultralytics resumes from, of the last epoch that was complete, until the run
+        is finished. Those of checkpoints have no optimizer, since nothing resumes from them.
+        """
+        if self.progress.phase == "training" and self.epoch and not self.batch:
+            (folder / "last.pt").write_bytes(self.last.resumable(self._resumable()))
+        else:
+            (folder / "last.pt").unlink()
+
+    def _resumable(self) -> dict[str, Any]:
+        """Return what stock Ultralytics keeps of a training beside the EMA (``engine/trainer.py``: 800-815)."""
+        optimizer = self.state["optimizer"]
+        copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
+        stopper = self.state["stopper"]
+        return {
+            "epoch": self.epoch - 1,
+            "best_fitness": self.state["best_fitness"],
+            "stopper": {name: stopper[name] for name in ("best_fitness", "best_epoch")},
+            "updates": self.state["ema_updates"],
+            "optimizer": convert_optimizer_state_dict_to_fp16(copied),
+            "scaler": self.state["scaler"],
+        }
 
 
 def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:

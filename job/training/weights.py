@@ -31,6 +31,9 @@ MAX_CLASSES = 20_000
 SPARE_PARAMETERS = 10_000_000
 """How many more than twice its own a model may have: one class branch is as wide as that of other weights."""
 
+OF_THE_MACHINE = {"save_dir", "name", "device", "workers", "verbose"}
+"""Arguments that say where and how this machine trains; stock Ultralytics chooses its own when it resumes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
@@ -288,12 +291,13 @@ class Weights:
         return self._bytes
 
     def resumable(self, about: dict[str, Any]) -> bytes:
-        """Return the file of an unfinished training that stock Ultralytics resumes (``engine/trainer.py``: 768-837).
+        """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
 
         Args:
             about: ``epoch``, ``optimizer`` and what else the file has beyond finished weights.
         """
-        return self._saved({"model": None, "ema": self._model, **self._about, **about})
+        train_args = {name: value for name, value in self._about["train_args"].items() if name not in OF_THE_MACHINE}
+        return self._saved({"model": None, "ema": self._model, **self._about, "train_args": train_args, **about})
 
     @staticmethod
     def _saved(checkpoint: dict[str, Any]) -> bytes:
