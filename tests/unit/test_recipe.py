@@ -132,6 +132,7 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     recipe = load_recipe("A")
     assert recipe.with_arguments({"degrees": 15}).digest == recipe.digest
     assert recipe.with_arguments({"degrees": 16}).digest != recipe.digest
+    assert recipe.with_start(Start("pretrained", "yolo11s.pt")).digest != recipe.digest
 
 
 @pytest.mark.parametrize(
