@@ -21,7 +21,7 @@ from tests.support.recorded import put_recorded, recorded
 OF_OTHERS = {"--shm-size", "--stop-timeout", "--gpus", "--ipc"}
 """Flags in messages that are those of a container engine."""
 
-ENDS_WITH_ANIMALS = {"demo.py", "data/demo.py"}
+DRAW_ANIMALS = {"demo.py", "data/demo.py"}
 """Modules that draw animals, and may say so."""
 
 FLAT, RISING = (0.3, *[1.0] * 11), tuple(0.5 + epoch / 38 for epoch in range(20))
@@ -168,9 +168,7 @@ def test_every_flag_in_a_message_is_one_of_some_command():
 
 def test_messages_speak_of_objects_whatever_they_are():
     """No text for people calls the objects animals, except where animals are drawn; nor does a page of the report."""
-    wrong = [
-        (name, line) for name, line, text in strings() if "animal" in text.lower() and name not in ENDS_WITH_ANIMALS
-    ]
+    wrong = [(name, line) for name, line, text in strings() if "animal" in text.lower() and name not in DRAW_ANIMALS]
     pages = [path.name for path in (ROOT / "job").rglob("*.j2") if "animal" in path.read_text().lower()]
     assert (wrong, pages) == ([], [])
 
