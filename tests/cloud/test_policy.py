@@ -334,6 +334,16 @@ def test_transient_ends_are_tried_again_but_not_forever(segment):
     assert decide(history(segment, attempts=attempts)).do == "fail"
 
 
+def test_a_hang_at_the_same_place_twice_is_a_crash_loop(segment):
+    """What failed and is to be tried again is tried again, and given up when it fails alike at the same place."""
+    hang = {"reason": "failed", "exit_code": 75, "message": "training: no step was done for 1800 s", "position": (1, 4)}
+    elsewhere = attempt(segment, 2, **(hang | {"position": (2, 0)}))
+    assert decide(history(segment, attempts=(attempt(segment, 1, **hang), elsewhere))).do == "wait"
+    again = decide(history(segment, attempts=(attempt(segment, 1, **hang), elsewhere, attempt(segment, 3, **hang))))
+    assert again.do == "fail"
+    assert "attempts 1 and 3 ended at epoch 1, batch 4 with the same error" in again.reason
+
+
 BROKEN = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of the templates"
 
 
