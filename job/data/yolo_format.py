@@ -150,7 +150,7 @@ def _read_yaml(layout: Layout) -> dict[Any, Any]:
         return {}
     try:
         data = load_yaml(path.read_bytes())
-    except UnreadableYamlError as error:
+    except (OSError, UnreadableYamlError) as error:
         layout.report("data.yaml", f"cannot be read, {error}; correct its syntax")
         return {}
     if isinstance(data, dict) and data:

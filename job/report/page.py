@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from job.bill import AttemptBill, Bill
 from job.checkpoint import CheckpointId
+from job.continuity import warnings_of
 from job.course import RULES, notes_on
 from job.ledger import Label
 from job.outcome import LABELS
@@ -88,17 +89,19 @@ def _context(facts: Facts) -> dict[str, Any]:
         "time_line": _time_line(facts.bill),
         "ledger": _ledger(facts.bill),
         "attempts": list(_attempts(facts)),
+        "warnings": warnings_of(facts.attempts),
         "receipts": [start["receipt"] for entry in facts.attempts if (start := entry["start"]) and start["receipt"]],
         "command": command_of(facts.record),
     }
 
 
 def state_of(facts: Facts) -> str:
-    """Say how far the run is."""
+    """Say how far the run is; of one that runs, when that was."""
     if facts.final is not None:
         return f"{facts.final['reason']} after {len(facts.rows)} epochs"
     ended = facts.bill.attempts[-1].ended if facts.bill.attempts else "vanished"
-    return f"{ended} after epoch {len(facts.rows)} of {facts.num_epochs}"
+    when = f" at {_clock(facts.at)} UTC," if ended == "running" else ""
+    return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 
 def verdict_of(facts: Facts) -> str:
