@@ -38,17 +38,21 @@ class Past:
         """The complete epochs, and batches of the next, that any of them is known to have reached."""
         return max((_position(attempt) for attempt in self.attempts), default=(0, 0))
 
-    @property
-    def stop_request(self) -> dict[str, Any] | None:
-        """A request to stop by which no attempt has ended yet; whoever comes next is to end by it.
+    def stop_request(self, cloud_job: str | None) -> dict[str, Any] | None:
+        """Return a request to stop by which no attempt has ended yet, and the next one has to.
 
-        An attempt that was asked may vanish before it sees the request, and a scheduler start another in its place.
+        The machine of an attempt that was asked may be taken away before it sees the request, and its Batch job start
+        another one in its place. A request that came after the end is void, and so is one before a person's start.
+
+        Args:
+            cloud_job: The Batch job of the next attempt, if it has one.
         """
         for attempt in reversed(self.attempts):
-            if attempt["end"] and attempt["end"]["reason"] == "paused":
+            end, request = attempt["end"], attempt["stop"]
+            if cloud_job is None or attempt.get("cloud_job") != cloud_job or (end and end["reason"] == "paused"):
                 return None
-            if attempt["stop"]:
-                return dict(attempt["stop"])
+            if request:
+                return None if end and end["ended_at"] < request["asked_at"] else dict(request)
         return None
 
     @property

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from job import checkpoint, continuity, machine
 from job.attempt import claim, environment_of, record_start, recorded
+from job.beside import tell_beside
 from job.bill import Price
 from job.cadence import Cadence
 from job.checkpoint import CheckpointId, Manifest
@@ -36,7 +37,8 @@ from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
-from job.run import Run, RunRecord, differences, find_run, now
+from job.request import find_run
+from job.run import Run, RunRecord, differences, now
 from job.scratch import folder_of_its_own
 from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
@@ -110,6 +112,8 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
 def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
+    if record is None and order.run is None:
+        tell_beside(store, run, request, "train")
     final = run.final() if record else None
     if final is not None:
         world.share(None)
@@ -261,9 +265,10 @@ class _Session:
         about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
         with recorded(run, attempt, self.ledger, about, self.watchdog, finished=False):
             past = Past.of(run, attempt)
-            if past.stop_request is not None:
+            request = past.stop_request(machine.about()["cloud_job"])
+            if request is not None:
                 self.world.share(None)
-                raise paused_by(run, past.stop_request, agreed=True)
+                raise paused_by(run, request, agreed=True)
             data = self.prepare_data(record.dataset["name"], record, run.name)
             point, receipt = StartPoint(**record.start["point"]), None
             with self.ledger.entered(Label.PULL):
