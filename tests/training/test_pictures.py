@@ -132,7 +132,9 @@ def test_a_loss_that_is_not_a_number_ends_training(training_of, monkeypatch):
             training.trainer.loss = torch.tensor(float("nan"))
 
     monkeypatch.setattr(training, "_forward_backward", spoilt)
-    with pytest.raises(TrainingError, match=r"the loss is not a number in epoch 2, found nan; .* lower --lr0") as raised:
+    with pytest.raises(
+        TrainingError, match=r"the loss is not a number in epoch 2, found nan; .* lower --lr0"
+    ) as raised:
         training.run(Alone())
     assert raised.value.exit_code == 70
     assert (training.progress.epoch, len(training.progress.rows)) == (1, 1)
