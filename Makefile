@@ -197,8 +197,9 @@ kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how th
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
-	$(LOCK) pyproject.toml --group build --constraints requirements/full.txt --output-file requirements/light.txt
-	$(LOCK) pyproject.toml --extra cloud --group build --constraints requirements/full.txt \
+	$(LOCK) pyproject.toml --group build --group headless --constraints requirements/full.txt \
+		--output-file requirements/light.txt
+	$(LOCK) pyproject.toml --extra cloud --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/cloud.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 

@@ -101,6 +101,7 @@ INSIDE = {
             "continuity",
             "curve",
             "course",
+            "data",
             "errors",
             "ledger",
             "outcome",
@@ -159,6 +160,7 @@ INSIDE = {
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
+    "cv2": {"data"},
     "PIL": {"data", "demo", "report.pictures", "tracking.client"},
     "fire": {"cli", "invocation"},
     "google": {"cloud.batch", "cloud.logs", "store.gcs"},

@@ -163,7 +163,7 @@ def test_large_images_are_cut_to_where_the_mistakes_are(tmp_path):
     """Of a large image the part with the most mistakes is shown at its own resolution, with the boxes in it."""
     run = record_run(tmp_path / "bucket", COURSE, px=2400)
     seen = evaluation(0.7)
-    pictures = make_pictures(run.store, "wild", seen["names"], None, seen)
+    pictures = make_pictures(run.store, run.record().dataset, seen["names"], None, seen)
     assert (pictures[0].width, pictures[0].height, pictures[0].cut_from) == (MAX_PX, 600, (2400, 2400))
     missed = [box for box in pictures[0].after.boxes if box.kind == "missed"]
     assert [(box.width, box.height) for box in missed] == [(240, 240)]
@@ -177,8 +177,10 @@ def test_images_without_mistakes_or_without_a_file_are_left_out(tmp_path):
     run.store.delete("datasets/wild/images/val/000.jpg")
     for entry in seen["images"][1:]:
         entry["image"] = entry["image"].replace("002", "007")
-    assert [picture.image for picture in make_pictures(run.store, "wild", [], seen, seen)] == ["images/val/001.jpg"]
-    assert len(make_pictures(run.store, "wild", [], evaluation(0.7), evaluation(0.7))) == 5
+    assert [picture.image for picture in make_pictures(run.store, run.record().dataset, [], seen, seen)] == [
+        "images/val/001.jpg"
+    ]
+    assert len(make_pictures(run.store, run.record().dataset, [], evaluation(0.7), evaluation(0.7))) == 5
 
 
 def test_charts_take_the_colours_of_the_page():
