@@ -167,11 +167,16 @@ vm-down: ## Stop the machine; vm-up continues the run
 env: $(ENV) ## Make the environment alone, in .venv (7.6 GB on Linux, mostly CUDA)
 
 .PHONY: light
-light: $(LIGHT) ## Make it without torch (0.2 GB): enough for recipes, runs and data
+light: $(LIGHT) ## Make it without torch (0.4 GB): enough for recipes, runs and data
 
 .PHONY: test
-test: $(DEV) ## Run the tests
+test: $(DEV) ## Run the tests; what is left out is listed at the end
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-all
+test-all: $(DEV) ## Run them with the full matrices, then the storm of N=200; docs/test-all.md has the last result
+	$(BIN)/python -m pytest --full $(ARGS)
+	$(BIN)/python -m tests.training.kill_storm $(or $(N),200)
 
 .PHONY: check
 check: $(DEV) ## Check format, lint and types

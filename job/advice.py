@@ -7,9 +7,9 @@ constants above them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
+from job.course import Trend, trend_in_words, trend_of
 from job.evidence import Evidence, comparable
 from job.option import EXTEND, Option, find_option
 
@@ -26,7 +26,7 @@ ROBUST_GAP = 0.10
 """Precision and recall that are further apart than this are those of a detector that is not robust."""
 
 GAIN = 0.005
-"""A smaller rise of the best F1 is no improvement."""
+"""A recipe whose band ends less than this above what is there is not expected to help."""
 
 NUM_EPOCHS_TO_TRUST = 10
 NUM_VAL_IMAGES_TO_TRUST = 50
@@ -42,34 +42,6 @@ LARGER = ("B", "transfer")
 
 
 NOTHING_HELPS = "no recipe that was not tried is expected to help; more or better pictures come next"
-
-
-class Trend(StrEnum):
-    """How F1 moves at the end of a run."""
-
-    IMPROVING = "still improving"
-    PLATEAU = "plateau"
-    UNCLEAR = "unclear"
-    """Too few epochs to tell."""
-
-
-def window_of(num_epochs: int) -> int:
-    """Return how many epochs at the end tell the trend: a quarter of all, from 3 to 10."""
-    return max(3, min(10, num_epochs // 4))
-
-
-def rise_of(course: Sequence[float]) -> float | None:
-    """Return by how much the best F1 of the last epochs is above the best before; nothing if there are too few."""
-    window = window_of(len(course))
-    return None if len(course) < 2 * window else max(course[-window:]) - max(course[:-window])
-
-
-def trend_of(course: Sequence[float]) -> Trend:
-    """Tell how F1 moves at the end: improving if the best of the last epochs is `GAIN` above the best before."""
-    rise = rise_of(course)
-    if rise is None:
-        return Trend.UNCLEAR
-    return Trend.IMPROVING if round(rise, 6) >= GAIN else Trend.PLATEAU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +83,11 @@ class Case:
     precision: float
     recall: float
     trend: Trend
+    trained_as: str
+    """The recipe that it is, by what was trained."""
+
     tried: frozenset[str]
-    """Recipes of finished runs on the same validation set, this run's among them."""
+    """The same of finished runs on the same validation set, this run's among them."""
 
     augmented_f1: float | None
     """The best F1 of those that improved own weights by augmentation."""
@@ -157,7 +132,7 @@ class Rule:
     """What may help, the advised one first."""
 
     because: str
-    """With ``{target}``, ``{figures}`` and ``{trend}`` in it."""
+    """What the records say, with ``{target}``, ``{figures}`` and ``{trend}`` in it; the options say what is next."""
 
 
 RULES = (
@@ -169,47 +144,45 @@ RULES = (
     ),
     Rule(
         "good enough for C",
-        lambda case: case.evidence.recipe in {*BEFORE_C, "continue"} and case.f1 >= ENOUGH_FOR_C,
-        lambda case: case.untried("C", *LARGER),
-        "{figures}: from F1 68 % on, aggressive fine-tuning of these weights (C) is the next step",
+        lambda case: case.trained_as in {*BEFORE_C, "continue"} and case.f1 >= ENOUGH_FOR_C and "C" not in case.tried,
+        lambda case: ["C", *case.untried(*LARGER)],
+        "{figures}: F1 68 % or more, which is what C asks for",
     ),
     Rule(
         "decent, not robust, still improving",
         lambda case: case.trend is Trend.IMPROVING and case.decent and not case.robust and not case.augmented,
         lambda case: [*case.untried("A"), "continue", *case.untried("finetune"), EXTEND],
-        "{figures}: decent, but precision and recall are far apart; {trend}, so augmentation (A) is to be had with the "
-        "further epochs, and more of the same (continue) would help as well",
+        "{figures}: decent, but precision and recall are far apart; {trend}",
     ),
     Rule(
         "still improving",
         lambda case: case.trend is Trend.IMPROVING,
         lambda case: ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")],
-        "{figures}; {trend}: it ended too early, so more of the same (continue) comes first",
+        "{figures}; {trend}: it ended too early",
     ),
     Rule(
         "A not enough",
         lambda case: case.augmented_in_vain,
         lambda case: case.untried(*LARGER),
-        "{figures}; {trend}: augmentation of own weights was not enough for 68 %, so a larger model (B, transfer) is "
-        "next",
+        "{figures}; {trend}: augmentation of own weights was not enough for 68 %",
     ),
     Rule(
         "decent",
-        lambda case: case.decent and not case.augmented and case.evidence.recipe not in LARGER,
+        lambda case: case.decent and not case.augmented and case.trained_as not in LARGER,
         lambda case: case.untried("A", "finetune"),
-        "{figures}; {trend}: decent, and more of the same would not make it robust; augmentation (A, finetune) may",
+        "{figures}; {trend}: decent, and more of the same would not make it robust",
     ),
     Rule(
         "weak, too few epochs",
-        lambda case: case.trend is Trend.UNCLEAR and case.evidence.recipe not in LARGER and not case.augmented,
+        lambda case: case.trend is Trend.UNCLEAR and case.trained_as not in LARGER and not case.augmented,
         lambda _case: ["continue", EXTEND],
-        "{figures}; {trend}: weak, and it has hardly been trained; more of the same (continue) comes first",
+        "{figures}; {trend}: weak, and it has hardly been trained",
     ),
     Rule(
         "weak",
         lambda case: not case.decent,
         lambda case: case.untried(*LARGER),
-        "{figures}; {trend}: too weak to be improved by augmentation; a larger model (B, transfer) is next",
+        "{figures}; {trend}: too weak to be improved by augmentation",
     ),
     Rule(
         "below the target",
@@ -219,6 +192,14 @@ RULES = (
     ),
 )
 """In this order. An unfinished run is answered before them: it is to be finished."""
+
+NEXT_STEPS = {
+    ("C",): "aggressive fine-tuning of these weights ({}) is the next step",
+    ("A", "finetune"): "augmentation ({}) is the next step",
+    ("continue", EXTEND): "more of the same ({}) comes first",
+    LARGER: "a larger model ({}) is next",
+}
+"""How the advised recipe is said, with those of its kind that are advised as well."""
 
 
 def advise(
@@ -255,16 +236,19 @@ def advise(
         target=target,
         **{name: evidence.after[name] for name in ("f1", "precision", "recall")},
         trend=trend_of(evidence.course),
-        tried=frozenset(other.recipe for _, other in by_f1),
-        augmented_f1=max((f1 for f1, other in by_f1 if other.recipe in AUGMENTED), default=None),
+        trained_as=evidence.trained_as,
+        tried=frozenset(other.trained_as for _, other in by_f1),
+        augmented_f1=max((f1 for f1, other in by_f1 if other.trained_as in AUGMENTED), default=None),
     )
     rule = next(rule for rule in RULES if rule.applies(case))
     options = [
         find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in rule.recipes(case)
     ]
     options = [option for option in options if _may_help(option)]
-    because = rule.because.format(target=target, figures=case.figures, trend=_trend_in_words(evidence.course))
-    if not options and rule.name != "target reached":
+    because = rule.because.format(target=target, figures=case.figures, trend=trend_in_words(evidence.course))
+    if options:
+        because += f"; so {_next_step(options)}"
+    elif rule.name != "target reached":
         because += f"; {NOTHING_HELPS}"
     return Advice(
         run=evidence.run,
@@ -284,23 +268,24 @@ def _thin(evidence: Evidence) -> list[str]:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
         found.append(
-            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few animals decide F1"
+            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
         )
     if evidence.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found
 
 
-def _trend_in_words(course: Sequence[float]) -> str:
-    rise = rise_of(course)
-    if rise is None:
-        return f"{len(course)} epochs are too few for a trend"
-    window = window_of(len(course))
-    if trend_of(course) is Trend.IMPROVING:
-        return f"still improving, the best F1 rose by {100 * rise:.1f} points in the last {window} epochs"
-    return f"on a plateau, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {window} epochs"
+def _next_step(options: Sequence[Option]) -> str:
+    """Say which option is advised, and those of its kind that come right after it."""
+    kind, text = next((kind, text) for kind, text in NEXT_STEPS.items() if options[0].recipe in kind)
+    names = [option.recipe for option in options if option.recipe in kind]
+    return text.format(", ".join(names))
 
 
 def _may_help(option: Option) -> bool:
-    """Whether a recipe is expected to reach more than what is there; more of the same is advised by the trend alone."""
-    return option.recipe in {"continue", EXTEND} or option.promises >= GAIN
+    """Whether a recipe may reach more than what is there: by the end of its band, which may be open.
+
+    More of the same is advised by the trend alone.
+    """
+    most = option.gain_f1[1]
+    return option.recipe in {"continue", EXTEND} or most is None or most >= GAIN

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from job import continuity, curve, machine
 from job.bill import Price
-from job.errors import JobError, PreemptionError, SupersededError, TransientStoreError
+from job.errors import JobError, PeerError, PreemptionError, SupersededError, TransientStoreError
 from job.ledger import Ledger
 from job.run import Run, RunRecord
+from job.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from job.training.fit import Training
@@ -43,30 +44,44 @@ def record_start(
 
 @contextlib.contextmanager
 def recorded(
-    run: Run, attempt: int, ledger: Ledger, position: Callable[[], dict[str, int]], *, finished: bool = True
+    run: Run,
+    attempt: int,
+    ledger: Ledger,
+    position: Callable[[], dict[str, int]],
+    watchdog: Watchdog,
+    *,
+    finished: bool = True,
 ) -> Iterator[None]:
-    """Record in the bucket why an attempt ends, if it ends inside, or at the end of it."""
+    """Record in the bucket why an attempt ends, if it ends inside, by a hang as well, or at the end of it."""
 
     def end(reason: str, exit_code: int, message: str) -> None:
         about = {"position": position(), "seconds": ledger.seconds()}
         run.end_attempt(attempt, reason, {"exit_code": exit_code, "message": message, **about})
 
-    try:
-        yield
-    except BaseException as error:
+    def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
             end(reason, exit_code, " ".join(str(error).split()))
+
+    watchdog.on_hang = end_by
+    try:
+        yield
+    except BaseException as error:
+        end_by(error)
         raise
     if finished:
         end("finished", 0, "")
 
 
 def _classified(error: BaseException) -> tuple[str, int]:
-    """Return the reason to record for an error, and the exit code that it leads to."""
+    """Return the reason to record for an error, and the exit code that it leads to.
+
+    What fails and is to be tried again is ``failed`` as well, with exit 75: a supervisor gives it up if it comes twice
+    at the same place. ``transient`` is what lies outside of this machine, and may last.
+    """
     if isinstance(error, PreemptionError):
         return error.reason, error.exit_code
     exit_code = error.exit_code if isinstance(error, JobError) else 1
     if isinstance(error, SupersededError):
         return "superseded", exit_code
-    return "transient" if exit_code == TransientStoreError.exit_code else "failed", exit_code
+    return "transient" if isinstance(error, TransientStoreError | PeerError) else "failed", exit_code

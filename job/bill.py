@@ -1,8 +1,9 @@
 """What a run took: seconds by label, attempt by attempt, and what they cost.
 
-Dollars are seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or
-recomputed, and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices
-come from.
+Guarantees that what was used is reckoned in one place, `used_usd`, and is unknown as soon as one price is. Dollars are
+seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
+and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
+nor of what may still come: that is `job.cloud.cost`.
 """
 
 import textwrap
@@ -55,10 +56,14 @@ class AttemptBill:
         return seconds_between(self.began_at, self.ended_at)
 
     @property
+    def total_s(self) -> float:
+        """All its seconds."""
+        return sum(self.seconds.values())
+
+    @property
     def usd(self) -> float | None:
         """What its seconds cost, if it has a price."""
-        rate = self.price.usd_per_h
-        return None if rate is None else sum(self.seconds.values()) * rate / HOUR
+        return used_usd([(self.total_s, self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,12 @@ class Bill:
 
     @property
     def usd(self) -> float | None:
-        """Dollars in all, or nothing if no attempt has a price."""
+        """Dollars in all; nothing, which means unknown, if one attempt has no price."""
+        return used_usd((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+
+    @property
+    def known_usd(self) -> float | None:
+        """Dollars of the attempts that have a price, or nothing if none has one."""
         return None if self.usd_by_label is None else sum(self.usd_by_label.values())
 
     @property
@@ -131,13 +141,13 @@ class Bill:
     @property
     def cost(self) -> str:
         """The cost in a sentence, for people."""
-        if self.usd is None:
+        if self.known_usd is None:
             return "own machine, no price"
         price = next(attempt.price for attempt in reversed(self.attempts) if attempt.price.usd_per_h is not None)
         known = [price.machine, f"prices of {price.date}" if price.date else ""]
-        said = dollars(self.usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
+        said = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
         if self.num_unpriced:
-            said += f", without {self.num_unpriced} attempts that have no price"
+            said += f", without {self.num_unpriced} attempts whose price is unknown"
         if self.on_demand_usd is not None:
             said += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
         return said
@@ -152,7 +162,7 @@ class Bill:
                 lines.append(line + (f"{dollars(usd[label]):>12}" if usd else ""))
         total = f"{'all':18}{duration(self.total_s):>14}{'':9}"
         lines += [
-            (total + (f"{dollars(self.usd or 0):>12}" if usd else "")).rstrip(),
+            (total + (f"{dollars(self.known_usd or 0):>12}" if usd else "")).rstrip(),
             "",
             f"goodput     {percent(self.goodput)} of all seconds were useful steps",
             f"between     {duration(self.away_s)} without a sign of life from any attempt",
@@ -184,9 +194,20 @@ class Bill:
             "goodput": round(self.goodput, 5),
             "usd_by_label": self.usd_by_label,
             "usd": self.usd,
+            "known_usd": self.known_usd,
             "uninterrupted_s": round(self.uninterrupted_s, 3),
             "on_demand_usd": self.on_demand_usd,
         }
+
+
+def used_usd(parts: Iterable[tuple[float, float | None]]) -> float | None:
+    """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
+    total = 0.0
+    for seconds, usd_per_hour in parts:
+        if usd_per_hour is None:
+            return None
+        total += seconds * usd_per_hour / HOUR
+    return total
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -167,7 +167,13 @@ def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
 
 
 def decide(
-    goal: Goal, name: str, finished: Sequence[Evidence], usd_per_hour: float | None, *, bucket: str
+    goal: Goal,
+    name: str,
+    finished: Sequence[Evidence],
+    usd_per_hour: float | None,
+    *,
+    bucket: str,
+    bounded: bool = False,
 ) -> Step | End:
     """Return the next step, or why there is none: the rules of `advice` on the newest run, within the budget.
 
@@ -177,10 +183,11 @@ def decide(
         finished: Its runs so far, all finished.
         usd_per_hour: What an hour of the machine costs, if that is known.
         bucket: For the advice.
+        bounded: A run cannot cost more than what is left, so its cost need not be known beforehand.
     """
     if not finished:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
-        if end := _over_budget(goal, finished, expected.usd if expected else None):
+        if end := _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded):
             return end
         return Step(
             number=1,
@@ -197,7 +204,7 @@ def decide(
     if not advice.options:
         return End(reason="nothing helps", because=f"run {newest.run}: {advice.because}")
     option = advice.options[0]
-    if end := _over_budget(goal, finished, option.usd):
+    if end := _over_budget(goal, finished, option.usd, bounded=bounded):
         return end
     own, number = load_recipe(option.recipe, goal.profile).start.kind == "own", len(finished) + 1
     return Step(
@@ -216,16 +223,31 @@ def best_of(finished: Sequence[Evidence]) -> str | None:
     return max(by_f1, key=lambda pair: pair[0])[1] if by_f1 else None
 
 
-def _over_budget(goal: Goal, finished: Sequence[Evidence], next_usd: tuple[float, float] | None) -> End | None:
+def spent_usd(finished: Sequence[Evidence]) -> float | None:
+    """Return what runs have cost; nothing, which means unknown, if that of one is."""
+    costs = [entry.usd for entry in finished]
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+def _over_budget(
+    goal: Goal, finished: Sequence[Evidence], next_usd: tuple[float, float] | None, *, bounded: bool
+) -> End | None:
     if len(finished) >= goal.max_runs:
         return End(reason="budget spent", because=f"{goal.max_runs} runs were allowed, and are done")
     if goal.max_usd is None:
         return None
-    spent = sum(entry.usd or 0.0 for entry in finished)
+    spent, limit = spent_usd(finished), f"{goal.max_usd:.2f} USD"
+    if spent is None:
+        return End(reason="cost unknown", because=f"a run's machine had no price, so {limit} could not be kept")
+    if next_usd is None and not bounded:
+        return End(
+            reason="cost unknown",
+            because=f"what the next run takes is not known, so {limit} could not be kept; `job estimate` measures it",
+        )
     needed = next_usd[1] if next_usd else 0.0
     if spent >= goal.max_usd or spent + needed > goal.max_usd:
         return End(
             reason="budget spent",
-            because=f"{spent:.2f} of {goal.max_usd:.2f} USD are spent, and the next run would take up to {needed:.2f}",
+            because=f"{spent:.2f} of {limit} are spent, and the next run would take up to {needed:.2f}",
         )
     return None

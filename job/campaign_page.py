@@ -72,7 +72,7 @@ def _row(step: Step, entry: Evidence | None) -> tuple[str, ...]:
         *(f"{after[metric]:.1%}" for metric in LABELS),
         str(len(entry.course)),
         duration(entry.hours * HOUR),
-        "" if entry.usd is None else f"{entry.usd:.2f}",
+        "unknown" if entry.usd is None else f"{entry.usd:.2f}",
     )
 
 

@@ -5,6 +5,7 @@ runs are trained is a `Place`.
 """
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -13,15 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.campaign import Campaign, End, Goal, Step, best_of, decide
+from job.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
 from job.campaign_page import write_page
-from job.errors import CampaignError, PauseError, PreemptionError
+from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
+from job.evidence import Evidence
 from job.prices import USD_PER_HOUR
 from job.run import Run
 
 log = logging.getLogger(__name__)
-
-TRY_AGAIN = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,21 @@ class Place:
     usd_per_hour: float | None
     """What an hour costs, if that is known; each attempt records it."""
 
+    bounds: bool = False
+    """Whether a run is kept within the dollars that are left for it."""
+
     def train(self, words: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
-        A request to stop is passed on.
+        A notice is passed on; the process may have it already, and takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
         process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
-        except PreemptionError as notice:
-            if notice.reason != "interrupted":  # Ctrl-C reaches the whole process group by itself
-                process.send_signal(signal.SIGTERM)
+        except PreemptionError:
+            process.send_signal(signal.SIGTERM)
             process.wait()
             raise
 
@@ -76,7 +78,7 @@ def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
         machine: As ``job submit`` has it.
         words: Further words of ``job submit``.
     """
-    return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None)
+    return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:
@@ -90,9 +92,9 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
         steps, evidence = campaign.steps(), campaign.evidence()
         finished = [entry for entry in evidence if entry is not None and entry.final is not None]
         if len(finished) < len(steps):
-            _train(campaign, steps[-1], goal, place)
+            _train(campaign, steps[-1], goal, place, finished)
             continue
-        decision = decide(goal, campaign.name, finished, usd_per_hour, bucket=campaign.store.uri)
+        decision = decide(goal, campaign.name, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -103,16 +105,21 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
     return final
 
 
-def _train(campaign: Campaign, step: Step, goal: Goal, place: Place) -> None:
+def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[Evidence]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
-    exit_code = place.train(step.words(goal))
+    words = step.words(goal)
+    if goal.max_usd is not None and place.bounds:
+        left = goal.max_usd - (spent_usd(finished) or 0.0)
+        words.append(f"--max-usd={math.floor(left * 100) / 100:.2f}")
+    exit_code = place.train(words)
     if Run(campaign.store, step.run).final() is not None:
         return
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
-    if exit_code == TRY_AGAIN or exit_code < 0:
+    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
         raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it", TRY_AGAIN
+            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it",
+            ExitCode.TRY_AGAIN,
         )
     raise CampaignError(
         f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "

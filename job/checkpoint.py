@@ -1,9 +1,11 @@
 """The commit protocol: a checkpoint exists once its manifest does, and what it lists is verified.
 
 Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
-same key, and that a restored file has the digest it was committed with. Knows nothing of what is in the files.
+same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
+is set aside by a record beside it, and no longer counts. Knows nothing of what is in the files.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,7 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from job.errors import CorruptObjectError, ObjectNotFoundError
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    TransientStoreError,
+)
 from job.run import Run, now
 from job.store import StoredObject
 
@@ -21,6 +29,10 @@ log = logging.getLogger(__name__)
 
 NUM_KEPT = 2
 """Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
+
+
+MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
+"""What makes a checkpoint, and what unmakes one that turned out to be damaged."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +70,8 @@ class File:
     key: str
     size_bytes: int
     sha256: str
+    crc32c: str | None = None
+    """As the bucket computes it; manifests of older versions do not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,42 +115,70 @@ def commit(
         StoreError: If the store refuses.
     """
     run.require_current(checkpoint.attempt)
-    stored = {file.sha256: file.key for file in previous.files} if previous else {}
+    stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
     files = []
     for path in paths:
         digest = _sha256(path)
         if digest not in stored:
-            stored[digest] = _key(run, checkpoint, path.name)
-            run.store.put(stored[digest], path)
-        files.append(File(path.name, stored[digest], path.stat().st_size, digest))
+            key = _key(run, checkpoint, path.name)
+            stored[digest] = key, run.store.put(key, path).crc32c
+        key, crc32c = stored[digest]
+        files.append(File(path.name, key, path.stat().st_size, digest, crc32c))
     manifest = Manifest(run.name, checkpoint.epoch, checkpoint.batch, checkpoint.attempt, now(), about, tuple(files))
     run.require_current(checkpoint.attempt)
-    run.store.put(_key(run, checkpoint, "manifest.json"), _sealed(asdict(manifest)))
+    try:
+        run.store.put(_key(run, checkpoint, MANIFEST), _sealed(asdict(manifest)))
+    except PreconditionError:
+        earlier = read_manifest(run, checkpoint)
+        if earlier.files != manifest.files:
+            raise
+        return earlier  # an earlier try came through, and its answer was lost
     return manifest
 
 
 def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's checkpoints, oldest first."""
-    return sorted(_of_manifests(run, run.store.list(run.key("checkpoints/"))))
+    """Return the run's checkpoints, oldest first, but those that were set aside."""
+    return _committed(run, run.store.list(run.key("checkpoints/")))
+
+
+def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
+    """Return the checkpoints that were found to be damaged, oldest first, and what is wrong with each."""
+    listing = run.store.list(run.key("checkpoints/"))
+    found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
+    records = (run.noted(f"checkpoints/{checkpoint}/{SET_ASIDE}") for checkpoint in found)
+    return {checkpoint: (record or {}).get("problems", []) for checkpoint, record in zip(found, records, strict=True)}
+
+
+def missing_end(run: Run, num_epochs: int) -> str:
+    """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
+    newest = max(committed(run), default=None)
+    if newest is not None and (newest.epoch, newest.batch) == (num_epochs, 0):
+        return ""
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
 
 
 def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptObjectError: If it cannot be understood.
+        CorruptObjectError: If it is not as it was written.
+        RunConflictError: If another version of the job wrote it.
     """
-    key = _key(run, checkpoint, "manifest.json")
+    key = _key(run, checkpoint, MANIFEST)
     data = run.store.read(key)
     try:
         loaded = json.loads(data)
         seal = loaded.pop("seal")
-        loaded["files"] = tuple(File(**file) for file in loaded["files"])
-        manifest = Manifest(**loaded)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
-    if data != _sealed(asdict(manifest)):
+    if data != _sealed(loaded):
         raise CorruptObjectError(f"{key}: was changed after it was written, its seal {str(seal)[:12]} does not match")
+    try:
+        manifest = Manifest(**loaded | {"files": tuple(File(**file) for file in loaded["files"])})
+    except (TypeError, KeyError) as error:
+        raise RunConflictError(
+            f"{key}: was written by another version of the job, {error}; use that version"
+        ) from error
     escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
     if manifest.id != checkpoint or manifest.run != run.name or escaping:
         raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")
@@ -157,34 +199,37 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 
 
 def restore(run: Run, folder: Path) -> Manifest | None:
-    """Fetch the newest checkpoint that proves whole into an empty folder.
+    """Fetch the newest checkpoint into an empty folder.
 
-    A checkpoint that does not is reported, passed over for the one before it, and no longer counts as committed.
+    One that cannot be fetched as it was committed is looked at again. Where the bucket's own description contradicts
+    the manifest both times, the checkpoint is set aside, which is reported, and the one before it is fetched.
 
     Returns:
         Its manifest, or nothing if the run has no checkpoint yet.
 
     Raises:
+        TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
         CorruptObjectError: If there are checkpoints and none is whole.
     """
-    problems: list[str] = []
-    damaged: list[CheckpointId] = []
-    for checkpoint in reversed(committed(run)):
+    while checkpoints := committed(run):
+        newest = checkpoints[-1]
         try:
-            manifest = fetch(run, checkpoint, folder)
+            return fetch(run, newest, folder)
         except (CorruptObjectError, ObjectNotFoundError) as error:
-            log.warning("checkpoint %s is skipped: %s", checkpoint, error)
-            problems.append(str(error))
-            damaged.append(checkpoint)
+            problems = _damage(run, newest, folder) and _damage(run, newest, folder)
             for path in folder.iterdir():
                 path.unlink()
-            continue
-        for passed_over in damaged:  # or retention would count them, and keep them instead of whole ones
-            run.store.delete(_key(run, passed_over, "manifest.json"))
-        return manifest
-    if problems:
+            if problems:
+                _set_aside(run, newest, problems)
+            elif newest in committed(run):  # else another machine has newer ones, and has deleted it
+                raise TransientStoreError(
+                    f"checkpoint {newest} of run {run.name}: could not be fetched, and lies there as it was committed; "
+                    f"try again later ({error})"
+                ) from error
+    if damaged := set_aside(run):
         raise CorruptObjectError(
-            f"run {run.name}: none of its {len(problems)} checkpoints is whole; start a new run", problems
+            f"run {run.name}: none of its {len(damaged)} checkpoints is whole; start a new run",
+            [problem for problems in damaged.values() for problem in problems],
         )
     return None
 
@@ -208,13 +253,12 @@ def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
 def retain(run: Run, keep: int = NUM_KEPT) -> None:
     """Delete what is older than the newest checkpoints, manifests first, sparing files that a kept one uses."""
     listing = run.store.list(run.key("checkpoints/"))
-    checkpoints = sorted(_of_manifests(run, listing))
-    kept = checkpoints[-max(keep, NUM_KEPT) :]
-    if len(kept) == len(checkpoints):
+    kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
+    old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
+    if not old:
         return
     used = {file.key for checkpoint in kept for file in read_manifest(run, checkpoint).files}
-    old = [stored.key for stored in listing if _is_older(stored, kept[0]) and stored.key not in used]
-    for key in sorted(old, key=lambda key: not key.endswith("/manifest.json")):
+    for key in sorted(set(old) - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
         run.store.delete(key)
 
 
@@ -223,10 +267,61 @@ def _is_older(stored: StoredObject, oldest_kept: CheckpointId) -> bool:
     return parsed is not None and parsed < oldest_kept
 
 
-def _of_manifests(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
-    start, end = run.key("checkpoints/"), "/manifest.json"
+def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
+    return sorted(_having(run, listing, MANIFEST) - _having(run, listing, SET_ASIDE))
+
+
+def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
+    """Return the checkpoints in whose folder there is an object of a name."""
+    start, end = run.key("checkpoints/"), f"/{name}"
     names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
-    return [checkpoint for name in names if (checkpoint := CheckpointId.parse(name))]
+    return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
+
+
+def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
+    """Say where the bucket contradicts a checkpoint's manifest."""
+    try:
+        manifest = read_manifest(run, checkpoint)
+    except CorruptObjectError as error:  # it contradicts itself
+        return [str(error)]
+    except ObjectNotFoundError:
+        return []
+    listing = {stored.key: stored for stored in run.store.list(run.key("checkpoints/"), checksums=True)}
+    found = (_contradiction(run, file, listing.get(file.key), scratch) for file in manifest.files)
+    return [problem for problem in found if problem]
+
+
+def _contradiction(run: Run, file: File, there: StoredObject | None, scratch: Path) -> str | None:
+    """Say how the bucket contradicts what a manifest says of a file.
+
+    Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
+    the job recorded no checksum that the description could be compared with.
+    """
+    if there is None:
+        return f"{file.key}: is gone"
+    if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
+        return (
+            f"{file.key}: its bytes are not those that were committed, {there.size_bytes} bytes with CRC-32C "
+            f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
+        )
+    try:
+        run.store.get(file.key, scratch / file.name)
+    except CorruptObjectError as error:
+        return str(error)
+    except ObjectNotFoundError:
+        return None
+    differs = file.crc32c is None and _sha256(scratch / file.name) != file.sha256
+    return f"{file.key}: its bytes are not those that were committed, SHA-256 differs" if differs else None
+
+
+def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
+    log.warning(
+        "checkpoint %s is skipped, and set aside by %s: %s",
+        *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
+    )
+    record = {"schema": 1, "at": now(), "problems": problems}
+    with contextlib.suppress(PreconditionError):  # another machine saw it too
+        run.store.put(_key(run, checkpoint, SET_ASIDE), (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
@@ -240,6 +335,14 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
 
 
 def _fetch(run: Run, file: File, folder: Path) -> None:
+    """Fetch a file; what does not come as it was committed is fetched a second time."""
+    try:
+        _fetch_once(run, file, folder)
+    except (CorruptObjectError, ObjectNotFoundError):
+        _fetch_once(run, file, folder)
+
+
+def _fetch_once(run: Run, file: File, folder: Path) -> None:
     target = folder / file.name
     run.store.get(file.key, target)
     if target.stat().st_size != file.size_bytes or _sha256(target) != file.sha256:

@@ -39,6 +39,7 @@ def train(
     workers: str | None = None,
     workdir: str = "work",
     checkpoint_every: str = "60",
+    hang_after: str = "1800",
     new_classes: str = "false",
     quarantine: str = "false",
     dry_run: str = "false",
@@ -62,6 +63,8 @@ def train(
         workers: Processes that load images.
         workdir: A folder on this machine for data and files on their way.
         checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        hang_after: Seconds without a step or a batch of a validation after which a training ends with exit 75;
+            0 waits for ever.
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         dry_run: Start nothing; print the fully resolved run as YAML.
@@ -81,6 +84,7 @@ def train(
         workers=workers,
         workdir=workdir,
         checkpoint_every=checkpoint_every,
+        hang_after=hang_after,
         new_classes=new_classes,
         quarantine=quarantine,
         dry_run=dry_run,

@@ -31,6 +31,7 @@ def submit(
     device: str = "",
     workers: str | None = None,
     checkpoint_every: str = "60",
+    hang_after: str = "1800",
     new_classes: str = "false",
     quarantine: str = "false",
     **training_arguments: str,
@@ -64,6 +65,8 @@ def submit(
         device: The GPU, 0, if left out.
         workers: Processes that load images.
         checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        hang_after: Seconds without a step or a batch of a validation after which a training ends with exit 75;
+            0 waits for ever.
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         **training_arguments: Any training argument of Ultralytics, such as --epochs 50.
@@ -93,6 +96,7 @@ def submit(
         device=device,
         workers=workers,
         checkpoint_every=checkpoint_every,
+        hang_after=hang_after,
         new_classes=new_classes,
         quarantine=quarantine,
         training_arguments=training_arguments,

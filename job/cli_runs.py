@@ -16,6 +16,7 @@ def extend(
     workers: str | None = None,
     workdir: str = "work",
     checkpoint_every: str = "60",
+    hang_after: str = "1800",
 ) -> None:
     """Go on with a finished run exactly where it stood, for more epochs, as a new run; the old one is left alone.
 
@@ -28,6 +29,8 @@ def extend(
         workers: Processes that load images.
         workdir: A folder on this machine for data and files on their way.
         checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        hang_after: Seconds without a step or a batch of a validation after which a training ends with exit 75;
+            0 waits for ever.
     """
     from job.commands.extend import extend_run
 
@@ -40,6 +43,7 @@ def extend(
         workers=workers,
         workdir=workdir,
         checkpoint_every=checkpoint_every,
+        hang_after=hang_after,
     )
 
 
@@ -171,6 +175,7 @@ def campaign(
     workers: str | None = None,
     workdir: str = "work",
     checkpoint_every: str = "60",
+    hang_after: str = "1800",
     new_classes: str = "false",
     quarantine: str = "false",
     **training_arguments: str,
@@ -189,12 +194,14 @@ def campaign(
             supervises. On this machine if left out.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         dataset: A folder under datasets/ in the bucket; may be left out when there is one.
-        weights: What A starts from, as for `job train`; the newest finished run if left out.
+        weights: What A starts from, as for `job train`; the best finished run on the same data if left out.
         profile: full, or demo for the recipes at the scale of a laptop.
         device: cpu, 0, 1, ...; chosen if left out.
         workers: Processes that load images.
         workdir: A folder on this machine for data and files on their way.
         checkpoint_every: Seconds between checkpoints within an epoch; 0 takes them at the ends of epochs only.
+        hang_after: Seconds without a step or a batch of a validation after which a training ends with exit 75;
+            0 waits for ever.
         new_classes: The weights have other classes than the data, and that is meant.
         quarantine: Set broken images and labels aside instead of refusing the dataset.
         **training_arguments: Any training argument of Ultralytics, such as --epochs 50; for every run.
@@ -216,6 +223,7 @@ def campaign(
         workers=workers,
         workdir=workdir,
         checkpoint_every=checkpoint_every,
+        hang_after=hang_after,
         new_classes=new_classes,
         quarantine=quarantine,
         training_arguments=training_arguments,

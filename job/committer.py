@@ -1,7 +1,8 @@
 """Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that no failure is swallowed: it is raised in the training thread.
+holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
+thread.
 """
 
 import logging
@@ -14,8 +15,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from job import checkpoint
+from job.background import Background
 from job.checkpoint import CheckpointId, Manifest
-from job.errors import JobError, MachineError, StoreError, TransientStoreError
+from job.errors import MachineError, StoreError, TransientStoreError
 from job.run import Run
 
 log = logging.getLogger(__name__)
@@ -67,25 +69,30 @@ class Committer:
         self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, dict[str, Any]] | None = None
-        self._error: JobError | None = None
         self._closing = self._hurried = False
-        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+        self._background = Background("committer", self._work)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Wait for what is waiting; if the process has to go, for nothing after its commit."""
+        """Wait for what is waiting; if the process has to go, for nothing after its commit.
+
+        Raises:
+            JobError: If a commit failed for good; it is a message if another error is on its way.
+        """
         with self._changed:
             self._closing = True
             self._hurried = error is not None
             self._changed.notify_all()
-        self._thread.join()
+        self._background.join()
         if error is None:
             self.check()
+        elif self._background.error not in {None, error}:
+            log.error("not committed: %s", self._background.error)
 
     def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
         """Commit a snapshot soon.
@@ -104,8 +111,7 @@ class Committer:
 
     def check(self) -> None:
         """Raise the error of a commit that failed for good, if one did; cheap enough for every step."""
-        if self._error is not None:
-            raise self._error
+        self._background.check()
 
     def _work(self) -> None:
         num_failed = 0
@@ -118,16 +124,9 @@ class Committer:
                 place = self._id(work[0]).words
                 log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
-                    self._error = error
-                    return
+                    raise
                 with self._changed:
                     self._waiting = self._waiting or work
-            except JobError as error:
-                self._error = error
-                return
-            except OSError as error:
-                self._error = MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
-                return
 
     def _next(self) -> tuple[Committable, dict[str, Any]] | None:
         with self._changed:
@@ -137,9 +136,7 @@ class Committer:
 
     def _commit(self, snapshot: Committable, about: dict[str, Any]) -> None:
         started = time.monotonic()
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self._staging.mkdir(parents=True)
-        paths = snapshot.write(self._staging)
+        paths = self._written(snapshot)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
         self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about | about, self.newest)
@@ -156,6 +153,14 @@ class Committer:
             checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
             log.warning("after committing %s: %s", identity.words, error)
+
+    def _written(self, snapshot: Committable) -> list[Path]:
+        try:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging.mkdir(parents=True)
+            return snapshot.write(self._staging)
+        except OSError as error:
+            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
 
     def _id(self, snapshot: Committable) -> CheckpointId:
         return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)

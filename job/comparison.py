@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.evidence import Evidence
-from job.ledger import Label
 from job.outcome import LABELS
 
 DIGITS_OF_DIGEST = 12
@@ -91,7 +90,7 @@ def compare(runs: Sequence[Evidence]) -> Sheet:
         line("useful", _useful),
         line("epoch", lambda run: run.epoch_s and f"{run.epoch_s:.3g} s"),
         line("attempts", lambda run: len(run.attempts)),
-        line("dollars", lambda run: None if run.usd is None else f"{run.usd:.2f}"),
+        line("dollars", lambda run: "unknown" if run.usd is None else f"{run.usd:.2f}"),
         line("machine", lambda run: "; ".join(run.machines)),
     )
     not_comparable = _why_not_comparable(runs)
@@ -129,5 +128,4 @@ def _metric(run: Evidence, name: str) -> str | None:
 
 
 def _useful(run: Evidence) -> str | None:
-    total = sum(run.seconds.values())
-    return f"{run.seconds.get(Label.USEFUL, 0.0) / total:.0%}" if total else None
+    return f"{run.bill.goodput:.0%}" if run.attempts else None

@@ -11,8 +11,10 @@ from job.checkpoint import Manifest
 from job.errors import CorruptObjectError
 from job.run import Run, differences
 
-CUT_OFF = {"preempted", "interrupted", None}
-"""How an attempt ended that could have gone on; `None` is one that vanished."""
+CUT_OFF = {"preempted", None}
+"""How an attempt ended that a machine took away; `None` is one that vanished. One that a person stopped says nothing of
+machines.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,25 @@
-"""What is to be noted of each epoch of a run, by rules that are stated and know nothing but the course of one metric.
+"""Notes on the epochs of a run, by stated rules that know nothing but the course of one metric.
 
-Values are shares of 1; a gain is told against the best value before, the start weights' included.
+Values are shares of 1. Gains are judged by the median of a few epochs against the last level that was a gain, so that
+slow gains add up, and noise, which is estimated from the course itself, is none.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
+from enum import StrEnum
 
 MIN_GAIN = 0.005
-"""Half a point; less is taken for noise."""
+"""Half a point; less is taken for noise, whatever the course."""
+
+WINDOW_SHARE = 0.05
+"""Share of the epochs asked for whose median is a level; in a run of up to 20 epochs each epoch is one."""
+
+NUM_TO_SEE_NOISE = 12
+"""From so many epochs on, noise is estimated; in fewer a trend cannot be told from it."""
+
+GAIN_NOISES = 3.5
+"""A gain is so many standard deviations of the mean of a level's epochs, if that is more than `MIN_GAIN`."""
 
 EARLY_SHARE = 0.2
 """Of the epochs that were asked for, at least the first two: in these a gain is an early one."""
@@ -15,18 +27,25 @@ EARLY_SHARE = 0.2
 PLATEAU_EPOCHS, PLATEAU_SHARE = 3, 0.1
 """So many epochs without a gain, or this share of those asked for if that is more, make a plateau."""
 
-NEAR_BEST = 0.02
-"""A plateau lies no further below the best value than this, on average over its last epochs; else it is a fall."""
+NEAR_BEST, NEAR_NOISES = 0.02, 3.0
+"""A plateau lies no further below the best value than this, on average over its last epochs, or than so many standard
+deviations if that is more.
+"""
+
+FALL, FALL_NOISES = 0.05, 6.0
+"""A value so far below the best before it, or so many standard deviations if that is more, is a fall."""
 
 EARLY_GAIN, STEADY_GAIN, TARGET = "early gain", "steady gain", "target reached"
-PLATEAU, BEST, STOPPED = "plateau", "best", "stopped early"
+PLATEAU, FALLEN, BEST, STOPPED = "plateau", "fall", "best", "stopped early"
 
 RULES = {
-    EARLY_GAIN: "half a point or more above the best before, in the first fifth of the epochs asked for (at least two)",
+    EARLY_GAIN: "half a point or more above the last level that was a gain, and more than noise, in the first fifth of "
+    "the epochs asked for (at least two); a level is the median of the last twentieth of them",
     STEADY_GAIN: "the same, later",
     TARGET: "the first epoch at the lower end of what was expected, or above it",
     PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, on average "
-    "no more than 2 points below the best",
+    "no more than 2 points, or noise, below the best",
+    FALLEN: "5 points or more, and more than noise, below the best before; the first epoch of such a stretch",
     BEST: "the epoch whose weights are best.pt",
     STOPPED: "patience ran out",
 }
@@ -56,28 +75,45 @@ def notes_on(
         return []
     notes: list[list[str]] = [[] for _ in course]
     num_early = max(2, math.ceil(EARLY_SHARE * num_epochs))
-    gains = gaining_epochs(course, before)
-    for epoch in gains:
+    for epoch in gaining_epochs(course, before, num_epochs):
         notes[epoch - 1].append(EARLY_GAIN if epoch <= num_early else STEADY_GAIN)
     reached = first_reaching(course, target)
     if reached is not None:
         notes[reached - 1].append(TARGET)
     if (start := plateau_from(course, before, num_epochs)) is not None:
         notes[start - 1].append(PLATEAU)
+    for epoch in falling_epochs(course, before):
+        notes[epoch - 1].append(FALLEN)
     notes[(best_epoch or 1 + max(range(len(course)), key=course.__getitem__)) - 1].append(BEST)
     if stopped_early:
         notes[-1].append(STOPPED)
     return [tuple(said) for said in notes]
 
 
-def gaining_epochs(course: Sequence[float], before: float | None) -> list[int]:
-    """Return the epochs (1-based) that gain on the best before them."""
+def noise_of(course: Sequence[float]) -> float:
+    """Return how far values scatter around their trend, as a standard deviation; 0 if there are too few to tell.
+
+    By the median bend, which knows nothing of a steady rise and little of a single jump.
+    """
+    if len(course) < NUM_TO_SEE_NOISE:
+        return 0.0
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(course, course[1:], course[2:], strict=False)]
+    return 1.4826 * statistics.median(bends) / math.sqrt(6)  # of a normal distribution; a bend has variance 1 + 4 + 1
+
+
+def gaining_epochs(course: Sequence[float], before: float | None, num_epochs: int) -> list[int]:
+    """Return the epochs (1-based) whose level is a gain on the last level that was one, or on the start weights."""
+    if not course:
+        return []
+    window = max(1, round(WINDOW_SHARE * num_epochs))
+    needed = max(MIN_GAIN, GAIN_NOISES * noise_of(course) / math.sqrt(window))
     gains: list[int] = []
-    best = course[0] if before is None else before
-    for epoch, value in enumerate(course, start=1):
-        if _at_least(value, best + MIN_GAIN):
+    reference = course[0] if before is None else before
+    for epoch in range(1, len(course) + 1):
+        level = statistics.median(course[max(0, epoch - window) : epoch])
+        if _at_least(level, reference + needed):
             gains.append(epoch)
-        best = max(best, value)
+            reference = level
     return gains
 
 
@@ -88,12 +124,66 @@ def first_reaching(course: Sequence[float], target: float | None) -> int | None:
 
 def plateau_from(course: Sequence[float], before: float | None, num_epochs: int) -> int | None:
     """Return the epoch (1-based) at which the plateau began that the course is on, if it is on one."""
-    start = max(gaining_epochs(course, before), default=0) + 1
+    start = max(gaining_epochs(course, before, num_epochs), default=0) + 1
     needed = max(PLATEAU_EPOCHS, math.ceil(PLATEAU_SHARE * num_epochs))
     if len(course) - start + 1 < needed:
         return None
     best = max([*course, *([] if before is None else [before])])
-    return start if _at_least(sum(course[-needed:]) / needed, best - NEAR_BEST) else None
+    near = max(NEAR_BEST, NEAR_NOISES * noise_of(course))
+    return start if _at_least(statistics.fmean(course[-needed:]), best - near) else None
+
+
+def falling_epochs(course: Sequence[float], before: float | None) -> list[int]:
+    """Return the epochs (1-based) at which the course falls; it has to win back half before it can fall again."""
+    deep = max(FALL, FALL_NOISES * noise_of(course))
+    falls: list[int] = []
+    best, fallen = before, False
+    for epoch, value in enumerate(course, start=1):
+        if best is not None:
+            if not fallen and _at_least(best - deep, value):
+                falls.append(epoch)
+                fallen = True
+            elif fallen and _at_least(value, best - deep / 2):
+                fallen = False
+        best = value if best is None else max(best, value)
+    return falls
+
+
+class Trend(StrEnum):
+    """How a metric moves at the end of a run."""
+
+    IMPROVING = "still improving"
+    PLATEAU = "plateau"
+    UNCLEAR = "unclear"
+    """Too few epochs to tell."""
+
+
+def trend_of(course: Sequence[float]) -> Trend:
+    """Tell how a course ends: it improves if the best of its last epochs is above the best before, and no noise."""
+    rise = _rise_of(course)
+    if rise is None:
+        return Trend.UNCLEAR
+    return Trend.IMPROVING if _at_least(rise, max(MIN_GAIN, noise_of(course))) else Trend.PLATEAU
+
+
+def trend_in_words(course: Sequence[float]) -> str:
+    """Say the same of a course of F1, with the figures."""
+    rise = _rise_of(course)
+    if rise is None:
+        return f"{len(course)} epochs are too few for a trend"
+    moves = "still improving" if trend_of(course) is Trend.IMPROVING else "on a plateau"
+    return f"{moves}, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {_num_at_end(course)} epochs"
+
+
+def _rise_of(course: Sequence[float]) -> float | None:
+    """Return by how much the best of the last epochs is above the best before; nothing if there are too few."""
+    window = _num_at_end(course)
+    return None if len(course) < 2 * window else max(course[-window:]) - max(course[:-window])
+
+
+def _num_at_end(course: Sequence[float]) -> int:
+    """Return how many epochs tell the trend: a quarter of all, from 3 to 10."""
+    return max(3, min(10, len(course) // 4))
 
 
 def _at_least(value: float, wanted: float) -> bool:

@@ -40,7 +40,7 @@ def train_demo(store: Store, order: Order) -> None:
         recipe = load_recipe(earlier, "demo")
         train_demo(store, dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None))
     log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
-    train(store, order)
+    train(store, order, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
 
 
 def changes(recipe: Recipe) -> str:

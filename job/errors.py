@@ -1,10 +1,40 @@
 """Every way the job ends other than well, with the exit code that a scheduler sees.
 
 A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several
-problems lists them all, one a line. This module imports nothing, so that every other module can import it.
+problems lists them all, one a line. This module imports nothing of ours, so that every other module can import it.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a process of the job ends, as a scheduler sees it."""
+
+    FINISHED = 0
+    USAGE = 2
+    INVALID = 65
+    FAILED = 70
+    REFUSED = 74
+    TRY_AGAIN = 75
+    ELSEWHERE = 78
+
+
+FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
+"""Trying again does not change these, wherever it is tried. `ExitCode.ELSEWHERE` asks for another machine."""
+
+FIRST_OF_BATCH = 50000
+"""From here on exit codes are Cloud Batch's own; this one is a failure for no known reason."""
+
+LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
+"""Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
+
+TIME_LIMIT = 50005
+"""Batch's code for a task that ran too long; a hang must not be repeated ten times."""
+
+KILLED = frozenset({125, 137, 143})
+"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
+Batch's own code."""
 
 
 class JobError(Exception):
@@ -15,7 +45,7 @@ class JobError(Exception):
         problems: Details, one a line, for errors that report everything at once.
     """
 
-    exit_code = 70
+    exit_code: int = ExitCode.FAILED
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -29,43 +59,43 @@ class JobError(Exception):
 class UsageError(JobError):
     """The command line cannot be understood."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class RecipeError(JobError):
     """A recipe, or an argument that overrides it, is wrong."""
 
-    exit_code = 65
+    exit_code = ExitCode.INVALID
 
 
 class DataError(JobError):
     """A dataset is absent, broken, or not the one the run was started on."""
 
-    exit_code = 65
+    exit_code = ExitCode.INVALID
 
 
 class WeightsError(JobError):
     """Start weights are absent, unsafe to load, or do not fit the data."""
 
-    exit_code = 65
+    exit_code = ExitCode.INVALID
 
 
 class RunConflictError(JobError):
     """A run exists and was started differently."""
 
-    exit_code = 65
+    exit_code = ExitCode.INVALID
 
 
 class TrainingError(JobError):
     """Training itself failed: a loss that is not a number, or memory that ran out."""
 
-    exit_code = 70
+    exit_code = ExitCode.FAILED
 
 
 class StoreError(JobError):
     """The bucket refused: no permission, no such bucket, a full disk."""
 
-    exit_code = 74
+    exit_code = ExitCode.REFUSED
 
 
 class ObjectNotFoundError(StoreError):
@@ -83,13 +113,13 @@ class CorruptObjectError(StoreError):
 class TransientStoreError(StoreError):
     """The bucket kept failing until the deadline; trying again later may help."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class SupersededError(JobError):
     """A later attempt has claimed the run; this one must not touch it any more."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class CampaignError(JobError):
@@ -105,40 +135,58 @@ class CampaignError(JobError):
         self.exit_code = exit_code
 
 
+class BackgroundError(JobError):
+    """A thread beside training failed of something that nothing foresees: what the bucket answered, no memory."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class NotCommittedError(JobError):
+    """A run is at its end, and its newest checkpoint is not."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class HangError(JobError):
+    """Nothing was done for longer than anything takes."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
 class PeerError(JobError):
     """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class MachineError(JobError):
     """The machine cannot do the work: an unwritable folder, a full disk, no device."""
 
-    exit_code = 78
+    exit_code = ExitCode.ELSEWHERE
 
 
 class CloudError(JobError):
     """The cloud refused: no permission, no such project, a job that it does not take."""
 
-    exit_code = 78
+    exit_code = ExitCode.ELSEWHERE
 
 
 class TransientCloudError(CloudError):
     """The cloud did not answer; trying again later may help."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class RunFailedError(JobError):
     """A run in the cloud failed for a reason that trying again does not remove."""
 
-    exit_code = 70
+    exit_code = ExitCode.FAILED
 
 
 class RunStoppedError(JobError):
     """A run in the cloud was stopped before its end, by a person or at a limit, and can be continued."""
 
-    exit_code = 75
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class PreemptionError(BaseException):
@@ -150,7 +198,7 @@ class PreemptionError(BaseException):
         from_server: The metadata server said it, so the machine ends by itself.
     """
 
-    exit_code = 75
+    exit_code: int = ExitCode.TRY_AGAIN
 
     def __init__(self, message: str, reason: str, *, from_server: bool = False) -> None:
         super().__init__(message)
@@ -163,7 +211,7 @@ class PreemptionError(BaseException):
 class PauseError(PreemptionError):
     """A person asked for the run to be paused. Exit code 0, or a scheduler would start the run again at once."""
 
-    exit_code = 0
+    exit_code = ExitCode.FINISHED
 
     def __init__(self, message: str, *, agreed: bool = False) -> None:
         super().__init__(message, "paused")

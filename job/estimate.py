@@ -88,6 +88,9 @@ class Stopwatch:
         if label is Label.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
+    def on_validation_batch(self) -> None:
+        """Take no time: that of the whole validation counts."""
+
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
         """Take the time of the first validation.
 
@@ -148,7 +151,8 @@ def from_runs(
 
     def alike(run: Evidence) -> bool:
         theirs = run.record.request
-        same = all(theirs[name] == request[name] for name in ("recipe", "profile", "dataset", "model"))
+        same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
+        same &= run.trained_as == order.trained_as
         return same and all(run.train[name] == request["train"][name] for name in ("imgsz", "batch"))
 
     return next((run for run in reversed(runs) if alike(run) and machine(run)), None)
@@ -166,7 +170,7 @@ def is_kind(run: Evidence, machine: str) -> bool:
 def by_run(recipe: Recipe, run: Evidence, usd_per_hour: float | None) -> Estimate:
     """Return an estimate by a run like it."""
     epoch_s = run.epoch_s or 0.0
-    around_s = max(0.0, sum(run.seconds.values()) - epoch_s * len(run.course))
+    around_s = max(0.0, run.bill.total_s - epoch_s * len(run.course))
     based_on = f"run {run.run}, {len(run.course)} epochs on {'; '.join(run.machines)}"
     return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
 

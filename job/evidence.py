@@ -3,12 +3,14 @@
 Guarantees that nothing is guessed: what was not recorded is `None`. Reads the bucket only in `gather`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.run import Run, RunRecord, list_runs
+from job.account import make_bill
+from job.bill import Bill
+from job.recognition import shown_recipe, trained_as
+from job.run import Run, RunRecord, list_runs, now
 from job.store import Store
 
 
@@ -27,8 +29,13 @@ class Evidence:
 
     @property
     def recipe(self) -> str:
-        """The name of its recipe."""
-        return str(self.record.request["recipe"])
+        """The name of its recipe: a file of the user's own, or else the shipped one that it is by what was trained."""
+        return shown_recipe(self.record.request)
+
+    @property
+    def trained_as(self) -> str:
+        """The name of the shipped recipe that it is by what was trained."""
+        return trained_as(self.record.request)
 
     @property
     def profile(self) -> str:
@@ -66,28 +73,19 @@ class Evidence:
         return self.final["train_s"] / self.final["num_epochs"] if self.final else None
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds by label of the ledger over all attempts; of one that vanished, those up to its last sign of life."""
-        total: Counter[str] = Counter()
-        for attempt in self.attempts:
-            total.update((attempt["end"] or attempt["pulse"] or {}).get("seconds", {}))
-        return dict(total)
+    def bill(self) -> Bill:
+        """Seconds and dollars of all attempts, as the report has them."""
+        return make_bill(list(self.attempts), {}, now())
 
     @property
     def hours(self) -> float:
         """What the run took on machines."""
-        return sum(self.seconds.values()) / 3600
+        return self.bill.total_s / 3600
 
     @property
     def usd(self) -> float | None:
-        """What that cost, if each attempt knew what an hour of its machine costs."""
-        total = 0.0
-        for attempt in self.attempts:
-            price = (attempt.get("price") or {}).get("usd_per_h")
-            if price is None:
-                return None
-            total += price * sum((attempt["end"] or attempt["pulse"] or {}).get("seconds", {}).values()) / 3600
-        return total if self.attempts else None
+        """What that cost; nothing, which means unknown, if an attempt has no price."""
+        return self.bill.usd
 
     @property
     def machines(self) -> list[str]:

@@ -1,12 +1,12 @@
 """What a training needs of the world around it: checkpoints kept in time, notices obeyed, progress shown.
 
-Guarantees that a notice during a step ends training after that step, with all of it committed. Knows nothing of how
-training works.
+Guarantees that a notice during a step ends training after that step, with all of it committed, and that whatever fails
+beside training ends it at the next step or batch of a validation. Knows nothing of how training works.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from job.cadence import Cadence
 from job.checkpoint import CheckpointId
 from job.committer import Committer
+from job.errors import PeerError
 from job.ledger import Label, Ledger
 from job.notice import Notices
 from job.reporter import Reporter
 from job.training.world import World
+from job.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from job.training.contract import Step
@@ -39,8 +41,10 @@ class SessionHost:
         ledger: Ledger,
         notices: Notices,
         world: World,
+        watchdog: Watchdog,
         restored: CheckpointId | None,
         furthest: tuple[int, int],
+        checks: Sequence[Callable[[], None]],
     ) -> None:
         """Begin.
 
@@ -51,11 +55,14 @@ class SessionHost:
             ledger: Counts the seconds.
             notices: May end training.
             world: The processes that train together, of which this is the first.
+            watchdog: Is shown each step and each batch of a validation.
             restored: The checkpoint that training goes on from.
             furthest: The complete epochs, and batches of the next, that any earlier attempt is known to have reached.
+            checks: Raise what failed beside training.
         """
         self._committer, self._cadence, self._reporter = committer, cadence, reporter
         self._ledger, self._notices, self._world = ledger, notices, world
+        self._watchdog, self._checks = watchdog, checks
         self._reached = (restored.epoch, restored.batch) if restored else (0, 0)
         self._furthest = furthest
         self._kept = self._reached if restored else None
@@ -71,20 +78,33 @@ class SessionHost:
         """Show a step, take a checkpoint if one is due, and end training if there is a notice.
 
         Raises:
-            JobError: If committing failed for good.
+            JobError: If something beside training failed: a commit for good, or a peer, and then the step is being
+                committed.
             PreemptionError: If there is a notice; the step is being committed.
         """
-        self._committer.check()
+        self._look_around()
         self._reached = (step.epoch - 1, step.batch)
         if self._trace is not None:
             with self._trace.open("a") as opened:
                 opened.write(json.dumps(step.trace()) + "\n")
         self._reporter.on_step(step)
-        notice = self._notices.agreed(self._world.agree)
+        try:
+            notice = self._notices.agreed(self._world.agree)
+        except PeerError as error:
+            self.keep(snapshot)  # the step is whole: the gradients of all are in it
+            raise self._notices.obeyed() or error from error
         if notice is not None or self._cadence.due():
             self.keep(snapshot)
         if notice is not None:
             raise notice
+
+    def on_validation_batch(self) -> None:
+        """Show that validation goes on.
+
+        Raises:
+            JobError: If something beside training failed.
+        """
+        self._look_around()
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show an epoch and commit it."""
@@ -105,12 +125,18 @@ class SessionHost:
         """Allow a notice to interrupt what is inside."""
         return self._notices.interruptible()
 
+    def _look_around(self) -> None:
+        self._watchdog.beat()
+        self._committer.check()
+        for check in self._checks:
+            check()
+
 
 class FollowerHost:
     """The host of a process that is not the first of those that train together: it stops when all do."""
 
-    def __init__(self, notices: Notices, world: World) -> None:
-        self._notices, self._world = notices, world
+    def __init__(self, notices: Notices, world: World, watchdog: Watchdog) -> None:
+        self._notices, self._world, self._watchdog = notices, world, watchdog
 
     def enter(self, label: Label) -> None:
         """Take no note."""
@@ -121,9 +147,13 @@ class FollowerHost:
         Raises:
             PreemptionError: If one has.
         """
+        self._watchdog.beat()
         notice = self._notices.agreed(self._world.agree)
         if notice is not None:
             raise notice
+
+    def on_validation_batch(self) -> None:
+        """Leave it to the first."""
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Leave it to the first."""

@@ -32,8 +32,15 @@ class Label(StrEnum):
     IDLE = "idle"
     """Waiting for the machine to end, or for the bucket."""
 
+    SUSPENDED = "suspended"
+    """No thread of the process ran: it was stopped by a signal, or frozen with its container or machine."""
+
     LOST = "lost"
     """Steps after the last commit of an attempt that vanished; known only afterwards."""
+
+
+TICK_S, STANDSTILL_S = 1.0, 5.0
+"""A ledger that is watched books its time once a second; time that nothing booked for five seconds is a standstill."""
 
 
 class Ledger:
@@ -48,15 +55,15 @@ class Ledger:
         """
         self._clock = clock
         self._lock = threading.Lock()
+        self._is_watched, self._standstill_s = False, STANDSTILL_S
         self._seconds = {Label.BOOT: before_s}
         self._label, self._since = Label.START_UP, clock()
 
     def enter(self, label: Label) -> Label:
         """Count from now on under a label, and return the one before."""
         with self._lock:
-            now, before = self._clock(), self._label
-            self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
-            self._label, self._since = label, now
+            self._book()
+            before, self._label = self._label, label
             return before
 
     @contextmanager
@@ -68,8 +75,42 @@ class Ledger:
         finally:
             self.enter(before)
 
+    @contextmanager
+    def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
+        """Tell a standstill of the whole process from what it worked on before.
+
+        What holds Python's lock for so long, such as loading a large library, would be taken for a standstill: enter
+        this when such things are done.
+        """
+        closed = threading.Event()
+
+        def tick() -> None:
+            while not closed.wait(tick_s):
+                with self._lock:
+                    self._book()
+
+        with self._lock:
+            self._book()
+            self._is_watched, self._standstill_s = True, standstill_s
+        threading.Thread(target=tick, name="ledger", daemon=True).start()
+        try:
+            yield
+        finally:
+            closed.set()
+            with self._lock:
+                self._book()
+                self._is_watched = False
+
     def seconds(self) -> dict[str, float]:
         """Return the seconds so far by label; they add up to the age of the process."""
         with self._lock:
-            running = self._seconds.get(self._label, 0.0) + self._clock() - self._since
-            return {str(label): round(s, 3) for label, s in (self._seconds | {self._label: running}).items()}
+            self._book()
+            return {str(label): round(s, 3) for label, s in self._seconds.items()}
+
+    def _book(self) -> None:
+        """Add the time since this was last called to its label."""
+        now = self._clock()
+        passed, self._since = now - self._since, now
+        stood_still = self._is_watched and passed >= self._standstill_s
+        label = Label.SUSPENDED if stood_still else self._label
+        self._seconds[label] = self._seconds.get(label, 0.0) + passed

@@ -3,6 +3,7 @@
 Everything goes to stderr; stdout is for data.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -64,8 +65,10 @@ class Progress:
     def to(self, done: int, total: int | None = None) -> None:
         """Show how much is done, and how much there is if that was not known."""
         self._bar.total = total or self._bar.total
-        self._bar.update(done - self._bar.n)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()

@@ -1,21 +1,26 @@
-"""Notices that this process is about to be stopped: SIGTERM, Ctrl-C, and the metadata server.
+"""Notices that this process is about to be stopped: SIGTERM, SIGHUP, Ctrl-C, and the metadata server.
 
 Guarantees that a notice is seen within a second; that it interrupts whatever is under way, except what asked to be
-left alone and looks at `pending` by itself; and that a second signal ends the process at once.
+left alone and looks at `pending` by itself; that all that is left to do has one deadline together, after which the
+process leaves; and that a second Ctrl-C ends it at once.
 """
 
+import contextlib
 import logging
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Self
 
+from job.background import Background
 from job.errors import PauseError, PreemptionError
 from job.metadata import MetadataError, MetadataServer
+from job.signals import NOTICES
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,26 @@ STAY_S = 150
 """How long to stay after a notice from the metadata server. Who leaves early is started again on the same machine,
 which has up to 120 s to live and 30 s to shut down.
 """
+
+LIMITS_S: Mapping[int, float] = MappingProxyType({signal.SIGTERM: 25.0, signal.SIGHUP: 25.0, signal.SIGINT: 60.0})
+"""How long the process stays at most after a signal. What sends SIGTERM kills after 30 s; a person who pressed Ctrl-C
+waits.
+"""
+
+AMONG_SEVERAL_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
+"""The same for a process that torchrun or our launcher started: they kill after 30 s, whatever the signal was."""
+
+OF_A_CHILD_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
+"""The same for a process that waits for one that trains: it must not end, and a container with it, before that one."""
+
+SERVER_LIMIT_S = 100.0
+"""The same after a notice of the metadata server: the machine has up to 120 s to live."""
+
+ONE_PRESS_S = 1.0
+"""Ctrl-C that comes again within this time is the same one, sent to the process and to its group."""
+
+LOOK_S = 0.1
+LAST_WORDS_S = 2.0
 
 PAUSE, STOP, FROM_SERVER = 1, 2, 3
 """How urgent a notice is; the most urgent one is obeyed."""
@@ -32,22 +57,44 @@ WAKE = signal.SIGUSR1
 
 
 class Notices:
-    """Watches for notices while it is entered, which has to be in the main thread."""
+    """Watches for notices while it is entered, which has to be in the main thread.
 
-    def __init__(self, stay_s: float = STAY_S) -> None:
+    Args:
+        stay_s: See `STAY_S`.
+        limits_s: See `LIMITS_S`.
+        server_limit_s: See `SERVER_LIMIT_S`.
+    """
+
+    def __init__(
+        self,
+        stay_s: float = STAY_S,
+        limits_s: Mapping[int, float] = LIMITS_S,
+        server_limit_s: float = SERVER_LIMIT_S,
+    ) -> None:
         self.pending: PreemptionError | None = None
         """The first notice; raise it once everything that is worth keeping is kept."""
 
-        self._pause: PauseError | None = None
+        self.at_stake: Callable[[], str] = lambda: "the last committed checkpoint stands"
+        """Says, from another thread, what is committed and what is not."""
 
-        self._stay_s = stay_s
-        self._left_alone = False
-        self._signalled = threading.Event()
+        self._pause: PauseError | None = None
+        self._stay_s, self._limits_s, self._server_limit_s = stay_s, limits_s, server_limit_s
+        self._left_alone = self._answered = False
+        # A handler may come at any time in the thread that reads these, so none of them is a lock.
+        self._number: int | None = None
+        self._interrupted_at = -math.inf
+        self._deadline, self._limit_s = math.inf, math.inf
         self._closed = threading.Event()
+        self._watcher: Background | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.getsignal(number) for number in NOTICES}
+        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup
+            del self._previous[signal.SIGHUP]
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
         signal.signal(WAKE, lambda _number, _frame: self._interrupt())
+        threading.Thread(target=self._guard, name="deadline", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,16 +119,24 @@ class Notices:
             log.warning("%s; notices may not be seen, checkpoints are taken all the same", error)
         else:
             if doomed:
+                self._hurry(self._server_limit_s)
                 self.pending = _from_server("is being preempted, nothing was started")
+                self._answered = True
                 raise self.pending
-        threading.Thread(target=self._watch, args=(server, tag), name="notices", daemon=True).start()
+        self._watcher = Background("metadata server", lambda: self._watch(server, tag))
+        self._watcher.start()
 
     def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
         """Return the notice that processes which train together obey, all at the same step.
 
         Args:
             agree: Returns the highest number that any of them names.
+
+        Raises:
+            JobError: If notices of the metadata server are no longer seen.
         """
+        if self._watcher is not None:
+            self._watcher.check()
         level = agree(self._urgency)
         if level == 0:
             return None
@@ -91,6 +146,11 @@ class Notices:
             self.pending = PreemptionError("another process of this training was asked to stop", "preempted")
         self.pending.from_server = level == FROM_SERVER
         self.pending.agreed = True
+        return self.obeyed()
+
+    def obeyed(self) -> PreemptionError | None:
+        """Return the notice, if there is one, for a caller that ends by it; it interrupts nothing from here on."""
+        self._answered = self.pending is not None
         return self.pending
 
     @property
@@ -128,26 +188,58 @@ class Notices:
 
     def stay(self) -> None:
         """Wait to be killed if that is what comes next; return on a signal, or after the longest time it can take."""
-        self._left_alone = True
         if self.pending is None or not self.pending.from_server:
             return
+        if self._number is None:
+            self._deadline = math.inf  # all is done
         log.info("all is kept; waiting for the machine to end")
-        self._signalled.wait(self._stay_s)
+        until = time.monotonic() + self._stay_s
+        while self._number is None and time.monotonic() < until:
+            time.sleep(LOOK_S)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        if self._signalled.is_set():
-            os.write(2, f"{name} again: leaving at once; the last committed checkpoint stands\n".encode())
-            os._exit(PreemptionError.exit_code)
-        self._signalled.set()
+        if number == signal.SIGINT:  # make, timeout, shells and service managers send others twice and mean them once
+            same_press = self._number == number and time.monotonic() - self._interrupted_at < ONE_PRESS_S
+            if self._number is not None and not same_press:
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    os.write(2, f"{name} again: leaving at once; the last committed checkpoint stands\n".encode())
+                os._exit(PreemptionError.exit_code)
+            self._interrupted_at = time.monotonic()
+        self._number = self._number or number
+        self._hurry(self._limits_s[number])
         if self.pending is None:
-            self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if name == "Ctrl-C" else "preempted")
+            by_a_person = number in {signal.SIGINT, signal.SIGHUP}
+            self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if by_a_person else "preempted")
         self._interrupt()
 
+    def _hurry(self, limit_s: float) -> None:
+        """Let all that is left to do end by a deadline; the nearest one holds."""
+        until = time.monotonic() + limit_s
+        if until < self._deadline:
+            self._deadline, self._limit_s = until, limit_s
+
     def _interrupt(self) -> None:
-        if self.pending is not None and not self._left_alone:
-            self._left_alone = True  # once
+        if self.pending is not None and not self._left_alone and not self._answered:
+            self._answered = True  # a second one, or the machine's end, does not interrupt the answer to the first
             raise self.pending
+
+    def _guard(self) -> None:
+        """Leave at the deadline, whatever the main thread waits for."""
+        while not self._closed.wait(LOOK_S):
+            if time.monotonic() < self._deadline:
+                continue
+            words = threading.Thread(target=self._say_what_is_lost, daemon=True)  # to whom may be gone as well
+            words.start()
+            words.join(LAST_WORDS_S)
+            os._exit(PreemptionError.exit_code)
+
+    def _say_what_is_lost(self) -> None:
+        log.error(
+            "%s; not all could be done in %.0f s, leaving: %s; the same command goes on from there",
+            *(self.pending, self._limit_s, self.at_stake()),
+            extra={"exit_code": PreemptionError.exit_code},
+        )
 
     def _watch(self, server: MetadataServer, tag: str) -> None:
         while not self._closed.is_set():
@@ -157,6 +249,7 @@ class Notices:
             except MetadataError:
                 preempted = False
             if preempted:
+                self._hurry(self._server_limit_s)
                 self.pending = self.pending or _from_server("is being preempted")
                 os.kill(os.getpid(), WAKE)
                 return

@@ -36,12 +36,6 @@ class Option:
 
     usd: tuple[float, float] | None
 
-    @property
-    def promises(self) -> float:
-        """By how much F1 is expected to rise: to the end of the recipe's band, or to its beginning if it is open."""
-        low, high = self.gain_f1
-        return low if high is None else high
-
 
 def find_option(
     name: str, run: Evidence, alike: Sequence[Evidence], *, bucket: str, usd_per_hour: float | None
@@ -106,9 +100,9 @@ def _of_recipe(name: str, run: Evidence, alike: Sequence[Evidence], bucket: str,
 
 def _carried_over(run: Evidence, recipe: Recipe) -> dict[str, Any]:
     """Return what a person chose for the scale of a run and would choose again."""
-    if run.recipe not in recipe_names():
+    if run.trained_as not in recipe_names():
         return {}
-    usual = load_recipe(run.recipe, recipe.profile).train
+    usual = load_recipe(run.trained_as, recipe.profile).train
     carried: dict[str, Any] = {}
     if run.train["imgsz"] != usual["imgsz"]:
         carried["imgsz"] = run.train["imgsz"]
@@ -120,7 +114,7 @@ def _carried_over(run: Evidence, recipe: Recipe) -> dict[str, Any]:
 def _hours(recipe: Recipe, run: Evidence, alike: Sequence[Evidence]) -> tuple[tuple[float, float] | None, str]:
     """Return how long a recipe takes, from low to high, and how that is known."""
     same_size = [other for other in (run, *reversed(alike)) if other.train["imgsz"] == recipe.train["imgsz"]]
-    of_recipe = next((other for other in same_size if other.recipe == recipe.name), None)
+    of_recipe = next((other for other in same_size if other.trained_as == recipe.name), None)
     pace = of_recipe or (run if recipe.start.kind == "own" and run in same_size else None)
     if pace is not None and pace.epoch_s is not None:
         hours = recipe.train["epochs"] * pace.epoch_s / 3600

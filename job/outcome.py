@@ -16,7 +16,10 @@ COLUMNS = {
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
 
 LOUD_DROP = 0.5
-"""After the first epoch, a metric below this share of row 0 is a loud warning."""
+"""F1 or mAP50 below this share of what they were is a loud warning."""
+
+TOO_LOW_TO_DROP = 0.1
+"""What was below this has nowhere to fall to; a detector that has just begun to learn scatters so much."""
 
 
 def metrics_of(row: dict[str, float]) -> dict[str, float]:
@@ -65,16 +68,34 @@ class Comparison:
         }
 
 
-def warn_of_drop(before: dict[str, float], first: dict[str, float]) -> str | None:
-    """Return a warning if the first epoch is far worse than the start weights were."""
+def dropped(best: dict[str, float], metrics: dict[str, float]) -> bool:
+    """Whether a detector is far worse than it was at its best."""
+    return any(_has_dropped(best[name], metrics[name]) for name in ("f1", "map50"))
+
+
+def warn_of_drop(best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int) -> str:
+    """Return a warning for an epoch that has dropped.
+
+    Args:
+        best: The metrics of the best epoch before, or of the start weights.
+        best_epoch: Which that was; 0 is the start weights.
+        metrics: Those after the epoch.
+        epoch: Which it is.
+    """
     fallen = [
-        f"{LABELS[name]} {before[name]:.1%} -> {first[name]:.1%}"
-        for name in LABELS
-        if before[name] > 0.05 and first[name] < LOUD_DROP * before[name]  # noqa: PLR2004 -- below is noise
+        f"{label} {best[name]:.1%} -> {metrics[name]:.1%}"
+        for name, label in LABELS.items()
+        if _has_dropped(best[name], metrics[name])
     ]
-    if not fallen:
-        return None
+    than = f"after epoch {best_epoch}" if best_epoch else "its start weights"
+    why = "the learning rate may be too high" if best_epoch else (
+        "the learning rate may be too high, or the labels or class order differ from those the weights were trained on"
+    )  # fmt: skip
     return (
-        f"after epoch 1 the detector is far worse than its start weights: {', '.join(fallen)}; the learning rate may "
-        "be too high, or the labels or class order differ from those the weights were trained on"
+        f"after epoch {epoch} the detector is far worse than {than}: {', '.join(fallen)}; {why}; if the next epochs do "
+        "not win it back, stop and start a new run with a smaller --lr0"
     )
+
+
+def _has_dropped(best: float, now: float) -> bool:
+    return best >= TOO_LOW_TO_DROP and now < LOUD_DROP * best

@@ -1,6 +1,7 @@
 """A sign of life of an attempt in the bucket, and a look at whether somebody asked it to stop.
 
-Guarantees that what a vanished attempt lost can be told. A bucket that fails here never stops training.
+Guarantees that what a vanished attempt lost can be told. A bucket that fails here never stops training; anything else
+that fails does, through `check`.
 """
 
 import logging
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
+from job.background import Background
 from job.errors import JobError, PauseError
 from job.run import Run
 
@@ -38,14 +40,18 @@ class Pulse:
         """
         self._run, self._attempt, self._about, self._on_stop, self._every_s = run, attempt, about, on_stop, every_s
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._background = Background("sign of life", self._beat)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
+
+    def check(self) -> None:
+        """Raise what its thread failed of, if it did."""
+        self._background.check()
 
     def _beat(self) -> None:
         complained = asked = False

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from job.run import Run
+from job.signals import left_to_the_trainer
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,10 @@ class Renewal:
     def _begun(self) -> subprocess.Popen[str] | None:
         command = [sys.executable, "-m", "job", "report", self._run.name, "--bucket", self._run.store.uri]
         try:
-            process = subprocess.Popen(  # noqa: S603 -- this program itself
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
+            with left_to_the_trainer():
+                process = subprocess.Popen(  # noqa: S603 -- this program itself
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                )
         except OSError as error:
             log.warning("report: cannot be made, %s", error.strerror)
             return None

@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from job.log import Progress
-from job.outcome import Comparison, metrics_of, warn_of_drop
+from job.outcome import Comparison, dropped, metrics_of, warn_of_drop
 from job.recipe import Band
 from job.run import Run
 from job.units import HOUR, duration
@@ -27,6 +27,7 @@ class Reporter:
         self,
         num_epochs: int,
         before: "Row | None",
+        rows: "Sequence[Row]" = (),
         usd_per_hour: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -35,6 +36,7 @@ class Reporter:
         Args:
             num_epochs: Epochs in the whole run.
             before: Row 0, if it was measured.
+            rows: Those of the epochs that earlier attempts completed.
             usd_per_hour: What an hour of the machine costs, if that is known.
             clock: Seconds from any origin.
         """
@@ -42,7 +44,10 @@ class Reporter:
         self._usd_per_hour, self._clock = usd_per_hour, clock
         self._epoch_since: float | None = None
         self._said_time_left = False
-        self._before = metrics_of(before) if before else None
+        self._best: tuple[int, dict[str, float]] | None = None
+        self._has_dropped = False
+        for row in (*([{"epoch": 0, **before}] if before else []), *rows):
+            self._judge(int(row["epoch"]), metrics_of(row))
         self._bar: Progress | None = None
 
     def on_step(self, step: "Step") -> None:
@@ -59,8 +64,8 @@ class Reporter:
         shown = "  ".join(f"{label} {metrics[name]:6.1%}" for name, label in IN_A_LINE.items())
         digits = len(str(self._num_epochs))
         since, self._epoch_since = self._epoch_since, self._clock()
+        warning = self._judge(epoch, metrics)
         if epoch == 0:
-            self._before = metrics
             log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
             return
         losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in ("box", "cls", "dfl"))
@@ -69,11 +74,19 @@ class Reporter:
             *(digits, epoch, self._num_epochs, shown, losses),
             extra={"epoch": epoch, **metrics},
         )
-        if epoch == 1 and self._before and (warning := warn_of_drop(self._before, metrics)):
+        if warning is not None:
             log.warning("%s", warning)
         if since is not None and not self._said_time_left and epoch < self._num_epochs:
             self._said_time_left = True
             self._say_time_left(self._num_epochs - epoch, self._epoch_since - since)
+
+    def _judge(self, epoch: int, metrics: dict[str, float]) -> str | None:
+        """Return a warning if an epoch falls far below the best before; once, until that is won back."""
+        best_epoch, best = self._best or (epoch, metrics)
+        if metrics["f1"] >= best["f1"]:
+            self._best = epoch, metrics
+        fell_before, self._has_dropped = self._has_dropped, dropped(best, metrics)
+        return warn_of_drop(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
 
     def _say_time_left(self, num_epochs: int, epoch_s: float) -> None:
         """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""

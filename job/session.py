@@ -7,6 +7,7 @@ the bucket only once everything that can be checked has been; and that an earlie
 import contextlib
 import gc
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,16 +19,16 @@ from job import checkpoint, continuity, machine
 from job.attempt import claim, environment_of, record_start, recorded
 from job.bill import Price
 from job.cadence import Cadence
-from job.checkpoint import Manifest
+from job.checkpoint import CheckpointId, Manifest
 from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
 from job.doctor import require_fit
-from job.errors import PeerError, PreemptionError, RunConflictError
+from job.errors import NotCommittedError, PeerError, PreemptionError, RunConflictError
 from job.host import SessionHost
 from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
-from job.notice import Notices
+from job.notice import AMONG_SEVERAL_S, LIMITS_S, Notices
 from job.order import Order
 from job.outcome import Comparison, metrics_of
 from job.prices import price_here
@@ -42,6 +43,7 @@ from job.store import Store
 from job.together import File, SharedPlan, SharedState, follow
 from job.tracking.process import Tracking
 from job.training.world import World
+from job.watchdog import NO_BYTE, NO_STEP, Watchdog
 
 if TYPE_CHECKING:
     from job.training.contract import Host, Outcome
@@ -70,34 +72,42 @@ class Ready:
         return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
-def train(store: Store, order: Order) -> None:
+def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
     Safe to call again with the same order after any interruption.
+
+    Args:
+        store: The bucket.
+        order: What is asked for.
+        boot_s: The seconds of this process that went before; its age, unless another run had them.
 
     Raises:
         JobError: Before training for anything wrong with the order, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
         PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
     """
-    ledger = Ledger(before_s=machine.process_age_s())
-    with Notices() as notices:
+    ledger = Ledger(before_s=machine.process_age_s() if boot_s is None else boot_s)
+    limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
+    with Notices(limits_s=limits_s) as notices, Watchdog(order.hang_after_s) as watchdog:
         try:
             notices.watch()
-            world = World.join()
-            if world.is_first:
-                _train(store, order, ledger, notices, world)
-            else:
-                follow(store, order, ledger, notices, world)
-            world.leave()
+            world = World.join(lambda: notices.pending is not None, watchdog.beat)
+            with watchdog.watching(NO_BYTE, bytes_count=True):
+                if world.is_first:
+                    _train(store, order, ledger, notices, world=world, watchdog=watchdog)
+                else:
+                    follow(store, order, ledger, notices, world=world, watchdog=watchdog)
+                world.leave()
         except PreemptionError as notice:
             if notice.agreed:  # or the first to leave would have the others ended while they commit
-                world.leave()
+                with contextlib.suppress(PeerError):
+                    world.leave()
             notices.stay()
             raise
 
 
-def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
+def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
     final = run.final() if record else None
@@ -108,13 +118,13 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
     machine.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, run.name) as folder:
-        session = _Session(store, order, folder, ledger, notices, world)
+        session = _Session(store, order, folder, ledger, notices, world, watchdog)
         with _uncollected():
             ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
-                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.position),
+                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.position, watchdog),
             ):
                 mirror = Mirror(ready.run)
                 outcome = session.fit(ready, mirror, renewal, tracking)
@@ -144,7 +154,7 @@ def rehearse(store: Store, order: Order, host: "Host") -> None:
     """
     machine.require_writable(order.workdir)
     with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
-        session = _Session(store, order, folder, Ledger(), notices, World())
+        session = _Session(store, order, folder, Ledger(), notices, World(), Watchdog(0))
         data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
         session.set_up(data, point, weights, machine.num_threads()).run(host)
@@ -160,6 +170,7 @@ class _Session:
     ledger: Ledger
     notices: Notices
     world: World
+    watchdog: Watchdog
     price: Price = field(default_factory=price_here)
 
     def begin(self, run: Run, request: dict[str, Any]) -> Ready:
@@ -169,6 +180,8 @@ class _Session:
         data = self.prepare_data(request["dataset"], None, run.name)
         with self.ledger.entered(Label.PULL):
             start = find_start(self.store, self.order, run.name)
+            if start.why is not None:
+                log.info("start weights: %s", start.why)
             weights, point = fetch_start(self.store, start, self.folder / "start")
         training = self.set_up(data, point, weights, machine.num_threads())
         self._share_state(None)
@@ -235,6 +248,7 @@ class _Session:
                 return self.go_on(run, existing)
             record = replace(record, run=run.name)
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
+        log.info("recipe %s", self.order.about_recipe)
         attempt = claim(run, self.ledger, self.price)
         record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, Past(()), restored)
@@ -243,7 +257,8 @@ class _Session:
         """Claim a run that exists, then set it up from its newest checkpoint."""
         attempt = claim(run, self.ledger, self.price)
         training: Training | None = None
-        with recorded(run, attempt, self.ledger, lambda: training.position if training else {}, finished=False):
+        position = lambda: training.position if training else {}  # noqa: E731 -- reads what is set below
+        with recorded(run, attempt, self.ledger, position, self.watchdog, finished=False):
             past = Past.of(run, attempt)
             if past.stop_request is not None:
                 self.world.share(None)
@@ -285,7 +300,8 @@ class _Session:
 
     def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""
-        reporter = Reporter(ready.training.num_epochs, ready.training.before, self.price.usd_per_h)
+        training = ready.training
+        reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
         cadence = Cadence(self.order.checkpoint_every_s, ready.past.preempted_after_s)
 
         def publish(folder: Path) -> None:
@@ -306,9 +322,15 @@ class _Session:
                 "checkpoints": cadence.to_json(),
             }
 
+        def at_stake() -> str:
+            newest, place = committer.newest, CheckpointId(**ready.training.position, attempt=ready.attempt)
+            return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
+
+        self.notices.at_stake = at_stake
         with (
             self.notices.left_alone(),
-            Pulse(ready.run, ready.attempt, about, self.notices.pause),
+            Pulse(ready.run, ready.attempt, about, self.notices.pause) as pulse,
+            self.ledger.watched(),
             committer,
         ):
             host = SessionHost(
@@ -318,11 +340,14 @@ class _Session:
                 ledger=self.ledger,
                 notices=self.notices,
                 world=self.world,
+                watchdog=self.watchdog,
                 restored=ready.restored.id if ready.restored else None,
                 furthest=ready.past.furthest,
+                checks=(pulse.check,),
             )
             try:
-                outcome = ready.training.run(host)
+                with self.watchdog.watching(NO_STEP):
+                    outcome = ready.training.run(host)
                 assert outcome is not None  # noqa: S101 -- this is the first process
                 return outcome
             finally:
@@ -337,6 +362,8 @@ class _Session:
         self.ledger.enter(Label.FINAL_EVALUATION)
         files = self.folder / "run"
         ready.run.require_current(ready.attempt)
+        if missing := checkpoint.missing_end(ready.run, len(outcome.rows)):
+            raise NotCommittedError(f"run {ready.run.name}: {missing}; the same command goes on from there")
         mirror.copy(files)
         expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
         comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)

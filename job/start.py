@@ -5,15 +5,19 @@ Guarantees that the file that training gets is the one the run's record names. K
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from job import checkpoint
 from job.checkpoint import CheckpointId, Manifest
+from job.data.prepare import find_dataset
 from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError, UsageError, WeightsError
 from job.order import Order
-from job.recipe import Profile, Start
-from job.run import FAMILY, Run, family_of, list_runs
+from job.recipe import Profile, Start, load_recipe
+from job.recognition import published_model, trained_as
+from job.run import FAMILY, Run, RunRecord, family_of, list_runs
 from job.store import Store, open_store
 
 
@@ -37,6 +41,9 @@ class StartPoint:
 
     sha256: str | None = None
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
+
+    why: str | None = None
+    """Why this run was chosen where nobody named one."""
 
     def __str__(self) -> str:
         if self.source is None:
@@ -67,10 +74,9 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
         return StartPoint("scratch", None, start.name)
     if start.kind == "pretrained":
         return StartPoint("pretrained", f"weights/{start.name}", None)
-    for family in dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)):
-        newest = _newest_finished(store, family, start.name, order.recipe.profile)
-        if newest is not None:
-            return StartPoint("own", newest.key("weights/best.pt"), None, run=newest.name)
+    own = _best_own(store, order, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
+    if own is not None:
+        return own
     of = f" of recipe {start.name}" if start.name else ""
     raise WeightsError(
         f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or "
@@ -138,13 +144,17 @@ def fetch_end(store: Store, point: StartPoint, folder: Path) -> Manifest:
 
 
 def _find_end(run: Run, num_epochs: int) -> StartPoint:
-    committed = checkpoint.committed(run)
-    if run.final() is None:
+    committed, final = checkpoint.committed(run), run.final()
+    if final is None:
         raise RunConflictError(
             f"run {run.name}: is not finished, so there is no end to go on from; give the command that started it first"
         )
     if not committed:
         raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
+    if missing := checkpoint.missing_end(run, final["num_epochs"]):
+        raise RunConflictError(
+            f"run {run.name}: {missing}, so there is no end to go on from; start a new run with --weights {run.name}"
+        )
     newest = committed[-1]
     if num_epochs <= newest.epoch:
         raise UsageError(
@@ -181,15 +191,87 @@ def _named(store: Store, weights: str) -> StartPoint:
     return StartPoint("own", key, None)
 
 
-def _newest_finished(store: Store, family: str, recipe: str | None, profile: Profile) -> Run | None:
-    finished: list[tuple[str, Run]] = []
-    for name in list_runs(store):
-        run = Run(store, name)
-        record = run.record() if family_of(name) == family else None
-        final = run.final() if record else None
-        if record and final and record.request["profile"] == profile and recipe in {None, record.request["recipe"]}:
-            finished.append((final["finished_at"], run))
-    return max(finished, key=lambda entry: entry[0])[1] if finished else None
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A finished run whose weights another one may start from."""
+
+    run: Run
+    record: RunRecord
+    final: dict[str, Any]
+
+    @property
+    def f1(self) -> float:
+        return float(self.final["comparison"]["after"]["f1"])
+
+    def measured_alike(self, other: "_Finished") -> bool:
+        return self.record.dataset.get("val") == other.record.dataset.get("val")
+
+
+def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> StartPoint | None:
+    """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
+
+    Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
+    """
+    families = tuple(families)
+    finished = (_finished(store, name) for name in list_runs(store) if family_of(name) in families)
+    fitting = [
+        entry
+        for entry in finished
+        if entry is not None
+        and entry.record.request["profile"] == order.recipe.profile
+        and recipe in {None, entry.record.request["recipe"], trained_as(entry.record.request)}
+    ]
+    by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
+    dataset = order.dataset or find_dataset(store, None) if any(by_family) else None
+    for runs in by_family:
+        if on_data := [entry for entry in runs if entry.record.dataset["name"] == dataset]:
+            return _best_of(store, on_data, f"on {dataset}", order.recipe.profile)
+    for runs in by_family:
+        if runs:
+            newest = max(runs, key=lambda entry: str(entry.final["finished_at"]))
+            why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
+            return _own_point(newest, why)
+    return None
+
+
+def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> StartPoint:
+    newest = max(runs, key=lambda entry: str(entry.final["finished_at"]))
+    usual = published_model(str(load_recipe("base", profile).start))
+    of_size = [entry for entry in runs if _model_of(store, entry.record) in {usual, None}] or runs
+    alike = [entry for entry in of_size if entry.measured_alike(newest)] or of_size
+    best = max(alike, key=lambda entry: (entry.f1, str(entry.final["finished_at"])))
+    others = len(runs) - len(of_size)
+    passed_over = f", without {others} of another model than {usual}" if others else ""
+    return _own_point(
+        best, f"run {best.run.name}, F1 {best.f1:.1%}, the best of {len(alike)} finished {where}{passed_over}"
+    )
+
+
+def _own_point(entry: _Finished, why: str) -> StartPoint:
+    key = entry.run.key("weights/best.pt")
+    return StartPoint("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
+
+
+def _finished(store: Store, name: str) -> _Finished | None:
+    run = Run(store, name)
+    record, final = run.record(), run.final()
+    return _Finished(run, record, final) if record is not None and final is not None else None
+
+
+def _model_of(store: Store, record: RunRecord) -> str | None:
+    """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
+    seen: set[str] = set()
+    found: RunRecord | None = record
+    while found is not None and found.run not in seen:
+        seen.add(found.run)
+        point = found.start["point"]
+        source = str(point["architecture"] or point["source"] or "")
+        if model := published_model(source):
+            return model
+        named = re.match(r"runs/([^/]+)/", source)
+        earlier = point.get("run") or (named and named[1])
+        found = Run(store, earlier).record() if earlier else None
+    return None
 
 
 def _get(store: Store, key: str, target: Path, subject: str) -> None:

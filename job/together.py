@@ -16,6 +16,7 @@ from job.order import Order
 from job.scratch import folder_of_its_own
 from job.store import Store
 from job.training.world import World
+from job.watchdog import NO_STEP, Watchdog
 
 if TYPE_CHECKING:
     from job.training.trainer import Plan
@@ -57,7 +58,7 @@ class SharedState:
     reopen: bool
 
 
-def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: World) -> None:
+def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
     """Train together with the first process: the data from the bucket, all else from there."""
     from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
@@ -87,5 +88,5 @@ def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, world: 
             file.place(folder / "restored")
         if state.files:
             training.restore(folder / "restored", reopen=state.reopen)
-        with notices.left_alone():
-            training.run(FollowerHost(notices, world))
+        with notices.left_alone(), watchdog.watching(NO_STEP):
+            training.run(FollowerHost(notices, world, watchdog))

@@ -14,8 +14,16 @@ __all__ = ["emulator"]  # a fixture, one for all tests
 FOREIGN = ("JOB_", "YOLO_", "WANDB_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "XDG_")
 """How the variables begin that could lead a test to somebody's bucket, account or settings."""
 
+FULL = "belongs to the full matrices and storms; `make test-all` runs it"
+
 LONGEST = ("test_demo", "test_tracking", "test_verification", "test_pause_and_extend", "test_drill", "test_world")
 """Files of minutes, in the order in which they are begun."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the options of the project's own."""
+    parser.addoption("--full", action="store_true", help="also run what is marked `full`")
+    parser.addoption("--write-golden", action="store_true", help="write golden files anew instead of comparing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,13 +42,16 @@ def pytest_configure(config: pytest.Config) -> None:
     }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, or one worker would be busy with them while the others have nothing.
 
-    The image comes last: it may still be built.
+    What is marked `full` is skipped unless it is asked for, so that the summary at the end names it.
     """
-    places = {name: place for place, name in enumerate(LONGEST)} | {"test_image": len(LONGEST) + 1}
+    places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+    for item in items:
+        if item.get_closest_marker("full") and not config.getoption("full"):
+            item.add_marker(pytest.mark.skip(reason=FULL))
 
 
 def pytest_report_header() -> str:

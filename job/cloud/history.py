@@ -14,18 +14,8 @@ from job import checkpoint
 from job.checkpoint import CheckpointId
 from job.cloud.cost import billed_usd, worst_usd
 from job.cloud.segment import Segment, Segments
-from job.errors import RunConflictError
+from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, RunConflictError
 from job.run import Run
-
-LOST_MACHINE = (50001, 50002, 50003, 50004, 50006)
-"""Batch's own codes for a machine that was preempted, went silent, or was restarted under the task."""
-
-FIRST_OF_BATCH = 50000
-"""From here on exit codes are Batch's own."""
-
-KILLED = (125, 137, 143)
-"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
-Batch's own code."""
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}

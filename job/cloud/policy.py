@@ -11,11 +11,10 @@ from datetime import timedelta
 from typing import Literal
 
 from job.cloud.cost import START_UP_S, durations_within, require_price
-from job.cloud.history import BEING_ENDED, LOST_MACHINE, History
+from job.cloud.history import BEING_ENDED, History
 from job.cloud.machines import find_machine
 from job.cloud.segment import Placement
-from job.cloud.spec import FATAL_EXIT_CODES, TIME_LIMIT
-from job.errors import RunStoppedError, UsageError
+from job.errors import FATAL, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 
 PATIENCE_S = 1200
 """How long to wait for a machine before another place is tried."""
@@ -99,11 +98,17 @@ def _failed(history: History) -> Decision | None:
     """An attempt ended with a code that trying again does not change."""
     job, segment = history.newest.job, history.newest.segment
     last = next((attempt for attempt in reversed(history.attempts) if attempt.job == segment.job_id), None)
-    if last is not None and last.reason == "failed" and last.exit_code in FATAL_EXIT_CODES:
+    if last is not None and last.reason == "failed" and last.exit_code in {*FATAL, ExitCode.ELSEWHERE}:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
         return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
     unrecorded = last is None or last.reason in {"running", "vanished"}
-    if job and job.state == "FAILED" and unrecorded and job.exit_codes and job.exit_codes[-1] in FATAL_EXIT_CODES:
+    if (
+        job
+        and job.state == "FAILED"
+        and unrecorded
+        and job.exit_codes
+        and job.exit_codes[-1] in {*FATAL, ExitCode.ELSEWHERE}
+    ):
         return Decision(do="fail", reason=f"exit {job.exit_codes[-1]} before anything was recorded; see its log")
     if job and job.state == "SUCCEEDED":
         return Decision(do="fail", reason="the job succeeded, and the bucket has no final.json; see its log")

@@ -10,12 +10,10 @@ from typing import Any
 
 from job.cloud.machines import machines
 from job.cloud.segment import Segment
+from job.errors import FATAL, TIME_LIMIT, ExitCode
 
-FATAL_EXIT_CODES = (2, 65, 70, 74, 78)
-"""Ends of ours that trying again does not change."""
-
-TIME_LIMIT = 50005
-"""Batch's own code for a task that ran too long; a hang must not be repeated ten times."""
+FAILS_THE_TASK = sorted([*FATAL, ExitCode.ELSEWHERE, TIME_LIMIT])
+"""What Batch does not try again: ends that nothing changes, one that needs another machine, and a hang."""
 
 BOOT_IMAGE = "batch-cos"
 """Batch's default for containers, said aloud; its driver comes with it and suits the image's CUDA 12."""
@@ -57,9 +55,7 @@ def render(segment: Segment) -> dict[str, Any]:
         "maxRunDuration": f"{segment.max_run_s}s",
         # One policy: these fail at once, and everything else is tried again. A list of what to retry would miss what
         # a preempted container reports when it loses the race with its machine.
-        "lifecyclePolicies": [
-            {"action": "FAIL_TASK", "actionCondition": {"exitCodes": [*FATAL_EXIT_CODES, TIME_LIMIT]}}
-        ],
+        "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
     }
     instance = {
         # Beside the policy: inside it the field is ignored.

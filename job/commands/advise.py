@@ -66,6 +66,8 @@ def _gain(option: Option) -> str:
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
         return "not known; the trend goes on, or it does not"
+    if high is None and low == 0:
+        return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:
         points = f"{100 * low:.1f} points of F1 or more"
     elif low == 0:

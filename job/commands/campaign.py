@@ -11,7 +11,7 @@ from job.commands.values import read_flag, read_fraction, read_number, read_pric
 from job.data.prepare import find_dataset
 from job.demo import DATASET
 from job.errors import UsageError
-from job.notice import Notices
+from job.notice import OF_A_CHILD_S, Notices
 from job.prices import read_usd
 from job.recipe import Profile
 from job.store import Store
@@ -56,11 +56,11 @@ def run_campaign(
         arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
     )
     campaign = find_campaign(store, name, goal)
-    machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every")}
+    machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every", "hang_after")}
     machine |= {} if cloud else {"workdir": flags["workdir"]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
     place = on_batch(store.uri, cloud, words) if cloud else here(store.uri, words, price)
-    with Notices():
+    with Notices(limits_s=OF_A_CHILD_S):
         go_on(campaign, goal, place, price)
     print("\n".join(told(campaign)))
 

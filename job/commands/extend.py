@@ -21,6 +21,7 @@ def extend_run(
     workers: str | None,
     workdir: str,
     checkpoint_every: str,
+    hang_after: str,
 ) -> None:
     """Train a finished run, or one that stopped early, to a larger total number of epochs, as a new run.
 
@@ -52,6 +53,7 @@ def extend_run(
         workers=read_workers(workers),
         workdir=Path(workdir).resolve(),
         checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
+        hang_after_s=read_seconds(hang_after, "hang-after"),
     )
     leave_to_others(order)
     train(store, order)

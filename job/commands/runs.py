@@ -14,6 +14,7 @@ from job.errors import CorruptObjectError, RunConflictError
 from job.ledger import Label
 from job.outcome import Comparison
 from job.recipe import Band
+from job.recognition import shown_recipe
 from job.run import Run, RunRecord, list_runs
 from job.store import Store
 from job.training_arguments import nearest
@@ -30,7 +31,7 @@ def print_runs(bucket: str | None) -> None:
         if record is None:
             continue
         f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
-        rows.append((name, record.request["recipe"], record.request["profile"], _state(run, record, final), *f1))
+        rows.append((name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1))
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
         return
@@ -51,6 +52,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     final = run.final()
     attempts = [run.attempt(number) for number in run.attempts()]
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    set_aside = checkpoint.set_aside(run)
     bill = read_bill(run)
     if as_json:
         shown = {
@@ -58,6 +60,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
             "attempts": attempts,
             "bill": bill.to_json(),
             "checkpoints": [asdict(manifest) for manifest in checkpoints],
+            "set_aside": {str(identity): why for identity, why in set_aside.items()},
             "tracking": curve.tell(run),
             "final": final,
         }
@@ -67,7 +70,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     told = [
         ("run", f"{name}, {_state(run, record, final)}"),
         ("created", f"{_clock(record.created_at)} UTC"),
-        ("recipe", f"{record.request['recipe']}, profile {record.request['profile']}"),
+        ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         ("start", _start(point)),
         ("dataset", f"{record.dataset['name']}, digest {record.dataset['digest'][:12]}"),
     ]
@@ -90,6 +93,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         )
         for manifest in checkpoints
     ]
+    told += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
     told.append(("W&B", curve.tell(run)))
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{bill.table()}")
@@ -109,18 +113,28 @@ def verify_run(name: str, bucket: str | None) -> None:
     store = require_store(bucket)
     run, _ = require_run(store, name)
     problems: list[str] = []
-    identities = checkpoint.committed(run)
+    identities, set_aside = checkpoint.committed(run), checkpoint.set_aside(run)
+    for identity, why in set_aside.items():
+        print(f"{identity}: set aside, {'; '.join(why)}")
     with tempfile.TemporaryDirectory() as scratch:
         for identity in identities:
             found = checkpoint.verify(run, identity, Path(scratch))
             problems += found
             print(f"{identity}: {'damaged' if found else 'whole'}")
+    final = run.final()
+    if final is not None and (missing := checkpoint.missing_end(run, final["num_epochs"])):
+        raise CorruptObjectError(
+            f"run {name}: {missing}; it cannot be extended, its weights are what they are", problems
+        )
     if problems:
         raise CorruptObjectError(
             f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
             problems,
         )
-    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed")
+    if set_aside and not identities:
+        raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is whole; start a new run")
+    passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
+    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed{passed_over}")
 
 
 def _clock(time: str) -> str:

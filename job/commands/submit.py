@@ -35,6 +35,7 @@ TRAIN_FLAGS: dict[str, Any] = {
     "device": "",
     "workers": None,
     "checkpoint_every": "60",
+    "hang_after": "1800",
     "new_classes": "false",
     "quarantine": "false",
 }

@@ -15,6 +15,7 @@ from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
 from job.recipe import Profile, load_recipe
+from job.recognition import with_expectation
 from job.run import check_run_name, find_run
 from job.start import StartPoint, find_start
 from job.store import Store
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 OWN_FLAGS = (
     "recipe", "bucket", "dataset", "run", "weights", "model", "profile", "device", "workers", "workdir",
-    "checkpoint-every", "new-classes", "quarantine", "dry-run",
+    "checkpoint-every", "hang-after", "new-classes", "quarantine", "dry-run",
 )  # fmt: skip
 
 DEFAULT_WORKERS = 8
@@ -79,6 +80,7 @@ def read_order(
     new_classes: str,
     quarantine: str,
     training_arguments: dict[str, str],
+    hang_after: str = "1800",
     **_others: str | None,
 ) -> Order:
     """Turn the words of a command line into an order.
@@ -91,8 +93,9 @@ def read_order(
     if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
         raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
     chosen = recipe or ("continue" if weights else "base")
+    asked = load_recipe(chosen, read_profile(profile)).with_arguments(overrides)
     return Order(
-        recipe=load_recipe(chosen, read_profile(profile)).with_arguments(overrides),
+        recipe=with_expectation(asked, weights or model or str(asked.start)),
         dataset=dataset,
         run=run and check_run_name(run),
         weights=weights,
@@ -103,6 +106,7 @@ def read_order(
         workers=read_workers(workers),
         workdir=Path(workdir).resolve(),
         checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
+        hang_after_s=read_seconds(hang_after, "hang-after"),
     )
 
 
@@ -195,8 +199,11 @@ def _print_plan(order: Order, location: str | None) -> None:
             plan["run"] = run.name
             point = find_start(store, order, run.name) if record is None else StartPoint(**record.start["point"])
             plan["start"]["found"] = str(point)
+            if record is None and point.why is not None:
+                log.info("start weights: %s", point.why)
         except JobError as error:
             problems.append(error)
-        for problem in problems:
+        for problem in dict.fromkeys(map(str, problems)):
             log.warning("it would not start: %s", problem)
+    log.info("recipe %s", order.about_recipe)
     print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")

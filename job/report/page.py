@@ -14,6 +14,7 @@ from job.checkpoint import CheckpointId
 from job.course import RULES, notes_on
 from job.ledger import Label
 from job.outcome import LABELS
+from job.recognition import shown_recipe
 from job.report import charts
 from job.report.charts import Line
 from job.report.facts import Facts
@@ -36,6 +37,7 @@ LABEL_COLOURS = {
     Label.RECOMPUTED: "orange",
     Label.FINAL_EVALUATION: "green",
     Label.IDLE: "pale",
+    Label.SUSPENDED: "muted",
     Label.LOST: "red",
 }
 
@@ -131,7 +133,7 @@ def _asked(facts: Facts) -> list[tuple[str, str]]:
     if record.dataset["set_aside"]:
         data += f", {len(record.dataset['set_aside'])} broken files set aside"
     return [
-        ("recipe", f"{record.request['recipe']}, profile {record.request['profile']}"),
+        ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         ("asked for", f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"),
         ("start weights", start),
         ("data", data),

@@ -29,6 +29,8 @@ class StoredObject:
 class Store(Protocol):
     """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
 
+    What fails for a passing reason is tried again; bytes that were damaged on their way are one.
+
     Every method raises `TransientStoreError` if the backend kept failing until the deadline, `StoreError` if it
     refused (no permission, no such bucket, a full disk), and `UsageError` if a key is none. What fetches into a file
     raises `MachineError` if that cannot be written.
@@ -62,7 +64,7 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If the bytes do not match the stored CRC-32C.
+            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
         """
 
     def read(self, key: str) -> bytes:
@@ -70,7 +72,7 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If the bytes do not match the stored CRC-32C.
+            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
         """
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:

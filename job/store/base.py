@@ -1,6 +1,7 @@
 """What all stores do in the same way: fetch what was described, and one after another what comes in numbers.
 
-Guarantees that a file appears only after its last byte was verified. Knows nothing of where bytes come from.
+Guarantees that a file appears only after its last byte was verified, and that what could not be fetched whole is
+fetched again. Knows nothing of where bytes come from.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from job.errors import ObjectNotFoundError
 from job.store import StoredObject
 from job.store.arrival import land
 from job.store.parallel import for_each
+from job.store.retry import RetryableError, retried
 
 Taken = TypeVar("Taken")
 
@@ -24,6 +26,11 @@ class BaseStore(ABC):
 
     num_uploads: ClassVar[int]
     """How many files are stored at once."""
+
+    @property
+    def deadline_s(self) -> float:
+        """For how long a fetch that fails for a passing reason is tried again, in seconds."""
+        return 0.0  # a disk that refuses has a reason
 
     @abstractmethod
     def put(
@@ -41,7 +48,8 @@ class BaseStore(ABC):
 
         Raises:
             ObjectNotFoundError: Before the first byte, if there is another version, or none.
-            CorruptObjectError: After the last byte, if they do not match the checksum.
+            RetryableError: If they do not arrive whole.
+            CorruptObjectError: After the last byte, if what is stored does not match its checksum.
         """
 
     def get(self, key: str, target: Path) -> StoredObject:
@@ -59,7 +67,7 @@ class BaseStore(ABC):
 
         def get(item: tuple[StoredObject, Path]) -> None:
             stored, target = item
-            land(target, self._bytes_of(stored))
+            self._fetched(stored, lambda chunks: land(target, chunks))
             if on_done is not None:
                 on_done(stored)
 
@@ -82,9 +90,23 @@ class BaseStore(ABC):
         stored = self.stat(key)
         while True:
             try:
-                return stored, take(self._bytes_of(stored))
+                return stored, self._fetched(stored, take)
             except ObjectNotFoundError:
-                newer = self.stat(key)
-                if newer.version == stored.version:
+                stored = self.stat(key)  # it was replaced in between, or is gone by now
+
+    def _fetched(self, stored: StoredObject, take: Callable[[Iterator[bytes]], Taken]) -> Taken:
+        """Take the bytes of one version of an object.
+
+        Raises:
+            ObjectNotFoundError: If it is gone, or was replaced.
+        """
+
+        def fetch(_left_s: float) -> Taken:
+            try:
+                return take(self._bytes_of(stored))
+            except ObjectNotFoundError as error:
+                if self.stat(stored.key).version != stored.version:
                     raise
-                stored = newer  # it was replaced in between
+                raise RetryableError(stored.key, "was not found, and is there") from error
+
+        return retried(fetch, self.deadline_s)

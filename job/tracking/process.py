@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Self
 
 from job.errors import PreemptionError
 from job.run import Run
+from job.signals import left_to_the_trainer
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +73,14 @@ class Tracking:
     def _begun(self) -> "subprocess.Popen[str]":
         words = [self._run.name, self._run.store.uri, str(self._attempt), str(self._folder)]
         self._folder.mkdir(parents=True)
-        # Ctrl-C reaches every process of a terminal, and this one has to outlive the one that it follows.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            with self._errors.open("w") as errors:
-                return subprocess.Popen(  # noqa: S603 -- this program itself
-                    [sys.executable, "-m", "job.tracking", *words],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    text=True,
-                )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with self._errors.open("w") as errors, left_to_the_trainer():
+            return subprocess.Popen(  # noqa: S603 -- this program itself
+                [sys.executable, "-m", "job.tracking", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+            )
 
     def _tell(self, word: str) -> None:
         if self._process is None or self._process.stdin is None:

@@ -63,6 +63,9 @@ class Host(Protocol):
     def on_step(self, step: Step, snapshot: Callable[[], Snapshot]) -> None:
         """Look at a batch that was trained, take a snapshot if one is wanted, raise if training is to end here."""
 
+    def on_validation_batch(self) -> None:
+        """Look up in the midst of a validation: one of its batches is done."""
+
     def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
         """Take note of row 0 or of an epoch, and keep a snapshot."""
 

@@ -19,7 +19,7 @@ from torch.distributed import DistError
 from ultralytics.utils.plotting import plot_results
 from ultralytics.utils.torch_utils import autocast
 
-from job.errors import JobError, PreemptionError, TrainingError
+from job.errors import JobError, PeerError, PreemptionError, TrainingError
 from job.ledger import Label
 from job.training.contract import Host, Outcome, Step
 from job.training.device import describe_device
@@ -139,6 +139,7 @@ class Training:
             PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
+        self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: host.on_validation_batch()]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's notes on scheduler order and determinism: known, intended
@@ -226,18 +227,18 @@ class Training:
         )
 
     def _validated(self, host: Host) -> Row:
-        """Validate the epoch that was trained; a notice during it keeps all that was trained."""
+        """Validate the epoch that was trained; a notice, or the loss of a peer, keeps all that was trained."""
         host.enter(Label.VALIDATION)
         trainer, row = self.trainer, dict[str, float]()
-        if self.plan.world.is_first:
-            try:
+        try:
+            if self.plan.world.is_first:
                 with host.interruptible():
                     row = self._validate_epoch()
-            except PreemptionError:
-                host.keep(self.snapshot)
-                raise
-        decides = (row, trainer.fitness, trainer.best_fitness)
-        row, trainer.fitness, trainer.best_fitness = self.plan.world.share(decides)
+            decides = (row, trainer.fitness, trainer.best_fitness)
+            row, trainer.fitness, trainer.best_fitness = self.plan.world.share(decides)
+        except (PreemptionError, PeerError):
+            host.keep(self.snapshot)
+            raise
         return row
 
     def _validate_epoch(self) -> Row:

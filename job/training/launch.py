@@ -4,6 +4,7 @@ Ultralytics' launcher is never used: it deletes the run's folder and passes no s
 """
 
 import os
+import signal
 import sys
 import uuid
 
@@ -19,8 +20,12 @@ FIRST = 0
 def launch(words: list[str], num_processes: int) -> int:
     """Run a command of the job in several processes, and return the exit code of the first one.
 
-    SIGTERM and Ctrl-C are passed on; the processes have 30 s to commit and leave.
+    SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. One that was killed, by the
+    system or by its own library of the GPU, is no failure of the training.
     """
+    passed_on = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        passed_on.append(signal.SIGHUP)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -29,6 +34,7 @@ def launch(words: list[str], num_processes: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        signals_to_handle=",".join(number.name for number in passed_on),
     )
     # torchrun gives each process one thread; what the user or the cores say is decided by the job.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
@@ -36,7 +42,8 @@ def launch(words: list[str], num_processes: int) -> int:
         elastic_launch(config, sys.executable)("-m", "job", *words)
     except ChildFailedError as error:
         failures = error.failures
-        return int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        exit_code = int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        return exit_code if exit_code >= 0 else PreemptionError.exit_code
     except SignalException:
         return PreemptionError.exit_code
     return 0

@@ -6,7 +6,6 @@ number of threads, loader workers on a CPU.
 """
 
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, TrainingError, WeightsError
+from job.signals import left_to_the_trainer
 from job.training.dataset import KeyedDataset
 from job.training.randomness import start_streams
 from job.training.sampling import EpochBatches
@@ -148,7 +148,7 @@ class Trainer(DetectionTrainer):
         if mode == "val":
             own = max(batch_size // world.size, 1)
             loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
-            return loader
+            return _without_signals(loader)
         if batch_size % world.size:
             raise RecipeError(
                 f"batch {batch_size}: cannot be shared evenly by {world.size} processes; pass a multiple as --batch"
@@ -165,12 +165,11 @@ class Trainer(DetectionTrainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.type == "cuda",
             collate_fn=dataset.collate_fn,
-            worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # or each epoch would draw its workers' seed from the process's own stream
         )
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
         object.__setattr__(loader, "batch_size", batch_size)  # of all processes together
-        return loader
+        return _without_signals(loader)
 
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """Move a batch to the device and draw its size for multi-scale from a key of its own."""
@@ -260,10 +259,19 @@ def _precision_without_download() -> Iterator[None]:
         engine.check_amp = stock
 
 
-def _leave_signals_to_the_parent(_worker_id: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+    """Have a loader start its processes without an ear for signals.
+
+    They would inherit the trainer's handlers, and torch ends a training whose loader lost a process.
+    """
+    start = loader._get_iterator  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
+
+    def start_without_signals() -> Any:  # noqa: ANN401 -- torch's iterators have no public type
+        with left_to_the_trainer():
+            return start()
+
+    loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    return loader
 
 
 def _first_line(error: BaseException) -> str:

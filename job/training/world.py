@@ -1,12 +1,14 @@
 """The processes that train together, one for each device, as torchrun starts them.
 
-Guarantees that all of them stop at the same step. Ultralytics never hears of the others: to it each process is alone,
-and what several processes need (a share of each batch, averaged gradients, one validation) is done here and in
-`Trainer`.
+Guarantees that all of them stop at the same step, that none waits longer for another than the purpose takes, and that a
+notice is seen while one waits. Ultralytics never hears of the others: to it each process is alone, and what several
+processes need (a share of each batch, averaged gradients, one validation) is done here and in `Trainer`.
 """
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,10 +21,26 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-LONGEST_WAIT = timedelta(hours=3)
-"""How long one process waits for another, for example for the first one's validation (Ultralytics waits as long)."""
+STEP_S = 300.0
+"""How long a process waits for another one that is at the same step: to agree on it, or for its gradients."""
+
+WORK_S = 3 * 3600.0
+"""How long for one that works alone, for example on the validation (Ultralytics waits as long)."""
+
+NOTICED_S = 5.0
+"""How long the first process waits after a notice: what it has to commit needs the rest of the time."""
+
+LOOK_S = 0.05
 
 OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +51,17 @@ class World:
     size: int = 1
     local_rank: int = 0
 
+    group: Any = None
+    """Of torch, for what is agreed on and shared; it is apart from that of the gradients, whose wait is shorter."""
+
+    noticed: Callable[[], bool] = _never
+    """Whether this process was given notice."""
+
+    while_waiting: Callable[[], None] = _nothing
+    """Called over and over while this process waits for another."""
+
     @classmethod
-    def join(cls) -> "World":
+    def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "World":
         """Find the other processes, if torchrun started any.
 
         Its variables are taken away: Ultralytics reads them when imported, and would divide the work once more.
@@ -44,11 +71,13 @@ class World:
         import torch  # noqa: PLC0415 -- a process that is alone starts without it
         import torch.distributed as dist  # noqa: PLC0415 -- as above
 
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
-        world = cls(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
+        place = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
         for name in OF_TORCHRUN:
             os.environ.pop(name, None)
-        return world
+        return cls(*place, group, noticed, while_waiting)
 
     @property
     def is_first(self) -> bool:
@@ -80,13 +109,13 @@ class World:
             )
         return devices[self.local_rank]
 
-    def agree(self, level: int) -> int:
+    def agree(self, level: int, limit_s: float = STEP_S) -> int:
         """Return the highest level that any process names; all of them have to ask.
 
         Works on the CPU, so that no GPU is waited for.
 
         Raises:
-            PeerError: If another process is gone.
+            PeerError: If another process is gone, or does not ask in time.
         """
         if self.size == 1:
             return level
@@ -94,8 +123,7 @@ class World:
         import torch.distributed as dist  # noqa: PLC0415 -- as above
 
         levels = torch.tensor(level)
-        with self._others_needed():
-            dist.all_reduce(levels, dist.ReduceOp.MAX)
+        self._together(lambda: dist.all_reduce(levels, dist.ReduceOp.MAX, group=self.group), limit_s)
         return int(levels)
 
     def share(self, value: Value) -> Value:
@@ -110,14 +138,14 @@ class World:
         import torch.distributed as dist  # noqa: PLC0415 -- as above
 
         values: list[Any] = [value]
-        with self._others_needed():
-            dist.broadcast_object_list(values, device=torch.device("cpu"))
+        device = torch.device("cpu")
+        self._together(lambda: dist.broadcast_object_list(values, group=self.group, device=device), WORK_S)
         shared: Value = values[0]
         return shared
 
     def wait(self) -> None:
         """Wait until all processes are here."""
-        self.agree(0)
+        self.agree(0, WORK_S)
 
     def leave(self) -> None:
         """Wait until all processes are here, and part from them, as NCCL wants before a process ends."""
@@ -127,19 +155,40 @@ class World:
 
             dist.destroy_process_group()
 
-    def lost(self) -> PeerError:
+    def lost(self, what: str = "is gone") -> PeerError:
         """Return the error for another process that is gone."""
         return PeerError(
-            f"process {self.rank + 1} of {self.size}: another process of this training is gone; start all of them "
+            f"process {self.rank + 1} of {self.size}: another process of this training {what}; start all of them "
             "again to go on from the last committed checkpoint"
         )
 
-    @contextmanager
-    def _others_needed(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            raise self.lost() from error
+    def _together(self, call: Callable[[], object], limit_s: float) -> None:
+        """Make a call in which all processes meet; torch's own wait would let no signal through.
+
+        Raises:
+            PeerError: If another process is gone, or does not make the call in time.
+        """
+        over, errors = threading.Event(), list[RuntimeError]()
+
+        def work() -> None:
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(error)
+            finally:
+                over.set()
+
+        threading.Thread(target=work, name="peers", daemon=True).start()
+        until, hurried = time.monotonic() + limit_s, False
+        while not over.wait(LOOK_S):
+            self.while_waiting()
+            if self.is_first and self.noticed() and not hurried:
+                hurried, limit_s = True, NOTICED_S
+                until = min(until, time.monotonic() + NOTICED_S)
+            if time.monotonic() > until:
+                raise self.lost(f"was silent for {limit_s:.0f} s")
+        if errors:
+            raise self.lost() from errors[0]
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
@@ -156,6 +205,7 @@ class World:
             return model
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 -- a process that is alone needs none
 
+        self.wait()  # for those that pull the data still: what comes next has the limit of a step
         device = next(model.parameters()).device
         return DistributedDataParallel(
             model,

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +20,6 @@ from job.recipe import recipe_names
 from tests.support.fake_batch import problem_with
 
 GOLDEN = Path(__file__).parent / "golden"
-ANEW = os.environ.get("GOLDEN") == "write"
 
 EVERY = list(itertools.product(recipe_names(), machines()))
 
@@ -59,22 +57,27 @@ def parsed(segment: Segment) -> batch_v1.Job:
     return batch_v1.Job.from_json(json.dumps(render(segment)))
 
 
-def check(name: str, found: object) -> None:
-    """Compare with a golden file; ``GOLDEN=write`` writes it anew."""
-    path = GOLDEN / f"{name}.json"
-    text = json.dumps(found, indent=1) + "\n"
-    if ANEW:
-        path.write_text(text)
-    assert text == path.read_text()
+@pytest.fixture
+def check(pytestconfig):
+    """A function that compares with a golden file; ``pytest --write-golden`` writes it anew."""
+
+    def compare(name: str, found: object) -> None:
+        path = GOLDEN / f"{name}.json"
+        text = json.dumps(found, indent=1) + "\n"
+        if pytestconfig.getoption("write_golden"):
+            path.write_text(text)
+        assert text == path.read_text()
+
+    return compare
 
 
 @pytest.mark.parametrize("machine", machines())
-def test_the_job_of_each_machine_is_as_it_was(settings, machine):
+def test_the_job_of_each_machine_is_as_it_was(settings, check, machine):
     """The whole job for recipe A on each machine is the golden one."""
     check(machine, render(make_segment("A", machine)))
 
 
-def test_the_command_of_each_recipe_is_as_it_was(settings):
+def test_the_command_of_each_recipe_is_as_it_was(settings, check):
     """What each recipe says to the container is the golden list."""
     check("recipes", {recipe: make_segment(recipe, "g2-standard-8").words for recipe in recipe_names()})
 

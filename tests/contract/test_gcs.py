@@ -6,17 +6,17 @@ import sys
 import google.auth
 import pytest
 from google.auth.credentials import Credentials
+from google.oauth2.credentials import Credentials as StaticToken
 
 from job.errors import (
-    CorruptObjectError,
     MachineError,
     ObjectNotFoundError,
     PreconditionError,
     StoreError,
     TransientStoreError,
 )
-from job.store import StoredObject, open_store
 from job.store import gcs as module
+from job.store import open_store
 
 SECRET = "ya29.SECRET"  # noqa: S105 -- looks like one, and must not be seen
 
@@ -44,9 +44,38 @@ def operation(request, proxy, proxied, tmp_path):
     return lambda store: OPERATIONS[request.param](store, tmp_path)
 
 
+LARGE = bytes(9 << 20)
+"""What goes in several requests."""
+
+
 def first_upload(proxy):
     """Tell of a request whether it is the first upload."""
     return lambda sent: sent.method == "POST" and [each.method for each in proxy.requests].count("POST") == 1
+
+
+def answer_once(proxy, wanted, *answer):
+    """Answer the first request that is wanted in one way, and pass all others on; return where that is noted."""
+    answered = []
+
+    def decide(sent):
+        if answered or not wanted(sent):
+            return None
+        answered.append(sent)
+        return answer
+
+    proxy.answer = decide
+    return answered
+
+
+def any_request(_sent):
+    """Want every request."""
+    return True
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Make the deadline pass at the first failure."""
+    monkeypatch.setattr(module, "DEADLINE_S", 0)
 
 
 def is_download(sent):
@@ -93,8 +122,113 @@ def test_delete_is_bound_to_the_version(proxy, proxied):
     """A delete of a version says so to the bucket, which the emulator does not honour, and heeds the refusal."""
     proxied.put("key", b"x")
     proxy.answer = lambda sent: (412, "conditionNotMet") if "ifGenerationMatch=7" in sent.path else None
-    with pytest.raises(PreconditionError):
+    with pytest.raises(PreconditionError, match="is not the version that was expected"):
         proxied.delete("key", if_version="7")
+
+
+def test_delete_of_what_is_gone_is_done(proxy, proxied):
+    """A bound delete that took place, whose answer was lost and whose repetition the bucket refuses, is done."""
+    stored = proxied.put("key", b"x")
+    proxied.delete("key")
+    answered = answer_once(proxy, lambda sent: sent.method == "DELETE", 412, "conditionNotMet")
+    proxied.delete("key", if_version=stored.version)
+    assert len(answered) == 1
+
+
+@pytest.mark.parametrize("code", [404, 410])
+def test_lost_upload_session_is_begun_anew(proxy, proxied, code):
+    """An upload in several requests whose address the bucket has forgotten is begun anew, and is no missing bucket."""
+    answered = answer_once(proxy, lambda sent: sent.method == "PUT", code, "No such upload.")
+    proxied.put("key", LARGE)
+    assert len(answered) == 1
+    assert [sent.method for sent in proxy.requests] == ["POST", "PUT", "POST", "PUT"]
+    assert proxied.stat("key").size_bytes == len(LARGE)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("code", [404, 410])
+def test_upload_sessions_that_are_always_lost_are_transient(proxy, proxied, code):
+    """A bucket that keeps forgetting uploads can be tried again later: it is there, and refuses nothing."""
+    proxy.answer = lambda sent: (code, "No such upload.") if sent.method == "PUT" else None
+    with pytest.raises(TransientStoreError, match="lost what was uploaded") as caught:
+        proxied.put("key", LARGE)
+    assert caught.value.exit_code == 75
+
+
+def test_upload_that_ended_before_its_session_was_lost_is_recognised(proxy, proxied):
+    """An upload that took place, whose answer was lost and whose address is gone, is begun anew and found done."""
+
+    def refuse(sent):  # the emulator does not hold resumable uploads to a precondition
+        sessions = [each for each in proxy.requests if each.method == "POST"]
+        return (412, "conditionNotMet") if sent.method == "POST" and len(sessions) > 1 else None
+
+    proxy.lose = lambda sent: sent.method == "PUT" and [each.method for each in proxy.requests].count("PUT") == 1
+    proxy.answer = lambda sent: (
+        (404, "No such upload.")
+        if sent.method == "PUT" and [each.method for each in proxy.requests].count("PUT") > 1
+        else refuse(sent)
+    )
+    stored = proxied.put("key", LARGE)
+    assert [sent.method for sent in proxy.requests] == ["POST", "PUT", "PUT", "POST", "GET"]
+    assert proxied.stat("key") == stored
+
+
+@pytest.mark.parametrize("content", [b"wild", LARGE], ids=["small", "large"])
+def test_damage_on_the_way_up_is_refused_and_sent_again(proxy, proxied, content):
+    """The bucket is told the checksum before the bytes, and an upload that it refuses for another one is repeated."""
+    message = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "BBBBBB==".'
+    upload = "PUT" if content is LARGE else "POST"
+    answered = answer_once(proxy, lambda sent: sent.method == upload, 400, message, "invalid")
+    stored = proxied.put("key", content)
+    assert len(answered) == 1
+    assert json.dumps({"crc32c": stored.crc32c})[1:-1].encode() in proxy.requests[0].body
+    assert proxied.read("key") == content
+
+
+def test_bytes_that_were_damaged_on_the_way_up_do_not_stay(proxy, proxied):
+    """Where a bucket takes damaged bytes all the same, exactly those are removed, and the upload is repeated."""
+    proxy.alter = lambda sent, body: body.replace(b"wild", b"mild") if first_upload(proxy)(sent) else body
+    stored = proxied.put("key", b"wild")
+    assert [sent.method for sent in proxy.requests] == ["POST", "DELETE", "POST"]
+    assert "ifGenerationMatch=" in proxy.requests[1].path
+    assert proxied.stat("key") == stored
+    assert proxied.read("key") == b"wild"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_damage_that_does_not_end_is_transient(proxy, proxied):
+    """An upload that is damaged each time leaves nothing in the bucket, and can be tried again later."""
+    proxy.alter = lambda _sent, body: body.replace(b"wild", b"mild")
+    with pytest.raises(TransientStoreError, match="damaged on their way"):
+        proxied.put("key", b"wild")
+    assert proxied.list() == []
+
+
+def test_refused_precondition_that_holds_is_tried_again(proxy, proxied):
+    """A create-only put that is refused though nothing is there is repeated, and a swap of what is there as well."""
+    answered = answer_once(proxy, lambda sent: sent.method == "POST", 412, "conditionNotMet")
+    stored = proxied.put("key", b"mine")
+    assert len(answered) == 1
+    answered = answer_once(proxy, lambda sent: sent.method == "POST", 412, "conditionNotMet")
+    proxied.put("key", b"new", if_version=stored.version)
+    assert len(answered) == 1
+    assert proxied.read("key") == b"new"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
+    """A create-only put that is refused again and again though nothing is there is transient, and no conflict."""
+    proxy.answer = lambda sent: (412, "conditionNotMet") if sent.method == "POST" else None
+    with pytest.raises(TransientStoreError, match="refused a precondition that holds"):
+        proxied.put("key", b"mine")
+
+
+def test_swap_of_what_was_deleted_says_so(proxied):
+    """A put that is bound to a version of an object that is gone says that it was deleted."""
+    stored = proxied.put("key", b"old")
+    proxied.delete("key")
+    with pytest.raises(PreconditionError, match="was deleted in the meantime"):
+        proxied.put("key", b"new", if_version=stored.version)
 
 
 def test_missing_permission_says_which_role(proxy, proxied, operation):
@@ -121,21 +255,64 @@ def test_refusal_is_not_repeated(proxy, proxied, operation):
     assert not isinstance(caught.value, TransientStoreError)
 
 
-def test_failing_bucket_is_transient(proxy, proxied, operation, monkeypatch):
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("code", [408, 429, 503])
+def test_failing_bucket_is_transient(proxy, proxied, operation, code):
     """Every operation that fails until the deadline can be tried again later, and tells no address."""
-    monkeypatch.setattr(module, "DEADLINE_S", 0)
     store = open_store(proxied.uri)
-    proxy.answer = lambda _: (503, "backend")
-    with pytest.raises(TransientStoreError, match="kept failing") as caught:
+    proxy.answer = lambda _: (code, "backend")
+    with pytest.raises(TransientStoreError, match="kept failing for 0 s") as caught:
         operation(store)
     assert caught.value.exit_code == 75
     assert proxy.url not in str(caught.value)
 
 
-def test_passing_failure_is_not_noticed(proxy, proxied, operation):
-    """Every operation is repeated if its first request fails."""
-    proxy.answer = lambda _: (503, "backend") if len(proxy.requests) == 1 else None
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (408, "timeout"),
+        (429, "Too many requests.", "rateLimitExceeded"),
+        (503, "backend"),
+        (403, "The rate of requests is too high.", "rateLimitExceeded"),
+        (403, "User rate limit exceeded.", "userRateLimitExceeded"),
+    ],
+    ids=str,
+)
+def test_passing_failure_is_not_noticed(proxy, proxied, operation, answer):
+    """Every operation is repeated if its first request fails for a passing reason."""
+    answered = answer_once(proxy, any_request, *answer)
     operation(proxied)
+    assert len(answered) == 1
+    first = proxy.requests[0]
+    assert [(sent.method, sent.path) for sent in proxy.requests].count((first.method, first.path)) > 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}"], ids=str)
+def test_description_that_makes_no_sense_is_asked_for_again(proxy, proxied, body):
+    """An answer that describes no object is no reason to stop: the bucket is asked again."""
+    stored = proxied.put("key", b"wild")
+    proxy.requests.clear()
+    proxy.damage = lambda _sent, whole: body if len(proxy.requests) == 1 else whole
+    assert proxied.stat("key") == stored
+    assert len(proxy.requests) == 2
+
+
+def test_two_minutes_of_failures_are_outlasted():
+    """What fails for a passing reason is tried again for as long as an outage of a zone takes to pass on."""
+    assert module.DEADLINE_S == 120
+
+
+def test_a_list_of_several_pages_is_whole(proxy, proxied):
+    """What the bucket lists on a second page is listed, and a second page that fails once is asked for again."""
+    for number in range(5):
+        proxied.put(f"many/{number}", b"x")
+    proxy.forward = lambda path: (
+        path.replace("projection=", "maxResults=2&projection=") if "prefix=many" in path else path
+    )
+    failed = answer_once(proxy, lambda sent: "pageToken" in sent.path, 503, "backend")
+    assert [stored.key for stored in proxied.list("many/")] == [f"many/{number}" for number in range(5)]
+    assert len(failed) == 1
+    assert sum("pageToken" in sent.path for sent in proxy.requests) == 3
 
 
 def test_the_bucket_itself_is_never_asked_for(proxy, emulator):
@@ -155,19 +332,49 @@ def test_missing_bucket_is_not_a_missing_object(proxy, proxied):
         assert not isinstance(caught.value, ObjectNotFoundError)
 
 
-@pytest.mark.parametrize("damaged", ["get", "read", "get_many"])
-def test_damage_on_the_way_is_noticed(proxy, proxied, tmp_path, damaged):
-    """A byte that changes on the way ends every kind of fetching, and leaves no file."""
+FETCHES = {
+    "get": lambda store, _stored, target: store.get("key", target),
+    "read": lambda store, _stored, target: target.write_bytes(store.read("key")),
+    "get_many": lambda store, stored, target: store.get_many([(stored, target)]),
+}
+
+
+@pytest.fixture(params=FETCHES)
+def fetch(request, proxied, tmp_path):
+    """Put an object, and prepare each way of fetching it into ``target``."""
     stored = proxied.put("key", b"wild")
+    return lambda: FETCHES[request.param](proxied, stored, tmp_path / "target")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_damage_on_the_way_is_noticed(proxy, fetch, tmp_path):
+    """Bytes that change on every way end every kind of fetching, for a passing reason, and leave no file."""
     proxy.damage = lambda sent, body: b"mild" if is_download(sent) else body
-    target = tmp_path / "folder" / "target"
-    with pytest.raises(CorruptObjectError):
-        {
-            "get": lambda: proxied.get("key", target),
-            "read": lambda: proxied.read("key"),
-            "get_many": lambda: proxied.get_many([(stored, target)]),
-        }[damaged]()
+    with pytest.raises(TransientStoreError, match="damaged on their way"):
+        fetch()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_damaged_read_is_read_again(proxy, fetch, tmp_path):
+    """One byte that changes on one way costs one more request, for every kind of fetching."""
+    downloads = []
+
+    def damage(sent, body):
+        downloads.extend([sent] if is_download(sent) else [])
+        return b"mild" if is_download(sent) and len(downloads) == 1 else body
+
+    proxy.damage = damage
+    fetch()
+    assert (tmp_path / "target").read_bytes() == b"wild"
+    assert len(downloads) == 2
+
+
+def test_object_that_is_there_and_not_found_is_asked_for_again(proxy, fetch, tmp_path):
+    """A download that is answered with 'not found', though the object's description is there, is repeated."""
+    answered = answer_once(proxy, is_download, 404, "Not found")
+    fetch()
+    assert len(answered) == 1
+    assert (tmp_path / "target").read_bytes() == b"wild"
 
 
 def test_marks_of_empty_folders_are_no_objects(proxied):
@@ -187,23 +394,67 @@ def test_prefixes_of_one_bucket_are_apart(emulator, monkeypatch):
     assert [stored.key for stored in open_store(bucket).list()] == ["one/key", "one2/key"]
 
 
-def test_both_clients_use_the_same_credentials(proxy, monkeypatch, tmp_path):
-    """Requests of both libraries carry the token of Google's default credentials, and no message repeats it."""
+class Renewable(Credentials):
+    """Credentials that get another token each time."""
 
-    class Known(Credentials):
-        def refresh(self, request):  # noqa: ARG002 -- as it is called
-            self.token = SECRET
+    num_renewed = 0
 
+    def refresh(self, request):  # noqa: ARG002 -- as it is called
+        self.num_renewed += 1
+        self.token = f"{SECRET}{self.num_renewed}"
+
+
+@pytest.fixture
+def signed(emulator, proxy, proxied, monkeypatch):
+    """Open the bucket with credentials that can be renewed; the emulator knows downloads by Google's name alone."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
     monkeypatch.setenv("API_ENDPOINT_OVERRIDE", proxy.url)
-    monkeypatch.setattr(google.auth, "default", lambda **_: (Known(), None))
-    proxy.answer = lambda sent: (200, "") if "/storage/v1/" in sent.path else (403, f"Bearer {SECRET[:4]}")
-    store = open_store("gs://bucket")
+    monkeypatch.setattr(google.auth, "default", lambda **_: (Renewable(), None))
+    proxy.host = "storage.googleapis.com"
+    store = open_store(proxied.uri)
+    proxy.requests.clear()
+    return store
+
+
+def test_both_clients_use_the_same_credentials(proxy, signed, operation):
+    """Requests of both libraries carry the token of Google's default credentials, and no message repeats it."""
+    proxy.answer = lambda _: (403, f"Bearer {SECRET[:4]}")
     with pytest.raises(StoreError) as caught:
-        store.get_many([(StoredObject("key", 4, "1", "AAAAAA=="), tmp_path / "target")])
-    assert any(is_download(sent) for sent in proxy.requests)
-    assert {sent.token for sent in proxy.requests} == {f"Bearer {SECRET}"}
+        operation(signed)
+    assert all(sent.token.startswith(f"Bearer {SECRET}") for sent in proxy.requests)
     assert SECRET not in str(caught.value)
+
+
+def test_refused_token_is_renewed(proxy, signed, operation):
+    """Every operation whose token is refused once gets another token and is repeated."""
+    used = []
+
+    def refuse(sent):
+        used.append(sent.token)
+        return (401, "Invalid Credentials") if sent.token == used[0] else None
+
+    proxy.answer = refuse
+    operation(signed)
+    assert len(set(used)) > 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_tokens_that_are_always_refused_are_transient(proxy, signed, operation):
+    """Every operation whose renewed tokens are refused until the deadline can be tried again later."""
+    proxy.answer = lambda _: (401, "Invalid Credentials")
+    with pytest.raises(TransientStoreError, match="refused the token"):
+        operation(signed)
+
+
+def test_credentials_that_cannot_be_renewed_say_how_to_get_some(proxy, proxied, monkeypatch):
+    """A token that is refused and cannot be renewed ends at once, with the command that makes credentials."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", proxy.url)
+    monkeypatch.setattr(google.auth, "default", lambda **_: (StaticToken(SECRET), None))
+    proxy.answer = lambda _: (401, "Invalid Credentials")
+    with pytest.raises(StoreError, match="gcloud auth application-default login") as caught:
+        open_store(proxied.uri)
+    assert caught.value.exit_code == 74
 
 
 def test_missing_credentials_say_how_to_get_some():

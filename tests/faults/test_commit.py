@@ -1,16 +1,25 @@
 """The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
 
+import contextlib
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
 from job import checkpoint
-from job.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, verify
-from job.errors import CorruptObjectError, SupersededError, TransientStoreError
+from job.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, set_aside, verify
+from job.errors import (
+    CorruptObjectError,
+    PreconditionError,
+    RunConflictError,
+    SupersededError,
+    TransientStoreError,
+)
 from job.run import Run
 from job.store.folder import FolderStore
-from tests.support.faulty_store import Died, FaultyStore
+from tests.support.faulty_store import ABSENT, DAMAGED, WHOLE, Died, FaultyStore, FlakyStore
 
 
 @pytest.fixture
@@ -49,6 +58,21 @@ def restored(run, folder):
     return (manifest.epoch, (folder / "state.pt").read_bytes()) if manifest else None
 
 
+def all_whole(run, scratch):
+    """Tell whether every checkpoint that counts is whole, the newest and those before it."""
+    scratch.mkdir(exist_ok=True)
+    return {str(identity): verify(run, identity, scratch) for identity in committed(run)} == {
+        str(identity): [] for identity in committed(run)
+    }
+
+
+def resealed(store, key, **changes):
+    """Change a manifest, and seal it again."""
+    content = json.loads(store.read(key)) | changes
+    del content["seal"]
+    store.put(key, checkpoint._sealed(content), overwrite=True)
+
+
 def keys(store, part="checkpoints/"):
     """Return the names below a run's checkpoints."""
     return [stored.key.removeprefix("runs/zebra/checkpoints/") for stored in store.list(f"runs/zebra/{part}")]
@@ -72,9 +96,8 @@ def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, fi
         died = True
     assert died or survives > 4
     newest = committed(run)[-1]
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    assert verify(run, newest, scratch) == []
+    assert len(committed(run)) >= 2
+    assert all_whole(run, tmp_path / "scratch")
     assert restored(run, tmp_path / "restored") == (newest.epoch, b"state %d" % newest.epoch * 100)
     # and the next attempt goes on from there
     attempt = run.claim({})
@@ -128,12 +151,182 @@ def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, ru
         assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
     assert key in caplog.text
     assert "is skipped" in caplog.text
-    # It no longer counts, so that retention keeps two whole ones.
+    # It no longer counts, so that retention keeps two whole ones, and nothing of it was deleted.
+    assert key in {stored.key for stored in store.list()}
+    assert set_aside(run) == {newest.id: [problem]} if name == "manifest.json" else newest.id in set_aside(run)
     attempt = run.claim({})
     manifest = commit(run, CheckpointId(2, 0, attempt), files(12), {}, first)
     retain(run)
     assert [(identity.epoch, identity.attempt) for identity in committed(run)] == [(1, 1), (2, attempt)]
     assert verify(run, manifest.id, scratch) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("survives", range(14))
+def test_a_process_that_dies_in_retention_leaves_whole_checkpoints(store, run, files, tmp_path, survives, when):
+    """Whatever deletion is the last one, before or after it took place, every checkpoint that counts is whole: its
+    manifest goes before its files.
+    """
+    for epoch in range(1, 6):
+        commit(run, CheckpointId(epoch, 0, 1), files(epoch, best=f"{epoch}"), {}, None)
+    with contextlib.suppress(Died):
+        retain(Run(FaultyStore(store, survives=survives, when=when), "zebra"))
+    assert len(committed(run)) >= 2
+    assert all_whole(run, tmp_path / "scratch")
+    retain(run)
+    assert {key.split("/")[0] for key in keys(store)} == {"0004-000000.a0001", "0005-000000.a0001"}
+
+
+def test_one_bad_read_condemns_no_checkpoint(store, run, files, tmp_path):
+    """A byte that changes on the way once, or a file that is not found once, costs a second read and nothing else."""
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    before = store.list(checksums=True)
+    for number, fault in enumerate((DAMAGED, ABSENT)):
+        flaky = FlakyStore(store, {f"runs/zebra/checkpoints/{newest.id}/state.pt": [fault]})
+        assert restored(Run(flaky, "zebra"), tmp_path / f"restored{number}") == (2, b"state 2" * 100)
+    assert store.list(checksums=True) == before
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+def test_bad_reads_of_a_sound_checkpoint_are_no_damage(store, run, files, tmp_path, name):
+    """A checkpoint that cannot be fetched, though the bucket describes it as it was committed, is neither set aside nor
+    passed over for an older one: the attempt ends, and is tried again later.
+    """
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    before = store.list(checksums=True)
+    key = f"runs/zebra/checkpoints/{newest.id}/{name}"
+    for number, faults in enumerate(([ABSENT] * 9, [DAMAGED] * 9 if name == "state.pt" else [ABSENT] * 9)):
+        with pytest.raises(TransientStoreError, match="lies there as it was committed"):
+            restored(Run(FlakyStore(store, {key: faults}), "zebra"), tmp_path / f"restored{number}")
+    assert store.list(checksums=True) == before
+    assert restored(run, tmp_path / "restored") == (2, b"state 2" * 100)
+
+
+def test_one_wrong_description_condemns_no_checkpoint(store, run, files, tmp_path):
+    """A checkpoint whose description in the bucket contradicts its manifest once, and not twice, is not set aside."""
+    newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    key = f"runs/zebra/checkpoints/{newest.id}/state.pt"
+    flaky = FlakyStore(store, {key: [DAMAGED] * 9}, {key: 1})
+    with pytest.raises(TransientStoreError):
+        restored(Run(flaky, "zebra"), tmp_path / "restored")
+    assert set_aside(run) == {}
+
+
+def test_a_checkpoint_of_an_older_version_is_restored_and_condemned_by_its_bytes(store, run, files, tmp_path):
+    """Manifests without CRC-32C are read; of what they list two verified reads with other bytes are damage."""
+    first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    for manifest in (first, newest):
+        names = ("name", "key", "size_bytes", "sha256")
+        old = [{name: getattr(file, name) for name in names} for file in manifest.files]
+        resealed(store, f"runs/zebra/checkpoints/{manifest.id}/manifest.json", files=old)
+    assert restored(run, tmp_path / "whole") == (2, b"state 2" * 100)
+    key = f"runs/zebra/checkpoints/{newest.id}/state.pt"
+    flaky = FlakyStore(store, {key: [DAMAGED, WHOLE]})
+    assert restored(Run(flaky, "zebra"), tmp_path / "again") == (2, b"state 2" * 100)
+    assert set_aside(run) == {}
+    store.put(key, b"state 3" * 100, overwrite=True)
+    assert restored(run, tmp_path / "damaged") == (1, b"state 1" * 100)
+    assert list(set_aside(run)) == [newest.id]
+
+
+def test_rotten_bytes_are_damage(store, run, files, tmp_path):
+    """A file whose bytes changed on the disk, under the same description, sets its checkpoint aside."""
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    path = Path(store.uri) / f"runs/zebra/checkpoints/{newest.id}/state.pt"
+    status = path.stat()
+    path.write_bytes(b"state 3" * 100)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert restored(run, tmp_path / "restored") == (1, b"state 1" * 100)
+    assert list(set_aside(run)) == [newest.id]
+
+
+def test_what_was_set_aside_is_not_looked_at_again(store, run, files, tmp_path, caplog):
+    """A checkpoint that was set aside stays so, is not restored, and is told with what is wrong with it."""
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    key = f"runs/zebra/checkpoints/{newest.id}/state.pt"
+    store.delete(key)
+    restored(run, tmp_path / "first")
+    caplog.clear()
+    assert restored(run, tmp_path / "second") == (1, b"state 1" * 100)
+    assert caplog.text == ""
+    assert set_aside(run) == {newest.id: [f"{key}: is gone"]}
+
+
+def test_retention_keeps_two_that_were_not_set_aside(store, run, files, tmp_path):
+    """A checkpoint that was set aside is none of the two that are kept, and goes when it is older than those."""
+    for epoch in (1, 2, 3):
+        newest = commit(run, CheckpointId(epoch, 0, 1), files(epoch, best=f"{epoch}"), {}, None)
+    store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
+    restored(run, tmp_path / "restored")
+    retain(run)
+    assert [identity.epoch for identity in committed(run)] == [1, 2]
+    for epoch in (4, 5):
+        commit(run, CheckpointId(epoch, 0, 1), files(epoch, best=f"{epoch}"), {}, None)
+        retain(run)
+    assert [identity.epoch for identity in committed(run)] == [4, 5]
+    assert {key.split("/")[0] for key in keys(store)} == {"0004-000000.a0001", "0005-000000.a0001"}
+
+
+def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(store, run, files, tmp_path):
+    """Also at a later start, a run without a whole checkpoint is an error and not an empty run."""
+    newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
+    for number in range(2):
+        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+            restored(run, tmp_path / f"restored{number}")
+
+
+def test_nothing_of_a_damaged_checkpoint_is_left_in_the_folder(store, run, files, tmp_path):
+    """After a checkpoint was passed over, the folder has the files of the one before it, and no other."""
+    first = commit(run, CheckpointId(1, 0, 1), [*files(1)[:2]], {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2, best="second"), {}, None)
+    store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
+    (tmp_path / "restored").mkdir()
+    assert restore(run, tmp_path / "restored") == first
+    assert {path.name for path in (tmp_path / "restored").iterdir()} == {file.name for file in first.files}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"run": "gnu"}, {"epoch": 7}, {"batch": 7}, {"attempt": 7}],
+    ids=str,
+)
+def test_a_manifest_of_another_checkpoint_is_refused(store, run, files, changes):
+    """A manifest whose seal is right, and which is that of another run or position, is not believed."""
+    manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    resealed(store, f"runs/zebra/checkpoints/{manifest.id}/manifest.json", **changes)
+    with pytest.raises(CorruptObjectError, match="is not the manifest of this checkpoint"):
+        read_manifest(run, manifest.id)
+
+
+def test_a_manifest_of_a_newer_version_is_no_damage(store, run, files, tmp_path):
+    """A manifest that is sealed and says more than this version knows ends the start: nothing is passed over for it."""
+    commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
+    newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
+    resealed(store, f"runs/zebra/checkpoints/{newest.id}/manifest.json", shards=[])
+    with pytest.raises(RunConflictError, match="written by another version of the job"):
+        restored(run, tmp_path / "restored")
+    assert set_aside(run) == {}
+
+
+def test_a_commit_that_came_through_unheard_is_not_a_conflict(store, run, files):
+    """A commit whose manifest was written, and whose answer was lost, can be repeated; one with other files cannot."""
+    lost = FaultyStore(store, survives=3, when="after", error=TransientStoreError("bucket"), num_failures=1)
+    paths = files(1)
+    with pytest.raises(TransientStoreError):
+        commit(Run(lost, "zebra"), CheckpointId(1, 0, 1), paths, {}, None)
+    assert len(committed(run)) == 1
+    manifest = commit(run, CheckpointId(1, 0, 1), paths, {}, None)
+    assert manifest == read_manifest(run, CheckpointId(1, 0, 1))
+    paths[0].write_text("second")
+    with pytest.raises(PreconditionError):
+        commit(run, CheckpointId(1, 0, 1), paths, {}, None)
+    assert read_manifest(run, CheckpointId(1, 0, 1)) == manifest
 
 
 def test_a_missing_file_is_passed_over_and_told(store, run, files, tmp_path, caplog):
@@ -213,16 +406,16 @@ def test_two_attempts_never_share_a_key(store, run, files):
     assert committed(run)[-1].attempt == second
 
 
-def test_a_manifest_cannot_write_outside_its_folder(store, run, files, tmp_path):
-    """A manifest that names a file elsewhere is refused."""
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/b", "..", "."])
+def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
+    """A manifest whose seal is right, and which names a file elsewhere, is refused."""
     manifest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     key = f"runs/zebra/checkpoints/{manifest.id}/manifest.json"
     content = json.loads(store.read(key))
-    content["files"][0]["name"] = "../escaped"
-    store.put(key, json.dumps(content).encode(), overwrite=True)
-    with pytest.raises(CorruptObjectError):
-        restored(run, tmp_path / "restored")
-    assert not (tmp_path / "escaped").exists()
+    content["files"][0]["name"] = name
+    resealed(store, key, files=content["files"])
+    with pytest.raises(CorruptObjectError, match="is not the manifest of this checkpoint"):
+        read_manifest(run, manifest.id)
 
 
 def test_names_sort_by_age():
@@ -231,4 +424,3 @@ def test_names_sort_by_age():
     assert sorted(map(str, ids)) == list(map(str, ids))
     assert [CheckpointId.parse(str(identity)) for identity in ids] == ids
     assert CheckpointId.parse("0001-000000.a0001.tmp") is None
-    assert checkpoint.NUM_KEPT >= 2

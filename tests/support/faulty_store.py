@@ -1,6 +1,11 @@
-"""A store that fails where it is told to."""
+"""Stores that fail where they are told to."""
 
-from job.errors import TransientStoreError
+from dataclasses import replace
+
+from job.errors import ObjectNotFoundError, TransientStoreError
+
+WHOLE, DAMAGED, ABSENT = "whole", "damaged", "absent"
+"""What comes of a read."""
 
 
 class Died(BaseException):
@@ -93,3 +98,47 @@ class FaultyStore:
             self.dead = True
             raise Died
         raise self.error
+
+
+class FlakyStore:
+    """Passes everything on to a real store, but some reads and descriptions of some objects.
+
+    Args:
+        store: The real one.
+        reads: By key, what comes of its next reads; all others are whole.
+        num_wrong: By key, how many of the next lists describe it with another checksum.
+    """
+
+    def __init__(self, store, reads, num_wrong=()):
+        self.store, self.reads, self.num_wrong = store, reads, dict(num_wrong)
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def get(self, key, target):
+        outcome = self._next(key)
+        stored = self.store.get(key, target)
+        if outcome == DAMAGED:
+            data = bytearray(target.read_bytes())
+            data[len(data) // 2] ^= 1
+            target.write_bytes(data)
+        return stored
+
+    def read(self, key):
+        self._next(key)
+        return self.store.read(key)
+
+    def list(self, prefix="", **options):
+        listed = []
+        for stored in self.store.list(prefix, **options):
+            wrong = self.num_wrong.get(stored.key, 0) > 0 and options.get("checksums")
+            if wrong:
+                self.num_wrong[stored.key] -= 1
+            listed.append(replace(stored, crc32c="AAAAAA==") if wrong else stored)
+        return listed
+
+    def _next(self, key):
+        outcome = self.reads[key].pop(0) if self.reads.get(key) else WHOLE
+        if outcome == ABSENT:
+            raise ObjectNotFoundError(f"{key}: no such object")
+        return outcome

@@ -1,7 +1,8 @@
 """The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
 
 The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
-``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone.
+``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone;
+``break`` raises an exception that nobody foresees.
 """
 
 import os
@@ -38,7 +39,12 @@ def wait():
         time.sleep(0.01)
 
 
-ACTIONS = {"kill": die, "hold": hold, "wait": wait}
+def break_down():
+    """Raise what nothing expects here."""
+    raise KeyError("an answer that nobody foresaw")
+
+
+ACTIONS = {"kill": die, "hold": hold, "wait": wait, "break": break_down}
 
 
 class Point:
@@ -161,7 +167,23 @@ CAMPAIGN_POINTS = {
 }
 """Where between runs."""
 
+
+def in_the_first_process():
+    """Have the launcher start this program in place of the command line; only the first process gets to the point."""
+    from job.training import launch  # noqa: PLC0415 -- imports torch, which one process alone loads later
+
+    original = launch.elastic_launch
+
+    def elastic_launch(config, program):
+        return lambda *_words: original(config, program)("-m", "tests.support.job_at", *sys.argv[1:])
+
+    launch.elastic_launch = elastic_launch
+
+
 if __name__ == "__main__":
     name, call, action = sys.argv[1].split(":")
-    (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+    if "RANK" not in os.environ and any("," in word for word in sys.argv):
+        in_the_first_process()
+    elif os.environ.get("RANK", "0") == "0":
+        (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
     sys.exit(main(sys.argv[2:]))

@@ -22,6 +22,9 @@ class FakeMetadata:
         self.waiting = threading.Event()
         """Set once somebody waits for a change."""
 
+        self.num_failures = 0
+        """Answers that are yet to fail."""
+
     @property
     def env(self) -> dict[str, str]:
         """The variables that lead Google's libraries and ours there."""
@@ -33,6 +36,11 @@ class FakeMetadata:
             self._values[path] = value
             self._tags[path] = self._tags.get(path, 0) + 1
             self._changed.notify_all()
+
+    def fail(self, num_failures: int) -> None:
+        """Answer 503 so many times, also to whoever waits now, and give the machine notice meanwhile."""
+        self.num_failures = num_failures
+        self.preempt()
 
     def preempt(self) -> None:
         """Give the machine notice."""
@@ -60,7 +68,12 @@ def running_metadata_server(**values: str) -> Iterator[FakeMetadata]:
             split = urlsplit(self.path)
             flavoured = self.headers.get("Metadata-Flavor") == "Google"
             found = fake.answer(split.path.removeprefix(PREFIX), parse_qs(split.query)) if flavoured else None
-            self.send_response(200 if found else 404 if flavoured else 403)
+            if found and fake.num_failures:
+                fake.num_failures -= 1
+                found = None
+                self.send_response(503)
+            else:
+                self.send_response(200 if found else 404 if flavoured else 403)
             self.send_header("Metadata-Flavor", "Google")
             body = found[0].encode() if found else b""
             if found:

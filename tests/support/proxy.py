@@ -16,6 +16,7 @@ class Sent:
     method: str
     path: str
     token: str | None
+    body: bytes = b""
 
 
 @dataclass
@@ -25,8 +26,17 @@ class Proxy:
     url: str = ""
     requests: list[Sent] = field(default_factory=list)
 
-    answer: Callable[[Sent], tuple[int, str] | None] = lambda _sent: None
-    """A status and a message to answer with, instead of passing the request on."""
+    answer: Callable[[Sent], tuple[int, str] | tuple[int, str, str] | None] = lambda _sent: None
+    """A status, a message and perhaps a reason to answer with, instead of passing the request on."""
+
+    alter: Callable[[Sent, bytes], bytes] = lambda _sent, body: body
+    """Changes the body of a request."""
+
+    forward: Callable[[str], str] = lambda path: path
+    """Changes what is asked for."""
+
+    host: str | None = None
+    """The name that the server behind is called by; otherwise as the client calls it."""
 
     lose: Callable[[Sent], bool] = lambda _sent: False
     """Whether the emulator's answer gets lost: the request has taken place, and its sender does not learn of it."""
@@ -44,16 +54,19 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            sent = Sent(self.command, self.path, self.headers.get("Authorization"))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            sent = Sent(self.command, self.path, self.headers.get("Authorization"), body)
             proxy.requests.append(sent)
             if (canned := proxy.answer(sent)) is not None:
-                status, message = canned
-                error = {"error": {"code": status, "message": message, "errors": [{"message": message}]}}
+                status, message, *reason = canned
+                details = {"message": message, "reason": "".join(reason)}
+                error = {"error": {"code": status, "message": message, "errors": [details]}}
                 self.respond(status, {"Content-Type": "application/json"}, json.dumps(error).encode())
                 return
             passed_on = HTTPConnection(upstream.removeprefix("http://"))
-            passed_on.request(self.command, self.path, body, dict(self.headers))
+            headers = {name.title(): value for name, value in self.headers.items()}
+            headers |= {"Host": proxy.host} if proxy.host else {}
+            passed_on.request(self.command, proxy.forward(self.path), proxy.alter(sent, body), headers)
             response = passed_on.getresponse()
             data = response.read()
             passed_on.close()

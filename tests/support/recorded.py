@@ -33,6 +33,7 @@ def recorded(
     reason="complete",
     finished_at="2026-11-23T12:00:00.000+00:00",
     machine="Linux x86_64, 8 cores",
+    dataset="wildlife",
     **train,
 ):
     """Return the evidence of a finished run; further arguments are training arguments."""
@@ -45,7 +46,7 @@ def recorded(
         request={
             "recipe": recipe,
             "profile": profile,
-            "dataset": "wildlife",
+            "dataset": dataset,
             "start": str(loaded.start),
             "model": None,
             "new_classes": False,
@@ -55,7 +56,7 @@ def recorded(
         recipe_digest="0" * 64,
         expect={name: [band.low, band.high] for name, band in loaded.expect.items()},
         start={"point": {"kind": start, "source": "weights/yolo11s.pt", "architecture": None, "run": None}},
-        dataset={"name": "wildlife", "digest": "d" * 64, "set_aside": [], "val": val},
+        dataset={"name": dataset, "digest": "d" * 64, "set_aside": [], "val": val},
         facts={"num_val_images": num_val, "num_train_images": 1000, "num_threads": 1},
         environment={"cpu": "AVX2"},
         wandb_id="0" * 8,
@@ -87,7 +88,11 @@ def recorded(
         "start": None,
         "pulse": None,
         "stop": None,
-        "end": {"reason": "finished", "seconds": seconds or {"useful step": epoch_s * len(course)}},
+        "end": {
+            "reason": "finished",
+            "ended_at": finished_at,
+            "seconds": seconds or {"useful step": epoch_s * len(course)},
+        },
     }
     return Evidence(record=record, attempts=(attempt,), final=final)
 

@@ -14,8 +14,8 @@ import pytest
 from tests.support.command import ROOT, TIMEOUT_S
 
 SETTINGS = "TF_CLI_CONFIG_FILE"
-STUB = Path(os.environ.get(SETTINGS, "")).with_name("provider") / "main.py"
-"""The stub lies beside the settings that lead to it."""
+STUB = Path(os.environ.get(SETTINGS) or os.devnull).with_name("provider") / "main.py"
+"""The stub lies beside the settings that lead to it, if there are any."""
 
 NO_CLOUD = {"GOOGLE_OAUTH_ACCESS_TOKEN": "none"}
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -76,6 +77,10 @@ def test_the_demo_learns_and_its_recipe_improves_on_the_baseline(bucket):
     record = json.loads(store.read("runs/yolov11_wildlife2/run.json"))
     assert record["request"]["profile"] == "demo"
     assert record["start"]["point"]["run"] == "yolov11_wildlife"
+    first = Run(store, "yolov11_wildlife2").attempt(1)
+    base_end = Run(store, "yolov11_wildlife").attempt(1)["end"]
+    began_at = datetime.fromisoformat(first["claimed_at"]) - timedelta(seconds=first["process_age_s"])
+    assert began_at >= datetime.fromisoformat(base_end["ended_at"])  # no second of the baseline is in the bill of A
 
 
 def test_the_report_tells_the_figures_of_the_run(run, report):

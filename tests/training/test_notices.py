@@ -138,12 +138,13 @@ def test_a_notice_at_any_time_keeps_all_that_was_done(bucket, undisturbed, tmp_p
     assert tensors_of(bucket) == undisturbed
 
 
-def test_a_second_signal_leaves_at_once_and_harms_nothing(bucket, undisturbed, tmp_path):
-    """Whoever asks twice is obeyed at once, even where the first notice is being acted on."""
+def test_a_press_of_ctrl_c_after_a_notice_leaves_at_once_and_harms_nothing(bucket, undisturbed, tmp_path):
+    """A person who asks once more is obeyed at once, even where the first notice is being acted on."""
     held = tmp_path / "held"
     process = start_job(*ORDER, "--bucket", bucket, at="manifest:2:hold", TEST_HELD=held)
     wait_until(held.exists, process)
     process.terminate()
+    assert any("each stops training for" in line for line in iter(process.stderr.readline, ""))  # all else is done
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)

@@ -22,6 +22,9 @@ class Alone:
     def on_step(self, step, snapshot):
         pass
 
+    def on_validation_batch(self):
+        pass
+
     def on_epoch(self, row, snapshot):
         pass
 

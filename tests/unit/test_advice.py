@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
-from job.advice import RULES, Trend, advise, trend_of
+from job.advice import NOTHING_HELPS, RULES, advise
 from job.cli import main
-from job.commands.train import OWN_FLAGS
+from job.course import Trend, trend_of
 from job.store.folder import FolderStore
 from tests.support.recorded import USERS_COURSE, put_recorded, recorded
 
@@ -70,6 +70,94 @@ def test_no_rule_is_without_a_course():
     """The tests above name every rule that there is."""
     named = {rule for mark in test_each_rule_has_its_course.pytestmark for _, rule, _ in mark.args[1]}
     assert {rule.name for rule in RULES} == named | {"decent, not robust, still improving"}
+
+
+@pytest.mark.parametrize("f1", [0.68, 0.70, 0.715, 0.716, 0.719])
+def test_c_is_advised_up_to_the_target(f1):
+    """From F1 68 % to the target of 72 %, C is the next step and is among what is advised, first."""
+    advice = advised(recorded("A", course=at(f1)))
+    assert advice.recipe == "C"
+    assert "aggressive fine-tuning of these weights (C) is the next step" in advice.because
+
+
+@pytest.mark.parametrize("recipe", ["base", "continue", "A", "B", "C"])
+@pytest.mark.parametrize("shape", [FLAT, RISING])
+@pytest.mark.parametrize("tried", [(), ("C",), ("A", "B", "transfer")])
+def test_the_sentence_says_what_is_advised(recipe, shape, tried):
+    """Whatever the F1 and whatever was tried, the reason names as next what the options have, and nothing else."""
+    for f1 in (0.45, 0.58, 0.679, 0.69, 0.716, 0.73, 0.77):
+        others = [recorded(name, run=name, course=at(f1 - 0.01, FLAT)) for name in tried if name != recipe]
+        advice = advised(recorded(recipe, course=at(f1, shape)), *others, target=0.8)
+        if advice.options:
+            said = advice.because.rpartition("; so ")[2]
+            names = [name.strip() for name in said.partition("(")[2].partition(")")[0].split(",")]
+            assert names[0] == advice.recipe, advice
+            assert set(names) <= {option.recipe for option in advice.options}, advice
+        else:
+            assert advice.rule == "target reached" or advice.because.endswith(NOTHING_HELPS)
+            assert "; so " not in advice.because
+
+
+@pytest.mark.parametrize(
+    ("evidence", "below", "above"),
+    [
+        (lambda f1: recorded("A", course=at(f1)), (0.679, "A not enough"), (0.68, "good enough for C")),
+        (lambda f1: recorded("A", course=at(f1)), (0.719, "good enough for C"), (0.72, "target reached")),
+        (lambda f1: recorded("base", course=at(f1)), (0.499, "weak"), (0.5, "decent")),
+        (
+            lambda gap: recorded("base", course=RISING, precision=0.6 + gap, recall=0.6),
+            (0.0999, "still improving"),
+            (0.101, "decent, not robust, still improving"),
+        ),
+        (
+            lambda rise: recorded("base", course=(*[0.58] * 15, *[0.58 + rise] * 5)),
+            (0.0049, "decent"),
+            (0.005, "still improving"),
+        ),
+        (lambda f1: recorded("base", course=(f1 - 0.1, f1)), (0.49, "weak, too few epochs"), (0.5, "decent")),
+    ],
+)
+def test_a_rule_begins_at_its_threshold(evidence, below, above):
+    """68 % for C, 72 % for the target, 50 % for decent, 10 points for robust, half a point for improving: the value
+    itself counts, the one just below does not.
+    """
+    assert [advised(evidence(value)).rule for value, _ in (below, above)] == [below[1], above[1]]
+
+
+@pytest.mark.parametrize(("f1", "recipes"), [(0.755, ["B"]), (0.7551, []), (0.745, ["B", "transfer"]), (0.7451, ["B"])])
+def test_a_band_has_to_end_half_a_point_above_what_is_there(f1, recipes):
+    """B may help up to 75.5 %, transfer up to 74.5 %: their bands end at 76 and 75 %."""
+    advice = advised(recorded("C", course=at(f1)), target=0.8)
+    assert [option.recipe for option in advice.options] == recipes
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "num_val", "thin"), [(10, 50, []), (9, 50, ["9"]), (10, 49, ["49"]), (9, 49, ["9", "49"])]
+)
+def test_ten_epochs_and_fifty_images_are_enough(num_epochs, num_val, thin):
+    """Fewer of either is thin evidence, so many are not; objects are called objects."""
+    reasons = advised(recorded("base", course=(0.5,) * num_epochs, num_val=num_val)).thin
+    assert [reason.split()[0] for reason in reasons] == thin
+    assert all("a few objects decide F1" in reason for reason in reasons if "images" in reason)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_scatter_at_the_end_is_no_improvement(noise):
+    """A best value by luck among the last epochs is a plateau; the same rise without scatter is one."""
+    course = [0.6 + noise * (-1) ** epoch for epoch in range(40)]
+    course[35] += 0.009
+    assert trend_of(course) is (Trend.PLATEAU if noise else Trend.IMPROVING)
+
+
+@pytest.mark.parametrize(("num_epochs", "window"), [(5, None), (6, 3), (12, 3), (16, 4), (40, 10), (100, 10)])
+def test_the_trend_is_told_by_a_quarter_of_the_epochs(num_epochs, window):
+    """A quarter of the epochs, from 3 to 10, tells the trend, and twice as many have to be there."""
+    if window is None:
+        assert trend_of([0.5] * num_epochs) is Trend.UNCLEAR
+        return
+    inside, outside = [0.5] * num_epochs, [0.5] * num_epochs
+    inside[-window], outside[-window - 1] = 0.6, 0.6
+    assert (trend_of(inside), trend_of(outside)) == (Trend.IMPROVING, Trend.PLATEAU)
 
 
 def test_the_users_course_ends_on_a_plateau():
@@ -135,14 +223,12 @@ def test_the_cost_is_measured_where_it_can_be():
     assert advised(recorded("A", course=at(0.66))).options[0].usd is None
 
 
-def test_the_command_is_one_that_the_job_understands():
-    """Every advised command names flags that exist, and carries over what a person chose for the scale."""
+def test_the_command_carries_over_what_a_person_chose():
+    """Profile, image size and a smaller batch are those of the run."""
     advice = advised(recorded("base", course=RISING, profile="demo", batch=2, imgsz=64))
     for option in advice.options:
         words = shlex.split(option.command)
         if words[1] == "train":
-            flags = {word.removeprefix("--") for word in words if word.startswith("--")}
-            assert flags <= {*OWN_FLAGS, "imgsz", "batch"}
             assert {"--profile", "--imgsz", "--batch"} <= set(words)
 
 

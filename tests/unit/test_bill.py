@@ -5,10 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.account import make_bill, read_bill
+from job.bill import used_usd
+from job.campaign import spent_usd
 from job.checkpoint import CheckpointId
+from job.evidence import read_evidence
 from job.ledger import Label, Ledger
 from job.run import Run
 from job.store import open_store
+from tests.support.recorded import put_recorded, recorded
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -62,12 +66,13 @@ def test_each_label_is_timed_and_priced():
         clock.now += 2.0 + number
     spent = {label: float(place + 1) for place, label in enumerate(Label)}
     assert ledger.seconds() == spent | {Label.START_UP: spent[Label.START_UP]}
-    bill = bill_of(attempt(1, 0, end=(78, ledger.seconds(), {"reason": "finished"})))
+    whole = sum(spent.values())
+    bill = bill_of(attempt(1, 0, end=(whole, ledger.seconds(), {"reason": "finished"})))
     assert bill.seconds == spent
-    assert bill.total_s == bill.attempts[0].wall_s == 78
+    assert bill.total_s == bill.attempts[0].wall_s == whole
     assert bill.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
-    assert bill.usd == pytest.approx(0.0078)
-    assert bill.goodput == pytest.approx(spent[Label.USEFUL] / 78)
+    assert bill.usd == pytest.approx(whole * 0.0001)
+    assert bill.goodput == pytest.approx(spent[Label.USEFUL] / whole)
 
 
 def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
@@ -163,6 +168,27 @@ def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
     assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in bill.cost
 
 
+@pytest.mark.parametrize(
+    ("parts", "usd"),
+    [([], 0.0), ([(3600, 2.0), (1800, 1.0)], 2.5), ([(3600, 2.0), (1, None)], None), ([(0, None)], None)],
+)
+def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
+    """Seconds times prices are added up, and one price that is unknown makes the sum unknown, never lower."""
+    assert used_usd(parts) == usd
+
+
+def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
+    """An attempt that vanished while it got ready costs the same in bill, comparison and campaign."""
+    run = Run(open_store(str(tmp_path)), "zebra")
+    put_recorded(run.store, recorded(usd_per_hour=1.0))
+    claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
+    run.claim(claimed)
+    evidence = read_evidence(run, run.record())
+    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_bill(run).usd, abs=0.001)
+    assert evidence.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+    assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+
+
 def test_a_machine_of_ones_own_costs_nothing_that_is_told():
     """Without a price there is none, and where only some attempts have one, that is said."""
     done = {"useful step": 100.0}
@@ -170,8 +196,9 @@ def test_a_machine_of_ones_own_costs_nothing_that_is_told():
     assert bill_of(own).usd is None
     assert bill_of(own).cost == "own machine, no price"
     both = bill_of(own, attempt(2, 200, end=(300, done, {"reason": "finished"})))
-    assert both.usd == pytest.approx(0.01)
-    assert "without 1 attempts that have no price" in both.cost
+    assert both.known_usd == pytest.approx(0.01)
+    assert both.usd is None
+    assert "without 1 attempts whose price is unknown" in both.cost
 
 
 def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():

@@ -40,15 +40,16 @@ def store(tmp_path):
 class Stage:
     """A place that trains nothing: each run ends as its recipe is said to."""
 
-    def __init__(self, store, f1, exit_codes=()):
-        self.store, self.f1, self.exit_codes, self.trained = store, f1, list(exit_codes), []
+    def __init__(self, store, f1, exit_codes=(), *, bounds=False):
+        self.store, self.f1, self.exit_codes, self.trained, self.bounds = store, f1, list(exit_codes), [], bounds
 
     def train(self, words):
         named = dict(word.removeprefix("--").split("=", 1) for word in words)
         self.trained.append(named)
         code = self.exit_codes.pop(0) if self.exit_codes else None
         if code is None:
-            put_recorded(self.store, ended(named["recipe"], self.f1[named["recipe"]], run=named["run"]))
+            f1 = self.f1[named["recipe"]]
+            put_recorded(self.store, ended(named["recipe"], f1, run=named["run"], usd_per_hour=1.0))
         return code or 0
 
 
@@ -86,10 +87,14 @@ def test_what_is_next_follows_from_the_rules(finished, recipe, weights):
         ([ended("A", 0.66), ended("B", 0.70), ended("transfer", 0.70)], GOAL, None, "nothing helps"),
         ([ended("A", 0.66, usd_per_hour=1.0)], dataclasses.replace(GOAL, max_usd=16.0), 1.0, "budget spent"),
         ([], dataclasses.replace(GOAL, max_usd=7.0), 1.0, "budget spent"),
+        ([ended("A", 0.66)], dataclasses.replace(GOAL, max_usd=99.0), 1.0, "cost unknown"),
+        ([], dataclasses.replace(GOAL, max_usd=99.0, profile="demo"), 1.0, "cost unknown"),
     ],
 )
 def test_a_campaign_ends_for_a_reason(finished, goal, usd_per_hour, reason):
-    """The target, the number of runs, the dollars that are spent or would be, and the end of what helps each end it."""
+    """The target, the number of runs, the dollars that are spent or would be or are not known, and the end of what
+    helps each end it.
+    """
     end = decided(*finished, goal=goal, usd_per_hour=usd_per_hour)
     assert isinstance(end, End)
     assert end.reason == reason
@@ -99,6 +104,18 @@ def test_dollars_that_suffice_end_nothing():
     """A run that fits into the rest of the budget is begun: 0.3 USD are spent, and B takes up to 16."""
     goal = dataclasses.replace(GOAL, max_usd=16.5)
     assert decided(ended("A", 0.66, usd_per_hour=1.0), goal=goal, usd_per_hour=1.0).recipe == "B"
+
+
+def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):
+    """Where runs can be bounded each is given the rest of the limit, rounded down, and may be one whose cost is not
+    known beforehand.
+    """
+    goal = dataclasses.replace(GOAL, max_usd=30.0)
+    stage = Stage(store, {"A": 0.66, "B": 0.60, "transfer": 0.5}, bounds=True)
+    go_on(find_campaign(store, "zoo", goal), goal, stage, 1.0)
+    assert [(named["recipe"], named["max-usd"]) for named in stage.trained] == [
+        ("A", "30.00"), ("B", "29.70"), ("transfer", "29.40")
+    ]  # fmt: skip
 
 
 def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
+from job import checkpoint, committer
 from job.checkpoint import committed
 from job.committer import Committer
-from job.errors import StoreError, SupersededError, TransientStoreError
+from job.errors import BackgroundError, MachineError, StoreError, SupersededError, TransientStoreError
 from job.run import Run
 from job.store.folder import FolderStore
 from tests.support.faulty_store import FaultyStore
@@ -18,14 +19,16 @@ class Snapshot:
     batch = 0
     about = {"phase": "training"}  # noqa: RUF012  # never changed
 
-    def __init__(self, epoch, gate=None, writing=None):
-        self.epoch, self.gate, self.writing = epoch, gate, writing
+    def __init__(self, epoch, gate=None, writing=None, error=None):
+        self.epoch, self.gate, self.writing, self.error = epoch, gate, writing, error
 
     def write(self, folder):
         if self.writing:
             self.writing.set()
         if self.gate:
             assert self.gate.wait(30)
+        if self.error:
+            raise self.error
         path = folder / "state.pt"
         path.write_text(f"state {self.epoch}")
         return [path]
@@ -37,10 +40,15 @@ def store(tmp_path):
     return FolderStore.create(str(tmp_path / "bucket"))
 
 
-def committer(store, tmp_path, mirror=lambda _folder: None):
+def made(store, tmp_path, mirror=lambda _folder: None):
     """Make a committer of attempt 1."""
     run = Run(store, "zebra")
     return Committer(run, 1, tmp_path / "staging", None, mirror)
+
+
+def settle(background):
+    """Wait until a committer's thread has ended."""
+    background._background.join()
 
 
 @pytest.fixture
@@ -54,7 +62,7 @@ def run(store):
 def test_training_does_not_wait_for_a_commit(store, run, tmp_path):
     """Submitting returns while the commit before is still being written, and leaving waits for the last one."""
     gate, writing = threading.Event(), threading.Event()
-    with committer(store, tmp_path) as background:
+    with made(store, tmp_path) as background:
         background.submit(Snapshot(1, gate, writing))
         assert writing.wait(30)
         background.submit(Snapshot(2))
@@ -66,7 +74,7 @@ def test_training_does_not_wait_for_a_commit(store, run, tmp_path):
 def test_at_most_one_commit_waits(store, run, tmp_path):
     """A snapshot that waits gives way to a newer one, which is committed."""
     gate, writing = threading.Event(), threading.Event()
-    with committer(store, tmp_path) as background:
+    with made(store, tmp_path) as background:
         background.submit(Snapshot(1, gate, writing))
         assert writing.wait(30)
         background.submit(Snapshot(2))
@@ -78,36 +86,152 @@ def test_at_most_one_commit_waits(store, run, tmp_path):
 def test_a_passing_failure_is_tried_again(store, run, tmp_path):
     """A commit that fails for a passing reason is made again, and training never hears of it."""
     failing = FaultyStore(store, survives=0, error=TransientStoreError("bucket: kept failing"), num_failures=2)
-    with committer(failing, tmp_path) as background:
+    with made(failing, tmp_path) as background:
         background.submit(Snapshot(1))
     assert [identity.epoch for identity in committed(run)] == [1]
 
 
-@pytest.mark.parametrize("error", [TransientStoreError("bucket: kept failing"), StoreError("bucket: no permission")])
+def test_what_failed_does_not_take_the_place_of_what_is_newer(store, run, tmp_path):
+    """When a commit fails while a newer snapshot waits, the newer one is committed, and the older one is not."""
+    gate, writing = threading.Event(), threading.Event()
+    failing = FaultyStore(store, survives=0, error=TransientStoreError("bucket: kept failing"), num_failures=1)
+    with made(failing, tmp_path) as background:
+        background.submit(Snapshot(1, gate, writing))
+        assert writing.wait(30)
+        background.submit(Snapshot(2))
+        gate.set()
+    assert [identity.epoch for identity in committed(run)] == [2]
+
+
+def test_failures_count_anew_after_a_commit(store, run, tmp_path, monkeypatch):
+    """Only commits that fail in a row end training: one that succeeds between them sets the count back."""
+    commit, failing = checkpoint.commit, iter([True, True, False, True, True, False])
+
+    def flaky(*words):
+        if next(failing):
+            raise TransientStoreError("bucket: kept failing")
+        return commit(*words)
+
+    monkeypatch.setattr(checkpoint, "commit", flaky)
+    done = threading.Event()
+    with made(store, tmp_path, lambda _folder: done.set()) as background:
+        for epoch in (1, 2):
+            background.submit(Snapshot(epoch))
+            assert done.wait(30)
+            done.clear()
+    assert [identity.epoch for identity in committed(run)] == [1, 2]
+    assert committer.NUM_TRIES == 3
+
+
 @pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("error", [TransientStoreError("bucket: kept failing"), StoreError("bucket: no permission")])
 def test_a_failure_that_lasts_reaches_the_training_thread(store, tmp_path, error):
     """A failure that does not pass is raised where training goes on, never swallowed."""
-    with pytest.raises(type(error)), committer(FaultyStore(store, survives=0, error=error), tmp_path) as background:
+    with pytest.raises(type(error)), made(FaultyStore(store, survives=0, error=error), tmp_path) as background:
         background.submit(Snapshot(1))
-        background._thread.join(30)
+        settle(background)
         background.check()
 
 
-def test_a_superseded_attempt_is_stopped(store, run, tmp_path):
-    """A commit after another machine's claim ends this one's training."""
-    with pytest.raises(SupersededError), committer(store, tmp_path) as background:
-        background.submit(Snapshot(1))
-        run.claim({})
-        background.submit(Snapshot(2))
+UNFORESEEN = [MemoryError(), ValueError("an unexpected answer"), KeyError("name"), RuntimeError("no"), SystemExit(3)]
 
 
 @pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["write", "put", "mirror", "retain"])
+def test_an_exception_that_nobody_foresaw_reaches_the_training_thread(store, tmp_path, monkeypatch, where, error):
+    """Whatever is raised in whichever line of the work ends training with exit 75, by the next step and at the end,
+    and says what and where it was.
+    """
+
+    def fail(*_words):
+        raise error
+
+    if where == "retain":
+        monkeypatch.setattr(checkpoint, "retain", fail)
+    bucket = FaultyStore(store, survives=0, error=error) if where == "put" else store
+    background = made(bucket, tmp_path, fail if where == "mirror" else lambda _folder: None)
+    with pytest.raises(BackgroundError, match=f"committer: failed, {type(error).__name__}.*py:") as raised, background:
+        background.submit(Snapshot(1, error=error if where == "write" else None))
+        settle(background)
+        with pytest.raises(BackgroundError):
+            background.check()
+        with pytest.raises(BackgroundError):
+            background.submit(Snapshot(2))
+    assert (raised.value.exit_code, raised.value.__cause__) == (75, error)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_disk_that_is_full_is_the_machines_fault(store, tmp_path):
+    """A snapshot that cannot be written ends training with exit 78 and the system's reason."""
+    with pytest.raises(MachineError, match="No space left") as raised, made(store, tmp_path) as background:
+        background.submit(Snapshot(1, error=OSError(28, "No space left on device")))
+    assert raised.value.exit_code == 78
+
+
+@pytest.mark.usefixtures("run")
+def test_an_error_of_the_network_is_not_called_a_full_disk(store, tmp_path):
+    """What the store lets through counts as unforeseen, though the system calls it by the same kind of error."""
+    lost = ConnectionResetError(104, "Connection reset by peer")
+    with pytest.raises(BackgroundError), made(FaultyStore(store, survives=0, error=lost), tmp_path) as background:
+        background.submit(Snapshot(1))
+
+
+@pytest.mark.usefixtures("run")
+def test_the_last_commit_that_fails_is_an_error_at_the_end(store, tmp_path):
+    """A training that ends well does not end well if its last commit failed, though nobody asked after it."""
+    with (
+        pytest.raises(StoreError),
+        made(FaultyStore(store, survives=0, error=StoreError("no")), tmp_path) as background,
+    ):
+        background.submit(Snapshot(1))
+
+
+@pytest.mark.usefixtures("run")
+def test_a_last_commit_that_fails_is_told_beside_another_error(store, tmp_path, caplog):
+    """If training ends by an error of its own, that one is raised, and what was not committed is said."""
+    failing = FaultyStore(store, survives=0, error=StoreError("bucket: no permission"))
+    with pytest.raises(ValueError, match="training"), made(failing, tmp_path) as background:
+        background.submit(Snapshot(1))
+        raise ValueError("training")
+    assert "not committed: bucket: no permission" in caplog.text
+
+
+def test_a_superseded_attempt_is_stopped(store, run, tmp_path):
+    """A commit after another machine's claim ends this one's training, and makes no checkpoint."""
+    run.claim({})
+    with pytest.raises(SupersededError), made(store, tmp_path) as background:
+        background.submit(Snapshot(1))
+    assert committed(run) == []
+
+
 def test_what_waits_is_committed_when_training_fails(store, run, tmp_path):
     """An error in training does not cost the epoch that was complete before it."""
-    with pytest.raises(ValueError, match="training"), committer(store, tmp_path) as background:
+    with pytest.raises(ValueError, match="training"), made(store, tmp_path) as background:
         background.submit(Snapshot(1))
         raise ValueError("training")
     assert [identity.epoch for identity in committed(run)] == [1]
+
+
+def test_who_is_in_a_hurry_does_nothing_after_the_commit(store, run, tmp_path):
+    """When the process has to go, the copy for people is left out; when it ends well, it is made."""
+    copied, gate, writing = [], threading.Event(), threading.Event()
+    with pytest.raises(ValueError, match="training"), made(store, tmp_path, copied.append) as background:
+        background.submit(Snapshot(1, gate, writing))
+        assert writing.wait(30)
+        threading.Timer(0.0, wait_for_hurry, (background, gate)).start()
+        raise ValueError("training")
+    assert ([identity.epoch for identity in committed(run)], copied) == ([1], [])
+    with made(store, tmp_path, copied.append) as background:
+        background.submit(Snapshot(2))
+    assert len(copied) == 1
+
+
+def wait_for_hurry(background, gate):
+    """Let a snapshot be written once its committer has been told to close."""
+    with background._changed:
+        background._changed.wait_for(lambda: background._closing, 30)
+    gate.set()
 
 
 def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
@@ -116,7 +240,7 @@ def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
     def mirror(_folder):
         raise StoreError("bucket: no permission to overwrite")
 
-    with committer(store, tmp_path, mirror) as background:
+    with made(store, tmp_path, mirror) as background:
         background.submit(Snapshot(1))
     assert [identity.epoch for identity in committed(run)] == [1]
     assert "no permission to overwrite" in caplog.text

@@ -64,7 +64,7 @@ def test_without_a_record_of_the_validation_set_only_equal_data_are_comparable()
 
 def test_a_price_that_one_attempt_does_not_know_leaves_the_dollars_open():
     """Dollars are shown for a run only if all of its machines had a price."""
-    assert values(compare([BASE, recorded(run="free")]), "cost", "dollars") == ("0.03", "")
+    assert values(compare([BASE, recorded(run="free")]), "cost", "dollars") == ("0.03", "unknown")
 
 
 def test_the_identity_of_a_validation_set_depends_on_what_decides_a_measurement():

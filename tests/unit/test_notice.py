@@ -2,16 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from job import notice
 from job.errors import PauseError, PreemptionError
 from job.notice import Notices
+from tests.support.command import surroundings
 from tests.support.metadata_server import running_metadata_server
 
-REASONS = [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted")]
+REASONS = [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted"), (signal.SIGHUP, "interrupted")]
 
 
 @pytest.fixture
@@ -62,6 +66,138 @@ def test_the_metadata_server_interrupts(server):
     assert raised.value.from_server
 
 
+def test_a_server_that_fails_for_a_while_is_asked_again(server):
+    """An answer that is none, such as 503, does not end the watching: the notice that comes later is seen."""
+    with pytest.raises(PreemptionError) as raised, Notices() as notices:
+        notices.watch()
+        assert server.waiting.wait(30)
+        server.fail(3)
+        threading.Event().wait(60)
+    assert (raised.value.from_server, server.num_failures) == (True, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_answer_to_a_notice_is_not_interrupted(server, number):
+    """The machine's shutdown, which sends SIGTERM after the server's notice, and a signal that is sent twice, leave
+    what is done about the first one alone.
+    """
+    done = []
+    with pytest.raises(PreemptionError) as raised, Notices() as notices:
+        notices.watch()
+        with notices.left_alone():
+            server.preempt()
+            while (found := notices.agreed(lambda level: level)) is None:
+                time.sleep(0.01)
+        try:
+            raise found
+        finally:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            done.append(True)
+    assert (done, raised.value.from_server) == ([True], True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_sent_twice_is_one(number):
+    """A service manager, make, timeout and a shell that hangs up send theirs to the process and to its group."""
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert str(notices.pending) == f"{signal.Signals(number).name}: asked to stop"
+
+
+def test_one_press_of_ctrl_c_may_come_twice(monkeypatch):
+    """Ctrl-C that comes once more within a second is the same."""
+    monkeypatch.setattr(notice, "ONE_PRESS_S", 3600)
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert notices.pending.reason == "interrupted"
+
+
+def test_hanging_up_is_ignored_where_it_was_before():
+    """Under nohup a closed terminal is no notice."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Notices() as notices:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert notices.pending is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_deadlines_are_those_of_who_kills():
+    """What comes after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
+    lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
+    """
+    assert notice.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
+    assert set(notice.AMONG_SEVERAL_S.values()) == {25}
+    assert notice.SERVER_LIMIT_S == 100
+    assert notice.STAY_S == 150
+    assert all(limit_s < notice.OF_A_CHILD_S[number] for number, limit_s in notice.LIMITS_S.items())
+    assert notice.OF_A_CHILD_S[signal.SIGTERM] < 30
+
+
+WAITS = """
+import os, signal, sys, threading
+from job.errors import PreemptionError
+from job.log import set_up_logging
+from job.notice import Notices
+set_up_logging(for_machines=True)
+limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
+with Notices(limits_s=limits_s, server_limit_s=0.2) as notices:
+    notices.at_stake = lambda: "epoch 3 was trained, and committed is epoch 2"
+    try:
+        notices.watch()
+        print("ready", flush=True)
+        threading.Event().wait(60)
+    except PreemptionError:
+        lock = threading.Lock()
+        lock.acquire()
+        print("noticed", flush=True)
+        lock.acquire()  # the bucket is away
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
+def test_what_is_not_done_by_the_deadline_is_told(server, number):
+    """A process that cannot come to its end after a notice leaves with 75 at the deadline, and says what is lost."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS],
+        env=surroundings(server.env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        if number is None:
+            server.preempt()
+        else:
+            process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75
+    assert "epoch 3 was trained, and committed is epoch 2; the same command goes on" in said
+
+
+def test_a_second_press_of_ctrl_c_leaves_at_once():
+    """Whoever presses Ctrl-C after another notice does not wait for the deadline."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS],
+        env=surroundings({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "noticed\n"
+        time.sleep(notice.ONE_PRESS_S)  # or it is the same press
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
+
+
 def test_a_machine_that_is_doomed_does_not_start(server):
     """A process that starts after the notice ends before it did anything."""
     server.preempt()
@@ -104,10 +240,11 @@ def test_after_the_longest_wait_it_leaves(server):
 
 def test_handlers_are_put_back():
     """Afterwards signals do what they did before."""
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
     with Notices():
         assert signal.getsignal(signal.SIGTERM) != handlers[0]
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
+    assert [signal.getsignal(number) for number in numbers] == handlers
 
 
 def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.outcome import COLUMNS, Comparison, metrics_of, warn_of_drop
+from job.outcome import COLUMNS, Comparison, dropped, metrics_of, warn_of_drop
 from job.recipe import Band
 
 
@@ -27,8 +27,18 @@ def test_the_table_shows_change_and_whether_the_expectation_was_reached():
 
 
 def test_a_fall_after_the_first_epoch_is_told_loudly():
-    """A metric far below the start weights' is warned of by name, a small fall is not."""
-    warning = warn_of_drop(metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1)))
-    assert "recall 60.0% -> 10.0%" in str(warning)
-    assert warn_of_drop(metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.5))) is None
-    assert warn_of_drop(metrics_of(row(0.0, 0.0, 0.0, 0.0)), metrics_of(row(0.0, 0.0, 0.0, 0.0))) is None
+    """A metric far below the start weights' is warned of by name, a small fall is not, nor is one from near nothing."""
+    best, fallen = metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1))
+    assert dropped(best, fallen)
+    warning = warn_of_drop(best, 0, fallen, 1)
+    assert (
+        "after epoch 1 the detector is far worse than its start weights: F1 64.6% -> 17.1%, recall 60.0% -> 10.0%;"
+        in (warning)
+    )
+    assert "class order" in warning
+    assert not dropped(best, metrics_of(row(0.6, 0.5)))
+    assert dropped(best, metrics_of(row(0.7, 0.6, map50=0.2)))
+    nothing = metrics_of(row(0.0, 0.0, 0.0, 0.0))
+    assert not dropped(nothing, nothing)
+    assert not dropped(metrics_of(row(0.09, 0.09, 0.09)), nothing)
+    assert dropped(metrics_of(row(0.1, 0.1, 0.0)), nothing)

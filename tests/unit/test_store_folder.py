@@ -13,7 +13,7 @@ import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.store import folder
-from job.store.folder import OWN, STALE_S, FolderStore
+from job.store.folder import OWN, FolderStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,6 +236,52 @@ def test_a_put_is_durable_before_it_is_seen(root, store, monkeypatch):
     assert seen[-1] == (root / "a", True)
 
 
+def test_deletion_of_another_version_changes_nothing(store):
+    """A delete that is bound to a version that was replaced is refused, and the newer one stays."""
+    before = store.put("key", b"one")
+    store.put("key", b"two", overwrite=True)
+    with pytest.raises(PreconditionError, match="not the version that was expected"):
+        store.delete("key", if_version=before.version)
+    assert store.read("key") == b"two"
+
+
+def test_a_deletion_is_durable(root, store, monkeypatch):
+    """A delete syncs the folder after the object is gone, before it returns."""
+    store.put("a/key", b"x")
+    store.put("a/other", b"x")
+    seen, fsync = [], os.fsync
+
+    def note(descriptor):
+        seen.append((Path(f"/proc/self/fd/{descriptor}").readlink(), (root / "a" / "key").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    store.delete("a/key")
+    assert (root / "a", False) in seen
+
+
+def test_a_reader_gets_the_version_that_it_opened(store):
+    """An object that is replaced in the middle of a read is read to its end as it was."""
+    old, new = bytes(3 << 20), b"\1" * (3 << 20)
+    chunks = store._bytes_of(store.put("key", old))
+    first = next(chunks)
+    store.put("key", new, overwrite=True)
+    assert first + b"".join(chunks) == old
+    assert store.read("key") == new
+
+
+def test_a_bad_read_is_read_again(root, store, monkeypatch):
+    """Bytes that a disk gives wrong once are read a second time; what is wrong twice is rotten."""
+    store.put("key", b"wild")
+    wrong = [b"mild"]
+    chunks_of = folder.chunks_of
+    monkeypatch.setattr(folder, "chunks_of", lambda opened: iter([wrong.pop()]) if wrong else chunks_of(opened))
+    assert store.read("key") == b"wild"
+    wrong[:] = [b"mild", b"mild"]
+    with pytest.raises(CorruptObjectError):
+        store.read("key")
+
+
 def test_a_killed_put_leaves_no_object(root, store, tmp_path):
     """A process that is killed in the middle of a put leaves nothing that is listed, and the key free."""
     os.mkfifo(tmp_path / "source")
@@ -284,7 +330,7 @@ def test_a_process_forked_during_a_put_keeps_no_lock(root, store):
 def test_old_leftovers_are_removed(root, store):
     """Opening removes what processes that died long ago were writing, and nothing that may still be written."""
     store.put("key", b"x")
-    for name, age_s in (("old", STALE_S + 60), ("young", 60)):
+    for name, age_s in (("old", 25 * 3600), ("young", 23 * 3600)):  # an upload of a day is no leftover
         (root / OWN / "partial" / name).write_bytes(b"half")
         os.utime(root / OWN / "partial" / name, (time.time() - age_s,) * 2)
     FolderStore.open(str(root))

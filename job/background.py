@@ -1,0 +1,64 @@
+"""Threads beside training that cannot die in silence.
+
+Guarantees that whatever a thread raises is kept, and raised by `check` in the thread that trains.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from job.errors import BackgroundError, JobError
+
+
+class Background:
+    """One thread that works beside training.
+
+    Args:
+        name: What messages call it.
+        work: What it does; returns when it is over.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._work = work
+        self.error: JobError | None = None
+        """What the work failed of: its own `JobError`, or a `BackgroundError` for any other exception."""
+
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the work is over."""
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise what the work failed of, if it did; cheap enough for every step.
+
+        Raises:
+            JobError: See `error`.
+        """
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except JobError as error:
+            self.error = error
+        except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the thread that matters
+            self.error = _unexpected(self._thread.name, error)
+
+
+def _unexpected(name: str, error: BaseException) -> BackgroundError:
+    """Return an error of ours for an exception that nothing foresees."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    explained = BackgroundError(
+        f"{name}: failed, {what} ({Path(frame.filename).name}:{frame.lineno}); what is committed stands, the same "
+        "command goes on from there; if it fails again, please report it"
+    )
+    explained.__cause__ = error
+    return explained

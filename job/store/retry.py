@@ -1,0 +1,62 @@
+"""Tries again what failed for a passing reason: the one place beside the retries of the cloud's own libraries.
+
+Guarantees that an operation that keeps failing ends within its deadline, as `TransientStoreError`, and that bytes which
+contradict their stored checksum are read a second time before they count as damaged. Knows nothing of any backend.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from job.errors import CorruptObjectError, TransientStoreError
+
+Result = TypeVar("Result")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+"""Between two tries; each pause is twice as long as the one before, and a part of it is left to chance."""
+
+
+class RetryableError(Exception):
+    """One try failed for a reason that may be gone at the next.
+
+    Args:
+        subject: What it happened to.
+        what: What went wrong.
+    """
+
+    def __init__(self, subject: str, what: str) -> None:
+        super().__init__(f"{subject}: {what}")
+        self.subject, self.what = subject, what
+
+
+def retried(operation: Callable[[float], Result], deadline_s: float) -> Result:
+    """Return what an operation returns, tried until it succeeds or has failed for `deadline_s` seconds.
+
+    Args:
+        operation: Gets the seconds that are left for retries of its own.
+        deadline_s: Counts from the first failure, so that a long transfer may fail at its end.
+
+    Raises:
+        TransientStoreError: If it kept raising `RetryableError`.
+        CorruptObjectError: If it raised that twice.
+    """
+    failing_since: float | None = None
+    pause_s, num_corrupt = FIRST_PAUSE_S, 0
+    while True:
+        left_s = deadline_s if failing_since is None else deadline_s - (time.monotonic() - failing_since)
+        try:
+            return operation(left_s)
+        except CorruptObjectError:
+            num_corrupt += 1
+            if num_corrupt > 1:
+                raise
+        except RetryableError as error:
+            now = time.monotonic()
+            failing_since = now if failing_since is None else failing_since
+            if now - failing_since + pause_s > deadline_s:
+                raise TransientStoreError(
+                    f"{error.subject}: {error.what}, and kept failing for {now - failing_since:.0f} s; try again later"
+                ) from error
+            time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 -- no secret
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,0 +1,118 @@
+"""A run is finished only if its last commit is, and what cannot be brought to its end is told."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from job import checkpoint
+from job.checkpoint import CheckpointId
+from job.cli import main
+from job.errors import NotCommittedError
+from job.ledger import Ledger
+from job.run import Run
+from job.session import _Session
+from job.store import open_store
+from tests.support.bucket import make_bucket
+from tests.support.command import job, messages, start_job, wait_until
+from tests.support.proxy import running_proxy
+from tests.support.recorded_run import record_run
+from tests.support.tiny_dataset import make_tiny_dataset
+
+ORDER = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
+    *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
+)
+"""Two epochs of three batches."""
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A tiny dataset on disk."""
+    return make_tiny_dataset(tmp_path / "tiny", num_train=12, num_val=4)
+
+
+def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
+    """After an exception in the committer that nobody foresaw, the run ends with 75 and why, and is not called
+    complete; the same command goes on from what is committed, and finishes it.
+    """
+    bucket = make_bucket(data, tmp_path / "bucket")
+    broken = start_job(*ORDER, "--bucket", bucket, at="manifest:2:break")
+    said = broken.communicate(timeout=240)[1]
+    assert broken.returncode == 75, said
+    assert "committer: failed, KeyError: 'an answer that nobody foresaw' (job_at.py:" in said
+    run = Run(open_store(bucket), "zebra")
+    assert run.final() is None
+    end = run.attempt(1)["end"]
+    assert (end["reason"], end["exit_code"]) == ("failed", 75)  # so that a supervisor counts it
+    assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
+    again = job(*ORDER, "--bucket", bucket)
+    assert again.returncode == 0, again.stderr
+    assert checkpoint.missing_end(run, 2) == ""
+    assert main(["runs", "verify", "zebra", "--bucket", bucket]) == 0
+
+
+def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
+    """Whatever happened to a run's commits, it is not finished unless its newest checkpoint is its end."""
+    run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
+    newest = checkpoint.committed(run)[-1]
+    run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
+    session = SimpleNamespace(ledger=Ledger(), folder=tmp_path)
+    ready = SimpleNamespace(run=run, attempt=2)
+    with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
+        _Session.finish(session, ready, SimpleNamespace(rows=[{}, {}, {}]), None)
+    assert raised.value.exit_code == 75
+    assert run.final() is None
+
+
+@pytest.mark.parametrize(
+    ("newest", "missing"),
+    [((3, 0), ""), ((2, 5), "batch 5 of epoch 3"), ((2, 0), "epoch 2"), ((3, 1), "batch 1 of epoch 4"), (None, "none")],
+)
+def test_only_the_last_position_is_the_end(tmp_path, newest, missing):
+    """A checkpoint within the last epoch, of an earlier one, or none at all, is not the end of three epochs."""
+    run = record_run(tmp_path / "bucket", (0.5,), finished=False)
+    for identity in checkpoint.committed(run):
+        run.store.delete(run.key(f"checkpoints/{identity}/manifest.json"))
+    if newest is not None:
+        checkpoint.commit(run, CheckpointId(*newest, 2), [], {}, None)
+    said = checkpoint.missing_end(run, 3)
+    assert said == (missing and f"it ended after epoch 3, and the newest checkpoint is {missing}")
+
+
+def test_a_run_that_lost_its_end_is_told_and_not_extended(tmp_path, capsys):
+    """A finished run whose last checkpoint is missing fails its verification, and more epochs for it are refused."""
+    run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7))
+    where = ("--bucket", str(tmp_path / "bucket"))
+    assert main(["runs", "verify", "zebra", *where]) == 0
+    newest = checkpoint.committed(run)[-1]
+    run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
+    capsys.readouterr()
+    assert main(["runs", "verify", "zebra", *where]) == 74
+    assert "run zebra: it ended after epoch 3, and the newest checkpoint is epoch 2" in capsys.readouterr().err
+    assert main(["extend", "zebra", "--epochs", "5", *where]) == 65
+    assert "so there is no end to go on from" in capsys.readouterr().err
+
+
+def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emulator, monkeypatch):
+    """After SIGTERM the retries of all that is left to do end together, the process says what is not committed and
+    leaves with 75; the same command goes on from the last checkpoint.
+    """
+    with running_proxy(emulator.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        bucket = make_bucket(data, emulator.make_bucket() + "/wild")
+        held = tmp_path / "held"
+        process = start_job(*ORDER, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+        wait_until(held.exists, process)
+        run = Run(open_store(bucket), "zebra")
+        wait_until(lambda: checkpoint.committed(run)[-1].epoch == 1, process)
+        proxy.answer = lambda _sent: (503, "the bucket is away")
+        process.terminate()
+        held.unlink()
+        said = process.communicate(timeout=240)[1]
+        assert process.returncode == 75, said
+        (told,) = [message for message in messages(said) if "not all could be done in 25 s" in message]
+        assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told
+        proxy.answer = lambda _sent: None
+        assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
+        again = job(*ORDER, "--bucket", bucket)
+        assert again.returncode == 0, again.stderr

@@ -1,0 +1,57 @@
+"""A terminal with a command in its foreground, as a person has it."""
+
+import os
+import select
+import subprocess
+import threading
+from pathlib import Path
+
+LOOK_S = 0.05
+
+
+class Terminal:
+    """A pseudo-terminal; what the command writes is read all the time, as by a screen."""
+
+    def __init__(self, words, env):
+        self._screen, terminal = os.openpty()
+        name = os.ttyname(terminal)
+        # The leader of a new session gets the first terminal that it opens as its own.
+        program = ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', name, *map(str, words)]
+        self.process = subprocess.Popen(program, env=env, start_new_session=True)
+        self._written = bytearray()
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(terminal,), daemon=True)
+        self._reader.start()
+
+    def press(self, keys):
+        """Press keys, such as Ctrl-C, which the terminal turns into a signal to its foreground."""
+        os.write(self._screen, keys)
+
+    def close(self):
+        """Close the window: everything in the session is hung up."""
+        self._closing.set()
+        self._reader.join()
+
+    def text(self):
+        """Return what was written so far."""
+        return self._written.decode(errors="replace")
+
+    def _read(self, terminal):
+        while not self._closing.is_set():
+            if select.select([self._screen], [], [], LOOK_S)[0]:
+                self._written += os.read(self._screen, 65536)
+        os.close(terminal)  # kept until here, or reading would fail before the command has opened it
+        os.close(self._screen)
+
+
+def processes_of(session):
+    """Return the command lines of the processes of a session that are alive."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, its_session = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z" and int(its_session) == session:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+    return found

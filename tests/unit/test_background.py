@@ -1,0 +1,93 @@
+"""What works beside training cannot die in silence."""
+
+import http.client
+import threading
+
+import pytest
+
+from job.background import Background
+from job.errors import BackgroundError, PauseError, StoreError
+from job.notice import Notices
+from job.pulse import Pulse
+from job.run import Run
+from job.store.folder import FolderStore
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that attempt 1 has claimed."""
+    run = Run(FolderStore.create(str(tmp_path / "bucket")), "zebra")
+    run.claim({})
+    return run
+
+
+def test_an_error_of_ours_is_raised_as_it_is():
+    """What has an exit code of its own keeps it."""
+    error = StoreError("bucket: no permission")
+
+    def fail():
+        raise error
+
+    background = Background("work", fail)
+    background.start()
+    background.join()
+    with pytest.raises(StoreError) as raised:
+        background.check()
+    assert raised.value is error
+
+
+def test_what_ends_well_raises_nothing():
+    """A thread that has done its work is no failure."""
+    background = Background("work", lambda: None)
+    background.start()
+    background.join()
+    background.check()
+
+
+def test_a_pulse_that_dies_ends_training(run):
+    """An exception of the thread that gives signs of life is kept for the training thread."""
+
+    def about():
+        raise ZeroDivisionError("a clock that was set back")
+
+    with Pulse(run, 1, about, lambda _notice: None) as pulse:
+        pulse._background.join()
+    with pytest.raises(BackgroundError, match="sign of life: failed, ZeroDivisionError: a clock"):
+        pulse.check()
+
+
+def test_a_bucket_that_fails_a_pulse_ends_nothing(run, monkeypatch, caplog):
+    """Signs of life that cannot be written are told once, and one can be asked to stop as soon as they can."""
+    asked, pulse = threading.Event(), Run.pulse
+    answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
+
+    def flaky(*words):
+        if (error := next(answers, None)) is not None:
+            raise error
+        pulse(*words)
+
+    monkeypatch.setattr(Run, "pulse", flaky)
+    run.ask_to_stop(1, {"host": "here"})
+    with Pulse(run, 1, dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01) as living:
+        assert asked.wait(30)
+        living.check()
+    assert caplog.text.count("bucket: away") == 1
+
+
+def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
+    """An exception of the thread that asks the metadata server is raised where steps are agreed on."""
+    answered = iter(["FALSE"])
+
+    def ask(*_words):
+        try:
+            return next(answered), "0"
+        except StopIteration:
+            raise http.client.BadStatusLine("nonsense") from None
+
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    monkeypatch.setattr("job.metadata.MetadataServer._ask", ask)
+    with Notices() as notices:
+        notices.watch()
+        notices._watcher.join()
+        with pytest.raises(BackgroundError, match="metadata server: failed, BadStatusLine"):
+            notices.agreed(lambda level: level)

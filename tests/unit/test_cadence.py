@@ -1,0 +1,69 @@
+"""When checkpoints are taken, what they cost, and which interval would be best."""
+
+import math
+
+import pytest
+
+from job.cadence import Cadence
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def taken(cadence, clock, *stalls_s):
+    """Take a checkpoint for each stall."""
+    for stall_s in stalls_s:
+        with cadence.taking():
+            clock.now += stall_s
+
+
+def test_a_checkpoint_is_due_after_its_interval_and_not_before():
+    """The interval counts from the end of the checkpoint before, however long that one took."""
+    clock = Clock()
+    cadence = Cadence(60.0, [], clock)
+    due = []
+    for passed in (59.0, 1.0):
+        clock.now += passed
+        due.append(cadence.due())
+    taken(cadence, clock, 5.0)
+    for passed in (0.0, 59.0, 1.0):
+        clock.now += passed
+        due.append(cadence.due())
+    assert due == [False, True, False, False, True]
+
+
+def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
+    """Without an interval none is ever due, and the summary says so."""
+    clock = Clock()
+    cadence = Cadence(0.0, [], clock)
+    clock.now += 1e6
+    assert not cadence.due()
+    assert str(cadence).startswith("checkpoints after each epoch;")
+
+
+def test_the_best_interval_is_that_of_young():
+    """The square root of twice the cost of a checkpoint times the mean time between preemptions."""
+    clock = Clock()
+    cadence = Cadence(60.0, [1000.0, 3000.0], clock)
+    assert cadence.optimum_s is None  # what a checkpoint costs is not known yet
+    taken(cadence, clock, 0.3, 0.5)
+    assert cadence.stall_s == pytest.approx(0.4)
+    assert cadence.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.0))
+    assert cadence.to_json() == {"every_s": 60.0, "num": 2, "stall_s": 0.4, "num_preempted": 2, "optimum_s": 40.0}
+    assert "cut off after 2000 s on average, for which 40.0 s is best" in str(cadence)
+
+
+def test_without_a_preemption_no_interval_is_best():
+    """Nothing is advised where nothing was cut off."""
+    clock = Clock()
+    cadence = Cadence(60.0, [], clock)
+    taken(cadence, clock, 0.4)
+    assert (cadence.optimum_s, cadence.to_json()["optimum_s"]) == (None, None)
+    assert "each stops training for 400 ms; no attempt was cut off so far" in str(cadence)

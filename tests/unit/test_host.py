@@ -1,0 +1,144 @@
+"""What a training's host does at each step, with parts that only write down what is asked of them."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from job.checkpoint import CheckpointId
+from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
+from job.host import FollowerHost, SessionHost
+from job.ledger import Label, Ledger
+from job.notice import Notices
+from job.training.world import World
+
+ROW = {"epoch": 1}
+
+
+def step(epoch, batch):
+    """Return a step, as far as a host looks at it."""
+    return SimpleNamespace(epoch=epoch, batch=batch)
+
+
+class Parts:
+    """The parts of a session around one host."""
+
+    def __init__(self, restored=None, *, due=False):
+        self.committed, self.beats, self.failing = [], 0, []
+        self.due, self.error = due, None
+        self.peers = None
+        self.notices = Notices()
+        self.ledger = Ledger()
+        self.host = SessionHost(
+            committer=SimpleNamespace(
+                submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check
+            ),
+            cadence=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
+            reporter=SimpleNamespace(on_step=lambda _step: None, on_epoch=lambda _row: None),
+            ledger=self.ledger,
+            notices=self.notices,
+            world=SimpleNamespace(agree=self.agree),
+            watchdog=SimpleNamespace(beat=self.beat),
+            restored=restored,
+            furthest=(0, 0),
+            checks=(self.fail,),
+        )
+
+    def beat(self):
+        self.beats += 1
+
+    def check(self):
+        if self.error:
+            raise self.error
+
+    def fail(self):
+        for error in self.failing:
+            raise error
+
+    def agree(self, level):
+        if self.peers:
+            raise self.peers
+        return level
+
+
+def test_a_position_is_committed_once():
+    """What was committed where training stands, or restored from there, is not committed again."""
+    parts = Parts(restored=CheckpointId(1, 2, 1))
+    parts.host.keep(lambda: "restored")
+    assert parts.committed == []
+    parts.due = True
+    parts.host.on_step(step(2, 3), lambda: "step")
+    parts.host.keep(lambda: "again")
+    assert parts.committed == ["step"]
+    parts.host.on_epoch({"epoch": 2}, lambda: "epoch")
+    parts.host.keep(lambda: "again")
+    assert parts.committed == ["step", "epoch"]
+
+
+def test_the_beginning_is_committed_if_nothing_was_restored():
+    """Row 0 of a new run is a position that no checkpoint has."""
+    parts = Parts()
+    parts.host.on_epoch({"epoch": 0}, lambda: "row 0")
+    assert parts.committed == ["row 0"]
+
+
+def test_a_notice_commits_the_step_and_ends_training():
+    """The step during which a notice came is committed before training ends by it, due or not."""
+    parts = Parts()
+    parts.notices.pending = PreemptionError("SIGTERM", "preempted")
+    with pytest.raises(PreemptionError):
+        parts.host.on_step(step(1, 1), lambda: "step")
+    assert parts.committed == ["step"]
+
+
+def test_a_step_is_committed_when_it_is_due_and_not_otherwise():
+    """Without a notice the schedule decides."""
+    parts = Parts()
+    parts.host.on_step(step(1, 1), lambda: "first")
+    parts.due = True
+    parts.host.on_step(step(1, 2), lambda: "second")
+    assert parts.committed == ["second"]
+
+
+@pytest.mark.parametrize("notice", [None, PreemptionError("SIGTERM", "preempted")])
+def test_a_peer_that_is_lost_costs_no_step(notice):
+    """The step on which the others no longer agree is whole, and is committed; a notice is the reason to end if there
+    is one.
+    """
+    parts = Parts()
+    parts.peers, parts.notices.pending = PeerError("gone"), notice
+    with pytest.raises(type(notice or parts.peers)):
+        parts.host.on_step(step(1, 1), lambda: "step")
+    assert parts.committed == ["step"]
+
+
+@pytest.mark.parametrize("act", ["step", "validation"])
+def test_what_fails_beside_training_ends_it_at_the_next_step_or_batch(act):
+    """A commit that failed, or a thread that died, is raised at the next step or batch of a validation."""
+    for set_up in ({"error": StoreError("no permission")}, {"failing": [BackgroundError("a thread")]}):
+        parts = Parts()
+        vars(parts).update(set_up)
+        with pytest.raises((StoreError, BackgroundError)):
+            parts.host.on_step(step(1, 1), lambda: "step") if act == "step" else parts.host.on_validation_batch()
+        assert parts.committed == []
+
+
+def test_steps_and_batches_of_a_validation_are_signs_of_life():
+    """The watchdog is shown each of them, by the processes that follow as well."""
+    parts = Parts()
+    parts.host.on_step(step(1, 1), lambda: "step")
+    parts.host.on_validation_batch()
+    assert parts.beats == 2
+    FollowerHost(parts.notices, World(), SimpleNamespace(beat=parts.beat)).on_step(step(1, 1), None)
+    assert parts.beats == 3
+
+
+def test_steps_that_an_earlier_attempt_did_are_recomputed():
+    """Up to the furthest position that is known, useful time is counted as recomputed."""
+    parts = Parts()
+    parts.host._furthest = (0, 2)
+    parts.host.enter(Label.USEFUL)
+    assert parts.ledger.enter(Label.STALL) is Label.RECOMPUTED
+    parts.host.on_step(step(1, 2), lambda: "step")
+    parts.host.enter(Label.USEFUL)
+    assert parts.ledger.enter(Label.STALL) is Label.USEFUL

@@ -1,0 +1,136 @@
+"""Which weights are one's own: the best on the same data and of the same size, and why they were chosen."""
+
+import dataclasses
+
+import pytest
+
+from job.commands.train import read_order
+from job.errors import WeightsError
+from job.start import find_start
+from job.store.folder import FolderStore
+from tests.support.recorded import put_recorded, recorded
+
+
+def order(recipe="A", **changes):
+    """Return an order of a recipe on the data set wildlife."""
+    words = {
+        "recipe": recipe, "dataset": "wildlife", "run": None, "weights": None, "model": None, "profile": "full",
+        "device": "", "workers": "0", "workdir": "work", "checkpoint_every": "60", "new_classes": "false",
+        "quarantine": "false", "training_arguments": {},
+    }  # fmt: skip
+    return read_order(**(words | changes))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+def put(store, number, f1, recipe="base", *, source="weights/yolo11s.pt", origin=None, **more):
+    """Put a finished run of the family into the bucket, each later than the ones before."""
+    name = f"yolov11_wildlife{number if number > 1 else ''}"
+    evidence = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
+    point = {"kind": "pretrained", "source": source, "architecture": None, "run": origin}
+    put_recorded(
+        store, dataclasses.replace(evidence, record=dataclasses.replace(evidence.record, start={"point": point}))
+    )
+    return name
+
+
+def chosen(store, recipe="A", **changes):
+    """Return the run whose weights a recipe starts from, and why."""
+    point = find_start(store, order(recipe, **changes), None)
+    assert point.source == f"runs/{point.run}/weights/best.pt"
+    return point.run, point.why
+
+
+def test_the_best_run_is_taken_and_not_the_newest(store):
+    """A newer run that came out worse is passed over, and what is said names the run, its F1 and the way to another."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.66, "A", source="runs/yolov11_wildlife/weights/best.pt", origin="yolov11_wildlife")
+    put(store, 3, 0.0)
+    assert chosen(store) == (
+        "yolov11_wildlife2",
+        "run yolov11_wildlife2, F1 66.0%, the best of 3 finished on wildlife; --weights names another",
+    )
+
+
+def test_of_equal_runs_the_newer_is_taken(store):
+    """F1 decides, and where it is the same, age."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.58)
+    assert chosen(store)[0] == "yolov11_wildlife2"
+
+
+@pytest.mark.parametrize(
+    "source", ["weights/yolo11n.pt", "weights/yolo11m.pt", "runs/yolov11_wildlife2/weights/best.pt"]
+)
+def test_another_model_is_passed_over_however_good_it_is(store, source):
+    """A run whose weights began as another model than that of base is no start, even two runs later; that is said."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.7, source="weights/yolo11m.pt")
+    put(store, 3, 0.8, source=source)
+    run, why = chosen(store)
+    assert (run, "without 2 of another model than yolo11s" in why) == ("yolov11_wildlife", True)
+
+
+def test_where_every_run_has_another_model_the_best_of_them_is_taken(store):
+    """Who trains larger models throughout goes on with those."""
+    put(store, 1, 0.7, source="weights/yolo11m.pt")
+    put(store, 2, 0.6, source="weights/yolo11m.pt")
+    assert chosen(store)[0] == "yolov11_wildlife"
+
+
+def test_weights_of_unknown_origin_count(store):
+    """A run that began with a file from elsewhere may be of any size, and is not passed over."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.66, source="/home/user/best.pt")
+    assert chosen(store)[0] == "yolov11_wildlife2"
+
+
+def test_only_runs_on_the_same_data_are_compared(store):
+    """A higher F1 on other data tells nothing; where none is on the same data, the newest is taken and that is said."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.9, dataset="zoo")
+    put(store, 3, 0.8, dataset="zoo")
+    assert chosen(store)[0] == "yolov11_wildlife"
+    run, why = chosen(store, dataset="farm")
+    assert (run, why.partition(",")[2]) == (
+        "yolov11_wildlife3",
+        " the newest of 3 finished, none of them on farm; --weights names another",
+    )
+
+
+def test_only_runs_on_the_newest_validation_set_are_compared(store):
+    """F1 of before the validation pictures were changed is no measure beside one of after."""
+    put(store, 1, 0.7, val="w" * 64)
+    put(store, 2, 0.6)
+    put(store, 3, 0.58)
+    assert chosen(store)[0] == "yolov11_wildlife2"
+
+
+def test_a_recipe_that_was_typed_out_is_that_recipe(store):
+    """C starts from the best run of A, and one that was trained with the flags of A, called otherwise, is one."""
+    put(store, 1, 0.58)
+    with pytest.raises(WeightsError, match="no finished run of recipe A"):
+        find_start(store, order("C"), None)
+    typed = recorded("A", run="yolov11_wildlife2", course=(0.66,))
+    request = {**typed.record.request, "recipe": "continue", "start": "yolov11_wildlife"}
+    put_recorded(store, dataclasses.replace(typed, record=dataclasses.replace(typed.record, request=request)))
+    assert chosen(store, "C")[0] == "yolov11_wildlife2"
+
+
+def test_runs_at_demo_scale_are_no_start_at_full_scale(store):
+    """Profiles do not mix."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.9, profile="demo")
+    assert chosen(store)[0] == "yolov11_wildlife"
+
+
+def test_what_is_named_is_taken(store):
+    """With --weights nothing is chosen, and nothing is said."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.66)
+    point = find_start(store, order(weights="yolov11_wildlife"), None)
+    assert (point.run, point.why) == ("yolov11_wildlife", None)
