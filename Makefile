@@ -152,7 +152,7 @@ drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then co
 ##@ Google Cloud: a Spot machine that comes back by itself
 
 .PHONY: vm-up vm-status vm-down
-vm-up: ## Train RECIPE there, in IMAGE; it goes when the run is over
+vm-up: ## Train RECIPE there, in IMAGE; it goes when the run is over, or at its limit: MAX_USD=, or NO_LIMIT=1
 	@exec infra/scripts/machine.sh up
 
 vm-status: ## Show what the machine trains, and what kept it from starting

@@ -50,6 +50,11 @@ output "wandb_secret" {
   value       = local.wandb_secret_version == "" ? null : local.wandb_secret_version
 }
 
+output "vm_machine_type" {
+  description = "What the group's machine is, for its price and its limit."
+  value       = var.vm_machine_type
+}
+
 output "group" {
   description = "The managed instance group of the VM road."
   value       = google_compute_region_instance_group_manager.trainer.name

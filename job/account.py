@@ -55,7 +55,7 @@ def make_bill(
         kept: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
         at: The time at which this is asked.
     """
-    following = [*attempts[1:], None]
+    following = [*attempts, None][1:]
     return Bill(
         tuple(
             _account(attempt, later, kept.get(attempt["attempt"]), at)
@@ -77,7 +77,7 @@ def _account(
     last = attempt["end"] or attempt["pulse"]
     seconds = (
         sum_by_label([last["seconds"]])
-        if last
+        if last and "seconds" in last
         else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
     )
     receipt = ((later or {}).get("start") or {}).get("receipt") or {}
@@ -86,7 +86,7 @@ def _account(
     price = attempt.get("price") or {}
     return AttemptBill(
         attempt=attempt["attempt"],
-        machine=price.get("machine") or attempt["machine"],
+        machine=price.get("machine") or attempt.get("machine", ""),
         began_at=began_at,
         ended_at=ended_at,
         ended=ended,

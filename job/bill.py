@@ -1,6 +1,6 @@
 """What a run took: seconds by label, attempt by attempt, and what they cost.
 
-Guarantees that what was used is reckoned in one place, `used_usd`, and is unknown as soon as one price is. Dollars are
+Guarantees that what a run has used is one figure, `Bill.usd`, and is unknown as soon as one price is. Dollars are
 seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
 and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
 nor of what may still come: that is `job.cloud.cost`.
@@ -63,7 +63,7 @@ class AttemptBill:
     @property
     def usd(self) -> float | None:
         """What its seconds cost, if it has a price."""
-        return used_usd([(self.total_s, self.price.usd_per_h)])
+        return usd_of([(self.total_s, self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Bill:
     @property
     def usd(self) -> float | None:
         """Dollars in all; nothing, which means unknown, if one attempt has no price."""
-        return used_usd((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+        return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
@@ -200,7 +200,7 @@ class Bill:
         }
 
 
-def used_usd(parts: Iterable[tuple[float, float | None]]) -> float | None:
+def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
     total = 0.0
     for seconds, usd_per_hour in parts:

@@ -14,6 +14,7 @@ def submit(
     on_demand: str = "false",
     deadline: str | None = None,
     max_usd: str | None = None,
+    no_limit: str = "false",
     supervise: str = "false",
     project: str | None = None,
     region: str | None = None,
@@ -47,7 +48,9 @@ def submit(
         on_demand: Pay the full price for a machine that is not taken away.
         deadline: When it should be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen if
             Spot would miss it.
-        max_usd: What the run may cost, in dollars for machines.
+        max_usd: What the run may cost, in dollars for machines. If left out it is 50, or 48 hours of machines whose
+            price is not known; cloud.yaml may have others, under max_usd and max_hours.
+        no_limit: Let it cost whatever it takes.
         supervise: Stay, and keep the run going until it is finished.
         project: The project's id.
         region: Where the job and its machines are; near the bucket.
@@ -79,6 +82,7 @@ def submit(
         on_demand=on_demand,
         deadline=deadline,
         max_usd=max_usd,
+        no_limit=no_limit,
         supervise=supervise,
         project=project,
         region=region,
@@ -118,6 +122,21 @@ render.__doc__ = (render.__doc__ or "") + "\n\n" + re.sub(r" +supervise: .*\n", 
 
 
 @command
+def limit(machine: str, *, max_usd: str | None = None, no_limit: str = "false") -> None:
+    """Print for how many hours a Spot machine may run within the limit of the settings, or never if there is none.
+
+    Args:
+        machine: As `job submit` has it.
+        max_usd: What it may cost, in dollars; if left out, 50, or 48 hours of a machine whose price is not known, or
+            what cloud.yaml has under max_usd and max_hours.
+        no_limit: Let it run for ever.
+    """
+    from job.commands.submit import print_limit
+
+    print_limit(machine, max_usd=max_usd, no_limit=no_limit)
+
+
+@command
 def supervise(
     run: str,
     *,
@@ -125,66 +144,85 @@ def supervise(
     resume: str = "false",
     deadline: str | None = None,
     max_usd: str | None = None,
+    no_limit: str = "false",
     poll: str = "60",
+    **settings: str,
 ) -> None:
     """Keep a submitted run going, segment by segment, until it is finished, failed for good, or at its limit.
+
+    What the bucket's records ask for is done only if it is what the settings of this machine allow.
 
     Args:
         run: The run's name.
         bucket: gs://bucket/prefix; JOB_BUCKET, or the settings, if left out.
         resume: Go on with a run that was cancelled or given up.
         deadline: Replaces the one it was submitted with.
-        max_usd: As well.
+        max_usd: Replaces the limit it was submitted with, which may be no higher than that of the settings.
+        no_limit: Let it cost whatever it takes.
         poll: Seconds between two looks.
+        **settings: Settings that are in no file, as `job submit` has them: --project, --region, --service-account, ...
     """
     from job.commands.supervise import run_supervise
 
-    run_supervise(run, bucket, resume=resume, deadline=deadline, max_usd=max_usd, poll=poll)
+    run_supervise(
+        run,
+        bucket,
+        resume=resume,
+        deadline=deadline,
+        max_usd=max_usd,
+        no_limit=no_limit,
+        poll=poll,
+        settings=settings,
+    )
 
 
 @command
-def status(run: str, *, bucket: str | None = None) -> None:
+def status(run: str, *, bucket: str | None = None, **settings: str) -> None:
     """Show a submitted run: its state, its segments and attempts, what it cost, and what comes next.
 
     Args:
         run: The run's name.
         bucket: gs://bucket/prefix; JOB_BUCKET, or the settings, if left out.
+        **settings: --project and --region, if they are in no file.
     """
     from job.commands.supervise import print_status
 
-    print_status(run, bucket)
+    print_status(run, bucket, settings)
 
 
 @command
-def logs(run: str, *, bucket: str | None = None, segment: str | None = None) -> None:
+def logs(run: str, *, bucket: str | None = None, segment: str | None = None, **settings: str) -> None:
     """Print what a submitted run wrote, oldest line first.
 
     Args:
         run: The run's name.
         bucket: gs://bucket/prefix; JOB_BUCKET, or the settings, if left out.
         segment: One segment's number; all of them if left out.
+        **settings: --project and --region, if they are in no file.
     """
     from job.commands.supervise import print_logs
 
-    print_logs(run, bucket, segment)
+    print_logs(run, bucket, segment, settings)
 
 
 @command
-def cancel(run: str, *, bucket: str | None = None) -> None:
+def cancel(run: str, *, bucket: str | None = None, **settings: str) -> None:
     """Cancel a submitted run's job; what is committed stays, and the run can be continued.
 
     Args:
         run: The run's name.
         bucket: gs://bucket/prefix; JOB_BUCKET, or the settings, if left out.
+        **settings: --project and --region, if they are in no file.
     """
     from job.commands.supervise import run_cancel
 
-    run_cancel(run, bucket)
+    run_cancel(run, bucket, settings)
 
 
 CLOUD_COMMANDS: dict[str, Any] = {
     "submit": command(submit),
     "render": command(render),
+    "limit": limit,
     "supervise": supervise,
     "status": status,
     "logs": logs,

@@ -69,7 +69,9 @@ class Committer:
         self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, dict[str, Any]] | None = None
-        self._closing = self._hurried = False
+        self.hurried = self._closing = False
+        """Whether nothing but a commit is worth the time that is left."""
+
         self._background = Background("committer", self._work)
 
     def __enter__(self) -> Self:
@@ -86,7 +88,7 @@ class Committer:
         """
         with self._changed:
             self._closing = True
-            self._hurried = error is not None
+            self.hurried = error is not None
             self._changed.notify_all()
         self._background.join()
         if error is None:
@@ -146,11 +148,11 @@ class Committer:
             *(identity.words, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
-        if self._hurried:
-            return
         try:
-            self._mirror(self._staging)
-            checkpoint.retain(self._run)
+            if not self.hurried:
+                self._mirror(self._staging)
+            if not self.hurried:
+                checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
             log.warning("after committing %s: %s", identity.words, error)
 

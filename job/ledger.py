@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+from job.background import Background
+
 
 class Label(StrEnum):
     """What a second is spent on."""
@@ -92,7 +94,8 @@ class Ledger:
         with self._lock:
             self._book()
             self._is_watched, self._standstill_s = True, standstill_s
-        threading.Thread(target=tick, name="ledger", daemon=True).start()
+        ticking = Background("ledger", tick)
+        ticking.start()
         try:
             yield
         finally:
@@ -100,6 +103,7 @@ class Ledger:
             with self._lock:
                 self._book()
                 self._is_watched = False
+        ticking.check()
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds so far by label; they add up to the age of the process."""

@@ -1,6 +1,7 @@
 """The run's folder as people know it from Ultralytics, copied from the newest files; never read back for resuming."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from job.run import Run
@@ -18,14 +19,18 @@ class Mirror:
         self._run = run
         self._copied: dict[str, str] = {}
 
-    def copy(self, folder: Path) -> None:
+    def copy(self, folder: Path, hurried: Callable[[], bool] = lambda: False) -> None:
         """Copy the files of a folder, not its folders.
+
+        Args:
+            folder: Has them.
+            hurried: Asked before each file whether there is no time for it.
 
         Raises:
             StoreError: If the store refuses.
         """
         for path in sorted(folder.iterdir()):
-            if not path.is_file() or path.name in FOR_THE_MACHINE:
+            if not path.is_file() or path.name in FOR_THE_MACHINE or hurried():
                 continue
             digest = sha256_of(path)
             if self._copied.get(path.name) != digest:

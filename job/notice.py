@@ -85,7 +85,7 @@ class Notices:
         self._interrupted_at = -math.inf
         self._deadline, self._limit_s = math.inf, math.inf
         self._closed = threading.Event()
-        self._watcher: Background | None = None
+        self._threads = [Background("deadline", self._guard)]
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.getsignal(number) for number in NOTICES}
@@ -94,7 +94,7 @@ class Notices:
         for number in self._previous:
             signal.signal(number, self._on_signal)
         signal.signal(WAKE, lambda _number, _frame: self._interrupt())
-        threading.Thread(target=self._guard, name="deadline", daemon=True).start()
+        self._threads[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,8 +123,8 @@ class Notices:
                 self.pending = _from_server("is being preempted, nothing was started")
                 self._answered = True
                 raise self.pending
-        self._watcher = Background("metadata server", lambda: self._watch(server, tag))
-        self._watcher.start()
+        self._threads.append(Background("metadata server", lambda: self._watch(server, tag)))
+        self._threads[-1].start()
 
     def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
         """Return the notice that processes which train together obey, all at the same step.
@@ -133,10 +133,10 @@ class Notices:
             agree: Returns the highest number that any of them names.
 
         Raises:
-            JobError: If notices of the metadata server are no longer seen.
+            JobError: If notices are no longer seen, or no longer have a deadline.
         """
-        if self._watcher is not None:
-            self._watcher.check()
+        for thread in self._threads:
+            thread.check()
         level = agree(self._urgency)
         if level == 0:
             return None

@@ -306,7 +306,7 @@ class _Session:
 
         def publish(folder: Path) -> None:
             tracking.news()
-            mirror.copy(folder)
+            mirror.copy(folder, lambda: committer.hurried)
             if committer.newest is not None and not committer.newest.batch:
                 renewal.start()
 
@@ -343,7 +343,7 @@ class _Session:
                 watchdog=self.watchdog,
                 restored=ready.restored.id if ready.restored else None,
                 furthest=ready.past.furthest,
-                checks=(pulse.check,),
+                checks=(pulse.check, self.watchdog.check),
             )
             try:
                 with self.watchdog.watching(NO_STEP):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from job.background import Background
 from job.errors import HangError
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,11 @@ class Watchdog:
         self._idle_s = 0.0
         self._moved = 0
         self._closed = threading.Event()
+        self._background = Background("watchdog", self._watch)
 
     def __enter__(self) -> Self:
         if self._limit_s:
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            self._background.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,6 +80,10 @@ class Watchdog:
     def beat(self) -> None:
         """Take note that something was done; cheap enough for every batch."""
         self._idle_s = 0.0
+
+    def check(self) -> None:
+        """Raise what its thread failed of, if it did."""
+        self._background.check()
 
     @contextmanager
     def watching(self, what: str, *, bytes_count: bool = False) -> Iterator[None]:

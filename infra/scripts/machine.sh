@@ -2,7 +2,8 @@
 # Usage: machine.sh up|status|down
 #
 # The machine of the VM road. `up` tells the group what to train and asks it for one machine; the machine resizes the
-# group to zero by itself. RECIPE, RUN, IMAGE and ARGS come from the environment, as make passes them.
+# group to zero by itself, when the run is over or at its limit. RECIPE, RUN, IMAGE, MAX_USD, NO_LIMIT and ARGS come from
+# the environment, as make passes them.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -18,7 +19,7 @@ group() { # verb and flags of gcloud
 }
 
 up() {
-    local recipes image=${IMAGE:-} command size
+    local recipes image=${IMAGE:-} command size hours now until=never
     recipes=$(cd "$INFRA/../job/recipes" && echo *.yaml)
     [[ -n ${RECIPE:-} && -e $INFRA/../job/recipes/$RECIPE.yaml ]] ||
         fail 2 "make vm-up: RECIPE must be one of ${recipes//.yaml/}, got '${RECIPE:-}'; a file of your own is not in the image"
@@ -27,14 +28,25 @@ up() {
         fail 2 "make vm-up: IMAGE must name an image by its digest, NAME@sha256:..., got '${IMAGE:-}'; make push prints it"
     command="train --recipe $RECIPE${RUN:+ --run $RUN}${ARGS:+ $ARGS}"
     [[ $command != *[$'\n|']* ]] || fail 2 "make vm-up: RUN and ARGS must be words on one line without |, got '$command'"
+    hours=$(limit)
+    now=$(date +%s)
+    [[ $hours == never ]] || until=$(awk "BEGIN { printf \"%d\", $now + $hours * 3600 }")
     size=$(group describe --format 'value(targetSize)')
     [[ $size == 0 ]] ||
         fail 65 "group $name: has a machine already; make vm-status shows what it trains, make vm-down stops it"
     # The delimiter is | because a command may have commas.
-    group 'all-instances-config update' --metadata "^|^trainer-image=$image|trainer-command=$command"
+    group 'all-instances-config update' --metadata \
+        "^|^trainer-image=$image|trainer-command=$command|trainer-until=$until|trainer-order=$now"
     group resize --size 1
     echo "a machine was asked for and will run: job $command"
     echo "make vm-status shows it; it goes when the run is over"
+}
+
+# How long a machine may run, in hours, or never; what that costs is said by the way.
+limit() {
+    local job=$INFRA/../.venv/bin/job
+    [[ -x $job ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"
+    "$job" limit "$(output vm_machine_type)" ${MAX_USD:+"--max-usd=$MAX_USD"} ${NO_LIMIT:+--no-limit}
 }
 
 status() {

@@ -58,6 +58,15 @@ run "no_progress_is_a_machine_that_runs_and_commits_nothing" {
   }
 }
 
+run "a_machine_is_given_an_hour_to_commit" {
+  command = plan
+
+  assert {
+    condition     = google_monitoring_alert_policy.no_progress.conditions[0].condition_prometheus_query_language[0].duration == "3600s"
+    error_message = "Unless chosen otherwise a machine that commits nothing is told of after 60 minutes: pulling the image and the data takes some of them."
+  }
+}
+
 run "a_storm_is_more_preemptions_than_chosen_within_an_hour" {
   command = plan
 

@@ -43,6 +43,15 @@ run "what_a_killed_upload_left_behind_is_cleared_away_and_nothing_else_is" {
   }
 }
 
+run "an_upload_is_given_a_week_and_no_longer" {
+  command = plan
+
+  assert {
+    condition     = [for rule in google_storage_bucket.runs.lifecycle_rule : [for condition in rule.condition : condition.age]] == [[7]]
+    error_message = "An upload that was not finished within 7 days is aborted: its machine is gone, and it is paid for; one that is under way is left alone."
+  }
+}
+
 run "the_bucket_is_where_the_machines_are" {
   command = plan
 

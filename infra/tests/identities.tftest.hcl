@@ -28,6 +28,27 @@ run "the_runtime_has_these_roles_in_the_project_and_no_others" {
   }
 }
 
+run "the_submitter_has_these_roles_in_the_project_and_no_others" {
+  command = plan
+
+  assert {
+    condition     = toset([for binding in google_project_iam_member.submitter : binding.role]) == toset(["roles/batch.jobsEditor", "roles/compute.viewer", "roles/logging.viewer"])
+    error_message = "In the project, people may submit jobs and see machines and logs; no secret can be read, nothing else made."
+  }
+}
+
+run "every_role_in_the_project_is_of_this_project" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for binding in concat(values(google_project_iam_member.runtime), values(google_project_iam_member.submitter), values(google_project_iam_member.resize_group)) :
+      binding.project == "demo-project"
+    ])
+    error_message = "No identity is given anything in another project."
+  }
+}
+
 run "nobody_is_owner_editor_or_admin" {
   command = plan
 

@@ -133,3 +133,41 @@ run "no_secret_is_in_the_metadata" {
     error_message = "The agent that read this key works no longer."
   }
 }
+
+run "the_machine_boots_nothing_that_is_not_signed" {
+  command = plan
+
+  assert {
+    condition = (
+      google_compute_instance_template.trainer.shielded_instance_config[0].enable_secure_boot
+      && google_compute_instance_template.trainer.shielded_instance_config[0].enable_vtpm
+      && google_compute_instance_template.trainer.shielded_instance_config[0].enable_integrity_monitoring
+    )
+    error_message = "Secure boot is on, and what was booted is measured."
+  }
+}
+
+run "no_key_of_the_project_opens_the_machine" {
+  command = plan
+
+  assert {
+    condition = (
+      google_compute_instance_template.trainer.metadata["block-project-ssh-keys"] == "true"
+      && google_compute_instance_template.trainer.metadata["enable-oslogin"] == "true"
+    )
+    error_message = "SSH keys of the whole project are blocked; who may log in is decided by IAM."
+  }
+}
+
+run "what_knows_the_price_is_told_the_machine" {
+  command = plan
+
+  variables {
+    vm_machine_type = "a2-highgpu-1g"
+  }
+
+  assert {
+    condition     = output.vm_machine_type == "a2-highgpu-1g" && google_compute_instance_template.trainer.machine_type == "a2-highgpu-1g"
+    error_message = "make vm-up reckons its limit with the machine that the group has."
+  }
+}

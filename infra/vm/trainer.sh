@@ -2,21 +2,26 @@
 # Trains one run on this machine, from boot to its end, and then has the machine's group resized to zero.
 #
 # Guarantees: the training is started again after whatever trying again may help against, and the group is asked for
-# zero machines until this machine is gone once the run is finished (exit 0), failed for good (2, 65, 70, 74, 78), or
-# crashed over and over. Knows nothing of runs: `job train` resumes by itself, and on a finished run exits 0 at once.
+# zero machines until this machine is gone once the run is finished (exit 0), failed for good (2, 65, 70, 74), ended over
+# and over without a checkpoint, or is at its limit. A machine that is unfit (78) is given back for another one, once.
+# Knows nothing of runs: `job train` resumes by itself, and on a finished run exits 0 at once.
 #
-# What to train comes from the group's metadata (`make vm-up` writes it): trainer-image and trainer-command. BUCKET and
-# WANDB_SECRET come from Terraform, through the unit's environment. The other three variables are for tests.
+# What to train comes from the group's metadata (`make vm-up` writes it): trainer-image, trainer-command, trainer-until
+# (when it has to end, in seconds since 1970, or never) and trainer-order (one word for each `make vm-up`). BUCKET and
+# WANDB_SECRET come from Terraform, through the unit's environment. The other variables are for tests.
 
 set -uo pipefail
 
 METADATA="http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance"
 COMPUTE="${COMPUTE_API:-https://compute.googleapis.com}/compute/v1"
 SECRETS="${SECRETS_API:-https://secretmanager.googleapis.com}/v1"
+STORAGE="${STORAGE_API:-https://storage.googleapis.com}/upload/storage/v1"
 PAUSE_S=10 # before the first try again; doubles
 LONGEST_PAUSE_S=300
 GONE_S=120 # how long a machine may take to vanish after its group was resized
-MAX_CRASHES=8 # in a row, each within five minutes: a GPU is paid for meanwhile
+USUAL_HOURS=48 # if the group does not say until when
+MAX_CRASHES=8 # without a checkpoint in between: a GPU is paid for meanwhile
+MAX_AGAIN=20 # ends that ask to be tried again (75), without a checkpoint in between
 
 say() {
     printf 'trainer: %s\n' "$*" >&2
@@ -77,35 +82,84 @@ train() {
     log_in || { say "the registry of $image cannot be logged in to"; return 1; }
     fetch_wandb_key
     docker rm --force trainer >/dev/null 2>&1
+    stop_at_the_limit &
+    local limiter=$! code
     # The driver's files and devices one by one: Docker here has no --gpus. The loaders need the machine's shared memory.
+    # Not --rm: `has_committed` reads what it said.
     # shellcheck disable=SC2086 # the command is words
-    docker run --rm --name trainer --network host --ipc host \
+    docker run --name trainer --network host --ipc host \
         --device /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm \
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
         ${WANDB_API_KEY:+--env WANDB_API_KEY} \
         "$image" $command --bucket "$BUCKET"
+    code=$?
+    kill "$limiter" 2>/dev/null
+    return "$code"
+}
+
+# In the background: asks the container to commit and end, as a preemption does. The read waits without a process that
+# would be left behind; nothing ever comes from that pipe.
+stop_at_the_limit() {
+    local nothing
+    [[ $until == never ]] && return
+    exec {nothing}<> <(:)
+    read -rt "$(left_s)" -u "$nothing"
+    say "the limit is reached; the run is asked to commit and end"
+    docker stop --time "$GONE_S" trainer >/dev/null
+}
+
+left_s() {
+    local left=$((until - $(date +%s)))
+    echo $((left > 0 ? left : 0))
+}
+
+has_committed() {
+    grep -qE 'committed (epoch|batch)' <(docker logs trainer 2>&1)
 }
 
 train_until_it_is_over() {
-    local pause=$PAUSE_S crashes=0 began code
+    local pause=$PAUSE_S crashes=0 agains=0 code
     while true; do
-        began=$SECONDS
+        [[ $until == never || $(left_s) != 0 ]] || { say "the limit is reached; make vm-up goes on with the run"; return; }
         train
         code=$?
         leave_if_asked
-        ((SECONDS - began > LONGEST_PAUSE_S)) && pause=$PAUSE_S crashes=0
+        has_committed && pause=$PAUSE_S crashes=0 agains=0
         case $code in
             0) say "the run is finished"; return ;;
-            2 | 65 | 70 | 74 | 78) say "failed for good, exit code $code"; return ;;
-            75) crashes=0 ;;
+            2 | 65 | 70 | 74) say "failed for good, exit code $code"; return ;;
+            78) say "this machine is unfit, exit code $code"; ask_for_another_machine; return ;;
+            75) agains=$((agains + 1)) ;;
             *) crashes=$((crashes + 1)) ;;
         esac
-        ((crashes == MAX_CRASHES)) && { say "crashed $crashes times in a row, exit code $code; giving up"; return; }
+        ((crashes == MAX_CRASHES || agains == MAX_AGAIN)) && {
+            say "ended $((crashes + agains)) times without a checkpoint, exit code $code; giving up"
+            return
+        }
         say "exit code $code; again in $pause s"
         wait_for "$pause"
         pause=$(doubled "$pause")
     done
+}
+
+# Once for each `make vm-up`: the next machine finds the note in the bucket, which can be made only once. Returns if
+# there is to be no other machine.
+ask_for_another_machine() {
+    local order note group zone name
+    # gs://NAME, perhaps with a prefix
+    if ! { order=$(metadata attributes/trainer-order) && note=${BUCKET#gs://} &&
+        authorized --output /dev/null --request POST --data '' \
+            "$STORAGE/b/${note%%/*}/o?uploadType=media&ifGenerationMatch=0&name=machines/$order.unfit"; }; then
+        say "another machine was asked for before, or cannot be; giving up"
+    elif ! { group=$(metadata attributes/created-by) && zone=$(metadata zone) && name=$(metadata name) &&
+        authorized --output /dev/null --request POST --header 'Content-Type: application/json' \
+            --data "{\"instances\": [\"$zone/instances/$name\"]}" "$COMPUTE/$group/recreateInstances"; }; then
+        say "the group cannot be asked for another machine; giving up"
+    else
+        say "the group is asked for another machine; this one goes"
+        wait_for "$GONE_S"
+    fi
 }
 
 # Never returns: whoever came back from here would train again, or leave a machine that is paid for and does nothing.
@@ -149,5 +203,6 @@ until image=$(metadata attributes/trainer-image) && command=$(metadata attribute
     fi
     wait_for "$PAUSE_S"
 done
+until=$(metadata attributes/trainer-until) || until=$(($(date +%s) + USUAL_HOURS * 3600))
 train_until_it_is_over
 resize_to_zero

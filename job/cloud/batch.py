@@ -8,7 +8,7 @@ leads it to another server, as the variables of that kind do for Google's other 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ INSTALL = "install the extra `cloud`, which `make submit` does by itself"
 
 NO_MACHINE_YET = {"QUEUED", "SCHEDULED"}
 """States of a job before its first machine."""
+
+STATUS_CHANGED = "STATUS_CHANGED"
 
 WAITING_TASK = "PENDING"
 """State of the task while its job has no machine for it, also after a preemption."""
@@ -134,9 +136,9 @@ class Batch:
             scheduled = job.create_time  # the event is missing: as early as can be
         waiting = None
         if state in NO_MACHINE_YET:
-            waiting = events[-1].event_time if events else job.create_time
+            waiting = _last_change(events) or job.create_time
         elif state == "RUNNING" and task_state == WAITING_TASK:
-            waiting = task_events[-1].event_time if task_events else job.create_time
+            waiting = _last_change(task_events) or job.create_time
         ended = job.update_time if state in {"SUCCEEDED", "FAILED", "CANCELLED"} else None
         return BatchJob(
             uid=job.uid,
@@ -145,8 +147,23 @@ class Batch:
             waiting_since=_time(waiting),
             ended_at=_time(ended),
             exit_codes=tuple(event.task_execution.exit_code for event in task_events if event.task_execution.exit_code),
-            last_event=(task_events or events)[-1].description if task_events or events else "",
+            last_event=_newest_words(events, task_events),
         )
+
+
+def _last_change(events: "Sequence[batch_v1.StatusEvent]") -> Any:  # noqa: ANN401 -- proto-plus types it so
+    """Return when the state changed last: what Batch says meanwhile, over and over, is no change."""
+    return next((event.event_time for event in reversed(events) if event.type_ == STATUS_CHANGED), None)
+
+
+def _newest_words(events: "Sequence[batch_v1.StatusEvent]", task_events: "Sequence[batch_v1.StatusEvent]") -> str:
+    """Return the newest event that gives a reason; without one the newest change of a state, of the task if it has one.
+
+    Events that change a state are of the type ``STATUS_CHANGED``, others tell what kept a job from its machine.
+    """
+    reasons = [event for event in (*events, *task_events) if event.type_ != STATUS_CHANGED]
+    found = sorted(reasons, key=lambda event: event.event_time) or list(task_events or events)
+    return " ".join(found[-1].description.split()) if found else ""
 
 
 @contextlib.contextmanager

@@ -1,15 +1,18 @@
-"""What a run has cost and may still cost: machine time at the high end of the price.
+"""What machines of a run may still cost: the worst case of a segment, and the limit that it has to fit into.
 
-Guarantees that a segment that fits into what is left of a limit cannot cost more, even if nobody watches it. Counts
+Guarantees that a segment that fits into what is left of a limit cannot pass it, even if nobody watches it. Counts
 machines only: disk, storage, network and logs come on top, and so does a price that rises above the range on record.
+What was used, by the attempts' records, is `job.bill`.
 """
 
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from job.bill import usd_of
 from job.cloud.machines import find_machine
 from job.cloud.segment import MAX_RETRIES, MAX_RUN_S
-from job.cloud.settings import Settings
 from job.errors import RunStoppedError, UsageError
+from job.units import HOUR
 
 START_UP_S = 900
 """What one machine may take to boot, to install its driver and to pull the image, which no limit of Batch covers."""
@@ -18,22 +21,42 @@ MIN_RUN_S = 1800
 """An attempt shorter than this is not worth its start."""
 
 LIMITED_RETRIES = 3
-"""With a dollar limit: fewer attempts in a segment, so that each may be longer. The supervisor adds segments."""
+"""If more would leave each attempt less than `LONG_RUN_S`: fewer, so that each may be longer. The supervisor adds
+segments."""
+
+LONG_RUN_S = 12 * HOUR
+
+Prices = Mapping[str, Mapping[str, float]]
+"""Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
 
 
-def usd_per_hour(settings: Settings, machine: str, *, spot: bool) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What all machines of a run may take; with neither there is no limit."""
+
+    usd: float | None = None
+    hours: float | None = None
+    """Machine hours: for machines whose price is not known."""
+
+    def __str__(self) -> str:
+        if self.usd is not None:
+            return f"{self.usd:.2f} USD"
+        return "no limit" if self.hours is None else f"{self.hours:g} machine hours"
+
+
+def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
     """Return the high end of what a machine costs an hour, the user's own figure first; nothing if nobody knows."""
-    own = settings.prices.get(machine, {}).get("spot" if spot else "on_demand")
+    own = prices.get(machine, {}).get("spot" if spot else "on_demand")
     return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
 
 
-def require_price(settings: Settings, machine: str, *, spot: bool) -> float:
+def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
     """Return what a machine costs an hour.
 
     Raises:
         UsageError: If nobody knows, so that no limit could be kept.
     """
-    price = usd_per_hour(settings, machine, spot=spot)
+    price = usd_per_hour(prices, machine, spot=spot)
     if price is None:
         kind = "spot" if spot else "on_demand"
         raise UsageError(
@@ -43,34 +66,41 @@ def require_price(settings: Settings, machine: str, *, spot: bool) -> float:
     return price
 
 
-def billed_usd(start: datetime, end: datetime, price: float) -> float:
-    """Return what a machine costs from its request to its end."""
-    return max((end - start).total_seconds(), 0.0) / 3600 * price
+def worst_s(max_retries: int, max_run_s: int) -> float:
+    """Return the longest that a segment's machines can run: every attempt to its limit, each after a slow start."""
+    return float((max_retries + 1) * (max_run_s + START_UP_S))
 
 
-def worst_usd(max_retries: int, max_run_s: int, price: float) -> float:
-    """Return the most that a segment can cost: every attempt to its limit, each after a slow start."""
-    return (max_retries + 1) * (max_run_s + START_UP_S) / 3600 * price
-
-
-def durations_within(left_usd: float | None, price: float | None) -> tuple[int, int]:
-    """Return the retries, and the seconds of one attempt, of a segment that costs at most what is left.
+def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
+    """Return the retries, and the seconds of one attempt, of a segment that takes at most what is left.
 
     Args:
-        left_usd: What is left of the limit; nothing without one.
-        price: Dollars an hour.
+        left: What is left of the limit.
+        price: Dollars an hour; known if dollars are limited.
 
     Raises:
         RunStoppedError: If too little is left for one worthwhile attempt.
     """
-    if left_usd is None or price is None:
+    seconds = seconds_within(left, price)
+    if seconds is None:
         return MAX_RETRIES, MAX_RUN_S
-    seconds = left_usd / price * 3600
-    for retries in range(LIMITED_RETRIES, -1, -1):
+    for retries in range(MAX_RETRIES, -1, -1):
         run_s = int(seconds / (retries + 1)) - START_UP_S
-        if run_s >= MIN_RUN_S:
+        if run_s >= (LONG_RUN_S if retries > LIMITED_RETRIES else MIN_RUN_S):
             return retries, min(run_s, MAX_RUN_S)
+    needed_s = worst_s(0, MIN_RUN_S)
+    if left.usd is not None:
+        usd = usd_of([(needed_s, price)]) or 0.0
+        said = f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
+        raise RunStoppedError(f"{said}machine may cost {usd:.2f}; raise the limit to go on")
     raise RunStoppedError(
-        f"--max-usd: {max(left_usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this machine "
-        f"may cost {worst_usd(0, MIN_RUN_S, price):.2f}; raise the limit to go on"
+        f"limit: {seconds / HOUR:.2f} machine hours are left, and one attempt of {MIN_RUN_S // 60} minutes may take "
+        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to go on"
     )
+
+
+def seconds_within(left: Limit, price: float | None) -> float | None:
+    """Return how long machines may run on what is left; nothing without a limit."""
+    if left.usd is not None and price is not None:
+        return max(left.usd, 0.0) / price * HOUR
+    return None if left.hours is None else max(left.hours, 0.0) * HOUR

@@ -6,16 +6,23 @@ what it did with the machines. Knows no client: `read_history` is handed one.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from job import checkpoint
+from job.account import make_bill
+from job.bill import usd_of
 from job.checkpoint import CheckpointId
-from job.cloud.cost import billed_usd, worst_usd
+from job.cloud.allowed import Allowed
+from job.cloud.cost import Limit, Prices, worst_s
 from job.cloud.segment import Segment, Segments
-from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, RunConflictError
+from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
 from job.run import Run
+from job.units import HOUR
+
+CANCELLING_S = 600
+"""What cancelling may take, during which a machine still costs."""
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
@@ -38,6 +45,7 @@ class BatchJob:
     """How its attempts ended, oldest first, as far as Batch tells; the last one may be there after a success."""
 
     last_event: str
+    """Batch's own words: the newest event that gives a reason, else the newest change of a state."""
 
     @property
     def over(self) -> bool:
@@ -54,23 +62,30 @@ class SegmentSeen:
     """Whether its job was made; one that was and is not there now was deleted."""
 
     job: BatchJob | None
+    usd_per_hour: float | None = None
+    """What is reckoned with: nothing if the price is not known."""
 
     @property
     def live(self) -> bool:
         """Whether its job may still do something."""
         return self.job is not None and not self.job.over
 
-    def usd(self, now: datetime) -> float | None:
-        """Return what it has cost at most, or nothing if the price is not known."""
-        price = self.segment.usd_per_hour
-        if price is None:
-            return None
-        worst = worst_usd(self.segment.max_retries, self.segment.max_run_s, price)
+    def worst_s(self, now: datetime, *, going_on: bool) -> float:
+        """Return the longest that its machines can have run in the end, from the first request to the last end.
+
+        Args:
+            now: The time.
+            going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
+        """
+        worst = worst_s(self.segment.max_retries, self.segment.max_run_s)
         if self.job is None:
-            return worst if self.made else 0.0  # it was deleted: nobody knows any more
+            return worst if self.made or going_on else 0.0  # one that was deleted: nobody knows any more
+        if self.live and going_on:
+            return worst
         if self.job.scheduled_at is None:
             return 0.0
-        return min(billed_usd(self.job.scheduled_at, self.job.ended_at or now, price), worst)
+        so_far = ((self.job.ended_at or now) - self.job.scheduled_at).total_seconds()
+        return min(max(so_far, 0.0), worst) + (CANCELLING_S if self.live else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +129,14 @@ class History:
     """How long the recipe says that the whole run takes."""
 
     final: dict[str, Any] | None = None
-    max_usd: float | None = None
-    """What the whole run may cost."""
+    used_usd: float | None = None
+    """What the attempts have used by their records; nothing, which means unknown, if one has no price."""
+
+    limit: Limit = field(default_factory=Limit)
+    """Of all machines of the run."""
+
+    prices: Prices = field(default_factory=dict)
+    """The user's own, where they differ from those on record."""
 
     deadline: datetime | None = None
 
@@ -130,17 +151,66 @@ class History:
         return max(time_of(seen.segment.created_at) for seen in self.segments if seen.segment.by == "hand")
 
     @property
-    def of_this_try(self) -> tuple[Attempt, ...]:
-        """The attempts since somebody last submitted by hand: what came before was seen and answered."""
-        by_hand = max(index for index, seen in enumerate(self.segments) if seen.segment.by == "hand")
-        jobs = {seen.segment.job_id for seen in self.segments[by_hand:]}
-        return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
+    def segments_of_this_try(self) -> tuple[SegmentSeen, ...]:
+        """The segments since somebody last submitted by hand: what came before was seen and answered."""
+        return self.segments[max(index for index, seen in enumerate(self.segments) if seen.segment.by == "hand") :]
 
     @property
-    def usd(self) -> float | None:
-        """What all segments have cost at most, or nothing if a price is not known."""
-        parts = [seen.usd(self.now) for seen in self.segments]
-        return None if None in parts else sum(part for part in parts if part is not None)
+    def of_this_try(self) -> tuple[Attempt, ...]:
+        """The attempts since somebody last submitted by hand."""
+        jobs = {seen.segment.job_id for seen in self.segments_of_this_try}
+        return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
+
+    def attempts_in(self, seen: SegmentSeen) -> tuple[Attempt, ...]:
+        """Return the attempts that were part of a segment's job."""
+        return tuple(attempt for attempt in self.attempts if attempt.job == seen.segment.job_id)
+
+    @property
+    def since_the_commit(self) -> tuple[SegmentSeen, ...]:
+        """The segments of this try from the one that made the newest checkpoint on; all of them if none made one."""
+        newest = self.committed.attempt if self.committed else None
+        there = [
+            index
+            for index, seen in enumerate(self.segments_of_this_try)
+            if any(attempt.number == newest for attempt in self.attempts_in(seen))
+        ]
+        return self.segments_of_this_try[there[0] if there else 0 :]
+
+    def was_unfit(self, seen: SegmentSeen) -> bool:
+        """Whether a segment's job ended because its machine could not do the work."""
+        if seen.job is None or seen.job.state != "FAILED":
+            return False
+        recorded = [attempt.exit_code for attempt in self.attempts_in(seen)[-1:] if attempt.ended_at is not None]
+        return (recorded or list(seen.job.exit_codes[-1:])) == [ExitCode.ELSEWHERE]
+
+    @property
+    def num_in_vain(self) -> int:
+        """How many jobs in a row, up to the newest, failed before an attempt claimed the run or on an unfit machine."""
+        count = 0
+        for seen in reversed(self.since_the_commit):
+            state, begun = seen.job.state if seen.job else "", bool(self.attempts_in(seen))
+            if state == "CANCELLED" and not begun:
+                continue  # it was given no machine
+            if state != "FAILED" or (begun and not self.was_unfit(seen)):
+                break
+            count += 1
+        return count
+
+    def worst_hours(self, *, going_on: bool) -> float:
+        """Return the longest that all machines can have run in the end.
+
+        Args:
+            going_on: The newest segment goes on to each of its limits; else it is cancelled now, or not made at all.
+        """
+        return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.segments) / HOUR
+
+    def worst_usd(self, *, going_on: bool) -> float | None:
+        """Return what that costs at most; nothing, which means unknown, if one price is not known.
+
+        Args:
+            going_on: As `worst_hours`.
+        """
+        return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.segments)
 
     @property
     def num_preemptions(self) -> int:
@@ -203,7 +273,7 @@ def read_history(
     run: Run,
     look: Callable[[str], BatchJob | None],
     now: datetime,
-    max_usd: float | None = None,
+    allowed: Allowed,
     deadline: str | None = None,
 ) -> History:
     """Read everything from the bucket and from Batch.
@@ -212,36 +282,41 @@ def read_history(
         run: The run.
         look: Returns a Batch job by its name, or nothing if there is none.
         now: The time that durations end at.
-        max_usd: Replaces the limit that the newest segment was submitted with.
-        deadline: As well.
+        allowed: What this machine's settings allow; nothing is looked up elsewhere.
+        deadline: Replaces the one that the newest segment was submitted with.
 
     Raises:
-        RunConflictError: If the run was never submitted.
+        RunConflictError: If the run was never submitted, or not in this machine's project.
     """
     segments = Segments(run)
     seen = []
     for segment in segments.list():
-        made = segments.job_of(segment.number)
-        seen.append(SegmentSeen(segment=segment, made=made is not None, job=look(segment.job_name) if made else None))
+        allowed.require_place(segment)
+        made = segments.job_of(segment.number) is not None
+        job = look(segment.job_name) if made else None
+        seen.append(SegmentSeen(segment=segment, made=made, job=job, usd_per_hour=allowed.price(segment)))
     if not seen:
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
-    limit, due = seen[-1].segment.max_usd, deadline or seen[-1].segment.deadline
+    newest = seen[-1].segment
+    due = deadline or newest.deadline
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
     final, record = run.final(), run.record()
     committed = checkpoint.committed(run)
-    numbers = run.attempts()
+    claims = [run.attempt(number) for number in run.attempts()]
     hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
     return History(
         run=run.name,
         now=now,
         segments=tuple(seen),
-        attempts=tuple(_attempt(run, number, newest=number == numbers[-1]) for number in numbers),
+        attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
         committed=committed[-1] if committed else None,
         committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
         num_epochs=record.request["train"]["epochs"] if record else None,
         expected_s=hours[1] * 3600 if hours and hours[1] else None,
         final=final,
-        max_usd=limit if max_usd is None else max_usd,
+        used_usd=make_bill(claims, {}, now.isoformat()).usd,
+        limit=allowed.given or Limit(newest.max_usd, newest.max_hours),
+        prices=allowed.prices,
         deadline=time_of(due) if due else None,
     )
 
@@ -251,12 +326,11 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _attempt(run: Run, number: int, *, newest: bool) -> Attempt:
-    claim = run.attempt(number)
+def _attempt(claim: dict[str, Any], *, newest: bool) -> Attempt:
     end = claim["end"] or {}
     position = end.get("position") or {}
     return Attempt(
-        number=number,
+        number=claim["attempt"],
         job=claim.get("cloud_job"),
         host=claim["host"],
         claimed_at=time_of(claim["claimed_at"]),

@@ -1,20 +1,22 @@
 """What to do next for a run in the cloud: a pure function of what is known.
 
-Guarantees that a run is given up only for a reason that trying again does not remove, that its dollar limit is never
-passed, and that success is judged by the bucket, never by an exit code. The rules are asked in the order of `RULES`,
-and the first with an answer is followed. Knows nothing of clients and clocks.
+Guarantees that a run is given up only for a reason that trying again does not remove, that nothing is tried again
+without a bound or at once, that the limit is never passed, and that success is judged by the bucket, never by an exit
+code. The rules are asked in the order of `RULES`, and the first with an answer is followed. Knows nothing of clients
+and clocks.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from job.cloud.cost import START_UP_S, durations_within, require_price
-from job.cloud.history import BEING_ENDED, History
+from job.cloud.cost import START_UP_S, Limit, durations_within, require_price
+from job.cloud.history import BEING_ENDED, History, SegmentSeen
 from job.cloud.machines import find_machine
 from job.cloud.segment import Placement
-from job.errors import FATAL, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
+from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 
 PATIENCE_S = 1200
 """How long to wait for a machine before another place is tried."""
@@ -25,8 +27,14 @@ DEADLINE_RESERVE_S = 1800
 STUCK_ATTEMPTS = 5
 """So many attempts that neither a preemption explains nor a checkpoint came of are a loop."""
 
-CANCELLING_S = 600
-"""What cancelling may take, during which a machine still costs."""
+JOBS_WITHOUT_ATTEMPT = 3
+"""So many jobs in a row that failed before an attempt claimed the run are no bad luck: the next one would fail too."""
+
+MOVES = 3
+"""So often in a row another machine is asked for, after one that was unfit."""
+
+PAUSE_S, LONGEST_PAUSE_S = 60, 3600
+"""Before the job that follows one that came to nothing; doubles with each that did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,8 @@ def _recorded_only(history: History) -> Decision | None:
         return None
     before = history.segments[-2].job if len(history.segments) > 1 else None
     if before is None or before.over:
+        if too_much := _beyond_limit(history, going_on=True):
+            return Decision(do="stop", reason=f"segment {history.newest.segment.number} {too_much}")
         return Decision(do="create", reason=history.newest.segment.reason)
     if before.state in BEING_ENDED:
         return Decision(do="wait", reason="the segment before is being cancelled")
@@ -98,26 +108,47 @@ def _failed(history: History) -> Decision | None:
     """An attempt ended with a code that trying again does not change."""
     job, segment = history.newest.job, history.newest.segment
     last = next((attempt for attempt in reversed(history.attempts) if attempt.job == segment.job_id), None)
-    if last is not None and last.reason == "failed" and last.exit_code in {*FATAL, ExitCode.ELSEWHERE}:
+    if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
         return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
     unrecorded = last is None or last.reason in {"running", "vanished"}
-    if (
-        job
-        and job.state == "FAILED"
-        and unrecorded
-        and job.exit_codes
-        and job.exit_codes[-1] in {*FATAL, ExitCode.ELSEWHERE}
-    ):
+    if job and job.state == "FAILED" and unrecorded and job.exit_codes and job.exit_codes[-1] in FATAL:
         return Decision(do="fail", reason=f"exit {job.exit_codes[-1]} before anything was recorded; see its log")
     if job and job.state == "SUCCEEDED":
         return Decision(do="fail", reason="the job succeeded, and the bucket has no final.json; see its log")
     return None
 
 
+def _in_vain(history: History) -> Decision | None:
+    """Jobs in a row failed before an attempt claimed the run, or each on a machine that was unfit."""
+    newest, num_jobs = history.newest, history.num_in_vain
+    if newest.job is None or num_jobs == 0:
+        return None
+    if history.was_unfit(newest):
+        if num_jobs <= MOVES:
+            return None
+        said = next((attempt.message for attempt in history.attempts_in(newest)[-1:]), "") or newest.job.last_event
+        return Decision(
+            do="fail",
+            reason=f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {said}",
+        )
+    if num_jobs < JOBS_WITHOUT_ATTEMPT:
+        return None
+    code = f" and exit {newest.job.exit_codes[-1]}" if newest.job.exit_codes else ""
+    return Decision(
+        do="fail",
+        reason=f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
+        f"{newest.job.last_event or 'nothing'}",
+    )
+
+
 def _crash_loop(history: History) -> Decision | None:
     """The same error came at the same position twice."""
-    crashes = [attempt for attempt in history.of_this_try if attempt.reason == "failed"]
+    crashes = [
+        attempt
+        for attempt in history.of_this_try
+        if attempt.reason == "failed" and attempt.exit_code != ExitCode.ELSEWHERE  # that asks for another machine
+    ]
     seen: dict[tuple[str, tuple[int, int] | None], int] = {}
     for crash in crashes:
         key = (crash.message, crash.position)
@@ -144,12 +175,7 @@ def _stuck(history: History) -> Decision | None:
         and newest < min(here, default=newest + 1)
     ):
         return Decision(do="fail", reason="the time limit of an attempt passed without a checkpoint; it hangs")
-    since = [attempt for attempt in history.of_this_try if attempt.number > newest]
-    vanished = sum(attempt.reason == "vanished" for attempt in since)
-    explained = sum(code in LOST_MACHINE for seen in history.segments if seen.job for code in seen.job.exit_codes)
-    unexplained = sum(attempt.kind == "crashed" for attempt in since) + max(vanished - explained, 0)
-    if job and not here:  # an image that does not start claims nothing
-        unexplained += sum(code not in LOST_MACHINE for code in job.exit_codes)
+    unexplained = sum(_num_unexplained(history, seen, newest) for seen in history.since_the_commit)
     if unexplained < STUCK_ATTEMPTS:
         return None
     last = f", the last with exit {job.exit_codes[-1]}" if job and job.exit_codes else ""
@@ -158,6 +184,32 @@ def _stuck(history: History) -> Decision | None:
         reason=f"{unexplained} attempts since the last checkpoint ended early, and not by preemption"
         f"{last}; see its log",
     )
+
+
+def _num_unexplained(history: History, seen: SegmentSeen, committed: int) -> int:
+    """Return how many attempts of a segment ended after the newest checkpoint, and not by preemption.
+
+    Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: what both tell
+    counts once.
+
+    Args:
+        history: What is known.
+        seen: One of its segments.
+        committed: The attempt that made the newest checkpoint.
+    """
+    attempts = history.attempts_in(seen)
+    codes = list(seen.job.exit_codes) if seen.job else []
+    since = [attempt for attempt in attempts if attempt.number > committed]
+    crashed = sum(attempt.kind == "crashed" for attempt in since)
+    vanished = sum(attempt.reason == "vanished" for attempt in since)
+    lost = sum(code in LOST_MACHINE for code in codes)
+    recorded: Counter[int] = Counter(attempt.exit_code for attempt in attempts if attempt.exit_code)
+    others = Counter(code for code in codes if code not in LOST_MACHINE)
+    unrecorded, unseen = others - recorded, (recorded - others).total()
+    # A machine that is taken may end a container that has recorded its own end.
+    killed = min(sum(unrecorded[code] for code in KILLED), unseen)
+    before = sum(attempt.number <= committed and attempt.ended_at is None for attempt in attempts)
+    return crashed + max(unrecorded.total() - killed - before, vanished - lost, 0)
 
 
 def _cancelled(history: History) -> Decision | None:
@@ -170,10 +222,18 @@ def _cancelled(history: History) -> Decision | None:
 
 def _overdrawn(history: History) -> Decision | None:
     """The limit is used up; it was lowered, since no segment is made that could pass it."""
-    limit, usd = history.max_usd, history.usd
-    if limit is None or usd is None or not history.newest.live or usd + _cancelling_usd(history) < limit:
-        return None
-    return Decision(do="stop", reason=f"{usd:.2f} of {limit:.2f} USD are used up")
+    too_much = _beyond_limit(history, going_on=False) if history.newest.live else None
+    return Decision(do="stop", reason=f"the job {too_much}") if too_much else None
+
+
+def _beyond_limit(history: History, *, going_on: bool) -> str | None:
+    """Say by how much the limit may be passed; nothing if it is not."""
+    limit, usd, hours = history.limit, history.worst_usd(going_on=going_on), history.worst_hours(going_on=going_on)
+    if limit.usd is not None and usd is not None and round(usd, 6) > limit.usd:
+        return f"could take the cost to {usd:.2f} of {limit}"
+    if limit.hours is not None and round(hours, 6) > limit.hours:
+        return f"could take the time to {hours:.1f} of {limit}"
+    return None
 
 
 def _late(history: History) -> Decision | None:
@@ -195,7 +255,8 @@ def _late(history: History) -> Decision | None:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
         return None  # what cannot be paid for goes on as it is
-    if history.max_usd is not None and history.remaining_s is not None and (retries + 1) * run_s < history.remaining_s:
+    limited, needed = history.limit != Limit(), history.remaining_s
+    if limited and needed is not None and (retries + 1) * run_s < needed:
         return None
     reason = f"the deadline is {left_s / 3600:.1f} h away, too near for Spot"
     return Decision(do="submit", reason=reason, placement=placement)
@@ -221,23 +282,46 @@ def _running(history: History) -> Decision | None:
     job = history.newest.job
     if job is None or job.over:
         return None
-    return Decision(do="wait", reason=f"{job.state.lower()}" + (", no machine yet" if job.waiting_since else ""))
+    if job.waiting_since is None:
+        return Decision(do="wait", reason=job.state.lower())
+    return Decision(do="wait", reason=f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
 
 
 RULES: tuple[Rule, ...] = (
-    *(_finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _stuck, _cancelled, _overdrawn, _late),
-    _no_capacity,
+    *(_finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _stuck, _cancelled, _overdrawn),
+    *(_late, _no_capacity),
     _running,
 )
 
 
 def _go_on(history: History) -> Decision:
-    """The job is over and the run is not."""
-    job = history.newest.job
-    here = history.newest.segment.placement
-    if job is not None and job.exit_codes[-1:] and job.exit_codes[-1] in LOST_MACHINE:
-        return _submit(history, _elsewhere(history) or here, "the retries are used up by preemptions")
-    return _submit(history, here, f"the job ended as {job.state.lower() if job else 'deleted'} before the run did")
+    """The job is over and the run is not: the next segment follows, after a pause if this one came to nothing."""
+    job, here = history.newest.job, history.newest.segment.placement
+    if history.was_unfit(history.newest):
+        placement, reason = _elsewhere(history) or here, "the machine was unfit; another one may do"
+    elif job is not None and job.exit_codes[-1:] and job.exit_codes[-1] in LOST_MACHINE:
+        placement, reason = _elsewhere(history) or here, "the retries are used up by preemptions"
+    else:
+        placement, reason = here, f"the job ended as {job.state.lower() if job else 'deleted'} before the run did"
+    decision = _submit(history, placement, reason)
+    if job is None or job.ended_at is None or decision.do != "submit":
+        return decision
+    due = job.ended_at + timedelta(seconds=_pause_s(history))
+    return (
+        decision if history.now >= due else Decision(do="wait", reason=f"{reason}; the next is made at {due:%H:%M} UTC")
+    )
+
+
+def _pause_s(history: History) -> float:
+    """Return how long to wait after the newest job: not at all if it has committed, longer with each that has not."""
+    newest = history.committed.attempt if history.committed else None
+    num_idle = sum(
+        seen.job is not None
+        and seen.job.state == "FAILED"
+        and all(attempt.number != newest for attempt in history.attempts_in(seen))
+        for seen in history.since_the_commit
+    )
+    return min(PAUSE_S * 2 ** (num_idle - 1), LONGEST_PAUSE_S) if num_idle else 0.0
 
 
 def _elsewhere(history: History) -> Placement | None:
@@ -266,15 +350,14 @@ def budget(history: History, placement: Placement) -> tuple[int, int]:
         RunStoppedError: If that is too little.
         UsageError: If a price is not known.
     """
-    if history.max_usd is None:
-        return durations_within(None, None)
-    price = require_price(history.newest.segment.settings, placement.machine, spot=placement.spot)
-    if history.usd is None:
+    limit = history.limit
+    if limit.usd is None and limit.hours is None:
+        return durations_within(limit, None)
+    if limit.usd is None:
+        left = Limit(hours=(limit.hours or 0.0) - history.worst_hours(going_on=False))
+        return durations_within(left, None)
+    price = require_price(history.prices, placement.machine, spot=placement.spot)
+    worst = history.worst_usd(going_on=False)
+    if worst is None:
         raise UsageError("--max-usd: what the run has cost so far is not known, its machine had no price; leave it out")
-    return durations_within(history.max_usd - history.usd - _cancelling_usd(history), price)
-
-
-def _cancelling_usd(history: History) -> float:
-    """Return what the newest job may still cost once it is cancelled."""
-    price = history.newest.segment.usd_per_hour
-    return price * CANCELLING_S / 3600 if history.newest.live and price is not None else 0.0
+    return durations_within(Limit(usd=limit.usd - worst), price)

@@ -7,6 +7,7 @@ function of bucket, run and number, so submitting twice is once. Knows nothing o
 
 import hashlib
 import json
+import math
 import re
 import uuid
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
-from job.run import FAMILY, Run, differences, find_run, list_runs, next_free_name
+from job.run import FAMILY, Run, differences, family_of, find_run, list_runs, next_free_name
 from job.store import Store
 
 MAX_RETRIES = 10
@@ -65,13 +66,16 @@ class Segment:
     """When the run should be finished, ISO 8601."""
 
     max_usd: float | None
-    """What the whole run may cost."""
+    """What the whole run may cost. With neither this nor `max_hours` there is no limit."""
 
     usd_per_hour: float | None
     """What was reckoned with, the high end."""
 
     max_retries: int = MAX_RETRIES
     max_run_s: int = MAX_RUN_S
+    max_hours: float | None = None
+    """How long all machines of the run may work, where a price is not known."""
+
     schema: int = 1
 
     @property
@@ -104,7 +108,10 @@ class Segment:
     @property
     def digest(self) -> str:
         """SHA-256 over everything; equal segments are the same submission."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        content = asdict(self)
+        if self.max_hours is None:
+            del content["max_hours"]  # as it was before there was one
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, loaded: dict[str, Any]) -> "Segment":
@@ -114,7 +121,9 @@ class Segment:
             TypeError: If it is something else.
         """
         parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
-        return cls(**(loaded | parts))
+        segment = cls(**(loaded | parts))
+        _require_types(segment)
+        return segment
 
 
 class Segments:
@@ -157,11 +166,41 @@ class Segments:
 
     def _read(self, key: str) -> Segment:
         try:
-            return Segment.from_json(json.loads(self.run.store.read(key)))
+            segment = Segment.from_json(json.loads(self.run.store.read(key)))
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptObjectError(
                 f"{key}: was written by another version of the job, {error}; use that version"
             ) from error
+        if (segment.bucket, segment.run, key) != (self.run.store.uri, self.run.name, self._key(segment.number)):
+            raise CorruptObjectError(
+                f"{key}: is the record of segment {segment.number} of run {segment.run} in {segment.bucket}; find out "
+                "who put it here, and submit under another --run"
+            )
+        return segment
+
+
+def _require_types(segment: Segment) -> None:
+    """Check what is used before anything else could notice that it is of another type: the record is data.
+
+    Raises:
+        TypeError: If a field is of another type.
+    """
+    settings, placement = segment.settings, segment.placement
+    texts = [segment.run, segment.created_at, segment.reason, segment.bucket, *segment.words, *segment.machines]
+    texts += [placement.region, placement.machine, settings.project, settings.region, settings.image, settings.network]
+    texts += [settings.service_account, settings.subnetwork, *settings.other_regions, *settings.other_regions.values()]
+    texts += [text for text in (settings.wandb_secret, segment.deadline) if text is not None]
+    whole = [segment.number, segment.max_retries, segment.max_run_s]
+    amounts = [amount for amount in (segment.max_usd, segment.max_hours, segment.usd_per_hour) if amount is not None]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int and number >= 0 for number in whole)
+        and all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in amounts)
+        and isinstance(segment.words, list)
+        and isinstance(segment.machines, list)
+        and segment.by in {"hand", "supervisor"}
+    ):
+        raise TypeError("a field has another type")
 
 
 def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Segment]]:
@@ -180,6 +219,7 @@ def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> 
         for stored in store.list("runs/")
         if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key))
     ]
+    submitted.sort(key=lambda taken: (family_of(taken), len(taken), taken))  # as `list_runs`: the newest is the last
     if name is None:
         for candidate in reversed(submitted):
             segments = Segments(Run(store, candidate)).list()

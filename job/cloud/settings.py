@@ -5,8 +5,9 @@ at once. Flags come before ``cloud.yaml``, that before what Terraform wrote to `
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ FORMS: dict[str, tuple[str, str]] = {
 
 OPTIONAL = {"wandb_secret"}
 
+LIMITS = {"max_usd": 50.0, "max_hours": 48.0}
+"""What all machines of a run may take if nobody says otherwise: dollars, or hours where a price is not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -83,9 +87,24 @@ def load_settings(flags: Mapping[str, str | None]) -> Settings:
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    found = known_settings(flags)
+    found = checked_settings(flags, OPTIONAL)
+    names = [*FORMS, "other_regions", "prices"]
+    return Settings(**{name: found[name] for name in names})
+
+
+def checked_settings(flags: Mapping[str, str | None], optional: Collection[str]) -> dict[str, Any]:
+    """Return every setting by its name, in its form; what may be missing and is, is nothing.
+
+    Args:
+        flags: As `load_settings`.
+        optional: What may be missing.
+
+    Raises:
+        MachineError: If a setting is missing or malformed; lists every problem.
+    """
+    found = LIMITS | known_settings(flags)
     problems: list[str] = []
-    repository = found.pop("image_repository", None)
+    repository = found.setdefault("image_repository", None)
     image = found.get("image")
     if isinstance(image, str) and "/" not in image and isinstance(repository, str):
         found["image"] = f"{repository}/{image}"
@@ -98,7 +117,7 @@ def load_settings(flags: Mapping[str, str | None]) -> Settings:
         value = found.get(name)
         if value is None or value == "":
             found[name] = None
-            if name not in OPTIONAL:
+            if name not in optional:
                 problems.append(f"{name}: is missing, {form}; pass --{name.replace('_', '-')}, or write it to {FILE}")
         elif not isinstance(value, str) or not re.fullmatch(pattern, value):
             problems.append(f"{name}: must be {form}, got {value!r}")
@@ -107,14 +126,16 @@ def load_settings(flags: Mapping[str, str | None]) -> Settings:
         problems.append(f"subnetwork: must be in the region {found['region']}, got {subnetwork!r}")
     problems += _problems_of_other_regions(found.setdefault("other_regions", {}))
     problems += _problems_of_prices(found.setdefault("prices", {}))
+    problems += [
+        f"{name}: must be a positive number, got {found[name]!r}" for name in LIMITS if not _is_amount(found[name])
+    ]
     if problems:
         raise MachineError(
             f"cloud settings: {len(problems)} problem{'s' if len(problems) > 1 else ''}; `make infra-apply` writes "
             f"most of them to {OUTPUTS}",
             problems,
         )
-    names = [*FORMS, "other_regions", "prices"]
-    return Settings(**{name: found[name] for name in names})
+    return found
 
 
 def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
@@ -123,7 +144,7 @@ def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
     Raises:
         MachineError: If a file cannot be understood.
     """
-    known = [*FORMS, "bucket", "image_repository", "other_regions", "prices"]
+    known = [*FORMS, "bucket", "image_repository", "other_regions", "prices", *LIMITS]
     found: dict[str, Any] = {}
     for name, output in _read(OUTPUTS, json.loads).items():
         name = FROM_OUTPUT.get(name, name)  # noqa: PLW2901 -- the same thing
@@ -168,8 +189,11 @@ def _problems_of_prices(value: object) -> list[str]:
         if type_ not in machines():
             problems.append(f"prices.{type_}: there is no such machine{nearest(str(type_), list(machines()))}")
         elif not isinstance(prices, dict) or not all(
-            kind in {"spot", "on_demand"} and isinstance(usd, int | float) and not isinstance(usd, bool) and usd > 0
-            for kind, usd in prices.items()
+            kind in {"spot", "on_demand"} and _is_amount(usd) for kind, usd in prices.items()
         ):
             problems.append(f"prices.{type_}: must be {{spot: USD, on_demand: USD}} an hour, got {prices!r}")
     return problems
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -2,7 +2,8 @@
 
 Guarantees that nothing it knows is lost with it: each step is recorded in the bucket before it is taken, so that
 another supervisor, or the same one started again, goes on where it stopped; and that two of them at once do no harm.
-What to do is decided by `policy`; this does it.
+What is recorded there is obeyed only as far as this machine's own settings allow. What to do is decided by `policy`;
+this does it.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from job.cloud.allowed import Allowed
 from job.cloud.batch import Batch
 from job.cloud.cost import usd_per_hour
 from job.cloud.history import BEING_ENDED, History, read_history
@@ -29,11 +31,9 @@ class Supervisor:
 
     run: Run
     batch: Batch
-    max_usd: float | None = None
-    """Replaces the limit that the run was submitted with."""
-
+    allowed: Allowed
     deadline: str | None = None
-    """As well."""
+    """Replaces the one that the run was submitted with."""
 
     poll_s: float
     """Seconds between two looks."""
@@ -46,12 +46,14 @@ class Supervisor:
         Raises:
             RunFailedError: If it failed for a reason that trying again does not remove.
             RunStoppedError: If it was stopped before its end.
+            RunConflictError: If what is recorded is not what this machine's settings allow.
             JobError: If the bucket or Batch refuses.
         """
         said = None
         while True:
             try:
                 history = self.history()
+                self.allowed.require(history.newest.segment)
                 decision = decide(history)
                 if (decision.do, decision.reason) != said:
                     log.info("%s: %s, %s", history.newest.segment.job_id, decision.do, decision.reason)
@@ -67,7 +69,7 @@ class Supervisor:
 
     def history(self) -> History:
         """Return what is known of the run."""
-        return read_history(self.run, self.batch.look, self.clock(), self.max_usd, self.deadline)
+        return read_history(self.run, self.batch.look, self.clock(), self.allowed, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
         """Do what was decided.
@@ -100,10 +102,14 @@ class Supervisor:
             created_at=now(),
             by="hand" if by_hand else "supervisor",
             reason=reason,
+            settings=dataclasses.replace(
+                before.settings, prices={type_: dict(price) for type_, price in history.prices.items()}
+            ),
             placement=placement,
             deadline=history.deadline.isoformat() if history.deadline else None,
-            max_usd=history.max_usd,
-            usd_per_hour=usd_per_hour(before.settings, placement.machine, spot=placement.spot),
+            max_usd=history.limit.usd,
+            max_hours=history.limit.hours,
+            usd_per_hour=usd_per_hour(history.prices, placement.machine, spot=placement.spot),
             max_retries=retries,
             max_run_s=run_s,
         )
@@ -114,8 +120,10 @@ class Supervisor:
 
         Raises:
             RunStoppedError: If what is left of the limit does not pay for one.
+            RunConflictError: If what is recorded is not what this machine's settings allow.
         """
         history = self.history()
+        self.allowed.require(history.newest.segment)
         job = history.newest.job
         ended = job is None or job.over or job.state in BEING_ENDED
         if history.final is None and history.newest.made and ended:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from job.cloud.cost import durations_within, require_price, usd_per_hour
+from job.bill import usd_of
+from job.cloud.allowed import Allowed, load_allowed
+from job.cloud.cost import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.machines import find_machine
 from job.cloud.segment import Placement, Segment, Segments, find_submission
 from job.cloud.settings import Settings, known_settings, load_settings
@@ -20,6 +22,7 @@ from job.errors import UsageError
 from job.order import Order
 from job.run import FAMILY, check_run_name, now
 from job.start import find_start
+from job.units import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +57,15 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         JobError: For whatever is wrong; see the exit codes.
     """
     from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
-    from job.cloud.supervise import make  # noqa: PLC0415 -- as above
-    from job.commands.supervise import watch  # noqa: PLC0415 -- as above
+    from job.cloud.policy import decide  # noqa: PLC0415 -- only this command needs it
+    from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- needs Batch's library
+    from job.commands.supervise import POLL_S, watch  # noqa: PLC0415 -- it imports this module
 
     stay = read_flag(supervise, "supervise")
     order, words = cloud_words(flags, training_arguments)
-    settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
-    how = _how(flags, settings)
+    said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
+    settings, allowed = load_settings(said), load_allowed(said, read_limit(flags["max_usd"], flags["no_limit"]))
+    how = _how(flags, settings, allowed)
     store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
     dataset = find_dataset(store, order.dataset)
     request = order.request(dataset)
@@ -80,13 +85,17 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
             **how,
         )
         segments = [segment] if Segments(run).write(segment) else Segments(run).list()
-    batch, newest = Batch.connect(), segments[-1]
+    newest = segments[-1]
+    supervisor = Supervisor(run=run, batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
     if newest.number == 1 and Segments(run).job_of(1) is None:  # a later one is for whoever supervises
-        make(run, batch, newest)
+        allowed.require(newest)
+        history = supervisor.history()
+        log.info("run %s: %s", run.name, worst_words(newest))
+        supervisor.act(history, decide(history))
     else:
         log.info("run %s was submitted before, %s; `job status %s` shows it", run.name, newest.job_id, run.name)
     if stay:
-        watch(run, batch)
+        watch(supervisor)
     else:
         log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
         print(run.name)
@@ -99,7 +108,8 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
         JobError: For whatever is wrong with words and settings; bucket and cloud are not asked.
     """
     order, words = cloud_words(flags, training_arguments)
-    settings = load_settings({name: flags[name] for name in CLOUD_FLAGS})
+    said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
+    settings, allowed = load_settings(said), load_allowed(said, read_limit(flags["max_usd"], flags["no_limit"]))
     if order.dataset is not None:
         words.append(f"--dataset={order.dataset}")
     segment = _first_segment(
@@ -108,7 +118,7 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
         words=words,
         request=order.request(order.dataset),
         settings=settings,
-        **_how(flags, settings),
+        **_how(flags, settings, allowed),
     )
     print(json.dumps(render(segment), indent=2))
 
@@ -159,6 +169,53 @@ def read_max_usd(text: str | None) -> float | None:
     return float(text)
 
 
+def read_limit(max_usd: str | None, no_limit: str) -> Limit | None:
+    """Read ``--max-usd`` and ``--no-limit``; nothing if neither is given.
+
+    Raises:
+        UsageError: If both are, or one is not understood.
+    """
+    usd = read_max_usd(max_usd)
+    if not read_flag(no_limit, "no-limit"):
+        return None if usd is None else Limit(usd=usd)
+    if usd is not None:
+        raise UsageError(f"--max-usd: {usd:g} and --no-limit contradict each other; pass one of them")
+    return Limit()
+
+
+def print_limit(machine: str, *, max_usd: str | None, no_limit: str) -> None:
+    """Print for how many hours a Spot machine may run, and say what that costs.
+
+    Raises:
+        UsageError: If the limit is not understood, or its machine has no price.
+        MachineError: If a setting is missing or malformed.
+    """
+    allowed, type_ = load_allowed({}, read_limit(max_usd, no_limit)), find_machine(machine).type
+    price = usd_per_hour(allowed.prices, type_, spot=True)
+    found = allowed.limit([type_], spot=True)
+    seconds = seconds_within(found, price)
+    what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
+    if seconds is None:
+        log.info("limit: none; %s", what)
+        print("never")
+    else:
+        log.info("limit: %s, which is %s of %s", found, duration(seconds), what)
+        print(f"{seconds / HOUR:.3f}")
+
+
+def worst_words(segment: Segment) -> str:
+    """Return the worst that a segment can cost, as people read it."""
+    seconds, price = worst_s(segment.max_retries, segment.max_run_s), segment.usd_per_hour
+    hours = f"{seconds / HOUR:.1f} hours of {segment.placement}"
+    limit = Limit(segment.max_usd, segment.max_hours)
+    bound = (
+        "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
+    )
+    if price is None:
+        return f"this can take {hours} at worst, whose price is not known; {bound}"
+    return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
+
+
 def _require_gs(location: str | None) -> str:
     if location is None:
         raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
@@ -200,22 +257,21 @@ def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) ->
     return order, ["train", *(f"--{name.replace('_', '-')}={text}" for name, text in said.items())]
 
 
-def _how(flags: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _how(flags: dict[str, Any], settings: Settings, allowed: Allowed) -> dict[str, Any]:
     """Return a segment's fields that say where it runs, for how long, and for how much."""
     machines = [find_machine(name.strip()) for name in flags["machine"].split(",")]
     spot = not read_flag(flags["on_demand"], "on-demand")
     if not spot and not machines[0].on_demand:
         raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
-    max_usd = read_max_usd(flags["max_usd"])
-    price = usd_per_hour(settings, machines[0].type, spot=spot)
-    if max_usd is not None:
-        price = require_price(settings, machines[0].type, spot=spot)
-    retries, run_s = durations_within(max_usd, price)
+    limit = allowed.limit([machine.type for machine in machines], spot=spot)
+    price = usd_per_hour(settings.prices, machines[0].type, spot=spot)
+    retries, run_s = durations_within(limit, price)
     return {
         "machines": [machine.type for machine in machines],
         "placement": Placement(region=settings.region, machine=machines[0].type, spot=spot),
         "deadline": read_deadline(flags["deadline"]),
-        "max_usd": max_usd,
+        "max_usd": limit.usd,
+        "max_hours": limit.hours,
         "usd_per_hour": price,
         "max_retries": retries,
         "max_run_s": run_s,

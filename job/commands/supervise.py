@@ -3,20 +3,20 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from job.cloud.allowed import Allowed, load_allowed
 from job.cloud.history import Attempt, History, SegmentSeen
 from job.cloud.policy import decide
 from job.cloud.segment import Segments
-from job.commands.submit import cloud_bucket, read_deadline, read_max_usd
+from job.commands.submit import cloud_bucket, read_deadline, read_limit
 from job.commands.values import read_flag, require_store
 from job.errors import RunConflictError, UsageError
 from job.run import Run
 from job.units import duration
 
 if TYPE_CHECKING:
-    from job.cloud.batch import Batch
     from job.cloud.supervise import Supervisor
 
 log = logging.getLogger(__name__)
@@ -26,40 +26,47 @@ POLL_S = 60.0
 
 
 def run_supervise(
-    name: str, bucket: str | None, *, resume: str, deadline: str | None, max_usd: str | None, poll: str
+    name: str,
+    bucket: str | None,
+    *,
+    resume: str,
+    deadline: str | None,
+    max_usd: str | None,
+    no_limit: str,
+    poll: str,
+    settings: Mapping[str, str],
 ) -> None:
     """Keep a run going until it ends.
 
     Raises:
         JobError: If it does not end well.
     """
-    again, limit, due = read_flag(resume, "resume"), read_max_usd(max_usd), read_deadline(deadline)
+    again, limit, due = read_flag(resume, "resume"), read_limit(max_usd, no_limit), read_deadline(deadline)
     if not re.fullmatch(r"\d+(\.\d+)?", poll):
         raise UsageError(f"--poll: must be a number of seconds, got {poll!r}")
-    supervisor = dataclasses.replace(_supervisor(name, bucket), max_usd=limit, deadline=due, poll_s=float(poll))
+    supervisor = _supervisor(name, bucket, load_allowed(settings, limit))
+    supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=float(poll))
     if again:
         supervisor.resume()
-    _watch(supervisor)
+    watch(supervisor)
 
 
-def watch(run: Run, batch: "Batch") -> None:
-    """Keep a run going that was just submitted.
+def watch(supervisor: "Supervisor") -> None:
+    """Keep a run going, and print what is known of it at its end.
 
     Raises:
         JobError: If it does not end well.
     """
-    from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- needs Batch's library
-
-    _watch(Supervisor(run=run, batch=batch, poll_s=POLL_S))
+    print(describe(supervisor.watch()))
 
 
-def print_status(name: str, bucket: str | None) -> None:
+def print_status(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
     """Print what is known of a run.
 
     Raises:
-        JobError: If bucket or Batch refuse.
+        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    print(describe(_supervisor(name, bucket).history()))
+    print(describe(_supervisor(name, bucket, load_allowed(settings)).history()))
 
 
 def describe(history: History) -> str:
@@ -70,10 +77,6 @@ def describe(history: History) -> str:
         progress += f", batch {history.committed.batch}"
     if history.num_epochs is not None:
         progress += f", of {history.num_epochs} epochs"
-    usd = history.usd
-    cost = "not known, the machine has no price" if usd is None else f"{usd:.2f} USD at most"
-    if history.max_usd is not None:
-        cost += f", of {history.max_usd:.2f}"
     lines = [
         f"run         {history.run}",
         f"state       {decision.do}: {decision.reason}",
@@ -84,7 +87,8 @@ def describe(history: History) -> str:
     if history.deadline is not None:
         lines.append(f"deadline    {history.deadline.isoformat(timespec='minutes')}")
     lines += [
-        f"cost        {cost}",
+        f"used        {_usd(history.used_usd)} by the records of the attempts",
+        f"worst       {_worst(history)}",
         f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
         "",
         *_segment_lines(history),
@@ -94,34 +98,46 @@ def describe(history: History) -> str:
     return "\n".join(lines).rstrip()
 
 
-def print_logs(name: str, bucket: str | None, segment: str | None) -> None:
+def _usd(usd: float | None) -> str:
+    return "unknown, a machine has no price," if usd is None else f"{usd:.2f} USD"
+
+
+def _worst(history: History) -> str:
+    """Say what the machines so far can have cost in the end, if nothing stops the newest job before its limits."""
+    hours = f"{history.worst_hours(going_on=True):.1f} machine hours"
+    usd = history.worst_usd(going_on=True)
+    return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
+
+
+def print_logs(name: str, bucket: str | None, segment: str | None, settings: Mapping[str, str]) -> None:
     """Print the lines of one segment's job, or of all.
 
     Raises:
-        JobError: If the logs cannot be read.
+        JobError: If the logs cannot be read, or the run is not in this machine's project.
     """
     from job.cloud.logs import read_lines  # noqa: PLC0415 -- only this command needs it
 
-    run = _run(name, bucket)
+    run, allowed = _run(name, bucket), load_allowed(settings)
     if segment is not None and not segment.isdecimal():
         raise UsageError(f"--segment: must be a segment's number, got {segment!r}")
     chosen = [entry for entry in Segments(run).list() if segment is None or entry.number == int(segment)]
     if not chosen:
         raise RunConflictError(f"run {name}: has no such segment; `job status {name}` lists them")
     for entry in chosen:
+        allowed.require_place(entry)
         made = Segments(run).job_of(entry.number)
         if made is not None:
-            for line in read_lines(entry.settings.project, made["uid"]):
+            for line in read_lines(allowed.project, made["uid"]):
                 print(line)
 
 
-def run_cancel(name: str, bucket: str | None) -> None:
+def run_cancel(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
     """Cancel a run's job.
 
     Raises:
-        JobError: If bucket or Batch refuse.
+        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    supervisor = _supervisor(name, bucket)
+    supervisor = _supervisor(name, bucket, load_allowed(settings))
     history = supervisor.history()
     live = [seen.segment for seen in history.segments if seen.live]
     if not live:
@@ -149,21 +165,19 @@ def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
 
 
 def _segment_lines(history: History) -> list[str]:
-    rows = [("segment", "job", "where", "why", "state", "machine time", "USD")]
-    for seen in history.segments:
-        usd = seen.usd(history.now)
-        rows.append(
-            (
-                str(seen.segment.number),
-                seen.segment.job_id,
-                str(seen.segment.placement),
-                seen.segment.reason,
-                _state(seen),
-                _machine_time(seen, history),
-                "" if usd is None else f"{usd:.2f}",
-            )
+    head = ("segment", "job", "where", "why", "state", "machine time")
+    rows = [
+        (
+            str(seen.segment.number),
+            seen.segment.job_id,
+            str(seen.segment.placement),
+            seen.segment.reason,
+            _state(seen),
+            _machine_time(seen, history),
         )
-    return _table(rows)
+        for seen in history.segments
+    ]
+    return _table([head, *rows])
 
 
 def _state(seen: SegmentSeen) -> str:
@@ -183,18 +197,12 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _watch(supervisor: "Supervisor") -> None:
-    history = supervisor.watch()
-    print(describe(history))
-
-
 def _run(name: str, bucket: str | None) -> Run:
     return Run(require_store(cloud_bucket(bucket, {})), name)
 
 
-def _supervisor(name: str, bucket: str | None) -> "Supervisor":
+def _supervisor(name: str, bucket: str | None, allowed: Allowed) -> "Supervisor":
     from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
     from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- as above
 
-    run = _run(name, bucket)
-    return Supervisor(run=run, batch=Batch.connect(), poll_s=POLL_S)
+    return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)

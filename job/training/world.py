@@ -168,12 +168,12 @@ class World:
         Raises:
             PeerError: If another process is gone, or does not make the call in time.
         """
-        over, errors = threading.Event(), list[RuntimeError]()
+        over, errors = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
                 call()
-            except RuntimeError as error:
+            except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that waits
                 errors.append(error)
             finally:
                 over.set()
@@ -187,8 +187,10 @@ class World:
                 until = min(until, time.monotonic() + NOTICED_S)
             if time.monotonic() > until:
                 raise self.lost(f"was silent for {limit_s:.0f} s")
-        if errors:
-            raise self.lost() from errors[0]
+        for error in errors:
+            if isinstance(error, RuntimeError):
+                raise self.lost() from error
+            raise error
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ import yaml
 
 from job.checkpoint import CheckpointId
 from job.cli import main
+from job.cloud.allowed import load_allowed
 from job.cloud.batch import Batch
 from job.cloud.history import History
 from job.cloud.supervise import Supervisor
@@ -118,7 +119,10 @@ class Drill:
             assert main(["data", "push", str(tiny), "--dataset", "tiny"]) == 0
             self._straight()
             self._preempted()
-            history = Supervisor(run=Run(self.store, PREEMPTED_RUN), batch=Batch.connect(), poll_s=0).history()
+            supervisor = Supervisor(
+                run=Run(self.store, PREEMPTED_RUN), batch=Batch.connect(), allowed=load_allowed({}), poll_s=0
+            )
+            history = supervisor.history()
             self._check(history)
         return history
 

@@ -1,6 +1,7 @@
 """Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ from google.cloud import batch_v1
 
 from job.cli import main
 from job.cloud.batch import Batch
-from job.cloud.segment import Segments
+from job.cloud.segment import Segments, find_submission
+from job.run import Run
 from job.store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.command import surroundings, wait_until
@@ -62,6 +64,38 @@ def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
     assert cloud.submit() == 0
     assert Segments(cloud.run).job_of(1) is not None
     assert len(cloud.batch.jobs) == 1
+
+
+def test_a_submission_that_died_before_its_job_was_made_is_completed(cloud, monkeypatch):
+    """What is submitted is recorded before it is made: after a death in between the same command makes that job."""
+    cloud.script(["hold"])
+
+    class DeathError(BaseException):
+        """The end of the process."""
+
+    def die(*_args):
+        assert [segment.number for segment in Segments(cloud.run).list()] == [1]
+        raise DeathError
+
+    with monkeypatch.context() as dead:
+        dead.setattr(Batch, "make", die)
+        with pytest.raises(DeathError):
+            cloud.submit()
+    recorded = Segments(cloud.run).list()
+    assert (len(recorded), cloud.batch.jobs) == (1, {})
+    assert cloud.submit() == 0
+    assert Segments(cloud.run).list() == recorded
+    assert cloud.job(1) == recorded[0].job_name
+
+
+def test_the_newest_of_equal_submissions_is_meant(cloud):
+    """Without a name the last one is found, also where names have more than one digit."""
+    cloud.script(["hold"])
+    names = ["yolov11_wildlife", *(f"yolov11_wildlife{number}" for number in range(2, 12))]
+    for name in names:
+        assert main(["submit", "--model", "yolo11n.yaml", "--run", name]) == 0
+    request = Segments(Run(open_store(cloud.bucket), names[0])).list()[0].request
+    assert find_submission(open_store(cloud.bucket), None, request)[0].name == names[-1]
 
 
 def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):
@@ -165,6 +199,8 @@ def test_everything_that_is_missing_is_told_at_once(capsys):
         ({"other_regions": {"us-east1": SETTINGS["subnetwork"]}}, "other_regions.us-east1: must be a region with"),
         ({"prices": {"g2-standard-9": {"spot": 1}}}, "prices.g2-standard-9: there is no such machine"),
         ({"prices": {"g2-standard-8": {"spot": "cheap"}}}, "prices.g2-standard-8: must be"),
+        ({"max_usd": 0}, "max_usd: must be a positive number, got 0"),
+        ({"max_hours": "long"}, "max_hours: must be a positive number, got 'long'"),
     ],
 )
 def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
@@ -184,6 +220,8 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
         (["--max-usd", "ten"], 2, "--max-usd: must be a number of dollars"),
         (["--max-usd", "0.1"], 75, "one attempt of 30 minutes on this machine may cost 0.26"),
         (["--max-usd", "9", "--machine", "a100"], 2, "write `prices: {a2-highgpu-1g: {spot: USD}}`"),
+        (["--max-usd", "9", "--machine", "l4,a100"], 2, "write `prices: {a2-highgpu-1g: {spot: USD}}`"),
+        (["--max-usd", "9", "--no-limit"], 2, "--max-usd: 9 and --no-limit contradict each other"),
         (["--bucket", "folder"], 2, "bucket folder: is on this machine"),
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
         (["--device", "0,1"], 2, "--device: the machines of `job submit` have one GPU"),
@@ -208,6 +246,30 @@ def test_files_of_this_machine_are_not_sent_to_the_cloud(settings, tmp_path, cap
     said = capsys.readouterr().err
     assert "--recipe mine.yaml: is a file on this machine" in said
     assert "--weights best.pt: is a file on this machine" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "worst", "limit"),
+    [
+        ([], {}, "this can cost $50.00 at worst, 142.9 hours of g2-standard-8", (50.0, None)),
+        (["--max-usd", "9"], {}, "this can cost $9.00 at worst", (9.0, None)),
+        ([], {"max_usd": 5}, "this can cost $5.00 at worst", (5.0, None)),
+        (["--no-limit"], {}, "this can cost $185.76 at worst, 530.8 hours", (None, None)),
+        (["--machine", "a100"], {}, "this can take 48.0 hours of a2-highgpu-1g", (None, 48.0)),
+        (["--machine", "l4,a100"], {}, "the limit of the whole run is 48 machine hours", (None, 48.0)),
+        (["--machine", "a100"], {"max_hours": 6}, "this can take 6.0 hours of a2-highgpu-1g", (None, 6.0)),
+    ],
+)
+def test_what_is_submitted_has_a_limit_and_its_worst_is_said(cloud, capsys, tmp_path, words, settings, worst, limit):
+    """Without a word a run has the limit of the settings: 50 USD, or 48 hours where a price is not known; the command
+    line replaces it, and the worst that the first job can cost is told before it is made.
+    """
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **settings}))
+    cloud.script(["hold"])
+    assert cloud.submit(*words) == 0
+    assert worst in capsys.readouterr().err
+    [segment] = Segments(cloud.run).list()
+    assert (segment.max_usd, segment.max_hours) == limit
 
 
 def test_a_price_of_one_s_own_makes_a_limit_possible(tmp_path, capsys):
@@ -236,7 +298,8 @@ def test_status_shows_what_is_known(cloud, capsys, tmp_path):
     said = capsys.readouterr().out
     assert "state       wait: running" in said
     assert "committed   epoch 3, batch 7, of 10 epochs" in said
-    assert "of 5.00" in said
+    assert "used        unknown, a machine has no price, by the records of the attempts" in said
+    assert re.search(r"worst       14\.3 machine hours, 5\.00 USD; limit 5\.00 USD", said)
     assert "g2-standard-8 in us-central1, Spot" in said
     assert "running" in said.splitlines()[-1]
 

@@ -1,5 +1,6 @@
 """The supervisor against a Batch service that starts and kills real processes."""
 
+import dataclasses
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -8,13 +9,24 @@ import grpc
 import pytest
 import yaml
 
+from job.account import read_bill
 from job.cli import main
+from job.cloud.allowed import load_allowed
 from job.cloud.batch import Batch
+from job.cloud.history import read_history
+from job.cloud.policy import decide
 from job.cloud.segment import Segments
 from job.cloud.supervise import Supervisor
-from job.errors import RunFailedError, RunStoppedError
+from job.errors import RunFailedError, RunStoppedError, TransientStoreError
+from job.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.command import kill, start_job, wait_until
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Let the next job follow at once where one came to nothing; how pauses grow is a test of the policy."""
+    monkeypatch.setattr("job.cloud.policy.PAUSE_S", 0)
 
 
 @pytest.fixture
@@ -30,7 +42,7 @@ def state(cloud, segment):
 
 def supervisor(cloud, clock=lambda: datetime.now(UTC)):
     """Return a supervisor with a clock of the test's own."""
-    return Supervisor(run=cloud.run, batch=Batch.connect(), poll_s=0.02, clock=clock)
+    return Supervisor(run=cloud.run, batch=Batch.connect(), allowed=load_allowed({}), poll_s=0.02, clock=clock)
 
 
 def killing(cloud, *kills):
@@ -130,11 +142,51 @@ def test_a_fatal_end_is_not_tried_again(cloud, capsys):
 
 
 def test_a_fatal_end_before_the_claim_is_told_from_a_preemption(cloud, capsys):
-    """A machine that is unfit before the run is claimed ends the run too."""
-    cloud.script(["exit 78"])
+    """An order that cannot be carried out ends the run before it is claimed too."""
+    cloud.script(["exit 65"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
-    assert "exit 78 before anything was recorded" in capsys.readouterr().err
+    assert "exit 65 before anything was recorded" in capsys.readouterr().err
+
+
+def test_a_machine_that_is_unfit_is_left_for_another_one(cloud):
+    """Exit 78 fails the job at once, without Batch's retries, and the run goes on elsewhere and finishes."""
+    cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
+    assert cloud.submit("--machine", "l4,t4") == 0
+    assert cloud.supervise() == 0
+    assert [segment.placement.machine for segment in Segments(cloud.run).list()] == ["g2-standard-8", "n1-standard-8"]
+    assert [fake.num_attempts for fake in cloud.batch.jobs.values()] == [1, 1]
+
+
+def test_unfit_machines_everywhere_end_the_run(cloud, capsys):
+    """After three moves in a row the run is given up, with what the last machine said."""
+    cloud.script(["end failed 78 0 0 'GPU: no device'"])
+    assert cloud.submit() == 0
+    assert cloud.supervise() == 70
+    assert "4 machines in a row were unfit, the last with exit 78, GPU: no device" in capsys.readouterr().err
+    assert len(cloud.batch.jobs) == 4
+
+
+def test_jobs_that_never_get_a_machine_end_the_run_with_the_words_of_batch(cloud, capsys):
+    """Three jobs in a row that fail before their first machine end the run; what Batch said is told, not the change of
+    state that came after it.
+    """
+    cloud.batch.broken = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of them"
+    assert cloud.submit() == 0
+    assert cloud.supervise() == 70
+    said = capsys.readouterr().err
+    assert f"3 jobs in a row failed without an attempt; Batch says of the last: {cloud.batch.broken}" in said
+    assert len(cloud.batch.jobs) == 3
+
+
+def test_a_job_that_never_starts_its_container_is_not_made_for_ever(cloud, capsys):
+    """A container that the engine cannot run (125) in one job after another is no preemption."""
+    cloud.script(["exit 125"])
+    cloud.batch.most_retries = 0
+    assert cloud.submit() == 0
+    assert cloud.supervise() == 70
+    assert "3 jobs in a row failed without an attempt and exit 125" in capsys.readouterr().err
+    assert len(cloud.batch.jobs) == 3
 
 
 def test_success_is_judged_by_the_bucket(cloud, capsys):
@@ -290,10 +342,20 @@ def test_the_dollar_limit_ends_a_job_that_would_pass_it(cloud):
     assert cloud.submit("--max-usd", "1") == 0
     wait_until(lambda: cloud.run.attempts() == [1])
     later = lambda: datetime.now(UTC) + timedelta(hours=3)  # noqa: E731
-    with pytest.raises(RunStoppedError, match=r"of 1\.00 USD are used up"):
+    with pytest.raises(RunStoppedError, match=r"the job could take the cost to 1\.\d\d of 1\.00 USD"):
         supervisor(cloud, later).watch()
     cloud.batch.jobs[cloud.job(1)].ended.wait()
     assert state(cloud, 1) == "CANCELLED"
+
+
+def test_a_run_has_a_limit_that_nobody_asked_for(cloud):
+    """Without a word about money the run stops at the limit of the settings, 50 USD, whatever its job may still do."""
+    cloud.script(["commit 5 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempts() == [1])
+    later = lambda: datetime.now(UTC) + timedelta(hours=144)  # noqa: E731
+    with pytest.raises(RunStoppedError, match=r"could take the cost to 50\.\d\d of 50\.00 USD"):
+        supervisor(cloud, later).watch()
 
 
 def test_no_segment_is_submitted_that_the_limit_does_not_pay_for(cloud, capsys, one_retry):
@@ -371,6 +433,73 @@ def test_a_service_that_does_not_answer_is_asked_again(cloud):
     assert cloud.supervise() == 0
 
 
+def test_a_bucket_that_does_not_answer_is_asked_again(cloud, monkeypatch):
+    """An outage of the bucket between two looks neither ends the supervisor nor costs a segment."""
+    cloud.script(["commit 1 0", "finish"])
+    assert cloud.submit() == 0
+    outages, read = [TransientStoreError("bucket: kept failing; try again")] * 3, Run.final
+
+    def final(run):
+        if outages:
+            raise outages.pop()
+        return read(run)
+
+    monkeypatch.setattr(Run, "final", final)
+    assert cloud.supervise() == 0
+    assert outages == []
+    assert len(Segments(cloud.run).list()) == 1
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
+    """The bucket is read after Batch and attempts after the final record: what ends in between is seen whole, and a
+    job that succeeded is never taken for one without its record.
+    """
+    cloud.script(["commit 1 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempts() == [1])
+    ended = dataclasses.replace(Batch.connect().look(cloud.job(1)), state="SUCCEEDED")
+
+    def look(_name):
+        number = cloud.run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
+        cloud.run.end_attempt(number, "finished", {"exit_code": 0, "seconds": {}})
+        cloud.run.finish({"attempt": number, "reason": "complete", "num_epochs": 10})
+        return ended
+
+    seen = read_history(cloud.run, look, datetime.now(UTC), load_allowed({}))
+    assert decide(seen).do == "finish"
+    assert seen.attempts[-1].number == seen.final["attempt"]
+
+
+def test_attempts_are_read_after_the_end(cloud, monkeypatch):
+    """A final record that is seen is seen with the attempt that wrote it, even if both came a moment ago."""
+    cloud.script(["commit 1 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempts() == [1])
+    read = Run.final
+
+    def final(run):
+        monkeypatch.setattr(Run, "final", read)
+        number = run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
+        return run.finish({"attempt": number, "reason": "complete", "num_epochs": 10})
+
+    monkeypatch.setattr(Run, "final", final)
+    seen = supervisor(cloud).history()
+    assert seen.attempts[-1].number == seen.final["attempt"]
+
+
+def test_what_was_used_is_what_the_report_says(cloud):
+    """A status tells what the attempts used by the same figure as the run's bill, and it is unknown without a price."""
+    cloud.batch.without_capacity = {"us-central1"}
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    assert supervisor(cloud).history().used_usd == 0
+    about = {"host": "machine", "machine": "a machine", "price": {"usd_per_h": 2.0}}
+    cloud.run.end_attempt(cloud.run.claim(about), "finished", {"seconds": {"useful step": 5400.0}})
+    assert supervisor(cloud).history().used_usd == read_bill(cloud.run).usd == 3.0
+    cloud.run.claim(about | {"price": None})
+    assert supervisor(cloud).history().used_usd is read_bill(cloud.run).usd is None
+
+
 def test_a_refusal_of_the_service_is_told(cloud, capsys):
     """A permission that is missing ends the command with exit 78 and the roles that are needed."""
     cloud.script(["hold"])
@@ -382,7 +511,7 @@ def test_a_refusal_of_the_service_is_told(cloud, capsys):
 
 def test_giving_up_says_how_to_go_on(cloud):
     """Both kinds of a bad end name the command that continues."""
-    cloud.script(["exit 78"])
+    cloud.script(["exit 65"])
     assert cloud.submit() == 0
     with pytest.raises(RunFailedError, match="`job supervise zebra --resume` tries again"):
         supervisor(cloud).watch()

@@ -51,6 +51,21 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     assert main(["runs", "verify", "zebra", "--bucket", bucket]) == 0
 
 
+def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
+    """A step that never ends shows where every thread stands, is recorded as a failure to be tried again, and costs
+    nothing of what is committed.
+    """
+    bucket = make_bucket(data, tmp_path / "bucket")
+    hangs = start_job(*ORDER, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
+    said = hangs.communicate(timeout=240)[1]
+    assert hangs.returncode == 75, said
+    (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
+    assert all(words in told for words in ("thread MainThread", "job_at.py", "in hold", "thread committer"))
+    end = Run(open_store(bucket), "zebra").attempt(1)["end"]
+    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 1, "batch": 1})
+    assert job(*ORDER, "--bucket", bucket).returncode == 0
+
+
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     """Whatever happened to a run's commits, it is not finished unless its newest checkpoint is its end."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)

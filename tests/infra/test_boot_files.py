@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from job.cloud.spec import FAILS_THE_TASK
+from job.errors import FATAL, FIRST_OF_BATCH, ExitCode
 from tests.support.command import ROOT, TIMEOUT_S
 from tests.support.terraform import needs_terraform
 
@@ -39,6 +42,23 @@ def user_data(applied, tmp_path):
     path = tmp_path / "user-data"
     path.write_text(json.loads(json.loads(printed)))
     return path
+
+
+def test_the_script_has_the_exit_codes_of_the_job():
+    """What the boot script does not try again, and what it gives the machine back for, is the job's own table."""
+    script = (VM / "trainer.sh").read_text()
+    [fatal] = re.findall(r'^ +([\d |]+)\) say "failed for good', script, re.MULTILINE)
+    [elsewhere] = re.findall(r'^ +(\d+)\) say "this machine is unfit', script, re.MULTILINE)
+    [again] = re.findall(r"^ +(\d+)\) agains=", script, re.MULTILINE)
+    assert {int(code) for code in fatal.split("|")} == FATAL
+    assert (int(elsewhere), int(again)) == (ExitCode.ELSEWHERE, ExitCode.TRY_AGAIN)
+
+
+def test_people_are_told_of_the_ends_that_are_not_tried_again():
+    """The alert for a training that failed names every code that Batch does not try again, but its own."""
+    alerts = (ROOT / "infra/alerts.tf").read_text()
+    told = [set(re.findall(r"\d+", codes)) for codes in re.findall(r"\((\d+(?:(?: OR |\|)\d+)+)\)", alerts)]
+    assert told == [{str(code) for code in FAILS_THE_TASK if code < FIRST_OF_BATCH}] * 2
 
 
 @needs_terraform

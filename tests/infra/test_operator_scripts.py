@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ OUTPUTS = {
     "project": "demo-project",
     "region": "us-central1",
     "group": "yolo-train-vm",
+    "vm_machine_type": "g2-standard-8",
     "image_repository": "us-central1-docker.pkg.dev/demo-project/yolo-train",
 }
 
@@ -39,6 +43,8 @@ class Desk:
         shutil.copy(ROOT / "Makefile", self.folder)
         shutil.copytree(ROOT / "infra/scripts", self.folder / "infra/scripts")
         shutil.copytree(ROOT / "job/recipes", self.folder / "job/recipes")
+        (self.folder / ".venv").mkdir()
+        (self.folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
         self.write_outputs(OUTPUTS)
         self.programs = Programs(folder / "programs")
         self._answers = folder / "answers.json"
@@ -132,10 +138,52 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     image = f"{OUTPUTS['image_repository']}/{IMAGE}"
     command = "train --recipe A --run zebra --epochs 3 --fliplr 0.5"
     assert update[:6] == ["compute", "instance-groups", "managed", "all-instances-config", "update", "yolo-train-vm"]
-    assert update[-2:] == ["--metadata", f"^|^trainer-image={image}|trainer-command={command}"]
+    assert update[-2] == "--metadata"
+    told = dict(part.split("=", 1) for part in update[-1].removeprefix("^|^").split("|"))
+    assert (told["trainer-image"], told["trainer-command"]) == (image, command)
     assert resize[:5] == ["compute", "instance-groups", "managed", "resize", "yolo-train-vm"]
     assert resize[-2:] == ["--size", "1"]
     assert f"job {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "hours"),
+    [([], 50 / 0.35), (["MAX_USD=7"], 20), (["NO_LIMIT=1"], None)],
+)
+def test_vm_up_has_a_limit_and_says_it(desk, words, hours):
+    """The machine is told until when it may run: 50 USD at the high end of its price, or what MAX_USD pays for."""
+    before = int(time.time())
+    done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}", *words)
+    assert done.returncode == 0, done.stderr
+    update = desk.commands[-2][-1]
+    told = dict(part.split("=", 1) for part in update.removeprefix("^|^").split("|"))
+    assert before <= int(told["trainer-order"]) <= time.time()
+    if hours is None:
+        assert told["trainer-until"] == "never"
+        assert "limit: none; g2-standard-8 on Spot, 0.35 USD an hour" in done.stderr
+    else:
+        assert int(told["trainer-until"]) - int(told["trainer-order"]) == pytest.approx(hours * 3600, abs=5)
+        assert "of g2-standard-8 on Spot, 0.35 USD an hour" in done.stderr
+
+
+def test_vm_up_has_a_limit_of_hours_where_the_price_is_not_known(desk):
+    """A machine without a price may run for 48 hours; dollars cannot be limited there."""
+    desk.write_outputs(OUTPUTS | {"vm_machine_type": "a2-highgpu-1g"})
+    assert desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}").returncode == 0
+    told = dict(part.split("=", 1) for part in desk.commands[-2][-1].removeprefix("^|^").split("|"))
+    assert int(told["trainer-until"]) - int(told["trainer-order"]) == 48 * 3600
+    done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}", "MAX_USD=9")
+    assert "the price of a2-highgpu-1g is not on record" in done.stderr
+    assert "Error 2" in done.stderr
+
+
+def test_vm_up_needs_what_knows_the_price(desk):
+    """Without the environment no machine is asked for, since its limit could not be said."""
+    (desk.folder / ".venv/bin").unlink()
+    done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
+    assert "make light makes it" in done.stderr
+    assert "Error 78" in done.stderr
+    assert desk.commands == []
 
 
 @pytest.mark.parametrize(

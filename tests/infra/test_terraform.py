@@ -46,9 +46,17 @@ def test_applying_writes_what_job_reads(applied):
     }
     assert outputs.keys() == {
         *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
-        *("network", "subnetwork", "wandb_secret", "group"),
+        *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
+
+
+@needs_terraform
+def test_nothing_lets_anything_into_the_network(applied):
+    """No firewall rule or policy is made, and without one the network lets nothing in."""
+    kinds = {address.split(".")[0] for address in applied.run("terraform", "state", "list").stdout.split()}
+    assert "google_compute_network" in kinds
+    assert [kind for kind in kinds if "firewall" in kind or "security_policy" in kind] == []
 
 
 @needs_terraform

@@ -3,10 +3,12 @@
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
+from job.errors import FATAL
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
@@ -23,22 +25,38 @@ SECRET = "projects/123/secrets/wandb/versions/7"  # noqa: S105 -- where one woul
 KEY = "k" * 40
 
 ENGINE = """
+import time
 from pathlib import Path
-if sys.argv[1] == "run":
-    ends = Path(os.environ["ENGINE_ENDS"])
+ends = Path(os.environ["ENGINE_ENDS"])
+said, stopped = ends.with_name("said"), ends.with_name("stopped")
+if sys.argv[1] == "logs":
+    print(said.read_text())
+elif sys.argv[1] == "stop":
+    stopped.touch()
+elif sys.argv[1] == "run":
     code, *rest = ends.read_text().split()
     ends.write_text(" ".join(rest))
+    said.write_text("committed epoch 1: 2.1 MB in 0.1 s" if code.endswith("+") else "epoch 1/9")
+    if code == "hold":
+        while not stopped.exists():
+            time.sleep(0.01)
+        code = "75"
     if code == "job":
         image = next(number for number, word in enumerate(sys.argv) if "@sha256:" in word)
         os.execv(sys.executable, [sys.executable, "-m", "job", *sys.argv[image + 1:]])
-    sys.exit(int(code))
+    sys.exit(int(code.rstrip("+")))
 """
-"""The engine: a container ends as the test says, or is the job itself, as a process."""
+"""The engine: a container ends as the test says, with + after a commit, stays until it is stopped, or is the job
+itself, as a process."""
 
 METADATA = {
     "instance/attributes/created-by": GROUP,
     "instance/attributes/trainer-image": IMAGE,
     "instance/attributes/trainer-command": COMMAND,
+    "instance/attributes/trainer-until": "never",
+    "instance/attributes/trainer-order": "1790000000",
+    "instance/zone": "projects/123/zones/us-central1-b",
+    "instance/name": "yolo-train-vm-x1",
     "instance/service-accounts/default/token": f'{{"access_token":"{TOKEN}","expires_in":3599,"token_type":"Bearer"}}',
 }
 
@@ -126,7 +144,7 @@ def test_a_run_is_taken_up_again_until_it_is_finished(machine):
     assert machine.google.resized == [f"{GROUP} 0"]
 
 
-@pytest.mark.parametrize("code", [2, 65, 70, 74, 78])
+@pytest.mark.parametrize("code", sorted(FATAL))
 def test_a_run_that_failed_for_good_is_not_started_again(machine, code):
     """After an exit code that trying again does not change, the group is resized to zero at once."""
     said = machine.run_until_resized(code, 0)
@@ -135,22 +153,76 @@ def test_a_run_that_failed_for_good_is_not_started_again(machine, code):
 
 
 def test_a_machine_that_crashes_over_and_over_is_not_paid_for_any_longer(machine):
-    """Eight crashes in a row end with the group resized to zero."""
+    """Eight crashes without a checkpoint end with the group resized to zero."""
     said = machine.run_until_resized(*[137] * 50)
     assert len(machine.containers) == 8
     assert "giving up" in said
 
 
+def test_a_run_that_gets_nowhere_is_not_tried_again_for_ever(machine):
+    """Twenty ends that ask for another try (75), without a checkpoint in between, end with the group resized to zero,
+    however many crashes lie between them.
+    """
+    said = machine.run_until_resized(*[75] * 19, 137, *[75] * 50)
+    assert len(machine.containers) == 21
+    assert "giving up" in said
+
+
 def test_preemptions_are_no_crashes(machine):
-    """However often a run is interrupted, it goes on."""
-    machine.run_until_resized(*[137] * 7, *[75] * 10, *[137] * 7, 0)
-    assert len(machine.containers) == 25
+    """However often a run is interrupted, it goes on as long as it commits: each checkpoint begins every count anew,
+    and the pause.
+    """
+    machine.run_until_resized(*[137] * 7, "75+", *[75] * 18, "137+", *[137] * 6, "75+", *[75] * 3, 0)
+    assert len(machine.containers) == 38
+    assert machine.pauses[6:9] == [300, 10, 20]
 
 
 def test_pauses_grow_up_to_five_minutes(machine):
     """The pause before each new try doubles, up to a bound."""
     machine.run_until_resized(*[75] * 7, 0)
     assert machine.pauses[:7] == [10, 20, 40, 80, 160, 300, 300]
+
+
+def test_an_unfit_machine_is_given_back_for_another_one_once(machine):
+    """After exit 78 the group is asked to make the machine anew; the next machine that is unfit as well resizes the
+    group to zero, and another `make vm-up` may ask again.
+    """
+    assert "this machine is unfit" in machine.run_until_resized(78, 0)
+    assert machine.google.recreated == [(GROUP, ["projects/123/zones/us-central1-b/instances/yolo-train-vm-x1"])]
+    assert 120 in machine.pauses  # for the machine to go; it is resized only because this one stays
+    assert "giving up" in machine.run_until_resized(78, 0)
+    assert len(machine.google.recreated) == 1
+    machine.metadata.set("instance/attributes/trainer-order", "1790000001")
+    machine.run_until_resized(78, 0)
+    assert len(machine.google.recreated) == 2
+    assert len(machine.containers) == 3
+    assert machine.google.objects == {"weights/machines/1790000000.unfit", "weights/machines/1790000001.unfit"}
+
+
+def test_a_run_ends_at_its_limit(machine):
+    """When the time is over that the group names, the container is asked to commit and end as by a preemption, and the
+    group is resized to zero.
+    """
+    machine.metadata.set("instance/attributes/trainer-until", str(int(time.time()) + 2))
+    said = machine.run_until_resized("hold", 0)
+    assert len(machine.containers) == 1
+    assert ["stop", "--time", "120", "trainer"] in machine.programs.words("docker")
+    assert "the limit is reached; make vm-up goes on with the run" in said
+
+
+def test_a_machine_that_comes_after_the_limit_trains_nothing(machine):
+    """A machine that the group got when the time was over resizes the group to zero at once."""
+    machine.metadata.set("instance/attributes/trainer-until", str(int(time.time()) - 1))
+    machine.run_until_resized(0)
+    assert machine.containers == []
+
+
+def test_a_group_of_before_there_was_a_limit_has_one(machine):
+    """Where the group does not say until when it is the usual limit, and the training goes on."""
+    del machine.metadata._values["instance/attributes/trainer-until"]
+    machine.run_until_resized(0)
+    assert len(machine.containers) == 1
+    assert "USUAL_HOURS=48" in (ROOT / "infra/vm/trainer.sh").read_text()
 
 
 def test_a_refused_resize_is_asked_for_again(machine):

@@ -77,6 +77,12 @@ class FakeBatch:
         self.refusals: list[grpc.StatusCode] = []
         """How the next calls are refused."""
 
+        self.broken: str | None = None
+        """Why jobs fail before their first machine, in the service's words."""
+
+        self.most_retries = 10
+        """How often it tries again at most, whatever a job asks for."""
+
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
@@ -183,7 +189,12 @@ class FakeBatch:
         spec = fake.job.task_groups[0].task_spec
         region = fake.job.name.split("/")[3]
         self._set(fake, State.SCHEDULED)
-        for attempt in range(spec.max_retry_count + 1):
+        if self.broken is not None:
+            self._say(fake, self.broken)
+            self._set(fake, State.FAILED, final=True)
+            return
+        num_retries = min(spec.max_retry_count, self.most_retries)
+        for attempt in range(num_retries + 1):
             with self._changed:
                 self._changed.wait_for(lambda: region not in self.without_capacity or fake.cancelled.is_set())
             if fake.cancelled.is_set():
@@ -199,7 +210,7 @@ class FakeBatch:
                 return
             policy = spec.lifecycle_policies[0]
             fatal = code in policy.action_condition.exit_codes  # FAIL_TASK: everything else is tried again
-            if fatal or attempt == spec.max_retry_count:
+            if fatal or attempt == num_retries:
                 self._set_task(fake, TaskState.FAILED, code)
                 self._set(fake, State.FAILED, final=True)
                 return
@@ -263,6 +274,13 @@ class FakeBatch:
             fake.job.update_time = datetime.now(UTC)
             if final:
                 fake.ended.set()
+
+    def _say(self, fake: FakeJob, description: str) -> None:
+        """Note something that changes no state."""
+        with self._changed:
+            fake.job.status.status_events.append(
+                batch_v1.StatusEvent(type_="OPERATIONAL_INFO", description=description, event_time=datetime.now(UTC))
+            )
 
     def _set_task(self, fake: FakeJob, state: TaskState, exit_code: int = 0) -> None:
         """Note the task's state; only a failure has an exit code, and it stays when the task succeeds later."""

@@ -1,17 +1,19 @@
-"""What a machine asks of Google Cloud besides metadata: to resize its group, and for a secret. Real HTTP."""
+"""What a machine asks of Google Cloud besides metadata: of its group, for a secret, to keep a note. Real HTTP."""
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl
 
 TOKEN = "ya29.token-of-the-runtime"  # noqa: S105 -- made up
 
 
 class FakeGoogle:
-    """Answers as the Compute and Secret Manager APIs do, to requests that carry the machine's token."""
+    """Answers as the Compute, Secret Manager and Storage APIs do, to requests that carry the machine's token."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -27,12 +29,18 @@ class FakeGoogle:
         self.secrets: dict[str, str] = {}
         """Values by version, ``projects/P/secrets/S/versions/V``."""
 
+        self.objects: set[str] = set()
+        """What was made in buckets, as ``BUCKET/NAME``."""
+
+        self.recreated: list[tuple[str, list[str]]] = []
+        """Groups that were asked for another machine, each with the machines to give back."""
+
         self._changed = threading.Condition()
 
     @property
     def env(self) -> dict[str, str]:
         """The variables that lead the boot script here."""
-        return {"COMPUTE_API": self.url, "SECRETS_API": self.url}
+        return {"COMPUTE_API": self.url, "SECRETS_API": self.url, "STORAGE_API": self.url}
 
     def wait_for_resizes(self, number: int, timeout_s: float) -> bool:
         """Wait until so many requests to resize were granted; false if that takes too long."""
@@ -49,17 +57,41 @@ class FakeGoogle:
             self._changed.notify_all()
             return 200
 
+    def make_object(self, bucket: str, name: str) -> int:
+        """Make an object that must not be there, and return the status."""
+        with self._changed:
+            if f"{bucket}/{name}" in self.objects:
+                return 412
+            self.objects.add(f"{bucket}/{name}")
+            return 200
+
+    def recreate(self, group: str, machines: list[str]) -> int:
+        """Give machines back for others, and return the status."""
+        with self._changed:
+            self.recreated.append((group, machines))
+            return 200
+
 
 @contextmanager
 def running_google_apis() -> Iterator[FakeGoogle]:
-    """Serve both APIs on a free port of this machine."""
+    """Serve the APIs on a free port of this machine."""
     fake = FakeGoogle()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))  # a POST without a length is refused by Google
-            group, _, size = self.path.removeprefix("/compute/v1/").partition("/resize?size=")
-            self.respond(fake.resize(group, size) if self.authorized() else 401, {"kind": "compute#operation"})
+            body = self.rfile.read(int(self.headers["Content-Length"]))  # without a length it is refused by Google
+            self.respond(self.done(body) if self.authorized() else 401, {"kind": "compute#operation"})
+
+        def done(self, body):
+            path = self.path.removeprefix("/compute/v1/")
+            if match := re.fullmatch(r"/upload/storage/v1/b/([^/]+)/o\?(.*)", path):
+                query = dict(parse_qsl(match[2]))
+                assert (query["uploadType"], query["ifGenerationMatch"]) == ("media", "0")
+                return fake.make_object(match[1], query["name"])
+            if path.endswith("/recreateInstances"):
+                return fake.recreate(path.removesuffix("/recreateInstances"), json.loads(body)["instances"])
+            group, _, size = path.partition("/resize?size=")
+            return fake.resize(group, size)
 
         def do_GET(self):
             value = fake.secrets.get(self.path.removeprefix("/v1/").removesuffix(":access"))

@@ -86,7 +86,12 @@ def commit(run: Run, epoch: int, batch: int, attempt: int) -> None:
 
 def end(run: Run, attempt: int, reason: str, code: int, position: tuple[int, int], message: str) -> None:
     """Write the record of an attempt's end."""
-    about = {"exit_code": code, "message": message, "position": {"epoch": position[0], "batch": position[1]}}
+    about = {
+        "exit_code": code,
+        "message": message,
+        "position": {"epoch": position[0], "batch": position[1]},
+        "seconds": {},
+    }
     run.end_attempt(attempt, reason, about)
 
 

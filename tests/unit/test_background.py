@@ -88,6 +88,6 @@ def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
     monkeypatch.setattr("job.metadata.MetadataServer._ask", ask)
     with Notices() as notices:
         notices.watch()
-        notices._watcher.join()
+        notices._threads[-1].join()
         with pytest.raises(BackgroundError, match="metadata server: failed, BadStatusLine"):
             notices.agreed(lambda level: level)

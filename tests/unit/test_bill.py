@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.account import make_bill, read_bill
-from job.bill import used_usd
+from job.bill import usd_of
 from job.campaign import spent_usd
 from job.checkpoint import CheckpointId
 from job.evidence import read_evidence
@@ -174,7 +174,7 @@ def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
 )
 def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
     """Seconds times prices are added up, and one price that is unknown makes the sum unknown, never lower."""
-    assert used_usd(parts) == usd
+    assert usd_of(parts) == usd
 
 
 def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):

@@ -41,6 +41,18 @@ def test_names_say_what_is_inside():
     assert [path for path in paths if EMPTY_NAMES & {*path.parent.relative_to(ROOT).parts, path.stem}] == []
 
 
+def test_threads_cannot_die_in_silence():
+    """A thread beside training is a `Background`, which keeps what it raises; the others wait for one thing and hand
+    its error on, or are the last that a process does.
+    """
+    found = {
+        path.relative_to(ROOT / "job").as_posix(): path.read_text().count("threading.Thread(")
+        for path in (ROOT / "job").rglob("*.py")
+        if "threading.Thread(" in path.read_text() or "threading.Timer(" in path.read_text()
+    }
+    assert found == {"background.py": 1, "notice.py": 1, "watchdog.py": 1, "training/world.py": 1}
+
+
 def every_test() -> Iterator[tuple[str, str]]:
     """Yield where each test stands, and its docstring."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):

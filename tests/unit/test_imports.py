@@ -26,11 +26,12 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"checkpoint", "errors", "run", "store", "training_arguments"},
+    "cloud": {"account", "bill", "checkpoint", "errors", "run", "store", "training_arguments", "units"},
     "commands": {
         *(
             "account",
             "advice",
+            "bill",
             "campaign",
             "campaign_page",
             "campaign_run",
@@ -81,7 +82,7 @@ INSIDE = {
     "help": {"training_arguments"},
     "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
     "invocation": set(),
-    "ledger": set(),
+    "ledger": {"background"},
     "log": set(),
     "machine": {"errors"},
     "metadata": set(),
@@ -161,7 +162,7 @@ INSIDE = {
     "training": {"errors", "ledger", "signals"},
     "training_arguments": set(),
     "units": set(),
-    "watchdog": {"errors"},
+    "watchdog": {"background", "errors"},
     "verification": {"checkpoint", "errors", "host", "run", "store", "tracking", "training"},
 }
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""

@@ -111,6 +111,18 @@ def test_a_process_that_is_paused_does_not_hang(moved):
     assert seen == [5.0, 10.0, 5.0]
 
 
+def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
+    """What a download writes and a check reads shows in the count, and waiting shows in nothing but the count's own."""
+    before = watchdog.bytes_moved()
+    (tmp_path / "download").write_bytes(bytes(1_000_000))
+    written = watchdog.bytes_moved()
+    assert written - before >= 1_000_000
+    (tmp_path / "download").read_bytes()
+    read = watchdog.bytes_moved()
+    assert read - written >= 1_000_000
+    assert (watchdog.bytes_moved() - read) * watchdog.LOOKS < watchdog.NOISE_BYTES
+
+
 HANGS = """
 import sys, threading
 from job.log import set_up_logging
