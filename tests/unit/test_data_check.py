@@ -6,8 +6,9 @@ import zlib
 
 import pytest
 import yaml
-from PIL import Image, ImageFile
+from PIL import Image
 
+from job.data import picture
 from job.data.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
 from job.errors import DataError
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -582,14 +583,14 @@ def test_progress_reaches_the_end(data):
 def decoded(monkeypatch):
     """Count the images that are decoded."""
     lock, names = threading.Lock(), []
-    load = ImageFile.ImageFile.load
+    decode = picture.decode
 
-    def count(image):
+    def count(data, name, *args, **options):
         with lock:
-            names.append(image)
-        return load(image)
+            names.append(name)
+        return decode(data, name, *args, **options)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+    monkeypatch.setattr(picture, "decode", count)
     return names
 
 

@@ -75,6 +75,8 @@ REFUSED = {
     "three bands of 32 bits": ("a.tif", by_opencv(".tiff", PIXELS.astype(np.float32)), "unreadable"),
     "a GIF": ("a.jpg", encoded(PIXELS[..., 0], "GIF"), "unreadable"),
     "PostScript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n", "unreadable"),
+    "half a JPEG": ("a.jpg", encoded(PIXELS, "JPEG")[:900], "unreadable"),
+    "a JPEG without its end": ("a.jpg", encoded(PIXELS, "JPEG")[:-2], "unreadable"),
     "half a PNG": ("a.png", encoded(PIXELS, "PNG")[:900], "unreadable"),
     "half a TIFF": ("a.tif", encoded(PIXELS, "TIFF")[:900], "unreadable"),
     "half a WebP": ("a.webp", encoded(PIXELS, "WEBP")[:300], "unreadable"),
@@ -132,7 +134,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     """While a large picture is decoded no other large one is."""
     monkeypatch.setattr(picture, "LARGE_PIXELS", 100)
     held = []
-    monkeypatch.setattr(picture, "decode", lambda *_: held.append(picture._one_large.locked()) or PIXELS)
+    monkeypatch.setattr(picture, "decode", lambda *_, **__: held.append(picture._one_large.locked()) or PIXELS)
     check_picture(encoded(PIXELS, "PNG"), "a.png")
     monkeypatch.setattr(picture, "LARGE_PIXELS", 10**9)
     check_picture(encoded(PIXELS, "PNG"), "a.png")
