@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from job import checkpoint
-from job.bill import GETTING_READY, AttemptBill, Bill, Price, seconds_between, sum_by_label
+from job.bill import GETTING_READY, AttemptBill, Bill, Price, sum_by_label
 from job.checkpoint import CheckpointId
 from job.errors import CorruptObjectError, ObjectNotFoundError
 from job.ledger import Label
 from job.run import Run, now
+from job.units import seconds_between
 
 NOTHING_LOST = {"finished", "preempted", "interrupted", "paused"}
 """Reasons to end that come after everything was committed."""
@@ -92,7 +93,7 @@ def _account(
         ended=ended,
         seconds=seconds,
         steps_lost=receipt.get("steps_lost", 0),
-        away_s=max(0.0, seconds_between(ended_at, _began_at(later))) if later else None,
+        away_s=seconds_between(ended_at, _began_at(later)) if later else None,
         price=Price(**{name: price[name] for name in Price.__slots__ if name in price}),
     )
 

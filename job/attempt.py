@@ -47,21 +47,30 @@ def recorded(
     run: Run,
     attempt: int,
     ledger: Ledger,
-    position: Callable[[], dict[str, int]],
+    about: Callable[[], dict[str, Any]],
     watchdog: Watchdog,
     *,
     finished: bool = True,
 ) -> Iterator[None]:
-    """Record in the bucket why an attempt ends, if it ends inside, by a hang as well, or at the end of it."""
+    """Record in the bucket why an attempt ends, if it ends inside, by a hang as well, or at the end of it.
 
-    def end(reason: str, exit_code: int, message: str) -> None:
-        about = {"position": position(), "seconds": ledger.seconds()}
-        run.end_attempt(attempt, reason, {"exit_code": exit_code, "message": message, **about})
+    Args:
+        run: The run.
+        attempt: The attempt.
+        ledger: Its seconds.
+        about: What else the record says, such as `Training.about`.
+        watchdog: Ends the attempt if it hangs.
+        finished: Whether the end of what is inside is that of the attempt.
+    """
+
+    def end(reason: str, exit_code: int, message: str, error: str | None) -> None:
+        ended = {"exit_code": exit_code, "message": message, "error": error}
+        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": ledger.seconds()})
 
     def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            end(reason, exit_code, " ".join(str(error).split()))
+            end(reason, exit_code, " ".join(str(error).split()), type(error).__name__)
 
     watchdog.on_hang = end_by
     try:
@@ -70,7 +79,7 @@ def recorded(
         end_by(error)
         raise
     if finished:
-        end("finished", 0, "")
+        end("finished", 0, "", None)
 
 
 def _classified(error: BaseException) -> tuple[str, int]:

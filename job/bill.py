@@ -9,12 +9,11 @@ nor of what may still come: that is `job.cloud.cost`.
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from job.ledger import Label
-from job.units import HOUR, dollars, duration, percent
+from job.units import HOUR, dollars, duration, percent, seconds_between
 
 GETTING_READY = (Label.BOOT, Label.PULL, Label.CHECK, Label.START_UP)
 
@@ -208,11 +207,6 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
             return None
         total += seconds * usd_per_hour / HOUR
     return total
-
-
-def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds from one recorded time to another."""
-    return round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3)
 
 
 def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Label, float]:

@@ -24,7 +24,7 @@ class Cadence:
             clock: Seconds from any origin.
         """
         self._every_s = every_s
-        self._preempted_after_s = preempted_after_s
+        self._preempted_after_s = [s for s in preempted_after_s if s > 0]  # or a clock was set back: not known
         self._clock = clock
         self._last = clock()
         self._stalls_s: list[float] = []

@@ -7,7 +7,6 @@ trained.
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionErro
 from job.estimate import by_authors
 from job.evidence import Evidence, read_evidence
 from job.recipe import Profile, load_recipe
-from job.run import Run, check_run_name, differences, next_free_name, now
+from job.run import Run, check_run_name, differences, is_run_name, next_free_name, now
 from job.store import Store
 
 FAMILY = "campaign"
@@ -148,11 +147,12 @@ def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
     Raises:
         RunConflictError: If the named campaign was asked for differently; lists every difference.
     """
-    matches = (re.fullmatch(r"campaigns/([^/]+)/campaign\.json", stored.key) for stored in store.list("campaigns/"))
-    names = sorted((match[1] for match in matches if match), key=lambda taken: (len(taken), taken))
+    keys = [stored.key.split("/") for stored in store.list("campaigns/")]
+    taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- anything that lies in its folder takes a name
+    names = sorted({key[1] for key in keys if key[2:] == ["campaign.json"]}, key=lambda each: (len(each), each))
     if name is None:
-        same = [taken for taken in names if Campaign(store, taken).goal() == goal]
-        name = same[-1] if same else next_free_name(FAMILY, names)
+        same = [each for each in names if is_run_name(each) and Campaign(store, each).goal() == goal]
+        name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
     with contextlib.suppress(PreconditionError):
         if campaign.goal() is None:

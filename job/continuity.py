@@ -3,18 +3,23 @@
 Read from the attempts' records; an attempt that vanished is known up to its last sign of life.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from job.checkpoint import Manifest
-from job.errors import CorruptObjectError
-from job.run import Run, differences
+from job.errors import CorruptObjectError, OutOfMemoryError
+from job.run import Run, RunRecord, differences
+from job.units import seconds_between
 
 CUT_OFF = {"preempted", None}
 """How an attempt ended that a machine took away; `None` is one that vanished. One that a person stopped says nothing of
 machines.
 """
+
+
+DEVICE = {"gpu", "compute_capability", "driver", "cuda", "cudnn"}
+"""What an environment has on a GPU only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +38,34 @@ class Past:
         """The complete epochs, and batches of the next, that any of them is known to have reached."""
         return max((_position(attempt) for attempt in self.attempts), default=(0, 0))
 
-    @property
-    def stop_request(self) -> dict[str, Any] | None:
-        """A request to stop by which no attempt has ended yet; whoever comes next is to end by it.
+    def stop_request(self, cloud_job: str | None) -> dict[str, Any] | None:
+        """Return a request to stop by which no attempt has ended yet, and the next one has to.
 
-        An attempt that was asked may vanish before it sees the request, and a scheduler start another in its place.
+        The machine of an attempt that was asked may be taken away before it sees the request, and its Batch job start
+        another one in its place. A request that came after the end is void, and so is one before a person's start.
+
+        Args:
+            cloud_job: The Batch job of the next attempt, if it has one.
         """
         for attempt in reversed(self.attempts):
-            if attempt["end"] and attempt["end"]["reason"] == "paused":
+            end, request = attempt["end"], attempt["stop"]
+            if cloud_job is None or attempt.get("cloud_job") != cloud_job or (end and end["reason"] == "paused"):
                 return None
-            if attempt["stop"]:
-                return dict(attempt["stop"])
+            if request:
+                return None if end and end["ended_at"] < request["asked_at"] else dict(request)
         return None
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether any of them ended because the GPU's memory did not do."""
+        ends = [attempt["end"] or {} for attempt in self.attempts]
+        return any(end.get("error") == OutOfMemoryError.__name__ for end in ends)
 
     @property
     def preempted_after_s(self) -> list[float]:
         """How long those lived that were cut off, in seconds."""
         return [
-            _seconds_between(attempt["claimed_at"], _last_sign(attempt))
+            seconds_between(attempt["claimed_at"], _last_sign(attempt))
             for attempt in self.attempts
             if (attempt["end"] or {"reason": None})["reason"] in CUT_OFF
         ]
@@ -80,7 +95,7 @@ def receipt(past: Past, restored: Manifest, loaded: dict[str, str], num_batches:
         last = past.attempts[-1]
         epoch, batch = _position(last)
         steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
-        seconds_lost = max(0.0, _seconds_between(max(restored.committed_at, last["claimed_at"]), _last_sign(last)))
+        seconds_lost = seconds_between(max(restored.committed_at, last["claimed_at"]), _last_sign(last))
     return {
         "run": restored.run,
         "checkpoint": str(restored.id),
@@ -92,20 +107,56 @@ def receipt(past: Past, restored: Manifest, loaded: dict[str, str], num_batches:
     }
 
 
-def exactness(run: Run) -> dict[str, Any]:
-    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why."""
-    for number in run.attempts():
-        start = run.attempt(number)["start"]
-        if start and start["differs"]:
-            return {"exact": False, "from_attempt": number, "because": start["differs"]}
+def exactness(record: RunRecord, attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why.
+
+    Told from what was seen: machines that differ, warnings of kernels, memory that ran short.
+
+    Args:
+        record: The run's own.
+        attempts: Its records, in order, as `Run.attempt` returns them.
+    """
+    if not record.request["train"].get("deterministic", True):
+        because = ["deterministic: is off, so kernels may differ from one time to the next"]
+        return {"exact": False, "from_attempt": 1, "because": because}
+    for attempt in attempts:
+        because = [*(attempt["start"] or {}).get("differs", []), *_inexact(attempt)]
+        if because:
+            return {"exact": False, "from_attempt": attempt["attempt"], "because": because}
     return {"exact": True}
 
 
+def warnings_of(attempts: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return each warning of a library with the first attempt that had it."""
+    first: dict[str, int] = {}
+    for attempt in attempts:
+        for text in _evidence(attempt).get("warnings", []):
+            first.setdefault(text, attempt["attempt"])
+    return first
+
+
 def environment_differences(existing: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Say what decides the last bits and is not as it was when the run began, one sentence for each."""
+    """Say what decides the last bits and is not as it was when the run began, one sentence for each.
+
+    Of what an older version of the job did not record when the run began, nothing is known.
+    """
+    known = {name: value for name, value in found.items() if name in existing or name in DEVICE}
     return [
-        line.replace("the run has", "began with").replace("asked for", "now") for line in differences(existing, found)
+        line.replace("the run has", "began with").replace("asked for", "now") for line in differences(existing, known)
     ]
+
+
+def _evidence(attempt: dict[str, Any]) -> dict[str, Any]:
+    """Return what an attempt saw while it trained, as far as it told."""
+    return (attempt["end"] or {}).get("evidence") or (attempt["pulse"] or {}).get("evidence") or {}
+
+
+def _inexact(attempt: dict[str, Any]) -> Iterator[str]:
+    """Say what an attempt saw that makes its bits another's."""
+    evidence = _evidence(attempt)
+    yield from (text for text in evidence.get("warnings", []) if "determin" in text)
+    if num := evidence.get("num_ooms"):
+        yield f"GPU memory: was too short {num} times, so that slower kernels may have been chosen"
 
 
 def _position(attempt: dict[str, Any]) -> tuple[int, int]:
@@ -117,7 +168,3 @@ def _last_sign(attempt: dict[str, Any]) -> str:
     if attempt["end"]:
         return str(attempt["end"]["ended_at"])
     return str(attempt["pulse"]["at"] if attempt["pulse"] else attempt["claimed_at"])
-
-
-def _seconds_between(earlier: str, later: str) -> float:
-    return round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3)

@@ -29,6 +29,9 @@ DRIVER = Path("/proc/driver/nvidia/version")
 DEVICES = Path("/dev")
 """Where each GPU that this machine or container was given has a file, ``nvidia0`` and so on."""
 
+SWITCHED_ON_BY_ULTRALYTICS = ("albumentations",)
+"""Modules that change the pictures as soon as they can be imported (``data/augment.py``: 2150-2207)."""
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
 
 SPARE_DISK_BYTES = 10_000_000_000
@@ -67,6 +70,7 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
     """
     return [
         *_libraries(),
+        *_strangers(),
         *_gpu(recipe),
         *_disk(workdir),
         *_shared_memory(workers, recipe),
@@ -76,7 +80,7 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check what decides before training whether it can ever begin: driver, access to the GPU, disk.
+    """Check what decides before training whether it can ever begin: driver, access to the GPU, packages, disk.
 
     Args:
         workdir: Where data and checkpoints on their way would lie.
@@ -85,7 +89,9 @@ def require_fit(workdir: Path, device: str) -> None:
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    checks = [_disk(workdir)] if set(device.split(",")) == {"cpu"} else [_driver(), _access(), _disk(workdir)]
+    checks = [_strangers(), _disk(workdir)]
+    if set(device.split(",")) != {"cpu"}:
+        checks = [_driver(), _access(), *checks]
     failed = [finding for check in checks for finding in check if finding.grade == "fail"]
     if failed:
         raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
@@ -104,6 +110,16 @@ def _libraries() -> Iterator[Finding]:
             grade: Grade = "ok" if found == wanted else "warn"
             said = found if found == wanted else f"{found} is not {wanted}, the version of the lock; bits may differ"
             yield Finding(name, grade, said)
+
+
+def _strangers() -> Iterator[Finding]:
+    """Refuse packages that Ultralytics would use if they are there: their random streams follow no key."""
+    for module in SWITCHED_ON_BY_ULTRALYTICS:
+        found = importlib.util.find_spec(module)
+        if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
+            packages = importlib.metadata.packages_distributions().get(module, [module])
+            advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
+            yield Finding(module, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}")
 
 
 def _cuda() -> str | None:
@@ -148,13 +164,15 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
     yield from _driver()
     yield from _access()
     words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    listed = ""
+    listed, asked = "", False
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
+        asked = True
     gpus = [line.rpartition(",") for line in listed.splitlines() if line.count(",")]
-    if not gpus:
+    if not gpus and asked and DRIVER.exists():
+        yield Finding("GPU", "fail", "the machine has NVIDIA's driver, and no GPU answers; take another machine")
+    elif not gpus:
         yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
-        return
     for name, _, memory in gpus:
         has = float(memory) * 2**20 / GIB
         wanted = _memory_wanted(recipe) if recipe else None

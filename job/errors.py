@@ -87,9 +87,28 @@ class RunConflictError(JobError):
 
 
 class TrainingError(JobError):
-    """Training itself failed: a loss that is not a number, or memory that ran out."""
+    """Training itself failed: a loss that is not a number."""
 
     exit_code = ExitCode.FAILED
+
+
+class OutOfMemoryError(TrainingError):
+    """The GPU's memory ran out.
+
+    Args:
+        message: With what, and what to do.
+        try_again: It went well for an epoch or longer, and this is the first time.
+    """
+
+    def __init__(self, message: str, *, try_again: bool) -> None:
+        super().__init__(message)
+        self.exit_code = ExitCode.TRY_AGAIN if try_again else ExitCode.FAILED
+
+
+class HardwareError(JobError):
+    """The machine failed while it worked, by no fault of the run: trying again may help, perhaps on another one."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class StoreError(JobError):

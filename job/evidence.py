@@ -10,7 +10,8 @@ from typing import Any
 from job.account import make_bill
 from job.bill import Bill
 from job.recognition import shown_recipe, trained_as
-from job.run import Run, RunRecord, list_runs, now
+from job.request import survey
+from job.run import Run, RunRecord, now
 from job.store import Store
 
 
@@ -113,12 +114,9 @@ def read_evidence(run: Run, record: RunRecord) -> Evidence:
 
 def gather(store: Store) -> list[Evidence]:
     """Read the records of all finished runs, in the order in which they ended."""
-    found = []
-    for name in list_runs(store):
-        run = Run(store, name)
-        record = run.record()
-        if record is not None and run.final() is not None:
-            found.append(read_evidence(run, record))
+    seen = survey(store)
+    seen.tell()
+    found = [read_evidence(each.run, each.record) for each in seen.runs if each.finished]
     return sorted(found, key=lambda evidence: str(evidence.final and evidence.final["finished_at"]))
 
 

@@ -119,6 +119,9 @@ class Recipe:
     advised: str | None = None
     """When to use it, for people."""
 
+    given: frozenset[str] = frozenset()
+    """The arguments that somebody chose, whatever their values; the others have Ultralytics' defaults."""
+
     @property
     def digest(self) -> str:
         """SHA-256 over what decides the outcome: name, start and arguments."""
@@ -134,7 +137,7 @@ class Recipe:
         values, problems = check_arguments(overrides)
         if problems:
             raise RecipeError(f"training arguments: {_num_problems(problems)}", problems)
-        return dataclasses.replace(self, train=self.train | values)
+        return dataclasses.replace(self, train=self.train | values, given=self.given | values.keys())
 
     def with_start(self, start: Start) -> "Recipe":
         """Return the recipe with another start."""
@@ -210,13 +213,15 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
     demo_train = reader.arguments(demo.get("train", {}), "demo.train")
     if reader.problems:
         raise RecipeError(f"recipe {source}: {_num_problems(reader.problems)}", reader.problems)
+    chosen = train | (demo_train if profile == "demo" else {})
     return Recipe(
         name=name,
         source=source,
         summary=summary or "",
         profile=profile,
         start=demo_start if profile == "demo" else start,
-        train=DEFAULTS | train | (demo_train if profile == "demo" else {}),
+        train=DEFAULTS | chosen,
+        given=frozenset(chosen),
         expect=expect,
         risk=risk,
         advised=advised,

@@ -118,5 +118,8 @@ def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
         final["best_epoch"],
         "; to train it again, pass --run with a new name" if already else "",
     )
+    bits = final.get("bits", {"exact": True})
+    if not bits["exact"]:
+        log.warning("not bit-exact from attempt %d: %s", bits["from_attempt"], "; ".join(bits["because"]))
     table = Comparison(comparison["before"], comparison["after"], expect).table(final["profile"])
     print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

@@ -17,7 +17,6 @@ from job.errors import (
     CorruptObjectError,
     ObjectNotFoundError,
     PreconditionError,
-    RunConflictError,
     SupersededError,
     UsageError,
 )
@@ -32,13 +31,22 @@ RECORDS = ("start", "pulse", "stop", "end")
 """What may be recorded of an attempt beside its claim."""
 
 
+SUBMISSIONS = "segments/"
+"""Where a run's submissions lie, of which the first may be there before the run begins."""
+
+
+def is_run_name(name: str) -> bool:
+    """Tell whether a run can be called so."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name) is not None
+
+
 def check_run_name(name: str) -> str:
     """Return a run's name if it can be one.
 
     Raises:
         UsageError: If it cannot.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+    if not is_run_name(name):
         raise UsageError(
             f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first no '-' or '_'"
         )
@@ -99,16 +107,22 @@ class Run:
         return f"runs/{self.name}/{name}"
 
     def record(self) -> RunRecord | None:
-        """Return the run's record, or nothing if there is no such run."""
+        """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
         loaded = self._read("run.json")
         if loaded is None:
             return None
         try:
-            return RunRecord(**loaded)
+            record = RunRecord(**loaded)
         except TypeError as error:
             raise CorruptObjectError(
                 f"{self.key('run.json')}: was written by another version of the job, {error}; use that version"
             ) from error
+        return record if record.run == self.name else None
+
+    def submitted(self) -> dict[str, Any] | None:
+        """Return what was asked for when the run was first submitted to the cloud, if it was."""
+        loaded = self._read(f"{SUBMISSIONS}0001.json")
+        return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 
     def create(self, record: RunRecord) -> bool:
         """Write the record of a new run; false if the name was taken in the meantime."""
@@ -227,44 +241,6 @@ class Run:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.store.put(self.key(name), _json(content))
-
-
-def find_run(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, RunRecord | None]:
-    """Return the run that a request means, and its record if it exists.
-
-    Args:
-        store: The bucket.
-        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, or else
-            a new one.
-        request: What is asked for.
-
-    Raises:
-        RunConflictError: If the named run was asked for differently; lists every difference.
-    """
-    if name is not None:
-        run = Run(store, name)
-        record = run.record()
-        if record is not None and (different := differences(record.request, request)):
-            raise RunConflictError(
-                f"run {name}: was started with other values; repeat those to continue it, or choose another --run",
-                different,
-            )
-        return run, record
-    names = list_runs(store)
-    for candidate in reversed(names):
-        run = Run(store, candidate)
-        record = run.record() if family_of(candidate) == FAMILY else None
-        if record is not None and record.request == request:
-            return run, record
-    return Run(store, next_free_name(FAMILY, names)), None
-
-
-def list_runs(store: Store) -> list[str]:
-    """Return the names of all runs, oldest number first within a family."""
-    names = [
-        match[1] for stored in store.list("runs/") if (match := re.fullmatch(r"runs/([^/]+)/run\.json", stored.key))
-    ]
-    return sorted(names, key=lambda name: (family_of(name), len(name), name))
 
 
 def differences(existing: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

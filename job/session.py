@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from job import checkpoint, continuity, machine
 from job.attempt import claim, environment_of, record_start, recorded
+from job.beside import tell_beside
 from job.bill import Price
 from job.cadence import Cadence
 from job.checkpoint import CheckpointId, Manifest
@@ -24,7 +25,7 @@ from job.committer import Committer
 from job.continuity import Past
 from job.data.prepare import PreparedData, find_dataset, prepare_data
 from job.doctor import require_fit
-from job.errors import NotCommittedError, PeerError, PreemptionError, RunConflictError
+from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
 from job.host import SessionHost
 from job.ledger import Label, Ledger
 from job.mirror import Mirror, sha256_of
@@ -36,7 +37,8 @@ from job.pulse import Pulse, paused_by
 from job.recipe import Band
 from job.renewal import Renewal
 from job.reporter import Reporter, say_finished
-from job.run import Run, RunRecord, differences, find_run, now
+from job.request import find_run
+from job.run import Run, RunRecord, differences, now
 from job.scratch import folder_of_its_own
 from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store import Store
@@ -110,6 +112,8 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
 def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
     request = order.request(find_dataset(store, order.dataset))
     run, record = find_run(store, order.run, request)
+    if record is None and order.run is None:
+        tell_beside(store, run, request, "train")
     final = run.final() if record else None
     if final is not None:
         world.share(None)
@@ -124,7 +128,7 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
-                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.position, watchdog),
+                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.about, watchdog),
             ):
                 mirror = Mirror(ready.run)
                 outcome = session.fit(ready, mirror, renewal, tracking)
@@ -153,11 +157,12 @@ def rehearse(store: Store, order: Order, host: "Host") -> None:
         JobError: As `train`, and whatever the host raises.
     """
     machine.require_writable(order.workdir)
+    require_fit(order.workdir, order.device)
     with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
         session = _Session(store, order, folder, Ledger(), notices, World(), Watchdog(0))
         data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
-        session.set_up(data, point, weights, machine.num_threads()).run(host)
+        session.set_up(data, point, weights).run(host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class _Session:
             if start.why is not None:
                 log.info("start weights: %s", start.why)
             weights, point = fetch_start(self.store, start, self.folder / "start")
-        training = self.set_up(data, point, weights, machine.num_threads())
+        training = self.set_up(data, point, weights)
         self._share_state(None)
         transfer = training.transfer
         if transfer is not None:
@@ -257,12 +262,13 @@ class _Session:
         """Claim a run that exists, then set it up from its newest checkpoint."""
         attempt = claim(run, self.ledger, self.price)
         training: Training | None = None
-        position = lambda: training.position if training else {}  # noqa: E731 -- reads what is set below
-        with recorded(run, attempt, self.ledger, position, self.watchdog, finished=False):
+        about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
+        with recorded(run, attempt, self.ledger, about, self.watchdog, finished=False):
             past = Past.of(run, attempt)
-            if past.stop_request is not None:
+            request = past.stop_request(machine.about()["cloud_job"])
+            if request is not None:
                 self.world.share(None)
-                raise paused_by(run, past.stop_request, agreed=True)
+                raise paused_by(run, request, agreed=True)
             data = self.prepare_data(record.dataset["name"], record, run.name)
             point, receipt = StartPoint(**record.start["point"]), None
             with self.ledger.entered(Label.PULL):
@@ -272,7 +278,7 @@ class _Session:
             if restored is None:
                 with self.ledger.entered(Label.PULL):
                     weights, _ = fetch_start(self.store, point, self.folder / "start")
-                training = self.set_up(data, point, weights, record.facts["num_threads"])
+                training = self.set_up(data, point, weights, record, past)
                 self._require_same_facts(record, training)
                 self._share_state(None)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
@@ -292,7 +298,7 @@ class _Session:
         """Set up a training from a fetched checkpoint, and return it with its receipt."""
         folder, reopen = self.folder / "restored", restored.run != run.name
         as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
-        training = self.set_up(data, as_it_is, folder / "last.pt", record.facts["num_threads"])
+        training = self.set_up(data, as_it_is, folder / "last.pt", record, past)
         self._require_same_facts(record, training)
         self._share_state(folder, reopen=reopen)
         loaded = training.restore(folder, reopen=reopen)
@@ -316,7 +322,7 @@ class _Session:
             newest = committer.newest
             own = newest is not None and (newest.run, newest.attempt) == (ready.run.name, ready.attempt)
             return {
-                "position": ready.training.position,
+                **ready.training.about,
                 "seconds": self.ledger.seconds(),
                 "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
                 "checkpoints": cadence.to_json(),
@@ -374,7 +380,7 @@ class _Session:
             "num_epochs": len(outcome.rows),
             "best_epoch": outcome.best_epoch,
             "train_s": round(outcome.rows[-1]["time"], 3),
-            "bits": continuity.exactness(ready.run),
+            "bits": continuity.exactness(ready.record, self._attempts(ready)),
             "comparison": comparison.to_json(),
             "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
             "weights": {
@@ -399,16 +405,39 @@ class _Session:
             subject=f"run {run}",
         )
 
-    def set_up(self, data: PreparedData, point: StartPoint, weights: Path | None, num_threads: int) -> "Training":
-        """Build the training on this machine."""
+    def _attempts(self, ready: Ready) -> list[dict[str, Any]]:
+        """Return the records of all attempts at a run, this one's with what it has seen until now."""
+        attempts = [ready.run.attempt(number) for number in ready.run.attempts()]
+        return [*attempts[:-1], attempts[-1] | {"pulse": ready.training.about}]
+
+    def set_up(
+        self,
+        data: PreparedData,
+        point: StartPoint,
+        weights: Path | None,
+        record: RunRecord | None = None,
+        past: Past = Past(()),  # noqa: B008 -- it is immutable
+    ) -> "Training":
+        """Build the training on this machine.
+
+        Args:
+            data: What it trains on.
+            point: Says the architecture.
+            weights: Its start.
+            record: Of the run that goes on, whose frozen values hold; a new one has none.
+            past: The attempts of that run.
+        """
         from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
         confine_ultralytics(self.order.workdir / "ultralytics")
         from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
         from job.training.trainer import Plan  # noqa: PLC0415 -- as above
 
+        recipe = self.order.recipe
+        max_det = recipe.train["max_det"] if "max_det" in recipe.given else None
+        frozen: dict[str, Any] = record.facts if record else {"num_threads": machine.num_threads(), "max_det": max_det}
         plan = Plan(
-            train=self.order.recipe.train,
+            train=recipe.train | {"max_det": frozen["max_det"]},
             data_yaml=data.yaml,
             folder=self._made("run"),
             architecture=point.architecture,
@@ -416,7 +445,9 @@ class _Session:
             same_classes=point.kind == "own" and not self.order.new_classes,
             device=self.order.device,
             workers=self.order.workers,
-            num_threads=num_threads,
+            num_threads=frozen["num_threads"],
+            resumed=record is not None,
+            ran_out_of_memory=past.ran_out_of_memory,
             world=self.world,
         )
         if self.world.size > 1:
@@ -432,7 +463,13 @@ class _Session:
             self.world.share(SharedState(files, reopen=reopen))
 
     def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
-        if different := differences(record.facts, training.facts):
+        different = differences(record.facts, training.facts)
+        if record.facts["device"] != training.facts["device"]:
+            message = (
+                f"run {record.run}: this machine would train it on another kind of device; take one like its first"
+            )
+            raise MachineError(message, different)
+        if different:
             raise RunConflictError(
                 f"run {record.run}: this machine would train it differently; continue it on a machine like its first, "
                 "or start a new run",

@@ -17,7 +17,8 @@ from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
 from job.order import Order
 from job.recipe import Profile, Start, load_recipe
 from job.recognition import published_model, trained_as
-from job.run import FAMILY, Run, RunRecord, family_of, list_runs
+from job.request import survey
+from job.run import FAMILY, Run, RunRecord, family_of, is_run_name
 from job.store import Store, open_store
 
 
@@ -213,12 +214,15 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
     Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
     """
     families = tuple(families)
-    finished = (_finished(store, name) for name in list_runs(store) if family_of(name) in families)
+    finished = [
+        _Finished(found.run, found.record, final)
+        for found in survey(store).runs
+        if family_of(found.run.name) in families and (final := found.run.final()) is not None
+    ]
     fitting = [
         entry
         for entry in finished
-        if entry is not None
-        and entry.record.request["profile"] == order.recipe.profile
+        if entry.record.request["profile"] == order.recipe.profile
         and recipe in {None, entry.record.request["recipe"], trained_as(entry.record.request)}
     ]
     by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
@@ -252,12 +256,6 @@ def _own_point(entry: _Finished, why: str) -> StartPoint:
     return StartPoint("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
 
 
-def _finished(store: Store, name: str) -> _Finished | None:
-    run = Run(store, name)
-    record, final = run.record(), run.final()
-    return _Finished(run, record, final) if record is not None and final is not None else None
-
-
 def _model_of(store: Store, record: RunRecord) -> str | None:
     """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
     seen: set[str] = set()
@@ -270,7 +268,7 @@ def _model_of(store: Store, record: RunRecord) -> str | None:
             return model
         named = re.match(r"runs/([^/]+)/", source)
         earlier = point.get("run") or (named and named[1])
-        found = Run(store, earlier).record() if earlier else None
+        found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from job import machine
 from job.data.prepare import prepare_data
+from job.doctor import require_fit
 from job.host import FollowerHost
 from job.ledger import Ledger
 from job.notice import Notices
@@ -63,6 +64,7 @@ def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
     from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
     machine.require_writable(order.workdir)
+    require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
         shared = cast("SharedPlan | None", world.share(None))
         if shared is None:  # the run is finished

@@ -21,11 +21,15 @@ class Argument:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Any, ...] | None = None
+    refusal: str | None = None
+    """Why it takes nothing but its default."""
 
     def problem(self, value: Any) -> str | None:  # noqa: ANN401 -- the value comes from YAML and may be anything
         """Say what is wrong with a value, or nothing."""
         if value is None:
             return None if self.default is None else f"must be {self._wanted()}, got nothing"
+        if self.refusal is not None and value is not self.default:
+            return f"must be {str(self.default).lower()}, got {value!r}; {self.refusal}"
         if self.choices is not None and not isinstance(value, bool) and value in self.choices:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -149,7 +153,12 @@ ARGUMENTS: dict[str, Argument] = {
     "max_det": _count(300, 1),
     "plots": _flag(default=True),
     # Loading
-    "cache": Argument(False, (bool, str), choices=("ram", "disk")),  # noqa: FBT003 -- the value is the default
+    "cache": Argument(
+        False,  # noqa: FBT003 -- the value is the default
+        (bool,),
+        refusal="the one in memory is given up where memory is short, which changes the pictures of a mosaic, and the "
+        "one on disk writes into the dataset, where the next run reads it",
+    ),
 }
 
 OWNED: dict[str, str] = {

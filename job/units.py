@@ -1,6 +1,13 @@
-"""Quantities as people read them."""
+"""Quantities as people read them, and the time between two records."""
+
+from datetime import datetime
 
 MINUTE, HOUR = 60, 3600
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds from one recorded time to another; none where a clock was set back in between."""
+    return max(0.0, round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3))
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
-from job.run import FAMILY, Run, differences, family_of, find_run, list_runs, next_free_name
+from job.request import find_run
+from job.run import Run, differences, family_of, is_run_name
 from job.store import Store
 
 MAX_RETRIES = 10
@@ -217,18 +218,14 @@ def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> 
     submitted = [
         match[1]
         for stored in store.list("runs/")
-        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key))
+        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key)) and is_run_name(match[1])
     ]
     submitted.sort(key=lambda taken: (family_of(taken), len(taken), taken))  # as `list_runs`: the newest is the last
     if name is None:
-        for candidate in reversed(submitted):
-            segments = Segments(Run(store, candidate)).list()
-            if segments[0].request == request:
-                return Run(store, candidate), segments
-        run, record = find_run(store, None, request)
-        if record is None:
-            run = Run(store, next_free_name(FAMILY, [*list_runs(store), *submitted]))
-        return run, []
+        for run in (Run(store, candidate) for candidate in reversed(submitted)):
+            if run.submitted() == request:
+                return run, Segments(run).list()
+        return find_run(store, None, request)[0], []
     run, _ = find_run(store, name, request)
     segments = Segments(run).list()
     if segments and (different := differences(segments[0].request, request)):

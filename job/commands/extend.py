@@ -71,4 +71,4 @@ def extended_recipe(name: str, record: RunRecord, num_epochs: int) -> Recipe:
         train=request["train"],
         expect={metric: Band(*ends) for metric, ends in record.expect.items()},
     )
-    return recipe.with_arguments({"epochs": num_epochs})
+    return recipe.with_arguments(recipe.train | {"epochs": num_epochs})

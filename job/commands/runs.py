@@ -15,7 +15,8 @@ from job.ledger import Label
 from job.outcome import Comparison
 from job.recipe import Band
 from job.recognition import shown_recipe
-from job.run import Run, RunRecord, list_runs
+from job.request import list_runs, survey
+from job.run import Run, RunRecord
 from job.store import Store
 from job.training_arguments import nearest
 from job.units import duration
@@ -25,19 +26,22 @@ def print_runs(bucket: str | None) -> None:
     """Print one line for each run."""
     store = require_store(bucket)
     rows = [("run", "recipe", "profile", "state", "F1 before", "after")]
-    for name in list_runs(store):
-        run = Run(store, name)
-        record, final = run.record(), run.final()
-        if record is None:
-            continue
+    seen = survey(store)
+    for found in seen.runs:
+        run, record, final = found.run, found.record, found.run.final()
         f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
-        rows.append((name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1))
+        rows.append(
+            (run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1)
+        )
+    rows += [(run.name, "", "", "submitted, not begun", "", "") for run in seen.submitted]
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    else:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name, why in seen.strays.items():
+        print(f"runs/{name}: {why}")
 
 
 def show_run(name: str, bucket: str | None, json: str) -> None:

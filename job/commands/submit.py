@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from job.beside import tell_beside
 from job.bill import usd_of
 from job.cloud.allowed import Allowed, load_allowed
 from job.cloud.cost import Limit, durations_within, seconds_within, usd_per_hour, worst_s
@@ -75,6 +76,8 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         return
     if not segments:
         if run.record() is None:
+            if order.run is None:
+                tell_beside(store, run, request, "submit")
             find_start(store, order, run.name)  # a run that cannot start must not cost a machine
         segment = _first_segment(
             bucket=store.uri,

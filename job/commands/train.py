@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 
+from job.beside import tell_beside
 from job.commands.values import bucket_location, read_flag, read_profile, require_store
 from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
 from job.recipe import Profile, load_recipe
 from job.recognition import with_expectation
-from job.run import check_run_name, find_run
+from job.request import find_run
+from job.run import check_run_name
 from job.start import StartPoint, find_start
 from job.store import Store
 from job.training_arguments import ALIASES, ARGUMENTS, OWNED, nearest
@@ -197,6 +199,8 @@ def _print_plan(order: Order, location: str | None) -> None:
         try:
             run, record = find_run(store, order.run, order.request(plan["dataset"]))
             plan["run"] = run.name
+            if record is None and order.run is None:
+                tell_beside(store, run, order.request(plan["dataset"]), "train")
             point = find_start(store, order, run.name) if record is None else StartPoint(**record.start["point"])
             plan["start"]["found"] = str(point)
             if record is None and point.why is not None:

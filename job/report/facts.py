@@ -102,6 +102,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     """
     at = at or now()
     progress = read_progress(run)
+    attempts = [run.attempt(number) for number in run.attempts()]
     return Facts(
         run=run,
         record=record,
@@ -110,9 +111,9 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
         evaluation=_read_evaluation(run),
-        attempts=[run.attempt(number) for number in run.attempts()],
+        attempts=attempts,
         bill=read_bill(run, at),
-        bits=continuity.exactness(run),
+        bits=continuity.exactness(record, attempts),
         tracking=curve.tell(run),
     )
 

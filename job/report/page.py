@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from job.bill import AttemptBill, Bill
 from job.checkpoint import CheckpointId
+from job.continuity import warnings_of
 from job.course import RULES, notes_on
 from job.ledger import Label
 from job.outcome import LABELS
@@ -88,6 +89,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "time_line": _time_line(facts.bill),
         "ledger": _ledger(facts.bill),
         "attempts": list(_attempts(facts)),
+        "warnings": warnings_of(facts.attempts),
         "receipts": [start["receipt"] for entry in facts.attempts if (start := entry["start"]) and start["receipt"]],
         "command": command_of(facts.record),
     }

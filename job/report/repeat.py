@@ -2,8 +2,7 @@
 
 import shlex
 
-from job.errors import RecipeError
-from job.recipe import Recipe, load_recipe
+from job.beside import flags_of, known_recipe
 from job.run import RunRecord
 
 
@@ -13,7 +12,7 @@ def command_of(record: RunRecord) -> str:
     Arguments that the recipe has by itself today are left out. Where the recipe was a file of the user's own, those of
     ``base`` are, which comes to the same training.
     """
-    request, recipe = record.request, _recipe(record)
+    request, recipe = record.request, known_recipe(record.request)
     words = ["job", "train", "--recipe", recipe.name, "--dataset", request["dataset"]]
     if request["profile"] != "full":
         words += ["--profile", request["profile"]]
@@ -25,16 +24,4 @@ def command_of(record: RunRecord) -> str:
     else:
         words += ["--weights", point.get("run") or point["source"]]
         words += ["--model", point["architecture"]] if point["architecture"] else []
-    words += [f"--{name.replace('_', '-')}" for name in ("new_classes", "quarantine") if request[name]]
-    for name, value in request["train"].items():
-        if value is not None and recipe.train.get(name) != value:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join([*words, "--run", f"{record.run}-again"])
-
-
-def _recipe(record: RunRecord) -> Recipe:
-    profile = record.request["profile"]
-    try:
-        return load_recipe(record.request["recipe"], profile)
-    except RecipeError:
-        return load_recipe("base", profile)
+    return shlex.join([*words, *flags_of(request, recipe), "--run", f"{record.run}-again"])

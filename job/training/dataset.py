@@ -5,8 +5,11 @@ The stock dataset picks mosaic partners from the images that its worker process 
 (``engine/trainer.py``: 508-511). Here both come with the sample.
 """
 
+import hashlib
 import math
+import os
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,25 @@ def _leave_as_it_is(_file: str, _write: object) -> None:
 utils._replace_image = _leave_as_it_is  # noqa: SLF001 -- there is no other way to keep it from the data
 
 
+def read_only_images(dataset: YOLODataset) -> None:
+    """Have a dataset of Ultralytics decode each image file, whatever lies beside it.
+
+    It would rather read ``x.npy`` than ``x.jpg``, in any cache mode (``data/base.py``: 275-278): pixels of whichever
+    training wrote that, which no digest of the dataset covers.
+    """
+    dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # below what is no folder nothing exists
+
+
+def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
+    """Return the SHA-256 over the images of a dataset, by name and size of their files, and over their boxes."""
+    digest = hashlib.sha256()
+    for label in sorted(dataset.labels, key=lambda label: str(label["im_file"])):
+        image = Path(label["im_file"])
+        digest.update(f"{os.path.relpath(image, folder)}\t{image.stat().st_size}\t{len(label['cls'])}\n".encode())
+        digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
+    return digest.hexdigest()
+
+
 class KeyedDataset(YOLODataset):
     """The training split; indexed by `Sample`."""
 
@@ -53,7 +75,7 @@ class KeyedDataset(YOLODataset):
             augment=True,
             hyp=args,
             rect=False,
-            cache=args.cache or None,
+            cache=None,
             single_cls=args.single_cls or False,
             stride=stride,
             pad=0.0,
@@ -63,6 +85,7 @@ class KeyedDataset(YOLODataset):
             data=data,
             fraction=args.fraction,
         )
+        read_only_images(self)
         self.transforms_without_mosaic = self._build_transforms_without_mosaic(copy(args))
 
     def __getitem__(self, sample: Sample) -> dict[str, Any]:

@@ -1,12 +1,66 @@
-"""The device that trains, as far as it decides the last bits of a result."""
+"""The device that trains: whether it can, and what of it decides the last bits of a result."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from job.errors import MachineError
+
+log = logging.getLogger(__name__)
+
 DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def require_device(named: str) -> None:
+    """Check, once torch is loaded, that the device that is meant can train, before Ultralytics chooses another.
+
+    Args:
+        named: ``cpu``, ``0`` and so on; empty for any.
+
+    Raises:
+        MachineError: If the machine has a GPU that torch cannot use.
+    """
+    if named == "cpu":
+        return
+    if not torch.cuda.is_available():
+        if DRIVER.exists():
+            raise MachineError(
+                f"device {named or 'any'}: the machine has NVIDIA's driver, and CUDA does not start; take another "
+                "machine, or pass --device cpu to train on the processor"
+            )
+        return
+    if not named and torch.cuda.device_count() > 1:
+        log.warning(
+            "device: %d GPUs are here and the first one trains; pass --device %s to train on all of them",
+            *(torch.cuda.device_count(), ",".join(map(str, range(torch.cuda.device_count())))),
+        )
+    index = int(named) if named.isdecimal() else torch.cuda.current_device()
+    if index >= torch.cuda.device_count():
+        return  # Ultralytics says which there are
+    capability, built_for = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
+    if not _runs_on(capability, built_for):
+        raise MachineError(
+            f"device {index}: torch has no kernels for {torch.cuda.get_device_name(index)}, compute capability "
+            f"{'.'.join(map(str, capability))}, but for {', '.join(built_for)}; take another GPU"
+        )
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 by itself."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def num_ooms(device: torch.device) -> int:
+    """Return how often an allocation on the device failed so far, also where a library caught that and did without.
+
+    A kernel that is chosen because the memory for a faster one was short gives other bits.
+    """
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -24,6 +78,24 @@ def describe_device(device: torch.device) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch has no types there
         }
     return described
+
+
+def _runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
+    """Whether a torch built for some architectures has kernels for a GPU.
+
+    Machine code (``sm_80``) runs on later GPUs of the same generation, PTX (``compute_90``) on all later ones.
+    """
+    for name in built_for:
+        kind, _, number = name.partition("_")
+        digits = re.match(r"\d+", number)
+        if digits is None:
+            continue
+        major, minor = divmod(int(digits[0]), 10)
+        if (kind == "sm" and major == capability[0] and minor <= capability[1]) or (
+            kind == "compute" and (major, minor) <= capability
+        ):
+            return True
+    return not built_for
 
 
 def _driver_version() -> str | None:

@@ -1,9 +1,11 @@
-"""Keeps Ultralytics to itself: its settings in our folder, no telemetry, no downloads, no integrations.
+"""Keeps Ultralytics to itself: its settings in our folder, no telemetry, downloads, integrations or time limits.
 
 Must run before the first import of ultralytics, which reads these variables and writes settings when imported.
 """
 
+import functools
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -27,7 +29,7 @@ def confine_ultralytics(folder: Path) -> None:
     os.environ.pop("OMP_NUM_THREADS", None)
     if num_threads is not None:
         os.environ["OMP_NUM_THREADS"] = num_threads
-    LOGGER.setLevel(logging.ERROR)
+    LOGGER.setLevel(logging.WARNING)
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
     LOGGER.propagate = True
@@ -39,4 +41,17 @@ def confine_ultralytics(folder: Path) -> None:
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
+        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, which may be gone
         shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
+    _let_nms_finish()
+
+
+def _let_nms_finish() -> None:
+    """Take the time limit from NMS, after which stock leaves the other images of a batch without detections.
+
+    A pause of the machine must not decide a metric (``utils/nms.py``: 91, 165); every caller looks the function up in
+    its module.
+    """
+    from ultralytics.utils import nms  # noqa: PLC0415 -- reads the variables above
+
+    nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)

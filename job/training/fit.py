@@ -7,7 +7,6 @@ is not a number never falls back to stale weights, and the clock never decides w
 
 import json
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed import DistError
 from ultralytics.utils.plotting import plot_results
 from ultralytics.utils.torch_utils import autocast
 
-from job.errors import JobError, PeerError, PreemptionError, TrainingError
+from job.errors import PeerError, PreemptionError, TrainingError
 from job.ledger import Label
 from job.training.contract import Host, Outcome, Step
-from job.training.device import describe_device
+from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe, recorded
+from job.training.faults import explained
+from job.training.library_warnings import LibraryWarnings
 from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Transfer, Weights, load_weights
@@ -40,10 +40,10 @@ class Training:
     def __init__(self, plan: Plan) -> None:
         """Set up everything up to the first step; raises as `Trainer` does."""
         self.plan = plan
-        try:
+        self._warnings = LibraryWarnings()
+        with explained(plan, lambda: not plan.resumed), self._warnings.collected():
             self.trainer = Trainer(plan)
-        except RuntimeError as error:
-            raise _explained(error, plan) from error
+        self._ooms_before = num_ooms(self.trainer.device)
         self.nominal_accumulate: int = self.trainer.accumulate
         self.progress = Progress()
         self.last: Weights
@@ -99,7 +99,17 @@ class Training:
     @property
     def environment(self) -> dict[str, Any]:
         """What else may decide the last bits of a result."""
-        return describe_device(self.trainer.device)
+        return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What was seen so far that tells whether the result is exact; see `job.continuity.exactness`."""
+        return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an attempt's records say of its training."""
+        return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
         """Go on from the files of a checkpoint.
@@ -135,14 +145,14 @@ class Training:
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
+            HardwareError: If the machine fails; see `job.training.faults`.
             PeerError: If another process of this training is gone.
             PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: host.on_validation_batch()]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's notes on scheduler order and determinism: known, intended
+            with explained(self.plan, lambda: self.progress.epoch == 0), self._warnings.collected():
                 if self.progress.before is None:
                     self._evaluate_start(host)
                 while self.progress.phase == "training":
@@ -154,8 +164,6 @@ class Training:
                 host.enter(Label.FINAL_EVALUATION)
                 with host.interruptible():
                     return self._evaluate_best()
-        except RuntimeError as error:
-            raise _explained(error, self.plan) from error
         finally:
             self.trainer.shut_loaders()
 
@@ -351,15 +359,3 @@ def results_csv(rows: list[Row]) -> str:
 
 def _plain(values: dict[str, Any]) -> Row:
     return {name: float(value) for name, value in values.items()}
-
-
-def _explained(error: RuntimeError, plan: Plan) -> JobError:
-    text = " ".join(str(error).split())
-    if plan.world.size > 1 and (isinstance(error, DistError) or "gloo" in text):
-        return plan.world.lost()
-    if "out of memory" in text.lower() or "CUBLAS_STATUS_ALLOC_FAILED" in text:
-        return TrainingError(
-            f"training: out of memory with batch {plan.train['batch']} at {plan.train['imgsz']} px; the last good "
-            "checkpoint is kept; take a larger GPU, or start a new run with a smaller --batch or --imgsz"
-        )
-    return TrainingError(f"training: failed, {text or type(error).__name__}; the last good checkpoint is kept")

@@ -5,11 +5,13 @@ stock trainer would do behind one's back is decided here instead: the precision 
 number of threads, loader workers on a CPU.
 """
 
+import logging
+import math
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,25 @@ from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
-from job.errors import MachineError, RecipeError, TrainingError, WeightsError
+from job.errors import MachineError, RecipeError, WeightsError
 from job.signals import left_to_the_trainer
-from job.training.dataset import KeyedDataset
+from job.training.dataset import KeyedDataset, digest_pictures, read_only_images
+from job.training.device import has_bfloat16, require_device
 from job.training.randomness import start_streams
 from job.training.sampling import EpochBatches
 from job.training.weights import Transfer, load_weights, measure_transfer
 from job.training.world import World
 
+log = logging.getLogger(__name__)
+
 UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
 """Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
+
+DETECTIONS_PER_OBJECT = 1.5
+"""How many detections an image may have for each object in the most crowded one, and Ultralytics' default at least."""
 
 BODY_PERCENT_NEEDED = 90.0
 """A start from weights must take over at least this share of backbone and neck."""
@@ -41,7 +50,7 @@ class Plan:
     """What to train, on this machine."""
 
     train: dict[str, Any]
-    """Ultralytics' argument names and final values."""
+    """Ultralytics' argument names and final values; a ``max_det`` of `None` is decided by the data."""
 
     data_yaml: Path
     folder: Path
@@ -65,6 +74,12 @@ class Plan:
     num_threads: int
     """Threads of torch on the CPU; part of what decides the bits."""
 
+    resumed: bool = False
+    """The run exists: what this machine cannot do, another one could."""
+
+    ran_out_of_memory: bool = False
+    """An earlier attempt at the run did."""
+
     world: World = field(default_factory=World)
     """The processes that train together."""
 
@@ -87,24 +102,33 @@ class Trainer(DetectionTrainer):
 
         Raises:
             WeightsError: If the start weights are unsafe, damaged, or do not fit the data.
-            TrainingError: If Ultralytics refuses the arguments or runs out of memory.
-            MachineError: If the device does not exist.
+            RecipeError: If Ultralytics refuses the arguments, or the device has not the precision that they ask for.
+            MachineError: If the device does not exist or cannot be used.
         """
         self.plan = plan
         self.transfer = None
         self.begun = None
+        require_device(plan.world.device(plan.device))
         try:
             super().__init__(overrides=_overrides(plan))
         except (ValueError, AssertionError) as error:
             if "device" in str(error).lower():
                 raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
-            raise TrainingError(f"training: Ultralytics refused to start, {_first_line(error)}") from error
+            raise RecipeError(f"recipe: Ultralytics refuses it, {_first_line(error)}; correct it") from error
+        self._require_precision()
         self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
         with plan.world.leader_first(), _precision_without_download():
             self._setup_train()
         self.model = plan.world.joined(self.model)
+
+    def _require_precision(self) -> None:
+        if self.args.amp == "bf16" and not has_bfloat16(self.device):
+            message = f"amp bf16: {self.device} does not calculate in bfloat16"
+            if self.plan.resumed:
+                raise MachineError(f"{message}; continue the run on a machine like its first")
+            raise RecipeError(f"{message}; pass another --amp, or take a GPU of compute capability 8.0 or later")
 
     def get_dataset(self) -> dict[str, Any]:
         """Read the data file; the checks of the job have passed by now."""
@@ -140,6 +164,12 @@ class Trainer(DetectionTrainer):
                 [*self.transfer.left_out[:5], f"... {len(self.transfer.left_out)} tensors in all"],
             )
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+        """Build the stock dataset, which validation uses."""
+        dataset = super().build_dataset(img_path, mode, batch)
+        read_only_images(dataset)
+        return dataset
+
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
@@ -171,6 +201,30 @@ class Trainer(DetectionTrainer):
         object.__setattr__(loader, "batch_size", batch_size)  # of all processes together
         return _without_signals(loader)
 
+    def _build_train_pipeline(self) -> None:
+        """Build the loaders, and decide how many detections an image may have.
+
+        Stock takes the most objects of an image where they are more than its default, so that none may be in excess in
+        the image that is the most crowded (``models/yolo/detect/val.py``: 64-95).
+        """
+        super()._build_train_pipeline()
+        most = max(len(label["cls"]) for dataset in self.datasets.values() for label in dataset.labels)
+        asked = self.plan.train["max_det"]
+        self.args.max_det = (
+            max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most)) if asked is None else asked
+        )
+        unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
+        if self.args.max_det < most:
+            log.warning(
+                "max_det %d: an image has %d objects, so that not all of them can be found; pass a larger --max-det",
+                *(self.args.max_det, most),
+            )
+        elif asked is None and self.args.max_det != DEFAULT_CFG.max_det:
+            log.info(
+                "max_det %d: an image may have that many detections, %g x the %d objects of the most crowded one",
+                *(self.args.max_det, DETECTIONS_PER_OBJECT, most),
+            )
+
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """Move a batch to the device and draw its size for multi-scale from a key of its own."""
         start_streams("size", self.args.seed, self.epoch, index)
@@ -193,6 +247,16 @@ class Trainer(DetectionTrainer):
         """Have the workers make the batches of an epoch from a batch on."""
         self.batches.start(epoch, first_batch)
         self.begun, self.coming = (epoch, first_batch), iter(self.train_loader)
+
+    @property
+    def datasets(self) -> dict[str, Any]:
+        """The two splits."""
+        return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
+
+    @cached_property
+    def pictures(self) -> dict[str, str]:
+        """What the images and labels of each split are, as they were read: files that were dropped or changed count."""
+        return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
 
     def shut_loaders(self) -> None:
         """End the loader processes."""
@@ -252,9 +316,7 @@ def _precision_without_download() -> Iterator[None]:
 
     stock, engine.check_amp = engine.check_amp, supported
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a disabled GradScaler warns on a machine without CUDA
-            yield
+        yield
     finally:
         engine.check_amp = stock
 

@@ -1,12 +1,14 @@
-"""The command line with something that happens to its process at a named point: ``POINT:CALL:ACTION words ...``.
+"""The command line with something that happens to its process at named points: ``POINT:CALL:ACTION,... words ...``.
 
 The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
 ``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone;
-``break`` raises an exception that nobody foresees.
+``pause`` stops the whole process group for a while, as a machine does that is suspended; ``break`` raises an exception
+that nobody foresees.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -39,12 +41,20 @@ def wait():
         time.sleep(0.01)
 
 
+def pause(seconds=0.5):
+    """Stop this process and all it started, and have them continue."""
+    group = os.getpgrp()
+    stopped = f"until grep -q '^State:.T' /proc/{os.getpid()}/status; do sleep 0.02; done"
+    subprocess.Popen(["sh", "-c", f"{stopped}; sleep {seconds}; kill -CONT -{group}"], start_new_session=True)
+    os.killpg(0, signal.SIGSTOP)
+
+
 def break_down():
     """Raise what nothing expects here."""
     raise KeyError("an answer that nobody foresaw")
 
 
-ACTIONS = {"kill": die, "hold": hold, "wait": wait, "break": break_down}
+ACTIONS = {"kill": die, "hold": hold, "wait": wait, "break": break_down, "pause": pause, "long pause": lambda: pause(3)}
 
 
 class Point:
@@ -132,6 +142,13 @@ def at_validation(point):
     before(DetectionValidator, "update_metrics", lambda *_: point.reached())
 
 
+def at_nms(point):
+    """Reach a point while one of the images of a batch is searched for boxes that overlap."""
+    import torchvision  # noqa: PLC0415 -- seconds that only this point needs
+
+    before(torchvision.ops, "nms", lambda *_: point.reached())
+
+
 def at_final_evaluation(point):
     """Reach a point in the midst of the final evaluation."""
     from job.training.fit import Training  # noqa: PLC0415 -- as above
@@ -156,6 +173,7 @@ POINTS = {
     "retention": lambda point: before(checkpoint, "retain", lambda *_: point.reached()),
     "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
+    "nms": lambda point: in_training(lambda: at_nms(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
@@ -181,9 +199,10 @@ def in_the_first_process():
 
 
 if __name__ == "__main__":
-    name, call, action = sys.argv[1].split(":")
-    if "RANK" not in os.environ and any("," in word for word in sys.argv):
+    if "RANK" not in os.environ and any("," in word for word in sys.argv[2:]):
         in_the_first_process()
     elif os.environ.get("RANK", "0") == "0":
-        (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+        for at in sys.argv[1].split(","):
+            name, call, action = at.split(":")
+            (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
     sys.exit(main(sys.argv[2:]))

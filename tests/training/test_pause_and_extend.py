@@ -99,16 +99,16 @@ def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, ca
 
 
 def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, capsys):
-    """If the machine vanishes before it sees the request, the attempt that a scheduler starts in its place ends at
-    once, paused and with exit 0; the next one trains.
+    """If the machine vanishes before it sees the request, the attempt that its Batch job starts in its place ends at
+    once, paused and with exit 0; the next one, which a person starts, trains.
     """
     held = tmp_path / "held"
     words = (*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket)
-    process = start_job(*words, at="step:3:hold", TEST_HELD=held)
+    process = start_job(*words, at="step:3:hold", TEST_HELD=held, JOB_CLOUD_JOB="job-1")
     wait_until(held.exists, process)
     kill(process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
-    restarted = job(*words)
+    restarted = job(*words, JOB_CLOUD_JOB="job-1")
     assert restarted.returncode == 0, restarted.stderr
     assert any("run zebra: paused, as was asked at" in message for message in messages(restarted.stderr))
     assert run_in(bucket).attempt(2)["end"]["reason"] == "paused"

@@ -34,7 +34,10 @@ def ended_by(error, store):
     """Return the end record of an attempt that an error ended."""
     run = Run(store, "zebra")
     run.claim({})
-    with pytest.raises(type(error)), attempt.recorded(run, 1, Ledger(), lambda: {"epoch": 2, "batch": 3}, Watchdog(0)):
+    with (
+        pytest.raises(type(error)),
+        attempt.recorded(run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, Watchdog(0)),
+    ):
         raise error
     return run.attempt(1)["end"]
 
@@ -72,7 +75,7 @@ def test_a_hang_is_recorded_from_outside(store):
     run = Run(store, "zebra")
     run.claim({})
     watchdog = Watchdog(0)
-    with attempt.recorded(run, 1, Ledger(), lambda: {"epoch": 2, "batch": 3}, watchdog):
+    with attempt.recorded(run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog):
         watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1)["end"]
     assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 2, "batch": 3})

@@ -67,3 +67,13 @@ def test_without_a_preemption_no_interval_is_best():
     taken(cadence, clock, 0.4)
     assert (cadence.optimum_s, cadence.to_json()["optimum_s"]) == (None, None)
     assert "each stops training for 400 ms; no attempt was cut off so far" in str(cadence)
+
+
+@pytest.mark.parametrize("lived_s", [[0.0], [-5.0, 0.0]])
+def test_lives_that_a_clock_made_unknown_advise_nothing(lived_s):
+    """Where a clock was set back within an attempt, its life is none to take a root of."""
+    clock = Clock()
+    cadence = Cadence(60.0, lived_s, clock)
+    taken(cadence, clock, 0.4)
+    assert cadence.optimum_s is None
+    assert "is best" not in str(cadence)

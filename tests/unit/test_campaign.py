@@ -162,6 +162,15 @@ def test_a_step_that_another_machine_decided_stands(store):
     assert [step.recipe for step in campaign.steps()] == ["A"]
 
 
+def test_strays_among_campaigns_stop_nothing_and_keep_their_names(store):
+    """A copied folder whose name is none ends no search, and a folder of one's own is not written to."""
+    first = find_campaign(store, None, GOAL)
+    store.put("campaigns/my copy/campaign.json", store.read(first.key("campaign.json")))
+    store.put("campaigns/campaign2/notes.txt", b"mine")
+    assert find_campaign(store, None, GOAL).name == first.name
+    assert find_campaign(store, None, dataclasses.replace(GOAL, max_runs=3)).name == "campaign3"
+
+
 def test_the_same_goal_is_the_same_campaign(store):
     """Without a name, the same goal goes on with its campaign, and another goal begins the next one."""
     other = dataclasses.replace(GOAL, target_f1=0.8)

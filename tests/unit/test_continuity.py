@@ -15,11 +15,12 @@ def manifest(epoch, batch, committed_s):
     return Manifest("zebra", epoch, batch, 1, at(committed_s), {"digests": DIGESTS}, ())
 
 
-def attempt(number=1, *, claimed_s=0, end=None, pulse=None, stop=None):
+def attempt(number=1, *, claimed_s=0, end=None, pulse=None, stop=None, cloud_job=None):
     """Return an attempt's records: `end` is a reason, a time and a position, `pulse` a time and a position."""
     return {
         "attempt": number,
         "claimed_at": at(claimed_s),
+        "cloud_job": cloud_job,
         "start": None,
         "stop": stop,
         "end": end and {"reason": end[0], "ended_at": at(end[1]), "position": end[2]},
@@ -89,12 +90,39 @@ def test_the_furthest_place_is_that_of_any_attempt():
     assert (past.furthest, Past(()).furthest) == ((3, 1), (0, 0))
 
 
-def test_a_request_to_stop_holds_until_an_attempt_has_paused_by_it():
-    """The newest request counts, unless an attempt has ended as paused since."""
-    asked = {"asked_at": at(5), "host": "here"}
-    vanished = attempt(stop=asked)
-    assert Past((vanished, attempt(2))).stop_request == asked
-    paused = attempt(2, end=("paused", 20, place(0, 1)))
-    assert Past((vanished, paused)).stop_request is None
-    assert Past((vanished, paused, attempt(3, stop=asked))).stop_request == asked
-    assert Past((attempt(),)).stop_request is None
+def test_a_request_to_stop_holds_for_the_same_job_until_an_attempt_has_paused_by_it():
+    """A job's next attempt ends by a request that none before it has obeyed, also after one that saw nothing of it."""
+    asked = {"asked_at": at(50), "host": "here"}
+    vanished = attempt(stop=asked, cloud_job="job-1")
+    cut_off = attempt(stop=asked, cloud_job="job-1", end=("preempted", 60, place(1, 0)))
+    paused = attempt(2, cloud_job="job-1", end=("paused", 80, place(1, 0)))
+    for first in (vanished, cut_off):
+        assert Past((first,)).stop_request("job-1") == asked
+        assert Past((first, attempt(2, cloud_job="job-1"))).stop_request("job-1") == asked
+        assert Past((first, paused)).stop_request("job-1") is None
+    again = attempt(3, cloud_job="job-1", stop=asked)
+    assert Past((vanished, paused, again)).stop_request("job-1") == asked
+    assert Past((attempt(cloud_job="job-1"),)).stop_request("job-1") is None
+
+
+def test_a_request_to_stop_binds_no_attempt_that_a_person_starts():
+    """An attempt that is of no job, or of another one, trains, whatever an earlier one was asked."""
+    asked = {"asked_at": at(50), "host": "here"}
+    for job in (None, "job-1"):
+        past = Past((attempt(stop=asked, cloud_job=job),))
+        assert past.stop_request(None) is None
+        assert past.stop_request("job-2") is None
+
+
+def test_a_request_that_came_after_the_end_is_void():
+    """A request to stop that was written when the attempt had ended makes no other one end."""
+    ended = ("preempted", 40, place(1, 0))
+    past = Past((attempt(cloud_job="job-1", end=ended, stop={"asked_at": at(50), "host": "here"}),))
+    assert past.stop_request("job-1") is None
+
+
+def test_a_clock_that_was_set_back_loses_no_seconds():
+    """Records that seem to come from the past make neither a negative loss nor a negative life."""
+    past = Past((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
+    assert receipt(past, manifest(2, 3, 60), DIGESTS, 10)["seconds_lost"] == 0.0
+    assert past.preempted_after_s == [0.0]

@@ -1,5 +1,6 @@
 """What is found of a machine before anything is paid for."""
 
+import importlib
 import json
 
 import pytest
@@ -138,3 +139,35 @@ def test_the_command_prints_a_line_for_each_check(tmp_path, capsys, gpu):
     printed = capsys.readouterr()
     assert {"subject": "torch", "grade": "ok", "found": "2.10.0"} in json.loads(printed.out)
     assert "driver: 390.0 is older than 525" in printed.err
+
+
+def test_a_gpu_that_does_not_answer_is_a_failure(tmp_path, gpu):
+    """A machine with a driver whose GPU nvidia-smi does not list is unfit; where there is no nvidia-smi, that is not
+    known.
+    """
+    gpu()
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Unable to determine the device handle for GPU' >&2\nexit 255\n")
+    assert findings(tmp_path)["GPU"].grade == "fail"
+    program.unlink()
+    assert findings(tmp_path)["GPU"].grade == "warn"
+
+
+def test_albumentations_beside_is_refused_by_its_name(tmp_path, monkeypatch):
+    """A package that Ultralytics would switch on by itself ends training before it begins, also on a CPU, and is
+    named; a folder that happens to be called so does not.
+    """
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    module = tmp_path / "site" / "albumentations"
+    module.mkdir(parents=True)
+    require_fit(tmp_path, "cpu")
+    (module / "__init__.py").touch()
+    about = tmp_path / "site" / "albumentationsx-2.0.8.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: albumentationsx\nVersion: 2.0.8\n")
+    (about / "top_level.txt").write_text("albumentations\n")
+    importlib.invalidate_caches()
+    with pytest.raises(MachineError, match="pip uninstall albumentationsx") as raised:
+        require_fit(tmp_path, "cpu")
+    assert raised.value.exit_code == 78
+    assert findings(tmp_path)["albumentations"].grade == "fail"

@@ -3,7 +3,8 @@
 import pytest
 
 from job.errors import RunConflictError, SupersededError, UsageError
-from job.run import Run, RunRecord, check_run_name, differences, family_of, find_run, list_runs, next_free_name
+from job.request import find_run, list_runs
+from job.run import Run, RunRecord, check_run_name, differences, family_of, next_free_name
 from job.store.folder import FolderStore
 
 
@@ -123,3 +124,36 @@ def test_another_request_for_a_named_run_is_refused_with_every_difference(store)
 def test_differences_name_keys_on_either_side():
     """A key that one side lacks is a difference."""
     assert differences({"a": 1}, {"b": 2}) == ["a: the run has 1, asked for None", "b: the run has None, asked for 2"]
+
+
+def test_a_final_record_stands(store):
+    """A run that is finished a second time keeps its first final record, which is what the second one gets."""
+    run = Run(store, "zebra")
+    first = run.finish({"reason": "complete"})
+    assert run.finish({"reason": "stopped early"}) == first == run.final()
+    assert first["reason"] == "complete"
+
+
+def test_a_note_replaces_the_one_before(store):
+    """What nothing hangs on is written again and again, and the last of it is read."""
+    run = Run(store, "zebra")
+    for number in (1, 2):
+        run.note("wandb/0001.json", {"number": number})
+        run.pulse(1, {"number": number})
+    assert run.noted("wandb/0001.json")["number"] == 2
+    assert run.attempt(1)["pulse"]["number"] == 2
+
+
+def test_the_first_request_to_stop_stands(store):
+    """A second request to stop does not change the first."""
+    run = Run(store, "zebra")
+    run.ask_to_stop(1, {"host": "here"})
+    run.ask_to_stop(1, {"host": "there"})
+    assert run.stop_request(1)["host"] == "here"
+
+
+def test_a_copied_folder_is_not_the_run_that_was_copied(store):
+    """A record of another run is none, so that nobody goes on with it under another name."""
+    Run(store, "zebra").create(record("zebra"))
+    store.put("runs/gnu/run.json", store.read("runs/zebra/run.json"))
+    assert Run(store, "gnu").record() is None

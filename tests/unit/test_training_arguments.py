@@ -39,6 +39,9 @@ def test_what_the_table_accepts_ultralytics_accepts(name):
         ("optimizer", "Lion", "must be one of auto, SGD"),
         ("time", 3, "decided by the job; a run ends by epochs"),
         ("rect", True, "decided by the job; batches follow a keyed shuffle"),
+        ("cache", "ram", "must be false, got 'ram'; the one in memory is given up where memory is short"),
+        ("cache", "disk", "must be false, got 'disk'; the one in memory"),
+        ("cache", True, "must be false, got True; the one in memory"),
         ("hsv", 0.1, "not a training argument; did you mean 'hsv_"),
     ],
 )
@@ -58,6 +61,7 @@ def test_a_bad_value_is_told_with_what_was_wanted_and_found(name, value, message
         ("lr0", "1e-3", 0.001),
         ("deterministic", "True", True),
         ("cache", "ram", "ram"),
+        ("cache", "true", True),
         ("cache", "false", False),
         ("freeze", "10", 10),
         ("classes", "0,2,3", [0, 2, 3]),

@@ -1,0 +1,115 @@
+"""What goes wrong while a training is set up or trains, and whose fault it is: the table behind the exit codes.
+
+Libraries tell their faults in words alone, so that they are told apart by these; what no row knows is the run's own.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch.distributed import DistError
+
+from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError
+from job.training.trainer import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row: how a fault is known, and what it leads to."""
+
+    name: str
+    signs: str
+    """A regular expression for the text of the exception."""
+
+    error: type[JobError]
+    advice: str
+
+
+FAULTS = (
+    Fault(
+        "loader process or shared memory",
+        r"DataLoader worker .*(killed by signal|exited unexpectedly)|Bus error|shared memory|ancdata"
+        r"|unable to (write to|mmap|open) (\d+ bytes from )?file </torch_",
+        HardwareError,
+        "the machine's memory or /dev/shm may be too small: start the container with a larger --shm-size or "
+        "--ipc=host, or pass fewer --workers",
+    ),
+    Fault(
+        "memory of the machine",
+        r"DefaultCPUAllocator|Cannot allocate memory|\bMemoryError|std::bad_alloc",
+        HardwareError,
+        "take a machine with more memory, or pass fewer --workers",
+    ),
+    Fault(
+        "memory of the GPU",
+        r"out of memory|CU\w+_STATUS_ALLOC_FAILED",
+        OutOfMemoryError,
+        "take a larger GPU, or start a new run with a smaller --batch or --imgsz",
+    ),
+    Fault(
+        "GPU that cannot be used",
+        r"no kernel image|no CUDA-capable device|driver version is insufficient|driver on your system is too old"
+        r"|Found no NVIDIA driver|CUDA unknown error|CUDA error: initialization error|busy or unavailable"
+        r"|system not yet initialized|invalid device ordinal|unsupported display driver|forward compatibility",
+        MachineError,
+        "take another machine",
+    ),
+    Fault(
+        "disk",
+        r"No space left on device|Disk quota exceeded",
+        MachineError,
+        "free some space, or pass another --workdir",
+    ),
+    Fault(
+        "GPU or connection that failed",
+        r"ECC error|unspecified launch failure|illegal (memory access|instruction|address)|misaligned address"
+        r"|hardware stack error|launch timed out|CUDA error: unknown error|cuDNN|CUDNN|CUBLAS|CUFFT|NCCL|NVLink"
+        r"|find an engine|[Pp]in memory thread exited",
+        HardwareError,
+        "start again, best on another machine",
+    ),
+    Fault(
+        "recipe that cannot be trained",
+        r"froze the entire model|BatchNorm a single value per channel|more than 1 value per channel",
+        RecipeError,
+        "correct the recipe",
+    ),
+)
+"""The first row whose signs are seen counts."""
+
+
+@contextmanager
+def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
+    """Turn what a library raises inside into an error with an exit code and advice.
+
+    Args:
+        plan: What is trained.
+        in_first_epoch: Whether no epoch of the run is complete yet.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        found = _explain(error, plan, again=not in_first_epoch() and not plan.ran_out_of_memory)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if plan.world.size > 1 and (isinstance(error, DistError) or "gloo" in text):
+        return plan.world.lost()
+    seen = f"{type(error).__name__}: {text}"
+    fault = next((fault for fault in FAULTS if re.search(fault.signs, seen)), None)
+    if fault is None:
+        failed = TrainingError(f"training: failed, {text}; the last good checkpoint is kept")
+        return failed if isinstance(error, RuntimeError) else None
+    if fault.error is OutOfMemoryError:
+        # After an epoch that went well it may be one mosaic that is denser than all before, in a memory that is fuller.
+        size = f"batch {plan.train['batch']} at {plan.train['imgsz']} px"
+        message = f"training: out of memory with {size}; the last good checkpoint is kept; {fault.advice}"
+        return OutOfMemoryError(message, try_again=again)
+    return fault.error(f"training: {fault.name}, {text}; the last good checkpoint is kept; {fault.advice}")

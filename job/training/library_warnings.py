@@ -1,0 +1,104 @@
+"""Warnings of the wrapped libraries: each distinct one is logged once and kept for the attempt's record.
+
+Guarantees that no warning is lost but those of `QUIET`, which are known and intended. Knows nothing of what follows
+from a warning.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from ultralytics.utils import LOGGER
+
+log = logging.getLogger(__name__)
+
+QUIET = {
+    r"Detected call of `lr_scheduler\.step\(\)` before": "the order of the stock loop, which says nothing of it either",
+    r"torch\.cuda\.amp\.GradScaler is enabled, but CUDA is not available": "what trains on a CPU has no scaler",
+    r"Dataset images contain up to \d+ objects": "`Trainer` decides max_det by itself, and says so",
+}
+"""Beginnings of warnings that are not passed on, each with the reason."""
+
+FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+"""What Python shows to those who write a program only."""
+
+NUM_KEPT, LONGEST = 50, 500
+"""How many warnings are kept, and how many characters of each: one with a number that changes would fill the record."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class LibraryWarnings:
+    """Collects what Ultralytics logs from a warning on, and what any library gives to Python's `warnings`.
+
+    A loader worker, which has a copy of this object, sends what it collects through a pipe.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, False)
+            weakref.finalize(self, os.close, end)
+
+    @property
+    def texts(self) -> list[str]:
+        """Each distinct warning so far, in the order in which they came."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            while True:
+                for line in os.read(self._pipe[0], 1 << 16).splitlines():
+                    self._keep(*json.loads(line))
+        return list(self._texts)
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Collect what is warned of inside."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            for category in FOR_DEVELOPERS:
+                warnings.simplefilter("ignore", category)
+            warnings.showwarning = lambda message, _category, filename, *_: self._pass_on(
+                _library_of(filename), str(message), logging.WARNING
+            )
+            LOGGER.addFilter(self._on_record)
+            try:
+                yield
+            finally:
+                LOGGER.removeFilter(self._on_record)
+
+    def _on_record(self, record: logging.LogRecord) -> bool:
+        """Take a record from Ultralytics' logger; it goes no further."""
+        if record.levelno >= logging.WARNING:
+            self._pass_on("ultralytics", record.getMessage(), record.levelno)
+        return False
+
+    def _pass_on(self, library: str, text: str, level: int) -> None:
+        text = " ".join(_COLOUR.sub("", text).split())[:LONGEST]
+        if any(re.match(pattern, text) for pattern in QUIET):
+            return
+        self._keep(f"{library}: {text}", level)
+
+    def _keep(self, text: str, level: int) -> None:
+        if text in self._texts or len(self._texts) == NUM_KEPT:
+            return
+        self._texts.append(text)
+        if os.getpid() == self._process:
+            log.log(level, "%s", text)
+        else:
+            with contextlib.suppress(BlockingIOError):  # it is full, of warnings by the hundred
+                os.write(self._pipe[1], json.dumps([text, level]).encode() + b"\n")
+
+
+def _library_of(filename: str) -> str:
+    """Return the package that a source file belongs to; a warning may name the caller's file in its place."""
+    before, installed, path = filename.rpartition("site-packages/")
+    return Path(path).parts[0].removesuffix(".py") if installed and before else "python"

@@ -1,0 +1,113 @@
+"""Whether the device that is meant can train, as torch finds it; what torch says is put into its mouth here."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from job.errors import MachineError, RecipeError
+from job.training.environment import confine_ultralytics
+from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import plan_tiny_training
+
+BUILT_FOR = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.fixture
+def device(tmp_path, monkeypatch):
+    """The module, on a machine with NVIDIA's driver."""
+    confine_ultralytics(tmp_path / "ultralytics")
+    from job.training import device  # noqa: PLC0415 -- torch is heavy
+
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Tue Jan 01\n")
+    monkeypatch.setattr(device, "DRIVER", driver)
+    return device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A function that gives torch GPUs."""
+
+    def give(number=1, capability=(8, 9), built_for=BUILT_FOR):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _index: "NVIDIA L4")
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built_for))
+
+    return give
+
+
+@pytest.mark.parametrize("named", ["", "0", "1"])
+def test_a_machine_whose_cuda_does_not_start_is_unfit(device, gpus, named):
+    """With a driver and without CUDA the processor would train for days: another machine is asked for."""
+    gpus(number=0)
+    with pytest.raises(MachineError, match="CUDA does not start") as raised:
+        device.require_device(named)
+    assert raised.value.exit_code == 78
+    device.require_device("cpu")
+
+
+def test_a_machine_without_a_driver_trains_on_its_processor(device, gpus, tmp_path, monkeypatch):
+    """Where there is no GPU at all nothing is in the way."""
+    gpus(number=0)
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "none")
+    device.require_device("")
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        ((8, 9), BUILT_FOR, True),
+        ((7, 5), BUILT_FOR, True),
+        ((6, 1), BUILT_FOR, False),
+        ((11, 0), BUILT_FOR, False),
+        ((12, 1), BUILT_FOR, True),
+        ((8, 0), ["sm_86"], False),
+        ((13, 0), ["sm_90", "compute_120"], True),
+        ((9, 0), ["sm_80", "compute_120"], False),
+        ((9, 0), ["sm_90a"], True),
+    ],
+)
+def test_a_gpu_that_torch_has_no_kernels_for_is_unfit(device, gpus, capability, built_for, runs):
+    """Machine code runs on later GPUs of its generation, PTX on all later ones, and nothing else does."""
+    gpus(capability=capability, built_for=built_for)
+    if runs:
+        device.require_device("0")
+        return
+    with pytest.raises(MachineError, match="torch has no kernels for NVIDIA L4") as raised:
+        device.require_device("0")
+    assert raised.value.exit_code == 78
+
+
+def test_several_gpus_of_which_one_trains_are_told(device, gpus, caplog):
+    """Without --device on a machine with several GPUs it is said how to use all of them; with it nothing is."""
+    gpus(number=4)
+    with caplog.at_level(logging.WARNING):
+        device.require_device("0")
+        assert caplog.messages == []
+        device.require_device("")
+    assert "4 GPUs are here and the first one trains; pass --device 0,1,2,3" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(("resumed", "error"), [(False, RecipeError), (True, MachineError)])
+def test_a_run_that_exists_goes_elsewhere_for_its_precision(device, tmp_path, resumed, error):
+    """Where bfloat16 is missing a new run is refused as a recipe, and one that exists asks for another machine."""
+    from job.recipe import load_recipe  # noqa: PLC0415 -- as below
+    from job.training.fit import Training  # noqa: PLC0415 -- after Ultralytics was confined
+
+    train = load_recipe("base").train | {"amp": "bf16"}
+    data = make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2)
+    plan = replace(plan_tiny_training(tmp_path, data / "data.yaml", train), resumed=resumed)
+    with pytest.raises(error, match="amp bf16: cpu does not calculate in bfloat16"):
+        Training(plan)
+
+
+def test_short_memory_is_counted_on_a_gpu_alone(device, monkeypatch):
+    """The count is torch's own, of allocations that failed, also where a library did without."""
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda _device: {"num_ooms": 3})
+    assert device.num_ooms(torch.device("cuda", 0)) == 3
+    assert device.num_ooms(torch.device("cpu")) == 0
