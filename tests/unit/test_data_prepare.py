@@ -6,13 +6,17 @@ import shutil
 import pytest
 import yaml
 
+from job import demo
 from job.cli import main
+from job.commands.train import read_order
 from job.data.lock import dataset_digest, make_first_lock, read_version
+from job.data.piece import take_piece
 from job.data.prepare import prepare_data
 from job.data.push import plan_push
-from job.errors import DataError, RunConflictError
+from job.errors import DataError, RunConflictError, TransientStoreError
 from job.ledger import Ledger
 from job.store.folder import FolderStore
+from tests.support.faulty_store import FaultyStore
 from tests.support.recorded_run import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -207,3 +211,28 @@ def test_the_check_knows_single_classes_and_links(folder, tmp_path, capsys):
     assert main(["data", "check", f"{folder}"]) == 65
     assert main(["data", "check", f"{folder}", "--single-cls", "--follow-links"]) == 0
     assert "8 images" in capsys.readouterr().out
+
+
+def test_a_piece_has_a_label_where_the_dataset_has_one(folder, tmp_path):
+    """A piece of a dataset that shows something in one image alone has that image, so that it can be trained on."""
+    for label in sorted((folder / "labels/train").iterdir())[:-1]:
+        label.write_text("")
+    take_piece(folder, tmp_path / "piece", {"train": 2, "val": 2})
+    labels = [label.read_text() for label in (tmp_path / "piece/labels/train").iterdir()]
+    assert sorted(map(bool, labels)) == [False, True]
+
+
+def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path):
+    """A demo begins with its dataset if a part of it alone is there, and does not push again what is whole."""
+    monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
+    monkeypatch.setattr(demo, "train", lambda *_, **__: None)
+    words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
+    words |= {"new_classes": "false", "quarantine": "false", "workdir": str(tmp_path / "work")}
+    named = dict.fromkeys(("dataset", "run", "weights", "model"))
+    order = read_order(**named, **words, training_arguments={})
+    faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
+    with pytest.raises(TransientStoreError):
+        demo.train_demo(faulty, order)
+    for _ in range(2):
+        demo.train_demo(store, order)
+        assert len(read_version(store, demo.DATASET).files) == 25
