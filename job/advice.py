@@ -5,7 +5,7 @@ and that what would be guessed is called thin. Knows nothing of buckets; the rul
 constants above them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: the first that applies decides."""
+    """One rule."""
 
     name: str
     applies: Callable[[Case], bool]
@@ -191,7 +191,9 @@ RULES = (
         "{figures}; {trend}: below the target of {target:.0%}",
     ),
 )
-"""In this order. An unfinished run is answered before them: it is to be finished."""
+"""In this order: the first that applies and has something to advise decides. An unfinished run is answered before them:
+it is to be finished.
+"""
 
 NEXT_STEPS = {
     ("C",): "aggressive fine-tuning of these weights ({}) is the next step",
@@ -209,6 +211,7 @@ def advise(
     bucket: str,
     target: float = TARGET_F1,
     usd_per_hour: float | None = None,
+    without: Collection[str] = (),
 ) -> Advice:
     """Return what to do after a run.
 
@@ -218,6 +221,7 @@ def advise(
         bucket: What the commands are to name.
         target: The F1 to reach.
         usd_per_hour: What an hour of the machine costs, if that is known.
+        without: Options that are out of the question.
     """
     if evidence.after is None:
         return Advice(
@@ -240,15 +244,20 @@ def advise(
         tried=frozenset(other.trained_as for _, other in by_f1),
         augmented_f1=max((f1 for f1, other in by_f1 if other.trained_as in AUGMENTED), default=None),
     )
-    rule = next(rule for rule in RULES if rule.applies(case))
-    options = [
-        find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in rule.recipes(case)
-    ]
-    options = [option for option in options if _may_help(option)]
+
+    def options_of(rule: Rule) -> list[Option]:
+        names = [name for name in rule.recipes(case) if name not in without]
+        found = [find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in names]
+        return [option for option in found if _may_help(option)]
+
+    applying = [rule for rule in RULES if rule.applies(case)]
+    is_enough = case.f1 >= case.target
+    rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
+    options = options_of(rule)
     because = rule.because.format(target=target, figures=case.figures, trend=trend_in_words(evidence.course))
     if options:
         because += f"; so {_next_step(options)}"
-    elif rule.name != "target reached":
+    elif not is_enough:
         because += f"; {NOTHING_HELPS}"
     return Advice(
         run=evidence.run,

@@ -15,6 +15,7 @@ from job.advice import advise
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.estimate import by_authors
 from job.evidence import Evidence, read_evidence
+from job.option import EXTEND
 from job.recipe import Profile, load_recipe
 from job.run import Run, check_run_name, differences, is_run_name, next_free_name, now
 from job.store import Store
@@ -68,6 +69,21 @@ class End:
     because: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best weights that a campaign knows: those of one of its runs, or those that its first run started from."""
+
+    f1: float
+    weights: str
+    """What ``--weights`` takes: a run, a path in the bucket, a file or a URI."""
+
+    run: str | None
+    """The run that they are of, if that is known."""
+
+    is_start: bool
+    """None of the campaign's runs is better than what the first one started from."""
+
+
 class Campaign:
     """One campaign's records in a store."""
 
@@ -112,10 +128,11 @@ class Campaign:
         """Return how the campaign ended, or nothing if it has not."""
         return self._read("final.json")
 
-    def finish(self, end: End, best: str | None) -> None:
+    def finish(self, end: End, best: Best | None) -> None:
         """Write how it ended; the first record stands."""
+        known = {"best": best.run, "weights": best.weights} if best else {"best": None, "weights": None}
         with contextlib.suppress(PreconditionError):
-            self._write("final.json", {"finished_at": now(), "best": best, **asdict(end)})
+            self._write("final.json", {"finished_at": now(), **known, **asdict(end)})
 
     def evidence(self) -> list[Evidence | None]:
         """Return what is known of the run of each step; nothing of one that was not begun."""
@@ -175,7 +192,9 @@ def decide(
     bucket: str,
     bounded: bool = False,
 ) -> Step | End:
-    """Return the next step, or why there is none: the rules of `advice` on the newest run, within the budget.
+    """Return the next step, or why there is none: the rules of `advice` on the best run, within the budget.
+
+    Own weights that a run starts from are the best that are known; no recipe is trained twice from the same.
 
     Args:
         goal: What was asked for.
@@ -185,11 +204,10 @@ def decide(
         bucket: For the advice.
         bounded: A run cannot cost more than what is left, so its cost need not be known beforehand.
     """
-    if not finished:
+    best = best_of(finished)
+    if best is None:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
-        if end := _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded):
-            return end
-        return Step(
+        return _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded) or Step(
             number=1,
             recipe=FIRST_RECIPE,
             run=f"{name}-1-{FIRST_RECIPE}",
@@ -197,30 +215,56 @@ def decide(
             rule="first",
             because="recipe A comes first: quick, and of low risk",
         )
-    newest = finished[-1]
-    advice = advise(newest, finished, bucket=bucket, target=goal.target_f1, usd_per_hour=usd_per_hour)
+    run = max(finished, key=_f1)
+    if best.is_start and best.f1 >= goal.target_f1:
+        return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run has bettered")
+    advice = advise(
+        run,
+        finished,
+        bucket=bucket,
+        target=goal.target_f1,
+        usd_per_hour=usd_per_hour,
+        without={EXTEND, *(entry.trained_as for entry in finished if _starts_from(entry) == best.weights)},
+    )
     if advice.rule == "target reached":
-        return End(reason="target reached", because=f"run {newest.run}: {advice.because}")
+        return End(reason="target reached", because=f"run {run.run}: {advice.because}")
     if not advice.options:
-        return End(reason="nothing helps", because=f"run {newest.run}: {advice.because}")
+        return End(reason="nothing helps", because=f"run {run.run}: {advice.because}")
     option = advice.options[0]
-    if end := _over_budget(goal, finished, option.usd, bounded=bounded):
-        return end
     own, number = load_recipe(option.recipe, goal.profile).start.kind == "own", len(finished) + 1
-    return Step(
+    return _over_budget(goal, finished, option.usd, bounded=bounded) or Step(
         number=number,
         recipe=option.recipe,
         run=f"{name}-{number}-{option.recipe}",
-        weights=newest.run if own else None,
+        weights=best.weights if own else None,
         rule=advice.rule,
-        because=advice.because,
+        because=f"run {run.run}: {advice.because}",
     )
 
 
-def best_of(finished: Sequence[Evidence]) -> str | None:
-    """Return the run with the highest F1; of equal ones the first."""
-    by_f1 = [(entry.after["f1"], entry.run) for entry in finished if entry.after]
-    return max(by_f1, key=lambda pair: pair[0])[1] if by_f1 else None
+def best_of(finished: Sequence[Evidence]) -> Best | None:
+    """Return the weights with the highest F1, of finished runs and of what the first one started from.
+
+    Of equal ones those of the first run are taken.
+    """
+    if not finished:
+        return None
+    run, start, before = max(finished, key=_f1), _starts_from(finished[0]), finished[0].before
+    if start is not None and before is not None and before["f1"] > _f1(run):
+        origin = finished[0].record.start["point"].get("run")
+        return Best(f1=before["f1"], weights=start, run=origin, is_start=True)
+    return Best(f1=_f1(run), weights=run.run, run=run.run, is_start=False)
+
+
+def _f1(entry: Evidence) -> float:
+    return entry.after["f1"] if entry.after else 0.0
+
+
+def _starts_from(entry: Evidence) -> str | None:
+    """Return what ``--weights`` takes for the weights that a run started from; nothing if it was from scratch."""
+    point = entry.record.start["point"]
+    weights: str | None = point.get("run") or point["source"]
+    return weights
 
 
 def spent_usd(finished: Sequence[Evidence]) -> float | None:

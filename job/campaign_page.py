@@ -1,6 +1,7 @@
 """The page of a campaign: what was asked, what was run and why, what came of it, and which model is the best."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from job import page
 from job.campaign import Campaign, Goal, Step
@@ -27,8 +28,8 @@ def render(campaign: Campaign) -> str:
     else:
         parts.append(page.paragraph(f"{final['reason'].capitalize()}: {final['because']}."))
     best = final["best"] if final else None
-    if best is not None:
-        parts += [page.heading("The best model"), *_best(campaign, best, evidence)]
+    if final is not None and (best is not None or final.get("weights") is not None):
+        parts += [page.heading("The best model"), *_best(campaign, final, evidence)]
     marked = [number for number, step in enumerate(steps) if step.run == best]
     rows = [_row(step, entry) for step, entry in zip(steps, evidence, strict=True)]
     parts += [page.heading("The runs"), page.table(HEAD, rows, marked), page.heading("Why each of them")]
@@ -49,12 +50,25 @@ def _asked(goal: Goal) -> str:
     )
 
 
-def _best(campaign: Campaign, best: str, evidence: Sequence[Evidence | None]) -> list[str]:
+def address_of_best(campaign: Campaign, final: dict[str, Any]) -> str:
+    """Return where the best weights of an ended campaign lie."""
+    best, weights = final["best"], str(final.get("weights"))
+    if best is None:
+        return weights if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
+    return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
+
+
+def _best(campaign: Campaign, final: dict[str, Any], evidence: Sequence[Evidence | None]) -> list[str]:
+    best = final["best"]
     after = next((entry.after for entry in evidence if entry is not None and entry.run == best), None)
     start = evidence[0].before if evidence and evidence[0] else None
-    figures = ", ".join(f"{label} {after[name]:.1%}" for name, label in LABELS.items()) if after else ""
-    told = [page.paragraph(f"Run {best}: {figures}."), page.code(f"{campaign.store.uri}/runs/{best}/weights/best.pt")]
-    if after and start and start["f1"] >= after["f1"]:
+    metrics = after or start or {}
+    figures = ", ".join(f"{label} {metrics[name]:.1%}" for name, label in LABELS.items() if name in metrics)
+    told = [
+        page.paragraph(f"Run {best}: {figures}." if best else f"{figures}."),
+        page.code(address_of_best(campaign, final)),
+    ]
+    if start and after is None:
         told.append(
             page.paragraph(f"No run is better than what the first one started from, F1 {start['f1']:.1%}.", "warning")
         )

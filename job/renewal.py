@@ -1,7 +1,7 @@
 """Rewrites a run's report while the run trains, in a process of its own.
 
 Guarantees that whatever goes wrong there is a warning and nothing more, and that the process is not waited for while
-there is training to be done. Drawing takes seconds of a processor: here they are taken at the lowest priority.
+there is training to be done. Drawing takes seconds of a processor: until then they are taken at the lowest priority.
 """
 
 import contextlib
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 LAST_S = 120.0
 """How long the report at the end of a run may take."""
 
+AT_END_S = 10.0
+"""How long it may take when an attempt ends before its run does: a notice leaves 25 s for everything."""
+
 APART_S = 30.0
 """From one report to the next, at least: one takes seconds of a processor, and so may an epoch of a small training."""
 
@@ -35,15 +38,18 @@ class Renewal:
         self._run, self._clock = run, clock
         self._not_before = clock()
         self._process: subprocess.Popen[str] | None = None
+        self._has_begun = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """End what is under way; the next attempt rewrites the report."""
+        """End what is under way; a report that this attempt began does not go on saying that it runs."""
         self._stop()
+        if error is not None and self._has_begun:
+            self._rewrite_last(AT_END_S)
 
     def start(self) -> None:
         """Begin to rewrite the report, unless that is under way or was just done: then the next one tells the rest."""
@@ -54,18 +60,26 @@ class Renewal:
         if self._clock() >= self._not_before:
             self._not_before = self._clock() + APART_S
             self._process = self._begun()
+            if self._process is not None:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
 
     def finish(self) -> None:
-        """Rewrite the report for the last time, and wait for it."""
+        """Rewrite the report of a run that is finished, and wait for it."""
         self._stop()  # it may have begun before the last record was written
+        self._rewrite_last(LAST_S)
+
+    def _rewrite_last(self, limit_s: float) -> None:
         self._process = self._begun()
         if self._process is not None:
             try:
-                self._collect(self._process, LAST_S)
+                self._collect(self._process, limit_s)
             except subprocess.TimeoutExpired:
-                log.warning("report: took more than %.0f s and was given up; `job report` makes it", LAST_S)
+                log.warning("report: took more than %.0f s and was given up; `job report` makes it", limit_s)
+                self._stop()
 
     def _begun(self) -> subprocess.Popen[str] | None:
+        self._has_begun = True
         command = [sys.executable, "-m", "job", "report", self._run.name, "--bucket", self._run.store.uri]
         try:
             with left_to_the_trainer():
@@ -75,8 +89,6 @@ class Renewal:
         except OSError as error:
             log.warning("report: cannot be made, %s", error.strerror)
             return None
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
         return process
 
     def _collect(self, process: subprocess.Popen[str], limit_s: float | None) -> None:

@@ -28,6 +28,9 @@ COMMAND = (sys.executable, "-m", "job")
 
 STRAIGHT, KILLED = "straight", "killed"
 
+NUM_TRIES = 3
+"""How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
+
 FATAL = {2, 65, 70, 74, 78}
 """Exit codes after which another try would end the same way."""
 
@@ -121,44 +124,66 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
         seed: Chooses the instants.
 
     Raises:
-        TrainingError: If a process fails by itself; with the end of what it said.
+        TrainingError: If a process fails by itself, with the end of what it said; or if every try ended before it was
+            killed so often, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
-    killed_after = _train_with_kills(piece, num_kills, len(straight), seed)
-    states = {name: _final_state(piece, name) for name in (STRAIGHT, KILLED)}
-    different = _first_differences(states[STRAIGHT], states[KILLED])
+    chance = random.Random(seed)  # noqa: S311 -- not for secrets
+    for number in range(1, NUM_TRIES + 1):
+        name = KILLED if number == 1 else f"{KILLED}{number}"
+        killed_after = _train_with_kills(piece, name, num_kills, len(straight), chance)
+        resumed_at = _resumed_at(Run(piece.store, name))
+        if len(killed_after) == num_kills and resumed_at:
+            break
+    else:
+        raise TrainingError(
+            f"verification: nothing is proved, in the last of {NUM_TRIES} tries the training was killed "
+            f"{len(killed_after)} of {num_kills} times before its end and resumed {len(resumed_at)} times; make it "
+            "longer with --seconds, or pass fewer --kills"
+        )
+    states = {which: _final_state(piece, which) for which in (STRAIGHT, name)}
+    different = _first_differences(states[STRAIGHT], states[name])
     if different:
-        different.append(_cause(straight, piece.trace(KILLED)))
+        different.append(_cause(straight, piece.trace(name)))
     from job.training.state import digest_state  # noqa: PLC0415 -- imports torch, which only this command needs
 
-    resumed = [Run(piece.store, KILLED).attempt(number)["start"] for number in Run(piece.store, KILLED).attempts()]
     return Verdict(
         num_steps=len(straight),
         killed_after=tuple(killed_after),
-        resumed_at=tuple(start["receipt"]["checkpoint"] for start in resumed if start and start["receipt"]),
+        resumed_at=resumed_at,
         digests=digest_state(states[STRAIGHT]),
         differences=tuple(different),
     )
 
 
-def _train_with_kills(piece: Piece, num_kills: int, num_steps: int, seed: int) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end."""
-    chance = random.Random(seed)  # noqa: S311 -- not for secrets
-    killed_after = []
+def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
+    """Kill at random instants, one in each part of the training, then let it end; a kill after its end is none.
+
+    Returns:
+        How many steps were reported when each kill came.
+    """
+    killed_after: list[int] = []
     for kill in range(num_kills):
-        process = piece.start(KILLED)
+        process = piece.start(name)
         target = int(num_steps * (kill + chance.random()) / num_kills)
-        while _distance(piece.trace(KILLED), num_steps) < target and process.poll() is None:
+        while _distance(piece.trace(name), num_steps) < target and process.poll() is None:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
         with contextlib.suppress(ProcessLookupError):  # it was faster
             os.killpg(process.pid, signal.SIGKILL)
         if process.wait() in FATAL:
-            raise _failed(piece, KILLED, process.returncode)
-        if process.returncode == -signal.SIGKILL:
-            killed_after.append(len(piece.trace(KILLED)))
-    _finish(piece, KILLED)
+            raise _failed(piece, name, process.returncode)
+        if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
+            return killed_after
+        killed_after.append(len(piece.trace(name)))
+    _finish(piece, name)
     return killed_after
+
+
+def _resumed_at(run: Run) -> tuple[str, ...]:
+    """Return the checkpoint that each resumption began from."""
+    started = [run.attempt(number)["start"] for number in run.attempts()]
+    return tuple(start["receipt"]["checkpoint"] for start in started if start and start["receipt"])
 
 
 def _distance(trace: Trace, num_steps: int) -> int:

@@ -315,7 +315,7 @@ def read_history(
         expected_s=hours[1] * 3600 if hours and hours[1] else None,
         final=final,
         used_usd=make_bill(claims, {}, now.isoformat()).usd,
-        limit=allowed.given or Limit(newest.max_usd, newest.max_hours),
+        limit=allowed.limit_of(newest),
         prices=allowed.prices,
         deadline=time_of(due) if due else None,
     )

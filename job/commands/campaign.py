@@ -3,7 +3,7 @@
 from typing import Any
 
 from job.campaign import FIRST_RECIPE, Campaign, Goal, find_campaign
-from job.campaign_page import write_page
+from job.campaign_page import address_of_best, write_page
 from job.campaign_run import go_on, here, on_batch
 from job.commands.layout import columns, labelled
 from job.commands.train import open_bucket, read_order
@@ -76,8 +76,10 @@ def told(campaign: Campaign) -> list[str]:
     lines = [*columns(rows), ""]
     lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
     lines += labelled("because", final["because"])
-    if final["best"] is not None:
-        lines += labelled("best", f"{campaign.store.uri}/runs/{final['best']}/weights/best.pt")
+    if final["best"] is not None or final.get("weights") is not None:
+        lines += labelled("best", address_of_best(campaign, final))
+        if final["best"] not in {row[0] for row in rows[1:]}:
+            lines += labelled("", "which the first run started from; no run is better")
     return [*lines, *labelled("page", write_page(campaign))]
 
 

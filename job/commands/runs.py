@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job import checkpoint, curve
-from job.account import read_bill
+from job.account import make_bill, read_bill
 from job.commands.layout import labelled
 from job.commands.values import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
@@ -16,7 +16,7 @@ from job.outcome import Comparison
 from job.recipe import Band
 from job.recognition import shown_recipe
 from job.request import list_runs, survey
-from job.run import Run, RunRecord
+from job.run import Run, RunRecord, now
 from job.store import Store
 from job.training_arguments import nearest
 from job.units import duration
@@ -84,6 +84,7 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
         ended = f"{account.ended} after {duration(account.wall_s)}"
         ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
         ended += ", was asked to stop" if entry["stop"] else ""
+        ended += f": {entry['end']['message']}" if account.ended in {"failed", "transient"} else ""
         told.append(
             (
                 f"attempt {account.attempt}",
@@ -157,9 +158,16 @@ def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
         return f"{final['reason']}, {final['num_epochs']} epochs"
     committed, attempts = checkpoint.committed(run), run.attempts()
     done = committed[-1].epoch if committed else 0
-    end = run.attempt(attempts[-1])["end"] if attempts else None
-    paused = "paused, " if end and end["reason"] == "paused" else ""
-    return f"{paused}epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
+    ended = _how_it_stands(run.attempt(attempts[-1])) if attempts else "not begun"
+    return f"{ended}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
+
+
+def _how_it_stands(newest: dict[str, Any]) -> str:
+    """Say in a word or two how the newest attempt of an unfinished run ended, or that it runs."""
+    ended = make_bill([newest], {}, now()).attempts[0].ended
+    if ended == "running" and newest["stop"]:
+        return "running, asked to stop"
+    return "cut off" if ended == "vanished" else ended
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

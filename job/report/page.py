@@ -96,11 +96,12 @@ def _context(facts: Facts) -> dict[str, Any]:
 
 
 def state_of(facts: Facts) -> str:
-    """Say how far the run is."""
+    """Say how far the run is; of one that runs, when that was."""
     if facts.final is not None:
         return f"{facts.final['reason']} after {len(facts.rows)} epochs"
     ended = facts.bill.attempts[-1].ended if facts.bill.attempts else "vanished"
-    return f"{ended} after epoch {len(facts.rows)} of {facts.num_epochs}"
+    when = f" at {_clock(facts.at)} UTC," if ended == "running" else ""
+    return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 
 def verdict_of(facts: Facts) -> str:

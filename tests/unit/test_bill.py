@@ -147,6 +147,18 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
     assert bill_of(getting_ready, now=2000).attempts[0].ended == "vanished"
 
 
+def test_a_clock_that_was_set_back_makes_no_time_negative():
+    """Where the next machine's clock is behind, nobody was away, and the run's time between attempts is not less."""
+    done = {"useful step": 10.0}
+    bill = bill_of(
+        attempt(1, 100, end=(160, done, {"reason": "preempted"})),
+        attempt(2, 120, end=(200, done, {"reason": "preempted"})),
+        attempt(3, 230, end=(260, done, {"reason": "finished"})),
+    )
+    assert [one.away_s for one in bill.attempts] == [0.0, 30.0, None]
+    assert bill.away_s == 30.0
+
+
 def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     """Seconds that no record sorts are those of start-up."""
     bill = bill_of(attempt(1, 0, started=30))

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from job.campaign import Campaign, End, Goal, decide, find_campaign
+from job.campaign import Campaign, End, Goal, Step, best_of, decide, find_campaign
 from job.campaign_page import render
 from job.campaign_run import go_on
 from job.cli import main
+from job.commands.campaign import told
 from job.errors import CampaignError, PauseError, RunConflictError, UsageError
 from job.store.folder import FolderStore
 from tests.support.recorded import put_recorded, recorded
@@ -194,7 +195,7 @@ def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
     go_on(campaign, goal, Stage(store, {"A": 0.69, "C": 0.70, "B": 0.60, "transfer": 0.5}), None)
     text = store.read("campaigns/zoo/campaign.html").decode()
     assert text == render(campaign)
-    assert "Nothing helps: run zoo-4-transfer: F1 50.0%" in text
+    assert "Nothing helps: run zoo-2-C: F1 70.0%" in text
     assert "good enough for C" in text
     assert f"{store.uri}/runs/zoo-2-C/weights/best.pt" in text
     assert "--project=&lt;script&gt;" in text
@@ -207,6 +208,64 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     campaign = find_campaign(store, "zoo", GOAL)
     go_on(campaign, GOAL, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
     assert "No run is better than what the first one started from, F1 30.0%" in render(campaign)
+    final = campaign.final()
+    assert (final["best"], final["weights"]) == (None, "weights/yolo11s.pt")
+    assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
+    assert "\n            which the first run started from; no run is better\n" in "\n".join(told(campaign))
+
+
+def started(entry, run, before=0.3):
+    """Return the evidence of a run that started from another one's weights, which had an F1."""
+    point = {"kind": "own", "source": f"runs/{run}/weights/best.pt", "architecture": None, "run": run}
+    entry.final["comparison"]["before"]["f1"] = before
+    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, start={"point": point}))
+
+
+@pytest.mark.parametrize(
+    ("f1s", "best"),
+    [((0.62, 0.66), "zoo-C"), ((0.66, 0.62), "zoo-A"), ((0.66, 0.66), "zoo-A"), ((0.58, 0.57), "zoo-A"),
+     ((0.579, 0.57), "lion")],
+)  # fmt: skip
+def test_the_best_is_never_worse_than_what_it_started_from(f1s, best):
+    """The best of all runs is named, of equal ones the first; where none is better than the start, that is."""
+    finished = [started(ended(recipe, f1), "lion", 0.58) for recipe, f1 in zip("AC", f1s, strict=True)]
+    found = best_of(finished)
+    assert (found.run, found.weights, found.is_start) == (best, best, best == "lion")
+
+
+def test_the_next_run_goes_on_from_the_best_and_not_from_the_newest():
+    """After a C that is worse than its A, what uses own weights starts from A; after an A that is worse than its start,
+    it starts from there.
+    """
+    rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
+    better = started(recorded("A", run="zoo-A", course=rising), "lion")
+    worse = started(ended("continue", 0.61), "zoo-A")
+    assert decided(better).weights == "zoo-A"
+    assert (decided(better, worse).recipe, decided(better, worse).weights) == ("B", None)
+    fallen = started(recorded("A", run="zoo-A", course=rising), "lion", before=0.7)
+    step = decided(fallen)
+    assert (step.recipe, step.weights) == ("continue", "lion")
+
+
+def test_no_recipe_is_trained_twice_from_the_same_weights():
+    """What was trained from the best weights and did not better them is not advised again, and the reason names what is
+    next instead.
+    """
+    rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
+    finished = [started(recorded("A", run="zoo-A", course=rising), "lion")]
+    recipes = []
+    while isinstance(step := decided(*finished, goal=dataclasses.replace(GOAL, max_runs=9)), Step):
+        assert f"({step.recipe}" in step.because
+        recipes.append((step.recipe, step.weights))
+        finished.append(started(ended(step.recipe, 0.6, run=step.run), step.weights or "nothing"))
+    assert recipes == [("continue", "zoo-A"), ("B", None), ("transfer", None)]
+    assert step.reason == "nothing helps"
+
+
+def test_a_start_that_reaches_the_target_ends_the_campaign():
+    """If no run is better than the start and the start is good enough, nothing more is trained."""
+    end = decided(started(ended("A", 0.70), "lion", 0.73))
+    assert (end.reason, end.because) == ("target reached", "lion: F1 73.0%, which no run has bettered")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ INSIDE = {
     "bill": {"ledger", "units"},
     "advice": {"course", "evidence", "option"},
     "cadence": set(),
-    "campaign": {"advice", "errors", "estimate", "evidence", "recipe", "run", "store"},
+    "campaign": {"advice", "errors", "estimate", "evidence", "option", "recipe", "run", "store"},
     "campaign_page": {"campaign", "evidence", "outcome", "page", "units"},
     "campaign_run": {"campaign", "campaign_page", "errors", "evidence", "prices", "run"},
     "checkpoint": {"errors", "run", "store"},

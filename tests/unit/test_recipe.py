@@ -1,5 +1,7 @@
 """Recipes: the fixed table, and what is said of a recipe that is wrong."""
 
+import dataclasses
+
 import pytest
 
 from job.errors import RecipeError
@@ -132,6 +134,10 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     recipe = load_recipe("A")
     assert recipe.with_arguments({"degrees": 15}).digest == recipe.digest
     assert recipe.with_arguments({"degrees": 16}).digest != recipe.digest
+    assert recipe.with_start(Start("own", "A")).digest != recipe.digest
+    assert recipe.with_start(Start("scratch", "yolo11n.yaml")).digest != recipe.digest
+    assert dataclasses.replace(recipe, name="B").digest != recipe.digest
+    assert dataclasses.replace(recipe, expect={}, risk=None).digest == recipe.digest
 
 
 @pytest.mark.parametrize(

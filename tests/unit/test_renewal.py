@@ -6,11 +6,13 @@ import sys
 import pytest
 
 from job import renewal
+from job.errors import PreemptionError, TrainingError
 from job.renewal import Renewal
 from job.run import Run
 from job.store import open_store
 from tests.support.command import wait_until
 from tests.support.recorded_run import record_run
+from tests.support.signal_mask import hears_no_notice
 
 
 @pytest.fixture
@@ -98,6 +100,13 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
     assert has(stuck, 1)
 
 
+def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
+    """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
+    with Renewal(run) as renewed:
+        renewed.start()
+        assert hears_no_notice(renewed._process.pid)
+
+
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):
     """At the end a report is begun anew, and given up when its time is over."""
     monkeypatch.setattr(renewal, "LAST_S", 5.0)
@@ -107,4 +116,42 @@ def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, s
         renewed.finish()
         assert "was given up" in caplog.text
         assert has(stuck, 2)
+    assert not any(map(lives, map(int, stuck.read_text().split())))
+
+
+@pytest.mark.parametrize("error", [TrainingError("the loss is not a number"), PreemptionError("SIGTERM", "preempted")])
+def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path, monkeypatch, error):
+    """Where an attempt fails or is stopped after its report was begun, the report is rewritten and says so."""
+    monkeypatch.setattr(renewal, "AT_END_S", 300.0)  # this machine may be busy
+    run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
+    pulse = run.attempt(2)["pulse"]
+    run.pulse(2, {name: pulse[name] for name in ("position", "seconds", "kept")})  # it lives
+    with pytest.raises(type(error)), Renewal(run) as renewed:
+        renewed.start()
+        assert renewed._process.wait() == 0
+        assert b"running at" in run.store.read(run.key("report.html"))
+        run.end_attempt(
+            2, "failed", {"position": pulse["position"], "seconds": pulse["seconds"], "message": "", "exit_code": 70}
+        )
+        raise error
+    page = run.store.read(run.key("report.html"))
+    assert b"failed after epoch 2 of 80" in page
+    assert b"running at" not in page
+
+
+def test_an_attempt_without_a_report_ends_without_one(run, stuck):
+    """Where no report was begun there is none that could be wrong, and nothing is waited for."""
+    with pytest.raises(TrainingError), Renewal(run):
+        raise TrainingError("at once")
+    assert not stuck.exists()
+
+
+def test_an_attempt_that_ends_waits_for_its_report_as_long_as_a_notice_allows(run, stuck, monkeypatch, caplog):
+    """A report that is stuck when its attempt ends is given up, and its process is ended."""
+    monkeypatch.setattr(renewal, "AT_END_S", 0.5)
+    with pytest.raises(PreemptionError), Renewal(run) as renewed:
+        renewed.start()
+        wait_until(lambda: has(stuck, 1))
+        raise PreemptionError("SIGTERM", "preempted")
+    assert "was given up" in caplog.text
     assert not any(map(lives, map(int, stuck.read_text().split())))

@@ -94,7 +94,7 @@ def test_a_run_under_way_is_told_so_far(tmp_path):
     run = record_run(tmp_path / "bucket", (0.5, 0.55, 0.52), finished=False, asked=80)
     said = "F1 fell by 3.0 points so far, in epoch 2, from 58.0 % to 55.0 %. The recipe expects 65 to 70 %: that is"
     assert verdict_of(facts_of(run)) == f"{said} not reached yet."
-    assert state_of(facts_of(run, now=390)) == "running after epoch 3 of 80"
+    assert state_of(facts_of(run, now=390)) == "running at 2026-11-23 08:06:30 UTC, after epoch 3 of 80"
     assert state_of(facts_of(run, now=1000)) == "vanished after epoch 3 of 80"
     assert re.findall(r'<(?:header|section) id="([\w-]+)"', page_of(run)) == list(SECTIONS)
 

@@ -1,0 +1,92 @@
+"""The proof that users are offered proves something, or says that it does not."""
+
+import sys
+
+import pytest
+
+from job import verification
+from job.errors import TrainingError
+from job.store.folder import FolderStore
+from job.verification import KILLED, Piece, train_straight, verify_resume
+
+QUICK = """
+import json, os, sys
+with open(os.environ["JOB_TRACE"], "a") as trace:
+    for batch in range(1, 4):
+        trace.write(json.dumps({"epoch": 1, "batch": batch, "images": "", "losses": {}}) + "\\n")
+"""
+"""A training of three steps that is over at once, and leaves nothing behind."""
+
+
+@pytest.fixture
+def piece(tmp_path):
+    """A piece whose training cannot be killed before its end."""
+    program = tmp_path / "quick.py"
+    program.write_text(QUICK)
+    return Piece(FolderStore.create(str(tmp_path / "bucket")), (), tmp_path, (sys.executable, str(program)))
+
+
+def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatch):
+    """Where the kills come after the end in each of three tries, there is no verdict, and what to do is said."""
+    train_straight(piece)
+    killed = []
+    monkeypatch.setattr(
+        verification, "_train_with_kills", lambda _piece, name, *_: killed.append(name) or [len(killed)]
+    )
+    with pytest.raises(TrainingError, match=r"killed 1 of 2 times before its end .* --seconds, or pass fewer --kills"):
+        verify_resume(piece, num_kills=2, seed=1)
+    assert killed == [KILLED, "killed2", "killed3"]
+
+
+def test_a_verdict_needs_a_resumption(piece, monkeypatch):
+    """Kills that all came before the first checkpoint prove nothing about resuming."""
+    train_straight(piece)
+    monkeypatch.setattr(verification, "_train_with_kills", lambda *_: [0, 0])
+    with pytest.raises(TrainingError, match="killed 2 of 2 times before its end and resumed 0 times"):
+        verify_resume(piece, num_kills=2, seed=1)
+
+
+class Early:
+    """Chance that always says the beginning."""
+
+    def random(self):
+        return 0.0
+
+    def uniform(self, _low, _high):
+        return 0.0
+
+
+@pytest.fixture
+def patient(piece):
+    """A piece whose training stays until it is killed."""
+    program = piece.folder / "patient.py"
+    program.write_text("import time\ntime.sleep(1000)\n")
+    return Piece(piece.store, (), piece.folder, (sys.executable, str(program)))
+
+
+def test_a_kill_before_the_end_counts(patient, monkeypatch):
+    """Each process that SIGKILL ended before the run did is a kill."""
+    monkeypatch.setattr(verification, "_finish", lambda *_: None)
+    assert verification._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
+
+
+def test_a_kill_after_the_end_is_none(patient):
+    """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
+    patient.store.put(f"runs/{KILLED}/final.json", b"{}")
+    assert verification._train_with_kills(patient, KILLED, 3, 0, Early()) == []
+
+
+def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
+    """What was faster than its kill does not count, and ends the try."""
+    started = []
+    start = Piece.start
+
+    def start_and_wait(self, name):
+        process = start(self, name)
+        process.wait()
+        started.append(name)
+        return process
+
+    monkeypatch.setattr(Piece, "start", start_and_wait)
+    assert verification._train_with_kills(piece, KILLED, 3, 3, Early()) == []
+    assert started == [KILLED]
