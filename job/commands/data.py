@@ -9,7 +9,8 @@ from job.data.prepare import find_dataset, pull_dataset
 from job.data.push import plan_push
 from job.errors import DataError
 from job.log import Progress
-from job.run import Run, list_runs
+from job.request import list_runs
+from job.run import Run
 from job.store import Store
 
 log = logging.getLogger(__name__)
