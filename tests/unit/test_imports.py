@@ -109,6 +109,7 @@ INSIDE = {
             "continuity",
             "curve",
             "course",
+            "data",
             "errors",
             "ledger",
             "outcome",
@@ -186,6 +187,7 @@ INSIDE = {
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
+    "cv2": {"data"},
     "PIL": {"data", "demo", "report.pictures", "tracking.client"},
     "fire": {"cli", "invocation"},
     "google": {"cloud.batch", "cloud.logs", "store.gcs", "store.gcs_errors"},
