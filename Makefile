@@ -187,7 +187,7 @@ vm-down: ## Stop the machine; vm-up continues the run
 env: $(ENV) ## Make the environment alone, in .venv (7.6 GB on Linux, mostly CUDA)
 
 .PHONY: light
-light: $(LIGHT) ## Make it without torch (0.2 GB): enough for recipes, runs and data
+light: $(LIGHT) ## Make it without torch (0.4 GB): enough for recipes, runs and data
 
 .PHONY: test
 test: $(DEV) ## Run the tests; what is left out is listed at the end
@@ -222,8 +222,9 @@ kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how th
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
-	$(LOCK) pyproject.toml --group build --constraints requirements/full.txt --output-file requirements/light.txt
-	$(LOCK) pyproject.toml --extra cloud --group build --constraints requirements/full.txt \
+	$(LOCK) pyproject.toml --group build --group headless --constraints requirements/full.txt \
+		--output-file requirements/light.txt
+	$(LOCK) pyproject.toml --extra cloud --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/cloud.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 

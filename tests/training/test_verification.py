@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from job.cli import main
-from job.data.prepare import push_dataset
+from job.data.push import push_dataset
 from job.store.folder import FolderStore
 from job.verification import Piece, train_straight, verify_resume
 from tests.support.command import ROOT, job
