@@ -52,6 +52,17 @@ class Allowed:
         known = all(usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in machine_types)
         return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
 
+    def limit_of(self, segment: Segment) -> Limit:
+        """Return the limit that holds for a recorded run: the given one, the one on record, or else the usual one.
+
+        Raises:
+            UsageError: If a machine is not known.
+        """
+        recorded = Limit(segment.max_usd, segment.max_hours)
+        if self.given is not None or recorded != Limit():
+            return self.given or recorded
+        return self.limit(segment.machines, spot=segment.placement.spot)
+
     def require_place(self, segment: Segment) -> None:
         """Check that a recorded segment's job is where this machine looks for jobs.
 
@@ -116,10 +127,8 @@ class Allowed:
         ]
 
     def _problems_of_limit(self, recorded: Limit) -> list[str]:
-        fits = (recorded.usd is None or recorded.usd <= self.max_usd) and (
-            recorded.hours is None or recorded.hours <= self.max_hours
-        )
-        if self.given is not None or (fits and recorded != Limit()):
+        fits = (recorded.usd or 0.0) <= self.max_usd and (recorded.hours or 0.0) <= self.max_hours
+        if self.given is not None or fits:  # for one without a limit that of the settings holds
             return []
         usual = f"{Limit(usd=self.max_usd)}, or {Limit(hours=self.max_hours)} where a price is not known"
         return [

@@ -40,6 +40,7 @@ class Tracking:
         self._run, self._attempt, self._folder = run, attempt, folder
         self._errors = folder / "errors.txt"
         self._process: subprocess.Popen[str] | None = None
+        self._complained = False
 
     def __enter__(self) -> Self:
         if os.environ.get(MODE) != NOT_AT_ALL:
@@ -56,8 +57,10 @@ class Tracking:
         self._end(LAST_S if error is None else HURRIED_S, loud=not isinstance(error, PreemptionError))
 
     def news(self) -> None:
-        """Say that something was committed; from any thread, and at once."""
+        """Say that something was committed, from any thread and at once; tell if there is no process any more."""
         self._tell(NEWS)
+        if self._process is not None and self._process.poll():
+            self._complain(self._said())
 
     def _start(self) -> None:
         try:
@@ -85,7 +88,7 @@ class Tracking:
     def _tell(self, word: str) -> None:
         if self._process is None or self._process.stdin is None:
             return
-        with contextlib.suppress(OSError):  # it is gone, which is told at the end, or it has enough to read
+        with contextlib.suppress(OSError):  # it is gone, which `news` tells, or it has enough to read
             os.write(self._process.stdin.fileno(), f"{word}\n".encode())
 
     def _end(self, limit_s: float, *, loud: bool) -> None:
@@ -94,8 +97,7 @@ class Tracking:
         why = ""
         try:
             if self._process.wait(limit_s):
-                said = self._errors.read_text(errors="replace").splitlines()
-                why = next((line for line in reversed(said) if line), "no reason given")
+                why = self._said()
         except subprocess.TimeoutExpired:
             why = f"took more than {limit_s:.0f} s in the end and was given up"
             self._process.kill()
@@ -103,4 +105,14 @@ class Tracking:
         assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
         self._process.stdin.close()
         if why and loud:
+            self._complain(why)
+
+    def _said(self) -> str:
+        said = self._errors.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(said) if line), "no reason given")
+
+    def _complain(self, why: str) -> None:
+        """Say what went wrong, once."""
+        if not self._complained:
             log.warning("W&B: %s; nothing is lost, `job wandb sync %s` sends what is missing", why, self._run.name)
+        self._complained = True

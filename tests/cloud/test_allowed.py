@@ -12,6 +12,7 @@ from job.cloud.allowed import load_allowed
 from job.cloud.batch import Batch
 from job.cloud.cost import Limit
 from job.cloud.segment import Segment, Segments
+from job.cloud.supervise import Supervisor
 from job.errors import CorruptObjectError, RunConflictError
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.cloud.test_spec import make_segment
@@ -91,7 +92,6 @@ def test_all_differences_are_named_at_once(segment):
             {"max_usd": 1e6},
             "limit: the record has 1000000.00 USD, the settings here have 50.00 USD, or 48 machine hours",
         ),
-        ({"max_usd": None}, "limit: the record has no limit"),
         ({"max_usd": None, "max_hours": 49.0}, "limit: the record has 49 machine hours"),
         ({"max_usd": 50.0, "max_hours": 49.0}, "limit: the record has 50.00 USD"),
         ({"max_run_s": 14 * 24 * 3600}, "durations: the record has 10 retries of 1209600 s"),
@@ -102,7 +102,7 @@ def test_all_differences_are_named_at_once(segment):
     ],
 )
 def test_limits_and_words_of_a_record_are_held_against_ones_own(segment, changes, said):
-    """Neither a higher limit, nor none, nor longer jobs, nor another command or machine is taken from a record."""
+    """Neither a higher limit, nor longer jobs, nor another command or machine is taken from a record."""
     with pytest.raises(RunConflictError) as refused:
         load_allowed({}).require(dataclasses.replace(segment, **changes))
     assert said in "\n".join(refused.value.problems)
@@ -121,6 +121,17 @@ def test_a_price_on_record_makes_nothing_cheaper(segment):
     assert allowed.price(dataclasses.replace(segment, usd_per_hour=None)) == 0.35
     assert allowed.price(dataclasses.replace(segment, usd_per_hour=2.0)) == 2.0
     assert usd_of([(3600, allowed.price(segment))]) == 0.35
+
+
+def test_the_supervisor_reckons_with_its_own_price(cloud):
+    """A record that says that its machine costs next to nothing brings no run past its limit."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    [first] = Segments(cloud.run).list()
+    write(cloud, dataclasses.replace(first, usd_per_hour=0.0001))
+    allowed = load_allowed({})
+    [seen] = Supervisor(run=cloud.run, batch=Batch.connect(), allowed=allowed, poll_s=0).history().segments
+    assert (seen.segment.usd_per_hour, seen.usd_per_hour) == (0.0001, 0.35)
 
 
 def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
@@ -145,7 +156,7 @@ def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
     wait_until(lambda: cloud.run.attempts() == [1])
     [first] = Segments(cloud.run).list()
     changes = {name: value for name, (value, _) in EVIL.items() if name not in {"region", "other_regions"}}
-    evil = dataclasses.replace(with_settings(first, **changes), number=2, by="supervisor", max_usd=None)
+    evil = dataclasses.replace(with_settings(first, **changes), number=2, by="supervisor", max_usd=1e6)
     write(cloud, evil)
     assert cloud.supervise() == 65
     said = capsys.readouterr().err
@@ -155,7 +166,7 @@ def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
     assert cloud.supervise() == 65
     said = capsys.readouterr().err
     assert all(part in said for name, (_, part) in EVIL.items() if name in changes and name != "project")
-    assert "limit: the record has no limit" in said
+    assert "limit: the record has 1000000.00 USD" in said
     assert cloud.supervise("--resume") == 65
     assert len(cloud.batch.jobs) == 1
 
@@ -201,13 +212,18 @@ def test_a_changed_setting_does_not_keep_anybody_from_cancelling(cloud, tmp_path
     cloud.batch.jobs[cloud.job(1)].ended.wait()
 
 
-def test_a_run_without_a_limit_goes_on_without_one_only_by_hand(cloud, capsys):
-    """A run of before limits were usual, or of --no-limit, is supervised once a person says again what it may cost."""
+def test_a_run_without_a_limit_gets_that_of_the_settings(cloud, segment):
+    """A run of before limits were usual, or of --no-limit, is supervised within the own limit, in dollars or hours as
+    its machines' prices allow, unless a person says again that there is none.
+    """
+    unlimited = dataclasses.replace(segment, max_usd=None)
+    assert load_allowed({}).limit_of(unlimited) == Limit(usd=50.0)
+    assert load_allowed({}).limit_of(dataclasses.replace(unlimited, machines=["a2-highgpu-1g"])) == Limit(hours=48.0)
+    assert load_allowed({}, Limit()).limit_of(segment) == Limit()
+    assert load_allowed({}).limit_of(dataclasses.replace(segment, max_usd=3.0)) == Limit(usd=3.0)
     cloud.script(["commit 1 0", "finish"])
     assert cloud.submit("--no-limit") == 0
-    assert cloud.supervise() == 65
-    assert "--max-usd or --no-limit replace both" in capsys.readouterr().err
-    assert cloud.supervise("--no-limit") == 0
+    assert cloud.supervise() == 0
 
 
 def test_a_record_of_another_run_is_not_followed(cloud, capsys):

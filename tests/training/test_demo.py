@@ -11,7 +11,8 @@ import pytest
 from job import checkpoint
 from job.account import read_bill
 from job.outcome import metrics_of
-from job.run import Run, list_runs
+from job.request import list_runs
+from job.run import Run
 from job.store import open_store
 from job.units import duration, percent
 from tests.support.browser import opened

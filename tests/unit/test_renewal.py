@@ -12,6 +12,7 @@ from job.run import Run
 from job.store import open_store
 from tests.support.command import wait_until
 from tests.support.recorded_run import record_run
+from tests.support.signal_mask import hears_no_notice
 
 
 @pytest.fixture
@@ -97,6 +98,13 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
         assert os.getpriority(os.PRIO_PROCESS, first) == renewal.LOWEST
     assert not lives(first)
     assert has(stuck, 1)
+
+
+def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
+    """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
+    with Renewal(run) as renewed:
+        renewed.start()
+        assert hears_no_notice(renewed._process.pid)
 
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):

@@ -10,6 +10,7 @@ from job.store import open_store
 from job.tracking import process
 from job.tracking.process import Tracking
 from tests.support.recorded_run import record_run
+from tests.support.signal_mask import hears_no_notice
 
 
 @pytest.fixture
@@ -38,6 +39,26 @@ def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, 
         followed = tracking._process
     assert followed.returncode == -9
     assert "was given up; nothing is lost, `job wandb sync zebra` sends what is missing" in caplog.text
+
+
+def test_a_signal_to_the_group_does_not_reach_it(run, tmp_path, stuck, monkeypatch):
+    """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which then tells it how the attempt ends."""
+    monkeypatch.setattr(process, "LAST_S", 0.1)
+    with Tracking(run, 1, tmp_path / "folder") as tracking:
+        assert hears_no_notice(tracking._process.pid)
+
+
+def test_a_process_that_ends_too_early_is_told_at_the_next_news(tmp_path, monkeypatch, caplog):
+    """What went wrong is not kept until the end of a training of days, and is said once."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = record_run(tmp_path / "bucket", (0.5, 0.6))
+    run.claim({"machine": "another", "host": "elsewhere"})
+    with Tracking(run, 1, tmp_path / "folder") as tracking:
+        tracking._process.wait()
+        tracking.news()
+        assert "was superseded by attempt" in caplog.text
+        tracking.news()
+    assert len(caplog.records) == 1
 
 
 def test_a_machine_that_goes_is_not_kept(run, tmp_path, stuck, monkeypatch, caplog):
