@@ -18,7 +18,7 @@ from job.cli_runs import RUN_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
-from job.log import set_up_logging
+from job.log import EscapedStream, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -356,7 +356,8 @@ COMMANDS: dict[str, Any] = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        exit_code = _run(sys.argv[1:] if argv is None else argv)
+        with contextlib.redirect_stdout(EscapedStream(sys.stdout)):
+            exit_code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
