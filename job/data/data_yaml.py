@@ -80,7 +80,8 @@ def shown(value: object) -> str:
 def _read_file(read: DataYaml, path: Path) -> None:
     try:
         if path.stat().st_size > MAX_BYTES:  # before all of it is read
-            raise UnreadableYamlError(TOO_LARGE)
+            read.problems.append(f"cannot be read, {TOO_LARGE}; leave out what is no part of a dataset")
+            return
         content = load_yaml(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
