@@ -4,8 +4,9 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 200_000
-MAX_VALUES = 100_000
+MAX_BYTES = 1_000_000
+TOO_LARGE = f"it is larger than {MAX_BYTES / 1e6:g} MB"
+MAX_VALUES = 200_000
 """With what aliases repeat counted as often as it is repeated."""
 
 MAX_NUMBER_LENGTH = 1_000
@@ -23,7 +24,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever YAML can ho
         UnreadableYamlError: If it is none, or larger than any file of its kind has reason to be.
     """
     if len(text) > MAX_BYTES:
-        raise UnreadableYamlError(f"it is larger than {MAX_BYTES / 1e3:g} kB")
+        raise UnreadableYamlError(TOO_LARGE)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

@@ -7,17 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from job.data.files import is_inside
+from job.limited_yaml import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
 
 DATA_YAML = "data.yaml"
-
-MAX_BYTES = 1_000_000
-"""Of the file."""
-
-MAX_VALUES = 200_000
-"""With everything that is referred to more than once counted as often."""
 
 MAX_CLASSES = 50_000
 
@@ -86,39 +79,20 @@ def shown(value: object) -> str:
 
 def _read_file(read: DataYaml, path: Path) -> None:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            read.problems.append(f"has more than {MAX_BYTES:,} bytes; leave out what is no part of a dataset")
+        if path.stat().st_size > MAX_BYTES:  # before all of it is read
+            read.problems.append(f"cannot be read, {TOO_LARGE}; leave out what is no part of a dataset")
             return
-        loader = yaml.SafeLoader(path.read_bytes().decode("utf-8-sig"))
-        node = loader.get_single_node()
-        if _num_values(node) > MAX_VALUES:
-            read.problems.append(f"has more than {MAX_VALUES:,} values; write out what it refers to")
-            return
-        content = loader.construct_document(node) if node is not None else None
+        content = load_yaml(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         read.problems.append(f"is not UTF-8 text, in line {line}; save it as UTF-8")
-    except Exception as error:  # noqa: BLE001 -- the parser raises anything on values that are none
-        read.problems.append(f"cannot be read, {' '.join(str(error).split())}; correct its syntax")
+    except (OSError, UnreadableYamlError) as error:
+        read.problems.append(f"cannot be read, {error}; correct its syntax")
     else:
         if isinstance(content, dict) and content:
             read.content = content
         else:
             read.problems.append(f"is {shown(content)}; write keys and values, such as `train: images/train`")
-
-
-def _num_values(node: yaml.Node | None, counted: dict[int, int] | None = None) -> int:
-    """Count the values below a node, each as often as it is referred to; one that contains itself has no end."""
-    counted = {} if counted is None else counted
-    if id(node) not in counted:
-        counted[id(node)] = MAX_VALUES + 1  # until it is known
-        below: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            below = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            below = node.value
-        counted[id(node)] = 1 + sum(_num_values(part, counted) for part in below)
-    return counted[id(node)]
 
 
 def _read_names(read: DataYaml) -> None:

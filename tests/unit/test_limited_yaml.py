@@ -29,7 +29,7 @@ MERGES = "m0: &m0 {x: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]
         ("[" * 5000, "nested too deeply"),
         ("a: " + "1:" * 5000 + "1", "a number of 10001 characters"),
         ("a: 0x" + "f" * 5000, "a number of"),
-        ("x" * 200_001, "larger than 200 kB"),
+        ("x" * 1_000_001, "larger than 1 MB"),
         ("a: 2026-13-45", "month"),
         ("{[a]: 1}", "unhashable"),
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
