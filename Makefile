@@ -11,7 +11,11 @@ ARGS   ?=
 IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
-export CONTAINER_ENGINE BASE_IMAGE
+
+# What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
+WORDS := RECIPE BUCKET RUN ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+$(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
+export $(WORDS)
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
@@ -27,8 +31,21 @@ LIGHT := $(if $(wildcard $(ENV)),$(ENV),$(VENV)/.installed-light)
 
 # pip never asks, and takes from the registry only the files that the lock names by digest.
 PIP  := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-deps
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
-	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
+LOCK = $(WITH_ARGS) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+# Behind a command's own words, those of ARGS: quotes hold a word together, and nothing in it is run.
+define SPLIT
+import os, shlex, sys
+try:
+    words = shlex.split(os.environ["ARGS"])
+except ValueError as error:
+    print(f"make: ARGS cannot be split into words, {error}; correct its quotes", file=sys.stderr)
+    sys.exit(2)
+os.execvp(sys.argv[1], sys.argv[1:] + words)
+endef
+export SPLIT
+WITH_ARGS = $(or $(wildcard $(BIN)/python),$(PYTHON)) -c "$$SPLIT"
 
 ##@ Help
 
@@ -52,28 +69,31 @@ help: ## Show this list
 
 ##@ Train
 
+BUCKET_OR_DEMO = --bucket "$${BUCKET:-bucket}" $(if $(BUCKET),,--profile demo)
+BUCKET_IF_NAMED = $(if $(BUCKET),--bucket "$$BUCKET")
+
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 
 .PHONY: train
 train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
-	@exec $(if $(IN),docker/run.sh '$(IMAGE_NAME)',$(BIN)/job) train --recipe '$(RECIPE)' \
-		$(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(if $(RUN),--run '$(RUN)') $(ARGS)
+	@exec $(WITH_ARGS) $(if $(IN),docker/run.sh "$$IMAGE_NAME",$(BIN)/job) train --recipe "$$RECIPE" \
+		$(BUCKET_OR_DEMO) $(if $(RUN),--run "$$RUN")
 
 .PHONY: image
 image: ## Build the container image, from the lock and BASE_IMAGE
-	@exec docker/build.sh '$(IMAGE_NAME)'
+	@exec docker/build.sh "$$IMAGE_NAME"
 
 .PHONY: image-test
 image-test: $(DEV) ## Test the image that `make image` built, and print its size
-	@exec $(BIN)/python -m pytest -n0 -rs -s tests/container/test_image.py $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/python -m pytest -n0 -rs -s tests/container/test_image.py
 
 .PHONY: push
 push: ## Push it to REPOSITORY under a tag of its own, and print its digest for IMAGE=
-	@exec docker/push.sh '$(IMAGE_NAME)' '$(REPOSITORY)'
+	@exec docker/push.sh "$$IMAGE_NAME" "$$REPOSITORY"
 
 .PHONY: campaign
 campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is reached; the same command goes on
-	@exec $(BIN)/job campaign $(if $(BUCKET),--bucket '$(BUCKET)',--bucket bucket --profile demo) $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job campaign $(BUCKET_OR_DEMO)
 
 .PHONY: no-recipe
 no-recipe:
@@ -83,30 +103,30 @@ no-recipe:
 
 .PHONY: runs
 runs: $(LIGHT) ## List the runs in BUCKET
-	@exec $(BIN)/job runs list --bucket '$(or $(BUCKET),bucket)' $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job runs list --bucket "$${BUCKET:-bucket}"
 
 .PHONY: report
 report: $(if $(RUN),$(LIGHT),no-run) ## Write the report of RUN anew and open it
-	@exec $(BIN)/job report '$(RUN)' --open --bucket '$(or $(BUCKET),bucket)' $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job report "$$RUN" --open --bucket "$${BUCKET:-bucket}"
 
 .PHONY: recipes
 recipes: $(LIGHT) ## List the recipes
-	@exec $(BIN)/job recipes list $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job recipes list
 
 ##@ Google Cloud: what outlives a job
 
 .PHONY: infra-plan infra-apply infra-destroy infra-test
 infra-plan: ## Show what infra-apply would change; needs Terraform and infra/terraform.tfvars
-	@exec infra/scripts/provision.sh plan $(ARGS)
+	@exec $(WITH_ARGS) infra/scripts/provision.sh plan
 
 infra-apply: ## Make bucket, registry, identities, network, alerts and the VM's group
-	@exec infra/scripts/provision.sh apply $(ARGS)
+	@exec $(WITH_ARGS) infra/scripts/provision.sh apply
 
 infra-destroy: ## Destroy all of it but the bucket, whose weights survive
-	@exec infra/scripts/provision.sh destroy $(ARGS)
+	@exec $(WITH_ARGS) infra/scripts/provision.sh destroy
 
 infra-test: ## Check format and schema, and test the rules; needs Terraform and no cloud
-	@exec infra/scripts/provision.sh test $(ARGS)
+	@exec $(WITH_ARGS) infra/scripts/provision.sh test
 
 .PHONY: down
 down: ## Prove that nothing is left that costs money by the hour; needs gcloud
@@ -116,28 +136,28 @@ down: ## Prove that nothing is left that costs money by the hour; needs gcloud
 
 .PHONY: submit
 submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Send RECIPE to Cloud Batch on a Spot machine; twice is once
-	@exec $(BIN)/job submit --recipe '$(RECIPE)' $(if $(BUCKET),--bucket '$(BUCKET)') $(if $(RUN),--run '$(RUN)') \
-		$(if $(IMAGE),--image '$(IMAGE)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job submit --recipe "$$RECIPE" $(BUCKET_IF_NAMED) $(if $(RUN),--run "$$RUN") \
+		$(if $(IMAGE),--image "$$IMAGE")
 
 .PHONY: supervise
 supervise: $(if $(RUN),$(CLOUD),no-run) ## Keep RUN going until it is finished, failed for good, or at its limit
-	@exec $(BIN)/job supervise '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: resume
 resume: $(if $(RUN),$(CLOUD),no-run) ## Go on with RUN after it was cancelled or given up
-	@exec $(BIN)/job supervise '$(RUN)' --resume $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" --resume $(BUCKET_IF_NAMED)
 
 .PHONY: status
 status: $(if $(RUN),$(CLOUD),no-run) ## Show where RUN stands, its attempts and what it cost
-	@exec $(BIN)/job status '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job status "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: logs
 logs: $(if $(RUN),$(CLOUD),no-run) ## Print what RUN wrote
-	@exec $(BIN)/job logs '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job logs "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: cancel
 cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel RUN's job; what is committed stays
-	@exec $(BIN)/job cancel '$(RUN)' $(if $(BUCKET),--bucket '$(BUCKET)') $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/job cancel "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: no-run
 no-run:
@@ -147,7 +167,7 @@ no-run:
 
 .PHONY: drill
 drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then compare the weights
-	@exec $(BIN)/python -m tests.cloud.drill '$(or $(RECIPE),A)' '$(or $(PREEMPTIONS),5)' $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.cloud.drill "$${RECIPE:-A}" "$${PREEMPTIONS:-5}"
 
 ##@ Google Cloud: a Spot machine that comes back by itself
 
@@ -167,16 +187,16 @@ vm-down: ## Stop the machine; vm-up continues the run
 env: $(ENV) ## Make the environment alone, in .venv (7.6 GB on Linux, mostly CUDA)
 
 .PHONY: light
-light: $(LIGHT) ## Make it without torch (0.2 GB): enough for recipes, runs and data
+light: $(LIGHT) ## Make it without torch (0.4 GB): enough for recipes, runs and data
 
 .PHONY: test
 test: $(DEV) ## Run the tests; what is left out is listed at the end
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/python -m pytest
 
 .PHONY: test-all
 test-all: $(DEV) ## Run them with the full matrices, then the storm of N=200; docs/test-all.md has the last result
-	$(BIN)/python -m pytest --full $(ARGS)
-	$(BIN)/python -m tests.training.kill_storm $(or $(N),200)
+	$(WITH_ARGS) $(BIN)/python -m pytest --full
+	$(BIN)/python -m tests.training.kill_storm "$${N:-200}"
 
 .PHONY: check
 check: $(DEV) ## Check format, lint and types
@@ -193,17 +213,18 @@ format: $(DEV) ## Format, and fix what can be fixed
 bench: $(DEV) ## Measure, and compare with the libraries we could have used
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
-	@exec $(BIN)/python -m tests.bench.training $(ARGS)
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how they end (N=200 takes half an hour)
-	@exec $(BIN)/python -m tests.training.kill_storm $(or $(N),200)
+	@exec $(BIN)/python -m tests.training.kill_storm "$${N:-200}"
 
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
-	$(LOCK) pyproject.toml --group build --constraints requirements/full.txt --output-file requirements/light.txt
-	$(LOCK) pyproject.toml --extra cloud --group build --constraints requirements/full.txt \
+	$(LOCK) pyproject.toml --group build --group headless --constraints requirements/full.txt \
+		--output-file requirements/light.txt
+	$(LOCK) pyproject.toml --extra cloud --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/cloud.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 

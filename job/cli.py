@@ -18,7 +18,7 @@ from job.cli_runs import RUN_COMMANDS
 from job.errors import JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
-from job.log import set_up_logging
+from job.log import EscapedStream, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -257,31 +257,59 @@ def report(run: str, *, bucket: str | None = None, open: str = "false") -> None:
 
 
 @command
-def data_check(name: str, *, bucket: str | None = None, workdir: str = "work") -> None:
+def data_check(
+    name: str,
+    *,
+    bucket: str | None = None,
+    workdir: str = "work",
+    single_cls: str = "false",
+    follow_links: str = "false",
+) -> None:
     """Read every label and image of a dataset once and report all problems.
 
     Args:
         name: A dataset of the bucket, or a folder here as a path such as ./wildlife.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
         workdir: A folder on this machine to pull into.
+        single_cls: Count all classes as one, as training with --single-cls does.
+        follow_links: Follow links that lead out of the folder.
     """
     from job.commands.data import check_data
 
-    check_data(name, bucket, workdir)
+    check_data(name, bucket, workdir, single_cls=single_cls, follow_links=follow_links)
 
 
 @command
-def data_push(folder: str, *, dataset: str, bucket: str | None = None) -> None:
-    """Push a YOLO folder into the bucket, verified; what is there already is not sent again.
+def data_push(
+    folder: str,
+    *,
+    dataset: str,
+    bucket: str | None = None,
+    replace: str = "false",
+    force: str = "false",
+    single_cls: str = "false",
+    follow_links: str = "false",
+) -> None:
+    """Check a YOLO folder as training does, and push it into the bucket; what is there already is not sent again.
 
     Args:
         folder: A folder with data.yaml, images and labels.
         dataset: What to call it.
         bucket: gs://bucket/prefix or a folder; JOB_BUCKET if left out.
+        replace: Push a new version of a dataset that is there with other content; unfinished runs keep theirs.
+        force: Push all the same what training will refuse.
+        single_cls: Check it for training with --single-cls.
+        follow_links: Push what links lead to outside of the folder, too.
     """
     from job.commands.data import push_data
 
-    push_data(folder, dataset, bucket)
+    push_data(
+        *(folder, dataset, bucket),
+        replace=replace,
+        force=force,
+        single_cls=single_cls,
+        follow_links=follow_links,
+    )
 
 
 @command
@@ -328,7 +356,8 @@ COMMANDS: dict[str, Any] = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        exit_code = _run(sys.argv[1:] if argv is None else argv)
+        with contextlib.redirect_stdout(EscapedStream(sys.stdout)):
+            exit_code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -44,6 +44,9 @@ class Committable(Protocol):
     def write(self, folder: Path) -> list[Path]:
         """Write its files into an empty folder; return them, the most valuable first."""
 
+    def publish(self, folder: Path) -> None:
+        """Make the files in that folder, once they are committed, those of the run's own folder."""
+
 
 class Committer:
     """One thread that commits what it is given; use it as a context manager."""
@@ -150,11 +153,14 @@ class Committer:
         )
         try:
             if not self.hurried:
+                snapshot.publish(self._staging)
                 self._mirror(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
             log.warning("after committing %s: %s", identity.words, error)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _written(self, snapshot: Committable) -> list[Path]:
         try:
@@ -162,7 +168,10 @@ class Committer:
             self._staging.mkdir(parents=True)
             return snapshot.write(self._staging)
         except OSError as error:
-            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> MachineError:
+        return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
 
     def _id(self, snapshot: Committable) -> CheckpointId:
         return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)

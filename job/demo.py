@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from job.data.demo import draw_demo_dataset
-from job.data.prepare import push_dataset
+from job.data.lock import was_cut
+from job.data.push import push_dataset
 from job.errors import WeightsError
 from job.order import Order
 from job.recipe import Recipe, load_recipe
@@ -28,7 +29,7 @@ def train_demo(store: Store, order: Order) -> None:
     Raises:
         JobError: As `session.train`.
     """
-    if not store.list("datasets/"):
+    if not store.list("datasets/") or was_cut(store, DATASET):
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))

@@ -53,7 +53,8 @@ class JobError(Exception):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n".join([self.message, *(f"  - {problem}" for problem in self.problems)])
+        problems = (problem.replace("\n", "\\n") for problem in self.problems)  # one a line, whatever a name holds
+        return "\n".join([self.message, *(f"  - {problem}" for problem in problems)])
 
 
 class UsageError(JobError):

@@ -1,21 +1,57 @@
 """What the job says while it works: short text for a person at a terminal, one JSON object a line for a machine.
 
-Everything goes to stderr; stdout is for data.
+Everything goes to stderr; stdout is for data. Guarantees that neither steers a terminal: names of files, classes and
+runs are a stranger's, and may hold what moves the cursor, clears the screen or types for the person.
 """
 
 import contextlib
+import io
 import json
 import logging
+import re
 import sys
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SEVERITY = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DEBUG": "DEBUG"}
 
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tab and newline, what turns the direction of text, and halves of characters."""
+
+
+def escaped(text: str) -> str:
+    """Return text in which what would steer a terminal, or cannot be written to one, is spelt out."""
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class EscapedStream(io.TextIOBase):
+    """Standard output that steers no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, escaped."""
+        self._stream.write(escaped(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is buffered."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person watches."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the number of the file behind."""
+        return self._stream.fileno()
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = escaped(record.getMessage())
         return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
 
 
@@ -53,7 +89,12 @@ class Progress:
         from tqdm import tqdm  # noqa: PLC0415 -- `job --help` needs none
 
         self._bar = tqdm(
-            desc=label, total=total, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False
+            desc=escaped(label),
+            total=total,
+            unit=unit,
+            unit_scale=unit == "B",
+            disable=not sys.stderr.isatty(),
+            leave=False,
         )
 
     def __enter__(self) -> Self:

@@ -13,9 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from job.errors import RecipeError
+from job.limited_yaml import UnreadableYamlError, load_yaml
 from job.training_arguments import DEFAULTS, check_arguments, nearest
 
 Profile = Literal["full", "demo"]
@@ -195,9 +194,9 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
         RecipeError: Lists every problem.
     """
     try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {source}: is not YAML, {' '.join(str(error).split())}; correct the file") from error
+        loaded = load_yaml(text)
+    except UnreadableYamlError as error:
+        raise RecipeError(f"recipe {source}: cannot be read as YAML, {error}; correct the file") from error
     if not isinstance(loaded, dict):
         raise RecipeError(
             f"recipe {source}: must be a mapping with the keys start and train, got {type(loaded).__name__}"

@@ -400,6 +400,7 @@ class _Session:
             self.folder / "data.yaml",
             self.ledger,
             quarantine=self.order.quarantine,
+            single_class=bool(self.order.recipe.train.get("single_cls")),
             pinned=record.dataset if record else None,
             subject=f"run {run}",
         )
@@ -450,8 +451,9 @@ class _Session:
             world=self.world,
         )
         if self.world.size > 1:
-            pinned = {"name": data.name, "digest": data.digest}
-            self.world.share(SharedPlan(replace(plan, world=World()), pinned, File.read(weights) if weights else None))
+            self.world.share(
+                SharedPlan(replace(plan, world=World()), data.pinned, File.read(weights) if weights else None)
+            )
         return Training(plan)
 
     def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:

@@ -108,7 +108,8 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
         _get_published(store, point.source, target)
     else:
         _get(store, point.source, target, point.source)
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    with target.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if point.sha256 is not None and digest != point.sha256:
         raise WeightsError(
             f"{point.source}: is not the file that the run started from, its SHA-256 is {digest[:12]} and was "

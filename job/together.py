@@ -73,6 +73,7 @@ def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         data = prepare_data(
             *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
             quarantine=order.quarantine,
+            single_class=bool(order.recipe.train.get("single_cls")),
             pinned=pinned,
             subject=subject,
         )

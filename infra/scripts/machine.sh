@@ -21,11 +21,13 @@ group() { # verb and flags of gcloud
 up() {
     local recipes image=${IMAGE:-} command size hours now until=never
     recipes=$(cd "$INFRA/../job/recipes" && echo *.yaml)
-    [[ -n ${RECIPE:-} && -e $INFRA/../job/recipes/$RECIPE.yaml ]] ||
+    [[ ${RECIPE:-} =~ ^[A-Za-z0-9_-]+$ && -e $INFRA/../job/recipes/$RECIPE.yaml ]] ||
         fail 2 "make vm-up: RECIPE must be one of ${recipes//.yaml/}, got '${RECIPE:-}'; a file of your own is not in the image"
     [[ $image == */* ]] || image="$(output image_repository)/$image"
     [[ $image =~ $DIGEST ]] ||
         fail 2 "make vm-up: IMAGE must name an image by its digest, NAME@sha256:..., got '${IMAGE:-}'; make push prints it"
+    [[ ${RUN:-x} =~ ^[A-Za-z0-9][A-Za-z0-9_-]*$ ]] ||
+        fail 2 "make vm-up: RUN must be a name of letters, digits, - and _, got '$RUN'"
     command="train --recipe $RECIPE${RUN:+ --run $RUN}${ARGS:+ $ARGS}"
     [[ $command != *[$'\n|']* ]] || fail 2 "make vm-up: RUN and ARGS must be words on one line without |, got '$command'"
     hours=$(limit)

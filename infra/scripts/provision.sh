@@ -38,10 +38,8 @@ destroy() {
 }
 
 check() {
-    local copy
-    copy=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder is known now
-    trap "rm -rf '$copy'" EXIT
+    copy=$(mktemp -d) # not local: the trap looks for it when the function is over
+    trap 'rm -rf "$copy"' EXIT
     terraform -chdir="$INFRA" fmt -check -diff -recursive
     cp -r "$INFRA"/*.tf "$INFRA/tests" "$INFRA/vm" "$copy"
     rm -f "$copy/backend.tf"

@@ -10,7 +10,7 @@
 # (when it has to end, in seconds since 1970, or never) and trainer-order (one word for each `make vm-up`). BUCKET and
 # WANDB_SECRET come from Terraform, through the unit's environment. The other variables are for tests.
 
-set -uo pipefail
+set -fuo pipefail # the words of a command are no patterns
 
 METADATA="http://${GCE_METADATA_HOST:-metadata.google.internal}/computeMetadata/v1/instance"
 COMPUTE="${COMPUTE_API:-https://compute.googleapis.com}/compute/v1"

@@ -263,9 +263,9 @@ class History:
         for attempt, later in zip(self.attempts, [*self.attempts[1:], None], strict=True):
             if attempt.number < self.committed.attempt:
                 end = attempt.ended_at or (later.claimed_at if later else attempt.claimed_at)
-                spent_s += (end - attempt.claimed_at).total_seconds()
+                spent_s += max(0.0, (end - attempt.claimed_at).total_seconds())  # or a clock was set back
             elif attempt.number == self.committed.attempt:
-                spent_s += (self.committed_at - attempt.claimed_at).total_seconds()
+                spent_s += max(0.0, (self.committed_at - attempt.claimed_at).total_seconds())
         return spent_s / epochs * (self.num_epochs - epochs)
 
 

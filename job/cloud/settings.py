@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from job.cloud.machines import machines
 from job.errors import MachineError
+from job.limited_yaml import load_yaml
 from job.training_arguments import nearest
 
 OUTPUTS = Path("infra/outputs.json")
@@ -150,7 +149,7 @@ def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
         name = FROM_OUTPUT.get(name, name)  # noqa: PLW2901 -- the same thing
         if name in known and isinstance(output, dict) and output.get("value") is not None:
             found[name] = output["value"]
-    of_file = _read(FILE, yaml.safe_load)
+    of_file = _read(FILE, load_yaml)
     unknown = [f"{name}: there is no such setting{nearest(str(name), known)}" for name in of_file if name not in known]
     if unknown:
         raise MachineError(f"{FILE}: not understood; known are {', '.join(known)}", unknown)
@@ -162,7 +161,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         loaded = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise MachineError(f"{path}: cannot be read, {' '.join(str(error).split())}; write it anew") from error
     if not isinstance(loaded, dict):
         raise MachineError(f"{path}: must be a mapping, got {type(loaded).__name__}; write it anew")

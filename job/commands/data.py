@@ -1,43 +1,85 @@
 """``job data``: check, push, pull."""
 
+import logging
 from pathlib import Path
 
-from job.commands.values import require_store
-from job.data.check import DatasetReport, check_dataset
-from job.data.prepare import find_dataset, pull_dataset, push_dataset
+from job.commands.values import read_flag, require_store
+from job.data.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.data.prepare import find_dataset, pull_dataset
+from job.data.push import plan_push
+from job.errors import DataError
 from job.log import Progress
+from job.request import list_runs
+from job.run import Run
+from job.store import Store
+
+log = logging.getLogger(__name__)
 
 
-def check_data(name: str, bucket: str | None, workdir: str) -> None:
+def check_data(name: str, bucket: str | None, workdir: str, **flags: str) -> None:
     """Check a dataset of the bucket, or a folder here.
 
     Raises:
         DataError: If it is broken; lists every problem.
     """
-    folder = Path(name)
+    folder, allowed = Path(name), {flag: read_flag(text, flag) for flag, text in flags.items()}
     if "/" not in name:  # a name is the bucket's, whatever lies here
         store = require_store(bucket)
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, Path(workdir).resolve()).folder
     with Progress(f"checking {name}", 1, "file") as progress:
-        report = check_dataset(folder, cache_file=folder / ".check.json", progress=progress.to)
+        report = check_dataset(
+            folder,
+            single_class=allowed["single_cls"],
+            follow_links=allowed["follow_links"],
+            cache_file=folder / ".check.json",
+            progress=progress.to,
+        )
     report.raise_if_broken(f"dataset {name}")
     print("\n".join(_in_words(name, report)))
 
 
-def push_data(folder: str, dataset: str, bucket: str | None) -> None:
+def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> None:
     """Push a folder.
 
     Raises:
-        DataError: If it is no dataset.
+        DataError: If it is no dataset or a broken one, or there is another one of that name.
         StoreError: If the bucket refuses.
     """
+    allowed = {flag: read_flag(text, flag) for flag, text in flags.items()}
     store = require_store(bucket)
-    pushed = push_dataset(store, Path(folder), dataset)
-    print(
-        f"dataset {dataset}: {pushed.num_total} files in {store.uri}/datasets/{dataset}, {pushed.num_transferred} of "
-        f"them sent now ({pushed.bytes_transferred / 1e6:.1f} MB)"
+    plan = plan_push(
+        *(store, Path(folder), dataset),
+        force=allowed["force"],
+        single_class=allowed["single_cls"],
+        follow_links=allowed["follow_links"],
     )
+    if plan.left_out:
+        log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
+    if plan.replaces:
+        unfinished = _unfinished_runs(store, dataset)
+        hang = f"; the unfinished runs {', '.join(unfinished)} hang on it, and go on with it" if unfinished else ""
+        if not allowed["replace"]:
+            more = [f"... {len(plan.changes) - NUM_SHOWN} more"] if len(plan.changes) > NUM_SHOWN else []
+            raise DataError(
+                f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
+                "or choose another --dataset",
+                [*plan.changes[:NUM_SHOWN], *more],
+            )
+        log.warning("dataset %s: %d files differ from the version before%s", dataset, len(plan.changes), hang)
+    pushed = plan.send()
+    print(
+        f"dataset {dataset}: version {pushed.version}, {pushed.num_total} files in {store.uri}/datasets/{dataset}, "
+        f"{pushed.num_sent} of them sent now ({pushed.bytes_sent / 1e6:.1f} MB)"
+    )
+
+
+def _unfinished_runs(store: Store, dataset: str) -> list[str]:
+    """Name the runs on a dataset that have not come to their end."""
+    runs = [Run(store, name) for name in list_runs(store)]
+    return [
+        run.name for run in runs if (record := run.record()) and record.dataset["name"] == dataset and not run.final()
+    ]
 
 
 def pull_data(name: str, bucket: str | None, workdir: str) -> None:

@@ -189,7 +189,7 @@ def _state(seen: SegmentSeen) -> str:
 def _machine_time(seen: SegmentSeen, history: History) -> str:
     if seen.job is None or seen.job.scheduled_at is None:
         return ""
-    return duration(((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds())
+    return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -10,7 +10,8 @@ from job.commands.train import read_order, read_seconds
 from job.commands.values import bucket_location, require_store
 from job.data.demo import draw_demo_dataset
 from job.data.piece import take_piece
-from job.data.prepare import find_dataset, pull_dataset, push_dataset
+from job.data.prepare import find_dataset, pull_dataset
+from job.data.push import push_dataset
 from job.errors import TrainingError, UsageError
 from job.order import Order
 from job.recipe import load_recipe
@@ -94,7 +95,8 @@ def _prepare(order: Order, data: Path, folder: Path, batches_per_epoch: float) -
     num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
     take_piece(data, folder / "piece", num_images)
     store = FolderStore.create(str(folder / "bucket"))
-    push_dataset(store, folder / "piece", "piece")
+    single_class = bool(order.recipe.train.get("single_cls"))
+    push_dataset(store, folder / "piece", "piece", single_class=single_class)
     shutil.rmtree(folder / "piece")
     words = {
         "recipe": order.recipe.source,

@@ -7,7 +7,7 @@ read again until it changes. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from job.data.contents import Contents
-from job.data.label import Found
-from job.data.yolo_format import Layout, Problem, is_image, label_of, read_layout
+from job.data.label import Found, Problem
+from job.data.yolo_format import NEEDED, Layout, is_image, label_of, read_layout
 from job.errors import DataError
 
 NUM_SHOWN = 50
@@ -33,6 +33,8 @@ class SplitCounts:
     num_labelled: int
     num_background: int
     """Images that show nothing: without a label, or with an empty one."""
+    num_without_label: int
+    """Images without a label file, which count as background."""
     instances: tuple[int, ...]
     """For each class."""
 
@@ -42,15 +44,19 @@ class DatasetReport:
     """What a check found."""
 
     names: tuple[str, ...]
-    """Of the classes, in the order of their numbers; empty if ``data.yaml`` does not tell."""
+    """Of the classes, in the order of their numbers; empty if the data file does not tell."""
     splits: dict[str, SplitCounts]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
     """Images of the validation split, and the labels that there are."""
 
-    def raise_if_broken(self, subject: str) -> None:
+    def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
         """Stop if there are problems.
+
+        Args:
+            subject: What was checked.
+            advice: What to do.
 
         Raises:
             DataError: If there are; lists as many as a person can read.
@@ -61,59 +67,80 @@ class DatasetReport:
         if len(self.problems) > NUM_SHOWN:
             listed.append(f"... and {len(self.problems) - NUM_SHOWN} more")
         counted = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        raise DataError(
-            f"{subject}: {counted} found; correct them, or pass --quarantine to set broken files aside", listed
-        )
+        raise DataError(f"{subject}: {counted} found; {advice}", listed)
 
 
 def check_dataset(
-    folder: Path, *, cache_file: Path | None = None, progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    *,
+    single_class: bool = False,
+    follow_links: bool = False,
+    cache_file: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
     """Read every label and image of a dataset's splits once.
 
     Args:
         folder: Has ``data.yaml``.
+        single_class: Training counts all classes as one, whatever their number.
+        follow_links: Follow links that lead out of the dataset.
         cache_file: Where to remember what was found.
         progress: Called with how many files are done, and of how many.
     """
-    layout = read_layout(folder)
+    layout = read_layout(folder, follow_links=follow_links)
+    names, texts = layout.data.names, set(layout.texts)
     images = sorted({image for split in layout.splits.values() for image in split.images})
-    labels = sorted({label_of(image) for image in images}.intersection(layout.texts))
-    contents = Contents(layout, cache_file)
-    contents.read([*images, *labels], progress or (lambda _done, _total: None))
+    labels = sorted({label_of(image) for image in images} & texts)
+    strays = _strays(layout, images)
+    candidates = sorted({name for found in strays.values() for name in found if name.lower().endswith(".txt")})
+    contents = Contents(layout, cache_file, single_class=single_class)
+    contents.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, contents.digests)]
     notes: dict[str, list[str]] = {}
-    for path, found in contents.found.items():
-        problems += [Problem(path, *problem) for problem in found.problems]
-        for text in found.warnings:
+    for path in (*images, *labels):
+        problems += [Problem(path, *problem) for problem in contents.found[path].problems]
+        for text in contents.found[path].warnings:
             notes.setdefault(text, []).append(path)
-    splits = {name: _count(split.images, contents.found, len(layout.names)) for name, split in layout.splits.items()}
-    if "train" in splits and splits["train"].num_labelled == 0:
-        problems.append(Problem("data.yaml", None, "empty split", "`train` has images, but no labels; put them there"))
-    problems.sort(key=lambda problem: (problem.path != "data.yaml", problem.path, problem.line or 0))
+    for image, found in strays.items():
+        _judge_stray(image, found, contents.found, problems, notes)
+    for image in images:
+        beside = f"{image.rpartition('.')[0]}.txt"
+        if beside in texts and label_of(image) != beside and label_of(image) in texts:
+            notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
+    splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
+    problems += _empty_splits(layout, splits)
+    problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
+    warnings = [*layout.warnings, *_without_labels(splits), *noted]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
-    val = (*val_images, *sorted({label_of(image) for image in val_images}.intersection(layout.texts)))
-    return DatasetReport(layout.names, splits, tuple(problems), (*layout.warnings, *noted), val)
+    val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
+    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val)
 
 
-def quarantine_files(folder: Path, report: DatasetReport, into: Path) -> list[str]:
-    """Set broken images and labels aside, each with its counterpart, and strike them from lists of images.
+def broken_files(folder: Path, report: DatasetReport) -> list[str]:
+    """Name the broken images and labels, each with its counterpart, that could be set aside.
 
-    Of a picture that is in train and in val, the copy in train is set aside. What no move can cure stays.
+    Of a picture that is in train and in val, it is the copy in train. What no move can cure is not named.
 
     Args:
         folder: The dataset.
         report: Of a check of it just now.
-        into: Gets the files under the names they had; on the same disk it takes no time.
-
-    Returns:
-        The names of what was moved.
     """
     layout = read_layout(folder)
     broken = {_pair(problem.path) for problem in report.problems} - layout.lists.keys()
-    moved = {name for name in (*layout.images, *layout.texts) if _pair(name) in broken}
-    for name in moved:
+    return sorted({name for name in (*layout.images, *layout.texts) if _pair(name) in broken})
+
+
+def set_aside(folder: Path, names: Iterable[str], into: Path) -> None:
+    """Move files of a dataset away, and strike them, and images that are not there, from its lists of images.
+
+    Args:
+        folder: The dataset.
+        names: Of the files; one that is not there is left alone.
+        into: Gets the files under the names they had; on the same disk it takes no time.
+    """
+    layout, moved = read_layout(folder), set(names)
+    for name in moved.intersection(layout.files):
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(layout.folder / name, into / name)
     for source, named in layout.lists.items():
@@ -121,7 +148,6 @@ def quarantine_files(folder: Path, report: DatasetReport, into: Path) -> list[st
         kept = [lines[number - 1] for number, image in named.items() if image not in moved]
         if kept and kept != lines:
             (layout.folder / source).write_text("\n".join([*kept, ""]), encoding="utf-8")
-    return sorted(moved)
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
@@ -135,7 +161,7 @@ def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> No
     layout = read_layout(folder)
     data: dict[str, Any] = {"path": str(layout.folder)}
     data |= {name: list(split.sources) for name, split in layout.splits.items()}
-    data |= {"names": dict(enumerate(report.names))} | layout.options
+    data |= {"names": dict(enumerate(report.names))} | layout.data.options
     target.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -159,6 +185,55 @@ def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
             yield Problem(image, None, "shared label", f"has the same label as {other}; rename one, with its label")
 
 
+def _strays(layout: Layout, images: list[str]) -> dict[str, list[str]]:
+    """Return, for images without a label, the files that could be it if they lay elsewhere or were called otherwise."""
+    used = {label_of(image) for image in layout.images}
+    by_stem: dict[str, list[str]] = {}
+    for name in (*layout.texts, *layout.annotations):
+        if name not in used and name not in layout.lists:
+            by_stem.setdefault(_stem(name), []).append(name)
+    texts = set(layout.texts)
+    return {
+        image: by_stem[_stem(image)] for image in images if label_of(image) not in texts and _stem(image) in by_stem
+    }
+
+
+def _stem(name: str) -> str:
+    """Return what an image has in common with a label that was meant for it, as ``x/a.jpg`` with ``y/A.jpg.TXT``."""
+    stem = name.rpartition("/")[2].rpartition(".")[0].casefold()
+    return stem.rpartition(".")[0] if is_image(stem) else stem
+
+
+def _judge_stray(
+    image: str, names: list[str], found: dict[str, Found], problems: list[Problem], notes: dict[str, list[str]]
+) -> None:
+    """Note what could be the label of an image: a problem if it has rows, or else something to know."""
+    labels = [name for name in names if name in found and found[name].has_rows]
+    if labels:
+        message = (
+            f"has no label in {label_of(image)}, where Ultralytics looks, but {labels[0]} could be it; move it there"
+        )
+        problems.append(Problem(image, None, "unused label", message))
+    elif others := [name for name in names if name not in found]:
+        text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
+        notes.setdefault(text, []).append(image)
+
+
+def _empty_splits(layout: Layout, splits: dict[str, SplitCounts]) -> Iterator[Problem]:
+    """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
+    for name in NEEDED:
+        if name in splits and splits[name].num_labelled == 0:
+            message = f"`{name}` has images, but no labels with a row; put them there"
+            yield Problem(layout.data.name, None, "empty split", message)
+
+
+def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
+    for name, counts in splits.items():
+        if counts.num_without_label:
+            told = f"{counts.num_without_label} of {counts.num_images} images have no label file"
+            yield f"{name}: {told}, and count as background"
+
+
 def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:
     """Yield pictures that are both in train and in val."""
     if not {"train", "val"} <= layout.splits.keys():
@@ -166,18 +241,19 @@ def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Proble
     train, val = (set(layout.splits[name].images) for name in ("train", "val"))
     if both := sorted(train & val):
         message = f"`train` and `val` have {len(both)} images in common, such as {both[0]}; name separate folders"
-        yield Problem("data.yaml", None, "overlap", message)
+        yield Problem(layout.data.name, None, "overlap", message)
     seen = {digests[image]: image for image in sorted(val) if image in digests}
     for image in sorted(train - val):
         if image in digests and (other := seen.get(digests[image])):
             yield Problem(image, None, "duplicate", f"is the same picture as {other}; leave one of them out")
 
 
-def _count(images: tuple[str, ...], found: dict[str, Found], num_classes: int) -> SplitCounts:
+def _count(images: tuple[str, ...], texts: set[str], found: dict[str, Found], num_classes: int) -> SplitCounts:
     labels = [found.get(label_of(image), Found()) for image in images]
     num_labelled = sum(bool(label.instances or label.problems) for label in labels)
     instances = Counter[int]()
     for label in labels:
         instances.update(dict(label.instances))
     counted = tuple(instances[number] for number in range(num_classes))
-    return SplitCounts(len(images), num_labelled, len(images) - num_labelled, counted)
+    num_without_label = sum(label_of(image) not in texts for image in images)
+    return SplitCounts(len(images), num_labelled, len(images) - num_labelled, num_without_label, counted)

@@ -5,7 +5,6 @@ else.
 """
 
 import hashlib
-import io
 import json
 import os
 import stat
@@ -16,39 +15,19 @@ from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
+import cv2
 import PIL
-from PIL import Image, UnidentifiedImageError
 
+from job.data import label, picture
 from job.data.label import Found, check_label
-from job.data.yolo_format import SUFFIXES, Layout, is_image
+from job.data.picture import check_picture, quiet_decoder
+from job.data.yolo_format import Layout, is_image
 
-MIN_PX = 10
+NUM_CHANNELS = 3
+"""What Ultralytics reads of a picture if nothing else is asked for."""
 
-_SCHEMA = f"1, Pillow {PIL.__version__}"
+_SCHEMA = f"2, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
 """What was found under another one is found again."""
-
-
-def check_image(data: bytes) -> Found:
-    """Check that an image can be decoded to its end, and that Ultralytics accepts it."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.verify()  # reads the checksums of a PNG, but makes it unusable
-        with Image.open(io.BytesIO(data)) as opened:
-            kind, (width, height) = str(opened.format).lower(), opened.size
-            opened.draft("L", (1, 1))  # a JPEG is read to its end all the same, but not turned into pixels
-            opened.load()
-    except UnidentifiedImageError:
-        return Found(((None, "unreadable", "is no image; replace it" if data else "is empty; replace it"),))
-    except Exception as error:  # noqa: BLE001 -- decoders raise anything on broken data
-        return Found(((None, "unreadable", f"cannot be decoded, {error}; replace it"),))
-    if kind not in {*SUFFIXES, "jpeg2000"}:
-        return Found(((None, "unreadable", f"is a {kind.upper()}, which Ultralytics does not read; convert it"),))
-    if min(width, height) < MIN_PX:
-        message = f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
-        return Found(((None, "small", message),))
-    if kind == "jpeg" and not data.endswith(b"\xff\xd9"):
-        return Found((), ("has bytes after the picture, for which Ultralytics will compress it anew before training",))
-    return Found()
 
 
 class Contents:
@@ -57,12 +36,14 @@ class Contents:
     Args:
         layout: The dataset.
         cache_file: One that is absent or broken, or cannot be written, costs time and nothing else.
+        single_class: All classes count as class 0.
     """
 
-    def __init__(self, layout: Layout, cache_file: Path | None) -> None:
+    def __init__(self, layout: Layout, cache_file: Path | None, *, single_class: bool = False) -> None:
         self.found: dict[str, Found] = {}
         self.digests: dict[str, str] = {}
         self._layout = layout
+        self._single_class = single_class
         self._cache_file = cache_file
         self._versions: dict[str, str] = {}
         self._known_files: dict[str, tuple[str, str]] = {}
@@ -82,7 +63,7 @@ class Contents:
                 unread.append(path)
         try:
             # Threads, since Pillow decodes and hashlib hashes without the interpreter's lock.
-            with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"):
+            with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"), quiet_decoder():
                 for path, (digest, found) in zip(unread, pool.map(self._read_file, unread), strict=True):
                     self.found[path] = found
                     if digest:
@@ -93,7 +74,13 @@ class Contents:
 
     def _rules(self, path: str) -> str:
         """Name what decides, beside its bytes, what is found in a file."""
-        return "" if is_image(path) else f"{len(self._layout.names)} {self._layout.num_keypoint_columns} "
+        data = self._layout.data
+        if is_image(path):
+            # The usual is not named, so that a picture has its plain digest whatever its name ends in.
+            suffix = path.rpartition(".")[2].lower()
+            decoder = f"{suffix} " if suffix in picture.DECODED_BY_NAME else ""
+            return decoder if data.num_channels == NUM_CHANNELS else f"{decoder}{data.num_channels} "
+        return f"{len(data.names)} {data.num_keypoint_columns} {'single ' if self._single_class else ''}"
 
     def _version(self, path: str) -> str:
         """Name the state of a file; empty if it is none that can be read."""
@@ -107,6 +94,10 @@ class Contents:
     def _read_file(self, path: str) -> tuple[str, Found]:
         """Return digest and contents of a file."""
         try:
+            most = picture.MAX_BYTES if is_image(path) else label.MAX_BYTES
+            size = (self._layout.folder / path).stat().st_size
+            if size > most:
+                return "", Found(((None, "large", f"has {size:,} bytes, and at most {most:,} are read; leave it out"),))
             data = (self._layout.folder / path).read_bytes() if self._versions[path] else None
         except OSError:
             data = None
@@ -115,9 +106,11 @@ class Contents:
         digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
         if (known := self._known_contents.get(digest)) is not None:
             return digest, known
+        yaml = self._layout.data
         if is_image(path):
-            return digest, check_image(data)
-        return digest, check_label(data, len(self._layout.names), self._layout.num_keypoint_columns)
+            return digest, check_picture(data, path, yaml.num_channels)
+        single = self._single_class
+        return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 
     def _recall(self) -> None:
         if self._cache_file is None:

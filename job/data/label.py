@@ -5,7 +5,7 @@ Guarantees that a label without problems loses no row in training.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.01
@@ -13,6 +13,30 @@ TOLERANCE = 0.01
 
 NUM_BOX_COLUMNS, MIN_POLYGON_COLUMNS = 5, 7
 """Class, x, y, width and height; or class and at least three points."""
+
+
+MAX_BYTES = 64_000_000
+"""Of a label: more than a million boxes."""
+
+
+ROW_KINDS = frozenset({"class", "coordinates", "size"})
+"""Problems that only a row of numbers can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something for which Ultralytics would stop, or silently train on less or on something else."""
+
+    path: str
+    """Below the dataset's folder."""
+    line: int | None
+    """From 1, where it is about a line."""
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        where = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{where}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +49,20 @@ class Found:
     instances: tuple[tuple[int, int], ...] = ()
     """Classes of a label, and how often each occurs."""
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is a label that is not empty, be it right or wrong; other text has no numbers."""
+        return bool(self.instances) or any(kind in ROW_KINDS for _, kind, _ in self.problems)
 
-def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0) -> Found:
+
+def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *, single_class: bool = False) -> Found:
     """Check the rows of a label as Ultralytics' ``verify_image_label``, but each one.
 
     Args:
         data: The file.
         num_classes: 0 if that is not known.
         num_keypoint_columns: How many columns a row may have after a box.
+        single_class: All classes count as class 0, whatever their number.
     """
     try:
         lines = data.decode("utf-8-sig").splitlines()
@@ -42,6 +72,7 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0) ->
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     whole = NUM_BOX_COLUMNS + num_keypoint_columns
     rows = [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows]
+    num_classes = 0 if single_class else num_classes
     problems = [(number, *problem) for number, row in rows for problem in _row_problems(row, num_classes)]
     odd = [number for number, row in rows if (len(row) == NUM_BOX_COLUMNS) != (len(rows[0][1]) == NUM_BOX_COLUMNS)]
     if problems:
@@ -54,7 +85,17 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0) ->
         notes.append("has rows more than once, which count once")
     if any(not 0 <= number <= 1 for row in values for number in row[1:]):
         notes.append("has coordinates that are outside 0..1 by a hair, which is accepted")
-    return Found((), tuple(notes), tuple(Counter(int(row[0]) for row in set(values)).items()))
+    if any(min(_size(row)) == 0 for row in values):
+        notes.append("has rows without area, which training leaves out, and validation counts as missed")
+    classes = Counter(0 if single_class else int(row[0]) for row in set(values))
+    return Found((), tuple(notes), tuple(classes.items()))
+
+
+def _size(row: Sequence[float]) -> tuple[float, float]:
+    """Return width and height of what a row of numbers describes."""
+    if len(row) == NUM_BOX_COLUMNS:
+        return row[3], row[4]
+    return max(row[1::2]) - min(row[1::2]), max(row[2::2]) - min(row[2::2])
 
 
 def _row_problems(row: list[str], num_classes: int) -> Iterator[tuple[str, str]]:
@@ -76,9 +117,6 @@ def _row_problems(row: list[str], num_classes: int) -> Iterator[tuple[str, str]]
         yield "class", f"class {row[0]} is not among the classes, {known}; correct it, or `names` in data.yaml"
     if wrong := [value for value in coordinates if not -TOLERANCE <= value <= 1 + TOLERANCE]:
         yield "coordinates", f"{wrong[0]:g} is outside 0..1; divide x by the width and y by the height of the image"
-    if len(row) == NUM_BOX_COLUMNS:
-        width, height = coordinates[2:]
-    else:
-        width, height = (max(axis) - min(axis) for axis in (coordinates[::2], coordinates[1::2]))
-    if width <= 0 or height <= 0:
+    width, height = _size(values)
+    if width < 0 or height < 0:
         yield "size", f"is {width:g} wide and {height:g} high; leave the row out"

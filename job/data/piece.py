@@ -10,7 +10,7 @@ from job.errors import DataError
 
 
 def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
-    """Copy some images of a dataset and their labels, evenly from all over each split.
+    """Copy some images of a dataset and their labels, evenly from all over each split, one with a label at least.
 
     Args:
         folder: A dataset in YOLO format.
@@ -31,6 +31,8 @@ def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[s
             raise DataError(f"{folder}: has no images in {split}; see `job data check`")
         every = max(len(images) / wanted, 1.0)
         chosen = [images[int(number * every)] for number in range(min(wanted, len(images)))]
+        if not any(_shows_something(folder, image) for image in chosen):
+            chosen[0] = next((image for image in images if _shows_something(folder, image)), chosen[0])
         for kind in ("images", "labels"):
             (target / kind / split).mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(chosen):
@@ -39,6 +41,11 @@ def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[s
             if label.exists():
                 shutil.copyfile(label, target / "labels" / split / f"{number:05}.txt")
         taken[split] = len(chosen)
-    data = {"train": "images/train", "val": "images/val", "names": list(layout.names), **layout.options}
+    data = {"train": "images/train", "val": "images/val", "names": list(layout.data.names), **layout.data.options}
     (target / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return taken
+
+
+def _shows_something(folder: Path, image: str) -> bool:
+    label = folder / label_of(image)
+    return label.is_file() and bool(label.read_bytes().strip())

@@ -5,7 +5,6 @@ Guarantees that training sees exactly the files whose digest the run records, mi
 
 import fcntl
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from job import machine
-from job.data.check import DatasetReport, check_dataset, quarantine_files, write_training_yaml
-from job.data.lock import LOCK, dataset_digest, dataset_files, is_dataset_file, make_lock, require_locked, split_digest
+from job.data.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.data.lock import Version, read_version, split_digest
 from job.errors import DataError, RunConflictError
 from job.ledger import Label, Ledger
 from job.log import Progress
-from job.store import Store, StoredObject
-from job.store.transfer import Transferred, pull, push
+from job.store import Store
+from job.store.transfer import Transferred, pull
 from job.training_arguments import nearest
 
 log = logging.getLogger(__name__)
@@ -69,44 +68,15 @@ def find_dataset(store: Store, name: str | None) -> str:
     return name
 
 
-def push_dataset(store: Store, folder: Path, name: str) -> Transferred:
-    """Push a YOLO folder, and its lock last.
-
-    Raises:
-        DataError: If it is no dataset, or the name cannot be one.
-        StoreError: If the store fails; what has arrived stays for the next time.
-    """
-    if not (folder / "data.yaml").is_file():
-        raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
-    prefix = f"datasets/{name}/"
-    names = [
-        relative
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and is_dataset_file(relative := path.relative_to(folder).as_posix())
-    ]
-    size = sum((folder / relative).stat().st_size for relative in names)
-    with Progress(f"pushing {name}", size, "B") as progress:
-        pushed = push(folder, names, store, prefix, lambda done: progress.to(done.num_bytes))
-    for stored in store.list(prefix):
-        relative = stored.key.removeprefix(prefix)
-        if relative not in names and is_dataset_file(relative):
-            store.delete(stored.key)
-    files = dataset_files(store.list(prefix, checksums=True), prefix)
-    store.put(prefix + LOCK, make_lock(files, prefix), overwrite=True)
-    return pushed
-
-
 def pull_dataset(store: Store, name: str, workdir: Path) -> Transferred:
-    """Pull a dataset into ``datasets/NAME`` of a working folder.
+    """Pull the newest version of a dataset into ``datasets/NAME`` of a working folder.
 
     Raises:
         DataError: If it is not what its lock says.
         MachineError: If it does not fit on the disk, or the folder cannot be written.
         StoreError: If the store fails; what has arrived stays for the next time.
     """
-    return _pull(store, name, workdir, _locked_files(store, name))
+    return _pull(store, name, workdir, read_version(store, name))
 
 
 def prepare_data(
@@ -117,6 +87,7 @@ def prepare_data(
     ledger: Ledger,
     *,
     quarantine: bool,
+    single_class: bool = False,
     pinned: dict[str, Any] | None = None,
     subject: str = "",
 ) -> PreparedData:
@@ -129,64 +100,65 @@ def prepare_data(
         target_yaml: Where to write the data file for Ultralytics.
         ledger: Counts what this takes.
         quarantine: Set broken files aside instead of refusing the dataset.
-        pinned: What an existing run was started on; other data are refused.
+        single_class: Training counts all classes as one.
+        pinned: What an existing run was started on: that version is taken, with the same files set aside; what this
+            version of the job would refuse in it is told.
         subject: What messages call that run.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
-        RunConflictError: If it is not the one that was pinned.
+        RunConflictError: If there is no version like the one that was pinned.
         MachineError: If it does not fit on the disk.
     """
     with ledger.entered(Label.PULL):
-        files = _locked_files(store, name)
-    digest = dataset_digest(files, f"datasets/{name}/")
-    if pinned is not None and pinned["digest"] != digest:
-        raise RunConflictError(
-            f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and is "
-            f"{digest[:12]}; put the files back, or start a new run"
-        )
-    with ledger.entered(Label.PULL):
-        pulled = _pull(store, name, workdir, files)
-    log.info("dataset %s: %d files, %d of them fetched now", name, len(files), pulled.num_transferred)
+        version = read_version(store, name, (pinned["digest"],) if pinned else ())
+        if pinned and pinned["digest"] not in version.digests:
+            raise RunConflictError(
+                f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and "
+                f"is {version.digest[:12]}; put the files back, or start a new run"
+            )
+        pulled = _pull(store, name, workdir, version)
+    log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
     folder = pulled.folder
     with ledger.entered(Label.CHECK), _one_at_a_time(folder):
-        report = _check(folder, name)
-        set_aside: tuple[str, ...] = ()
-        if quarantine and report.problems:
-            set_aside = tuple(quarantine_files(folder, report, folder.with_name(f"{name}.quarantine")))
-            log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(set_aside))
-            report = _check(folder, name)
-    report.raise_if_broken(f"dataset {name}")
-    for warning in report.warnings[:NUM_WARNINGS_SHOWN]:
-        log.warning("dataset %s: %s", name, warning)
+        report = _check(folder, name, single_class=single_class)
+        aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
+        if aside:
+            set_aside(folder, aside, folder.with_name(f"{name}.quarantine"))
+            log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
+            report = _check(folder, name, single_class=single_class)
+    if pinned is None:
+        advice = "correct them, and push the dataset again"
+        report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
+    _tell(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
-    val = split_digest(files, f"datasets/{name}/", report.val, report.names)
-    return PreparedData(name, digest, target_yaml, report.names, set_aside, val)
+    val = split_digest(version.files, report.val, report.names)
+    digest = pinned["digest"] if pinned else version.digest
+    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val)
 
 
-def _locked_files(store: Store, name: str) -> list[StoredObject]:
-    """List a dataset's files, proved to be those of its lock if it has one."""
-    prefix = f"datasets/{name}/"
-    listing = store.list(prefix, checksums=True)
-    files = dataset_files(listing, prefix)
-    if any(stored.key == prefix + LOCK for stored in listing):
-        require_locked(store.read(prefix + LOCK), files, prefix, f"dataset {name}")
-    return files
+def _tell(name: str, warnings: list[str]) -> None:
+    for warning in warnings[:NUM_WARNINGS_SHOWN]:
+        log.warning("dataset %s: %s", name, warning)
+    if len(warnings) > NUM_WARNINGS_SHOWN:
+        left = len(warnings) - NUM_WARNINGS_SHOWN
+        log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(store: Store, name: str, workdir: Path, files: list[StoredObject]) -> Transferred:
+def _pull(store: Store, name: str, workdir: Path, version: Version) -> Transferred:
     folder = workdir / "datasets" / name
     machine.require_writable(folder)
-    size = sum(stored.size_bytes for stored in files)
+    size = sum(stored.size_bytes for stored in version.files.values())
     with _one_at_a_time(folder), machine.explained(workdir):
         machine.require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {name}", size, "B") as progress:
-            return pull(store, f"datasets/{name}/", folder, files, lambda done: progress.to(done.num_bytes))
+            return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes))
 
 
-def _check(folder: Path, name: str) -> DatasetReport:
+def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
     with Progress(f"checking {name}", 1, "file") as progress:
-        return check_dataset(folder, cache_file=folder / ".check.json", progress=progress.to)
+        cache = folder / ".check.json"
+        return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def render(facts: Facts) -> str:
 
 def _context(facts: Facts) -> dict[str, Any]:
     names = (facts.evaluation or facts.evaluation_before or {}).get("names", [])
-    dataset = facts.record.dataset["name"]
+    dataset = facts.record.dataset
     return {
         "facts": facts,
         "bill": facts.bill,

@@ -6,13 +6,13 @@ lie in the image.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from job.errors import ObjectNotFoundError
+from job.data.lock import moved_files
+from job.data.picture import load_picture
+from job.errors import DataError, ObjectNotFoundError
 from job.store import Store
 
 NUM_SHOWN = 6
@@ -72,7 +72,7 @@ class Picture:
 
 def make_pictures(
     store: Store,
-    dataset: str,
+    dataset: Mapping[str, Any],
     names: Sequence[str],
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
@@ -81,7 +81,7 @@ def make_pictures(
 
     Args:
         store: The bucket.
-        dataset: The dataset's name; an image that it has no more is left out.
+        dataset: Name and digest of the dataset; an image that is not there any more is left out.
         names: The names of the classes.
         before: What the validation of the start weights saw.
         after: The same of the best weights.
@@ -91,13 +91,15 @@ def make_pictures(
         return []
     others = {entry["image"]: entry for entry in (before or {}).get("images", [])}
     pictures = []
+    moved, folder = moved_files(store, dataset["name"], dataset["digest"]), f"datasets/{dataset['name']}"
     for entry in seen["images"][:NUM_SHOWN]:
         if entry["num_missed"] + entry["num_false_alarms"] == 0:
             break
         views = (others.get(entry["image"]), entry if after else None)
         try:
-            pictures.append(_picture(store.read(f"datasets/{dataset}/{entry['image']}"), entry, views, names))
-        except (ObjectNotFoundError, UnidentifiedImageError, OSError):
+            data = store.read(moved.get(entry["image"], f"{folder}/{entry['image']}"))
+            pictures.append(_picture(data, entry, views, names))
+        except (ObjectNotFoundError, DataError):
             continue
     return pictures
 
@@ -108,8 +110,7 @@ def _picture(
     views: tuple[dict[str, Any] | None, dict[str, Any] | None],
     names: Sequence[str],
 ) -> Picture:
-    with Image.open(io.BytesIO(data)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = load_picture(data)
     window = _window(image.size, _mistakes(entry))
     part = image.crop(window)
     written = io.BytesIO()

@@ -109,7 +109,7 @@ class Store(Protocol):
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
-        """Store many files in parallel, replacing what is there; errors and `on_done` as in `get_many`."""
+        """Store many files in parallel, each as `put` does where nothing is; errors and `on_done` as in `get_many`."""
 
 
 def open_store(location: str) -> Store:

@@ -80,7 +80,7 @@ class BaseStore(ABC):
 
         def put(item: tuple[Path, str]) -> None:
             source, key = item
-            stored = self.put(key, source, overwrite=True)
+            stored = self.put(key, source)
             if on_done is not None:
                 on_done(stored)
 

@@ -4,6 +4,7 @@ Knows nothing of what a key is for.
 """
 
 import os
+import unicodedata
 from pathlib import Path
 
 from job.errors import UsageError
@@ -12,11 +13,15 @@ MAX_BYTES = 1024
 """What Google Cloud Storage allows."""
 
 
+REFUSED = frozenset({"Cc", "Cs"})
+"""Control characters, and halves of characters; spaces of every width and joiners are legal."""
+
+
 def is_key(name: str) -> bool:
     """Tell whether a name is relative, ``/``-separated, and without ``.``, ``..``, backslash or control character."""
     return (
         {"", ".", ".."}.isdisjoint(name.split("/"))
-        and name.isprintable()
+        and (name.isprintable() or not any(unicodedata.category(letter) in REFUSED for letter in name))
         and "\\" not in name
         and len(name.encode()) <= MAX_BYTES
     )

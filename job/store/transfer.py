@@ -1,4 +1,4 @@
-"""Whole folders to and from a store: in parallel, verified, and only what is not there yet.
+"""Whole folders from a store: in parallel, verified, and only what is not there yet.
 
 Guarantees that after a pull every listed object is in the folder with the bytes of its checksum, that a cut transfer
 goes on where it was cut, and that no name leads out of the folder. Of the folder's other files a pull removes those
@@ -7,7 +7,7 @@ that an earlier one brought and that are unchanged; the rest is left alone. Know
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from job.store.checksums import ChecksumIndex, version_of
 from job.store.keys import file_below
 
 PULLED, PUSHED = ".pulled", ".pushed"
-"""Remember a folder's checksums. There are two, because only what was pulled may be removed."""
+"""Remember the checksums of a folder that was pulled, or pushed. Only what was pulled may be removed."""
 
 NUM_SHOWN = 10
 
@@ -38,7 +38,7 @@ class Transferred:
 
     folder: Path
     objects: tuple[StoredObject, ...]
-    """All that are now on both sides, with their checksums."""
+    """All whose bytes are in the folder now."""
 
     num_transferred: int
     bytes_transferred: int
@@ -51,18 +51,17 @@ class Transferred:
 
 def pull(
     store: Store,
-    prefix: str,
+    objects: Mapping[str, StoredObject],
     folder: Path,
-    objects: Sequence[StoredObject],
     on_progress: Callable[[Done], None] = lambda _done: None,
 ) -> Transferred:
     """Bring objects into a folder.
 
     Args:
         store: Where they are.
-        prefix: Ends in ``/``; the keys without it are the names in the folder.
+        objects: From ``store.list(prefix, checksums=True)``, by the names that they get in the folder; several names
+            may share an object.
         folder: Made if it is not there.
-        objects: From ``store.list(prefix, checksums=True)``.
         on_progress: Called from any thread, one call at a time.
 
     Raises:
@@ -71,75 +70,39 @@ def pull(
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        names = [stored.key.removeprefix(prefix) for stored in objects]
-        paths = _paths(folder, names, f"{store.uri}/{prefix}")
+        paths = _paths(folder, objects, store.uri)
         index = ChecksumIndex(folder / PULLED)
         for path in leftovers(folder):
             path.unlink()
-        for name in set(index.names()).difference(names):
+        for name in set(index.names()).difference(objects):
             _remove(index, name, folder / name)
-        missing = [
-            (stored, paths[name])
-            for name, stored in zip(names, objects, strict=True)
-            if not _is_here(index, name, paths[name], stored)
-        ]
-    counter = _Counter(on_progress, objects, [stored for stored, _ in missing])
-
-    def on_done(stored: StoredObject) -> None:
-        name = stored.key.removeprefix(prefix)
-        with _explained(folder):
-            index.remember(name, version_of(paths[name].stat()), str(stored.crc32c))
-        counter.add(stored)
-
+        missing = [name for name, stored in objects.items() if not _is_here(index, name, paths[name], stored)]
+    counter = _Counter(on_progress, objects.values(), [objects[name] for name in missing])
+    left = missing
     try:
-        store.get_many(missing, on_done)
+        while left:
+            turn = {objects[name].key: name for name in left}  # one name for each object, so that it is told by its key
+
+            def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
+                name = turn[stored.key]
+                with _explained(folder):
+                    index.remember(name, version_of(paths[name].stat()), str(stored.crc32c))
+                counter.add(stored)
+
+            store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
+            left = [name for name in left if turn[objects[name].key] != name]
     finally:
         index.save()
-    return Transferred(folder, tuple(objects), len(missing), sum(stored.size_bytes for stored, _ in missing))
-
-
-def push(
-    folder: Path,
-    names: Sequence[str],
-    store: Store,
-    prefix: str,
-    on_progress: Callable[[Done], None] = lambda _done: None,
-) -> Transferred:
-    """Store files of a folder.
-
-    Args:
-        folder: Where they are.
-        names: Their names in it, ``/``-separated.
-        store: Where they go.
-        prefix: Ends in ``/``; goes before the names.
-        on_progress: As in `pull`.
-
-    Raises:
-        StoreError: If the store fails, or names are links or no keys; whole objects stay for the next time.
-        MachineError: If a file cannot be read.
-    """
-    with _explained(folder):
-        paths = _paths(folder, names, str(folder))
-        index = ChecksumIndex(folder / PUSHED)
-        looks = {name: index.look(name, path) for name, path in paths.items()}
-        index.save()
-    there = {stored.key: stored for stored in store.list(prefix, checksums=True)}
-    here = [StoredObject(prefix + name, status.st_size, "", crc) for name, (status, crc) in looks.items()]
-    missing = [stored for stored in here if not _is_same(stored, there.get(stored.key))]
-    counter = _Counter(on_progress, here, missing)
-
-    def on_done(stored: StoredObject) -> None:
-        there[stored.key] = stored
-        counter.add(stored)
-
-    store.put_many([(paths[stored.key.removeprefix(prefix)], stored.key) for stored in missing], on_done)
-    objects = tuple(there[stored.key] for stored in here)
-    return Transferred(folder, objects, len(missing), sum(stored.size_bytes for stored in missing))
+    fetched = sum(objects[name].size_bytes for name in missing)
+    return Transferred(folder, tuple(objects.values()), len(missing), fetched)
 
 
 class _Counter:
     def __init__(
-        self, on_progress: Callable[[Done], None], everything: Iterable[StoredObject], missing: Iterable[StoredObject]
+        self,
+        on_progress: Callable[[Done], None],
+        everything: Collection[StoredObject],
+        missing: Collection[StoredObject],
     ) -> None:
         self._on_progress, self._lock = on_progress, threading.Lock()
         sizes, missing_sizes = ([stored.size_bytes for stored in some] for some in (everything, missing))
@@ -177,10 +140,6 @@ def _is_here(index: ChecksumIndex, name: str, path: Path, stored: StoredObject) 
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.stat().st_size == stored.size_bytes and index.look(name, path)[1] == stored.crc32c
     return False
-
-
-def _is_same(one: StoredObject, other: StoredObject | None) -> bool:
-    return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
 
 
 def _remove(index: ChecksumIndex, name: str, path: Path) -> None:

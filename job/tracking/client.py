@@ -153,7 +153,7 @@ class Curve:
         """Add validation images with the boxes before and after, as a table."""
         table = wandb.Table(columns=["image", "before", "after"])
         for picture in pictures:
-            image = Image.open(io.BytesIO(base64.b64decode(picture.data.partition(",")[2])))
+            image = Image.open(io.BytesIO(base64.b64decode(picture.data.partition(",")[2])), formats=("JPEG",))
             table.add_data(picture.image, *(_image(image, view) for view in (picture.before, picture.after)))
         self._run.log({"predictions": table, AXIS: self.epoch})
 

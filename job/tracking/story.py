@@ -33,7 +33,7 @@ def tell_the_end(run: Run, record: RunRecord, curve: Curve, folder: Path) -> Non
     curve.summarize(_summary(facts))
     if curve.online and facts.evaluation is not None:
         names = facts.evaluation["names"]
-        curve.show(make_pictures(run.store, record.dataset["name"], names, facts.evaluation_before, facts.evaluation))
+        curve.show(make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation))
     if curve.online and facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
+from ultralytics.data import utils
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
@@ -23,6 +24,16 @@ from job.training.sampling import STRIDE, Sample
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
+
+
+def _leave_as_it_is(_file: str, _write: object) -> None:
+    """Stand in for what compresses a JPEG anew, which then is another picture and fetched again at each attempt.
+
+    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
+    """
+
+
+utils._replace_image = _leave_as_it_is  # noqa: SLF001 -- there is no other way to keep it from the data
 
 
 def read_only_images(dataset: YOLODataset) -> None:

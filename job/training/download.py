@@ -1,29 +1,64 @@
-"""Published weights from Ultralytics' own releases."""
+"""Published weights from Ultralytics' own releases.
 
+Guarantees that a file of a known digest is that file, before it is stored for everybody who uses the bucket.
+"""
+
+import hashlib
+import logging
 import os
+import shutil
 from pathlib import Path
 
 from job.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+PINNED = {
+    "yolo11n.pt": "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
+    "yolo11s.pt": "85a76fe86dd8afe384648546b56a7a78580c7cb7b404fc595f97969322d502d5",
+    "yolo11m.pt": "d5ffc1a674953a08e11a8d21e022781b1b23a19b730afc309290bd9fb5305b95",
+}
+"""SHA-256 of the files of Ultralytics' releases, as many public repositories state them alike."""
 
 
 def download_published(target: Path) -> None:
     """Download a published file such as ``yolo11s.pt`` to a path of that name.
 
     Raises:
-        WeightsError: If there is no such file or no way to reach it.
+        WeightsError: If there is no such file, no way to reach it, or what arrived is another one.
     """
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 -- heavy
 
     partial = target.with_name(f".download-{os.getpid()}") / target.name
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        attempt_download_asset(partial)
-    except Exception as error:  # whatever the downloader raises, the person needs the same advice
-        raise _unreachable(target, " ".join(str(error).split())) from error
-    if not partial.is_file():
-        raise _unreachable(target, "the download left no file")
-    partial.replace(target)
-    partial.parent.rmdir()
+        try:
+            attempt_download_asset(partial)
+        except Exception as error:  # whatever the downloader raises, the person needs the same advice
+            raise _unreachable(target, " ".join(str(error).split())) from error
+        if not partial.is_file():
+            raise _unreachable(target, "the download left no file")
+        _require_published(partial)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial.parent, ignore_errors=True)
+
+
+def _require_published(path: Path) -> None:
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    expected = PINNED.get(path.name)
+    if expected is None:
+        log.warning(
+            "weights/%s: its digest is not known here, so that nothing shows whose file it is; stored as it came, "
+            "with SHA-256 %s",
+            *(path.name, digest),
+        )
+    elif digest != expected:
+        raise WeightsError(
+            f"weights/{path.name}: what was downloaded is not the published file, its SHA-256 is {digest[:12]} and not "
+            f"{expected[:12]}; nothing was stored, look at what lies between here and github.com"
+        )
 
 
 def _unreachable(target: Path, detail: str) -> WeightsError:

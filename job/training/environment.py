@@ -18,6 +18,7 @@ def confine_ultralytics(folder: Path) -> None:
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ["YOLO_VERBOSE"] = "false"
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval, should a description get that far
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
 

@@ -125,11 +125,13 @@ class Training:
 
         Raises:
             CorruptObjectError: If the state is none; nothing in it was run.
+            WeightsError: If the weights are none; nothing in them was run.
         """
         self.progress = restore(self.trainer, read_state(folder / "state.pt"))
-        self.last = Weights.stored((folder / "last.pt").read_bytes())
+        train_args = dict(vars(self.trainer.args))
+        self.last = Weights.restored(folder / "last.pt", train_args)
         best = folder / "best.pt"
-        self.best = Weights.stored(best.read_bytes()) if best.exists() else None
+        self.best = Weights.restored(best, train_args) if best.exists() else None
         evaluation = folder / EVALUATION_BEFORE
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
@@ -320,7 +322,7 @@ class Training:
                 columns.setdefault(name, []).append(value)
         about = {
             "train_args": dict(vars(trainer.args)),
-            "train_metrics": {**trainer.metrics, "fitness": trainer.fitness},
+            "train_metrics": _plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
             "train_results": columns,
         }
         return Weights(trainer.ema.ema, about)

@@ -2,11 +2,10 @@
 
 Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
 waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in
-full precision, and made of tensors and plain values, so that it loads with ``weights_only=True``.
+full precision, and made of tensors and plain values, so that nothing of it is run when it is read.
 """
 
 import io
-import pickle
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
 from job.errors import CorruptObjectError
+from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors
 
@@ -99,6 +99,31 @@ class Snapshot:
             (folder / name).write_bytes(data)
         return [folder / name for name in files]
 
+    def publish(self, folder: Path) -> None:
+        """Make the files of `write` those of the run's own folder, as people know it from Ultralytics.
+
+        Its ``last.pt`` is one that stock Ultralytics resumes from, of the last epoch that was complete, until the run
+        is finished. Those of checkpoints have no optimizer, since nothing resumes from them.
+        """
+        if self.progress.phase == "training" and self.epoch and not self.batch:
+            (folder / "last.pt").write_bytes(self.last.resumable(self._resumable()))
+        else:
+            (folder / "last.pt").unlink()
+
+    def _resumable(self) -> dict[str, Any]:
+        """Return what stock Ultralytics keeps of a training beside the EMA (``engine/trainer.py``: 800-815)."""
+        optimizer = self.state["optimizer"]
+        copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
+        stopper = self.state["stopper"]
+        return {
+            "epoch": self.epoch - 1,
+            "best_fitness": self.state["best_fitness"],
+            "stopper": {name: stopper[name] for name in ("best_fitness", "best_epoch")},
+            "updates": self.state["ema_updates"],
+            "optimizer": convert_optimizer_state_dict_to_fp16(copied),
+            "scaler": self.state["scaler"],
+        }
+
 
 def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     """Copy the whole state to the CPU; nothing in it changes when training goes on."""
@@ -133,9 +158,10 @@ def read_state(path: Path) -> dict[str, Any]:
         CorruptObjectError: If the file is not a state; nothing in it has been run.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with CheckpointFile(path) as file:
+            state: dict[str, Any] = file.plain()
         Progress(**state["progress"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (UnreadableFileError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
     return state

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,9 @@ from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, WeightsError
+from job.limited_yaml import UnreadableYamlError
 from job.signals import left_to_the_trainer
+from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
 from job.training.dataset import KeyedDataset, digest_pictures, read_only_images
 from job.training.device import has_bfloat16, require_device
 from job.training.randomness import start_streams
@@ -146,14 +149,9 @@ class Trainer(DetectionTrainer):
         plan = self.plan
         source = load_weights(plan.weights) if plan.weights else None
         if source is not None and plan.same_classes:
-            _require_same_classes(source, self.data["names"], str(plan.weights))
-        architecture = plan.architecture or (source.yaml if source is not None else None)
-        try:
-            self.model = self.get_model(cfg=architecture, weights=source, verbose=False)
-        except FileNotFoundError as error:
-            raise WeightsError(
-                f"model {architecture}: Ultralytics has no such model; pass for example yolo11n.yaml"
-            ) from error
+            _require_same_classes(source.names, self.data["names"], str(plan.weights))
+        architecture = deepcopy(source.yaml) if source and not plan.architecture else _architecture(plan.architecture)
+        self.model = self.get_model(cfg=architecture, weights=source, verbose=False)
         if source is None:
             return
         self.transfer = measure_transfer(self.model, source)
@@ -281,9 +279,19 @@ def _overrides(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _require_same_classes(source: nn.Module, data_names: dict[int, str], subject: str) -> None:
-    kept: Any = source.names  # a dictionary that Ultralytics keeps on its model
-    theirs = {int(index): str(name) for index, name in kept.items()}
+def _architecture(name: str | None) -> dict[str, Any]:
+    """Read a model file that the person named."""
+    try:
+        architecture = load_architecture(str(name))
+        require_size(architecture)
+    except FileNotFoundError as error:
+        raise WeightsError(f"model {name}: Ultralytics has no such model; pass for example yolo11n.yaml") from error
+    except (UnfitArchitectureError, UnreadableYamlError) as error:
+        raise WeightsError(f"model {name}: cannot be built, {error}; pass for example yolo11n.yaml") from error
+    return architecture
+
+
+def _require_same_classes(theirs: dict[int, str], data_names: dict[int, str], subject: str) -> None:
     if theirs == data_names:
         return
     same_set = sorted(theirs.values()) == sorted(data_names.values())

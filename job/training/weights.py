@@ -1,12 +1,12 @@
-"""Weights as files: loaded without running their code, compared by content, written as Ultralytics writes them.
+"""Weights as files: loaded without running anything of theirs, compared by content, written as Ultralytics writes them.
 
-A ``.pt`` file is a pickle, which can run anything when loaded; here only classes of torch and Ultralytics themselves
-are built, and a file that names anything else is refused by that name.
+A ``.pt`` file is a pickled model, which can run code when it is loaded and again when it is used. Here the model is
+built anew from a table of layers, and takes over the file's tensors and the names of its classes alone.
 """
 
 import hashlib
 import io
-import pickle
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,23 @@ from typing import Any
 import torch
 import ultralytics
 from torch import nn
-from ultralytics.nn.tasks import _SafeLoad
+from ultralytics.nn.tasks import DetectionModel
 
 from job.errors import WeightsError
+from job.training.architecture import UnfitArchitectureError, checked_architecture, require_detector, require_size
+from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
+
+MAX_NAMES = 100_000
+"""Of tensors and modules in a model; the largest that Ultralytics publishes has a few thousand."""
+
+MAX_NAME_LENGTH = 300
+MAX_CLASSES = 20_000
+
+SPARE_PARAMETERS = 10_000_000
+"""How many more than twice its own a model may have: one class branch is as wide as that of other weights."""
+
+OF_THE_MACHINE = {"save_dir", "name", "device", "workers", "verbose"}
+"""Arguments that say where and how this machine trains; stock Ultralytics chooses its own when it resumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +54,143 @@ class Transfer:
         return f"{self.num_taken} of {self.num_tensors} tensors, {self.percent_of_parameters:.1f} % of the parameters"
 
 
-def load_weights(path: Path) -> nn.Module:
-    """Load the model of an Ultralytics checkpoint, in full precision on the CPU.
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The model of a checkpoint as its file has it."""
+
+    tensors: dict[str, torch.Tensor]
+    """Parameters and buffers by name, at the precision in which they are stored."""
+
+    names: object
+    architecture: object
+    head: str
+    """The class of the last layer."""
+
+
+def load_weights(path: Path) -> DetectionModel:
+    """Build the model of an Ultralytics checkpoint anew, in full precision on the CPU, and fill in its tensors.
+
+    Nothing of the file goes into the model but its tensors, the names of its classes, and which known layers it has.
 
     Raises:
-        WeightsError: If the file is damaged, is no checkpoint, or names a class that is not on the allow-list.
+        WeightsError: If the file is damaged, is no checkpoint of a detector, asks for more than it holds, or names what
+            is neither of torch nor of Ultralytics.
     """
+    stored = _read(path)
     try:
-        with _SafeLoad.loading(str(path)):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = _refused_names(path)
-        if not refused:
-            raise WeightsError(f"{path}: is not a checkpoint of torch; pass weights that Ultralytics wrote") from error
+        require_detector(stored.head)
+        architecture = checked_architecture(stored.architecture)
+        names = _class_names(stored.names)
+        architecture["nc"] = len(names)
+        num_elements = sum(tensor.numel() for tensor in stored.tensors.values())
+        require_size(architecture, SPARE_PARAMETERS + 2 * num_elements)
+        model = _built(architecture, stored.tensors)
+    except UnfitArchitectureError as error:
+        raise WeightsError(f"{path}: cannot be started from, {error}; pass weights of a YOLO detector") from error
+    model.names = names
+    return model
+
+
+def _read(path: Path) -> _Stored:
+    try:
+        with CheckpointFile(path) as file:
+            content = file.content if isinstance(file.content, dict) else {}
+            found = [content[key] for key in ("ema", "model") if isinstance(content.get(key), Record)]
+            if not found:
+                raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
+            model: Record = found[0]
+            layers = model.attributes.get("_modules", {}).get("model")
+            last = list(layers.attributes["_modules"].values())[-1]
+            tensors = {name: file.read(tensor) for name, tensor in _stored_tensors(model)}
+            return _Stored(
+                tensors=tensors,
+                names=model.attributes.get("names"),
+                architecture=model.attributes.get("yaml"),
+                head=last.class_name.rpartition(".")[2],
+            )
+    except UnreadableFileError as error:
+        raise WeightsError(_refusal(path, error)) from error
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise WeightsError(
-            f"{path}: refused without running it, it names {', '.join(refused)}, which is not part of torch or "
-            "Ultralytics; pass weights that Ultralytics wrote"
+            f"{path}: its model is not one of Ultralytics; pass weights that Ultralytics wrote"
         ) from error
-    except (RuntimeError, EOFError, ValueError, AttributeError, TypeError, KeyError, OSError) as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: cannot be loaded, {detail}; the file is damaged, fetch it again") from error
-    model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
-    if not isinstance(model, nn.Module):
-        raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
-    return model.float()
 
 
-def _refused_names(path: Path) -> list[str]:
+def _refusal(path: Path, error: UnreadableFileError) -> str:
+    if any(name.startswith(("models.yolo.", "models.common.")) for name in error.names):
+        return (
+            f"{path}: was written by the YOLOv5 repository, which Ultralytics cannot go on from; pass weights of "
+            "Ultralytics itself, such as yolov5nu.pt or yolo11n.pt"
+        )
+    if error.names:
+        return (
+            f"{path}: refused without running it, {error}, which is not part of torch or Ultralytics; pass weights "
+            "that Ultralytics wrote"
+        )
+    return f"{path}: cannot be read, {error}; fetch it again, or pass other weights"
+
+
+def _stored_tensors(model: Record) -> Iterator[tuple[str, StoredTensor]]:
+    """Name the tensors of a model as its ``state_dict`` does."""
+    waiting = [("", model)]
+    num_names = 0
+    while waiting:
+        prefix, module = waiting.pop()
+        of_module = module.attributes
+        passing = of_module.get("_non_persistent_buffers_set", ())
+        buffers = {name: tensor for name, tensor in of_module["_buffers"].items() if name not in passing}
+        tensors, parts = {**of_module["_parameters"], **buffers}, of_module["_modules"]
+        num_names += len(tensors) + len(parts) + 1
+        if num_names > MAX_NAMES or any(len(prefix) + len(name) > MAX_NAME_LENGTH for name in (*tensors, *parts)):
+            raise UnreadableFileError("its model has no end")
+        yield from ((f"{prefix}{name}", tensor) for name, tensor in tensors.items() if tensor is not None)
+        waiting += [(f"{prefix}{name}.", part) for name, part in parts.items() if part is not None]
+
+
+def _class_names(found: object) -> dict[int, str]:
+    """Return the names by number, as Ultralytics keeps them; older weights have a list."""
+    if isinstance(found, list):
+        found = dict(enumerate(found))
+    if not isinstance(found, dict) or set(found) != set(range(len(found))) or not 0 < len(found) <= MAX_CLASSES:
+        raise UnfitArchitectureError("its classes are not numbered from 0")
+    if any(not isinstance(name, str | int) or len(str(name)) > MAX_NAME_LENGTH for name in found.values()):
+        raise UnfitArchitectureError("its classes are not named")
+    return {number: str(found[number]) for number in range(len(found))}
+
+
+def _built(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> DetectionModel:
+    """Build a model that has these tensors."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # noqa: BLE001 -- whatever a hostile file does to the scanner, it has no names to report
-        return []
+        with torch.random.fork_rng(devices=[]):  # its first values are replaced, and are no draws of training
+            model = DetectionModel(architecture, ch=architecture["channels"], verbose=False)
+            _fit_class_branch(model, architecture, tensors)
+    except Exception as error:  # Ultralytics raises anything on layers that do not fit each other
+        raise UnfitArchitectureError("its layers do not fit each other") from error
+    expected = model.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
+    if wrong:
+        raise UnfitArchitectureError(f"{len(wrong)} of its tensors are not those of its layers, such as {wrong[0]:.80}")
+    model.load_state_dict(tensors)
+    return model
+
+
+def _fit_class_branch(model: DetectionModel, architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Give the head the width of the weights that it was once started from (``nn/tasks.py``: 340-359)."""
+    head = model.model[-1]
+    for branch in ("cv3", "one2one_cv3"):
+        parts = getattr(head, branch, None)
+        if parts is None:
+            continue
+        last = f"model.{head.i}.{branch}.0.{len(parts[0]) - 1}.weight"
+        width = tensors[last].shape[1] if last in tensors and tensors[last].dim() > 1 else 0
+        if width in {0, parts[0][-1].in_channels} or width > MAX_CLASSES:
+            continue
+        other = DetectionModel({**deepcopy(architecture), "nc": width}, ch=architecture["channels"], verbose=False)
+        wider = getattr(other.model[-1], branch)
+        for part, own in zip(wider, parts, strict=True):
+            part[-1] = nn.Conv2d(part[-1].in_channels, own[-1].out_channels, 1)
+        setattr(head, branch, wider)
 
 
 def digest_tensors(tensors: dict[str, torch.Tensor]) -> str:
@@ -90,15 +210,7 @@ def digest_file(path: Path) -> str:
     Raises:
         WeightsError: If the file cannot be loaded safely.
     """
-    with_stored_precision = _load_stored(path)
-    return digest_tensors(with_stored_precision.state_dict())
-
-
-def _load_stored(path: Path) -> nn.Module:
-    load_weights(path)  # refuses what must be refused, with the message for it
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model: nn.Module = checkpoint.get("ema") or checkpoint["model"]
-    return model
+    return digest_tensors(_read(path).tensors)
 
 
 def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
@@ -153,34 +265,59 @@ class Weights:
                 torch.nan_to_num_(tensor)  # overflow to half, as engine/trainer.py: 793-795
         for parameter in copied.parameters():
             parameter.requires_grad = False
-        self._model: nn.Module | None = copied
+        self._model: nn.Module = copied
         self._about = about
         self._bytes = b""
 
     @classmethod
-    def stored(cls, data: bytes) -> "Weights":
-        """Wrap the bytes of a file that was written before."""
-        weights = cls.__new__(cls)
-        weights._model, weights._about, weights._bytes = None, {}, data  # noqa: SLF001 -- its own constructor
-        return weights
+    def restored(cls, path: Path, train_args: dict[str, Any]) -> "Weights":
+        """Make the file of a checkpoint anew, so that nothing but its tensors and figures is passed on.
+
+        Raises:
+            WeightsError: As `load_weights`.
+        """
+        model: Any = load_weights(path)
+        model.args, model.nc = train_args, len(model.names)
+        with CheckpointFile(path) as file:
+            figures = {name: _figures(file.content.get(name)) for name in ("train_metrics", "train_results")}
+        return cls(model, {"train_args": train_args, **figures})
 
     def to_bytes(self) -> bytes:
         """Return the file: a stock Ultralytics checkpoint without the optimizer."""
-        if self._model is not None:
-            buffer = io.BytesIO()
+        if not self._bytes:
             nothing = dict.fromkeys(("ema", "optimizer", "best_fitness", "stopper", "updates", "scaler"))
-            torch.save(
-                {
-                    "epoch": -1,  # what Ultralytics writes for weights that are not to be resumed from
-                    **nothing,
-                    "model": self._model,
-                    **self._about,
-                    "date": datetime.now().astimezone().isoformat(),
-                    "version": ultralytics.__version__,
-                    "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-                    "docs": "https://docs.ultralytics.com",
-                },
-                buffer,
-            )
-            self._bytes, self._model = buffer.getvalue(), None
+            # The epoch is what Ultralytics writes for weights that are not to be resumed from.
+            self._bytes = self._saved({"epoch": -1, **nothing, "model": self._model, **self._about})
         return self._bytes
+
+    def resumable(self, about: dict[str, Any]) -> bytes:
+        """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
+
+        Args:
+            about: ``epoch``, ``optimizer`` and what else the file has beyond finished weights.
+        """
+        train_args = {name: value for name, value in self._about["train_args"].items() if name not in OF_THE_MACHINE}
+        return self._saved({"model": None, "ema": self._model, **self._about, "train_args": train_args, **about})
+
+    @staticmethod
+    def _saved(checkpoint: dict[str, Any]) -> bytes:
+        buffer = io.BytesIO()
+        origin = {
+            "date": datetime.now().astimezone().isoformat(),
+            "version": ultralytics.__version__,
+            "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+            "docs": "https://docs.ultralytics.com",
+        }
+        torch.save(checkpoint | origin, buffer)
+        return buffer.getvalue()
+
+
+def _figures(found: object) -> dict[str, Any]:
+    """Return the numbers of a table, and leave out what is none."""
+    table = found if isinstance(found, dict) else {}
+    return {
+        name: value
+        for name, value in table.items()
+        if isinstance(name, str)
+        and all(isinstance(number, float | int) for number in (value if isinstance(value, list) else [value]))
+    }

@@ -47,7 +47,8 @@ def main() -> None:
 
         def ours(folder: Path) -> int:
             store = open_store(uri)
-            return pull(store, PREFIX, folder, store.list(PREFIX, checksums=True)).num_transferred
+            objects = {stored.key.removeprefix(PREFIX): stored for stored in store.list(PREFIX, checksums=True)}
+            return pull(store, objects, folder).num_transferred
 
         def googles(folder: Path) -> int:
             results = transfer_manager.download_many_to_path(

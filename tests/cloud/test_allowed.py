@@ -12,6 +12,7 @@ from job.cloud.allowed import load_allowed
 from job.cloud.batch import Batch
 from job.cloud.cost import Limit
 from job.cloud.segment import Segment, Segments
+from job.cloud.supervise import Supervisor
 from job.errors import CorruptObjectError, RunConflictError
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.cloud.test_spec import make_segment
@@ -120,6 +121,17 @@ def test_a_price_on_record_makes_nothing_cheaper(segment):
     assert allowed.price(dataclasses.replace(segment, usd_per_hour=None)) == 0.35
     assert allowed.price(dataclasses.replace(segment, usd_per_hour=2.0)) == 2.0
     assert usd_of([(3600, allowed.price(segment))]) == 0.35
+
+
+def test_the_supervisor_reckons_with_its_own_price(cloud):
+    """A record that says that its machine costs next to nothing brings no run past its limit."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    [first] = Segments(cloud.run).list()
+    write(cloud, dataclasses.replace(first, usd_per_hour=0.0001))
+    allowed = load_allowed({})
+    [seen] = Supervisor(run=cloud.run, batch=Batch.connect(), allowed=allowed, poll_s=0).history().segments
+    assert (seen.segment.usd_per_hour, seen.usd_per_hour) == (0.0001, 0.35)
 
 
 def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):

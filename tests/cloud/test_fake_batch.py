@@ -10,7 +10,7 @@ from google.cloud import batch_v1
 from job.cloud.batch import Batch
 from job.cloud.spec import render
 from tests.cloud.test_spec import make_segment
-from tests.support.fake_batch import FakeBatch, running_batch
+from tests.support.fake_batch import FakeBatch, running_batch, wait_for
 
 ENGINE = """#!/bin/sh
 # Stands for docker: `run` notes its words and stays, `kill` ends it.
@@ -64,6 +64,22 @@ def test_a_job_that_is_not_there_is_not_found(cloud):
     with pytest.raises(NotFound):
         Batch.connect()._client.get_job(name=name)
     assert Batch.connect().look(name) is None
+
+
+def test_what_batch_says_over_and_over_is_no_change(cloud):
+    """A job waits since its state changed last, however often the service says why; the newest reason is its words."""
+    cloud.batch.without_capacity = {"us-central1"}
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    wait_for(lambda: Batch.connect().look(cloud.job(1)).state == "SCHEDULED")
+    before = Batch.connect().look(cloud.job(1))
+    for minute in range(3):
+        cloud.batch._say(cloud.batch.jobs[cloud.job(1)], f"Quota  exceeded,\nasked {minute}")
+    after = Batch.connect().look(cloud.job(1))
+    assert after.waiting_since == before.waiting_since
+    assert (before.last_event.partition(" for job")[0], after.last_event) == (
+        "Job state is set from QUEUED to SCHEDULED", "Quota exceeded, asked 2"
+    )  # fmt: skip
 
 
 def test_a_container_engine_runs_the_image_and_is_told_to_kill_it(settings, tmp_path, monkeypatch):

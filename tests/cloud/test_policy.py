@@ -141,6 +141,15 @@ def test_lost_work_and_starts_count_in_the_pace(segment):
     assert known.remaining_s == 4 / 2 * 8 * 3600
 
 
+def test_a_clock_that_was_set_back_makes_no_pace(segment):
+    """Attempts whose records come from the past took no time, so that the rest never takes less than none."""
+    about = at_epoch(segment, 2, hours=-3)
+    assert history(segment, **about).remaining_s == 0.0
+    earlier = attempt(segment, 1, ended_at=START - timedelta(hours=5))
+    known = history(segment, **about | {"attempts": (earlier,), "committed": CheckpointId(2, 0, 2)})
+    assert known.remaining_s == 0.0
+
+
 def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(segment):
     """On demand goes to the first machine of the list that can be had so; if there is none, Spot goes on."""
     spot_only = dataclasses.replace(

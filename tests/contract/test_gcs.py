@@ -369,6 +369,17 @@ def test_damaged_read_is_read_again(proxy, fetch, tmp_path):
     assert len(downloads) == 2
 
 
+@pytest.mark.parametrize("content", [b"wild", LARGE], ids=["small", "large"])
+def test_connection_that_breaks_in_the_middle_is_outlasted(proxy, proxied, tmp_path, content):
+    """A download whose connection breaks after half of the bytes is whole in the end."""
+    proxied.put("key", content)
+    broken = []
+    proxy.cut = lambda sent: is_download(sent) and not broken and not broken.append(sent)
+    proxied.get("key", tmp_path / "target")
+    assert len(broken) == 1
+    assert (tmp_path / "target").read_bytes() == content
+
+
 def test_object_that_is_there_and_not_found_is_asked_for_again(proxy, fetch, tmp_path):
     """A download that is answered with 'not found', though the object's description is there, is repeated."""
     answered = answer_once(proxy, is_download, 404, "Not found")

@@ -213,12 +213,15 @@ class TestStore:
         assert sorted(got, key=lambda stored: stored.key) == listing
         assert all((tmp_path / "target" / key).read_bytes() == path.read_bytes() for path, key in files)
 
-    def test_putting_many_replaces(self, store, tmp_path):
-        """Putting many files replaces what is there."""
+    def test_putting_many_replaces_nothing(self, store, tmp_path):
+        """Putting many files leaves what is there, unless it is the same."""
         (tmp_path / "new").write_bytes(b"new")
         store.put("key", b"old")
-        store.put_many([(tmp_path / "new", "key")])
-        assert store.read("key") == b"new"
+        with pytest.raises(PreconditionError):
+            store.put_many([(tmp_path / "new", "key")])
+        assert store.read("key") == b"old"
+        store.put("same", b"new")
+        store.put_many([(tmp_path / "new", "same")])
 
     def test_first_error_stops_many(self, store, tmp_path):
         """A file that cannot be read, or an object that is gone, ends the transfer with its error."""

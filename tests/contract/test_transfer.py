@@ -1,4 +1,4 @@
-"""What pulling and pushing folders promises, for every store."""
+"""What pulling folders promises, for every store."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 from job.errors import MachineError, StoreError
 from job.store import StoredObject, checksums
-from job.store.transfer import PULLED, PUSHED, Done, pull, push
+from job.store.transfer import PULLED, PUSHED, Done, pull
 
 NUM_FILES = 30
 
@@ -29,8 +29,8 @@ def target(tmp_path):
 
 @pytest.fixture
 def pushed(store, source):
-    """Push the files to an empty store."""
-    push(source, names(source), store, "data/")
+    """Put the files into an empty store."""
+    store.put_many([(source / name, f"data/{name}") for name in names(source)])
     return store
 
 
@@ -45,9 +45,14 @@ def content(folder):
     return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
+def listed(store):
+    """List what the store has, by name."""
+    return {stored.key.removeprefix("data/"): stored for stored in store.list("data/", checksums=True)}
+
+
 def pull_all(store, folder, on_progress=lambda _: None):
     """Pull what the store has."""
-    return pull(store, "data/", folder, store.list("data/", checksums=True), on_progress)
+    return pull(store, listed(store), folder, on_progress)
 
 
 def refuse_to_read(_opened):
@@ -67,18 +72,10 @@ def test_there_and_back(pushed, source, target):
 def test_second_pull_transfers_and_reads_nothing(pushed, target, monkeypatch):
     """A pull of what is there transfers no object, and does not even read the files."""
     pull_all(pushed, target)
-    listing = pushed.list("data/", checksums=True)
+    objects = listed(pushed)
     monkeypatch.setattr(checksums, "chunks_of", refuse_to_read)
-    done = pull(pushed, "data/", target, listing)
+    done = pull(pushed, objects, target)
     assert (done.num_total, done.num_transferred, done.bytes_transferred) == (NUM_FILES, 0, 0)
-
-
-def test_second_push_transfers_and_reads_nothing(pushed, source, monkeypatch):
-    """A push of what is there transfers no file, and does not even read them."""
-    monkeypatch.setattr(checksums, "chunks_of", refuse_to_read)
-    done = push(source, names(source), pushed, "data/")
-    assert (done.num_total, done.num_transferred, done.bytes_transferred) == (NUM_FILES, 0, 0)
-    assert list(done.objects) == pushed.list("data/", checksums=True)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00\xff garbage\n\n\t\t\t", None])
@@ -108,29 +105,12 @@ def test_cut_pull_goes_on(pushed, source, target):
     assert content(target) == content(source)
 
 
-def test_cut_push_goes_on(store, source):
-    """A push that was cut transfers only what had not arrived."""
-
-    class Cut(BaseException):
-        pass
-
-    def cut(done: Done) -> None:
-        if done.num_objects == 5:
-            raise Cut
-
-    with pytest.raises(Cut):
-        push(source, names(source), store, "data/", cut)
-    num_arrived = len(store.list())
-    assert 5 <= num_arrived < NUM_FILES
-    assert push(source, names(source), store, "data/").num_transferred == NUM_FILES - num_arrived
-
-
 def test_what_changed_on_either_side_is_pulled(pushed, source, target):
     """A pull brings what the store has replaced, and what was changed or deleted here."""
     pull_all(pushed, target)
     replaced, changed, deleted = names(source)[:3]
     (source / replaced).write_bytes(b"new")
-    assert push(source, names(source), pushed, "data/").num_transferred == 1
+    pushed.put(f"data/{replaced}", b"new", overwrite=True)
     (target / changed).write_bytes(bytes(len((target / changed).read_bytes())))
     (target / deleted).unlink()
     assert pull_all(pushed, target).num_transferred == 3
@@ -188,34 +168,31 @@ def test_progress_ends_at_the_total(pushed, source, target):
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "a//b", PULLED, PUSHED])
 def test_names_do_not_lead_out(store, target, name):
     """Objects whose names lead out of the folder, or to its index, are refused before anything is transferred."""
-    objects = [StoredObject("data/fine", 1, "1", "AAAAAA=="), StoredObject(f"data/{name}", 1, "1", "AAAAAA==")]
+    objects = {name: StoredObject("data/fine", 1, "1", "AAAAAA==") for name in ("fine", name)}
     with pytest.raises(StoreError, match="1 names cannot be files") as caught:
-        pull(store, "data/", target, objects)
+        pull(store, objects, target)
     assert len(caught.value.problems) == 1
     assert list(target.iterdir()) == []
 
 
 def test_every_bad_name_is_told(store, target):
     """All names that cannot be files are told at once, or the first of very many."""
-    objects = [StoredObject(f"data/../{number}", 1, "1", "AAAAAA==") for number in range(12)]
+    objects = {f"../{number}": StoredObject("data/fine", 1, "1", "AAAAAA==") for number in range(12)}
     with pytest.raises(StoreError) as caught:
-        pull(store, "data/", target, objects)
+        pull(store, objects, target)
     assert len(caught.value.problems) == 11
     assert caught.value.problems[-1] == "... 2 more"
 
 
 def test_links_are_not_followed(pushed, source, target, tmp_path):
-    """Neither a pull nor a push goes through a symbolic link."""
+    """A pull does not go through a symbolic link."""
     (tmp_path / "outside").mkdir()
     target.mkdir(parents=True)
     (target / "images").symlink_to(tmp_path / "outside")
-    with pytest.raises(StoreError, match="names cannot be files"):
-        pull_all(pushed, target)
-    assert list((tmp_path / "outside").iterdir()) == []
-    (source / "link").symlink_to("/etc/hostname")
     with pytest.raises(StoreError, match="names cannot be files") as caught:
-        push(source, ["link"], pushed, "data/")
+        pull_all(pushed, target)
     assert "symbolic link" in caught.value.problems[0]
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_unusable_folder_is_the_machines_fault(pushed, tmp_path):
@@ -238,22 +215,21 @@ def test_full_disk_is_the_machines_fault(pushed, target, monkeypatch):
 def test_what_is_wrong_in_the_store_is_not_pulled(pushed, target, monkeypatch):
     """An object that is not what its listing says ends the pull and leaves no file of its name."""
     monkeypatch.setattr("job.store.gcs.DEADLINE_S", 0)
-    listing = pushed.list("data/", checksums=True)
-    wrong = StoredObject(listing[0].key, listing[0].size_bytes, listing[0].version, "AAAAAA==")
+    objects = listed(pushed)
+    name, right = next(iter(objects.items()))
+    wrong = StoredObject(right.key, right.size_bytes, right.version, "AAAAAA==")
     with pytest.raises(StoreError, match="bytes"):
-        pull(pushed, "data/", target, [wrong, *listing[1:]])
-    assert wrong.key.removeprefix("data/") not in names(target)
+        pull(pushed, objects | {name: wrong}, target)
+    assert name not in names(target)
 
 
-def test_files_without_a_key_are_not_pushed(store, source):
-    """A file whose name cannot be a key is refused before anything is transferred."""
-    (source / "back\\slash").write_bytes(b"x")
-    with pytest.raises(StoreError, match="names cannot be files"):
-        push(source, names(source), store, "data/")
-    assert store.list() == []
-
-
-def test_a_file_that_vanishes_ends_a_push(store, source):
-    """A file that is not there ends a push with its name."""
-    with pytest.raises(MachineError, match="absent"):
-        push(source, ["absent"], store, "data/")
+def test_two_names_may_share_an_object(pushed, source, target):
+    """Files with the same bytes can be one object, which each name gets; a second pull fetches nothing."""
+    objects = listed(pushed)
+    name, shared = next(iter(objects.items()))
+    more = objects | {"copy 1.jpg": shared, "copy 2.jpg": shared}
+    seen: list[Done] = []
+    assert pull(pushed, more, target, seen.append).num_transferred == NUM_FILES + 2
+    assert [(target / copy).read_bytes() for copy in ("copy 1.jpg", "copy 2.jpg")] == [(source / name).read_bytes()] * 2
+    assert seen[-1].num_objects == NUM_FILES + 2
+    assert pull(pushed, more, target).num_transferred == 0

@@ -283,7 +283,7 @@ def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(store, 
 
 def test_nothing_of_a_damaged_checkpoint_is_left_in_the_folder(store, run, files, tmp_path):
     """After a checkpoint was passed over, the folder has the files of the one before it, and no other."""
-    first = commit(run, CheckpointId(1, 0, 1), [*files(1)[:2]], {}, None)
+    first = commit(run, CheckpointId(1, 0, 1), files(1)[:1], {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2, best="second"), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
     (tmp_path / "restored").mkdir()

@@ -53,7 +53,7 @@ class FaultyStore:
 
     def put_many(self, files, on_done=None):
         for source, key in files:
-            stored = self.put(key, source, overwrite=True)
+            stored = self.put(key, source)
             if on_done:
                 on_done(stored)
 

@@ -21,7 +21,7 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir()
+        folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def path(self) -> str:

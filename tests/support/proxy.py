@@ -41,6 +41,9 @@ class Proxy:
     lose: Callable[[Sent], bool] = lambda _sent: False
     """Whether the emulator's answer gets lost: the request has taken place, and its sender does not learn of it."""
 
+    cut: Callable[[Sent], bool] = lambda _sent: False
+    """Whether the connection breaks in the middle of an answer."""
+
     damage: Callable[[Sent, bytes], bytes] = lambda _sent, body: body
     """Changes the body of an answer."""
 
@@ -73,18 +76,22 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
             if proxy.lose(sent):
                 self.close_connection = True
                 return
+            if proxy.cut(sent):
+                self.respond(response.status, dict(response.headers), data, len(data) // 2)
+                self.close_connection = True
+                return
             self.respond(response.status, dict(response.headers), proxy.damage(sent, data))
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 -- as the server wants them
 
-        def respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        def respond(self, status: int, headers: dict[str, str], body: bytes, num_sent: int | None = None) -> None:
             self.send_response_only(status)
             for name, value in headers.items():
                 if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[:num_sent])
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from job.cli import main
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -36,6 +38,13 @@ def empty_split(folder):
         path.unlink()
 
 
+def thermal_image(folder):
+    """Replace an image by a TIFF of 32-bit numbers, which Pillow reads and OpenCV does not."""
+    image = first(folder, "images")
+    Image.fromarray(np.ones((64, 64), np.float32)).save(image.with_suffix(".tif"))
+    image.unlink()
+
+
 def data_yaml(text):
     """Return what replaces data.yaml."""
     return lambda folder: (folder / "data.yaml").write_text(text)
@@ -54,8 +63,21 @@ BROKEN = {
     "data.yaml unreadable": (data_yaml("train: ["), "data.yaml"),
     "data.yaml no mapping": (data_yaml("- a\n"), "data.yaml"),
     "data.yaml elsewhere": (
-        data_yaml("path: /etc\ntrain: images/train\nval: images/val\nnames: [a, b]\n"),
+        data_yaml("train: /etc\nval: images/val\nnames: [a, b]\n"),
         "data.yaml",
+    ),
+    "no label to validate on": (
+        lambda folder: [path.unlink() for path in (folder / "labels/val").iterdir()],
+        "`val` has images, but no labels",
+    ),
+    "labels beside the images": (
+        lambda folder: first(folder, "labels").rename(first(folder, "images").with_suffix(".txt")),
+        "could be it; move it there",
+    ),
+    "a TIFF of 32 bits": (thermal_image, "cannot be decoded by OpenCV, with which training reads it"),
+    "data.yaml of Windows": (
+        lambda folder: (folder / "data.yaml").write_bytes("names: [jabalí]".encode("cp1252")),
+        "save it as UTF-8",
     ),
     "data.yaml above": (data_yaml("train: ../../images\nval: images/val\nnames: [a, b]\n"), "data.yaml"),
     "data.yaml without names": (data_yaml("train: images/train\nval: images/val\n"), "names"),
@@ -70,19 +92,25 @@ def bucket(tmp_path):
     return folder
 
 
-def push(folder, bucket):
+def push(folder, bucket, *words):
     """Push a dataset as a person does."""
-    assert main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(bucket)]) == 0
+    assert main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(bucket), *words]) == 0
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_data_stop_the_job_before_training(tmp_path, bucket, capsys, case):
-    """Each kind of broken data ends with exit 65, names what is broken, and leaves no run behind."""
+    """Each kind of broken data is refused by a push, and by training after a forced one: exit 65, what is broken."""
     break_it, part = BROKEN[case]
     folder = make_tiny_dataset(tmp_path / "wild")
     break_it(folder)
-    push(folder, bucket)
-    capsys.readouterr()
+    assert main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(bucket)]) == 65
+    said = capsys.readouterr().err
+    assert "1 problem" in said
+    assert part in said
+    assert "--force" in said
+    assert not (bucket / "datasets").exists()
+    push(folder, bucket, "--force")
+    assert part in capsys.readouterr().err
     assert main(["train", "--recipe", "base", "--model", "yolo11n.yaml", "--bucket", str(bucket)]) == 65
     said = capsys.readouterr().err
     assert "dataset wild: 1 problem" in said
@@ -106,7 +134,7 @@ def test_all_problems_are_reported_at_once(tmp_path, bucket, capsys):
     labels = sorted((folder / "labels" / "train").iterdir())
     labels[1].write_text("7 0.5 0.5 0.1 0.1\n")
     labels[2].write_text("0 1.5 0.5 0.1 0.1\n")
-    push(folder, bucket)
+    push(folder, bucket, "--force")
     capsys.readouterr()
     assert main(["data", "check", "wild", "--bucket", str(bucket)]) == 65
     said = capsys.readouterr().err
@@ -119,6 +147,7 @@ def test_an_image_without_a_label_is_background(tmp_path, bucket, capsys):
     folder = make_tiny_dataset(tmp_path / "wild", num_train=8)
     first(folder, "labels").unlink()
     push(folder, bucket)
+    assert "train: 1 of 8 images have no label file, and count as background" in capsys.readouterr().err
     assert main(["data", "check", "wild", "--bucket", str(bucket)]) == 0
     assert "8 images, 1 of them background" in capsys.readouterr().out
 
@@ -132,7 +161,7 @@ def test_a_push_that_was_cut_is_noticed(tmp_path, bucket, capsys):
     capsys.readouterr()
     assert main(["data", "check", "wild", "--bucket", str(bucket)]) == 65
     said = capsys.readouterr().err
-    assert "differs from its dataset.lock.json" in said
+    assert "differs from its versions/0001.lock.json" in said
     assert f"images/train/{lost.name}: missing" in said
 
 
@@ -145,7 +174,7 @@ def test_a_second_pull_fetches_nothing(tmp_path, bucket, capsys):
         assert main(["data", "pull", "wild", "--bucket", str(bucket)]) == 0
         assert f"{fetched} of them fetched now" in capsys.readouterr().out
     first(folder, "labels").write_text("0 0.5 0.5 0.2 0.2\n")
-    push(folder, bucket)
+    push(folder, bucket, "--replace")
     assert "1 of them sent now" in capsys.readouterr().out
     assert main(["data", "pull", "wild", "--bucket", str(bucket)]) == 0
     assert "1 of them fetched now" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 
 from job.campaign import Campaign, End, Goal, Step, best_of, decide, find_campaign
 from job.campaign_page import render
-from job.campaign_run import go_on
+from job.campaign_run import go_on, here, on_batch
 from job.cli import main
 from job.commands.campaign import told
 from job.errors import CampaignError, PauseError, RunConflictError, UsageError
@@ -117,6 +117,12 @@ def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):
     assert [(named["recipe"], named["max-usd"]) for named in stage.trained] == [
         ("A", "30.00"), ("B", "29.70"), ("transfer", "29.40")
     ]  # fmt: skip
+
+
+def test_runs_are_bounded_where_a_limit_can_be_given_to_them():
+    """A run on Batch takes a limit; one on this machine does not, so what it costs has to be known beforehand."""
+    assert on_batch("gs://zoo", "l4", []).bounds
+    assert not here("zoo", [], 1.0).bounds
 
 
 def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):

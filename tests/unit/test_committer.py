@@ -33,6 +33,9 @@ class Snapshot:
         path.write_text(f"state {self.epoch}")
         return [path]
 
+    def publish(self, folder):
+        (folder / "last.pt").write_text(f"epoch {self.epoch} for people")
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -244,3 +247,16 @@ def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
         background.submit(Snapshot(1))
     assert [identity.epoch for identity in committed(run)] == [1]
     assert "no permission to overwrite" in caplog.text
+
+
+def test_what_is_for_people_is_made_after_the_commit_and_is_no_part_of_it(store, run, tmp_path):
+    """The mirror gets what a snapshot publishes, of which no checkpoint has anything."""
+    mirrored = []
+
+    def mirror(folder):
+        mirrored.append(((folder / "last.pt").read_text(), [identity.epoch for identity in committed(run)]))
+
+    with made(store, tmp_path, mirror) as background:
+        background.submit(Snapshot(1))
+    assert mirrored == [("epoch 1 for people", [1])]
+    assert not [stored.key for stored in store.list("runs/") if stored.key.endswith("last.pt")]

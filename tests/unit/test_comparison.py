@@ -72,8 +72,8 @@ def test_the_identity_of_a_validation_set_depends_on_what_decides_a_measurement(
 
     def digest(names=("cow",), **changes):
         crc = {"images/train/a.jpg": "1", "images/val/b.jpg": "2", "labels/val/b.txt": "3"} | changes
-        files = [StoredObject(f"datasets/zoo/{name}", 9, "1", value) for name, value in crc.items()]
-        return split_digest(files, "datasets/zoo/", ["images/val/b.jpg", "labels/val/b.txt"], names)
+        files = {name: StoredObject(f"datasets/zoo/{name}", 9, "1", value) for name, value in crc.items()}
+        return split_digest(files, ["images/val/b.jpg", "labels/val/b.txt"], names)
 
     assert digest() == digest(**{"images/train/a.jpg": "7"})
     others = [digest(**{"images/val/b.jpg": "7"}), digest(**{"labels/val/b.txt": "7"}), digest(names=("deer",))]

@@ -1,11 +1,15 @@
 import os
+import struct
 import threading
+import tracemalloc
+import zlib
 
 import pytest
 import yaml
-from PIL import Image, ImageFile
+from PIL import Image
 
-from job.data.check import SplitCounts, check_dataset, quarantine_files, write_training_yaml
+from job.data import picture
+from job.data.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
 from job.errors import DataError
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -148,6 +152,46 @@ def listed(*entries):
     return change
 
 
+def in_a_folder_below(data):
+    """Move all but data.yaml one folder down, and let `path` name it."""
+    (data / "below").mkdir()
+    for kind in ("images", "labels"):
+        (data / kind).rename(data / "below" / kind)
+    data_yaml(path="below")(data)
+
+
+def linked_inside(data):
+    """Replace a folder by a link that stays in the dataset."""
+    (data / "images/train").rename(data / "raw")
+    (data / "images/train").symlink_to("../raw")
+
+
+def png_with_much_text(data):
+    """Replace an image by a PNG that has three megabytes of text after its pixels."""
+    Image.open(data / IMAGE).save(data / "images/train/x.png")
+    (data / IMAGE).unlink()
+    content = (data / "images/train/x.png").read_bytes()
+    body = b"zTXt" + b"meta\0\0" + zlib.compress(b"x" * 3_000_000)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (data / "images/train/x.png").write_bytes(content[:-12] + chunk + content[-12:])
+    (data / LABEL).rename(data / "labels/train/x.txt")
+
+
+def odd_names(data):
+    """Give images the spaces that screenshots, Japanese folders and copied names have."""
+    for number, name in enumerate(["9.41\u202fAM", "写真\u30001", "cow\u00a0herd", "deer\u200b1", "jabalí"]):
+        (data / f"images/train/00{number}.jpg").rename(data / f"images/train/{name}.jpg")
+        (data / f"labels/train/00{number}.txt").rename(data / f"labels/train/{name}.txt")
+
+
+def nested_images(data):
+    """Put a folder `images` into a folder `images`: only the last one gives its place to `labels`."""
+    for kind in ("images", "labels"):
+        (data / "images/wild" / kind).mkdir(parents=True)
+        (data / kind / "train").rename(data / "images/wild" / kind / "train")
+    data_yaml(train="images/wild/images/train")(data)
+
+
 LABEL_CASES = {
     "a class above the last one": (rows(f"{BOX}2 0.5 0.5 0.1 0.1\n"), "class", 2),
     "a negative class": (rows("-1 0.5 0.5 0.1 0.1\n"), "class", 1),
@@ -163,9 +207,7 @@ LABEL_CASES = {
     "a word": (rows("cow 0.5 0.5 0.1 0.1\n"), "number", 1),
     "a nan": (rows("0 0.5 nan 0.1 0.1\n"), "number", 1),
     "infinity": (rows("0 0.5 0.5 inf 0.1\n"), "number", 1),
-    "no width": (rows("0 0.5 0.5 0 0.1\n"), "size", 1),
     "a negative height": (rows("0 0.5 0.5 0.1 -0.005\n"), "size", 1),
-    "a polygon without height": (rows("0 0.1 0.5 0.4 0.5 0.9 0.5\n"), "size", 1),
     "text that is not UTF-8": (lambda data: (data / LABEL).write_bytes(b"0 0.5 0.5 0.1 0.1\n\xff\n"), "encoding", 2),
 }
 
@@ -185,7 +227,8 @@ FILE_CASES = {
     "a picture in train and val": (same_picture, "duplicate", IMAGE),
     "an image that is a link": (image_linked_outside, "outside", IMAGE),
     "a label that is a link": (label_linked_outside, "outside", LABEL),
-    "a folder that is a link": (folder_linked, "link", "images/train"),
+    "a folder that is a link": (folder_linked, "outside", "images/train"),
+    "a link in a circle": (lambda data: (data / "images/up").symlink_to(data), "link", "images/up"),
     "a list with a missing image": (listed("./images/train/x.jpg"), "list", "train.txt"),
     "a list with a relative path": (listed("images/train/001.jpg"), "list", "train.txt"),
     "a list that leads up": (listed("./../data/images/train/001.jpg"), "outside", "train.txt"),
@@ -216,8 +259,7 @@ YAML_CASES = {
     "a train with a NUL": (data_yaml(train="images\0"), "outside"),
     "a train of 5,000 letters": (data_yaml(train="x" * 5000), "data.yaml"),
     "a value that is none": (raw_yaml(b"names: !!timestamp x"), "data.yaml"),
-    "a path that leads up": (data_yaml(path=".."), "outside"),
-    "a path on another machine": (data_yaml(path="/content/data"), "outside"),
+    "a path without the splits": (data_yaml(path="/content/data", train="train/images"), "outside"),
     "a path without text": (data_yaml(path=3), "outside"),
     "keypoints of text": (data_yaml(kpt_shape="17"), "data.yaml"),
     "no channel": (data_yaml(channels=0), "data.yaml"),
@@ -256,6 +298,21 @@ def test_a_broken_data_yaml_is_told(data, break_it, kind):
 ACCEPTED = {
     "a path of a dot": data_yaml(path="."),
     "its own path": lambda data: data_yaml(path=str(data))(data),
+    "its own path, twice": lambda data: data_yaml(path=str(data), train=f"{data}/images/train")(data),
+    "the path of another machine, twice": data_yaml(path="/content/d", train="/content/d/images/train"),
+    "the path of another machine": data_yaml(path="/content/data"),
+    "its own name": data_yaml(path="data"),
+    "a name of another folder": data_yaml(path="datasets/zoo"),
+    "a path that leads up": data_yaml(path="../datasets/zoo"),
+    "a folder below": in_a_folder_below,
+    "another name": lambda data: (data / "data.yaml").rename(data / "dataset.yaml"),
+    "another ending": lambda data: (data / "data.yaml").rename(data / "zoo.yml"),
+    "bytes after a JPEG": image_bytes(lambda content: content + b"\0" * 64),
+    "a PNG with much text": png_with_much_text,
+    "names with odd spaces": odd_names,
+    "rows without area": rows("0 0.5 0.5 0 0.1\n1 0.1 0.5 0.4 0 \n"),
+    "a polygon without height": rows("0 0.1 0.5 0.4 0.5 0.9 0.5\n"),
+    "nested folders `images`": nested_images,
     "Roboflow's paths": data_yaml(train="../images/train", val="../images/val", test="../images/test"),
     "folders in a list": data_yaml(train=["images/train"], val=["images/val"]),
     "numbered names": data_yaml(names={1: "bird", "0": "animal"}),
@@ -280,13 +337,174 @@ def test_what_ultralytics_accepts_is_accepted(data, change):
     assert {name: counts.num_images for name, counts in report.splits.items()} == {"train": 8, "val": 4}
 
 
+def test_a_link_inside_is_followed(data):
+    """A folder that is linked to another place of the dataset counts as what it leads to."""
+    linked_inside(data)
+    report = check_dataset(data)
+    assert (report.problems, report.splits["train"].num_labelled) == ((), 8)
+
+
+def test_links_that_lead_out_are_followed_if_allowed(data):
+    """A folder outside is refused with the flag that allows it, and counts if it was given."""
+    folder_linked(data)
+    assert any("--follow-links" in str(problem) for problem in check_dataset(data).problems)
+    report = check_dataset(data, follow_links=True)
+    assert (report.problems, report.splits["train"].num_labelled) == ((), 8)
+
+
+def test_links_among_links_come_to_an_end(data):
+    """Folders that are linked to each other in many ways are refused, and not walked for ever."""
+    for name in "abcdefgh":
+        (data / name).mkdir()
+        for other in "abcdefgh":
+            (data / name / other).symlink_to(data / other)
+    assert "link" in {problem.kind for problem in check_dataset(data).problems}
+
+
 def test_images_instances_and_background_are_counted(data):
     """The counts of a split are those of its labels; background is an image without label or with an empty one."""
     for label in (data / "labels/train").iterdir():
         label.write_text(f"{BOX}1 0.2 0.2 0.1 0.1\n1 0.7 0.7 0.1 0.1\n")
     (data / LABEL).unlink()
     (data / "labels/train/002.txt").write_text("\n")
-    assert check_dataset(data).splits["train"] == SplitCounts(8, 6, 2, (6, 12))
+    assert check_dataset(data).splits["train"] == SplitCounts(8, 6, 2, 1, (6, 12))
+
+
+def warnings_of(data, **options):
+    """Check a dataset that has no problems, and return what a person should know."""
+    report = check_dataset(data, **options)
+    assert report.problems == ()
+    return report.warnings
+
+
+def test_images_without_a_label_file_are_counted_aloud(data):
+    """How many images have no label file is told for each split; an empty label is no missing one."""
+    for number in (1, 2):
+        (data / f"labels/train/00{number}.txt").unlink()
+    (data / "labels/val/000.txt").write_text("")
+    assert warnings_of(data) == ("train: 2 of 8 images have no label file, and count as background",)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["images/train/001.txt", "labels/train/001.TXT", "Labels/train/001.txt", "labels/train/001.jpg.txt", "old/001.txt"],
+)
+def test_a_label_that_will_not_be_used_is_told(data, place):
+    """An image whose label lies where Ultralytics does not look, or is called otherwise, is told with that label."""
+    (data / place).parent.mkdir(parents=True, exist_ok=True)
+    (data / LABEL).rename(data / place)
+    problems = [problem for problem in check_dataset(data).problems if problem.kind == "unused label"]
+    assert [problem.path for problem in problems] == [IMAGE]
+    assert place in problems[0].message
+
+
+def test_labels_beside_images_in_a_folder_called_images_are_told(data):
+    """Labels beside the images are used where no folder is called `images`, and told where one is."""
+    for split in ("train", "val"):
+        (data / "images" / split).rename(data / split)
+        for label in (data / "labels" / split).iterdir():
+            label.rename(data / split / label.name)
+    data_yaml(train=["train", "more"], val="val")(data)
+    (data / "more/images").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(data / "more/images/x.jpg")
+    (data / "more/images/x.txt").write_text(BOX)
+    assert found(data) == [("unused label", "more/images/x.jpg", None)]
+
+
+@pytest.mark.parametrize("text", ["", "a cow and a bird", "1 2 3"])
+def test_text_beside_an_image_is_no_label(data, text):
+    """A text with the name of an image that shows nothing is let be if it has no rows."""
+    (data / LABEL).unlink()
+    (data / "images/train/001.txt").write_text(text)
+    assert found(data) == []
+
+
+@pytest.mark.parametrize("suffix", ["xml", "json"])
+def test_annotations_of_another_format_are_a_warning(data, suffix):
+    """An image that has annotations in another format, and no label, is told."""
+    (data / LABEL).unlink()
+    (data / "annotations").mkdir()
+    (data / f"annotations/001.{suffix}").write_text("<annotation/>")
+    assert [IMAGE in warning and suffix in warning for warning in warnings_of(data)] == [False, True]
+
+
+def test_a_second_label_beside_the_image_is_a_warning(data):
+    """Of two labels of one image, the one that is not read is told."""
+    (data / "images/train/001.txt").write_text(BOX)
+    assert ["images/train/001.txt" in warning for warning in warnings_of(data)] == [True]
+
+
+@pytest.mark.parametrize("path", ["datasets/zoo", "/content/zoo"])
+def test_a_path_that_is_taken_for_this_folder_is_a_warning(data, path):
+    """A `path` that names the folder as it was called elsewhere is told."""
+    data_yaml(path=path)(data)
+    assert ["`path` is" in warning and "is taken for it" in warning for warning in warnings_of(data)] == [True]
+
+
+def test_another_data_file_is_a_warning(data):
+    """The only YAML file is read whatever its name, and told; of two, none is chosen."""
+    (data / "data.yaml").rename(data / "dataset.yaml")
+    assert warnings_of(data) == ("dataset.yaml: is read in place of data.yaml",)
+    (data / "other.yaml").write_text("x: y")
+    assert ["dataset.yaml and other.yaml" in str(problem) for problem in check_dataset(data).problems] == [True]
+
+
+def test_classes_without_names_are_called_as_stock_calls_them(data):
+    """With `nc` and no names, the classes get the names that Ultralytics gives, and that is told."""
+    data_yaml(names=None, nc=2)(data)
+    assert check_dataset(data).names == ("class_0", "class_1")
+    assert ["class_0 to class_1" in warning for warning in warnings_of(data)] == [True]
+
+
+def test_one_class_makes_the_numbers_of_classes_free(data):
+    """Labels of more classes than there are names are refused, unless all classes count as one."""
+    data_yaml(names=["animal"])(data)
+    assert {kind for kind, _, _ in found(data)} == {"class"}
+    (data / LABEL).write_text("79 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
+    report = check_dataset(data, single_class=True)
+    assert report.problems == ()
+    rows = sum(len(path.read_text().splitlines()) for path in (data / "labels/train").iterdir())
+    assert report.splits["train"].instances == (rows,)
+
+
+def test_rows_without_area_are_a_warning(data):
+    """A box without width, which stock accepts, is told."""
+    (data / LABEL).write_text("0 0.5 0.5 0 0.1\n")
+    assert ["without area" in warning for warning in warnings_of(data)] == [True]
+
+
+def test_a_file_of_windows_is_told_what_to_do(data):
+    """A data.yaml in cp1252 is refused with its line and what to do; stock would lose a letter."""
+    (data / "data.yaml").write_bytes("train: images/train\nnames: [jabalí]\n".encode("cp1252"))
+    (problem,) = check_dataset(data).problems
+    assert str(problem) == "data.yaml: is not UTF-8 text, in line 2; save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        "a: &a {k: 1}\n"
+        + "".join(
+            f"{b}: &{b} {{<<: [{','.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "a: &a [*a]\n",
+        "[" * 5000,
+        "x: " + "y" * 2_000_000,
+        "names: {0: a}\nnc: 1000000000000\n",
+        "nc: 1.0e+300\n",
+        "channels: 1000000\nnames: [a]\n",
+    ],
+    ids=["aliases", "merges", "a circle", "depth", "length", "nc of a billion", "a huge nc", "a million channels"],
+)
+def test_a_data_yaml_that_is_built_to_fill_the_memory_is_refused(data, content):
+    """What would grow without bound is refused for what it is, before it does."""
+    tracemalloc.start()
+    (data / "data.yaml").write_text(content)
+    assert "data.yaml" in {kind for kind, _, _ in found(data)}
+    assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    tracemalloc.stop()
 
 
 def test_rows_that_occur_twice_are_a_warning(data):
@@ -295,14 +513,6 @@ def test_rows_that_occur_twice_are_a_warning(data):
     report = check_dataset(data)
     assert report.problems == ()
     assert [LABEL in warning for warning in report.warnings] == [True]
-
-
-def test_an_image_that_ultralytics_rewrites_is_a_warning(data):
-    """A JPEG with bytes after the picture, which Ultralytics would replace, is told."""
-    image_bytes(lambda content: content + b"\0\0")(data)
-    report = check_dataset(data)
-    assert report.problems == ()
-    assert [IMAGE in warning for warning in report.warnings] == [True]
 
 
 def test_a_test_split_that_is_missing_is_a_warning(data):
@@ -338,7 +548,7 @@ def test_all_problems_are_told_at_once(data):
     (data / "images/train/002.jpg").write_bytes(b"text")
     (data / "images/val/003.jpg").unlink()
     report = check_dataset(data)
-    with pytest.raises(DataError, match=r"dataset wild: 5 problems found; .* --quarantine") as raised:
+    with pytest.raises(DataError, match=r"dataset wild: 5 problems found; correct them") as raised:
         report.raise_if_broken("dataset wild")
     assert [line.partition(": ")[0] for line in raised.value.problems] == [
         "data.yaml",
@@ -373,14 +583,14 @@ def test_progress_reaches_the_end(data):
 def decoded(monkeypatch):
     """Count the images that are decoded."""
     lock, names = threading.Lock(), []
-    load = ImageFile.ImageFile.load
+    decode = picture.decode
 
-    def count(image):
+    def count(data, name, *args, **options):
         with lock:
-            names.append(image)
-        return load(image)
+            names.append(name)
+        return decode(data, name, *args, **options)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+    monkeypatch.setattr(picture, "decode", count)
     return names
 
 
@@ -436,13 +646,20 @@ def test_a_cache_that_cannot_be_written_costs_time_only(data, tmp_path):
     assert found(data, cache_file=tmp_path / "nowhere" / "cache.json") == []
 
 
+def quarantine(data, aside):
+    """Set what is broken aside, and return its names."""
+    names = broken_files(data, check_dataset(data))
+    set_aside(data, names, aside)
+    return names
+
+
 @pytest.mark.parametrize(
     ("break_it", "moved"),
     [
         (rows("7 0.5 0.5 0.1 0.1\n"), [IMAGE, LABEL]),
         (image_bytes(lambda content: content[:-9]), [IMAGE, LABEL]),
         (no_image, [LABEL]),
-        (labels_in_the_wrong_folder, ["labels/001.txt"]),
+        (labels_in_the_wrong_folder, [IMAGE, "labels/001.txt"]),
         (same_stem, [IMAGE, "images/train/001.png", LABEL]),
         (same_picture, [IMAGE, LABEL]),
         (image_linked_outside, [IMAGE, LABEL]),
@@ -453,7 +670,7 @@ def test_quarantine_sets_broken_pairs_aside(data, tmp_path, break_it, moved):
     """A broken file is moved under its name, with its counterpart, and what stays is sound."""
     break_it(data)
     before = {path.relative_to(data).as_posix() for path in data.rglob("*") if not path.is_dir()}
-    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == moved
+    assert quarantine(data, tmp_path / "aside") == moved
     aside = [path.relative_to(tmp_path / "aside").as_posix() for path in (tmp_path / "aside").rglob("*")]
     assert [name for name in sorted(aside) if "." in name] == moved
     after = {path.relative_to(data).as_posix() for path in data.rglob("*") if not path.is_dir()}
@@ -465,7 +682,7 @@ def test_quarantine_strikes_images_from_lists(data, tmp_path):
     """What is set aside, and what never was there, is struck from a list of images."""
     listed("./images/train/001.jpg", "./images/train/x.jpg", "./images/train/002.jpg")(data)
     (data / IMAGE).write_bytes(b"text")
-    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == [IMAGE, LABEL]
+    assert quarantine(data, tmp_path / "aside") == [IMAGE, LABEL]
     assert (data / "train.txt").read_text() == "./images/train/000.jpg\n./images/train/002.jpg\n"
     assert found(data) == []
 
@@ -475,7 +692,7 @@ def test_quarantine_again_replaces_what_was_set_aside(data, tmp_path):
     for _ in range(2):
         (data / IMAGE).write_bytes(b"text")
         (data / LABEL).write_text(BOX)
-        assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == [IMAGE, LABEL]
+        assert quarantine(data, tmp_path / "aside") == [IMAGE, LABEL]
 
 
 @pytest.mark.parametrize("break_it", [data_yaml(nc=3), empty_split, lambda data: (data / "data.yaml").unlink()])
@@ -483,7 +700,7 @@ def test_quarantine_leaves_what_it_cannot_cure(data, tmp_path, break_it):
     """Problems that no move cures are there after it."""
     break_it(data)
     problems = found(data)
-    assert quarantine_files(data, check_dataset(data), tmp_path / "aside") == []
+    assert quarantine(data, tmp_path / "aside") == []
     assert found(data) == problems != []
 
 

@@ -27,7 +27,10 @@ INSIDE = {
     "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
-    "cloud": {"account", "bill", "checkpoint", "errors", "request", "run", "store", "training_arguments", "units"},
+    "cloud": {
+        *("account", "bill", "checkpoint", "errors", "limited_yaml", "request", "run", "store", "training_arguments"),
+        "units",
+    },
     "commands": {
         *(
             "beside",
@@ -86,6 +89,7 @@ INSIDE = {
     "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
     "invocation": set(),
     "ledger": {"background"},
+    "limited_yaml": set(),
     "log": set(),
     "machine": {"errors"},
     "metadata": set(),
@@ -97,7 +101,7 @@ INSIDE = {
     "page": set(),
     "prices": {"bill", "cloud", "errors", "metadata"},
     "pulse": {"background", "errors", "run"},
-    "recipe": {"errors", "training_arguments"},
+    "recipe": {"errors", "limited_yaml", "training_arguments"},
     "recognition": {"recipe", "training_arguments"},
     "renewal": {"run", "signals"},
     "report": {
@@ -109,6 +113,7 @@ INSIDE = {
             "continuity",
             "curve",
             "course",
+            "data",
             "errors",
             "ledger",
             "outcome",
@@ -177,7 +182,7 @@ INSIDE = {
         "watchdog",
     },
     "tracking": {"curve", "errors", "outcome", "progress", "report", "run", "signals", "store"},
-    "training": {"errors", "ledger", "signals"},
+    "training": {"errors", "ledger", "limited_yaml", "signals"},
     "training_arguments": set(),
     "units": set(),
     "watchdog": {"background", "errors"},
@@ -186,6 +191,7 @@ INSIDE = {
 """What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
 
 OUTSIDE = {
+    "cv2": {"data"},
     "PIL": {"data", "demo", "report.pictures", "tracking.client"},
     "fire": {"cli", "invocation"},
     "google": {"cloud.batch", "cloud.logs", "store.gcs", "store.gcs_errors"},
@@ -200,7 +206,7 @@ OUTSIDE = {
     "tqdm": {"log"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
-    "yaml": {"cloud", "commands", "data", "recipe"},
+    "yaml": {"cloud.machines", "commands", "data", "limited_yaml"},
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 

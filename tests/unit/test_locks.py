@@ -10,9 +10,10 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-LIGHT = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["build"]]
+GROUPS = [*PROJECT["dependency-groups"]["build"], *PROJECT["dependency-groups"]["headless"]]
+LIGHT = [*PROJECT["project"]["dependencies"], *GROUPS]
 CLOUD = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["cloud"]]
-FULL = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["train"], *PROJECT["dependency-groups"]["headless"]]
+FULL = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["train"]]
 DEV = PROJECT["dependency-groups"]["dev"]
 
 LINE = re.compile(
@@ -51,9 +52,10 @@ def test_the_locks_agree():
     ] == []
 
 
-def test_the_environment_needs_no_display():
-    """The only OpenCV in the full lock is the headless one."""
-    assert [name for name in versions("full") if name.startswith("opencv")] == ["opencv-python-headless"]
+@pytest.mark.parametrize("level", ["light", "cloud", "full"])
+def test_the_environment_needs_no_display(level):
+    """The only OpenCV in a lock is the headless one."""
+    assert [name for name in versions(level) if name.startswith("opencv")] == ["opencv-python-headless"]
 
 
 def versions(level: str) -> dict[str, str]:

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from job.cli import main
+from job.data.lock import read_version
+from job.data.push import plan_push
 from job.report.charts import Line, course_chart
 from job.report.facts import read_facts
 from job.report.page import state_of, verdict_of
@@ -15,6 +17,7 @@ from job.report.writing import write_report
 from job.store import open_store
 from tests.support.command import job
 from tests.support.recorded_run import at, evaluation, record_run
+from tests.support.tiny_dataset import make_tiny_dataset
 
 COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
@@ -163,7 +166,7 @@ def test_large_images_are_cut_to_where_the_mistakes_are(tmp_path):
     """Of a large image the part with the most mistakes is shown at its own resolution, with the boxes in it."""
     run = record_run(tmp_path / "bucket", COURSE, px=2400)
     seen = evaluation(0.7)
-    pictures = make_pictures(run.store, "wild", seen["names"], None, seen)
+    pictures = make_pictures(run.store, run.record().dataset, seen["names"], None, seen)
     assert (pictures[0].width, pictures[0].height, pictures[0].cut_from) == (MAX_PX, 600, (2400, 2400))
     missed = [box for box in pictures[0].after.boxes if box.kind == "missed"]
     assert [(box.width, box.height) for box in missed] == [(240, 240)]
@@ -177,8 +180,10 @@ def test_images_without_mistakes_or_without_a_file_are_left_out(tmp_path):
     run.store.delete("datasets/wild/images/val/000.jpg")
     for entry in seen["images"][1:]:
         entry["image"] = entry["image"].replace("002", "007")
-    assert [picture.image for picture in make_pictures(run.store, "wild", [], seen, seen)] == ["images/val/001.jpg"]
-    assert len(make_pictures(run.store, "wild", [], evaluation(0.7), evaluation(0.7))) == 5
+    assert [picture.image for picture in make_pictures(run.store, run.record().dataset, [], seen, seen)] == [
+        "images/val/001.jpg"
+    ]
+    assert len(make_pictures(run.store, run.record().dataset, [], evaluation(0.7), evaluation(0.7))) == 5
 
 
 def test_charts_take_the_colours_of_the_page():
@@ -203,3 +208,20 @@ def test_a_bucket_with_a_scheme_is_opened_by_the_same_verbs(run, tmp_path):
     after = {stored.key: stored.version for stored in open_store(str(tmp_path / "bucket")).list()}
     assert after.keys() - before.keys() == {"runs/zebra/report.html"}
     assert {key: version for key, version in after.items() if key in before} == before
+
+
+def test_pictures_are_those_of_the_run_s_version(tmp_path):
+    """After a push of other bytes under the path of a validation image, a report of either run shows its own."""
+    run = record_run(tmp_path / "bucket", COURSE)
+    data = make_tiny_dataset(tmp_path / "wild", num_val=8)
+    (tmp_path / "bucket/datasets").rename(tmp_path / "away")
+    seen, shown = evaluation(0.7), []
+    for seed in (0, 1):
+        make_tiny_dataset(data, num_val=8, seed=seed)
+        plan_push(run.store, data, "wild").send()
+        pinned = {"name": "wild", "digest": read_version(run.store, "wild").digest}
+        shown.append((pinned, make_pictures(run.store, pinned, [], None, seen)[0].data))
+    assert shown[0][1] != shown[1][1]
+    assert [make_pictures(run.store, pinned, [], None, seen)[0].data for pinned, _ in shown] == [
+        data for _, data in shown
+    ]

@@ -47,6 +47,22 @@ def test_a_folder_of_one_s_own_is_not_taken(store, key):
     assert caught.value.problems == (key,)
 
 
+def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
+    """A folder of stock Ultralytics that was copied to the bucket serves as start weights, by name or as the default
+    name's rival, and the run that starts from it is called otherwise.
+    """
+    store.put("datasets/d/data.yaml", b"names: [cow, deer]\n")
+    store.put("runs/yolov11_wildlife/weights/best.pt", b"weights")
+    store.put("runs/yolov11_wildlife/results.csv", b"epoch,time\n")
+    words = ["train", "--dry-run", "--weights", "runs/yolov11_wildlife/weights/best.pt", "--bucket", store.uri]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "run: yolov11_wildlife2\n" in said
+    assert "found: runs/yolov11_wildlife/weights/best.pt\n" in said
+    assert main([*words, "--run", "yolov11_wildlife"]) == 0
+    assert "it would not start: run yolov11_wildlife: " in capsys.readouterr().err
+
+
 def test_what_was_submitted_begins_under_its_name(store):
     """A run that was only submitted is the one that its request means, with its name and without."""
     submit(store, "zebra", REQUEST)

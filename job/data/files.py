@@ -1,0 +1,78 @@
+"""The files of a dataset's folder, as Ultralytics' ``glob`` and a push see them: nothing hidden, links followed.
+
+Guarantees that a link which leads out of the folder is followed only if that is allowed, and is told otherwise.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAX_LINKS = 100
+"""How many links to folders are followed; links among links could name a folder without end."""
+
+
+@dataclass(slots=True)
+class Files:
+    """What a folder holds; names are relative to it and ``/``-separated."""
+
+    names: list[str] = field(default_factory=list)
+    """Sorted."""
+    folders: set[str] = field(default_factory=set)
+    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    """Name, kind and message of what is left out."""
+
+
+def list_files(folder: Path, *, follow_links: bool = False) -> Files:
+    """List a folder.
+
+    Args:
+        folder: Absolute and without links.
+        follow_links: Follow links that lead out of the folder, too.
+    """
+    found, num_links = Files(), 0
+    left: list[tuple[str, tuple[str, ...]]] = [("", (str(folder),))]
+    while left:
+        below, above = left.pop()
+        found.folders.add(below.rstrip("/") or ".")
+        try:
+            with os.scandir(folder / below) as scanned:
+                entries = [entry for entry in scanned if not entry.name.startswith(".")]
+        except OSError as error:
+            message = f"cannot be listed, {error.strerror}; make it a folder that can be read"
+            found.refused.append((below, "unreadable", message))
+            continue
+        for entry in entries:
+            name, is_folder, is_link = below + entry.name, entry.is_dir(), entry.is_symlink()
+            real = os.path.realpath(entry.path) if is_folder or is_link else entry.path
+            num_links += is_link and is_folder
+            refusal = _refusal(folder, real, above, num_links, follow_links=follow_links) if is_link else None
+            if refusal is not None:
+                found.refused.append((name, *refusal))
+            if not is_folder:
+                found.names.append(name)
+            elif refusal is None:
+                left.append((f"{name}/", (*above, real)))
+    found.names.sort()
+    return found
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Tell whether a path, with all links followed, is in a folder that is itself free of links."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(folder)
+    except ValueError:  # a NUL character
+        return False
+
+
+def _refusal(
+    folder: Path, real: str, above: tuple[str, ...], num_links: int, *, follow_links: bool
+) -> tuple[str, str] | None:
+    """Return the kind and message of why a link is not followed, if it is not."""
+    if not follow_links and not is_inside(folder, Path(real)):
+        message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
+        return "outside", message
+    if real in above:
+        return "link", f"is a link to {real}, which it lies in itself; remove it"
+    if num_links > MAX_LINKS:
+        return "link", f"is one of more than {MAX_LINKS} links to folders; put the folders themselves there"
+    return None

@@ -1,0 +1,281 @@
+"""Descriptions of models that a file brings, made into ones that can be built: known layers with plain numbers.
+
+Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds whatever size it asks
+for. Guarantees that what is returned holds nothing but names of the tables here and numbers, and that a model of more
+than a stated size is refused before memory is taken for it.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+from torch.nn.modules.module import register_module_forward_hook, register_module_module_registration_hook
+from ultralytics.nn.modules import Conv
+from ultralytics.nn.tasks import parse_model, yaml_model_load
+from ultralytics.utils.checks import check_yaml
+
+from job.limited_yaml import load_yaml
+
+LAYERS = frozenset(
+    {
+        *("A2C2f", "AConv", "ADown", "Bottleneck", "BottleneckCSP", "C1", "C2", "C2f", "C2fCIB", "C2fPSA", "C2PSA"),
+        *("C3", "C3Ghost", "C3k2", "C3TR", "C3x", "CBFuse", "CBLinear", "Concat", "Conv", "ConvTranspose", "DWConv"),
+        *("DWConvTranspose2d", "ELAN1", "Focus", "GhostBottleneck", "GhostConv", "HGBlock", "HGStem", "PSA", "RepC3"),
+        *("RepNCSPELAN4", "ResNetLayer", "SCDown", "SPP", "SPPELAN", "SPPF", "nn.BatchNorm2d", "nn.Conv2d"),
+        *("nn.ConvTranspose2d", "nn.Identity", "nn.MaxPool2d", "nn.Upsample", "nn.ZeroPad2d"),
+    }
+)
+"""What lies between the image and the head in the model files for detection that come with Ultralytics."""
+
+HEADS = frozenset({"Detect", "v10Detect"})
+
+OTHER_TASKS = {
+    "Segment": "segmentation",
+    "Segment26": "segmentation",
+    "YOLOESegment": "segmentation",
+    "YOLOESegment26": "segmentation",
+    "SemanticSegment": "semantic segmentation",
+    "Pose": "poses",
+    "Pose26": "poses",
+    "OBB": "rotated boxes",
+    "OBB26": "rotated boxes",
+    "Classify": "classification",
+    "Depth": "depth",
+    "WorldDetect": "an open vocabulary",
+    "YOLOEDetect": "an open vocabulary",
+    "RTDETRDecoder": "RT-DETR",
+}
+"""Heads that a detector's data and loss do not fit, and what they are for."""
+
+WORDS = frozenset({"nc", "None", "nearest", "bilinear", "True", "False"})
+
+ACTIVATION = re.compile(r"(?:torch\.)?nn\.(SiLU|ReLU|ReLU6|LeakyReLU|GELU|ELU|Hardswish|Mish)\((\d*\.?\d*)\)")
+
+MAX_ROWS = 200
+MAX_REPEATS = 100
+MAX_NUMBER = 100_000
+MAX_FACTOR = 8
+MAX_MODULES = 20_000
+MAX_ACTIVATIONS = 50_000_000
+MAX_PARAMETERS = 500_000_000
+"""Six times the largest model that Ultralytics publishes."""
+
+
+class UnfitArchitectureError(Exception):
+    """A description is none of a detector that can be built; the message is the part of a sentence that says why."""
+
+
+def load_architecture(name: str) -> dict[str, Any]:
+    """Read a model file, of Ultralytics' own or of the person's in this folder.
+
+    Args:
+        name: Such as ``yolo11n.yaml``, whose letter says the size.
+
+    Raises:
+        FileNotFoundError: If there is none of that name.
+        UnfitArchitectureError: If it cannot be built.
+    """
+    if not re.fullmatch(r"[\w.-]+\.ya?ml", name):
+        raise FileNotFoundError(name)
+    found = check_yaml(name, hard=False) or check_yaml(_unified(name))
+    load_yaml(Path(found).read_bytes())  # within limits, which the line below does not have
+    return checked_architecture(yaml_model_load(name))
+
+
+def checked_architecture(found: object) -> dict[str, Any]:
+    """Return a description with all that is not known left out.
+
+    Raises:
+        UnfitArchitectureError: If it cannot be built, or is of another task.
+    """
+    if not isinstance(found, dict):
+        raise UnfitArchitectureError("it does not say what layers it has")
+    match found.get("head"):
+        case [*_, (_, _, str(last), _)]:
+            require_detector(last)
+    backbone, head = (_rows(found.get(part)) for part in ("backbone", "head"))
+    require_detector(head[-1][2])
+    if wrong := sorted({row[2] for row in [*backbone, *head[:-1]]} - LAYERS):
+        raise UnfitArchitectureError(f"it has layers that are not known here, {', '.join(wrong)}")
+    return {**_options(found), "backbone": backbone, "head": head}
+
+
+def require_detector(head: str) -> None:
+    """Check the class of a model's last layer.
+
+    Raises:
+        UnfitArchitectureError: If it is not a detector's.
+    """
+    if head in OTHER_TASKS:
+        raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[head]}, and not for detection")
+    if head not in HEADS:
+        raise UnfitArchitectureError(f"it ends in {_shown(head)}, and not in a layer that detects")
+
+
+def require_size(architecture: dict[str, Any], max_parameters: int = MAX_PARAMETERS) -> None:
+    """Check how large a model would be, without taking memory for it.
+
+    Raises:
+        UnfitArchitectureError: If it would be larger, or cannot be built.
+    """
+    if _is_shipped(architecture):
+        return
+    num_channels, activation = architecture["channels"], Conv.default_act
+    try:
+        with torch.device("meta"), _limited():
+            layers, _ = parse_model(deepcopy(architecture), ch=num_channels, verbose=False)
+            _require_few(sum(parameter.numel() for parameter in layers.parameters()), max_parameters)
+            _forward(layers, torch.empty(1, num_channels, 256, 256))  # what is done to find the strides
+    except UnfitArchitectureError:
+        raise
+    except Exception as error:  # whatever the numbers do to the layers, nothing can be built of them
+        raise UnfitArchitectureError("its layers do not fit each other") from error
+    finally:
+        Conv.default_act = activation  # parse_model leaves another one behind when it fails
+
+
+def _require_few(num_parameters: int, max_parameters: int) -> None:
+    if num_parameters > max_parameters:
+        raise UnfitArchitectureError(f"it asks for {num_parameters / 1e6:,.0f} million parameters")
+
+
+def _is_shipped(architecture: dict[str, Any]) -> bool:
+    """Whether this is, size included, what a model file of Ultralytics says."""
+    name = architecture.get("yaml_file", "none.yaml")
+    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+    found = next((path for known in (name, _unified(name)) for path in folder.rglob(known)), None)
+    if found is None:
+        return False
+    shipped = checked_architecture(load_yaml(found.read_bytes()))
+    sized = ("backbone", "head", "scales", "depth_multiple", "width_multiple", "reg_max", "activation", "channels")
+    return all(shipped.get(part) == architecture.get(part) for part in sized)
+
+
+def _unified(name: str) -> str:
+    """Return the name of a model file without the letter of a size, as ``yaml_model_load`` finds it."""
+    return re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)
+
+
+def _forward(layers: Any, image: torch.Tensor) -> None:  # noqa: ANN401 -- a Sequential with numbers on its parts
+    found: list[Any] = []
+    for layer in layers:
+        sources = [layer.f] if isinstance(layer.f, int) else layer.f
+        inputs = [(found[-1] if found else image) if source == -1 else found[source] for source in sources]
+        found.append(layer(inputs[0] if isinstance(layer.f, int) else inputs))
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Stop a model that never ends while it is built, or whose layers are larger than any image."""
+    num_modules = 0
+
+    def count(*_: object) -> None:
+        nonlocal num_modules
+        num_modules += 1
+        if num_modules > MAX_MODULES:
+            raise UnfitArchitectureError(f"it asks for more than {MAX_MODULES:,} modules")
+
+    def look(_module: object, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.numel() > MAX_ACTIVATIONS:
+            raise UnfitArchitectureError(f"a layer of it makes {output.numel() / 1e6:,.0f} million numbers of an image")
+
+    hooks = register_module_module_registration_hook(count), register_module_forward_hook(look)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _rows(rows: object) -> list[list[Any]]:
+    if not isinstance(rows, list) or not 0 < len(rows) <= MAX_ROWS:
+        raise UnfitArchitectureError(f"its backbone and head must be lists of at most {MAX_ROWS} layers")
+    return [_row(row) for row in rows]
+
+
+def _row(row: object) -> list[Any]:
+    """Return where a layer's input comes from, how often it is repeated, its class, and its arguments."""
+    match row:
+        case (sources, int(repeats), str(layer), arguments) if 0 < repeats <= MAX_REPEATS:
+            indices = [sources] if isinstance(sources, int) else sources
+            if isinstance(indices, list) and all(type(i) is int and abs(i) < MAX_ROWS for i in indices):
+                renamed = "nn.Identity" if layer == "Silence" else layer  # YOLOv9's own name for it
+                return [sources, repeats, renamed, _values(arguments)]
+    raise UnfitArchitectureError(f"it has a layer that is none, {_shown(row)}")
+
+
+def _values(arguments: object, depth: int = 0) -> list[Any]:
+    if not isinstance(arguments, list | tuple) or len(arguments) > MAX_ROWS or depth > 2:  # noqa: PLR2004 -- CBLinear has lists in lists
+        raise UnfitArchitectureError(f"it has arguments that are none, {_shown(arguments)}")
+    return [
+        _values(value, depth + 1)
+        if isinstance(value, list | tuple)
+        else _word(value)
+        if isinstance(value, str)
+        else _number(value)
+        for value in arguments
+    ]
+
+
+def _word(value: str) -> str:
+    if value not in WORDS:
+        raise UnfitArchitectureError(f"it has the word {_shown(value)}, which is not known here")
+    return value
+
+
+def _number(value: object) -> float | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > MAX_NUMBER:
+        raise UnfitArchitectureError(f"it has {_shown(value)} in the place of a number")
+    return value
+
+
+def _options(found: dict[Any, Any]) -> dict[str, Any]:
+    names = ("nc", "depth_multiple", "width_multiple", "reg_max", "end2end")
+    options: dict[str, Any] = {name: _number(found[name]) for name in names if name in found}
+    options["channels"] = _number(found.get("channels", found.get("ch", 3)))
+    if (scales := found.get("scales")) is not None:
+        if not isinstance(scales, dict) or not 0 < len(scales) <= MAX_ROWS:
+            raise UnfitArchitectureError(f"its scales are none, {_shown(scales)}")
+        options["scales"] = {_letters(name): _values(numbers) for name, numbers in scales.items()}
+    if found.get("scale"):
+        options["scale"] = _letters(found["scale"])
+        if options["scale"] not in options.get("scales", {}):
+            raise UnfitArchitectureError(f"it has no size {options['scale']}")
+    if re.fullmatch(r"[\w.-]+\.ya?ml", name := Path(str(found.get("yaml_file"))).name):
+        options["yaml_file"] = name
+    if (activation := found.get("activation")) is not None:
+        match = ACTIVATION.fullmatch(activation) if isinstance(activation, str) else None
+        if match is None:
+            raise UnfitArchitectureError(f"its activation is {_shown(activation)}, which is not known here")
+        options["activation"] = f"torch.nn.{match[1]}({match[2]})"
+    _require_modest(options)
+    return options
+
+
+def _require_modest(options: dict[str, Any]) -> None:
+    """Check what layers are repeated and widened by."""
+    factors = [options.get(name, 1.0) for name in ("depth_multiple", "width_multiple")]
+    factors += [number for numbers in options.get("scales", {}).values() for number in numbers[:2]]
+    if any(not isinstance(factor, int | float) or not 0 < factor <= MAX_FACTOR for factor in factors):
+        raise UnfitArchitectureError(f"its scales must be numbers from 0 to {MAX_FACTOR}")
+    if not isinstance(options["channels"], int) or not 0 < options["channels"] <= MAX_ROWS:
+        raise UnfitArchitectureError(f"it has {_shown(options['channels'])} channels")
+
+
+def _letters(name: object) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"\w{1,8}", name):
+        raise UnfitArchitectureError(f"it has {_shown(name)} for a size")
+    return name
+
+
+def _shown(value: object) -> str:
+    """Show a value of a stranger's, cut short."""
+    return f"{value!r:.40}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

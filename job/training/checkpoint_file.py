@@ -1,0 +1,285 @@
+"""Files of ``torch.save``, read as data: nothing that they name is run, and nothing beyond their size is allocated.
+
+Such a file is a zip archive with a pickle, which may call whatever it names. Read here, it makes plain containers and
+tensors; every other object becomes a `Record`, which has its attributes and does nothing. A file that names anything
+but classes of torch, numpy and Ultralytics is refused by that name. Knows nothing of models.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+
+MAX_FILE_BYTES = 4_000_000_000
+MAX_PICKLE_BYTES = 8_000_000
+"""Names and plain values; tensors lie beside it. That of the largest published model has less than a tenth of it."""
+
+MAX_CLASSES = 1_000
+MAX_DIMENSIONS = 8
+
+DTYPES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+HARMLESS = re.compile(
+    r"(torch\.nn|ultralytics|torchvision\.transforms)(\.\w+)*\.([A-Z]|v10)\w*|torch\.(device|dtype|b?float\d+|u?int\d+)|"
+    r"numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))|_codecs\.encode|builtins\.getattr|"
+    r"types\.SimpleNamespace|pathlib(\._local)?\.(Posix|Windows)Path"
+)
+"""What checkpoints of Ultralytics name besides tensors and containers; each becomes a `Record`."""
+
+OPCODES = frozenset(
+    {
+        *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINUNICODE"),
+        *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+    }
+)
+"""What ``torch.save`` writes."""
+
+
+class UnreadableFileError(Exception):
+    """A file cannot be read as data; the message is the part of a sentence that says why.
+
+    Args:
+        detail: Why.
+        names: What it names and may not, if that is why.
+    """
+
+    def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.names = names
+
+
+class Record:
+    """An object that was not built: the name of its class, and its attributes."""
+
+    class_name = ""
+
+    def __init__(self, *_: object) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        """Take over the attributes."""
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+class StoredTensor:
+    """A tensor that is still in its file."""
+
+    def __init__(self, storage: object, offset: object, size: object, stride: object, *_: object) -> None:
+        match storage, offset, size, stride:
+            case tuple(), int(), tuple(), tuple() if len(size) == len(stride) <= MAX_DIMENSIONS:
+                fits = all(type(number) is int and 0 <= number < MAX_FILE_BYTES for number in (offset, *size, *stride))
+            case _:
+                fits = False
+        if not fits:
+            raise UnreadableFileError("it has a tensor without a shape")
+        self.key, self.dtype, self.num_elements = cast("tuple[str, torch.dtype, int]", storage)
+        self.offset = cast("int", offset)
+        self.size, self.stride = cast("tuple[int, ...]", size), cast("tuple[int, ...]", stride)
+
+    def __setstate__(self, state: object) -> None:
+        raise UnreadableFileError("it changes a tensor")
+
+
+class CheckpointFile:
+    """An open file of ``torch.save``; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and read it, but for its tensors.
+
+        Raises:
+            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+        """
+        try:
+            self._num_bytes = path.stat().st_size
+            if self._num_bytes > MAX_FILE_BYTES:
+                raise UnreadableFileError(f"it has {self._num_bytes / 1e9:.1f} GB, which no model needs")
+            self._archive = zipfile.ZipFile(path)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UnreadableFileError("it is not a file of torch, or it is cut") from error
+        self._num_bytes_read = 0
+        self._storages: dict[str, torch.Tensor] = {}
+        try:
+            self._entries = self._plain_entries()
+            self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+            self._archive.close()
+            raise UnreadableFileError("it is damaged") from error
+        except UnreadableFileError:
+            self._archive.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+
+    def read(self, stored: StoredTensor) -> torch.Tensor:
+        """Read a tensor.
+
+        Raises:
+            UnreadableFileError: If the file does not hold all of it, or it is damaged.
+        """
+        num_elements = math.prod(stored.size)
+        reach = sum((length - 1) * step for length, step in zip(stored.size, stored.stride, strict=True))
+        if num_elements and max(num_elements, stored.offset + reach + 1) > stored.num_elements:
+            raise UnreadableFileError("it has a tensor that is larger than what it holds of it")
+        self._num_bytes_read += num_elements * stored.dtype.itemsize
+        if self._num_bytes_read > self._num_bytes:
+            raise UnreadableFileError("its tensors are larger than the file")
+        if stored.key not in self._storages:
+            self._storages[stored.key] = self._storage(stored.key)
+        elements = self._storages[stored.key]
+        if len(elements) != stored.num_elements * stored.dtype.itemsize:
+            raise UnreadableFileError("it has a tensor that is cut")
+        return elements.view(stored.dtype).as_strided(stored.size, stored.stride, stored.offset)
+
+    def _storage(self, key: str) -> torch.Tensor:
+        entry = self._entries.get(f"data/{key}")
+        if entry is None:
+            raise UnreadableFileError("it lacks a tensor")
+        elements = torch.empty(entry.file_size, dtype=torch.uint8)
+        try:
+            with self._archive.open(entry) as opened:
+                cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
+                if opened.read():  # which also looks at the checksum
+                    raise UnreadableFileError("it is damaged")
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise UnreadableFileError("it is damaged") from error
+        return elements
+
+    def plain(self) -> Any:  # noqa: ANN401 -- whatever was saved
+        """Return what was saved, if that is plain values, containers and tensors alone.
+
+        Raises:
+            UnreadableFileError: If it is not, or `read` raises.
+        """
+        made: dict[int, Any] = {}
+
+        def plain(value: Any) -> Any:  # noqa: ANN401 -- as above
+            if isinstance(value, Record):
+                raise UnreadableFileError(f"it holds a {value.class_name}")
+            if id(value) in made:
+                return made[id(value)]
+            if isinstance(value, StoredTensor):
+                made[id(value)] = self.read(value)
+            elif isinstance(value, dict):
+                made[id(value)] = {key: plain(entry) for key, entry in value.items()}
+            elif isinstance(value, list | tuple):
+                made[id(value)] = type(value)(plain(entry) for entry in value)
+            else:
+                return value
+            return made[id(value)]
+
+        try:
+            return plain(self.content)
+        except RecursionError as error:
+            raise UnreadableFileError("it is nested too deeply") from error
+
+    def _plain_entries(self) -> dict[str, zipfile.ZipInfo]:
+        """Return what is in the archive, by names without the folder that all of it lies in."""
+        infos = self._archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise UnreadableFileError("it is compressed, as torch writes none")
+        if sum(info.file_size for info in infos) > self._num_bytes:
+            raise UnreadableFileError("its parts are larger than the file")
+        entries = {info.filename.partition("/")[2]: info for info in infos}
+        if "constants.pkl" in entries:
+            raise UnreadableFileError("it is a TorchScript program, an export; the .pt that training wrote is needed")
+        if "data.pkl" not in entries:
+            raise UnreadableFileError("it is not a file of torch")
+        if entries["data.pkl"].file_size > MAX_PICKLE_BYTES:
+            raise UnreadableFileError("its pickle is too large")
+        if "byteorder" in entries and self._archive.read(entries["byteorder"]) != b"little":
+            raise UnreadableFileError("it was written on a machine with another order of bytes")
+        return entries
+
+
+class _Parameter:
+    """Stands for the function that makes a parameter of a tensor."""
+
+    def __new__(cls, tensor: object, *_: object) -> Any:  # noqa: ANN401 -- a stand-in of another class is the point
+        return tensor
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds nothing but classes that do nothing.
+
+    All that it finds is a class, so that no opcode can change it: their ``__setstate__`` is for instances.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.found: dict[str, type] = {
+            "collections.OrderedDict": OrderedDict,
+            "builtins.set": set,
+            "torch.Size": tuple,
+            "torch._utils._rebuild_tensor_v2": StoredTensor,
+            "torch._utils._rebuild_parameter": _Parameter,
+        }
+        self.refused: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> type:
+        """Return the class that stands for a name."""
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        if full not in self.found:
+            if len(self.found) > MAX_CLASSES:
+                raise UnreadableFileError("it names more classes than there are")
+            if not HARMLESS.fullmatch(full) and not (module == "torch" and name in DTYPES):
+                self.refused.add(full)
+            self.found[full] = type("Named", (Record,), {"class_name": full})
+        return self.found[full]
+
+    def persistent_load(self, pid: object) -> tuple[str, torch.dtype, int]:
+        """Return where the elements of a tensor lie, and how many of which kind there are."""
+        match pid:
+            case ("storage", type() as kind, str(key), _, int(num_elements)) if issubclass(kind, Record):
+                dtype = DTYPES.get(kind.class_name.removeprefix("torch."))
+                if dtype is not None and num_elements >= 0:
+                    return key, dtype, num_elements
+        raise UnreadableFileError("it has a tensor of an unknown kind")
+
+
+def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- whatever was saved
+    unpickler = _Unpickler(data)
+    try:
+        _require_known_opcodes(data)
+        content = unpickler.load()
+    except UnreadableFileError:
+        raise
+    except Exception as error:  # whatever a hostile pickle does to the unpickler, it has no content
+        raise UnreadableFileError("its pickle is damaged") from error
+    if unpickler.refused:
+        names = tuple(sorted(unpickler.refused))
+        raise UnreadableFileError(f"it names {', '.join(names)}", names)
+    return content
+
+
+def _require_known_opcodes(data: bytes) -> None:
+    for opcode, argument, _ in pickletools.genops(data):
+        # An index makes the unpickler take memory for all that are below it.
+        if opcode.name not in OPCODES or (opcode.name == "LONG_BINPUT" and cast("int", argument) > len(data)):
+            raise UnreadableFileError(f"its pickle has {opcode.name}, as torch writes none")
