@@ -279,6 +279,8 @@ def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has
     assert seen_of(segment, None).worst_s(later, going_on=False) == worst  # it was deleted
     assert seen_of(segment, None, made=False).worst_s(later, going_on=False) == 0
     assert seen_of(segment, None, made=False).worst_s(later, going_on=True) == worst
+    waited = dataclasses.replace(segment, max_retries=0, max_run_s=600)  # most of the hour there was no machine
+    assert seen_of(waited, over).worst_s(later, going_on=True) == worst_s(0, 600)
 
 
 def test_the_worst_is_unknown_where_one_price_is(segment):
@@ -388,6 +390,15 @@ def test_attempts_that_end_by_themselves_are_counted_over_all_jobs(segment):
     assert after(5, committed=CheckpointId(1, 0, 3), committed_at=START) == "submit"
     assert after(8, committed=CheckpointId(1, 0, 3), committed_at=START) == "fail"
     assert after(40, jobs=job("FAILED", exit_codes=(50001,))) == "submit"
+
+
+def test_ends_before_the_checkpoint_do_not_count(segment):
+    """Of a job's exit codes those of the attempts up to the newest checkpoint are answered by it."""
+    crashed = job("FAILED", exit_codes=(139,) * 6)
+    known = chain(segment, crashed, attempts=[(1, {"reason": "vanished"})] * 6, minutes=120)
+    assert decide(known).do == "fail"
+    committed = {"committed": CheckpointId(1, 0, 2), "committed_at": START}
+    assert decide(dataclasses.replace(known, **committed)).do == "submit"
 
 
 @pytest.mark.parametrize("code", sorted(KILLED))

@@ -74,6 +74,20 @@ def test_a_bucket_that_fails_a_pulse_ends_nothing(run, monkeypatch, caplog):
     assert caplog.text.count("bucket: away") == 1
 
 
+def test_a_request_to_stop_is_passed_on_once(run):
+    """However many signs of life follow, one request is one pause."""
+    asked, beats = [], threading.Semaphore(0)
+
+    def about():
+        beats.release()
+        return {}
+
+    run.ask_to_stop(1, {"host": "here"})
+    with Pulse(run, 1, about, asked.append, every_s=0.01):
+        assert all(beats.acquire(timeout=30) for _ in range(4))
+    assert len(asked) == 1
+
+
 def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
     """An exception of the thread that asks the metadata server is raised where steps are agreed on."""
     answered = iter(["FALSE"])

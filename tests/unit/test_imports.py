@@ -79,7 +79,7 @@ INSIDE = {
     "continuity": {"checkpoint", "errors", "run", "units"},
     "course": set(),
     "curve": {"run"},
-    "data": {"errors", "ledger", "log", "machine", "store", "training_arguments"},
+    "data": {"errors", "ledger", "limited_yaml", "log", "machine", "store", "training_arguments"},
     "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
     "doctor": {"errors", "recipe", "store", "tracking"},
     "errors": set(),

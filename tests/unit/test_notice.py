@@ -1,5 +1,6 @@
 """Notices: where they come from, what they interrupt, and how a process leaves."""
 
+import math
 import os
 import signal
 import subprocess
@@ -235,6 +236,20 @@ def test_after_the_longest_wait_it_leaves(server):
             threading.Event().wait(60)
         except PreemptionError:
             notices.stay()
+            raise
+
+
+def test_the_deadline_is_for_what_is_left_to_do(server):
+    """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
+    with pytest.raises(PreemptionError), Notices(stay_s=0.01) as notices:
+        notices.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            assert notices._deadline < math.inf
+            notices.stay()
+            assert notices._deadline == math.inf
             raise
 
 

@@ -33,6 +33,7 @@ def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatc
     monkeypatch.setattr(
         verification, "_train_with_kills", lambda _piece, name, *_: killed.append(name) or [len(killed)]
     )
+    monkeypatch.setattr(verification, "_resumed_at", lambda _run: ("0001-000000.a0001",))
     with pytest.raises(TrainingError, match=r"killed 1 of 2 times before its end .* --seconds, or pass fewer --kills"):
         verify_resume(piece, num_kills=2, seed=1)
     assert killed == [KILLED, "killed2", "killed3"]
@@ -70,8 +71,9 @@ def test_a_kill_before_the_end_counts(patient, monkeypatch):
     assert verification._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
 
 
-def test_a_kill_after_the_end_is_none(patient):
+def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
+    monkeypatch.setattr(verification, "_finish", lambda *_: None)
     patient.store.put(f"runs/{KILLED}/final.json", b"{}")
     assert verification._train_with_kills(patient, KILLED, 3, 0, Early()) == []
 
