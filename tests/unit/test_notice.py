@@ -290,3 +290,24 @@ def test_a_machine_that_goes_is_more_urgent_than_a_pause():
         os.kill(os.getpid(), signal.SIGTERM)
         notice = notices.agreed(lambda level: level)
     assert (notice.reason, notice.exit_code) == ("preempted", 75)
+
+
+def test_whoever_waits_for_its_machine_waits_with_all():
+    """A process that obeys the notice of another one's machine stays as that one does, and one whose own machine stays
+    does not, whatever it was told before.
+    """
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notices.agreed(lambda _level: notice.FROM_SERVER).from_server
+        assert not notices.agreed(lambda _level: notice.STOP).from_server
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limit_s"), [((signal.SIGTERM, signal.SIGINT), 25), ((signal.SIGINT, signal.SIGHUP), 25)]
+)
+def test_the_nearest_deadline_holds(numbers, limit_s):
+    """A second notice that leaves more time changes nothing, and one that leaves less does."""
+    with Notices() as notices, notices.left_alone():
+        for number in numbers:
+            notices._hurry(notice.LIMITS_S[number])
+    assert notices._limit_s == limit_s
