@@ -216,7 +216,7 @@ bench: $(DEV) ## Measure, and compare with the libraries we could have used
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: kill-storm
-kill-storm: $(DEV) ## Kill small trainings N times, anywhere, and compare how they end (N=200 takes half an hour)
+kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare how they end (N=200 takes 40 minutes)
 	@exec $(BIN)/python -m tests.training.kill_storm "$${N:-200}"
 
 .PHONY: lock

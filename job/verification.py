@@ -218,14 +218,19 @@ def _final_state(piece: Piece, name: str) -> dict[str, Any]:
 
 
 def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:
-    """Say what differs between two final states: the first tensor of each group, and where training ended."""
+    """Say what differs between two final states: the first tensor of each group, where training ended, and metrics."""
     from job.training.state import tensors_of  # noqa: PLC0415 -- as above
 
-    found = []
-    for key in ("epoch", "batch", "last_step"):
-        ends = straight["progress"][key], killed["progress"][key]
-        if ends[0] != ends[1]:
-            found.append(f"progress.{key}: straight {ends[0]}, killed {ends[1]}")
+    ends = {
+        f"progress.{key}": (straight["progress"][key], killed["progress"][key])
+        for key in ("epoch", "batch", "last_step")
+    }
+    ends |= {key: (straight[key], killed[key]) for key in ("best_fitness", "stopper")}
+    found = [f"{name}: straight {end}, killed {other}" for name, (end, other) in ends.items() if end != other]
+    for row, other in zip(straight["progress"]["rows"], killed["progress"]["rows"], strict=False):
+        if columns := [name for name in row if name != "time" and row[name] != other[name]]:
+            found.append(f"results.csv: {columns[0]} of epoch {int(row['epoch'])} differs")
+            break
     others = tensors_of(killed)
     for group, tensors in tensors_of(straight).items():
         for name, tensor in tensors.items():

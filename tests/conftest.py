@@ -30,9 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Clean the environment before any test module is imported: Ultralytics reads it on import."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
-    folder = tempfile.TemporaryDirectory(prefix="job-tests-")
+    folder = tempfile.TemporaryDirectory(prefix="job-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ |= {
+        "PYTEST_DEBUG_TEMPROOT": os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()),  # keeps what failed
+        "TMPDIR": folder.name,  # processes that are killed leave what they write there
         "HOME": folder.name,
         "YOLO_CONFIG_DIR": folder.name,
         "MPLCONFIGDIR": folder.name,  # one for all tests: its font list takes seconds to make
@@ -40,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "WANDB_MODE": "disabled",  # the tests of tracking turn it on
         "NO_GCE_CHECK": "true",  # or google.auth waits for a metadata server
     }
+    tempfile.tempdir = None  # to be looked up anew
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,3 +67,14 @@ def empty_home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeyp
     """Give each test a home of its own, and let it stand in its `tmp_path`."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def confined() -> None:
+    """Keep Ultralytics in a folder that stays: it asks for one when it is first imported, and never again."""
+    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- for those that need it
+
+    before = dict(os.environ)
+    confine_ultralytics(Path(os.environ["YOLO_CONFIG_DIR"]))
+    os.environ.clear()  # or what later tests start would depend on which came before
+    os.environ.update(before)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
-from job.errors import CorruptObjectError
+from job.errors import CorruptObjectError, TrainingError
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors
@@ -90,7 +90,12 @@ class Snapshot:
         }
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the files of a checkpoint into an empty folder; return them, the most valuable first."""
+        """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
+
+        Raises:
+            TrainingError: If the state holds what is not a number: it must not take the place of a good checkpoint.
+        """
+        self._require_numbers()
         files = {"state.pt": _serialise(self.state)}
         if self.best is not None:
             files["best.pt"] = self.best.to_bytes()
@@ -98,6 +103,18 @@ class Snapshot:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         return [folder / name for name in files]
+
+    def _require_numbers(self) -> None:
+        # A scaler lets gradients overflow, and leaves out the step.
+        groups = ("model", "ema") if self.state["scaler"] else ("model", "ema", "gradients")
+        for group in groups:
+            for name, tensor in self.state[group].items():
+                if not tensor.isfinite().all():
+                    raise TrainingError(
+                        f"training: {name} of the {group} is not a number after {self.batch} batches of epoch "
+                        f"{self.epoch + 1}; the last good checkpoint is kept; lower --lr0 or augment less, and start a "
+                        "new run"
+                    )
 
     def publish(self, folder: Path) -> None:
         """Make the files of `write` those of the run's own folder, as people know it from Ultralytics.

@@ -12,7 +12,7 @@ import pytest
 from job import checkpoint
 from job.run import Run
 from job.store import open_store
-from tests.support.command import wait_until
+from tests.support.command import SOON_S, wait_until
 
 ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
 IMAGE = os.environ.get("IMAGE_NAME", "job")
@@ -97,7 +97,7 @@ def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
     run = Run(open_store(str(folders / "bucket")), "zebra")
     wait_until(lambda: checkpoint.committed(run) != [] and steps_of(run) > 0, process)
     assert engine("stop", "--time", "60", name).returncode == 0
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75, said
     end = run.attempt(1)["end"]
     newest = checkpoint.committed(run)[-1]

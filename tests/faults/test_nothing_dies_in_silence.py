@@ -13,7 +13,7 @@ from job.run import Run
 from job.session import _Session
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import job, messages, start_job, wait_until
+from tests.support.command import TIMEOUT_S, job, messages, start_job, wait_until
 from tests.support.proxy import running_proxy
 from tests.support.recorded_run import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -37,7 +37,7 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     """
     bucket = make_bucket(data, tmp_path / "bucket")
     broken = start_job(*ORDER, "--bucket", bucket, at="manifest:2:break")
-    said = broken.communicate(timeout=240)[1]
+    said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 75, said
     assert "committer: failed, KeyError: 'an answer that nobody foresaw' (job_at.py:" in said
     run = Run(open_store(bucket), "zebra")
@@ -123,7 +123,7 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         proxy.answer = lambda _sent: (503, "the bucket is away")
         process.terminate()
         held.unlink()
-        said = process.communicate(timeout=240)[1]
+        said = process.communicate(timeout=TIMEOUT_S)[1]
         assert process.returncode == 75, said
         (told,) = [message for message in messages(said) if "not all could be done in 25 s" in message]
         assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told

@@ -1,8 +1,9 @@
 """Stores that fail where they are told to."""
 
+import random
 from dataclasses import replace
 
-from job.errors import ObjectNotFoundError, TransientStoreError
+from job.errors import CorruptObjectError, ObjectNotFoundError, TransientStoreError
 
 WHOLE, DAMAGED, ABSENT = "whole", "damaged", "absent"
 """What comes of a read."""
@@ -142,3 +143,44 @@ class FlakyStore:
         if outcome == ABSENT:
             raise ObjectNotFoundError(f"{key}: no such object")
         return outcome
+
+
+def make_unreliable(kind, share, happened):
+    """Let a share of what the stores of a kind do fail for a passing reason, before or after it took place.
+
+    Args:
+        kind: The class.
+        share: Of writes, lists and descriptions that fail, and of objects whose bytes arrive damaged.
+        happened: Called when one does.
+    """
+    chance = random.Random()  # noqa: S311 -- not for secrets
+    damaged_once = set()  # what arrives damaged twice is damaged in the bucket
+
+    def fails():
+        failing = chance.random() < share
+        if failing:
+            happened()
+        return failing
+
+    def unreliable(name):
+        call = getattr(kind, name)
+
+        def wrapped(*args, **options):
+            if fails():
+                raise TransientStoreError(f"{name}: failed before it took place")
+            done = call(*args, **options)
+            if fails():
+                raise TransientStoreError(f"{name}: its answer was lost")
+            return done
+
+        setattr(kind, name, wrapped)
+
+    def damaged(store, stored):
+        yield from bytes_of(store, stored)
+        if stored.key not in damaged_once and fails():
+            damaged_once.add(stored.key)
+            raise CorruptObjectError(f"{stored.key}: its bytes were damaged on the way")
+
+    for name in ("put", "list", "stat", "delete"):
+        unreliable(name)
+    bytes_of, kind._bytes_of = kind._bytes_of, damaged

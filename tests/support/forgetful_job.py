@@ -1,10 +1,23 @@
-"""The command line with checkpoints that lack one source of state: ``WHAT words ...``."""
+"""The command line with checkpoints that lack one source of state: ``WHAT words ...``.
 
+Every step is committed before the next. A run of `HELD_RUN` stays, once each, at the steps of `HELD_AT` until it is
+killed, so that the last checkpoint before the kill is the same however fast the machine is.
+"""
+
+import json
+import os
 import random
 import sys
+import time
+from pathlib import Path
 
 from job.cli import main
+from job.committer import Committer
+from job.host import TRACE
 from job.training import environment
+
+HELD_RUN, HELD_AT = "killed", ((1, 4), (3, 3))
+"""Epoch and batch, of six: the steps before are within an epoch, with gradients that wait for the optimizer."""
 
 FITNESS = {1: 0.5, 2: 0.4, 3: 0.3, 4: 0.2}
 """By epoch: with a patience of 2 training ends after epoch 3, unless the first epoch is forgotten."""
@@ -38,13 +51,24 @@ def forget_stopper(state):
     state["stopper"] = {"best_fitness": 0.0, "best_epoch": 0, "possible_stop": False}
 
 
+def forget_best(state):
+    """Keep nothing of the best fitness, so that a worse epoch becomes the best."""
+    state["best_fitness"] = 0.0
+
+
+def forget_losses(state):
+    """Keep no mean of the losses of an epoch that is under way."""
+    mean = state["losses"]["mean"]
+    state["losses"]["mean"] = mean and {name: value * 0 for name, value in mean.items()}
+
+
 def nothing(_state):
     """Keep everything."""
 
 
 def draw_from_the_process():
     """Draw from one stream that starts anew with each process, as Ultralytics does."""
-    from job.training import dataset, randomness  # noqa: PLC0415 -- not before Ultralytics is confined
+    from job.training import dataset, randomness  # noqa: PLC0415 -- as above
 
     stream = random.Random(0)  # noqa: S311  # not for secrets
     dataset.start_streams = lambda *_key: randomness.start_streams(stream.random())
@@ -52,7 +76,7 @@ def draw_from_the_process():
 
 def count_epochs_by_a_list():
     """Let the fitness follow a list, since that of a tiny training is 0 throughout."""
-    from job.training.trainer import Trainer  # noqa: PLC0415 -- as above
+    from job.training.trainer import Trainer  # noqa: PLC0415 -- not before Ultralytics is confined
 
     original = Trainer.validate
 
@@ -66,6 +90,29 @@ def count_epochs_by_a_list():
     Trainer.validate = validate
 
 
+def commit_at_once():
+    """Commit each snapshot before training goes on."""
+    submit = Committer.submit
+
+    def submit_and_wait(committer, snapshot, **about):
+        submit(committer, snapshot, **about)
+        wanted = snapshot.epoch, snapshot.batch
+        while committer.newest is None or (committer.newest.epoch, committer.newest.batch) != wanted:
+            committer.check()
+            time.sleep(0.001)
+
+    Committer.submit = submit_and_wait
+
+
+def stay_if_held(progress):
+    """Wait to be killed if this is a step to stay at, for the first time."""
+    place, trace = (progress.epoch + 1, progress.batch), Path(os.environ[TRACE])
+    if place in HELD_AT and trace.stem == HELD_RUN:
+        steps = [json.loads(line) for line in trace.read_text().splitlines()]
+        while sum((step["epoch"], step["batch"]) == place for step in steps) == 1:
+            time.sleep(1)
+
+
 FORGET = {
     "nothing": nothing,
     "weights": forget_weights,
@@ -73,6 +120,8 @@ FORGET = {
     "gradients": forget_gradients,
     "phase": forget_phase,
     "stopper": forget_stopper,
+    "best": forget_best,
+    "losses": forget_losses,
     "keys": nothing,
 }
 
@@ -84,15 +133,17 @@ def arm(what):
     original = fit.capture
 
     def capture(trainer, progress):
+        stay_if_held(progress)
         state = original(trainer, progress)
-        FORGET[what](state)
+        if progress.phase == "training":  # what is compared at the end is what came of it
+            FORGET[what](state)
         return state
 
     fit.capture = capture
+    commit_at_once()
+    count_epochs_by_a_list()
     if what == "keys":
         draw_from_the_process()
-    if what == "stopper":
-        count_epochs_by_a_list()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The command line with something that happens to its process at named points: ``POINT:CALL:ACTION,... words ...``.
+"""The command line with something that happens to it at named points: ``POINT:CALL:ACTION[,...] words ...``.
 
-The action takes place when the point is reached for the CALL-th time. ``kill`` is SIGKILL to the whole process group;
-``hold`` makes the file that `HELD` names and stays there until something interrupts it, ``wait`` until it is gone;
-``pause`` stops the whole process group for a while, as a machine does that is suspended; ``break`` raises an exception
-that nobody foresees.
+The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
+``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a
+machine does that is suspended, ``long pause`` for `PAUSE_S`; ``ahead`` and ``back`` set the clock, which takes the
+folder ``clock`` on the path; ``hold`` makes the file that `HELD` names and stays there until something interrupts it,
+``wait`` until it is gone; ``break`` raises an exception that nobody foresees. `UNRELIABLE` names the share of what a
+folder does that fails.
 """
 
 import os
@@ -17,9 +19,17 @@ from pathlib import Path
 from job import campaign_run, checkpoint, mirror, run
 from job.cli import main
 from job.data import prepare
+from job.store.folder import FolderStore
 from job.training import environment
+from tests.support.faulty_store import make_unreliable
 
-HELD = "TEST_HELD"
+HELD, HAPPENED, UNRELIABLE = "TEST_HELD", "TEST_HAPPENED", "TEST_UNRELIABLE"
+
+PAUSE_S = 3
+"""Longer than Ultralytics gives the suppression of a few images' boxes."""
+
+SECONDS = {"ahead": 86_400, "back": -3_600}
+"""By which the clock is wrong once it was set."""
 
 
 def die():
@@ -54,20 +64,44 @@ def break_down():
     raise KeyError("an answer that nobody foresaw")
 
 
-ACTIONS = {"kill": die, "hold": hold, "wait": wait, "break": break_down, "pause": pause, "long pause": lambda: pause(3)}
+def set_clock(seconds):
+    """Set the clock wrong."""
+    import sitecustomize  # noqa: PLC0415 -- the one of the folder `clock`, if that is on the path
+
+    sitecustomize.set_clock(seconds)
+
+
+ACTIONS = {
+    "kill": die,
+    "hold": hold,
+    "wait": wait,
+    "break": break_down,
+    "pause": pause,
+    "long pause": lambda: pause(PAUSE_S),
+    **{name: lambda seconds=seconds: set_clock(seconds) for name, seconds in SECONDS.items()},
+    **{name: lambda name=name: os.killpg(0, signal.Signals[f"SIG{name}"]) for name in ("INT", "TERM", "HUP")},
+}
+
+
+def note(what):
+    """Write down that something happened."""
+    if HAPPENED in os.environ:
+        with Path(os.environ[HAPPENED]).open("a") as opened:
+            opened.write(f"{what}\n")
 
 
 class Point:
     """Counts calls and acts at one of them."""
 
     def __init__(self, call, action):
-        self.left, self.action = call, ACTIONS[action]
+        self.left, self.action = call, action
 
     def reached(self):
         """Act if this is the call."""
         self.left -= 1
         if self.left == 0:
-            self.action()
+            note(self.action)
+            ACTIONS[self.action]()
 
 
 def before(owner, name, act):
@@ -202,7 +236,9 @@ if __name__ == "__main__":
     if "RANK" not in os.environ and any("," in word for word in sys.argv[2:]):
         in_the_first_process()
     elif os.environ.get("RANK", "0") == "0":
-        for at in sys.argv[1].split(","):
-            name, call, action = at.split(":")
+        for spec in filter(None, sys.argv[1].split(",")):
+            name, call, action = spec.split(":")
             (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
+    if UNRELIABLE in os.environ:
+        make_unreliable(FolderStore, float(os.environ[UNRELIABLE]), lambda: note("faults"))
     sys.exit(main(sys.argv[2:]))

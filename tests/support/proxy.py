@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -90,8 +90,9 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
                 if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:num_sent])
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked was killed
+                self.end_headers()
+                self.wfile.write(body[:num_sent])
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -10,7 +10,7 @@ from job.campaign import Campaign
 from job.cli import main
 from job.run import Run
 from job.store import open_store
-from tests.support.command import job, kill, start_job, wait_until
+from tests.support.command import TIMEOUT_S, job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 SCALE = (
@@ -58,11 +58,11 @@ def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
     kill(within)
     assert run_in(bucket, "zoo-1-A").final() is None
     between = start_job(*CAMPAIGN, "--bucket", bucket, at="decision:1:kill")
-    between.communicate(timeout=240)
+    between.communicate(timeout=TIMEOUT_S)
     assert run_in(bucket, "zoo-1-A").final() is not None
     assert steps_of(bucket) == [("A", "first")]
     before_the_run = start_job(*CAMPAIGN, "--bucket", bucket, at="next run:1:kill")
-    before_the_run.communicate(timeout=240)
+    before_the_run.communicate(timeout=TIMEOUT_S)
     assert steps_of(bucket) == [("A", "first"), ("B", "A not enough")]
     assert run_in(bucket, "zoo-2-B").record() is None
     done = job(*CAMPAIGN, "--bucket", bucket)
@@ -80,7 +80,7 @@ def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
 def test_c_follows_an_a_that_was_good_enough(bucket):
     """After an A that is recorded with F1 70 %, C is trained from its weights."""
     process = start_job(*CAMPAIGN, "--bucket", bucket, at="decision:2:kill")
-    process.communicate(timeout=240)
+    process.communicate(timeout=TIMEOUT_S)
     run, store = run_in(bucket, "zoo-1-A"), open_store(bucket)
     final = run.final()
     final["comparison"]["after"] |= {"f1": 0.70, "precision": 0.72, "recall": 0.68}
@@ -98,6 +98,6 @@ def test_a_campaign_that_is_told_to_stop_passes_it_on(bucket):
     process = start_job(*CAMPAIGN, "--bucket", bucket)
     wait_until(lambda: checkpoint.committed(run_in(bucket, "zoo-1-A")), process)
     process.terminate()
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 75, said
     assert run_in(bucket, "zoo-1-A").attempt(1)["end"]["reason"] in {"preempted", "finished"}

@@ -12,7 +12,6 @@ import torch
 from job import checkpoint
 from job.run import Run
 from job.store import open_store
-from job.training.environment import confine_ultralytics
 from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -95,9 +94,8 @@ def test_a_training_that_learns_survives_its_machine(data, undisturbed, tmp_path
     assert end_of(bucket) == end_of(undisturbed)
 
 
-def test_nms_finishes_whatever_the_clock_says(tmp_path, monkeypatch):
+def test_nms_finishes_whatever_the_clock_says(confined, monkeypatch):
     """Where the clock leaps by an hour at each look, every image of a batch keeps its detections."""
-    confine_ultralytics(tmp_path / "ultralytics")
     from ultralytics.utils import nms  # noqa: PLC0415 -- after Ultralytics was confined
 
     hours = iter(range(10**6))

@@ -11,11 +11,12 @@ import pytest
 from job import checkpoint
 from job.account import read_bill
 from job.outcome import metrics_of
-from job.run import Run, list_runs
+from job.request import list_runs
+from job.run import Run
 from job.store import open_store
 from job.units import duration, percent
 from tests.support.browser import opened
-from tests.support.command import job, kill, start_job, wait_until
+from tests.support.command import SOON_S, job, kill, start_job, wait_until
 
 ORDER = ("train", "--profile", "demo", "--checkpoint-every", "5")
 
@@ -38,7 +39,7 @@ def bucket(tmp_path_factory):
         wait_until(lambda epoch=epoch: num_committed(bucket) >= epoch, process, timeout_s=1200)
         end(process)
         if end is not kill:
-            assert process.communicate(timeout=60) is not None
+            assert process.communicate(timeout=SOON_S) is not None
             assert process.returncode == 75
     done = job(*order, timeout_s=1200)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from job.errors import MachineError, RecipeError
-from job.training.environment import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -15,9 +14,8 @@ BUILT_FOR = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
 
 @pytest.fixture
-def device(tmp_path, monkeypatch):
+def device(confined, tmp_path, monkeypatch):
     """The module, on a machine with NVIDIA's driver."""
-    confine_ultralytics(tmp_path / "ultralytics")
     from job.training import device  # noqa: PLC0415 -- torch is heavy
 
     driver = tmp_path / "version"

@@ -16,7 +16,7 @@ from job.outcome import metrics_of
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import ROOT, job, kill, surroundings, wait_until
+from tests.support.command import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (
@@ -81,7 +81,7 @@ def killed(data, tmp_path_factory):
         )
         wait_until(lambda attempt=attempt: is_within_an_epoch(bucket, attempt), process)
         end(process)
-        process.wait(timeout=60)
+        process.wait(timeout=SOON_S)
     done = job(*ORDER, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert "report" not in done.stderr
@@ -103,7 +103,7 @@ def test_recording_changes_no_bit(data, killed, tmp_path):
     bucket = make_bucket(data, tmp_path / "bucket")
     command = [sys.executable, "-c", BLIND, *ORDER, "--bucket", bucket]
     done = subprocess.run(
-        command, env=surroundings({"PYTHONPATH": ROOT}), capture_output=True, text=True, timeout=240, check=False
+        command, env=surroundings({"PYTHONPATH": ROOT}), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "operating_point" not in read_json(bucket, "evaluation.json")

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from job.errors import HardwareError, MachineError, OutOfMemoryError, RecipeError, SupersededError, TrainingError
-from job.run import Run, list_runs
+from job.request import list_runs
+from job.run import Run
 from job.store import open_store
-from job.training.environment import confine_ultralytics
 from tests.support.bucket import make_bucket
 from tests.support.command import job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
+
+pytestmark = pytest.mark.usefixtures("confined")
 
 TRAIN = {"batch": 4, "imgsz": 64}
 
@@ -101,12 +103,6 @@ ORDER = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
-
-
-@pytest.fixture(autouse=True)
-def confined(tmp_path):
-    """Ultralytics, kept to itself."""
-    confine_ultralytics(tmp_path / "ultralytics")
 
 
 @pytest.fixture

@@ -9,16 +9,14 @@ import pytest
 
 from job.run import Run
 from job.store import open_store
-from job.training.environment import confine_ultralytics
 from tests.support.bucket import make_bucket
 from tests.support.command import job, messages
 from tests.support.tiny_dataset import make_tiny_dataset
 
 
 @pytest.fixture
-def collector(tmp_path):
+def collector(confined):
     """A collector, after Ultralytics was confined."""
-    confine_ultralytics(tmp_path / "ultralytics")
     from job.training.library_warnings import LibraryWarnings  # noqa: PLC0415 -- reads what the line above has set
 
     return LibraryWarnings()

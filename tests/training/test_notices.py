@@ -8,7 +8,7 @@ from job import checkpoint
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import job, kill, start_job, wait_until
+from tests.support.command import SOON_S, job, kill, start_job, wait_until
 from tests.support.metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -69,7 +69,7 @@ def test_a_signal_during_a_step_loses_no_step(bucket, undisturbed, tmp_path):
     process = start_job(*ORDER, "--bucket", bucket, JOB_TRACE=trace)
     wait_until(lambda: num_steps(trace) >= 3, process)
     process.terminate()
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75, said
     assert position(bucket) == divmod(num_steps(trace), 6)
     end = run_in(bucket).attempt(1)["end"]
@@ -96,7 +96,7 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
         again = start_job(*ORDER, "--bucket", bucket, **server.env)
         assert any("waiting for the machine to end" in line for line in iter(again.stderr.readline, ""))
         again.terminate()  # which ends its wait
-        said = again.communicate(timeout=60)[1]
+        said = again.communicate(timeout=SOON_S)[1]
         assert (again.returncode, "nothing was started" in said) == (75, True)
     assert run_in(bucket).attempts() == [1]
     assert job(*ORDER, "--bucket", bucket).returncode == 0
@@ -131,7 +131,7 @@ def test_a_notice_at_any_time_keeps_all_that_was_done(bucket, undisturbed, tmp_p
             attempts = run_in(bucket).attempts()
             wait_until(lambda: not attempts or run_in(bucket).attempt(1)["end"] is not None, process)
             process.send_signal(signal.SIGTERM)  # the machine's shutdown, which ends the wait
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said
     assert (position(bucket) if kept else checkpoint.committed(run_in(bucket))) == (kept or [])
     assert job(*ORDER, "--bucket", bucket).returncode == 0
@@ -146,7 +146,7 @@ def test_a_press_of_ctrl_c_after_a_notice_leaves_at_once_and_harms_nothing(bucke
     process.terminate()
     assert any("each stops training for" in line for line in iter(process.stderr.readline, ""))  # all else is done
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)
     assert position(bucket) == (0, 0)
     assert job(*ORDER, "--bucket", bucket).returncode == 0

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from job.recipe import load_recipe
-from job.training.environment import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -36,9 +35,8 @@ class Alone:
 
 
 @pytest.fixture
-def plan(tmp_path):
+def plan(confined, tmp_path):
     """A function that plans a recipe's training on a tiny dataset, each time in a folder of its own."""
-    confine_ultralytics(tmp_path / "ultralytics")
     data = make_tiny_dataset(tmp_path / "tiny", num_train=18, num_val=4)
     yaml = tmp_path / "data.yaml"
     yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {{0: animal, 1: bird}}\n")

@@ -10,7 +10,7 @@ from job.cli import main
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import job, kill, messages, start_job, wait_until
+from tests.support.command import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (
@@ -78,7 +78,7 @@ def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, ca
     for _ in range(2):  # the attempt looks for the request after each sign of life
         wait_until(another_pulse(bucket), process)
     held.unlink()
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 0, said
     assert any("run zebra: paused, as was asked at" in message for message in messages(said))
     newest = checkpoint.committed(run_in(bucket))[-1]
@@ -125,7 +125,7 @@ def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, tmp_path):
     train(bucket, "patient", "--epochs", "5")
     words = (*ORDER, "--run", "hasty", "--bucket", bucket, "--epochs", "5", "--patience", "2")
     hasty = start_job(*words, program="tests.support.early_peak")
-    said = hasty.communicate(timeout=120)[1]
+    said = hasty.communicate(timeout=TIMEOUT_S)[1]
     assert hasty.returncode == 0, said
     final = run_in(bucket, "hasty").final()
     assert (final["reason"], final["num_epochs"]) == ("stopped early", 3)
@@ -151,10 +151,10 @@ def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_p
     before = objects_of(bucket, "zebra")
     words = ("extend", "zebra", "--epochs", "3", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
     first = start_job(*words, "--run", "longer", at="step:2:kill")
-    first.communicate(timeout=120)
+    first.communicate(timeout=TIMEOUT_S)
     assert checkpoint.committed(run_in(bucket, "longer")) == []
     second = start_job(*words, "--run", "longer", at="manifest:2:kill")
-    second.communicate(timeout=120)
+    second.communicate(timeout=TIMEOUT_S)
     assert [str(identity) for identity in checkpoint.committed(run_in(bucket, "longer"))] == ["0002-000000.a0002"]
     manifest = checkpoint.read_manifest(run_in(bucket, "longer"), checkpoint.committed(run_in(bucket, "longer"))[0])
     assert all(file.key.startswith("runs/longer/") for file in manifest.files)
@@ -171,7 +171,7 @@ def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_p
 def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
     """A run that is not finished, one with as many epochs, and a number that is none are refused with what to do."""
     process = start_job(*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket, at="step:3:kill")
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIMEOUT_S)
     capsys.readouterr()
     assert main(["extend", "zebra", "--epochs", "3", "--bucket", bucket]) == 65
     assert "run zebra: is not finished" in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_processes_that_train_together_pause_together(bucket):
     process = start_job(*words)
     wait_until(lambda: checkpoint.committed(run_in(bucket)), process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
-    said = process.communicate(timeout=240)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 0, said
     end = run_in(bucket).attempt(1)["end"]
     newest = checkpoint.committed(run_in(bucket))[-1]

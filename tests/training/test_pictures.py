@@ -10,7 +10,6 @@ import torch
 
 from job.errors import TrainingError
 from job.recipe import load_recipe
-from job.training.environment import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -46,9 +45,8 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def training_of(tmp_path, data):
+def training_of(confined, tmp_path, data):
     """A function that sets up a training on the tiny dataset."""
-    confine_ultralytics(tmp_path / "ultralytics")
     from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
 
     yaml = tmp_path / "data.yaml"

@@ -9,11 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ultralytics.data.dataset import YOLODataset
 
-from job.training.dataset import KeyedDataset
-from job.training.environment import confine_ultralytics
-from job.training.sampling import PARTNERS, STRIDE, EpochBatches
 from job.training_arguments import DEFAULTS
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
@@ -31,11 +27,18 @@ ARGUMENTS = DEFAULTS | {
 
 
 @pytest.fixture(scope="module")
-def make_trainer(tmp_path_factory):
+def sampling(confined):
+    """The module that decides which image comes when; it imports Ultralytics."""
+    from job.training import sampling  # noqa: PLC0415 -- once Ultralytics is confined
+
+    return sampling
+
+
+@pytest.fixture(scope="module")
+def make_trainer(confined, tmp_path_factory):
     """A function that sets up a trainer with some workers."""
     folder = tmp_path_factory.mktemp("sampling")
-    confine_ultralytics(folder / "ultralytics")
-    from job.training.trainer import Trainer  # noqa: PLC0415  # after the line above
+    from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
     def make(workers=0, seed=0, num_train=18, **train):
         data = folder / f"of-{num_train}"
@@ -95,20 +98,23 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
-def test_the_partners_of_a_mosaic_come_to_the_same_worker(num_workers):
+def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampling, num_workers):
     """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
-    batches = list(EpochBatches(num_images=400, batch_size=4, seed=0))
+    batches = list(sampling.EpochBatches(num_images=400, batch_size=4, seed=0))
     for number, batch in enumerate(batches):
-        near = range(max(number - STRIDE * PARTNERS // 4, number % STRIDE), number + STRIDE * PARTNERS // 4 + 1)
+        near = range(
+            max(number - sampling.STRIDE * sampling.PARTNERS // 4, number % sampling.STRIDE),
+            number + sampling.STRIDE * sampling.PARTNERS // 4 + 1,
+        )
         mine = [batches[other] for other in near if other % num_workers == number % num_workers and other < 100]
         assert set(batch[0].partners) <= {sample.image for other in mine for sample in other}
 
 
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
-def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(num_images):
+def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(sampling, num_images):
     """An epoch of any length offers a sample sixteen others beside its own batch, or all there are."""
-    batches = EpochBatches(num_images, batch_size=4, seed=0)
-    num_partners = min(4 + PARTNERS, num_images)
+    batches = sampling.EpochBatches(num_images, batch_size=4, seed=0)
+    num_partners = min(4 + sampling.PARTNERS, num_images)
     num_epochs = 400
     counts: collections.Counter[int] = collections.Counter()
     for epoch in range(num_epochs):
@@ -123,6 +129,8 @@ def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(
 
 def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
     """The partners of mosaics are at hand, those of an epoch's first batches included."""
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- as above
+
     trainer = make_trainer(num_train=480, mixup=0)
     decode, decoded = YOLODataset.load_image, []
     monkeypatch.setattr(YOLODataset, "load_image", lambda *args: decoded.append(args[1]) or decode(*args))
@@ -132,6 +140,8 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
 
 def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
     """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
+    from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- as above
+
     made = multiprocessing.get_context("fork").SimpleQueue()
     make_sample = KeyedDataset.__getitem__
     monkeypatch.setattr(KeyedDataset, "__getitem__", lambda *args: made.put(args[1].epoch) or make_sample(*args))
@@ -145,9 +155,17 @@ def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trai
     assert made.empty()
 
 
-def test_another_seed_is_another_stream(make_trainer):
-    """The seed decides the order and the augmentation."""
-    assert stream(make_trainer(seed=1), 0) != stream(make_trainer(seed=0), 0)
+def test_another_seed_is_another_order(make_trainer):
+    """The seed decides in which order the images come."""
+    one, other = ([name for name, _ in stream(make_trainer(seed=seed), 0)] for seed in (0, 1))
+    assert sorted(one) == sorted(other)
+    assert one != other
+
+
+def test_another_seed_is_another_augmentation(make_trainer):
+    """The seed decides how an image is augmented, whatever the order: without any partner, too."""
+    one, other = (dict(stream(make_trainer(seed=seed, mosaic=0.0, mixup=0.0), 0)) for seed in (0, 1))
+    assert all(one[name] != other[name] for name in one)
 
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):

@@ -11,7 +11,7 @@ from job import checkpoint
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import surroundings, wait_until
+from tests.support.command import SOON_S, surroundings, wait_until
 from tests.support.pairs import cover_pairs
 from tests.support.terminal import Terminal, processes_of
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -84,7 +84,7 @@ def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phas
         wait_until(held.exists, terminal.process)
         send(terminal, name)
         held.unlink()  # a step that waits goes on
-        terminal.process.wait(60)
+        terminal.process.wait(SOON_S)
         said = terminal.text()
         assert terminal.process.returncode == 75, said
         run = Run(open_store(bucket), "zebra")
@@ -95,7 +95,7 @@ def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phas
             assert len(trace.read_text().splitlines()) == num_steps
             end = run.attempt(1)["end"]
             assert (end["reason"], end["exit_code"]) == (SIGNALS[name], 75)
-        wait_until(lambda: not processes_of(terminal.process.pid), timeout_s=30)
+        wait_until(lambda: not processes_of(terminal.process.pid), timeout_s=SOON_S)
     finally:
         terminal.close()
         if terminal.process.poll() is None:

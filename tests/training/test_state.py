@@ -21,12 +21,9 @@ class Malicious:
 
 
 @pytest.fixture
-def read_state(tmp_path):
+def read_state(confined):
     """The function that reads states, imported once Ultralytics is confined."""
-    from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- before the next one
-
-    confine_ultralytics(tmp_path / "ultralytics")
-    from job.training.state import read_state  # noqa: PLC0415 -- after the line above
+    from job.training.state import read_state  # noqa: PLC0415 -- as the line above says
 
     return read_state
 

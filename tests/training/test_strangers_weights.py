@@ -20,13 +20,7 @@ from tests.support.tiny_dataset import make_tiny_dataset
 
 SMALL = ("--imgsz", "64", "--batch", "8", "--plots", "false", "--workers", "0", "--run", "r")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def confined(tmp_path_factory):
-    """Keep Ultralytics to a folder, as each command does before it loads weights."""
-    from job.training.environment import confine_ultralytics  # noqa: PLC0415  # seconds that only running a test needs
-
-    confine_ultralytics(tmp_path_factory.mktemp("ultralytics"))
+pytestmark = pytest.mark.usefixtures("confined")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from job.run import Run
 from job.store import open_store
 from job.tracking.transaction_log import records, rows
 from tests.support.bucket import make_bucket
-from tests.support.command import job, kill, start_job, surroundings, wait_until
+from tests.support.command import SOON_S, job, kill, start_job, surroundings, wait_until
 from tests.support.metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_wandb_server
@@ -102,7 +102,7 @@ def killed(data, tmp_path_factory):
                 wait_until(lambda: run.attempt(10)["end"] is not None, process)
                 kill(process)
             else:
-                said = process.communicate(timeout=60)[1]
+                said = process.communicate(timeout=SOON_S)[1]
                 assert process.returncode == 75, said
     done = job(*order(LONG, bucket), **OFFLINE)
     assert done.returncode == 0, done.stderr
@@ -213,7 +213,7 @@ def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_pat
         wait_until(lambda: held.exists() and server.asked.is_set(), process)
         process.terminate()
         held.unlink()
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said
     assert curve.segments(run) == []
     assert job(*order(LONG, bucket), **OFFLINE).returncode == 0

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from job.data.push import push_dataset
 from job.store.folder import FolderStore
 from job.verification import Piece, train_straight, verify_resume
 from tests.support.command import ROOT, job
+from tests.support.forgetful_job import HELD_AT
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.wandb_server import running_wandb_server
 
@@ -17,7 +19,10 @@ WORDS = {
     "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
     "plots": "false", "workers": 0, "checkpoint-every": 0.001, "patience": 2, "mosaic": 1,
 }  # fmt: skip
-"""Four batches make an optimizer step, so gradients wait after three of four."""
+"""Six batches an epoch; four batches make an optimizer step, so gradients wait after three of four."""
+
+NUM_STEPS = 18
+"""After the third epoch patience runs out."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,19 @@ def _find_the_packages(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+class AtTheSteps:
+    """Chance that kills as soon as the steps are reached at which the forgetful job stays."""
+
+    def __init__(self, _seed):
+        self.parts = [2 * (6 * (epoch - 1) + batch + 0.5) / NUM_STEPS for epoch, batch in HELD_AT]
+
+    def random(self):
+        return self.parts.pop(0) % 1
+
+    def uniform(self, least, _most):
+        return least
+
+
 @pytest.mark.parametrize(
     ("forgotten", "told"),
     [
@@ -53,15 +71,19 @@ def _find_the_packages(monkeypatch):
         ("moments", "model: "),
         ("gradients", "model: "),
         ("phase", "model: "),
-        ("stopper", "progress.epoch"),
+        ("stopper", "progress.epoch: straight 3, killed 4"),
+        ("best", "best_fitness: straight 0.5, killed 0.3"),
+        ("losses", "results.csv: train/box_loss of epoch 1 differs"),
         ("keys", "the images differ"),
     ],
 )
-def test_each_source_of_state_counts(straight, tmp_path, forgotten, told):
+def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten, told):
     """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
+    monkeypatch.setattr("job.verification.random", SimpleNamespace(Random=AtTheSteps))
     shutil.copytree(straight, tmp_path / "copy", ignore=shutil.ignore_patterns("work"))
     verdict = verify_resume(piece_in(tmp_path / "copy", forgotten), num_kills=2, seed=1)
-    assert verdict.resumed_at
+    assert verdict.num_steps == NUM_STEPS
+    assert [resumed.partition(".")[0] for resumed in verdict.resumed_at] == ["0000-000003", "0002-000002"]
     if told is None:
         assert verdict.differences == ()
     else:

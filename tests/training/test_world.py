@@ -12,9 +12,8 @@ import pytest
 from job import checkpoint
 from job.run import Run
 from job.store import open_store
-from job.training.sampling import EpochBatches
 from tests.support.bucket import make_bucket
-from tests.support.command import ROOT, job, start_job, surroundings, wait_until
+from tests.support.command import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (
@@ -62,7 +61,7 @@ def num_steps(trace):
     return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
-def test_two_processes_share_every_batch():
+def test_two_processes_share_every_batch(confined):
     """Together the shares of an epoch hold each image once, and all are of one size; what fills up the last batch
     comes from the beginning.
     """
@@ -75,6 +74,8 @@ def test_two_processes_share_every_batch():
 
 def sampler_of(rank):
     """Return one process's share of nine images in batches of four."""
+    from job.training.sampling import EpochBatches  # noqa: PLC0415 -- once Ultralytics is confined
+
     return EpochBatches(9, 4, seed=0, rank=rank, num_processes=2)
 
 
@@ -107,7 +108,7 @@ def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
     process = start_job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket, JOB_TRACE=trace)
     wait_until(lambda: num_steps(trace) >= 2, process)
     process.terminate()
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75, said
     newest = checkpoint.committed(run_in(bucket))[-1]
     assert (newest.epoch, newest.batch) == divmod(num_steps(trace), NUM_BATCHES)
@@ -125,12 +126,12 @@ def test_two_machines_train_together(bucket, undisturbed, tmp_path):
     processes = [start_machine(bucket, tmp_path, number, port, trace) for number in range(2)]
     wait_until(lambda: num_steps(trace) >= 2, processes[0])
     take_machine(processes[1])
-    said = processes[0].communicate(timeout=120)[1]
+    said = processes[0].communicate(timeout=TIMEOUT_S)[1]
     assert "another process of this training is gone" in said
     assert run_in(bucket).attempt(1)["end"]["exit_code"] == 75
     port = free_port()
     processes = [start_machine(bucket, tmp_path, number, port, trace) for number in range(2)]
-    said = [process.communicate(timeout=240)[1] for process in processes]
+    said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert ends_of(bucket) == undisturbed
 

@@ -705,7 +705,7 @@ def test_quarantine_leaves_what_it_cannot_cure(data, tmp_path, break_it):
 
 
 @pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
-def test_the_training_yaml_leads_ultralytics_to_the_data(data, tmp_path, monkeypatch, change):
+def test_the_training_yaml_leads_ultralytics_to_the_data(confined, data, tmp_path, monkeypatch, change):
     """Ultralytics accepts the file that is written, and reads the classes and as many labels as were counted."""
     from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- slow
     from ultralytics.data.utils import check_det_dataset  # noqa: PLC0415

@@ -13,7 +13,7 @@ import pytest
 from job import notice
 from job.errors import PauseError, PreemptionError
 from job.notice import Notices
-from tests.support.command import surroundings
+from tests.support.command import SOON_S, surroundings
 from tests.support.metadata_server import running_metadata_server
 
 REASONS = [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted"), (signal.SIGHUP, "interrupted")]
@@ -176,7 +176,7 @@ def test_what_is_not_done_by_the_deadline_is_told(server, number):
             server.preempt()
         else:
             process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75
     assert "epoch 3 was trained, and committed is epoch 2; the same command goes on" in said
 
@@ -195,7 +195,7 @@ def test_a_second_press_of_ctrl_c_leaves_at_once():
         assert process.stdout.readline() == "noticed\n"
         time.sleep(notice.ONE_PRESS_S)  # or it is the same press
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
 
 

@@ -201,8 +201,8 @@ def test_the_command_to_repeat_a_run_asks_for_what_it_asked_for(run):
     assert words_of == "job train --recipe A --dataset wild --weights base --epochs 10 --run zebra-again"
 
 
-def test_a_bucket_with_a_scheme_is_opened_by_the_same_verbs(run, tmp_path):
-    """Reading a run for a report changes nothing but the report."""
+def test_a_report_changes_nothing_but_itself(run, tmp_path):
+    """Writing the report of a run adds that one object to the bucket, and leaves every other as it is."""
     before = {stored.key: stored.version for stored in run.store.list()}
     write_report(run, run.record())
     after = {stored.key: stored.version for stored in open_store(str(tmp_path / "bucket")).list()}

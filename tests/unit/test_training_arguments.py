@@ -5,7 +5,7 @@ import pytest
 from job.training_arguments import ARGUMENTS, DEFAULTS, OWNED, check_arguments
 
 
-def test_names_and_defaults_are_those_of_ultralytics():
+def test_names_and_defaults_are_those_of_ultralytics(confined):
     """Every argument of the table exists in Ultralytics with the same default."""
     from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: PLC0415  # seconds that only this test needs
 
@@ -14,7 +14,7 @@ def test_names_and_defaults_are_those_of_ultralytics():
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_what_the_table_accepts_ultralytics_accepts(name):
+def test_what_the_table_accepts_ultralytics_accepts(confined, name):
     """The ends of every range, and every choice, pass Ultralytics' own check."""
     from ultralytics.cfg import get_cfg  # noqa: PLC0415  # as above
 

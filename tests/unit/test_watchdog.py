@@ -11,7 +11,7 @@ import pytest
 
 from job import watchdog
 from job.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
-from tests.support.command import surroundings
+from tests.support.command import SOON_S, surroundings
 
 
 class Ended(BaseException):
@@ -153,7 +153,12 @@ with Watchdog(0.3) as watchdog:
 def test_a_real_process_that_hangs_leaves_with_75():
     """The stacks of all threads are in the log, the end is recorded, and the process is gone."""
     done = subprocess.run(
-        [sys.executable, "-c", HANGS], env=surroundings({}), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HANGS],
+        env=surroundings({}),
+        capture_output=True,
+        text=True,
+        timeout=SOON_S,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (75, "recorded 75\n")
     (entry,) = map(json.loads, done.stderr.splitlines())
@@ -184,5 +189,5 @@ def test_a_real_process_that_is_stopped_and_goes_on_is_not_ended():
         process.send_signal(signal.SIGSTOP)
         time.sleep(6)  # longer than the limit; however long it is, it counts as one look
         process.send_signal(signal.SIGCONT)
-        assert process.communicate("\n", timeout=60)[0] == "done\n"
+        assert process.communicate("\n", timeout=SOON_S)[0] == "done\n"
     assert process.returncode == 0
