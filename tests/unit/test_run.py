@@ -2,7 +2,8 @@
 
 import pytest
 
-from job.errors import RunConflictError, SupersededError, UsageError
+from job import run as module
+from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
 from job.request import find_run, list_runs
 from job.run import Run, RunRecord, check_run_name, differences, family_of, next_free_name
 from job.store.folder import FolderStore
@@ -98,6 +99,33 @@ def test_a_claim_says_how_the_one_before_it_ended(store):
     third = run.claim({})
     assert run.attempt(second)["previous_ended"] == {"reason": "vanished"}
     assert run.attempt(third)["previous_ended"]["reason"] == "failed"
+
+
+def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
+    """Two machines that look alike and claim a run in the same instant do not get the same number."""
+    monkeypatch.setattr(module, "now", lambda: "2026-01-01T00:00:00.000+00:00")
+    looks = iter([[], [1]])
+    other = Run(store, "zebra")
+    monkeypatch.setattr(other, "attempts", lambda: next(looks))
+    assert (Run(store, "zebra").claim({}), other.claim({})) == (1, 2)
+
+
+def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
+    """The next attempt's number is one more than the highest, whatever is missing below it."""
+    run = Run(store, "zebra")
+    run.claim({})
+    run.claim({})
+    store.delete("runs/zebra/attempts/0001.json")
+    assert run.claim({}) == 3
+
+
+def test_what_an_attempt_began_with_is_written_once(store):
+    """A second record of an attempt's beginning is refused, and the first one stands."""
+    run = Run(store, "zebra")
+    run.start_attempt(run.claim({}), {"receipt": "first"})
+    with pytest.raises(PreconditionError):
+        run.start_attempt(1, {"receipt": "second"})
+    assert run.attempt(1)["start"]["receipt"] == "first"
 
 
 def test_the_same_request_finds_its_run_again(store):
