@@ -98,7 +98,7 @@ class Evidence:
     def machines(self) -> list[str]:
         """The kinds of machines that it was trained on, in their order; with the GPU, if there was one."""
         first = {"environment": self.record.environment}
-        gpus = [(attempt["start"] or first)["environment"].get("gpu") for attempt in self.attempts]
+        gpus = [((attempt["start"] or first).get("environment") or {}).get("gpu") for attempt in self.attempts]
         kinds = [
             ", ".join(filter(None, (gpu, attempt["machine"]))) for gpu, attempt in zip(gpus, self.attempts, strict=True)
         ]

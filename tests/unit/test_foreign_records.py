@@ -72,6 +72,15 @@ def test_a_run_of_another_form_is_told_as_such(bucket, capsys, name):
         bucket.put(f"runs/{FOREIGN}/{name}", sound, overwrite=True)
 
 
+def test_a_start_that_names_no_environment_is_read(bucket, capsys):
+    """A run whose attempts recorded less of their start than they do today is advised on and compared."""
+    start = {"schema": 1, "started_at": "2026-11-23T10:00:00.000+00:00", "receipt": None}
+    bucket.put(f"runs/{FOREIGN}/attempts/0001.start.json", json.dumps(start).encode())
+    for words in (["advise", FOREIGN], ["compare", SOUND, FOREIGN]):
+        assert main([*words, "--bucket", bucket.uri]) == 0
+        assert FOREIGN in capsys.readouterr().out
+
+
 def test_a_final_record_that_cannot_be_read_is_listed(bucket, capsys):
     """Its run keeps its line, which says that it cannot be read, and the reason is told."""
     change(bucket, f"runs/{FOREIGN}/final.json", {"comparison": {}})
