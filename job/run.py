@@ -121,12 +121,14 @@ class RunRecord:
             TypeError: If it is of another type.
         """
         request, dataset = self.request, self.dataset
-        texts = [*(request[name] for name in ("recipe", "profile", "start")), dataset["name"], dataset["digest"]]
+        texts = [*(request[name] for name in ("recipe", "profile", "start", "dataset"))]
+        texts += [dataset["name"], dataset["digest"], request["model"] or ""]
         parts = [request["train"], self.facts, self.expect, self.environment, self.start["point"]]
         if not (
             all(isinstance(text, str) for text in texts)
             and all(isinstance(part, dict) for part in parts)
             and isinstance(request["train"]["epochs"], int)
+            and {type(request[name]) for name in ("new_classes", "quarantine")} == {bool}
             and isinstance(dataset["set_aside"], list)
             and request["profile"] in {"full", "demo"}
         ):

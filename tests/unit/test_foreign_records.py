@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from job.beside import known_recipe
+from job.campaign import Campaign
 from job.cli import main
+from job.errors import CorruptObjectError
 from job.store.folder import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
@@ -79,6 +82,30 @@ def test_a_start_that_names_no_environment_is_read(bucket, capsys):
     for words in (["advise", FOREIGN], ["compare", SOUND, FOREIGN]):
         assert main([*words, "--bucket", bucket.uri]) == 0
         assert FOREIGN in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["dataset", "model", "new_classes", "quarantine"])
+def test_an_unfinished_run_of_another_form_does_not_keep_a_new_one_from_beginning(bucket, capsys, missing):
+    """What it was asked for is held against a new request; where that cannot be done it is passed over."""
+    bucket.delete(f"runs/{FOREIGN}/final.json")
+    record = json.loads(bucket.read(f"runs/{FOREIGN}/run.json"))
+    del record["request"][missing]
+    bucket.put(f"runs/{FOREIGN}/run.json", json.dumps(record).encode(), overwrite=True)
+    assert main(["train", "--recipe", "base", "--epochs", "7", "--dry-run", "--bucket", bucket.uri]) == 0
+    assert f"runs/{FOREIGN}: is not a run that this version can read" in capsys.readouterr().err
+
+
+def test_a_record_leads_to_no_file_of_this_machine(tmp_path):
+    """A run or a step of a campaign that calls its recipe by a path has none of it read."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("start: yolo11n.pt\ntrain: {epochs: 7}\n")
+    assert known_recipe({"recipe": str(mine), "profile": "full"}).name == "base"
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    step = {"number": 1, "recipe": str(mine), "run": "zebra", "weights": None, "rule": "", "because": ""}
+    for content in (step, {"number": 1}, step | {"recipe": "A", "run": "../zebra"}, step | {"recipe": []}):
+        store.put("campaigns/campaign/steps/0001.json", json.dumps(content).encode(), overwrite=True)
+        with pytest.raises(CorruptObjectError, match="is not a step of a campaign"):
+            Campaign(store, "campaign").steps()
 
 
 def test_a_final_record_that_cannot_be_read_is_listed(bucket, capsys):

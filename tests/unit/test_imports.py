@@ -16,7 +16,7 @@ INSIDE = {
     "account": {"bill", "checkpoint", "errors", "ledger", "run", "units"},
     "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "run", "training", "watchdog"},
     "background": {"errors"},
-    "beside": {"errors", "recipe", "request", "run", "store"},
+    "beside": {"recipe", "request", "run", "store"},
     "bill": {"ledger", "units"},
     "advice": {"course", "evidence", "option"},
     "cadence": set(),

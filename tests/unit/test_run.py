@@ -20,7 +20,17 @@ def record(name, **request):
     return RunRecord(
         run=name,
         created_at="2026-11-23T00:00:00+00:00",
-        request={"recipe": "A", "profile": "full", "start": "own best.pt", "train": {"epochs": 3}, **request},
+        request={
+            "recipe": "A",
+            "profile": "full",
+            "dataset": "tiny",
+            "start": "own best.pt",
+            "model": None,
+            "new_classes": False,
+            "quarantine": False,
+            "train": {"epochs": 3},
+            **request,
+        },
         recipe_digest="0" * 64,
         expect={},
         start={"point": {}},
