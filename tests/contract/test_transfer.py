@@ -6,6 +6,7 @@ import pytest
 
 from job.errors import MachineError, StoreError
 from job.store import StoredObject, checksums
+from job.store.arrival import land
 from job.store.transfer import PULLED, PUSHED, Done, pull
 
 NUM_FILES = 30
@@ -210,6 +211,26 @@ def test_full_disk_is_the_machines_fault(pushed, target, monkeypatch):
     monkeypatch.setattr("job.store.arrival._create", lambda _: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(MachineError, match="No space left on device; free some space"):
         pull_all(pushed, target)
+
+
+def test_a_short_write_is_continued(tmp_path, monkeypatch):
+    """A system that takes a part of the bytes at a time gets all of them."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
+    land(tmp_path / "target", [b"wild cats", b" and dogs"])
+    assert (tmp_path / "target").read_bytes() == b"wild cats and dogs"
+
+
+def test_what_breaks_off_leaves_nothing(tmp_path):
+    """Bytes that stop coming leave neither a file of that name nor the part that came."""
+
+    def chunks():
+        yield b"wild"
+        raise StoreError("bucket: broke")
+
+    with pytest.raises(StoreError, match="broke"):
+        land(tmp_path / "folder" / "target", chunks())
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_what_is_wrong_in_the_store_is_not_pulled(pushed, target, monkeypatch):

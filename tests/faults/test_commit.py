@@ -326,6 +326,8 @@ def test_a_commit_that_came_through_unheard_is_not_a_conflict(store, run, files)
     paths[0].write_text("second")
     with pytest.raises(PreconditionError):
         commit(run, CheckpointId(1, 0, 1), paths, {}, None)
+    with pytest.raises(PreconditionError, match=r"manifest\.json"):
+        commit(run, CheckpointId(1, 0, 1), paths[1:], {}, None)
     assert read_manifest(run, CheckpointId(1, 0, 1)) == manifest
 
 

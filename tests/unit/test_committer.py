@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from job import checkpoint, committer
-from job.checkpoint import committed
+from job.checkpoint import CheckpointId, commit, committed
 from job.committer import Committer
 from job.errors import BackgroundError, MachineError, StoreError, SupersededError, TransientStoreError
 from job.run import Run
@@ -108,12 +108,12 @@ def test_what_failed_does_not_take_the_place_of_what_is_newer(store, run, tmp_pa
 
 def test_failures_count_anew_after_a_commit(store, run, tmp_path, monkeypatch):
     """Only commits that fail in a row end training: one that succeeds between them sets the count back."""
-    commit, failing = checkpoint.commit, iter([True, True, False, True, True, False])
+    real, failing = checkpoint.commit, iter([True, True, False, True, True, False])
 
     def flaky(*words):
         if next(failing):
             raise TransientStoreError("bucket: kept failing")
-        return commit(*words)
+        return real(*words)
 
     monkeypatch.setattr(checkpoint, "commit", flaky)
     done = threading.Event()
@@ -134,6 +134,23 @@ def test_a_failure_that_lasts_reaches_the_training_thread(store, tmp_path, error
         background.submit(Snapshot(1))
         settle(background)
         background.check()
+
+
+@pytest.mark.usefixtures("run")
+def test_a_commit_is_tried_three_times(store, tmp_path, monkeypatch):
+    """A commit that keeps failing for a passing reason is given up at its third failure, and not at a later one."""
+    tries = []
+
+    def fail(*_words):
+        tries.append(1)
+        if len(tries) == 5:
+            raise StoreError("tried too often")
+        raise TransientStoreError("bucket: kept failing")
+
+    monkeypatch.setattr(checkpoint, "commit", fail)
+    with pytest.raises(TransientStoreError, match="kept failing"), made(store, tmp_path) as background:
+        background.submit(Snapshot(1))
+    assert len(tries) == 3
 
 
 UNFORESEEN = [MemoryError(), ValueError("an unexpected answer"), KeyError("name"), RuntimeError("no"), SystemExit(3)]
@@ -170,6 +187,17 @@ def test_a_disk_that_is_full_is_the_machines_fault(store, tmp_path):
     with pytest.raises(MachineError, match="No space left") as raised, made(store, tmp_path) as background:
         background.submit(Snapshot(1, error=OSError(28, "No space left on device")))
     assert raised.value.exit_code == 78
+
+
+@pytest.mark.usefixtures("run")
+def test_a_disk_that_is_full_for_the_copy_is_the_machines_fault(store, tmp_path):
+    """Files for people that cannot be written are no failure of the bucket, which would be told and passed over."""
+
+    def fail(_folder):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MachineError, match="No space left"), made(store, tmp_path, fail) as background:
+        background.submit(Snapshot(1))
 
 
 @pytest.mark.usefixtures("run")
@@ -230,6 +258,23 @@ def test_who_is_in_a_hurry_does_nothing_after_the_commit(store, run, tmp_path):
     assert len(copied) == 1
 
 
+def test_who_gets_into_a_hurry_during_the_copy_deletes_nothing_old(store, run, tmp_path):
+    """Old checkpoints are left for later if the process has to go while the copy for people is made."""
+    for epoch in (1, 2, 3):
+        commit(run, CheckpointId(epoch, 0, 1), Snapshot(epoch).write(tmp_path), {}, None)
+    done = threading.Event()
+
+    def mirror(_folder):
+        background.hurried = True
+        done.set()
+
+    with pytest.raises(ValueError, match="training"), made(store, tmp_path, mirror) as background:
+        background.submit(Snapshot(4))
+        assert done.wait(30)
+        raise ValueError("training")
+    assert [identity.epoch for identity in committed(run)] == [1, 2, 3, 4]
+
+
 def wait_for_hurry(background, gate):
     """Let a snapshot be written once its committer has been told to close."""
     with background._changed:
@@ -260,3 +305,41 @@ def test_what_is_for_people_is_made_after_the_commit_and_is_no_part_of_it(store,
         background.submit(Snapshot(1))
     assert mirrored == [("epoch 1 for people", [1])]
     assert not [stored.key for stored in store.list("runs/") if stored.key.endswith("last.pt")]
+
+
+@pytest.mark.usefixtures("run")
+def test_only_the_files_of_one_snapshot_are_copied(store, tmp_path):
+    """What an earlier snapshot has left in the folder for files on their way is gone when the next one is copied."""
+    mirrored = []
+
+    class Plain(Snapshot):
+        def publish(self, folder):
+            """Publish nothing."""
+
+    def mirror(folder):
+        mirrored.append(sorted(path.name for path in folder.iterdir()))
+        done.set()
+
+    done = threading.Event()
+    with made(store, tmp_path, mirror) as background:
+        background.submit(Snapshot(1))
+        assert done.wait(30)
+        background.submit(Plain(2))
+    assert mirrored == [["last.pt", "state.pt"], ["state.pt"]]
+
+
+def test_bytes_that_did_not_change_are_stored_once(store, run, tmp_path):
+    """A file with the bytes of the commit before is not uploaded again."""
+    done = threading.Event()
+
+    class Same(Snapshot):
+        def write(self, folder):
+            (folder / "best.pt").write_text("the best so far")
+            return [folder / "best.pt"]
+
+    with made(store, tmp_path, lambda _folder: done.set()) as background:
+        background.submit(Same(1))
+        assert done.wait(30)
+        background.submit(Same(2))
+    keys = [file.key for identity in committed(run) for file in checkpoint.read_manifest(run, identity).files]
+    assert keys == ["runs/zebra/checkpoints/0001-000000.a0001/best.pt"] * 2

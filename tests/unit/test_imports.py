@@ -84,7 +84,7 @@ INSIDE = {
     "doctor": {"errors", "recipe", "store", "tracking"},
     "errors": set(),
     "estimate": {"evidence", "ledger", "order", "recipe", "training"},
-    "evidence": {"account", "bill", "recognition", "run", "store", "request"},
+    "evidence": {"account", "bill", "errors", "outcome", "recognition", "request", "run", "store"},
     "help": {"training_arguments"},
     "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
     "invocation": set(),

@@ -290,3 +290,36 @@ def test_a_machine_that_goes_is_more_urgent_than_a_pause():
         os.kill(os.getpid(), signal.SIGTERM)
         notice = notices.agreed(lambda level: level)
     assert (notice.reason, notice.exit_code) == ("preempted", 75)
+
+
+def test_whoever_waits_for_its_machine_waits_with_all():
+    """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notices.agreed(lambda level: max(level, notice.FROM_SERVER)).from_server
+    with Notices() as notices, notices.left_alone():
+        notices.pending = PreemptionError("metadata server", "preempted", from_server=True)
+        assert notices.agreed(lambda level: max(level, notice.STOP)).from_server
+
+
+def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
+    """A process whose peer was asked to stop, and not by the metadata server, leaves as soon as it is done."""
+
+    def fail(_s):
+        raise AssertionError("it waits")
+
+    with Notices() as notices:
+        assert notices.agreed(lambda _level: notice.STOP).reason == "preempted"
+        monkeypatch.setattr(notice.time, "sleep", fail)
+        notices.stay()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limit_s"), [((signal.SIGTERM, signal.SIGINT), 25), ((signal.SIGINT, signal.SIGHUP), 25)]
+)
+def test_the_nearest_deadline_holds(numbers, limit_s):
+    """A second notice that leaves more time changes nothing, and one that leaves less does."""
+    with Notices() as notices, notices.left_alone():
+        for number in numbers:
+            notices._hurry(notice.LIMITS_S[number])
+    assert notices._limit_s == limit_s

@@ -87,6 +87,16 @@ def test_a_submission_with_other_files_is_taken(store):
     store.put("runs/zebra/weights/best.pt", b"mine")
     with pytest.raises(RunConflictError, match="has files that no run has put there"):
         find_run(store, "zebra", REQUEST)
+    submit(store, "yolov11_wildlife", REQUEST)
+    store.put("runs/yolov11_wildlife/weights/best.pt", b"mine")
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
+
+
+def test_a_submission_that_cannot_be_told_is_taken(store):
+    """Where a submission's first record is missing or another run's, nobody can say that the request is the same."""
+    store.put("runs/zebra/segments/0001.job.json", b"{}")
+    with pytest.raises(RunConflictError, match="was submitted with other values"):
+        find_run(store, "zebra", REQUEST)
 
 
 def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, monkeypatch):

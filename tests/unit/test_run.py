@@ -2,7 +2,8 @@
 
 import pytest
 
-from job.errors import RunConflictError, SupersededError, UsageError
+from job import run as module
+from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
 from job.request import find_run, list_runs
 from job.run import Run, RunRecord, check_run_name, differences, family_of, next_free_name
 from job.store.folder import FolderStore
@@ -19,11 +20,11 @@ def record(name, **request):
     return RunRecord(
         run=name,
         created_at="2026-11-23T00:00:00+00:00",
-        request={"recipe": "A", "train": {"epochs": 3}, **request},
+        request={"recipe": "A", "profile": "full", "start": "own best.pt", "train": {"epochs": 3}, **request},
         recipe_digest="0" * 64,
         expect={},
-        start={},
-        dataset={},
+        start={"point": {}},
+        dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
         facts={},
         environment={},
         wandb_id=f"id-of-{name}",
@@ -100,6 +101,33 @@ def test_a_claim_says_how_the_one_before_it_ended(store):
     assert run.attempt(third)["previous_ended"]["reason"] == "failed"
 
 
+def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
+    """Two machines that look alike and claim a run in the same instant do not get the same number."""
+    monkeypatch.setattr(module, "now", lambda: "2026-01-01T00:00:00.000+00:00")
+    looks = iter([[], [1]])
+    other = Run(store, "zebra")
+    monkeypatch.setattr(other, "attempts", lambda: next(looks))
+    assert (Run(store, "zebra").claim({}), other.claim({})) == (1, 2)
+
+
+def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
+    """The next attempt's number is one more than the highest, whatever is missing below it."""
+    run = Run(store, "zebra")
+    run.claim({})
+    run.claim({})
+    store.delete("runs/zebra/attempts/0001.json")
+    assert run.claim({}) == 3
+
+
+def test_what_an_attempt_began_with_is_written_once(store):
+    """A second record of an attempt's beginning is refused, and the first one stands."""
+    run = Run(store, "zebra")
+    run.start_attempt(run.claim({}), {"receipt": "first"})
+    with pytest.raises(PreconditionError):
+        run.start_attempt(1, {"receipt": "second"})
+    assert run.attempt(1)["start"]["receipt"] == "first"
+
+
 def test_the_same_request_finds_its_run_again(store):
     """Without a name, a request means the run that was asked for in the same way, or a new one."""
     for name, recipe in (("yolov11_wildlife", "base"), ("yolov11_wildlife2", "A"), ("other", "C")):
@@ -114,7 +142,7 @@ def test_another_request_for_a_named_run_is_refused_with_every_difference(store)
     """A named run that was asked for differently is refused, with the keys and both values."""
     Run(store, "zebra").create(record("zebra"))
     with pytest.raises(RunConflictError) as raised:
-        find_run(store, "zebra", {"recipe": "B", "train": {"epochs": 5}})
+        find_run(store, "zebra", record("zebra").request | {"recipe": "B", "train": {"epochs": 5}})
     assert raised.value.problems == (
         "recipe: the run has 'A', asked for 'B'",
         "train.epochs: the run has 3, asked for 5",

@@ -40,3 +40,12 @@ def test_a_notice_that_comes_meanwhile_arrives_at_the_end():
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.sigpending() == {signal.SIGINT}
     assert threading.current_thread() is threading.main_thread()
+
+
+def test_what_was_blocked_before_stays_blocked():
+    """A process that is started inside of another start does not open the trainer to notices too early."""
+    with left_to_the_trainer():
+        with left_to_the_trainer():
+            pass
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= NOTICES
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & NOTICES

@@ -143,6 +143,12 @@ def test_own_files_are_hidden(root, store):
             use(f"{OWN}/checksums")
 
 
+def test_only_the_store_s_own_folder_is_hidden(store):
+    """A folder of that name further below is like any other."""
+    stored = store.put(f"a/{OWN}/key", b"x")
+    assert store.list(checksums=True) == [stored]
+
+
 def test_links_are_not_followed(root, store, tmp_path):
     """A symbolic link is no object, whether it is a file or a folder on the way."""
     (tmp_path / "outside").mkdir()
@@ -258,6 +264,13 @@ def test_a_deletion_is_durable(root, store, monkeypatch):
     monkeypatch.setattr(os, "fsync", note)
     store.delete("a/key")
     assert (root / "a", False) in seen
+
+
+def test_nothing_is_remembered_of_what_was_deleted(root, store):
+    """The checksum of a deleted object is dropped, for this process and the next."""
+    store.put("key", b"x")
+    store.delete("key")
+    assert store._index.names() == FolderStore.open(str(root))._index.names() == []
 
 
 def test_a_reader_gets_the_version_that_it_opened(store):

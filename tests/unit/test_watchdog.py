@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -90,13 +91,23 @@ def test_bytes_do_not_count_while_training(looked, moved):
 
 @pytest.mark.usefixtures("moved")
 def test_what_is_not_watched_may_take_any_time(looked):
-    """Before and after, and where waiting is meant, there is no limit; an inner watch ends with its part."""
+    """Before and after, and where waiting is meant, there is no limit; an inner watch ends with its part, and the
+    outer one goes on.
+    """
     looked.look(1000)
     with looked.watching(NO_BYTE, bytes_count=True):
         with looked.watching(NO_STEP):
             looked.look(99)
         looked.look(99)  # counts anew
+        with pytest.raises(Ended):
+            looked.look(1)
     looked.look(1000)
+
+
+def test_a_limit_of_0_watches_nothing():
+    """Whoever wants no limit gets no thread that could end the process."""
+    with Watchdog(0), Watchdog(0).watching(NO_STEP):
+        assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_process_that_is_paused_does_not_hang(moved):
