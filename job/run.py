@@ -160,8 +160,11 @@ class Run:
         return record if record.run == self.name else None
 
     def submitted(self) -> dict[str, Any] | None:
-        """Return what was asked for when the run was first submitted to the cloud, if it was."""
-        loaded = self._read(f"{SUBMISSIONS}0001.json")
+        """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
+        try:
+            loaded = self._read(f"{SUBMISSIONS}0001.json")
+        except CorruptObjectError:  # a file of somebody's own under that name
+            return None
         return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 
     def create(self, record: RunRecord) -> bool:

@@ -15,7 +15,14 @@ from typing import Any
 from job import checkpoint
 from job.checkpoint import CheckpointId, Manifest
 from job.data.prepare import find_dataset
-from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError, UsageError, WeightsError
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    UsageError,
+    WeightsError,
+)
 from job.order import Order
 from job.recipe import Profile, Start, load_recipe
 from job.recognition import published_model, trained_as
@@ -305,4 +312,7 @@ def _get_published(store: Store, key: str, target: Path) -> None:
         from job.training.download import download_published  # noqa: PLC0415 -- only the full install can
 
         download_published(target)
-        store.put(key, target, overwrite=True)
+        try:
+            store.put(key, target)
+        except PreconditionError:  # meanwhile somebody has put another file there, which is the one that everybody gets
+            store.get(key, target)
