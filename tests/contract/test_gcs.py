@@ -29,7 +29,7 @@ OPERATIONS = {
     "read": lambda store, _: store.read("key"),
     "get": lambda store, folder: store.get("key", folder / "target"),
     "get_many": lambda store, folder: store.get_many([(LISTED[0], folder / "target")]),
-    "put_many": lambda store, folder: store.put_many([(folder / "source", "key")]),
+    "put_many": lambda store, folder: store.put_many([(folder / "source", "another")]),
 }
 
 LISTED = []
