@@ -467,6 +467,14 @@ def test_one_class_makes_the_numbers_of_classes_free(data):
     assert report.splits["train"].instances == (rows,)
 
 
+def test_rows_that_are_there_twice_count_once(data):
+    """Of equal rows training sees one, and one is counted."""
+    before = check_dataset(data).splits["train"].instances
+    with (data / LABEL).open("a") as opened:
+        opened.write("1 0.31 0.31 0.07 0.07\n" * 3)
+    assert check_dataset(data).splits["train"].instances == (before[0], before[1] + 1)
+
+
 def test_rows_without_area_are_a_warning(data):
     """A box without width, which stock accepts, is told."""
     (data / LABEL).write_text("0 0.5 0.5 0 0.1\n")
