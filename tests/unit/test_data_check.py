@@ -628,6 +628,15 @@ def test_touched_files_are_not_decoded_again(data, tmp_path, decoded):
     assert len(decoded) == num_decoded
 
 
+def test_a_file_that_is_changed_in_place_is_read_again(data, tmp_path):
+    """A label whose size stays is not taken for what it was."""
+    (data / LABEL).write_text("1 0.5 0.5 0.1 0.1\n")
+    cache = tmp_path / "cache.json"
+    assert found(data, cache_file=cache) == []
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n")
+    assert found(data, cache_file=cache) == [("class", LABEL, 1)]
+
+
 def test_other_classes_are_checked_anew(data, tmp_path):
     """What was found in a label does not outlive the classes that it was checked against."""
     (data / LABEL).write_text("1 0.5 0.5 0.1 0.1\n")
