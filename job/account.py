@@ -10,6 +10,7 @@ The rules:
 """
 
 import contextlib
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -77,7 +78,7 @@ def _account(
     ended = attempt["end"]["reason"] if attempt["end"] else "running" if alive else "vanished"
     last = attempt["end"] or attempt["pulse"]
     seconds = (
-        sum_by_label([last["seconds"]])
+        sum_by_label([{label: max(0.0, s) for label, s in last["seconds"].items()}])
         if last and "seconds" in last
         else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
     )
@@ -94,8 +95,21 @@ def _account(
         seconds=seconds,
         steps_lost=receipt.get("steps_lost", 0),
         away_s=seconds_between(ended_at, _began_at(later)) if later else None,
-        price=Price(**{name: price[name] for name in Price.__slots__ if name in price}),
+        price=_price(price),
     )
+
+
+def _price(recorded: Mapping[str, Any]) -> Price:
+    """Return the price of a claim; one that is no amount would make a run cheaper than it was.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    price = Price(**{name: recorded[name] for name in Price.__slots__ if name in recorded})
+    for usd in (price.usd_per_h, price.on_demand_usd_per_h):
+        if usd is not None and not 0 <= usd < math.inf:
+            raise ValueError(f"{usd!r} is no price")
+    return price
 
 
 def _kept_seconds(

@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from job.errors import RecipeError
-from job.recipe import Recipe, load_recipe
+from job.recipe import Recipe, load_recipe, recipe_names
 from job.request import survey
 from job.run import FAMILY, Run, differences
 from job.store import Store
@@ -65,8 +64,9 @@ def flags_of(request: Mapping[str, Any], recipe: Recipe) -> list[str]:
 
 
 def known_recipe(request: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a request; that of ``base`` where it was a file of the user's own."""
-    try:
-        return load_recipe(request["recipe"], request["profile"])
-    except RecipeError:
-        return load_recipe("base", request["profile"])
+    """Return the recipe of a request; that of ``base`` where it was a file of the user's own.
+
+    A record leads to no file of this machine, whatever it calls its recipe.
+    """
+    name = request["recipe"] if request["recipe"] in recipe_names() else "base"
+    return load_recipe(name, request["profile"])

@@ -16,8 +16,8 @@ from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionErro
 from job.estimate import by_authors
 from job.evidence import Evidence, read_evidence
 from job.option import EXTEND
-from job.recipe import Profile, load_recipe
-from job.run import Run, check_run_name, differences, is_run_name, next_free_name, now
+from job.recipe import Profile, load_recipe, recipe_names
+from job.run import UNREADABLE, Run, check_run_name, differences, is_run_name, next_free_name, now
 from job.store import Store
 
 FAMILY = "campaign"
@@ -114,10 +114,25 @@ class Campaign:
         self._write("campaign.json", {"created_at": now(), "campaign": self.name, "goal": asdict(goal)})
 
     def steps(self) -> list[Step]:
-        """Return the steps so far, in order."""
+        """Return the steps so far, in order.
+
+        Raises:
+            CorruptObjectError: If one of them has another form.
+        """
         keys = [stored.key for stored in self.store.list(self.key("steps/"))]
-        found = (self._read(key.removeprefix(self.key(""))) for key in keys)
-        return [Step(**{name: value for name, value in step.items() if name != "schema"}) for step in found if step]
+        found = [(key, self._read(key.removeprefix(self.key("")))) for key in keys]
+        return [self._step(key, step) for key, step in found if step]
+
+    def _step(self, key: str, loaded: dict[str, Any]) -> Step:
+        try:
+            step = Step(**{name: value for name, value in loaded.items() if name != "schema"})
+            if step.recipe not in recipe_names() or not is_run_name(
+                step.run
+            ):  # a record leads to no file of this machine
+                raise ValueError(f"recipe {step.recipe!r} and run {step.run!r} are none")
+        except UNREADABLE as error:
+            raise CorruptObjectError(f"{key}: is not a step of a campaign, {error}; find out who wrote it") from error
+        return step
 
     def add(self, step: Step) -> None:
         """Write a step; if another machine has decided it in the meantime, that decision stands."""

@@ -3,16 +3,22 @@
 Guarantees that nothing is guessed: what was not recorded is `None`. Reads the bucket only in `gather`.
 """
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from job.account import make_bill
 from job.bill import Bill
+from job.errors import CorruptObjectError
+from job.outcome import LABELS
 from job.recognition import shown_recipe, trained_as
 from job.request import survey
-from job.run import Run, RunRecord, now
+from job.run import Run, RunRecord, now, readable
 from job.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +98,30 @@ class Evidence:
     def machines(self) -> list[str]:
         """The kinds of machines that it was trained on, in their order; with the GPU, if there was one."""
         first = {"environment": self.record.environment}
-        gpus = [(attempt["start"] or first)["environment"].get("gpu") for attempt in self.attempts]
+        gpus = [((attempt["start"] or first).get("environment") or {}).get("gpu") for attempt in self.attempts]
         kinds = [
             ", ".join(filter(None, (gpu, attempt["machine"]))) for gpu, attempt in zip(gpus, self.attempts, strict=True)
         ]
         return list(dict.fromkeys(kinds))
+
+    def require_form(self) -> None:
+        """Read everything once that others will.
+
+        Raises:
+            Exception: One of `UNREADABLE`, if a record has another form.
+        """
+        self.record.require_form()
+        texts = [self.recipe, self.record.start["point"]["kind"], *self.machines]
+        numbers = [*(self.train[name] for name in ("imgsz", "batch")), self.record.facts["num_val_images"], self.hours]
+        if self.final is not None:
+            texts += [self.final["finished_at"], self.final["reason"], self.val or ""]
+            numbers += [self.final["best_epoch"], self.epoch_s, *self.course]
+            numbers += [metrics[name] for metrics in (self.before, self.after) if metrics for name in LABELS]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+        ):
+            raise TypeError("a field has another type")
 
     def measured_alike(self, other: "Evidence") -> bool:
         """Whether the metrics of two runs may be compared: both were measured on the same validation set."""
@@ -107,16 +132,29 @@ class Evidence:
 
 
 def read_evidence(run: Run, record: RunRecord) -> Evidence:
-    """Read the records of one run."""
-    attempts = tuple(run.attempt(number) for number in run.attempts())
-    return Evidence(record=record, attempts=attempts, final=run.final())
+    """Read the records of one run.
+
+    Raises:
+        CorruptObjectError: If one of them has another form.
+    """
+    with readable(run.name):
+        attempts = tuple(run.attempt(number) for number in run.attempts())
+        evidence = Evidence(record=record, attempts=attempts, final=run.final())
+        evidence.require_form()
+    return evidence
 
 
 def gather(store: Store) -> list[Evidence]:
-    """Read the records of all finished runs, in the order in which they ended."""
+    """Read the records of all finished runs, in the order in which they ended; what cannot be read is passed over."""
     seen = survey(store)
     seen.tell()
-    found = [read_evidence(each.run, each.record) for each in seen.runs if each.finished]
+    found = []
+    for each in seen.runs:
+        if each.finished:
+            try:
+                found.append(read_evidence(each.run, each.record))
+            except CorruptObjectError as error:
+                log.warning("%s; passed over", error)
     return sorted(found, key=lambda evidence: str(evidence.final and evidence.final["finished_at"]))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from job.errors import RecipeError
-from job.limited_yaml import UnreadableYamlError, load_yaml
+from job.limited_yaml import MAX_BYTES, UnreadableYamlError, load_yaml
 from job.training_arguments import DEFAULTS, check_arguments, nearest
 
 Profile = Literal["full", "demo"]
@@ -165,7 +165,8 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as opened:
+                text = opened.read(MAX_BYTES + 1)  # enough to see that it is too large
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read, {error.strerror}; pass a readable recipe file") from error
         except UnicodeDecodeError as error:

@@ -38,7 +38,7 @@ class Origin(Enum):
 
 def published_model(start: str) -> str | None:
     """Return the model, such as ``yolo11s``, that a start names if it is a published file or an architecture."""
-    match = re.fullmatch(r"(yolov?\d+[a-z])\.(?:pt|ya?ml)", PurePosixPath(start).name)
+    match = re.fullmatch(r"(yolov?\d+[a-z]u?(?:-p[26])?)\.(?:pt|ya?ml)", PurePosixPath(start).name)
     return match[1] if match else None
 
 
@@ -97,13 +97,17 @@ def with_expectation(recipe: Recipe, start: str) -> Recipe:
 
 
 def _origin_of(start: str) -> Origin | None:
-    """Return what kind of start it is; nothing where another run ended, which is a matter of that run."""
+    """Return what kind of start it is.
+
+    Nothing where another run ended, which is a matter of that run, and for an architecture whose size is not known.
+    """
     if start.startswith("end of "):
         return None
     model = published_model(start)
     if model is None:
-        return Origin.OWN
-    return Origin.SMALL if model[-1] in SMALL_SIZES else Origin.LARGE
+        return None if start.endswith((".yaml", ".yml")) else Origin.OWN
+    size = re.sub(r"yolov?\d+", "", model)[0]
+    return Origin.SMALL if size in SMALL_SIZES else Origin.LARGE
 
 
 def _num_different(recipe: Recipe, train: Mapping[str, Any]) -> int:

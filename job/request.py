@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.errors import CorruptObjectError, RunConflictError
-from job.run import FAMILY, SUBMISSIONS, Run, RunRecord, differences, family_of, is_run_name, next_free_name
+from job.run import FAMILY, SUBMISSIONS, Run, RunRecord, differences, family_of, is_run_name, next_free_name, readable
 from job.store import Store
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,10 @@ def _look_at(run: Run | None, name: str, inside: set[str], seen: Survey) -> None
         seen.strays[shown] = "is not a run, no run can be called so"
     elif "run.json" in inside:
         try:
-            record = run.record()
+            with readable(name):
+                record = run.record()
+                if record is not None:
+                    record.require_form()
         except CorruptObjectError as error:
             seen.strays[name] = f"is not a run that this version can read, {error}"
         else:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,8 +31,27 @@ RECORDS = ("start", "pulse", "stop", "end")
 """What may be recorded of an attempt beside its claim."""
 
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of a record that has another form than it is written in: it is data, and not always ours."""
+
 SUBMISSIONS = "segments/"
 """Where a run's submissions lie, of which the first may be there before the run begins."""
+
+
+@contextlib.contextmanager
+def readable(run: str) -> Iterator[None]:
+    """Tell what comes of records of another form as an error of the run's records.
+
+    Raises:
+        CorruptObjectError: If one of them has another form.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise CorruptObjectError(
+            f"run {run}: one of its records has another form than this version writes, {type(error).__name__} {error}; "
+            "restore it, or use the version that wrote it"
+        ) from error
 
 
 def is_run_name(name: str) -> bool:
@@ -94,6 +113,27 @@ class RunRecord:
     wandb_id: str
     schema: int = SCHEMA
 
+    def require_form(self) -> None:
+        """Check what is used of it by whoever looks for a run among many.
+
+        Raises:
+            KeyError: If something is missing.
+            TypeError: If it is of another type.
+        """
+        request, dataset = self.request, self.dataset
+        texts = [*(request[name] for name in ("recipe", "profile", "start", "dataset"))]
+        texts += [dataset["name"], dataset["digest"], request["model"] or ""]
+        parts = [request["train"], self.facts, self.expect, self.environment, self.start["point"]]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(part, dict) for part in parts)
+            and isinstance(request["train"]["epochs"], int)
+            and {type(request[name]) for name in ("new_classes", "quarantine")} == {bool}
+            and isinstance(dataset["set_aside"], list)
+            and request["profile"] in {"full", "demo"}
+        ):
+            raise TypeError("a field has another type")
+
 
 class Run:
     """One run's records in a store."""
@@ -120,8 +160,11 @@ class Run:
         return record if record.run == self.name else None
 
     def submitted(self) -> dict[str, Any] | None:
-        """Return what was asked for when the run was first submitted to the cloud, if it was."""
-        loaded = self._read(f"{SUBMISSIONS}0001.json")
+        """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
+        try:
+            loaded = self._read(f"{SUBMISSIONS}0001.json")
+        except CorruptObjectError:  # a file of somebody's own under that name
+            return None
         return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 
     def create(self, record: RunRecord) -> bool:
@@ -235,7 +278,7 @@ class Run:
             return None
         try:
             loaded: dict[str, Any] = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
         return loaded
 

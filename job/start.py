@@ -4,22 +4,33 @@ Guarantees that the file that training gets is the one the run's record names. K
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from job import checkpoint
 from job.checkpoint import CheckpointId, Manifest
 from job.data.prepare import find_dataset
-from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError, UsageError, WeightsError
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    UsageError,
+    WeightsError,
+)
 from job.order import Order
 from job.recipe import Profile, Start, load_recipe
 from job.recognition import published_model, trained_as
 from job.request import survey
-from job.run import FAMILY, Run, RunRecord, family_of, is_run_name
+from job.run import FAMILY, Run, RunRecord, family_of, is_run_name, readable
 from job.store import Store, open_store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +229,7 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
     finished = [
         _Finished(found.run, found.record, final)
         for found in survey(store).runs
-        if family_of(found.run.name) in families and (final := found.run.final()) is not None
+        if family_of(found.run.name) in families and (final := _final_of(found.run)) is not None
     ]
     fitting = [
         entry
@@ -237,6 +248,20 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
             why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
             return _own_point(newest, why)
     return None
+
+
+def _final_of(run: Run) -> dict[str, Any] | None:
+    """Return a run's end; nothing, aloud, if that cannot be read."""
+    try:
+        with readable(run.name):
+            final = run.final()
+            if final is not None:
+                float(final["comparison"]["after"]["f1"])
+                datetime.fromisoformat(final["finished_at"])
+    except CorruptObjectError as error:
+        log.warning("%s; passed over as start weights", error)
+        return None
+    return final
 
 
 def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> StartPoint:
@@ -287,4 +312,7 @@ def _get_published(store: Store, key: str, target: Path) -> None:
         from job.training.download import download_published  # noqa: PLC0415 -- only the full install can
 
         download_published(target)
-        store.put(key, target, overwrite=True)
+        try:
+            store.put(key, target)
+        except PreconditionError:  # meanwhile somebody has put another file there, which is the one that everybody gets
+            store.get(key, target)

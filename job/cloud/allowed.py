@@ -53,15 +53,17 @@ class Allowed:
         return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
 
     def limit_of(self, segment: Segment) -> Limit:
-        """Return the limit that holds for a recorded run: the given one, the one on record, or else the usual one.
+        """Return the limit that holds for a recorded run: the given one, or else dollars or hours as the usual one.
 
-        Raises:
-            UsageError: If a machine is not known.
+        Whether it is dollars is decided by the prices that are known here: one on record could say that a machine costs
+        next to nothing. How many is taken from the record.
         """
-        recorded = Limit(segment.max_usd, segment.max_hours)
-        if self.given is not None or recorded != Limit():
-            return self.given or recorded
-        return self.limit(segment.machines, spot=segment.placement.spot)
+        if self.given is not None:
+            return self.given
+        types, spot = {*segment.machines, segment.placement.machine}, segment.placement.spot
+        if all(type_ in machines() and usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in types):
+            return Limit(usd=self.max_usd if segment.max_usd is None else segment.max_usd)
+        return Limit(hours=self.max_hours if segment.max_hours is None else segment.max_hours)
 
     def require_place(self, segment: Segment) -> None:
         """Check that a recorded segment's job is where this machine looks for jobs.

@@ -18,7 +18,7 @@ from job.cloud.allowed import Allowed
 from job.cloud.cost import Limit, Prices, worst_s
 from job.cloud.segment import Segment, Segments
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
-from job.run import Run
+from job.run import Run, readable
 from job.units import HOUR
 
 CANCELLING_S = 600
@@ -148,12 +148,13 @@ class History:
     @property
     def by_hand_at(self) -> datetime:
         """When somebody last submitted by hand; the first segment always is."""
-        return max(time_of(seen.segment.created_at) for seen in self.segments if seen.segment.by == "hand")
+        return time_of(self.segments_of_this_try[0].segment.created_at)
 
     @property
     def segments_of_this_try(self) -> tuple[SegmentSeen, ...]:
         """The segments since somebody last submitted by hand: what came before was seen and answered."""
-        return self.segments[max(index for index, seen in enumerate(self.segments) if seen.segment.by == "hand") :]
+        by_hand = [index for index, seen in enumerate(self.segments) if seen.segment.by == "hand"]
+        return self.segments[max(by_hand, default=0) :]
 
     @property
     def of_this_try(self) -> tuple[Attempt, ...]:
@@ -287,6 +288,7 @@ def read_history(
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.
+        CorruptObjectError: If one of its records has another form.
     """
     segments = Segments(run)
     seen = []
@@ -299,26 +301,29 @@ def read_history(
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
     newest = seen[-1].segment
     due = deadline or newest.deadline
-    # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
-    final, record = run.final(), run.record()
-    committed = checkpoint.committed(run)
-    claims = [run.attempt(number) for number in run.attempts()]
-    hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
-    return History(
-        run=run.name,
-        now=now,
-        segments=tuple(seen),
-        attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
-        committed=committed[-1] if committed else None,
-        committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
-        num_epochs=record.request["train"]["epochs"] if record else None,
-        expected_s=hours[1] * 3600 if hours and hours[1] else None,
-        final=final,
-        used_usd=make_bill(claims, {}, now.isoformat()).usd,
-        limit=allowed.limit_of(newest),
-        prices=allowed.prices,
-        deadline=time_of(due) if due else None,
-    )
+    with readable(run.name):
+        # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+        final, record = run.final(), run.record()
+        if final is not None and not isinstance(final["num_epochs"], int):
+            raise TypeError("num_epochs")
+        committed = checkpoint.committed(run)
+        claims = [run.attempt(number) for number in run.attempts()]
+        hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
+        return History(
+            run=run.name,
+            now=now,
+            segments=tuple(seen),
+            attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
+            committed=committed[-1] if committed else None,
+            committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
+            num_epochs=record.request["train"]["epochs"] if record else None,
+            expected_s=hours[1] * 3600 if hours and hours[1] else None,
+            final=final,
+            used_usd=make_bill(claims, {}, now.isoformat()).usd,
+            limit=allowed.limit_of(newest),
+            prices=allowed.prices,
+            deadline=time_of(due) if due else None,
+        )
 
 
 def time_of(text: str) -> datetime:
@@ -329,14 +334,20 @@ def time_of(text: str) -> datetime:
 def _attempt(claim: dict[str, Any], *, newest: bool) -> Attempt:
     end = claim["end"] or {}
     position = end.get("position") or {}
+    job, host, message = claim.get("cloud_job"), claim["host"], end.get("message", "")
+    reason, exit_code = end.get("reason", "running" if newest else "vanished"), end.get("exit_code")
+    texts = [text for text in (job, host, message, reason) if text is not None]
+    numbers = [number for number in (claim["attempt"], exit_code, *position.values()) if number is not None]
+    if not (all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)):
+        raise TypeError(f"attempt {claim['attempt']}")
     return Attempt(
         number=claim["attempt"],
-        job=claim.get("cloud_job"),
-        host=claim["host"],
+        job=job,
+        host=host,
         claimed_at=time_of(claim["claimed_at"]),
         ended_at=time_of(end["ended_at"]) if end else None,
-        reason=end.get("reason", "running" if newest else "vanished"),
-        exit_code=end.get("exit_code"),
-        message=end.get("message", ""),
+        reason=reason,
+        exit_code=exit_code,
+        message=message,
         position=(position["epoch"], position["batch"]) if position else None,
     )

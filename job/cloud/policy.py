@@ -229,6 +229,8 @@ def _overdrawn(history: History) -> Decision | None:
 def _beyond_limit(history: History, *, going_on: bool) -> str | None:
     """Say by how much the limit may be passed; nothing if it is not."""
     limit, usd, hours = history.limit, history.worst_usd(going_on=going_on), history.worst_hours(going_on=going_on)
+    if limit.usd is not None and usd is None:
+        return f"could pass {limit}: a machine of the run has no price; write it to cloud.yaml, or pass --no-limit"
     if limit.usd is not None and usd is not None and round(usd, 6) > limit.usd:
         return f"could take the cost to {usd:.2f} of {limit}"
     if limit.hours is not None and round(hours, 6) > limit.hours:

@@ -11,12 +11,13 @@ import math
 import re
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.request import find_run
-from job.run import Run, differences, family_of, is_run_name
+from job.run import UNREADABLE, Run, differences, family_of, is_run_name
 from job.store import Store
 
 MAX_RETRIES = 10
@@ -24,6 +25,10 @@ MAX_RETRIES = 10
 
 MAX_RUN_S = 2 * 24 * 3600
 """For one attempt; one that is not finished by then goes on in the next segment, unless it made no progress."""
+
+
+LARGEST = 10**9
+"""Above every whole number of a record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ class Segment:
         """Read what `Segments.write` wrote.
 
         Raises:
-            TypeError: If it is something else.
+            TypeError: If it is something else, as well as the others of `UNREADABLE`.
         """
         parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
         segment = cls(**(loaded | parts))
@@ -151,11 +156,21 @@ class Segments:
         return True
 
     def job_of(self, number: int) -> dict[str, str] | None:
-        """Return the name and uid of a segment's Batch job once it was made."""
+        """Return the name and uid of a segment's Batch job once it was made.
+
+        Raises:
+            CorruptObjectError: If the record is something else.
+        """
         try:
-            loaded: dict[str, str] = json.loads(self.run.store.read(self._key(number, ".job")))
+            content = self.run.store.read(self._key(number, ".job"))
         except ObjectNotFoundError:
             return None
+        try:
+            loaded: dict[str, str] = json.loads(content)
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # it becomes part of a question to Cloud Logging
+                raise ValueError(f"{loaded['uid']!r} is no uid")
+        except UNREADABLE as error:
+            raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
         return loaded
 
     def write_job(self, number: int, name: str, uid: str) -> None:
@@ -168,7 +183,7 @@ class Segments:
     def _read(self, key: str) -> Segment:
         try:
             segment = Segment.from_json(json.loads(self.run.store.read(key)))
-        except (ValueError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             raise CorruptObjectError(
                 f"{key}: was written by another version of the job, {error}; use that version"
             ) from error
@@ -191,14 +206,18 @@ def _require_types(segment: Segment) -> None:
     texts += [placement.region, placement.machine, settings.project, settings.region, settings.image, settings.network]
     texts += [settings.service_account, settings.subnetwork, *settings.other_regions, *settings.other_regions.values()]
     texts += [text for text in (settings.wandb_secret, segment.deadline) if text is not None]
+    for text in filter(None, (segment.created_at, segment.deadline)):
+        datetime.fromisoformat(text)
     whole = [segment.number, segment.max_retries, segment.max_run_s]
     amounts = [amount for amount in (segment.max_usd, segment.max_hours, segment.usd_per_hour) if amount is not None]
     if not (
         all(isinstance(text, str) for text in texts)
-        and all(type(number) is int and number >= 0 for number in whole)
+        and all(type(number) is int and 0 <= number < LARGEST for number in whole)
         and all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in amounts)
         and isinstance(segment.words, list)
         and isinstance(segment.machines, list)
+        and isinstance(placement.spot, bool)
+        and all(isinstance(usd, int | float) for price in settings.prices.values() for usd in price.values())
         and segment.by in {"hand", "supervisor"}
     ):
         raise TypeError("a field has another type")

@@ -9,8 +9,7 @@ from job.data.prepare import find_dataset, pull_dataset
 from job.data.push import plan_push
 from job.errors import DataError
 from job.log import Progress
-from job.request import list_runs
-from job.run import Run
+from job.request import survey
 from job.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,9 +75,8 @@ def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> No
 
 def _unfinished_runs(store: Store, dataset: str) -> list[str]:
     """Name the runs on a dataset that have not come to their end."""
-    runs = [Run(store, name) for name in list_runs(store)]
     return [
-        run.name for run in runs if (record := run.record()) and record.dataset["name"] == dataset and not run.final()
+        found.run.name for found in survey(store).runs if found.record.dataset["name"] == dataset and not found.finished
     ]
 
 

@@ -1,6 +1,7 @@
 """``job runs``: list, show, verify."""
 
 import json as json_format
+import logging
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,23 +17,25 @@ from job.outcome import Comparison
 from job.recipe import Band
 from job.recognition import shown_recipe
 from job.request import list_runs, survey
-from job.run import Run, RunRecord, now
+from job.run import Run, RunRecord, now, readable
 from job.store import Store
 from job.training_arguments import nearest
 from job.units import duration
+
+log = logging.getLogger(__name__)
 
 
 def print_runs(bucket: str | None) -> None:
     """Print one line for each run."""
     store = require_store(bucket)
-    rows = [("run", "recipe", "profile", "state", "F1 before", "after")]
+    rows: list[tuple[str, ...]] = [("run", "recipe", "profile", "state", "F1 before", "after")]
     seen = survey(store)
     for found in seen.runs:
-        run, record, final = found.run, found.record, found.run.final()
-        f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
-        rows.append(
-            (run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1)
-        )
+        try:
+            rows.append(_row(found.run, found.record))
+        except CorruptObjectError as error:
+            log.warning("%s", error)
+            rows.append((found.run.name, "", "", "cannot be read", "", ""))
     rows += [(run.name, "", "", "submitted, not begun", "", "") for run in seen.submitted]
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
@@ -44,16 +47,29 @@ def print_runs(bucket: str | None) -> None:
         print(f"runs/{name}: {why}")
 
 
+def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
+    with readable(run.name):
+        final = run.final()
+        f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
+        row = (run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1)
+        return tuple(str(cell) for cell in row)
+
+
 def show_run(name: str, bucket: str | None, json: str) -> None:
     """Print one run.
 
     Raises:
         RunConflictError: If there is no such run.
+        CorruptObjectError: If one of its records has another form.
     """
     as_json = read_flag(json, "json")
-    store = require_store(bucket)
-    run, record = require_run(store, name)
-    final = run.final()
+    run, record = require_run(require_store(bucket), name)
+    with readable(name):
+        _show(run, record, as_json=as_json)
+
+
+def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
+    name, store, final = run.name, run.store, run.final()
     attempts = [run.attempt(number) for number in run.attempts()]
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
     set_aside = checkpoint.set_aside(run)

@@ -109,6 +109,7 @@ def check_dataset(
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits)
+    problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
     problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
     warnings = [*layout.warnings, *_without_labels(splits), *noted]

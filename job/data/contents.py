@@ -19,6 +19,7 @@ import cv2
 import PIL
 
 from job.data import label, picture
+from job.data.files import UNREADABLE
 from job.data.label import Found, check_label
 from job.data.picture import check_picture, quiet_decoder
 from job.data.yolo_format import Layout, is_image
@@ -102,7 +103,7 @@ class Contents:
         except OSError:
             data = None
         if data is None:
-            return "", Found(((None, "unreadable", "is no file that can be read; replace it"),))
+            return "", Found(((None, *UNREADABLE),))
         digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
         if (known := self._known_contents.get(digest)) is not None:
             return digest, known

@@ -62,10 +62,10 @@ def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
     if read.name not in names:
         told = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; call that one {DATA_YAML} which is meant"
         read.problems.append(told if others else "there is none; a dataset has images/, labels/ and data.yaml")
-    elif is_inside(folder, folder / read.name):  # the link is told where the files are
+    elif is_inside(folder, path := folder / read.name) and path.is_file():  # what it is else is told with the files
         if read.name != DATA_YAML:
             read.warnings.append(f"is read in place of {DATA_YAML}")
-        _read_file(read, folder / read.name)
+        _read_file(read, path)
     if read.content:
         _read_names(read)
         _read_options(read)

@@ -1,11 +1,15 @@
 """The files of a dataset's folder, as Ultralytics' ``glob`` and a push see them: nothing hidden, links followed.
 
-Guarantees that a link which leads out of the folder is followed only if that is allowed, and is told otherwise.
+Guarantees that a link which leads out of the folder is followed only if that is allowed, and is told otherwise, as is
+what is no file that can be read to an end.
 """
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+UNREADABLE = "unreadable", "is no file that can be read; replace it"
+"""Kind and message of a pipe, a device, or a link to nothing."""
 
 MAX_LINKS = 100
 """How many links to folders are followed; links among links could name a folder without end."""
@@ -48,6 +52,8 @@ def list_files(folder: Path, *, follow_links: bool = False) -> Files:
             refusal = _refusal(folder, real, above, num_links, follow_links=follow_links) if is_link else None
             if refusal is not None:
                 found.refused.append((name, *refusal))
+            elif not is_folder and not entry.is_file():  # a pipe waits for ever to be written to
+                found.refused.append((name, *UNREADABLE))
             if not is_folder:
                 found.names.append(name)
             elif refusal is None:

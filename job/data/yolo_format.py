@@ -221,6 +221,8 @@ def _listed(layout: Layout, source: str) -> list[str]:
     layout.lists[source] = {}
     path = layout.folder / source
     try:
+        if not path.is_file():
+            return []  # which is told with the files
         if path.stat().st_size > MAX_LIST_BYTES:
             layout.report("list", f"has more than {MAX_LIST_BYTES:,} bytes; make it smaller", source)
             return []

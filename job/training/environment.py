@@ -34,6 +34,7 @@ def confine_ultralytics(folder: Path) -> None:
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
     LOGGER.propagate = True
+    mpl.rcParams["text.parse_math"] = False  # or a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
     integrations = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
     off = {name: False for name in integrations if SETTINGS.get(name)}

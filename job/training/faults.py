@@ -37,7 +37,7 @@ FAULTS = (
     ),
     Fault(
         "memory of the machine",
-        r"DefaultCPUAllocator|Cannot allocate memory|\bMemoryError|std::bad_alloc",
+        r"DefaultCPUAllocator|Cannot allocate memory|(?<!OutOf)MemoryError|std::bad_alloc|Insufficient memory",
         HardwareError,
         "take a machine with more memory, or pass fewer --workers",
     ),
@@ -49,7 +49,8 @@ FAULTS = (
     ),
     Fault(
         "GPU that cannot be used",
-        r"no kernel image|no CUDA-capable device|driver version is insufficient|driver on your system is too old"
+        r"no kernel image|no CUDA-capable device|No CUDA GPUs are available|invalid device function"
+        r"|driver version is insufficient|driver on your system is too old"
         r"|Found no NVIDIA driver|CUDA unknown error|CUDA error: initialization error|busy or unavailable"
         r"|system not yet initialized|invalid device ordinal|unsupported display driver|forward compatibility",
         MachineError,

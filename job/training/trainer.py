@@ -206,6 +206,7 @@ class Trainer(DetectionTrainer):
         the image that is the most crowded (``models/yolo/detect/val.py``: 64-95).
         """
         super()._build_train_pipeline()
+        self._require_objects()
         most = max(len(label["cls"]) for dataset in self.datasets.values() for label in dataset.labels)
         asked = self.plan.train["max_det"]
         self.args.max_det = (
@@ -221,6 +222,16 @@ class Trainer(DetectionTrainer):
             log.info(
                 "max_det %d: an image may have that many detections, %g x the %d objects of the most crowded one",
                 *(self.args.max_det, DETECTIONS_PER_OBJECT, most),
+            )
+
+    def _require_objects(self) -> None:
+        """Refuse classes of which a split has no object, so that nothing is learnt, or no figure means anything."""
+        without = [
+            name for name, dataset in self.datasets.items() if not any(len(label["cls"]) for label in dataset.labels)
+        ]
+        if without and self.args.classes is not None and not self.plan.resumed:
+            raise RecipeError(
+                f"classes {self.args.classes}: no object of {' and '.join(without)} is of them; pass other --classes"
             )
 
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:

@@ -123,6 +123,86 @@ def test_a_price_on_record_makes_nothing_cheaper(segment):
     assert usd_of([(3600, allowed.price(segment))]) == 0.35
 
 
+@pytest.mark.parametrize(
+    ("own_price", "recorded", "limit"),
+    [
+        (None, {"max_usd": 50.0, "usd_per_hour": 0.0001}, Limit(hours=48.0)),
+        (None, {"max_usd": 50.0, "usd_per_hour": None}, Limit(hours=48.0)),
+        (None, {"max_hours": 5.0}, Limit(hours=5.0)),
+        (90.0, {"max_hours": 48.0}, Limit(usd=50.0)),
+        (90.0, {"max_usd": 20.0, "usd_per_hour": 0.0001}, Limit(usd=20.0)),
+    ],
+)
+def test_a_price_on_record_makes_no_limit_wider(tmp_path, own_price, recorded, limit):
+    """A record's dollars count only where this machine knows the price, and its hours only where it does not: a limit
+    of dollars for a machine that is said to cost nothing, or of hours for a dear one, would be none.
+    """
+    prices = {} if own_price is None else {"a3-highgpu-1g": {"spot": own_price}}
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": prices}))
+    evil = make_segment("A", "a3-highgpu-1g", **recorded)
+    assert load_allowed({}).limit_of(evil) == limit
+    assert load_allowed({}).limit_of(dataclasses.replace(evil, machines=["a4-megagpu"])) == Limit(
+        hours=recorded.get("max_hours", 48.0)
+    )
+
+
+FOREIGN = {
+    "segments/0001.json": [
+        [], b"[" * 100_000, {"deadline": "soon"}, {"created_at": "soon"}, {"max_run_s": 10**400},
+        {"placement": {"region": "us-central1", "machine": "g2-standard-8", "spot": "no"}},
+    ],
+    "segments/0001.job.json": [[], {"name": "n"}, b"x", {"name": "n", "uid": 'x" OR logName:"'}],
+    "attempts/0001.json": [
+        [], {"claimed_at": "soon"}, {"host": 7}, {"price": [1]}, {"price": {"usd_per_h": "0"}},
+        {"price": {"usd_per_h": -9.0}}, {"cloud_job": []},
+    ],
+    "attempts/0001.end.json": [
+        {}, {"ended_at": "soon", "reason": "failed"}, {"ended_at": "2026-11-23T10:00:00+00:00", "exit_code": []},
+        {"ended_at": "2026-11-23T10:00:00+00:00", "reason": "failed", "position": "here"},
+    ],
+    "attempts/0001.pulse.json": [{"x": 1}],
+    "final.json": [{}, [1], {"num_epochs": "ten"}],
+}  # fmt: skip
+"""By its key, contents or changes of a record that nothing of ours writes."""
+
+
+def test_records_of_another_form_are_told_as_such(cloud, capsys):
+    """Whatever JSON, or none, lies in place of a record of the run, the supervisor and the status say so and end with
+    74: never a traceback, and no step is taken.
+    """
+    cloud.script(["commit 1 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempts() == [1])
+    store = cloud.run.store
+    for name, contents in FOREIGN.items():
+        key = cloud.run.key(name)
+        sound = store.read(key) if store.list(key) else None
+        for content in contents:
+            changed = content
+            if isinstance(content, dict) and sound is not None and name in {"segments/0001.json", "attempts/0001.json"}:
+                changed = json.loads(sound) | content
+            data = changed if isinstance(changed, bytes) else json.dumps(changed or {"nothing": 1}).encode()
+            store.put(key, data, overwrite=True)
+            capsys.readouterr()
+            assert main(["status", "zebra"]) == 74, (name, content)
+            assert "zebra" in capsys.readouterr().err
+            assert cloud.supervise() == 74, (name, content)
+        store.delete(key)
+        if sound is not None:
+            store.put(key, sound)
+    assert len(cloud.batch.jobs) == 1
+    assert main(["status", "zebra"]) == 0
+
+
+def test_the_first_segment_counts_as_made_by_hand(cloud, segment):
+    """Records none of which says that a person submitted, since the first was changed, are still decided on."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    [first] = Segments(cloud.run).list()
+    write(cloud, dataclasses.replace(first, by="supervisor"))
+    assert main(["status", "zebra"]) == 0
+
+
 def test_the_supervisor_reckons_with_its_own_price(cloud):
     """A record that says that its machine costs next to nothing brings no run past its limit."""
     cloud.script(["hold"])

@@ -291,6 +291,16 @@ def test_the_worst_is_unknown_where_one_price_is(segment):
     assert known.worst_hours(going_on=True) == 2
 
 
+def test_dollars_that_nobody_can_reckon_are_not_spent(segment):
+    """Where dollars are limited and the price of one of the machines is not known, the run is stopped."""
+    known = seen_of(dataclasses.replace(segment, number=2), job())
+    unknown = seen_of(segment, job("FAILED"), usd_per_hour=None)
+    for segments in ((unknown, known), (dataclasses.replace(unknown, job=job()),)):
+        history = History(run="zebra", now=START + timedelta(hours=2), segments=segments, limit=Limit(usd=50.0))
+        decision = decide(history)
+        assert (decision.do, "a machine of the run has no price" in decision.reason) == ("stop", True)
+
+
 def test_a_limit_of_hours_is_kept_as_one_of_dollars(segment):
     """On a machine without a price the next segment fits into the hours that are left, and none is made without any."""
     alone = dataclasses.replace(segment, usd_per_hour=None, machines=["a2-highgpu-1g"])

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,8 @@ ROWS = {
     "memory of the machine": (
         "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
         "std::bad_alloc",
+        "OpenCV(4.12.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes in 'OutOfMemoryError'",
+        "Caught _ArrayMemoryError in DataLoader worker process 1. numpy._core._exceptions._ArrayMemoryError: Unable to",
     ),
     "memory of the GPU": (
         "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 21.95 GiB",
@@ -40,7 +43,9 @@ ROWS = {
     ),
     "GPU that cannot be used": (
         "CUDA error: no kernel image is available for execution on the device",
-        "No CUDA GPUs are available: no CUDA-capable device is detected",
+        "No CUDA GPUs are available",
+        "CUDA error: no CUDA-capable device is detected",
+        "CUDA error: invalid device function",
         "CUDA driver version is insufficient for CUDA runtime version",
         "The NVIDIA driver on your system is too old (found version 11040).",
         "Found no NVIDIA driver on your system.",
@@ -143,8 +148,11 @@ def test_a_fault_leads_to_its_exit_code_and_to_advice(row, text):
 
 
 def test_a_python_process_without_memory_is_the_machines_fault():
-    """A `MemoryError`, which says nothing, is known by its name."""
+    """A `MemoryError`, which says nothing, is known by its name; so is NumPy's, which has another one."""
     assert raised_by(MemoryError()).exit_code == 75
+    with pytest.raises(MemoryError) as raised:
+        np.empty(2**62, dtype=np.uint8)
+    assert raised_by(raised.value).exit_code == 75
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,15 @@ def test_a_flood_is_kept_within_bounds(collector, ultralytics_log):
     assert max(map(len, collector.texts)) < 600
 
 
+def test_what_tells_that_a_result_is_not_exact_is_kept_behind_a_flood(collector, ultralytics_log):
+    """A kernel that is not deterministic is on record although as many warnings as are kept came before."""
+    with collector.collected():
+        for number in range(1000):
+            ultralytics_log.warning("NaN in step %d", number)
+        warnings.warn("f does not have a deterministic implementation", stacklevel=1)
+    assert "f does not have a deterministic implementation" in collector.texts[-1]
+
+
 def test_warnings_of_loader_processes_arrive_once(collector, ultralytics_log, caplog):
     """What several processes warn of, each of them often, is logged by their parent, one time."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from job.errors import TrainingError
+from job.errors import RecipeError, TrainingError
 from job.recipe import load_recipe
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
@@ -95,6 +95,29 @@ def test_pictures_are_told_apart_by_what_was_read(training_of, data):
     assert (longer["train"] == changed["train"], longer["val"] == changed["val"]) == (False, True)
     (data / "images" / "train" / "007.jpg").unlink()
     assert training_of().environment["pictures"]["train"] != longer["train"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_classes_that_a_split_has_none_of_are_refused(training_of, data, split):
+    """Chosen classes without an object in a split end before training, and go on in a run that began with them."""
+    for path in (data / "labels" / split).iterdir():
+        path.write_text("0 0.5 0.5 0.2 0.2\n")
+    other = "train" if split == "val" else "val"
+    for path in (data / "labels" / other).iterdir():
+        path.write_text("1 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(RecipeError, match=f"no object of {split} is of them; pass other --classes"):
+        training_of(train={"classes": [1]})
+    training_of(train={"classes": [1]}, resumed=True)
+    training_of(train={"classes": [0, 1]})
+
+
+def test_a_class_whose_name_looks_like_a_formula_can_be_plotted(confined, tmp_path):
+    """Dollar signs in a name are characters, and end no training at its last plots."""
+    from ultralytics.utils.metrics import plot_pr_curve  # noqa: PLC0415 -- not before Ultralytics is confined
+
+    px = np.linspace(0, 1, 10)
+    plot_pr_curve(px, [1 - px], np.full((1, 10), 0.5), tmp_path / "curve.png", {0: r"$\foo$"})
+    assert (tmp_path / "curve.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

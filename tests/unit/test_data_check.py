@@ -73,6 +73,18 @@ def pipe_as_image(data):
     os.mkfifo(data / IMAGE)
 
 
+def pipe_as_list(data):
+    """Let train be a list that nobody writes."""
+    os.mkfifo(data / "train.txt")
+    data_yaml(train="train.txt")(data)
+
+
+def pipe_as_yaml(data):
+    """Put a pipe, which nobody writes to, where data.yaml was."""
+    (data / "data.yaml").unlink()
+    os.mkfifo(data / "data.yaml")
+
+
 def no_image(data):
     """Remove an image, and not its label."""
     (data / IMAGE).unlink()
@@ -219,6 +231,9 @@ FILE_CASES = {
     "a PNG without its end": (png_without_end, "unreadable", "images/train/b.png"),
     "a GIF that is called JPEG": (gif_in_disguise, "unreadable", IMAGE),
     "a pipe instead of a file": (pipe_as_image, "unreadable", IMAGE),
+    "a pipe among the labels": (lambda data: os.mkfifo(data / "labels/x.txt"), "unreadable", "labels/x.txt"),
+    "a pipe as a list": (pipe_as_list, "unreadable", "train.txt"),
+    "a pipe beside data.yaml": (lambda data: os.mkfifo(data / "notes"), "unreadable", "notes"),
     "an image of 9 px": (small_image, "small", IMAGE),
     "a label that is a broken link": (label_linked_nowhere, "unreadable", LABEL),
     "a label without image": (no_image, "orphan", LABEL),
@@ -237,6 +252,7 @@ FILE_CASES = {
 
 YAML_CASES = {
     "absent": (lambda data: (data / "data.yaml").unlink(), "data.yaml"),
+    "a pipe": (pipe_as_yaml, "unreadable"),
     "a link": (yaml_linked_outside, "outside"),
     "bad syntax": (raw_yaml(b"train: [a\nval: b"), "data.yaml"),
     "a date that is none": (raw_yaml(b"date: 2024-13-41"), "data.yaml"),

@@ -176,9 +176,11 @@ def push_words(folder, tmp_path, *words):
 
 
 def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys):
-    """Other content under a name is refused with what differs and which runs hang on it, and pushed with --replace."""
+    """Other content is refused with what differs and which runs hang on it, and pushed with --replace."""
     record_run(tmp_path / "bucket", (0.5, 0.6), name="zebra")
     record_run(tmp_path / "bucket", (0.5, 0.6), name="lion", finished=False)
+    (tmp_path / "bucket/runs/mine").mkdir()
+    (tmp_path / "bucket/runs/mine/run.json").write_text("a folder of one's own")
     shutil.rmtree(tmp_path / "bucket/datasets")
     assert push_words(folder, tmp_path) == 0
     (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")

@@ -55,6 +55,20 @@ def test_weights_of_no_known_digest_are_stored_with_a_warning(store, tmp_path, c
     assert hashlib.sha256(CONTENT).hexdigest() in warning.getMessage()
 
 
+def test_weights_that_somebody_has_put_there_meanwhile_are_not_replaced(store, tmp_path, monkeypatch):
+    """A file that appears in the bucket during the download is the one that the run takes."""
+    from ultralytics.utils import downloads  # noqa: PLC0415  # seconds that only running a test needs
+
+    def download_slowly(path):
+        store.put("weights/yolo11x.pt", b"put by hand")
+        Path(path).write_bytes(CONTENT)
+
+    monkeypatch.setattr(downloads, "attempt_download_asset", download_slowly)
+    path, point = fetch(store, "yolo11x.pt", tmp_path / "start")
+    assert path.read_bytes() == store.read("weights/yolo11x.pt") == b"put by hand"
+    assert point.sha256 == hashlib.sha256(b"put by hand").hexdigest()
+
+
 @pytest.mark.parametrize("name", ["yolo11n.pt", "yolo11s.pt", "yolo11m.pt"])
 def test_the_sizes_of_the_recipes_are_pinned(name):
     """The weights that the recipes and the guide start from have a digest."""

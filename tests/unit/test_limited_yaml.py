@@ -1,6 +1,8 @@
 """YAML that a stranger wrote, wherever it is read: a sentence in little time and memory."""
 
+import os
 import time
+import tracemalloc
 
 import pytest
 
@@ -75,6 +77,19 @@ def test_a_recipe_that_would_fill_memory_is_refused(tmp_path, capsys):
     assert main(["recipes", "check", str(path)]) == 65
     assert time.process_time() - begun < 20
     assert "aliases followed" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_no_recipe_by_its_size_is_not_read_to_its_end(tmp_path):
+    """Of a file of 300 MB no more is taken into memory than shows that it is too large."""
+    path = tmp_path / "large.yaml"
+    path.touch()
+    os.truncate(path, 300_000_000)
+    tracemalloc.start()
+    with pytest.raises(RecipeError, match="larger than 1 MB"):
+        load_recipe(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_a_dataset_whose_yaml_would_fill_memory_is_refused(tmp_path):

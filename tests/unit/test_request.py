@@ -81,6 +81,14 @@ def test_what_was_submitted_otherwise_is_taken(store):
     assert caught.value.problems == ("recipe: the run has 'B', asked for 'A'",)
 
 
+def test_a_submission_that_cannot_be_read_stops_nothing(store):
+    """A file of one's own where submissions are recorded takes the name, and ends no search."""
+    store.put("runs/yolov11_wildlife/segments/0001.json", b"mine")
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
+    with pytest.raises(RunConflictError, match="was submitted with other values"):
+        find_run(store, "yolov11_wildlife", REQUEST)
+
+
 def test_a_submission_with_other_files_is_taken(store):
     """Beside a submission of the same request, other files are still somebody's."""
     submit(store, "zebra", REQUEST)

@@ -20,11 +20,21 @@ def record(name, **request):
     return RunRecord(
         run=name,
         created_at="2026-11-23T00:00:00+00:00",
-        request={"recipe": "A", "train": {"epochs": 3}, **request},
+        request={
+            "recipe": "A",
+            "profile": "full",
+            "dataset": "tiny",
+            "start": "own best.pt",
+            "model": None,
+            "new_classes": False,
+            "quarantine": False,
+            "train": {"epochs": 3},
+            **request,
+        },
         recipe_digest="0" * 64,
         expect={},
-        start={},
-        dataset={},
+        start={"point": {}},
+        dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
         facts={},
         environment={},
         wandb_id=f"id-of-{name}",
@@ -142,7 +152,7 @@ def test_another_request_for_a_named_run_is_refused_with_every_difference(store)
     """A named run that was asked for differently is refused, with the keys and both values."""
     Run(store, "zebra").create(record("zebra"))
     with pytest.raises(RunConflictError) as raised:
-        find_run(store, "zebra", {"recipe": "B", "train": {"epochs": 5}})
+        find_run(store, "zebra", record("zebra").request | {"recipe": "B", "train": {"epochs": 5}})
     assert raised.value.problems == (
         "recipe: the run has 'A', asked for 'B'",
         "train.epochs: the run has 3, asked for 5",
