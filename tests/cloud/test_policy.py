@@ -324,6 +324,42 @@ def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(segment):
     decision = decide(known)
     assert (decision.do, "could take the cost to 186.1" in decision.reason) == ("stop", True)
     assert decide(dataclasses.replace(known, limit=Limit(usd=200.0))).do == "create"
+    exactly = round(known.worst_usd(going_on=True), 6)
+    assert decide(dataclasses.replace(known, limit=Limit(usd=exactly))).do == "create"
+
+
+def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(segment):
+    """A limit that was lowered ends a job by what it costs if it is cancelled now, not by all that it could cost."""
+    known = history(segment, hours=5.0, limit=Limit(usd=2.0))
+    assert known.worst_usd(going_on=True) > 100
+    assert decide(known).do == "wait"
+    assert decide(dataclasses.replace(known, limit=Limit(usd=1.8))).do == "stop"
+
+
+@pytest.mark.parametrize(("minutes", "do"), [(-1, "wait"), (0, "wait"), (1, "stop")])
+def test_a_run_that_goes_on_elsewhere_is_left_to_that_machine(segment, minutes, do):
+    """An attempt of no job that has claimed the run since somebody submitted it keeps it; one of before does not."""
+    there = attempt(segment, job=None, host="desk", claimed_at=START + timedelta(minutes=minutes))
+    assert decide(history(segment, attempts=(there,))).do == do
+
+
+def test_success_without_a_final_record_is_none(segment):
+    """What Batch calls a success has failed if the bucket does not say that the run is finished."""
+    assert decide(history(segment, job("SUCCEEDED"))).do == "fail"
+
+
+@pytest.mark.parametrize(("codes", "do"), [((139, 65), "fail"), ((65, 139), "submit")])
+def test_of_ends_that_nothing_recorded_the_last_one_decides(segment, codes, do):
+    """Batch tells the oldest first, and the newest is what the job ended by."""
+    attempts = (attempt(segment, reason="vanished"), attempt(segment, 2, reason="vanished"))
+    assert decide(history(segment, job("FAILED", exit_codes=codes), hours=9.0, attempts=attempts)).do == do
+
+
+def test_a_job_with_a_fatal_end_is_waited_for(segment):
+    """Batch fails the job by itself, and until then it is not given up."""
+    attempts = (attempt(segment, reason="failed", exit_code=65, message="data: broken", ended_at=START),)
+    assert decide(history(segment, attempts=attempts)).do == "wait"
+    assert decide(history(segment, job("FAILED", exit_codes=(65,)), attempts=attempts)).do == "fail"
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"])

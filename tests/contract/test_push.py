@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from job.data.lock import dataset_digest, make_first_lock, read_version, version_lock
+from job.data.lock import dataset_digest, make_first_lock, read_version, split_digest, version_lock
 from job.data.push import plan_push, push_dataset
 from job.errors import DataError, TransientStoreError
 from job.store import checksums
@@ -277,6 +277,9 @@ def test_a_lock_of_before_that_lists_copies_of_pictures_keeps_its_digest(store, 
     assert (version.number, version.digest, len(version.files)) == (1, legacy, NUM_FILES)
     store.delete("datasets/wild/images/train/001.npy")
     assert read_version(store, "wild", [legacy]).files.keys() == version.files.keys()
+    other_class(folder)
+    assert plan_push(store, folder, "wild").send().version == 2
+    assert [read_version(store, "wild", [one]).number for one in (legacy, by_hand.digest)] == [1, 1]
 
 
 def test_folders_called_as_ours_are_pushed(store, tmp_path):
@@ -309,6 +312,17 @@ def test_a_lock_that_is_not_understood_is_refused(store, folder, change):
     store.put(key, json.dumps(change(json.loads(store.read(key)))).encode(), overwrite=True)
     with pytest.raises(DataError, match=r"newer version of the job|cannot be read"):
         read_version(store, "wild")
+
+
+def test_other_names_of_classes_are_another_measure(store, folder):
+    """Metrics are comparable on the same pictures and labels with the same classes in the same order alone."""
+    push_dataset(store, folder, "wild")
+    files = read_version(store, "wild").files
+    split = [LABEL, LABEL.replace("labels", "images").replace("txt", "jpg")]
+    digest = split_digest(files, split, ["cow", "deer"])
+    assert split_digest(files, reversed(split), ["cow", "deer"]) == digest
+    assert split_digest(files, split, ["deer", "cow"]) != digest
+    assert split_digest(files, split[:1], ["cow", "deer"]) != digest
 
 
 def test_names_that_no_bucket_takes_are_told_before_anything_is_sent(store, folder):

@@ -42,7 +42,21 @@ KEYS = [
     "a/.b",
 ]
 
-NO_KEYS = ["", "/etc/passwd", "../out", "a/../../out", "a/./b", "a//b", "a/", "a\\b", "a\nb", ".", "..", "x" * 1025]
+NO_KEYS = [
+    "",
+    "/etc/passwd",
+    "../out",
+    "a/../../out",
+    "a/./b",
+    "a//b",
+    "a/",
+    "a\\b",
+    "a\nb",
+    ".",
+    "..",
+    "x" * 1025,
+    "狼" * 342,
+]
 
 
 class TestStore:

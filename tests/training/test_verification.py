@@ -9,7 +9,7 @@ import pytest
 from job.cli import main
 from job.data.push import push_dataset
 from job.store.folder import FolderStore
-from job.verification import Piece, train_straight, verify_resume
+from job.verification import Piece, _first_differences, train_straight, verify_resume
 from tests.support.command import ROOT, job
 from tests.support.forgetful_job import HELD_AT
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -107,3 +107,32 @@ def test_it_says_why_a_training_could_not_be_verified(tmp_path, capsys):
     words = ["verify-resume", "--kills", "1", "--model", "no-such.yaml", "--workdir", str(tmp_path)]
     assert main(words) == 70
     assert "no-such.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["model", "ema", "optimizer"])
+def test_the_last_bit_of_any_tensor_is_a_difference(group):
+    """Two final states are equal if each tensor and the place of the end are, to the last bit; else it is named."""
+    import torch  # noqa: PLC0415  # seconds that only running a test needs
+
+    def state():
+        weights = {"a": torch.ones(3), "b": torch.arange(4.0)}
+        return {
+            "model": dict(weights),
+            "ema": dict(weights),
+            "optimizer": {"state": {0: dict(weights)}},
+            "progress": {"epoch": 3, "batch": 0, "last_step": 12},
+        }
+
+    other = state()
+    assert _first_differences(state(), other) == []
+    tensors = other["optimizer"]["state"][0] if group == "optimizer" else other[group]
+    tensors["b"] = torch.nextafter(tensors["b"], torch.full((4,), torch.inf))
+    (found,) = _first_differences(state(), other)
+    assert found.startswith(f"{group}: ")
+    del tensors["b"]
+    (found,) = _first_differences(state(), other)
+    assert found.endswith("b differs")
+    for key in ("epoch", "batch", "last_step"):
+        other = state()
+        other["progress"][key] += 1
+        assert [line.partition(":")[0] for line in _first_differences(state(), other)] == [f"progress.{key}"]

@@ -119,6 +119,19 @@ def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life
     vanished = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     newer = {1: (CheckpointId(1, 5, 1), {"useful step": 25.0})}
     assert bill_of(vanished, kept=newer).attempts[0].seconds[Label.LOST] == 3.0
+    after = {1: (CheckpointId(1, 5, 1), {"useful step": 30.0})}
+    assert bill_of(vanished, kept=after).attempts[0].seconds[Label.LOST] == 0.0  # and never less than nothing
+
+
+def test_who_committed_nothing_keeps_nothing_of_another_attempt():
+    """What an attempt did is lost if the next one went on from a checkpoint that an earlier attempt had made."""
+    receipt = {"checkpoint": "0001-000000.a0001", "steps_lost": 7}
+    bill = bill_of(
+        attempt(1, 0, end=(10, {"useful step": 8.0}, {"reason": "preempted"})),
+        attempt(2, 20, started=22, receipt=receipt, pulse=(40, {"useful step": 15.0}, None)),
+        attempt(3, 50, started=52, receipt=receipt, end=(60, {"useful step": 7.0}, {"reason": "finished"})),
+    )
+    assert [one.seconds[Label.LOST] for one in bill.attempts] == [0.0, 15.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +155,7 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
     training, getting_ready = attempt(1, 0, pulse=(30, {"useful step": 28.0}, None)), attempt(1, 0)
     assert bill_of(training, now=80).attempts[0].ended == "running"
     assert bill_of(training, now=80).seconds[Label.LOST] == 0.0
+    assert (bill_of(training, now=80).num_cut_off, bill_of(training, now=100).num_cut_off) == (0, 1)
     assert bill_of(training, now=100).attempts[0].ended == "vanished"
     assert bill_of(getting_ready, now=1000).attempts[0].ended == "running"
     assert bill_of(getting_ready, now=2000).attempts[0].ended == "vanished"
@@ -178,6 +192,17 @@ def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
     assert bill.usd == pytest.approx(0.0211)
     assert bill.on_demand_usd == pytest.approx(140 * 0.0003)
     assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in bill.cost
+
+
+def test_on_demand_has_the_newest_price_that_is_known():
+    """A price that has changed since the run began, or is not known at its end, does not make the comparison older."""
+    done = {"useful step": 50.0}
+    prices = [PRICE, PRICE | {"on_demand_usd_per_h": 2.16}, None]
+    bill = bill_of(
+        *(attempt(number, 100 * number, end=(100 * number + 50, done, {"reason": "preempted"}), price=price)
+          for number, price in enumerate(prices, start=1))
+    )  # fmt: skip
+    assert bill.on_demand_usd == pytest.approx(150 * 0.0006)
 
 
 @pytest.mark.parametrize(

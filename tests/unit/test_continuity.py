@@ -5,6 +5,8 @@ import pytest
 from job.checkpoint import Manifest
 from job.continuity import Past, receipt
 from job.errors import CorruptObjectError
+from job.run import Run
+from job.store.folder import FolderStore
 from tests.support.recorded_run import at
 
 DIGESTS = {"model": "a" * 64, "ema": "b" * 64, "optimizer": "c" * 64}
@@ -126,3 +128,11 @@ def test_a_clock_that_was_set_back_loses_no_seconds():
     past = Past((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
     assert receipt(past, manifest(2, 3, 60), DIGESTS, 10)["seconds_lost"] == 0.0
     assert past.preempted_after_s == [0.0]
+
+
+def test_the_past_is_what_came_before(tmp_path):
+    """An attempt's own records, and those of later ones, are no part of its past."""
+    run = Run(FolderStore.create(str(tmp_path / "bucket")), "zebra")
+    for _ in range(3):
+        run.claim({})
+    assert [entry["attempt"] for entry in Past.of(run, 2).attempts] == [1]

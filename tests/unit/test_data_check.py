@@ -483,6 +483,14 @@ def test_one_class_makes_the_numbers_of_classes_free(data):
     assert report.splits["train"].instances == (rows,)
 
 
+def test_rows_that_are_there_twice_count_once(data):
+    """Of equal rows training sees one, and one is counted."""
+    before = check_dataset(data).splits["train"].instances
+    with (data / LABEL).open("a") as opened:
+        opened.write("1 0.31 0.31 0.07 0.07\n" * 3)
+    assert check_dataset(data).splits["train"].instances == (before[0], before[1] + 1)
+
+
 def test_rows_without_area_are_a_warning(data):
     """A box without width, which stock accepts, is told."""
     (data / LABEL).write_text("0 0.5 0.5 0 0.1\n")
@@ -634,6 +642,15 @@ def test_touched_files_are_not_decoded_again(data, tmp_path, decoded):
         os.utime(path, (0, 0))
     assert found(data, cache_file=cache) == []
     assert len(decoded) == num_decoded
+
+
+def test_a_file_that_is_changed_in_place_is_read_again(data, tmp_path):
+    """A label whose size stays is not taken for what it was."""
+    (data / LABEL).write_text("1 0.5 0.5 0.1 0.1\n")
+    cache = tmp_path / "cache.json"
+    assert found(data, cache_file=cache) == []
+    (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n")
+    assert found(data, cache_file=cache) == [("class", LABEL, 1)]
 
 
 def test_other_classes_are_checked_anew(data, tmp_path):

@@ -1,12 +1,17 @@
 """Which weights are one's own: the best on the same data and of the same size, and why they were chosen."""
 
 import dataclasses
+import hashlib
 
 import pytest
 
+from job import checkpoint
+from job.checkpoint import CheckpointId
 from job.commands.train import read_order
-from job.errors import WeightsError
-from job.start import find_start
+from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
+from job.recipe import Start
+from job.run import Run
+from job.start import StartPoint, fetch_end, fetch_start, find_start
 from job.store.folder import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
@@ -134,3 +139,73 @@ def test_what_is_named_is_taken(store):
     put(store, 2, 0.66)
     point = find_start(store, order(weights="yolov11_wildlife"), None)
     assert (point.run, point.why) == ("yolov11_wildlife", None)
+
+
+def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
+    """What a run has not ended with is passed only by whoever names the file."""
+    record = dataclasses.replace(recorded("base", run="zebra"), final=None)
+    put_recorded(store, record)
+    with pytest.raises(WeightsError, match="that run is not finished"):
+        find_start(store, order(weights="zebra"), None)
+
+
+@pytest.fixture
+def weights(store):
+    """A finished run with weights in the bucket, as the start of another one."""
+    evidence = recorded("base", run="zebra")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    put_recorded(
+        store, dataclasses.replace(evidence, final=evidence.final | {"weights": {"best.pt": {"sha256": digest}}})
+    )
+    store.put("runs/zebra/weights/best.pt", b"weights")
+    return StartPoint("own", "runs/zebra/weights/best.pt", None, run="zebra")
+
+
+def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
+    """A run begins again from the file that it began from, or not at all."""
+    path, point = fetch_start(store, weights, tmp_path)
+    assert (path.read_bytes(), point.sha256) == (b"weights", hashlib.sha256(b"weights").hexdigest())
+    assert fetch_start(store, point, tmp_path)[1] == point
+    other = dataclasses.replace(point, run=None, sha256=hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(WeightsError, match="is not the file that the run started from"):
+        fetch_start(store, other, tmp_path)
+
+
+def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path):
+    """A file that somebody has put in the place of a run's best weights is not taken for them."""
+    store.put("runs/zebra/weights/best.pt", b"other", overwrite=True)
+    with pytest.raises(WeightsError, match="is not what run zebra ended with"):
+        fetch_start(store, weights, tmp_path)
+
+
+def ended(store, tmp_path, *, final=True):
+    """Put a run into the bucket whose last checkpoint, after one epoch, is there."""
+    evidence = recorded("base", run="zebra")
+    put_recorded(store, evidence if final else dataclasses.replace(evidence, final=None))
+    (tmp_path / "state.pt").write_bytes(b"state")
+    checkpoint.commit(Run(store, "zebra"), CheckpointId(1, 0, 1), [tmp_path / "state.pt"], {}, None)
+
+
+def extending(epochs):
+    """Return an order to go on where the run zebra ended."""
+    asked = order(training_arguments={"epochs": epochs})
+    return dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, start=Start("end", "zebra")))
+
+
+def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):
+    """As many epochs as a run has trained are none more, and its end is the state that the record names."""
+    ended(store, tmp_path)
+    with pytest.raises(UsageError, match="is the new total, and run zebra has trained 1"):
+        find_start(store, extending("1"), None)
+    point = find_start(store, extending("2"), None)
+    (tmp_path / "end").mkdir()
+    assert fetch_end(store, point, tmp_path / "end").epoch == 1
+    with pytest.raises(CorruptObjectError, match="is not the state that the run started from"):
+        fetch_end(store, dataclasses.replace(point, sha256="0" * 64), tmp_path / "end")
+
+
+def test_a_run_that_may_go_on_by_itself_has_no_end(store, tmp_path):
+    """However many checkpoints an unfinished run has, another one does not go on from them."""
+    ended(store, tmp_path, final=False)
+    with pytest.raises(RunConflictError, match="run zebra: is not finished"):
+        find_start(store, extending("2"), None)
