@@ -120,7 +120,9 @@ def test_the_last_bit_of_any_tensor_is_a_difference(group):
             "model": dict(weights),
             "ema": dict(weights),
             "optimizer": {"state": {0: dict(weights)}},
-            "progress": {"epoch": 3, "batch": 0, "last_step": 12},
+            "progress": {"epoch": 3, "batch": 0, "last_step": 12, "rows": [{"epoch": 3, "time": 1.0, "loss": 0.5}]},
+            "best_fitness": 0.5,
+            "stopper": {"best_epoch": 2},
         }
 
     other = state()
