@@ -3,9 +3,9 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -66,13 +66,16 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
                 error = {"error": {"code": status, "message": message, "errors": [details]}}
                 self.respond(status, {"Content-Type": "application/json"}, json.dumps(error).encode())
                 return
-            passed_on = HTTPConnection(upstream.removeprefix("http://"))
             headers = {name.title(): value for name, value in self.headers.items()}
             headers |= {"Host": proxy.host} if proxy.host else {}
-            passed_on.request(self.command, proxy.forward(self.path), proxy.alter(sent, body), headers)
-            response = passed_on.getresponse()
-            data = response.read()
-            passed_on.close()
+            with closing(HTTPConnection(upstream.removeprefix("http://"))) as passed_on:
+                try:
+                    passed_on.request(self.command, proxy.forward(self.path), proxy.alter(sent, body), headers)
+                    response = passed_on.getresponse()
+                    data = response.read()
+                except (OSError, HTTPException):  # the emulator hung up, as after a body that was cut short
+                    self.close_connection = True
+                    return
             if proxy.lose(sent):
                 self.close_connection = True
                 return
