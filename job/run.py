@@ -114,7 +114,7 @@ class RunRecord:
     schema: int = SCHEMA
 
     def require_form(self) -> None:
-        """Check what is used of it by whoever looks for a run among many.
+        """Check the fields that a search among many runs reads.
 
         Raises:
             KeyError: If something is missing.

@@ -55,7 +55,7 @@ class StartPoint:
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
     why: str | None = None
-    """Why this run was chosen where nobody named one."""
+    """The reason for choosing this run where the request names none."""
 
     def __str__(self) -> str:
         if self.source is None:

@@ -79,7 +79,7 @@ class SegmentSeen:
         """
         worst = worst_s(self.segment.max_retries, self.segment.max_run_s)
         if self.job is None:
-            return worst if self.made or going_on else 0.0  # one that was deleted: nobody knows any more
+            return worst if self.made or going_on else 0.0  # one that was deleted is not known
         if self.live and going_on:
             return worst
         if self.job.scheduled_at is None:

@@ -48,7 +48,7 @@ FORMS: dict[str, tuple[str, str]] = {
 OPTIONAL = {"wandb_secret"}
 
 LIMITS = {"max_usd": 50.0, "max_hours": 48.0}
-"""What all machines of a run may take if nobody says otherwise: dollars, or hours where a price is not known."""
+"""Default limit of a run over all its machines: dollars, or hours where a price is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

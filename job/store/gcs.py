@@ -217,7 +217,7 @@ class GcsStore(BaseStore):
             raise RetryableError(subject, "its bytes were damaged on their way")
 
     def _tried(self, operation: Callable[[Retry], Result], key: str = "", *, may_be_absent: bool = False) -> Result:
-        """Do something that Google's client retries as it is told, and again if it gave up too early."""
+        """Run an operation that Google's client retries, and again if the client gave up too early."""
 
         def once(left_s: float) -> Result:
             with self._explained(key, left_s, may_be_absent=may_be_absent):

@@ -81,7 +81,7 @@ def pull(
     left = missing
     try:
         while left:
-            turn = {objects[name].key: name for name in left}  # one name for each object, so that it is told by its key
+            turn = {objects[name].key: name for name in left}  # one name for each object
 
             def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
                 name = turn[stored.key]

@@ -123,7 +123,7 @@ class CheckpointFile:
             self._entries = self._plain_entries()
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            self._archive.close()
+            self._archive.close()  # zipfile raises the last two for methods that it does not know, and for passwords
             raise UnreadableFileError("it is damaged") from error
         except UnreadableFileError:
             self._archive.close()
