@@ -1,6 +1,7 @@
 """Every test starts in an empty folder, with an empty home, and with none of the developer's settings."""
 
 import os
+import signal
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "NO_GCE_CHECK": "true",  # or google.auth waits for a metadata server
     }
     tempfile.tempdir = None  # to be looked up anew
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:  # by nohup or a shell, and what tests start would inherit that
+            signal.signal(number, default)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,8 +4,8 @@ The action takes place when the point is reached for the CALL-th time, and is no
 ``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a
 machine does that is suspended, ``long pause`` for `PAUSE_S`; ``ahead`` and ``back`` set the clock, which takes the
 folder ``clock`` on the path; ``hold`` makes the file that `HELD` names and stays there until something interrupts it,
-``wait`` until it is gone; ``break`` raises an exception that nobody foresees. `UNRELIABLE` names the share of what a
-folder does that fails.
+``wait`` until it is gone, ``heed`` until a notice has come; ``break`` raises an exception that nobody foresees.
+`UNRELIABLE` names the share of what a folder does that fails.
 """
 
 import os
@@ -51,6 +51,14 @@ def wait():
         time.sleep(0.01)
 
 
+def heed():
+    """Say that the point is reached, and go on once a notice has come, which interrupts no step."""
+    notices = signal.getsignal(signal.SIGTERM).__self__
+    Path(os.environ[HELD]).touch()
+    while notices.pending is None:
+        time.sleep(0.01)
+
+
 def pause(seconds=0.5):
     """Stop this process and all it started, and have them continue."""
     group = os.getpgrp()
@@ -75,6 +83,7 @@ ACTIONS = {
     "kill": die,
     "hold": hold,
     "wait": wait,
+    "heed": heed,
     "break": break_down,
     "pause": pause,
     "long pause": lambda: pause(PAUSE_S),

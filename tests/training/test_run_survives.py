@@ -102,17 +102,20 @@ def test_a_changed_recipe_on_an_existing_run_is_refused(folder_bucket):
     assert "train.degrees: the run has 0.0, asked for 3.0" in changed.stderr
 
 
-def test_changed_data_on_an_existing_run_are_refused(folder_bucket, tmp_path):
-    """A run goes on with the data it was started on, or not at all."""
+def test_a_run_goes_on_with_the_version_of_its_data(folder_bucket, tmp_path):
+    """A new version of the data, pushed while a run is cut off, changes no bit of that run."""
     process = start_job(*ORDER, "--bucket", folder_bucket)
     wait_until(lambda: has_committed(folder_bucket, 1), process)
     kill(process)
     label = next((tmp_path / "tiny" / "labels" / "train").iterdir())
+    words = ("--dataset", "tiny", "--bucket", folder_bucket)
+    untouched = make_bucket(tmp_path / "tiny", tmp_path / "straight")
     label.write_text("0 0.5 0.5 0.1 0.1\n")
-    assert main(["data", "push", str(tmp_path / "tiny"), "--dataset", "tiny", "--bucket", folder_bucket]) == 0
+    assert main(["data", "push", str(tmp_path / "tiny"), *words, "--replace"]) == 0
     resumed = train(folder_bucket)
-    assert resumed.returncode == 65
-    assert "was started on other data" in resumed.stderr
+    assert resumed.returncode == 0, resumed.stderr
+    assert train(untouched).returncode == 0
+    assert tensors_of(folder_bucket) == tensors_of(untouched)
 
 
 def test_of_two_attempts_at_once_one_goes_on(folder_bucket, tmp_path):
@@ -188,7 +191,8 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(folder_bucket, tmp_pa
     """With --quarantine a run trains without the broken files, and its record says which they were."""
     image = min((tmp_path / "tiny" / "images" / "train").iterdir())
     image.write_bytes(image.read_bytes()[:-20])
-    assert main(["data", "push", str(tmp_path / "tiny"), "--dataset", "tiny", "--bucket", folder_bucket]) == 0
+    words = ("--dataset", "tiny", "--bucket", folder_bucket, "--replace", "--force")
+    assert main(["data", "push", str(tmp_path / "tiny"), *words]) == 0
     refused = train(folder_bucket)
     assert refused.returncode == 65
     assert image.name in refused.stderr

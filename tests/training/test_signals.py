@@ -27,7 +27,7 @@ NUM_BATCHES = 3
 PHASES = {
     "download": ("download:1:hold", None),
     "start-up": ("start-up:1:hold", None),
-    "step": ("step:5:wait", 5),
+    "step": ("step:5:heed", 5),
     "validation": ("validation:{}:hold", 3),
     "final evaluation": ("final evaluation:1:hold", 6),
 }
@@ -83,7 +83,6 @@ def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phas
     try:
         wait_until(held.exists, terminal.process)
         send(terminal, name)
-        held.unlink()  # a step that waits goes on
         terminal.process.wait(SOON_S)
         said = terminal.text()
         assert terminal.process.returncode == 75, said

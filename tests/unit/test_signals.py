@@ -1,6 +1,5 @@
 """Processes beside the trainer never get a notice, and the trainer always does."""
 
-import os
 import signal
 import subprocess
 import threading
@@ -37,7 +36,7 @@ def test_a_process_that_is_started_inside_hears_no_notice():
 def test_a_notice_that_comes_meanwhile_arrives_at_the_end():
     """Nothing that is sent to the trainer is lost while it starts a process."""
     with pytest.raises(KeyboardInterrupt), left_to_the_trainer():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: any other one would take what is sent to the process
         assert signal.sigpending() == {signal.SIGINT}
     assert threading.current_thread() is threading.main_thread()
 
