@@ -14,7 +14,7 @@ JOB = ROOT / "job"
 INSIDE = {
     "__main__": {"cli", "errors"},
     "account": {"bill", "checkpoint", "errors", "ledger", "run", "units"},
-    "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "run", "training", "watchdog"},
+    "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "notice", "run", "training", "watchdog"},
     "background": {"errors"},
     "beside": {"recipe", "request", "run", "store"},
     "bill": {"ledger", "units"},
