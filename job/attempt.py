@@ -37,6 +37,12 @@ def record_start(
     """Record what an attempt goes on from, and say what makes its bits another machine's."""
     found = environment_of(training)
     differs = continuity.environment_differences(record.environment, found)
+    # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.
+    if "pictures" not in record.environment and (num := training.trainer.num_compressed_anew):
+        differs.append(
+            f"pictures: {num} JPEGs have bytes behind their end; the version that began the run compressed them anew, "
+            "and this one reads them as they are"
+        )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
     gone_on_from = [str(segment) for segment in curve.segments(run)]
