@@ -20,7 +20,7 @@ from typing import Self
 from job.background import Background
 from job.errors import PauseError, PreemptionError
 from job.metadata import MetadataError, MetadataServer
-from job.signals import NOTICES
+from job.signals import NOTICES, heeded
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +91,7 @@ class Notices:
         self._threads = [Background("deadline", self._guard)]
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.getsignal(number) for number in NOTICES}
-        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup
-            del self._previous[signal.SIGHUP]
+        self._previous = {number: signal.getsignal(number) for number in heeded()}
         for number in self._previous:
             signal.signal(number, self._on_signal)
         signal.signal(WAKE, lambda _number, _frame: self._interrupt())
