@@ -176,9 +176,9 @@ def test_a_fitness_that_is_not_a_number_ends_training(training_of, monkeypatch):
 
 
 def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, data, tmp_path, caplog):
-    """Older versions of the job let Ultralytics compress JPEGs with bytes behind their end anew. A run of theirs, known
-    by a record without a digest of its pictures, goes on with other pixels, which is said, recorded, and ends the claim
-    of exactness; where all JPEGs end as they should, and for a run of this version, there is nothing to say.
+    """A run of an older version of the job, which let Ultralytics compress JPEGs with bytes behind their end anew and
+    recorded no digest of its pictures, says, records and counts as inexact that it goes on with other pixels; where all
+    JPEGs end as they should, and for a run of this version, there is nothing to say.
     """
     store = FolderStore.create(str(tmp_path / "bucket"))
     new, old = Run(store, "new"), Run(store, "old")
