@@ -4,6 +4,7 @@ Guarantees that nothing is left of an attempt that ended, and that what a killed
 """
 
 import contextlib
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from job import machine
 LOCK = ".lock"
 """In the folder of an attempt; held while it lives."""
 
+NAME = re.compile(r".+-[0-9a-f]{8}")
+"""Of the folder of an attempt."""
+
 
 @contextlib.contextmanager
 def folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
@@ -23,6 +27,8 @@ def folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
     with machine.explained(workdir):
         runs.mkdir(parents=True, exist_ok=True)
         for left in runs.glob("[!.]*"):
+            if not (NAME.fullmatch(left.name) and (left / LOCK).is_file()):
+                continue  # a folder of the user's own
             with machine.locked(left / LOCK) as free:
                 if free:  # whoever made it was killed: the system takes the locks of a process that ends
                     shutil.rmtree(left, ignore_errors=True)

@@ -132,15 +132,15 @@ def broken_files(folder: Path, report: DatasetReport) -> list[str]:
     return sorted({name for name in (*layout.images, *layout.texts) if _pair(name) in broken})
 
 
-def set_aside(folder: Path, names: Iterable[str], into: Path) -> None:
-    """Move files of a dataset away, and strike them, and images that are not there, from its lists of images.
+def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
+    """Move files of a dataset away, strike them, and images that are not there, from its lists; return these lists.
 
     Args:
         folder: The dataset.
         names: Of the files; one that is not there is left alone.
         into: Gets the files under the names they had; on the same disk it takes no time.
     """
-    layout, moved = read_layout(folder), set(names)
+    layout, moved, struck = read_layout(folder), set(names), []
     for name in moved.intersection(layout.files):
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(layout.folder / name, into / name)
@@ -149,6 +149,8 @@ def set_aside(folder: Path, names: Iterable[str], into: Path) -> None:
         kept = [lines[number - 1] for number, image in named.items() if image not in moved]
         if kept and kept != lines:
             (layout.folder / source).write_text("\n".join([*kept, ""]), encoding="utf-8")
+            struck.append(source)
+    return struck
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:

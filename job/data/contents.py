@@ -23,6 +23,7 @@ from job.data.files import UNREADABLE
 from job.data.label import Found, check_label
 from job.data.picture import check_picture, quiet_decoder
 from job.data.yolo_format import Layout, is_image
+from job.store.regular_file import read_regular
 
 NUM_CHANNELS = 3
 """What Ultralytics reads of a picture if nothing else is asked for."""
@@ -49,7 +50,7 @@ class Contents:
         self._versions: dict[str, str] = {}
         self._known_files: dict[str, tuple[str, str]] = {}
         self._known_contents: dict[str, Found] = {}
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             self._recall()
 
     def read(self, paths: list[str], progress: Callable[[int, int], None]) -> None:
@@ -116,7 +117,7 @@ class Contents:
     def _recall(self) -> None:
         if self._cache_file is None:
             return
-        remembered = json.loads(self._cache_file.read_bytes())
+        remembered = json.loads(read_regular(self._cache_file))
         if remembered["schema"] != _SCHEMA:
             return
         contents = {

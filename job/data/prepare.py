@@ -5,6 +5,7 @@ Guarantees that training sees exactly the files whose digest the run records, mi
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from job.errors import DataError, RunConflictError
 from job.ledger import Label, Ledger
 from job.log import Progress
 from job.store import Store
-from job.store.transfer import Transferred, pull
+from job.store.regular_file import open_regular
+from job.store.transfer import Transferred, mark_own, pull
 from job.training_arguments import nearest
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ def prepare_data(
         report = _check(folder, name, single_class=single_class)
         aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
         if aside:
-            set_aside(folder, aside, folder.with_name(f"{name}.quarantine"))
+            mark_own(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
             log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
             report = _check(folder, name, single_class=single_class)
     if pinned is None:
@@ -164,6 +166,8 @@ def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process of this machine at a time change a pulled dataset."""
-    with folder.with_name(f".{folder.name}.lock").open("w") as opened:
+    with machine.explained(folder.parent):
+        opened = open_regular(folder.with_name(f".{folder.name}.lock"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield

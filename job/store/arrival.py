@@ -4,12 +4,16 @@ A process that is killed leaves a hidden ``*.part`` and nothing else. Knows noth
 """
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from job.errors import MachineError
+
+PART = re.compile(r"\.[0-9a-f]{16}\.part")
+"""Names of files that are being written."""
 
 
 def land(target: Path, chunks: Iterable[bytes]) -> None:
@@ -41,7 +45,7 @@ def land(target: Path, chunks: Iterable[bytes]) -> None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Return what processes that were killed have left below a folder."""
-    return list(folder.rglob(".*.part"))
+    return [path for path in folder.rglob(".*.part") if PART.fullmatch(path.name)]
 
 
 def _create(part: str) -> int:

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from job.store.regular_file import open_regular, read_regular
+
 CHUNK_BYTES = 1 << 20
 
 NUM_SPARE_LINES = 1000
@@ -61,6 +63,10 @@ class ChecksumIndex:
         remembered, checksum = self._entries.get(name, ("", ""))
         return checksum if remembered == version else None
 
+    def checksum(self, name: str) -> str | None:
+        """Return the checksum that is remembered of a file at whatever version, if there is one."""
+        return self._entries.get(name, ("", None))[1]
+
     def look(self, name: str, path: Path) -> tuple[os.stat_result, str]:
         """Return a file's status and checksum; a file that is remembered as it is is not read.
 
@@ -70,7 +76,7 @@ class ChecksumIndex:
         status = path.stat()
         if (remembered := self.known(name, version_of(status))) is not None:
             return status, remembered
-        with path.open("rb") as opened:
+        with open_regular(path, follow_links=True) as opened:
             status, crc = os.fstat(opened.fileno()), 0
             for chunk in chunks_of(opened):
                 crc = crc32c(chunk, crc)
@@ -100,13 +106,14 @@ class ChecksumIndex:
             while True:
                 lines += _line(*self._unsaved.popleft())
         if lines:
-            with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as opened:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with contextlib.suppress(OSError), open_regular(self._path, flags) as opened:
                 opened.write(lines)
 
     @cached_property
     def _entries(self) -> dict[str, tuple[str, str]]:
         try:
-            lines = self._path.read_bytes().splitlines()
+            lines = read_regular(self._path).splitlines()
         except OSError:
             return {}
         entries: dict[str, tuple[str, str]] = {}
@@ -135,5 +142,8 @@ def _parse(line: bytes) -> tuple[str, str, str] | None:
     seal, _, body = line.partition(b"\t")
     if encode(crc32c(body)).encode() != seal:
         return None
-    checksum, version, name = body.decode().split("\t")
+    try:
+        checksum, version, name = body.decode().split("\t")
+    except ValueError:  # not of this format
+        return None
     return name, version, checksum

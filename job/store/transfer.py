@@ -2,10 +2,13 @@
 
 Guarantees that after a pull every listed object is in the folder with the bytes of its checksum, that a cut transfer
 goes on where it was cut, and that no name leads out of the folder. Of the folder's other files a pull removes those
-that an earlier one brought and that are unchanged; the rest is left alone. Knows nothing of what the files are.
+that an earlier one brought and that are unchanged; the rest is left alone. A file that no pull brought is not replaced,
+and one that was changed since it was pulled is kept beside the folder. Knows nothing of what the files are.
 """
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +20,12 @@ from job.store import Store, StoredObject
 from job.store.arrival import leftovers
 from job.store.checksums import ChecksumIndex, version_of
 from job.store.keys import file_below
+from job.store.regular_file import open_regular
+
+log = logging.getLogger(__name__)
 
 PULLED, PUSHED = ".pulled", ".pushed"
-"""Remember the checksums of a folder that was pulled, or pushed. Only what was pulled may be removed."""
+"""The checksums of files that were pulled, and of others. Only what was pulled may be replaced or removed."""
 
 NUM_SHOWN = 10
 
@@ -66,17 +72,13 @@ def pull(
 
     Raises:
         StoreError: If the store fails, or names lead out of the folder; whole files stay for the next time.
-        MachineError: If the folder cannot be written to.
+        MachineError: If the folder cannot be written to, or has other files in the places of those to be pulled.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = _paths(folder, objects, store.uri)
         index = ChecksumIndex(folder / PULLED)
-        for path in leftovers(folder):
-            path.unlink()
-        for name in set(index.names()).difference(objects):
-            _remove(index, name, folder / name)
-        missing = [name for name, stored in objects.items() if not _is_here(index, name, paths[name], stored)]
+        missing = _make_way(folder, index, objects, paths)
     counter = _Counter(on_progress, objects.values(), [objects[name] for name in missing])
     left = missing
     try:
@@ -95,6 +97,15 @@ def pull(
         index.save()
     fetched = sum(objects[name].size_bytes for name in missing)
     return Transferred(folder, tuple(objects.values()), len(missing), fetched)
+
+
+def mark_own(folder: Path, names: Iterable[str]) -> None:
+    """Note files of a pulled folder that the job itself has changed, which the next pull may replace."""
+    index = ChecksumIndex(folder / PULLED)
+    with _explained(folder):
+        for name in names:
+            index.look(name, folder / name)
+    index.save()
 
 
 class _Counter:
@@ -128,18 +139,86 @@ def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:
         if name in {PULLED, PUSHED}:
             problems.append(f"{name}: is where checksums are kept")
     if problems:
-        more = [f"... {len(problems) - NUM_SHOWN} more"] if len(problems) > NUM_SHOWN else []
-        raise StoreError(
-            f"{subject}: {len(problems)} names cannot be files of a folder; rename them",
-            [*problems[:NUM_SHOWN], *more],
-        )
+        raise StoreError(f"{subject}: {len(problems)} names cannot be files of a folder; rename them", _first(problems))
     return paths
 
 
-def _is_here(index: ChecksumIndex, name: str, path: Path, stored: StoredObject) -> bool:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return path.stat().st_size == stored.size_bytes and index.look(name, path)[1] == stored.crc32c
-    return False
+def _make_way(
+    folder: Path, index: ChecksumIndex, objects: Mapping[str, StoredObject], paths: Mapping[str, Path]
+) -> list[str]:
+    """Return the names of files to fetch, once nothing but what earlier pulls brought is in their places.
+
+    Raises:
+        MachineError: If files that no pull brought are there; nothing was changed then.
+    """
+    is_own, pushed = (folder / PULLED).is_file(), ChecksumIndex(folder / PUSHED)
+    missing, foreign, edited = [], [], []
+    for name, stored in objects.items():
+        before = index.checksum(name)
+        brought = before is not None or (is_own and pushed.checksum(name) is None)
+        found = _checksum(index if brought else pushed, name, paths[name])
+        if found == (stored.size_bytes, stored.crc32c):
+            continue
+        missing.append(name)
+        if found is not None and not brought:
+            foreign.append(name)
+        elif found is not None and found[1] != before:
+            edited.append(name)
+    if foreign:
+        raise MachineError(
+            f"{folder}: {len(foreign)} files there differ from those to be pulled, and no pull brought them; move the "
+            "folder away, or choose another --workdir",
+            _first(foreign),
+        )
+    _mark(folder)
+    pushed.save()
+    if edited:
+        _keep(folder, edited)
+    for path in leftovers(folder):
+        path.unlink()
+    for name in set(index.names()).difference(objects):
+        _remove(index, name, folder / name)
+    return missing
+
+
+def _checksum(index: ChecksumIndex, name: str, path: Path) -> tuple[int, str] | None:
+    """Return the size and checksum of a file; nothing where there is no file."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        status, checksum = index.look(name, path)
+        return status.st_size, checksum
+    return None
+
+
+def _mark(folder: Path) -> None:
+    """Make the index durable before the first file comes, so that a loss of power leaves no pulled file without it."""
+    if (folder / PULLED).exists():
+        return
+    with open_regular(folder / PULLED, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened:
+        os.fsync(opened.fileno())
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _keep(folder: Path, names: Collection[str]) -> None:
+    """Move files that were changed since they were pulled out of the way, each to a name that is free."""
+    kept = folder.with_name(f"{folder.name}.edited")
+    for name in names:
+        target, number = kept / name, 1
+        while os.path.lexists(target):
+            number += 1
+            target = kept / f"{name}.{number}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(target)
+    listed = "\n".join(f"  - {name}" for name in _first(names))
+    log.warning("%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), kept, listed)
+
+
+def _first(names: Collection[str]) -> list[str]:
+    more = [f"... {len(names) - NUM_SHOWN} more"] if len(names) > NUM_SHOWN else []
+    return [*list(names)[:NUM_SHOWN], *more]
 
 
 def _remove(index: ChecksumIndex, name: str, path: Path) -> None:

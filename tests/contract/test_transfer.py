@@ -1,13 +1,15 @@
 """What pulling folders promises, for every store."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from job.errors import MachineError, StoreError
 from job.store import StoredObject, checksums
 from job.store.arrival import land
-from job.store.transfer import PULLED, PUSHED, Done, pull
+from job.store.transfer import PULLED, PUSHED, Done, mark_own, pull
 
 NUM_FILES = 30
 
@@ -115,8 +117,100 @@ def test_what_changed_on_either_side_is_pulled(pushed, source, target):
     pushed.put(f"data/{replaced}", b"new", overwrite=True)
     (target / changed).write_bytes(bytes(len((target / changed).read_bytes())))
     (target / deleted).unlink()
+    edited = (target / changed).read_bytes()
     assert pull_all(pushed, target).num_transferred == 3
     assert content(target) == content(source)
+    assert content(target.with_name("target.edited")) == {changed: edited}
+
+
+def test_what_was_changed_here_is_kept(pushed, source, target, caplog):
+    """A file that was changed since it was pulled is named and kept, each time under a name of its own."""
+    pull_all(pushed, target)
+    name = names(source)[0]
+    for number, kept in ((1, name), (2, f"{name}.2")):
+        (target / name).write_bytes(b"mine %d" % number)
+        caplog.clear()
+        pull_all(pushed, target)
+        assert (target.with_name("target.edited") / kept).read_bytes() == b"mine %d" % number
+        assert f"1 files were changed after a pull; they are in {target}.edited now:\n  - {name}" in caplog.text
+    assert len(names(target.with_name("target.edited"))) == 2
+    assert content(target) == content(source)
+
+
+def test_what_the_job_changed_is_not_kept(pushed, source, target):
+    """A file of a pulled folder that the job has written anew is replaced like a pulled one."""
+    pull_all(pushed, target)
+    name = names(source)[0]
+    (target / name).write_bytes(b"struck")
+    mark_own(target, [name])
+    pull_all(pushed, target)
+    assert content(target) == content(source)
+    assert not target.with_name("target.edited").exists()
+
+
+def test_a_folder_of_the_users_own_is_not_touched(pushed, source, target):
+    """Where no pull was before, files of other content are all named and nothing is changed or fetched."""
+    shutil.copytree(source, target)
+    changed = names(source)[:12]
+    for name in changed:
+        (target / name).write_bytes(b"mine")
+    (target / names(source)[-1]).unlink()
+    before = content(target)
+    with pytest.raises(MachineError, match=r"12 files there differ.*no pull brought them; move the folder") as caught:
+        pull_all(pushed, target)
+    assert caught.value.problems == (*changed[:10], "... 2 more")
+    assert content(target) == before
+    assert sorted(path.name for path in target.iterdir()) == ["images"]
+
+
+def test_what_a_pull_has_not_brought_is_neither_replaced_nor_removed(pushed, source, target):
+    """Files of the user's own that were equal once stay when the store has others, or has them no longer."""
+    shutil.copytree(source, target)
+    replaced, gone = names(source)[:2]
+    assert pull_all(pushed, target).num_transferred == 0
+    pushed.delete(f"data/{gone}")
+    pull_all(pushed, target)
+    assert content(target) == content(source)
+    pushed.put(f"data/{replaced}", b"new", overwrite=True)
+    with pytest.raises(MachineError, match="1 files there differ") as caught:
+        pull_all(pushed, target)
+    assert caught.value.problems == (replaced,)
+    assert content(target) == content(source)
+
+
+def test_what_a_loss_of_power_left_is_fetched_again(pushed, source, target):
+    """A pull marks its folder before the first file comes, so that files without bytes or record are not the user's."""
+
+    def cut(_done: Done) -> None:
+        assert (target / PULLED).is_file()
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pull_all(pushed, target, cut)
+    (target / names(source)[0]).parent.mkdir(parents=True)
+    (target / names(source)[0]).write_bytes(b"")
+    pull_all(pushed, target)
+    assert content(target) == content(source)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+@pytest.mark.parametrize("name", [PULLED, PUSHED])
+def test_an_index_that_is_no_file_costs_time_only(pushed, source, target, name, make):
+    """A pipe, a device or a folder in the place of a file with checksums does not stop a pull."""
+    target.mkdir(parents=True)
+    make(target / name)
+    pull_all(pushed, target)
+    assert content(target) == content(source)
+
+
+def test_a_pipe_in_the_place_of_a_file_ends_a_pull(pushed, source, target):
+    """A pipe, which would be waited for, is named."""
+    target.mkdir(parents=True)
+    name = names(source)[0]
+    (target / name).parent.mkdir(parents=True)
+    os.mkfifo(target / name)
+    with pytest.raises(MachineError, match=f"{name}: cannot be used, is no regular file"):
+        pull_all(pushed, target)
 
 
 def test_what_vanished_is_removed(pushed, source, target):
@@ -146,10 +240,12 @@ def test_leftovers_are_removed(pushed, target):
     """A pull removes what a killed one was writing, and only that."""
     (target / "images").mkdir(parents=True)
     (target / "images" / ".0123456789abcdef.part").write_bytes(b"half")
+    (target / "images" / ".own.part").write_bytes(b"mine")
     (target / "images" / "own.part").write_bytes(b"mine")
     pull_all(pushed, target)
     assert not (target / "images" / ".0123456789abcdef.part").exists()
     assert (target / "images" / "own.part").exists()
+    assert (target / "images" / ".own.part").exists()
 
 
 def test_progress_ends_at_the_total(pushed, source, target):
@@ -203,7 +299,7 @@ def test_unusable_folder_is_the_machines_fault(pushed, tmp_path):
     with pytest.raises(MachineError):
         pull_all(pushed, tmp_path / "file" / "target")
     (tmp_path / "target" / pushed.list("data/")[0].key.removeprefix("data/")).mkdir(parents=True)
-    with pytest.raises(MachineError, match="cannot be written"):
+    with pytest.raises(MachineError, match="cannot be used, is no regular file"):
         pull_all(pushed, tmp_path / "target")
 
 

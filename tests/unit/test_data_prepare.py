@@ -128,6 +128,35 @@ def test_a_run_goes_on_with_the_same_files_set_aside(store, folder, prepare):
     assert (len(fewer.set_aside), len(labels_read(fewer)) < num_rows) == (4, True)
 
 
+def test_lists_that_were_struck_are_pulled_again(store, folder, prepare, tmp_path):
+    """A list of images that lost lines to the quarantine is not taken for one that the user changed."""
+    lines = [f"./images/train/00{number}.jpg" for number in range(8)]
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"train": "train.txt"}))
+    (folder / IMAGE).write_bytes(b"text")
+    push(store, folder, force=True)
+    for _ in range(2):
+        prepare(quarantine=True)
+        assert lines[1] not in (tmp_path / "work/datasets/wild/train.txt").read_text()
+    assert not (tmp_path / "work/datasets/wild.edited").exists()
+
+
+def test_a_dataset_of_the_users_own_is_not_overwritten(store, folder, tmp_path, capsys):
+    """`data pull` and `data check` end before they change files of a folder that no pull made."""
+    push(store, folder)
+    shutil.copytree(folder, tmp_path / "here/datasets/wild")
+    label = tmp_path / "here/datasets/wild" / LABEL
+    label.write_text("0 0.5 0.5 0.25 0.25\n")
+    for verb in ("pull", "check"):
+        words = ["--bucket", str(tmp_path / "bucket"), "--workdir", str(tmp_path / "here")]
+        assert main(["data", verb, "wild", *words]) == 78
+        said = capsys.readouterr().err
+        assert "1 files there differ from those to be pulled, and no pull brought them; move the folder away" in said
+        assert f"  - {LABEL}" in said
+    assert label.read_text() == "0 0.5 0.5 0.25 0.25\n"
+
+
 def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog):
     """Of many warnings the first are shown, and how many more there are."""
     for split in ("train", "val"):

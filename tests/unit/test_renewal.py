@@ -95,7 +95,7 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
         renewed.start()
         first = int(stuck.read_text())
         assert lives(first)
-        assert os.getpriority(os.PRIO_PROCESS, first) == renewal.LOWEST
+        assert os.getpriority(os.PRIO_PROCESS, first) == renewal.NICENESS
     assert not lives(first)
     assert has(stuck, 1)
 

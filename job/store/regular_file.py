@@ -1,0 +1,40 @@
+"""Opens regular files only: a named pipe would wait for ever, and a device has no end.
+
+The job's own files lie in folders that others may have filled. A symbolic link in the place of one is not followed, so
+that nothing is written to where it leads.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> BinaryIO:
+    """Open a file unbuffered, to read or, with ``O_APPEND``, to append.
+
+    Args:
+        path: The file.
+        flags: Of `os.open`.
+        follow_links: Open what a symbolic link leads to.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+    """
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, 0o666)  # which never waits, and is without effect on a regular file
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "rb", buffering=0)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as opened:
+        return opened.read()

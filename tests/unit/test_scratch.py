@@ -1,0 +1,25 @@
+"""The folders of attempts in a working folder."""
+
+from job.scratch import LOCK, folder_of_its_own
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path):
+    """The next attempt removes the folder of one that was killed, and not that of one that lives."""
+    left = tmp_path / "runs/zebra-01234567"
+    left.mkdir(parents=True)
+    (left / LOCK).write_text("")
+    with folder_of_its_own(tmp_path, "lion") as lives, folder_of_its_own(tmp_path, "lion") as folder:
+        assert (left.exists(), lives.exists(), folder.exists()) == (False, True, True)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_folders_of_the_users_own_stay(tmp_path):
+    """Runs that other programs wrote beside those of attempts are left as they are, whatever their names."""
+    for name in ("detect", "zebra-01234567", "locked"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "best.pt").write_text("mine")
+    (tmp_path / "runs/locked" / LOCK).write_text("mine")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with folder_of_its_own(tmp_path, "lion"):
+        pass
+    assert sorted(path for path in tmp_path.rglob("*")) == before
