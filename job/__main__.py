@@ -2,11 +2,16 @@
 
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
-from job.cli import main
 from job.errors import ExitCode
+from job.signals import heeded
+
+TRAINS = (["train"], ["extend"], ["campaign"])
+"""Commands that answer a notice with `ExitCode.TRY_AGAIN`, from their first imports on, which take seconds."""
 
 
 def run() -> NoReturn:
@@ -17,6 +22,11 @@ def run() -> NoReturn:
     (torch 2.10: ``ProcessGroupGloo::runLoop``). So does one that is to be started again: the finale waits for threads
     and loader processes, which may be what hung, and a machine that goes has no time for it.
     """
+    if sys.argv[1:2] in TRAINS:
+        for number in heeded():
+            signal.signal(number, _leave)  # until `job.notice.Notices` is there, nothing is at stake
+    from job.cli import main  # noqa: PLC0415 -- a notice may come meanwhile
+
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # `World.join` takes it away
     exit_code = main()
     if together or exit_code == ExitCode.TRY_AGAIN:
@@ -25,6 +35,14 @@ def run() -> NoReturn:
         sys.stderr.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    words = f"{signal.Signals(number).name}: asked to stop, nothing is lost by it; the same command goes on\n"
+    try:
+        os.write(2, words.encode())
+    finally:  # the terminal may be gone
+        os._exit(ExitCode.TRY_AGAIN)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from job.run import Run, now
 from job.units import seconds_between
 
 NOTHING_LOST = {"finished", "preempted", "interrupted", "paused"}
-"""Reasons to end that come after everything was committed."""
+"""Reasons to end that come after everything was committed, unless the record says what was not."""
 
 ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
 """The newest attempt counts as running for so long after its last sign of life, which it gives every few seconds once
@@ -83,7 +83,7 @@ def _account(
         else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
     )
     receipt = ((later or {}).get("start") or {}).get("receipt") or {}
-    if ended not in {*NOTHING_LOST, "running"}:
+    if ended not in {*NOTHING_LOST, "running"} or (attempt["end"] or {}).get("not_committed"):
         seconds = _without_lost(seconds, _kept_seconds(attempt, kept, receipt, seconds))
     price = attempt.get("price") or {}
     return AttemptBill(

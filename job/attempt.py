@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from job import continuity, curve, machine
 from job.bill import Price
-from job.errors import JobError, PeerError, PreemptionError, SupersededError, TransientStoreError
+from job.errors import DefectError, ExitCode, JobError, PeerError, PreemptionError, SupersededError, TransientStoreError
 from job.ledger import Ledger
+from job.notice import Notices
 from job.run import Run, RunRecord
 from job.watchdog import Watchdog
 
@@ -36,6 +37,12 @@ def record_start(
     """Record what an attempt goes on from, and say what makes its bits another machine's."""
     found = environment_of(training)
     differs = continuity.environment_differences(record.environment, found)
+    # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.
+    if "pictures" not in record.environment and (num := training.trainer.num_compressed_anew):
+        differs.append(
+            f"pictures: {num} JPEGs have bytes behind their end; the version that began the run compressed them anew, "
+            "and this one reads them as they are"
+        )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
     gone_on_from = [str(segment) for segment in curve.segments(run)]
@@ -48,11 +55,12 @@ def recorded(
     attempt: int,
     ledger: Ledger,
     about: Callable[[], dict[str, Any]],
-    watchdog: Watchdog,
     *,
+    watchdog: Watchdog,
+    notices: Notices,
     finished: bool = True,
 ) -> Iterator[None]:
-    """Record in the bucket why an attempt ends, if it ends inside, by a hang as well, or at the end of it.
+    """Record in the bucket why an attempt ends, if it ends inside, also by a hang or a deadline, or at the end of it.
 
     Args:
         run: The run.
@@ -60,24 +68,38 @@ def recorded(
         ledger: Its seconds.
         about: What else the record says, such as `Training.about`.
         watchdog: Ends the attempt if it hangs.
+        notices: End it at their deadline.
         finished: Whether the end of what is inside is that of the attempt.
+
+    Raises:
+        DefectError: For an exception that nothing foresees.
     """
 
-    def end(reason: str, exit_code: int, message: str, error: str | None) -> None:
-        ended = {"exit_code": exit_code, "message": message, "error": error}
+    def end(reason: str, exit_code: int, message: str, error: str | None, **more: str) -> None:
+        ended = {"exit_code": exit_code, "message": message, "error": error, **more}
         run.end_attempt(attempt, reason, {**ended, **about(), "seconds": ledger.seconds()})
 
     def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
+        more = {}
+        if isinstance(error, DefectError):
+            more["traceback"] = error.traceback
+        if isinstance(error, PreemptionError) and error.not_committed:
+            more["not_committed"] = error.not_committed
+        name = error.name if isinstance(error, DefectError) else type(error).__name__
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            end(reason, exit_code, " ".join(str(error).split()), type(error).__name__)
+            end(reason, exit_code, " ".join(str(error).split()), name, **more)
 
-    watchdog.on_hang = end_by
+    watchdog.on_hang = notices.on_deadline = end_by
     try:
         yield
-    except BaseException as error:
+    except (JobError, PreemptionError, KeyboardInterrupt) as error:
         end_by(error)
         raise
+    except Exception as error:
+        defect = DefectError(f"run {run.name}", error)
+        end_by(defect)
+        raise defect from error
     if finished:
         end("finished", 0, "", None)
 
@@ -90,7 +112,7 @@ def _classified(error: BaseException) -> tuple[str, int]:
     """
     if isinstance(error, PreemptionError):
         return error.reason, error.exit_code
-    exit_code = error.exit_code if isinstance(error, JobError) else 1
+    exit_code = error.exit_code if isinstance(error, JobError) else ExitCode.DEFECT
     if isinstance(error, SupersededError):
         return "superseded", exit_code
     return "transient" if isinstance(error, TransientStoreError | PeerError) else "failed", exit_code

@@ -4,11 +4,9 @@ Guarantees that whatever a thread raises is kept, and raised by `check` in the t
 """
 
 import threading
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-from job.errors import BackgroundError, JobError
+from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
@@ -54,11 +52,9 @@ class Background:
 
 def _unexpected(name: str, error: BaseException) -> BackgroundError:
     """Return an error of ours for an exception that nothing foresees."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     explained = BackgroundError(
-        f"{name}: failed, {what} ({Path(frame.filename).name}:{frame.lineno}); what is committed stands, the same "
-        "command goes on from there; if it fails again, please report it"
+        f"{name}: failed, {what_failed(error)}; what is committed stands, the same command goes on from there; if it "
+        "fails again, please report it"
     )
     explained.__cause__ = error
     return explained

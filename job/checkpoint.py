@@ -51,6 +51,11 @@ class CheckpointId:
         return f"{self.epoch:04d}-{self.batch:06d}.a{self.attempt:04d}"
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Complete epochs, and complete batches of the next."""
+        return self.epoch, self.batch
+
+    @property
     def words(self) -> str:
         """The place in a run, for people."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
@@ -152,7 +157,7 @@ def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
 def missing_end(run: Run, num_epochs: int) -> str:
     """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
     newest = max(committed(run), default=None)
-    if newest is not None and (newest.epoch, newest.batch) == (num_epochs, 0):
+    if newest is not None and newest.position == (num_epochs, 0):
         return ""
     return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
 

@@ -15,7 +15,7 @@ import fire
 
 from job.cli_cloud import CLOUD_COMMANDS
 from job.cli_runs import RUN_COMMANDS
-from job.errors import JobError, PreemptionError, UsageError
+from job.errors import DefectError, JobError, PreemptionError, UsageError
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
 from job.log import EscapedStream, set_up_logging
@@ -375,8 +375,15 @@ def _run(words: list[str]) -> int:
         _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:
         # A person reads it, and a traceback would frighten; alerts on the logs look for the code.
-        log.error("%s", error, extra={"exit_code": error.exit_code})  # noqa: TRY400
+        extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
+        log.error("%s", error, extra={"exit_code": error.exit_code, **extra})  # noqa: TRY400
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- its traceback is told, and it has an exit code
+        defect = DefectError(f"job {words[0]}", error)
+        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- as above
+        return defect.exit_code
     except PreemptionError as notice:
         log.warning("%s; the same command goes on from the last committed checkpoint", notice)
         return notice.exit_code

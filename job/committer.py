@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from job import checkpoint
 from job.background import Background
 from job.checkpoint import CheckpointId, Manifest
-from job.errors import MachineError, StoreError, TransientStoreError
+from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
 from job.run import Run
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Committer:
         self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, dict[str, Any]] | None = None
+        self._given: CheckpointId | None = None
         self.hurried = self._closing = False
         """Whether nothing but a commit is worth the time that is left."""
 
@@ -87,7 +88,8 @@ class Committer:
         """Wait for what is waiting; if the process has to go, for nothing after its commit.
 
         Raises:
-            JobError: If a commit failed for good; it is a message if another error is on its way.
+            JobError: If a commit failed for good; it is a message if another error is on its way, and a notice says
+                what is lost by it.
         """
         with self._changed:
             self._closing = True
@@ -96,8 +98,10 @@ class Committer:
         self._background.join()
         if error is None:
             self.check()
-        elif self._background.error not in {None, error}:
-            log.error("not committed: %s", self._background.error)
+        elif (failed := self._background.error) not in {None, error}:
+            log.error("not committed: %s", failed)
+            if isinstance(error, PreemptionError) and self._given:
+                error.not_committed = f"{self._given.words} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
         """Commit a snapshot soon.
@@ -111,7 +115,7 @@ class Committer:
         """
         self.check()
         with self._changed:
-            self._waiting = snapshot, about
+            self._waiting, self._given = (snapshot, about), self._id(snapshot)
             self._changed.notify_all()
 
     def check(self) -> None:

@@ -4,14 +4,19 @@ A message reads ``subject: what is wrong, what was found; what to do``. An error
 problems lists them all, one a line. This module imports nothing of ours, so that every other module can import it.
 """
 
+import traceback
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
     """How a process of the job ends, as a scheduler sees it."""
 
     FINISHED = 0
+    DEFECT = 1
+    """Of the program itself; the code of Python for an exception that ends it. Trying again is bounded by who does."""
+
     USAGE = 2
     INVALID = 65
     FAILED = 70
@@ -55,6 +60,32 @@ class JobError(Exception):
     def __str__(self) -> str:
         problems = (problem.replace("\n", "\\n") for problem in self.problems)  # one a line, whatever a name holds
         return "\n".join([self.message, *(f"  - {problem}" for problem in problems)])
+
+
+class DefectError(JobError):
+    """The program failed of something that nothing foresees.
+
+    Args:
+        subject: What failed, and how it goes on.
+        error: Of what.
+    """
+
+    exit_code = ExitCode.DEFECT
+
+    def __init__(self, subject: str, error: Exception) -> None:
+        super().__init__(
+            f"{subject}: failed by {what_failed(error)}, a defect of the program; "
+            "the same command goes on from the last committed checkpoint; if it fails again, please report it"
+        )
+        self.name = type(error).__name__
+        self.traceback = "".join(traceback.format_exception(error))
+
+
+def what_failed(error: BaseException) -> str:
+    """Return an exception that nothing foresees in a few words: its class, what it says, and the line it comes from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 class UsageError(JobError):
@@ -226,6 +257,12 @@ class PreemptionError(BaseException):
         self.from_server = from_server
         self.agreed = False
         """All processes that train together stop for it at the same step."""
+
+        self.not_committed = ""
+        """What was trained and is in no checkpoint, and why."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (super().__str__(), self.not_committed)))
 
 
 class PauseError(PreemptionError):

@@ -16,8 +16,8 @@ finished.
 """
 
 EXIT_CODES = """\
-Exit codes: 0 finished or paused, 2 usage, 65 bad recipe, data or conflicting run, 70 training failed,
-74 bucket refused, 75 try again, 78 machine unfit
+Exit codes: 0 finished or paused, 1 defect of the program, 2 usage, 65 bad recipe, data or conflicting run,
+70 training failed, 74 bucket refused, 75 try again, 78 machine unfit
 """
 
 

@@ -20,7 +20,7 @@ from typing import Self
 from job.background import Background
 from job.errors import PauseError, PreemptionError
 from job.metadata import MetadataError, MetadataServer
-from job.signals import NOTICES
+from job.signals import NOTICES, heeded
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,11 @@ class Notices:
         self.pending: PreemptionError | None = None
         """The first notice; raise it once everything that is worth keeping is kept."""
 
-        self.at_stake: Callable[[], str] = lambda: "the last committed checkpoint stands"
-        """Says, from another thread, what is committed and what is not."""
+        self.at_stake: Callable[[], str] = str
+        """Says, from another thread, what is committed and what is not; nothing if all is."""
+
+        self.on_deadline: Callable[[PreemptionError], None] = lambda _notice: None
+        """Called, from another thread, before the process leaves at the deadline."""
 
         self._pause: PauseError | None = None
         self._stay_s, self._limits_s, self._server_limit_s = stay_s, limits_s, server_limit_s
@@ -88,9 +91,7 @@ class Notices:
         self._threads = [Background("deadline", self._guard)]
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.getsignal(number) for number in NOTICES}
-        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # nohup
-            del self._previous[signal.SIGHUP]
+        self._previous = {number: signal.getsignal(number) for number in heeded()}
         for number in self._previous:
             signal.signal(number, self._on_signal)
         signal.signal(WAKE, lambda _number, _frame: self._interrupt())
@@ -235,11 +236,15 @@ class Notices:
             os._exit(PreemptionError.exit_code)
 
     def _say_what_is_lost(self) -> None:
+        notice = self.pending or PreemptionError("asked to stop", "preempted")
+        lost = self.at_stake()
         log.error(
             "%s; not all could be done in %.0f s, leaving: %s; the same command goes on from there",
-            *(self.pending, self._limit_s, self.at_stake()),
+            *(notice, self._limit_s, lost or "the last committed checkpoint stands"),
             extra={"exit_code": PreemptionError.exit_code},
         )
+        notice.not_committed = notice.not_committed or lost
+        self.on_deadline(notice)
 
     def _watch(self, server: MetadataServer, tag: str) -> None:
         while not self._closed.is_set():

@@ -128,7 +128,9 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
-                recorded(ready.run, ready.attempt, ledger, lambda: ready.training.about, watchdog),
+                recorded(
+                    ready.run, ready.attempt, ledger, lambda: ready.training.about, watchdog=watchdog, notices=notices
+                ),
             ):
                 mirror = Mirror(ready.run)
                 outcome = session.fit(ready, mirror, renewal, tracking)
@@ -263,7 +265,9 @@ class _Session:
         attempt = claim(run, self.ledger, self.price)
         training: Training | None = None
         about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
-        with recorded(run, attempt, self.ledger, about, self.watchdog, finished=False):
+        with recorded(
+            *(run, attempt, self.ledger, about), watchdog=self.watchdog, notices=self.notices, finished=False
+        ):
             past = Past.of(run, attempt)
             request = past.stop_request(machine.about()["cloud_job"])
             if request is not None:
@@ -330,6 +334,8 @@ class _Session:
 
         def at_stake() -> str:
             newest, place = committer.newest, CheckpointId(**ready.training.position, attempt=ready.attempt)
+            if newest and newest.id.position == place.position:
+                return ""
             return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
 
         self.notices.at_stake = at_stake

@@ -11,6 +11,12 @@ from contextlib import contextmanager
 NOTICES = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
+def heeded() -> frozenset[signal.Signals]:
+    """Return the notices that this process heeds: SIGHUP is none where it was ignored before, as nohup has it."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return NOTICES - {signal.SIGHUP} if ignored else NOTICES
+
+
 @contextmanager
 def left_to_the_trainer() -> Iterator[None]:
     """Block notices in every process and thread that is started inside; in this thread they arrive at the end.

@@ -100,7 +100,8 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         ended = f"{account.ended} after {duration(account.wall_s)}"
         ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
         ended += ", was asked to stop" if entry["stop"] else ""
-        ended += f": {entry['end']['message']}" if account.ended in {"failed", "transient"} else ""
+        end = entry["end"] or {}
+        ended += f": {end['message']}" if account.ended in {"failed", "transient"} or end.get("not_committed") else ""
         told.append(
             (
                 f"attempt {account.attempt}",

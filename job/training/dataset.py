@@ -25,6 +25,8 @@ from job.training.sampling import STRIDE, Sample
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
 
+START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
+
 
 def _leave_as_it_is(_file: str, _write: object) -> None:
     """Stand in for what compresses a JPEG anew, which then is another picture and fetched again at each attempt.
@@ -53,6 +55,20 @@ def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
         digest.update(f"{os.path.relpath(image, folder)}\t{image.stat().st_size}\t{len(label['cls'])}\n".encode())
         digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
     return digest.hexdigest()
+
+
+def count_compressed_anew(dataset: YOLODataset) -> int:
+    """Return how many images of a dataset stock Ultralytics compresses anew, see `_leave_as_it_is`."""
+    return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
+
+
+def _has_bytes_behind(image: Path) -> bool:
+    with image.open("rb") as opened:
+        opened.seek(-2, os.SEEK_END)
+        if opened.read() == END_OF_JPEG:
+            return False
+        opened.seek(0)
+        return opened.read(len(START_OF_JPEG)) == START_OF_JPEG
 
 
 class KeyedDataset(YOLODataset):

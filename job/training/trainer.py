@@ -29,7 +29,7 @@ from job.errors import MachineError, RecipeError, WeightsError
 from job.limited_yaml import UnreadableYamlError
 from job.signals import left_to_the_trainer
 from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import KeyedDataset, digest_pictures, read_only_images
+from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import has_bfloat16, require_device
 from job.training.randomness import start_streams
 from job.training.sampling import EpochBatches
@@ -266,6 +266,11 @@ class Trainer(DetectionTrainer):
     def pictures(self) -> dict[str, str]:
         """What the images and labels of each split are, as they were read: files that were dropped or changed count."""
         return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
+
+    @property
+    def num_compressed_anew(self) -> int:
+        """How many images an older version of the job trained on other pixels of; see `count_compressed_anew`."""
+        return sum(count_compressed_anew(dataset) for dataset in self.datasets.values())
 
     def shut_loaders(self) -> None:
         """End the loader processes."""

@@ -541,7 +541,7 @@ def test_each_exit_code_means_what_the_table_says(segment, code, kind):
     assert (known.num_preemptions, known.num_crashes) == (kind == "preemption", kind == "crash")
 
 
-@pytest.mark.parametrize("code", sorted({*FATAL, ExitCode.ELSEWHERE, *LOST_MACHINE, TIME_LIMIT}))
+@pytest.mark.parametrize("code", sorted({*FATAL, ExitCode.DEFECT, ExitCode.ELSEWHERE, *LOST_MACHINE, TIME_LIMIT}))
 def test_each_exit_code_leads_to_its_next_step(segment, code):
     """What nothing changes ends the run, what another machine changes goes elsewhere, what was lost goes on, a hang
     ends it; none of them by the codes of another table.

@@ -51,6 +51,26 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     assert main(["runs", "verify", "zebra", "--bucket", bucket]) == 0
 
 
+def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
+    """An exception in a step that nothing foresees ends the attempt as failed with 1, is told as one message with its
+    traceback in the record and the log, and the same command goes on from what was committed.
+    """
+    bucket = make_bucket(data, tmp_path / "bucket")
+    broken = start_job(*ORDER, "--bucket", bucket, at="step:5:break")
+    said = broken.communicate(timeout=TIMEOUT_S)[1]
+    assert broken.returncode == 1, said
+    assert not [line for line in said.splitlines() if line.startswith("Traceback")]
+    (told,) = [message for message in messages(said) if "a defect of the program" in message]
+    assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (job_at.py:")
+    run = Run(open_store(bucket), "zebra")
+    end = run.attempt(1)["end"]
+    assert (end["reason"], end["exit_code"], end["error"], end["message"]) == ("failed", 1, "KeyError", told)
+    assert "in break_down" in end["traceback"]
+    assert max(checkpoint.committed(run)).position == (1, 0)
+    assert job(*ORDER, "--bucket", bucket).returncode == 0
+    assert run.attempt(2)["start"]["receipt"]["checkpoint"] == "0001-000000.a0001"
+
+
 def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     """A step that never ends shows where every thread stands, is recorded as a failure to be tried again, and costs
     nothing of what is committed.

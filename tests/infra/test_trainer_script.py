@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from job.errors import FATAL
+from job.errors import FATAL, ExitCode
 from job.run import Run
 from job.store import open_store
 from tests.support.bucket import make_bucket
@@ -152,9 +152,10 @@ def test_a_run_that_failed_for_good_is_not_started_again(machine, code):
     assert f"exit code {code}" in said
 
 
-def test_a_machine_that_crashes_over_and_over_is_not_paid_for_any_longer(machine):
-    """Eight crashes without a checkpoint end with the group resized to zero."""
-    said = machine.run_until_resized(*[137] * 50)
+@pytest.mark.parametrize("code", [ExitCode.DEFECT, 137])
+def test_a_machine_that_crashes_over_and_over_is_not_paid_for_any_longer(machine, code):
+    """Eight crashes, or defects of the program, without a checkpoint end with the group resized to zero."""
+    said = machine.run_until_resized(*[int(code)] * 50)
     assert len(machine.containers) == 8
     assert "giving up" in said
 

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from job import attempt
+from job.continuity import exactness
 from job.errors import RecipeError, TrainingError
 from job.recipe import load_recipe
+from job.run import Run
+from job.store.folder import FolderStore
+from tests.support.recorded import recorded
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -168,3 +173,28 @@ def test_a_fitness_that_is_not_a_number_ends_training(training_of, monkeypatch):
     with pytest.raises(TrainingError, match="the fitness is not a number in epoch 1"):
         training.run(Alone())
     assert training.progress.rows == []
+
+
+def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, data, tmp_path, caplog):
+    """A run of an older version of the job, which let Ultralytics compress JPEGs with bytes behind their end anew and
+    recorded no digest of its pictures, says, records and counts as inexact that it goes on with other pixels; where all
+    JPEGs end as they should, and for a run of this version, there is nothing to say.
+    """
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    new, old = Run(store, "new"), Run(store, "old")
+    before = replace(recorded().record, environment={})
+
+    def start(run, record):
+        attempt.record_start(run, record, run.claim({"host": "here"}), training, None)
+        return exactness(record, [run.attempt(number) for number in run.attempts()])
+
+    training = training_of()
+    assert start(old, before) == {"exact": True}
+    for image in sorted((data / "images" / "train").iterdir())[:2]:
+        image.write_bytes(image.read_bytes() + b"of a camera")
+    training = training_of()
+    assert start(new, replace(before, environment=attempt.environment_of(training))) == {"exact": True}
+    verdict = start(old, before)
+    assert (verdict["exact"], verdict["from_attempt"]) == (False, 2)
+    assert verdict["because"][0].startswith("pictures: 2 JPEGs have bytes behind their end; the version that began")
+    assert verdict["because"][0] in caplog.text

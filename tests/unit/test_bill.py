@@ -103,6 +103,21 @@ def test_an_attempt_without_a_commit_loses_its_work_and_not_its_preparation():
     assert bill.attempts[0].seconds[Label.PULL] == 4.0
 
 
+@pytest.mark.parametrize("reason", ["preempted", "interrupted", "paused"])
+def test_a_notice_whose_last_commit_failed_has_lost_what_came_after_the_one_before(reason):
+    """An attempt that had time to say that its last commit failed is billed as one that vanished after the commit
+    before; one that committed everything has lost nothing.
+    """
+    kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
+    seconds, later = {"useful step": 28.0}, attempt(2, 40, end=(50, {"useful step": 1.0}, {"reason": "finished"}))
+    lost, whole = (
+        bill_of(attempt(1, 0, pulse=(29, seconds, kept), end=(30, seconds, {"reason": reason, **more})), later)
+        for more in ({"not_committed": "epoch 2 is not committed, StoreError: no permission"}, {})
+    )
+    assert (lost.attempts[0].ended, lost.attempts[0].seconds[Label.LOST]) == (reason, 18.0)
+    assert whole.attempts[0].seconds[Label.LOST] == 0.0
+
+
 def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
     """If the next attempt went on from a commit that no sign of life knew, nothing that is known was lost."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}

@@ -136,6 +136,14 @@ def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):
     assert (again, len(stage.trained)) == (final, 2)
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"goal": {"target": 1}}'])
+def test_a_damaged_campaign_is_no_reason_that_another_cannot_start(store, caplog, content):
+    """It keeps its name, and is passed over with a warning that names it."""
+    store.put("campaigns/campaign/campaign.json", content)
+    assert find_campaign(store, None, GOAL).name == "campaign2"
+    assert "campaigns/campaign/campaign.json" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("code", "error", "exit_code"),
     [

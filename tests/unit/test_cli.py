@@ -220,3 +220,16 @@ def test_a_reader_that_has_read_enough_is_no_error(words):
     done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys):
+    """An exception that nothing foresees has the exit code of a defect, and one message with what a report needs."""
+
+    def fail():
+        raise ValueError("no recipe has 7 legs")
+
+    monkeypatch.setattr("job.commands.recipes.list_recipes", fail)
+    assert main(["recipes", "list"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_cli.py:")
+    assert "please report it\nTraceback (most recent call last)" in said

@@ -7,7 +7,7 @@ import pytest
 from job import checkpoint, committer
 from job.checkpoint import CheckpointId, commit, committed
 from job.committer import Committer
-from job.errors import BackgroundError, MachineError, StoreError, SupersededError, TransientStoreError
+from job.errors import BackgroundError, MachineError, PreemptionError, StoreError, SupersededError, TransientStoreError
 from job.run import Run
 from job.store.folder import FolderStore
 from tests.support.faulty_store import FaultyStore
@@ -343,3 +343,25 @@ def test_bytes_that_did_not_change_are_stored_once(store, run, tmp_path):
         background.submit(Same(2))
     keys = [file.key for identity in committed(run) for file in checkpoint.read_manifest(run, identity).files]
     assert keys == ["runs/zebra/checkpoints/0001-000000.a0001/best.pt"] * 2
+
+
+def test_a_notice_says_what_its_last_commit_lost(store, run, tmp_path, caplog):
+    """A commit that fails when the machine goes is not hidden by the preemption, which says what is not committed."""
+    refusing = FaultyStore(store, survives=0, error=StoreError("bucket: no permission"))
+    notice = PreemptionError("SIGTERM: asked to stop", "preempted")
+    with pytest.raises(PreemptionError) as raised, made(refusing, tmp_path) as background:
+        background.submit(Snapshot(3))
+        raise notice
+    assert raised.value is notice
+    assert str(notice) == "SIGTERM: asked to stop; epoch 3 is not committed, StoreError: bucket: no permission"
+    assert "not committed: bucket: no permission" in caplog.text
+    assert committed(run) == []
+
+
+def test_a_notice_whose_last_commit_is_there_has_lost_nothing(store, run, tmp_path):
+    """A preemption after which everything is committed says no more than who asked."""
+    with pytest.raises(PreemptionError) as raised, made(store, tmp_path) as background:
+        background.submit(Snapshot(3))
+        raise PreemptionError("SIGTERM: asked to stop", "preempted")
+    assert str(raised.value) == "SIGTERM: asked to stop"
+    assert [identity.epoch for identity in committed(run)] == [3]

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 JOB = ROOT / "job"
 
 INSIDE = {
-    "__main__": {"cli", "errors"},
+    "__main__": {"cli", "errors", "signals"},
     "account": {"bill", "checkpoint", "errors", "ledger", "run", "units"},
-    "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "run", "training", "watchdog"},
+    "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "notice", "run", "training", "watchdog"},
     "background": {"errors"},
     "beside": {"recipe", "request", "run", "store"},
     "bill": {"ledger", "units"},

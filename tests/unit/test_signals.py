@@ -1,5 +1,6 @@
 """Processes beside the trainer never get a notice, and the trainer always does."""
 
+import os
 import signal
 import subprocess
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from job.signals import NOTICES, left_to_the_trainer
+from tests.support.command import JOB, ROOT, SOON_S, surroundings
 from tests.support.signal_mask import hears_no_notice
 
 
@@ -48,3 +50,56 @@ def test_what_was_blocked_before_stays_blocked():
             pass
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= NOTICES
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & NOTICES
+
+
+HELD = "import threading; print('ready', flush=True); threading.Event().wait()"
+"""A module whose import does not end."""
+
+
+@pytest.fixture
+def held_at(tmp_path):
+    """A function that starts a command which stays at the import of a module."""
+
+    def start(module, *words, ignored=False):
+        (tmp_path / f"{module}.py").write_text(HELD)
+        return subprocess.Popen(
+            [*(["nohup"] if ignored else []), *JOB, *words],
+            env=surroundings({"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("module", ["fire", "yaml"])
+@pytest.mark.parametrize("number", sorted(NOTICES))
+def test_a_training_that_is_not_there_yet_answers_a_notice(held_at, number, module):
+    """While it loads the command line, or what a training needs, nothing is at stake: exit 75 and no traceback."""
+    with held_at(module, "train", "--recipe", "base") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        said = process.communicate(timeout=SOON_S)[1]
+    assert process.returncode == 75
+    assert said == f"{number.name}: asked to stop, nothing is lost by it; the same command goes on\n"
+
+
+def test_a_terminal_that_closes_is_no_notice_under_nohup(held_at):
+    """What was ignored when the process began is ignored from then on."""
+    with held_at("fire", "train", ignored=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=SOON_S)[1]
+    assert process.returncode == 75
+    assert "SIGHUP" not in said
+
+
+def test_a_command_that_trains_nothing_ends_by_its_signal(held_at):
+    """A shell sees of any other command that it was ended from outside, as of any program."""
+    with held_at("fire", "recipes", "list") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SOON_S)
+    assert process.returncode == -signal.SIGTERM
