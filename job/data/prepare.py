@@ -5,7 +5,6 @@ Guarantees that training sees exactly the files whose digest the run records, mi
 
 import fcntl
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process of this machine at a time change a pulled dataset."""
     with machine.explained(folder.parent):
-        opened = open_regular(folder.with_name(f".{folder.name}.lock"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        opened = open_regular(folder.with_name(f".{folder.name}.lock"), append=True)
     with opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield
