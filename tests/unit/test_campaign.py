@@ -286,7 +286,7 @@ def test_a_start_that_reaches_the_target_ends_the_campaign():
     ("words", "part"),
     [
         (["--max-usd", "5"], "--max-usd: needs to know what an hour"),
-        (["--max-runs", "0"], "--max-runs: must be a whole number of at least 1"),
+        (["--max-runs", "0"], "--max-runs: must be a whole number from 1"),
         (["--target-f1", "2"], "--target-f1: must be a fraction of 1"),
         (["--epohcs", "2"], "--epohcs: there is no such flag"),
     ],
