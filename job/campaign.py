@@ -7,6 +7,7 @@ trained.
 
 import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from job.option import EXTEND
 from job.recipe import Profile, load_recipe, recipe_names
 from job.run import UNREADABLE, Run, check_run_name, differences, is_run_name, next_free_name, now
 from job.store import Store
+
+log = logging.getLogger(__name__)
 
 FAMILY = "campaign"
 FIRST_RECIPE = "A"
@@ -99,7 +102,7 @@ class Campaign:
         """Return what was asked for, or nothing if there is no such campaign."""
         found = self._read("campaign.json")
         try:
-            return Goal(**found["goal"]) if found else None
+            return None if found is None else Goal(**found["goal"])
         except (TypeError, KeyError) as error:
             raise CorruptObjectError(
                 f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
@@ -160,7 +163,7 @@ class Campaign:
             loaded: dict[str, Any] = json.loads(self.store.read(self.key(name)))
         except ObjectNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
         return loaded
 
@@ -183,7 +186,7 @@ def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
     taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- anything that lies in its folder takes a name
     names = sorted({key[1] for key in keys if key[2:] == ["campaign.json"]}, key=lambda each: (len(each), each))
     if name is None:
-        same = [each for each in names if is_run_name(each) and Campaign(store, each).goal() == goal]
+        same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
         name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
     with contextlib.suppress(PreconditionError):
@@ -196,6 +199,15 @@ def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
             differences(asdict(existing), asdict(goal)),
         )
     return campaign
+
+
+def _goal_of(store: Store, name: str) -> Goal | None:
+    """Return what a campaign was asked for; nothing, with a warning, if its record is damaged."""
+    try:
+        return Campaign(store, name).goal()
+    except CorruptObjectError as error:
+        log.warning("%s; passed over", error)
+        return None
 
 
 def decide(

@@ -5,6 +5,7 @@ Guarantees that the file that training gets is the one the run's record names. K
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -127,8 +128,10 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
             f"{point.sha256[:12]}; put that file back, or start a new run"
         )
     if point.run is not None:
-        final = Run(store, point.run).final()
-        if final is not None and digest != final["weights"]["best.pt"]["sha256"]:
+        with readable(point.run):
+            final = Run(store, point.run).final()
+            recorded = None if final is None else _digest_of_best(final)
+        if final is not None and digest != recorded:
             raise WeightsError(
                 f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )
@@ -210,11 +213,11 @@ class _Finished:
 
     run: Run
     record: RunRecord
-    final: dict[str, Any]
+    recipes: frozenset[str]
+    """What its recipe is called, and which one it is by what was trained."""
 
-    @property
-    def f1(self) -> float:
-        return float(self.final["comparison"]["after"]["f1"])
+    f1: float
+    finished_at: datetime
 
     def measured_alike(self, other: "_Finished") -> bool:
         return self.record.dataset.get("val") == other.record.dataset.get("val")
@@ -227,15 +230,16 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
     """
     families = tuple(families)
     finished = [
-        _Finished(found.run, found.record, final)
+        _finished(found.run, found.record)
         for found in survey(store).runs
-        if family_of(found.run.name) in families and (final := _final_of(found.run)) is not None
+        if found.finished and family_of(found.run.name) in families
     ]
     fitting = [
         entry
         for entry in finished
-        if entry.record.request["profile"] == order.recipe.profile
-        and recipe in {None, entry.record.request["recipe"], trained_as(entry.record.request)}
+        if entry is not None
+        and entry.record.request["profile"] == order.recipe.profile
+        and (recipe is None or recipe in entry.recipes)
     ]
     by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
     dataset = order.dataset or find_dataset(store, None) if any(by_family) else None
@@ -244,32 +248,40 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
             return _best_of(store, on_data, f"on {dataset}", order.recipe.profile)
     for runs in by_family:
         if runs:
-            newest = max(runs, key=lambda entry: str(entry.final["finished_at"]))
+            newest = max(runs, key=lambda entry: entry.finished_at)
             why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
             return _own_point(newest, why)
     return None
 
 
-def _final_of(run: Run) -> dict[str, Any] | None:
-    """Return a run's end; nothing, aloud, if that cannot be read."""
+def _finished(run: Run, record: RunRecord) -> _Finished | None:
+    """Read everything that a choice among finished runs needs; nothing, with a warning, if a record is damaged."""
     try:
         with readable(run.name):
             final = run.final()
-            if final is not None:
-                float(final["comparison"]["after"]["f1"])
-                datetime.fromisoformat(final["finished_at"])
+            if final is None:
+                return None
+            f1 = float(final["comparison"]["after"]["f1"])
+            finished_at = datetime.fromisoformat(final["finished_at"])
+            if not math.isfinite(f1) or finished_at.tzinfo is None or not isinstance(_digest_of_best(final), str):
+                raise ValueError("the final record lacks F1, time or weights")
+            recipes = frozenset({record.request["recipe"], trained_as(record.request)})
     except CorruptObjectError as error:
         log.warning("%s; passed over as start weights", error)
         return None
-    return final
+    return _Finished(run, record, recipes, f1, finished_at)
+
+
+def _digest_of_best(final: dict[str, Any]) -> Any:  # noqa: ANN401 -- of a record, which may have any form
+    return final["weights"]["best.pt"]["sha256"]
 
 
 def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> StartPoint:
-    newest = max(runs, key=lambda entry: str(entry.final["finished_at"]))
+    newest = max(runs, key=lambda entry: entry.finished_at)
     usual = published_model(str(load_recipe("base", profile).start))
     of_size = [entry for entry in runs if _model_of(store, entry.record) in {usual, None}] or runs
     alike = [entry for entry in of_size if entry.measured_alike(newest)] or of_size
-    best = max(alike, key=lambda entry: (entry.f1, str(entry.final["finished_at"])))
+    best = max(alike, key=lambda entry: (entry.f1, entry.finished_at))
     others = len(runs) - len(of_size)
     passed_over = f", without {others} of another model than {usual}" if others else ""
     return _own_point(
@@ -288,14 +300,24 @@ def _model_of(store: Store, record: RunRecord) -> str | None:
     found: RunRecord | None = record
     while found is not None and found.run not in seen:
         seen.add(found.run)
-        point = found.start["point"]
-        source = str(point["architecture"] or point["source"] or "")
-        if model := published_model(source):
-            return model
-        named = re.match(r"runs/([^/]+)/", source)
-        earlier = point.get("run") or (named and named[1])
-        found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
+        try:
+            with readable(found.run):
+                model, earlier = _origin_of(found)
+                if model:
+                    return model
+                found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
+        except CorruptObjectError as error:
+            log.warning("%s; the model of run %s is not known", error, record.run)
+            return None
     return None
+
+
+def _origin_of(record: RunRecord) -> tuple[str | None, str | None]:
+    """Return the published model that a run started from, or the run whose weights it started from, as recorded."""
+    point = record.start["point"]
+    source = str(point["architecture"] or point["source"] or "")
+    named = re.match(r"runs/([^/]+)/", source)
+    return published_model(source), point.get("run") or (named and named[1])
 
 
 def _get(store: Store, key: str, target: Path, subject: str) -> None:

@@ -6,6 +6,7 @@ this one; it is written out because recipes are checked on machines without torc
 
 import contextlib
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +33,22 @@ class Argument:
             return f"must be {str(self.default).lower()}, got {value!r}; {self.refusal}"
         if self.choices is not None and not isinstance(value, bool) and value in self.choices:
             return None
+        if isinstance(value, list):
+            wrong = [part for part in value if type(part) is not int or part < 0]
+            if list in self.kinds and wrong:
+                return f"must be a list of whole numbers of at least 0, got {wrong[0]!r} in it"
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
             type(value) in self.kinds
             or (is_number and float in self.kinds)
             or (int in self.kinds and isinstance(value, float) and value.is_integer())
         )
-        if not fits or (self.choices is not None and bool not in self.kinds):
-            return f"must be {self._wanted()}, got {value!r}"
-        if is_number and not (
-            (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
-        ):
+        in_range = not is_number or (
+            not (isinstance(value, float) and not math.isfinite(value))
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+        )
+        if not fits or not in_range or (self.choices is not None and bool not in self.kinds):
             return f"must be {self._wanted()}, got {value!r}"
         return None
 
@@ -76,14 +82,26 @@ class Argument:
             return f"true, false or one of {listed}" if bool in self.kinds else f"one of {listed}"
         wanted = " or ".join(names[kind] for kind in self.kinds)
         if self.minimum is not None and self.maximum is not None:
-            return f"{wanted} from {self.minimum:g} to {self.maximum:g}"
+            return f"{wanted} from {self.minimum:.10g} to {self.maximum:.10g}"
         if self.minimum is not None:
-            return f"{wanted} of at least {self.minimum:g}"
+            return f"{wanted} of at least {self.minimum:.10g}"
         return wanted
 
 
-def _count(default: int | None, minimum: int) -> Argument:
-    return Argument(default, (int,), minimum=minimum)
+MAX_COUNT = 2**31 - 1
+"""The libraries below count in 32 bits."""
+
+MAX_IMGSZ = 16_352
+"""OpenCV warps pictures of up to 32767 pixels, and a mosaic is twice as wide as the image that is cut from it; of that,
+the largest multiple of the stride.
+"""
+
+MAX_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+
+def _count(default: int, minimum: int, maximum: int = MAX_COUNT) -> Argument:
+    return Argument(default, (int,), minimum=minimum, maximum=maximum)
 
 
 def _number(default: float, minimum: float | None = None) -> Argument:
@@ -105,10 +123,10 @@ ARGUMENTS: dict[str, Argument] = {
     "epochs": _count(100, 1),
     "patience": _count(100, 0),
     "batch": _count(16, 1),
-    "imgsz": _count(640, 32),
+    "imgsz": _count(640, 32, MAX_IMGSZ),
     "fraction": Argument(1.0, (float,), minimum=1e-6, maximum=1.0),
     "single_cls": _flag(default=False),
-    "classes": Argument(None, (list, int)),
+    "classes": Argument(None, (list, int), minimum=0),
     "cls_remap": _flag(default=True),
     "freeze": Argument(None, (int, list), minimum=0),
     # How it is optimised
@@ -125,7 +143,7 @@ ARGUMENTS: dict[str, Argument] = {
     "amp": Argument(True, (bool, str), choices=("fp16", "bf16", "fp32")),  # noqa: FBT003 -- the value is the default
     "channels_last": Argument(None, (bool,)),
     "deterministic": _flag(default=True),
-    "seed": _count(0, 0),
+    "seed": _count(0, 0, MAX_SEED),
     # Loss weights
     "box": _number(7.5, 0.0),
     "cls": _number(0.5, 0.0),

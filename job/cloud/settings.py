@@ -15,6 +15,7 @@ from typing import Any
 from job.cloud.machines import machines
 from job.errors import MachineError
 from job.limited_yaml import load_yaml
+from job.store.regular_file import open_regular
 from job.training_arguments import nearest
 
 OUTPUTS = Path("infra/outputs.json")
@@ -158,7 +159,8 @@ def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        loaded = parse(path.read_text(encoding="utf-8"))
+        with open_regular(path, follow_links=True) as opened:
+            loaded = parse(opened.read().decode())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

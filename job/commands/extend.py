@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from job.commands.runs import require_run
-from job.commands.train import leave_to_others, read_seconds, read_workers
-from job.commands.values import require_store
-from job.errors import UsageError
+from job.commands.train import leave_to_others, read_workers
+from job.commands.values import Mistakes, read_number, read_seconds, require_store
 from job.order import Order
 from job.recipe import Band, Recipe, Start
 from job.run import RunRecord, check_run_name
+from job.training_arguments import MAX_COUNT
 
 
 def extend_run(
@@ -37,23 +37,33 @@ def extend_run(
     """
     from job.session import train  # noqa: PLC0415 -- what is wrong with the words is said first
 
+    mistakes = Mistakes()
+    with mistakes:
+        num_epochs = read_number(epochs, "epochs", 1, MAX_COUNT)
+    with mistakes:
+        run = run and check_run_name(run)
+    with mistakes:
+        num_workers = read_workers(workers)
+    with mistakes:
+        checkpoint_every_s = read_seconds(checkpoint_every, "checkpoint-every")
+    with mistakes:
+        hang_after_s = read_seconds(hang_after, "hang-after")
+    mistakes.tell()
     store = require_store(bucket)
     _, record = require_run(store, name)
-    if not epochs.isdecimal():
-        raise UsageError(f"--epochs: must be a whole number, the new total, got {epochs!r}")
     order = Order(
-        recipe=extended_recipe(name, record, int(epochs)),
+        recipe=extended_recipe(name, record, num_epochs),
         dataset=record.request["dataset"],
-        run=run and check_run_name(run),
+        run=run,
         weights=None,
         model=None,
         new_classes=record.request["new_classes"],
         quarantine=record.request["quarantine"],
         device=device,
-        workers=read_workers(workers),
+        workers=num_workers,
         workdir=Path(workdir).resolve(),
-        checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
-        hang_after_s=read_seconds(hang_after, "hang-after"),
+        checkpoint_every_s=checkpoint_every_s,
+        hang_after_s=hang_after_s,
     )
     leave_to_others(order)
     train(store, order)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -145,15 +146,15 @@ def read_deadline(text: str | None) -> str | None:
     """
     if text is None:
         return None
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
-        due = datetime.now(UTC) + timedelta(hours=float(match[1]))
-    else:
-        try:
+    try:
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
+            due = datetime.now(UTC) + timedelta(hours=float(match[1]))
+        else:
             due = datetime.fromisoformat(text).astimezone(UTC)
-        except ValueError as error:
-            raise UsageError(
-                f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
-            ) from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
+        ) from error
     if due <= datetime.now(UTC):
         raise UsageError(f"--deadline: has passed, got {text!r}")
     return due.isoformat(timespec="seconds")
@@ -167,7 +168,7 @@ def read_max_usd(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
         raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
     return float(text)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,8 @@ from job.cloud.history import Attempt, History, SegmentSeen
 from job.cloud.policy import decide
 from job.cloud.segment import Segments
 from job.commands.submit import cloud_bucket, read_deadline, read_limit
-from job.commands.values import read_flag, require_store
-from job.errors import RunConflictError, UsageError
+from job.commands.values import read_flag, read_number, read_seconds, require_store
+from job.errors import RunConflictError
 from job.run import Run
 from job.units import duration
 
@@ -42,10 +41,9 @@ def run_supervise(
         JobError: If it does not end well.
     """
     again, limit, due = read_flag(resume, "resume"), read_limit(max_usd, no_limit), read_deadline(deadline)
-    if not re.fullmatch(r"\d+(\.\d+)?", poll):
-        raise UsageError(f"--poll: must be a number of seconds, got {poll!r}")
+    poll_s = read_seconds(poll, "poll")
     supervisor = _supervisor(name, bucket, load_allowed(settings, limit))
-    supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=float(poll))
+    supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=poll_s)
     if again:
         supervisor.resume()
     watch(supervisor)
@@ -117,10 +115,9 @@ def print_logs(name: str, bucket: str | None, segment: str | None, settings: Map
     """
     from job.cloud.logs import read_lines  # noqa: PLC0415 -- only this command needs it
 
+    number = None if segment is None else read_number(segment, "segment")
     run, allowed = _run(name, bucket), load_allowed(settings)
-    if segment is not None and not segment.isdecimal():
-        raise UsageError(f"--segment: must be a segment's number, got {segment!r}")
-    chosen = [entry for entry in Segments(run).list() if segment is None or entry.number == int(segment)]
+    chosen = [entry for entry in Segments(run).list() if number in {None, entry.number}]
     if not chosen:
         raise RunConflictError(f"run {name}: has no such segment; `job status {name}` lists them")
     for entry in chosen:

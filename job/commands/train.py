@@ -1,7 +1,6 @@
 """``job train``: from words to an order, and what a dry run prints."""
 
 import logging
-import math
 import os
 import re
 import sys
@@ -11,11 +10,19 @@ from typing import Any
 import yaml
 
 from job.beside import tell_beside
-from job.commands.values import bucket_location, read_flag, read_profile, require_store
+from job.commands.values import (
+    Mistakes,
+    bucket_location,
+    read_flag,
+    read_number,
+    read_profile,
+    read_seconds,
+    require_store,
+)
 from job.data.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
 from job.order import Order
-from job.recipe import Profile, load_recipe
+from job.recipe import Profile, Recipe, load_recipe
 from job.recognition import with_expectation
 from job.request import find_run
 from job.run import check_run_name
@@ -32,6 +39,9 @@ OWN_FLAGS = (
 
 DEFAULT_WORKERS = 8
 """Loader processes, as Ultralytics; never more than there are cores."""
+
+MAX_WORKERS = 1024
+"""Each is a process; no machine that trains has as many cores."""
 
 
 def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # noqa: ANN401 -- text by flag, as Fire has it
@@ -53,7 +63,7 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
 
         train_demo(store, order)
     else:
-        from job.session import train  # noqa: PLC0415 -- as above
+        from job.session import train  # noqa: PLC0415 -- one of the two
 
         train(store, order)
 
@@ -91,24 +101,44 @@ def read_order(
         UsageError: If a flag does not exist or has no such value.
         RecipeError: If the recipe or a training argument is wrong.
     """
-    overrides = _read_training_arguments(training_arguments)
-    if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
-        raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
-    chosen = recipe or ("continue" if weights else "base")
-    asked = load_recipe(chosen, read_profile(profile)).with_arguments(overrides)
+    mistakes = Mistakes()
+    asked: Recipe | None = None
+    overrides: dict[str, Any] = {}
+    with mistakes:
+        overrides = _read_training_arguments(training_arguments)
+    with mistakes:
+        if model is not None and not re.fullmatch(r"[\w.-]+\.(pt|ya?ml)", model):
+            raise UsageError(f"--model: must be NAME.pt or NAME.yaml, got {model!r}; weights of your own are --weights")
+    with mistakes:
+        chosen = load_recipe(recipe or ("continue" if weights else "base"), read_profile(profile))
+        asked = chosen.with_arguments(overrides)
+    with mistakes:
+        run = run and check_run_name(run)
+    with mistakes:
+        with_new_classes = read_flag(new_classes, "new-classes")
+    with mistakes:
+        with_quarantine = read_flag(quarantine, "quarantine")
+    with mistakes:
+        num_workers = read_workers(workers)
+    with mistakes:
+        checkpoint_every_s = read_seconds(checkpoint_every, "checkpoint-every")
+    with mistakes:
+        hang_after_s = read_seconds(hang_after, "hang-after")
+    mistakes.tell()
+    assert asked is not None  # noqa: S101 -- for the type checker: else a mistake was told
     return Order(
         recipe=with_expectation(asked, weights or model or str(asked.start)),
         dataset=dataset,
-        run=run and check_run_name(run),
+        run=run,
         weights=weights,
         model=model,
-        new_classes=read_flag(new_classes, "new-classes"),
-        quarantine=read_flag(quarantine, "quarantine"),
+        new_classes=with_new_classes,
+        quarantine=with_quarantine,
         device=device,
-        workers=read_workers(workers),
+        workers=num_workers,
         workdir=Path(workdir).resolve(),
-        checkpoint_every_s=read_seconds(checkpoint_every, "checkpoint-every"),
-        hang_after_s=read_seconds(hang_after, "hang-after"),
+        checkpoint_every_s=checkpoint_every_s,
+        hang_after_s=hang_after_s,
     )
 
 
@@ -139,27 +169,7 @@ def read_workers(text: str | None) -> int:
     Raises:
         UsageError: If it is none.
     """
-    cores = os.cpu_count() or 1
-    if text is None:
-        return min(DEFAULT_WORKERS, cores)
-    if not text.isdecimal():
-        raise UsageError(f"--workers: must be a whole number of at least 0, got {text!r}")
-    return int(text)
-
-
-def read_seconds(text: str, flag: str) -> float:
-    """Read a duration.
-
-    Raises:
-        UsageError: If it is none.
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise UsageError(f"--{flag}: must be a number of seconds of at least 0, got {text!r}")
-    return seconds
+    return min(DEFAULT_WORKERS, os.cpu_count() or 1) if text is None else read_number(text, "workers", 0, MAX_WORKERS)
 
 
 def open_bucket(profile: Profile, bucket: str | None) -> Store:

@@ -2,13 +2,18 @@
 
 import math
 import os
+import re
+from types import TracebackType
 from typing import get_args
 
 from job.cloud.machines import find_machine
-from job.errors import UsageError
+from job.errors import JobError, RecipeError, UsageError
 from job.prices import read_usd, usd_per_hour
 from job.recipe import Profile
 from job.store import Store, open_store
+
+YEAR_S = 365 * 24 * 3600
+"""The longest duration that is taken; what waits cannot count much further."""
 
 
 def read_flag(text: str, name: str) -> bool:
@@ -88,12 +93,60 @@ def read_fraction(text: str, name: str) -> float:
     return value
 
 
-def read_number(text: str, name: str) -> int:
-    """Read a whole number of at least 1.
+def read_number(text: str, name: str, minimum: int = 1, maximum: int = 1_000_000) -> int:
+    """Read a whole number.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is none, or out of range.
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--{name}: must be a whole number of at least 1, got {text!r}")
-    return int(text)
+    number = int(text) if re.fullmatch(r"\d{1,12}", text) else -1
+    if not minimum <= number <= maximum:
+        raise UsageError(f"--{name}: must be a whole number from {minimum} to {maximum}, got {text!r}")
+    return number
+
+
+def read_seconds(text: str, name: str) -> float:
+    """Read a duration.
+
+    Raises:
+        UsageError: If it is none, or longer than a year.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= YEAR_S:
+        raise UsageError(f"--{name}: must be a number of seconds from 0 to {YEAR_S}, which is a year, got {text!r}")
+    return seconds
+
+
+class Mistakes:
+    """Everything that is wrong with a command line, told at once: each ``with`` keeps the error that it ends in."""
+
+    def __init__(self) -> None:
+        self._found: list[JobError] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, UsageError | RecipeError):
+            self._found.append(error)
+            return True
+        return False
+
+    def tell(self) -> None:
+        """Raise what was kept, if anything was.
+
+        Raises:
+            UsageError: If a flag is wrong, with every problem.
+            RecipeError: If only the recipe or its training arguments are.
+        """
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            problems = [problem for error in self._found for problem in error.problems or (error.message,)]
+            kind = UsageError if any(isinstance(error, UsageError) for error in self._found) else RecipeError
+            raise kind(f"command line: {len(problems)} problems", problems)

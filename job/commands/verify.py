@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from job.commands.train import read_order, read_seconds
-from job.commands.values import bucket_location, require_store
+from job.commands.train import read_order
+from job.commands.values import bucket_location, read_number, read_seconds, require_store
 from job.data.demo import draw_demo_dataset
 from job.data.piece import take_piece
 from job.data.prepare import find_dataset, pull_dataset
 from job.data.push import push_dataset
-from job.errors import TrainingError, UsageError
+from job.errors import TrainingError
 from job.order import Order
 from job.recipe import load_recipe
 from job.store.folder import FolderStore
@@ -47,8 +47,7 @@ def run_verify_resume(
         TrainingError: If the trainings differ.
         JobError: For whatever else is wrong.
     """
-    if not kills.isdecimal() or int(kills) < 1:
-        raise UsageError(f"--kills: must be a whole number of at least 1, got {kills!r}")
+    num_kills = read_number(kills, "kills")
     at_least_s = read_seconds(seconds, "seconds")
     location = bucket_location(bucket)
     short = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"} | training_arguments
@@ -71,7 +70,7 @@ def run_verify_resume(
         num_steps = len(piece.trace("straight"))
         print(f"recipe {order.recipe.name}, profile {order.recipe.profile}, {order.workers} workers")
         print(f"straight   {num_steps} steps in {order.recipe.train['epochs']} epochs, {took_s:.0f} s")
-        verdict = verify_resume(piece, int(kills), seed=random.SystemRandom().randrange(2**32))
+        verdict = verify_resume(piece, num_kills, seed=random.SystemRandom().randrange(2**32))
     _print(verdict)
     if verdict.differences:
         raise TrainingError(

@@ -5,7 +5,6 @@ Guarantees that training sees exactly the files whose digest the run records, mi
 
 import fcntl
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from job.data.check import DatasetReport, broken_files, check_dataset, set_aside
 from job.data.lock import Version, read_version, split_digest
 from job.errors import DataError, RunConflictError
 from job.ledger import Label, Ledger
-from job.log import Progress
+from job.log import Progress, one_line
 from job.store import Store
 from job.store.regular_file import open_regular
 from job.store.transfer import Transferred, mark_own, pull
@@ -141,7 +140,7 @@ def prepare_data(
 
 def _tell(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
-        log.warning("dataset %s: %s", name, warning)
+        log.warning("dataset %s: %s", name, one_line(warning))
     if len(warnings) > NUM_WARNINGS_SHOWN:
         left = len(warnings) - NUM_WARNINGS_SHOWN
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
@@ -167,7 +166,7 @@ def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process of this machine at a time change a pulled dataset."""
     with machine.explained(folder.parent):
-        opened = open_regular(folder.with_name(f".{folder.name}.lock"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        opened = open_regular(folder.with_name(f".{folder.name}.lock"), append=True)
     with opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield

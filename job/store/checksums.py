@@ -106,8 +106,7 @@ class ChecksumIndex:
             while True:
                 lines += _line(*self._unsaved.popleft())
         if lines:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-            with contextlib.suppress(OSError), open_regular(self._path, flags) as opened:
+            with contextlib.suppress(OSError), open_regular(self._path, append=True) as opened:
                 opened.write(lines)
 
     @cached_property

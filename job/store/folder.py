@@ -15,18 +15,20 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.store import StoredObject
 from job.store.base import BaseStore
 from job.store.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
 from job.store.keys import file_below
+from job.store.regular_file import open_regular
 
 OWN = ".store"
 """Holds the lock, the checksums and what is being written; no key may start with it."""
 
 STALE_S = 24 * 3600
-"""What was begun so long ago was left by a process that died."""
+"""What was begun so long ago, and is not locked, was left by a process that died."""
 
 ADVICE = {
     errno.EACCES: "permission denied; correct its owner or mode, or --bucket",
@@ -178,10 +180,11 @@ class FolderStore(BaseStore):
     @contextmanager
     def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:
         """Yield a durable copy of the source, beside the objects, and its checksum; remove it afterwards."""
-        partial, crc = self._root / OWN / "partial" / secrets.token_hex(8), 0
-        _make_folders(self._root, partial.parent)
+        folder, crc = self._root / OWN / "partial", 0
+        _make_folders(self._root, folder)
+        partial, opened = _begin(folder)
         try:
-            with partial.open("xb") as opened:
+            with opened:
                 for chunk in [source] if isinstance(source, bytes) else _read(source):
                     opened.write(chunk)
                     crc = crc32c(chunk, crc)
@@ -189,7 +192,7 @@ class FolderStore(BaseStore):
                 now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
                 os.utime(opened.fileno(), ns=(now, now))
                 os.fsync(opened.fileno())
-            yield partial, encode(crc)
+                yield partial, encode(crc)
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -197,7 +200,7 @@ class FolderStore(BaseStore):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one thread of one process at a time change what keys stand for."""
-        with (self._root / OWN / "lock").open("w") as opened:
+        with open_regular(self._root / OWN / "lock", append=True) as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             try:
                 yield
@@ -305,9 +308,25 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _begin(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file to write to, locked for as long as it is open, by which `_remove_stale` knows that it is in use."""
+    while True:
+        partial = folder / secrets.token_hex(8)
+        opened = partial.open("xb")
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        if os.fstat(opened.fileno()).st_nlink:
+            return partial, opened
+        opened.close()  # removed before it was locked, by a process with another clock
+
+
 def _remove_stale(folder: Path) -> None:
-    """Remove what processes that died were writing, if it may be removed."""
+    """Remove what processes that died were writing, if it may be removed.
+
+    The clock alone does not tell, since it may leap. Nor does the lock: earlier versions of the job write without one.
+    """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if time.time() - path.lstat().st_mtime > STALE_S:
-                path.unlink()
+                with contextlib.suppress(OSError), open_regular(path, append=True) as opened:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()

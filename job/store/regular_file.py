@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> BinaryIO:
-    """Open a file unbuffered, to read or, with ``O_APPEND``, to append.
+def open_regular(path: Path, *, append: bool = False, follow_links: bool = False) -> BinaryIO:
+    """Open a file unbuffered.
 
     Args:
         path: The file.
-        flags: Of `os.open`.
+        append: Write at its end, and make it if it is not there.
         follow_links: Open what a symbolic link leads to.
 
     Raises:
         OSError: If it cannot be opened, or is no regular file.
     """
-    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags, 0o666)  # which never waits, and is without effect on a regular file
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if append else os.O_RDONLY
+    flags |= os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # so that a pipe is opened at once
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "rb", buffering=0)
+    return os.fdopen(descriptor, "ab" if append else "rb", buffering=0)
 
 
 def read_regular(path: Path) -> bytes:

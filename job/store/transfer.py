@@ -193,7 +193,7 @@ def _mark(folder: Path) -> None:
     """Make the index durable before the first file comes, so that a loss of power leaves no pulled file without it."""
     if (folder / PULLED).exists():
         return
-    with open_regular(folder / PULLED, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as opened:
+    with open_regular(folder / PULLED, append=True) as opened:
         os.fsync(opened.fileno())
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -226,7 +226,7 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
         (["--device", "0,1"], 2, "--device: the machines of `job submit` have one GPU"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
-        (["--epochs", "0"], 65, "epochs: must be a whole number of at least 1"),
+        (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):

@@ -77,7 +77,7 @@ def recorded(
             "reached": {},
         },
         "course": [{"epoch": number, **metrics(f1)} for number, f1 in enumerate(course, start=1)],
-        "weights": {},
+        "weights": {"best.pt": {"sha256": "b" * 64}},
     }
     attempt = {
         "attempt": 1,

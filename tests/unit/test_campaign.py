@@ -136,6 +136,14 @@ def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):
     assert (again, len(stage.trained)) == (final, 2)
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"goal": {"target": 1}}'])
+def test_a_damaged_campaign_is_no_reason_that_another_cannot_start(store, caplog, content):
+    """It keeps its name, and is passed over with a warning that names it."""
+    store.put("campaigns/campaign/campaign.json", content)
+    assert find_campaign(store, None, GOAL).name == "campaign2"
+    assert "campaigns/campaign/campaign.json" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("code", "error", "exit_code"),
     [
@@ -278,7 +286,7 @@ def test_a_start_that_reaches_the_target_ends_the_campaign():
     ("words", "part"),
     [
         (["--max-usd", "5"], "--max-usd: needs to know what an hour"),
-        (["--max-runs", "0"], "--max-runs: must be a whole number of at least 1"),
+        (["--max-runs", "0"], "--max-runs: must be a whole number from 1"),
         (["--target-f1", "2"], "--target-f1: must be a fraction of 1"),
         (["--epohcs", "2"], "--epohcs: there is no such flag"),
     ],

@@ -1,8 +1,10 @@
 """The command line: what it understands, and what it says of what it does not."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -108,13 +110,22 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
         (["train", "--profile", "demo", "--device", "0,1"], 2, "--device: must be one device for the demo"),
         (["train", "--recipe", "A", "--checkpoint-every", "soon"], 2, "must be a number of seconds"),
-        (["verify-resume", "--kills", "0"], 2, "--kills: must be a whole number of at least 1"),
+        (["verify-resume", "--kills", "0"], 2, "--kills: must be a whole number from 1 to"),
+        (["train", "--recipe", "A", "--workers", "9" * 5000], 2, "--workers: must be a whole number from 0 to 1024"),
+        (["train", "--recipe", "A", "--hang-after", "1e300"], 2, "--hang-after: must be a number of seconds from 0"),
+        (["train", "--recipe", "A", "--seed", "4294967296"], 65, "seed: must be a whole number from 0 to 4294967295"),
+        (["train", "--recipe", "A", "--seed", "-1"], 65, "seed: must be a whole number from 0 to 4294967295"),
+        (["extend", "zebra", "--epochs", "9" * 5000], 2, "--epochs: must be a whole number from 1 to"),
+        (["supervise", "zebra", "--deadline", "9" * 20 + "h"], 2, "--deadline: must be hours from now"),
+        (["supervise", "zebra", "--max-usd", "9" * 400], 2, "--max-usd: must be a number of dollars"),
+        (["supervise", "zebra", "--poll", "1e300"], 2, "--poll: must be a number of seconds from 0"),
+        (["logs", "zebra", "--segment", "0"], 2, "--segment: must be a whole number from 1"),
         (["train", "--recipe", "A"], 2, "bucket: none was named"),
         (["train", "--recipe", "A", "--bucket", "ftp://x"], 2, "is neither gs://BUCKET nor a folder"),
         (["train", "--recipe", "A", "--bucket", "nowhere"], 74, "no such folder"),
         (["train", "--recipe", "AA"], 65, "no such recipe; did you mean 'A'?"),
         (["train", "--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
-        (["train", "--recipe", "A", "--epochs", "0"], 65, "epochs: must be a whole number of at least 1"),
+        (["train", "--recipe", "A", "--epochs", "0"], 65, "epochs: must be a whole number from 1"),
         (["train", "--recipe", "A", "--project", "x"], 65, "project: decided by the job"),
         (["train", "--recipe", "A", "--resume"], 65, "the same command resumes by itself"),
         (["train", "--recipe", "A", "--exist-ok"], 65, "nothing is overwritten"),
@@ -131,6 +142,18 @@ def test_a_mistake_ends_with_one_message_and_the_right_code(capsys, words, code,
     found, said = complaint(capsys, *words)
     assert found == code
     assert part in said
+
+
+@pytest.mark.parametrize("command", [["train", "--recipe", "A"], ["extend", "zebra"]])
+def test_all_that_is_wrong_with_the_options_is_told_at_once_and_before_the_bucket(capsys, command):
+    """Every option that is out of range is named, although the bucket cannot be opened either."""
+    wrong = {"workers": "-1", "checkpoint-every": "nan", "hang-after": "-1", "run": "a/b", "epochs": "0"}
+    if command[0] == "train":
+        wrong |= {"seed": "4294967296", "new-classes": "perhaps", "model": "x", "degrees": "inf"}
+    words = [f"--{name}={value}" for name, value in wrong.items()]
+    code, said = complaint(capsys, *command, *words, "--bucket", "nowhere")
+    assert code == 2
+    assert [name for name in wrong if f"- {name}" not in said and f"- --{name}" not in said] == []
 
 
 @pytest.mark.parametrize("run", ["2e967232", "1e5", "007"])
@@ -233,3 +256,48 @@ def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys)
     said = capsys.readouterr().err
     assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_cli.py:")
     assert "please report it\nTraceback (most recent call last)" in said
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
+def test_output_that_cannot_be_written_is_one_message(words):
+    """A full disk behind standard output ends a command with 74 and one line that says so."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*JOB, *words], stdout=full, stderr=subprocess.PIPE, env=surroundings({}), check=False)
+    said = b"error: stdout: cannot be written, No space left on device; write it elsewhere\n"
+    assert (done.returncode, done.stderr) == (74, said)
+
+
+def test_output_that_is_closed_is_no_error():
+    """A command whose standard output is closed does its work without a word."""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *JOB, "recipes", "list"], env=surroundings({}), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsys):
+    """A pipe of something else that breaks is an error, not the end of the reader of standard output."""
+
+    def lose(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("job.commands.recipes.list_recipes", lose)
+    assert main(["recipes", "list"]) == 1
+    assert "job recipes: failed by BrokenPipeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("function", "words", "advice"),
+    [
+        ("data.check_data", ["data", "check", "./wild"], "the same command goes on where it stopped"),
+        ("data.push_data", ["data", "push", "./wild", "--dataset", "d"], "the same command goes on where it stopped"),
+        ("data.pull_data", ["data", "pull", "wild"], "the same command goes on where it stopped"),
+        ("runs.print_runs", ["runs", "list"], "give the same command again"),
+        ("train.run_train", ["train"], "the same command goes on from the last committed checkpoint"),
+    ],
+)
+def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+    monkeypatch.setattr(f"job.commands.{function}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(words) == 75
+    assert f"interrupted; {advice}" in capsys.readouterr().err

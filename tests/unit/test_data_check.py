@@ -3,12 +3,13 @@ import struct
 import threading
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from job.data import picture
+from job.data import contents, picture
 from job.data.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
 from job.errors import DataError
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -672,6 +673,23 @@ def test_a_broken_cache_costs_time_only(data, tmp_path, content):
     cache.write_bytes(whole[: len(whole) // 2] if content is None else content)
     assert found(data, cache_file=cache) == [("class", LABEL, 1)]
     assert cache.read_bytes() == whole
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_cache_that_is_no_file_costs_time_only(data, make):
+    """A pipe, a device or a folder in the place of the cache is not read."""
+    make(data / ".check.json")
+    assert found(data, cache_file=data / ".check.json") == []
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"schema": 1, "files": {}, "contents": {"a": [[], [], [[1, 1e999]]]}}']
+)
+def test_a_cache_that_was_built_to_do_harm_costs_time_only(data, content, monkeypatch):
+    """A cache without end of depth, or with a number without end, is none."""
+    monkeypatch.setattr(contents, "_SCHEMA", 1)
+    (data / ".check.json").write_text(content)
+    assert found(data, cache_file=data / ".check.json") == []
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(data, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 import pytest
 
@@ -176,6 +177,52 @@ def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path)
     store.put("runs/zebra/weights/best.pt", b"other", overwrite=True)
     with pytest.raises(WeightsError, match="is not what run zebra ended with"):
         fetch_start(store, weights, tmp_path)
+
+
+DAMAGED = {
+    "final.json": [
+        b"", b"[]", {"weights": {}}, {"weights": {"best.pt": {}}}, {"finished_at": "2026-11-02T12:00:00"},
+        {"comparison": {"after": {"f1": float("nan")}}},
+    ],
+    "run.json": [b"", b"[]"],
+}  # fmt: skip
+"""By the name of a record, bytes in its place, or what differs from a sound one."""
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, each) for name in DAMAGED for each in DAMAGED[name]])
+def test_a_damaged_record_is_no_reason_that_another_run_cannot_start(store, caplog, name, content):
+    """Where the record of the best run, or that of its end, is damaged, another run is chosen, and it is named."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.66, "A")
+    key = f"runs/yolov11_wildlife2/{name}"
+    damaged = content if isinstance(content, bytes) else json.dumps(json.loads(store.read(key)) | content).encode()
+    store.put(key, damaged, overwrite=True)
+    assert chosen(store)[0] == "yolov11_wildlife"
+    if name == "final.json":
+        assert "yolov11_wildlife2" in caplog.text
+        assert "passed over as start weights" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", {"start": {}}, {"start": {"point": {}}}])
+def test_a_damaged_record_in_a_line_of_weights_leaves_its_model_unknown(store, caplog, content):
+    """The run that the best one started from cannot be read: the best one is taken, and the other is named."""
+    put(store, 1, 0.58)
+    put(store, 2, 0.66, "A", source="runs/yolov11_wildlife/weights/best.pt", origin="yolov11_wildlife")
+    key = "runs/yolov11_wildlife/run.json"
+    damaged = content if isinstance(content, bytes) else json.dumps(json.loads(store.read(key)) | content).encode()
+    store.put(key, damaged, overwrite=True)
+    assert chosen(store)[0] == "yolov11_wildlife2"
+    assert "yolov11_wildlife/run.json" in caplog.text or "run yolov11_wildlife:" in caplog.text
+
+
+def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(store, tmp_path):
+    """What a run ended with cannot be told where its final record has no digest of its weights."""
+    run = put(store, 1, 0.58)
+    key = f"runs/{run}/final.json"
+    store.put(key, json.dumps(json.loads(store.read(key)) | {"weights": {}}).encode(), overwrite=True)
+    store.put(f"runs/{run}/weights/best.pt", b"weights")
+    with pytest.raises(CorruptObjectError, match=f"run {run}: one of its records has another form"):
+        fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
 
 
 def ended(store, tmp_path, *, final=True):

@@ -348,3 +348,42 @@ def test_old_leftovers_are_removed(root, store):
         os.utime(root / OWN / "partial" / name, (time.time() - age_s,) * 2)
     FolderStore.open(str(root))
     assert [path.name for path in partials(root)] == ["young"]
+
+
+def test_a_file_that_is_being_written_outlives_a_clock_that_leaps(root, store, tmp_path, monkeypatch):
+    """Opening removes nothing that a process writes, however old the clock makes it, and removes it once it died."""
+    os.mkfifo(tmp_path / "source")
+    program = "import sys, pathlib; from job.store.folder import FolderStore; "
+    program += "FolderStore.open(sys.argv[1]).put(sys.argv[2], pathlib.Path(sys.argv[3]))"
+    now = time.time()
+    for key, dies in (("finished", False), ("cut", True)):
+        command = [sys.executable, "-c", program, str(root), key, str(tmp_path / "source")]
+        with (
+            subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process,
+            (tmp_path / "source").open("wb", buffering=0) as source,
+        ):
+            source.write(bytes(200_000))  # more than a pipe holds: the other side is reading
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "time", lambda: now + 10 * folder.STALE_S)
+                FolderStore.open(str(root))
+            assert len(partials(root)) == 1
+            if dies:
+                process.kill()
+        assert len(partials(root)) == dies
+    monkeypatch.setattr(time, "time", lambda: now + 10 * folder.STALE_S)
+    FolderStore.open(str(root))
+    assert partials(root) == []
+    assert [stored.key for stored in store.list()] == ["finished"]
+
+
+def test_own_files_that_are_no_files_are_no_wait(root, store, tmp_path):
+    """A pipe in the place of a file of the store's own, or of what is being written, is not waited for."""
+    store.put("key", b"x")
+    for name in ("checksums", "lock", "partial/old"):
+        (root / OWN / name).unlink(missing_ok=True)
+        os.mkfifo(root / OWN / name)
+    os.utime(root / OWN / "partial/old", (0, 0))
+    again = FolderStore.open(str(root))
+    assert again.read("key") == b"x"
+    with pytest.raises(StoreError, match="is no regular file"):
+        again.put("other", b"x")
