@@ -4,14 +4,12 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from job.errors import ExitCode
-from job.signals import heeded
-
-TRAINS = (["train"], ["extend"], ["campaign"])
-"""Commands that answer a notice with `ExitCode.TRY_AGAIN`, from their first imports on, which take seconds."""
+from job.signals import TRAINS, heeded
 
 
 def run() -> NoReturn:
@@ -22,6 +20,9 @@ def run() -> NoReturn:
     (torch 2.10: ``ProcessGroupGloo::runLoop``). So does one that is to be started again: the finale waits for threads
     and loader processes, which may be what hung, and a machine that goes has no time for it.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: what is opened next would be taken for it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
             signal.signal(number, _leave)  # until `job.notice.Notices` is there, nothing is at stake

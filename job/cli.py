@@ -7,7 +7,6 @@ are in `cli_runs`, those for runs in the cloud in `cli_cloud`.
 import contextlib
 import io
 import logging
-import os
 import sys
 from typing import Any
 
@@ -15,14 +14,22 @@ import fire
 
 from job.cli_cloud import CLOUD_COMMANDS
 from job.cli_runs import RUN_COMMANDS
-from job.errors import DefectError, JobError, PreemptionError, UsageError
+from job.errors import (
+    GOES_ON,
+    DefectError,
+    ExitCode,
+    JobError,
+    OutputClosedError,
+    OutputError,
+    PreemptionError,
+    UsageError,
+)
 from job.help import explain_misuse, find_help
 from job.invocation import Invocation, command
 from job.log import EscapedStream, set_up_logging
+from job.signals import TRAINS
 
 log = logging.getLogger(__name__)
-
-TRY_AGAIN = 75
 
 
 @command
@@ -355,42 +362,56 @@ COMMANDS: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    set_up_logging(for_machines=words[:1] in TRAINS)
+    output, exit_code = EscapedStream(sys.stdout), 0
     try:
-        with contextlib.redirect_stdout(EscapedStream(sys.stdout)):
-            exit_code = _run(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with contextlib.redirect_stdout(output):
+            exit_code = _run(words)
+            output.flush()
+    except OutputClosedError:
+        pass
+    except OutputError as error:
+        exit_code = _tell(error)
+    except KeyboardInterrupt:
+        log.warning("interrupted; %s", _advice(words))
+        exit_code = ExitCode.TRY_AGAIN
     return exit_code
 
 
 def _run(words: list[str]) -> int:
-    help_text = find_help(COMMANDS, words)
-    if help_text is not None:
-        print(help_text)  # noqa: T201 -- data
-        return 0
-    set_up_logging(for_machines=words[:1] in (["train"], ["extend"], ["campaign"]))
     try:
-        _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
+        help_text = find_help(COMMANDS, words)
+        if help_text is not None:
+            print(help_text)  # noqa: T201 -- data
+        else:
+            _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:
-        # A person reads it, and a traceback would frighten; alerts on the logs look for the code.
-        extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
-        log.error("%s", error, extra={"exit_code": error.exit_code, **extra})  # noqa: TRY400
-        return error.exit_code
-    except BrokenPipeError:
+        return _tell(error)
+    except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is told, and it has an exit code
-        defect = DefectError(f"job {words[0]}", error)
-        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- as above
+        defect = DefectError(f"job {words[0]}", error, _advice(words))
+        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- see `_tell`
         return defect.exit_code
     except PreemptionError as notice:
-        log.warning("%s; the same command goes on from the last committed checkpoint", notice)
+        log.warning("%s; %s", notice, GOES_ON)
         return notice.exit_code
-    except KeyboardInterrupt:
-        log.warning("interrupted; the same command goes on from the last committed checkpoint")
-        return TRY_AGAIN
     return 0
+
+
+def _tell(error: JobError) -> int:
+    """Log an error without a traceback, which would frighten a person; alerts on the logs look for the exit code."""
+    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
+    log.error("%s", error, extra={"exit_code": error.exit_code, **extra})
+    return error.exit_code
+
+
+def _advice(words: list[str]) -> str:
+    """Say what happens if a command that ended early is given again."""
+    if words[:1] in TRAINS:
+        return GOES_ON
+    return "the same command goes on where it stopped" if words[:1] == ["data"] else "give the same command again"
 
 
 def _parse(words: list[str]) -> Invocation:

@@ -42,6 +42,10 @@ KILLED = frozenset({125, 137, 143})
 Batch's own code."""
 
 
+GOES_ON = "the same command goes on from the last committed checkpoint"
+"""What to do about a training that ended early."""
+
+
 class JobError(Exception):
     """A failure that is reported as one message, never as a traceback.
 
@@ -58,24 +62,25 @@ class JobError(Exception):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        problems = (problem.replace("\n", "\\n") for problem in self.problems)  # one a line, whatever a name holds
-        return "\n".join([self.message, *(f"  - {problem}" for problem in problems)])
+        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        return "\n".join(line.replace("\n", "\\n") for line in lines)  # one a line, whatever a name holds
 
 
 class DefectError(JobError):
     """The program failed of something that nothing foresees.
 
     Args:
-        subject: What failed, and how it goes on.
+        subject: What failed.
         error: Of what.
+        advice: How to go on.
     """
 
     exit_code = ExitCode.DEFECT
 
-    def __init__(self, subject: str, error: Exception) -> None:
+    def __init__(self, subject: str, error: Exception, advice: str = GOES_ON) -> None:
         super().__init__(
             f"{subject}: failed by {what_failed(error)}, a defect of the program; "
-            "the same command goes on from the last committed checkpoint; if it fails again, please report it"
+            f"{advice}; if it fails again, please report it"
         )
         self.name = type(error).__name__
         self.traceback = "".join(traceback.format_exception(error))
@@ -86,6 +91,16 @@ def what_failed(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+class OutputError(JobError):
+    """Standard output cannot be written: a full disk."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class OutputClosedError(Exception):
+    """The reader of standard output has read enough, as `head` does."""
 
 
 class UsageError(JobError):

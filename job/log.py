@@ -8,9 +8,13 @@ import contextlib
 import io
 import json
 import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Self, TextIO
+
+from job.errors import OutputClosedError, OutputError
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SEVERITY = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DEBUG": "DEBUG"}
@@ -25,20 +29,34 @@ def escaped(text: str) -> str:
     return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """Return a part of a line: text in which ends of lines and tabs are spelt out, too."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class EscapedStream(io.TextIOBase):
-    """Standard output that steers no terminal."""
+    """Standard output that steers no terminal.
+
+    Raises:
+        OutputError: From `write` and `flush`, if it cannot be written; what comes later is thrown away.
+        OutputClosedError: If nothing reads it any more.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write text, escaped."""
-        self._stream.write(escaped(text))
+        encoding = self._stream.encoding or "utf-8"
+        shown = escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+        with self._explained():
+            self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:
         """Pass on what is buffered."""
-        self._stream.flush()
+        with self._explained():
+            self._stream.flush()
 
     def isatty(self) -> bool:
         """Whether a person watches."""
@@ -47,6 +65,18 @@ class EscapedStream(io.TextIOBase):
     def fileno(self) -> int:
         """Return the number of the file behind."""
         return self._stream.fileno()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())  # or Python would write the rest at its end, and fail again
+            os.close(nothing)
+            if isinstance(error, BrokenPipeError):
+                raise OutputClosedError from error
+            raise OutputError(f"stdout: cannot be written, {error.strerror}; write it elsewhere") from error
 
 
 class _Text(logging.Formatter):

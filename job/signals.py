@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 NOTICES = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
+TRAINS = (["train"], ["extend"], ["campaign"])
+"""Commands that answer a notice with `ExitCode.TRY_AGAIN`, from their first imports on, which take seconds."""
+
 
 def heeded() -> frozenset[signal.Signals]:
     """Return the notices that this process heeds: SIGHUP is none where it was ignored before, as nohup has it."""

@@ -8,7 +8,7 @@ from job.data.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.data.prepare import find_dataset, pull_dataset
 from job.data.push import plan_push
 from job.errors import DataError
-from job.log import Progress
+from job.log import Progress, one_line
 from job.request import survey
 from job.store import Store
 
@@ -96,10 +96,10 @@ def pull_data(name: str, bucket: str | None, workdir: str) -> None:
 
 
 def _in_words(name: str, report: DatasetReport) -> list[str]:
-    lines = [f"dataset {name}: no problems; classes {', '.join(report.names)}"]
+    lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}"]
     lines += [
         f"  {split:5} {counts.num_images} images, {counts.num_background} of them background, "
         f"{sum(counts.instances)} objects"
         for split, counts in report.splits.items()
     ]
-    return lines + [f"  note: {warning}" for warning in report.warnings]
+    return lines + [f"  note: {one_line(warning)}" for warning in report.warnings]

@@ -16,7 +16,7 @@ from job.data.check import DatasetReport, broken_files, check_dataset, set_aside
 from job.data.lock import Version, read_version, split_digest
 from job.errors import DataError, RunConflictError
 from job.ledger import Label, Ledger
-from job.log import Progress
+from job.log import Progress, one_line
 from job.store import Store
 from job.store.regular_file import open_regular
 from job.store.transfer import Transferred, mark_own, pull
@@ -140,7 +140,7 @@ def prepare_data(
 
 def _tell(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
-        log.warning("dataset %s: %s", name, warning)
+        log.warning("dataset %s: %s", name, one_line(warning))
     if len(warnings) > NUM_WARNINGS_SHOWN:
         left = len(warnings) - NUM_WARNINGS_SHOWN
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)

@@ -27,7 +27,7 @@ from job.data.lock import (
     version_lock,
 )
 from job.errors import DataError, MachineError, PreconditionError
-from job.log import Progress
+from job.log import Progress, one_line
 from job.store import Store, StoredObject
 from job.store.checksums import ChecksumIndex
 from job.store.keys import is_key
@@ -213,13 +213,13 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
             progress=progress.to,
         )
     for warning in report.warnings:
-        log.warning("%s: %s", folder, warning)
+        log.warning("%s: %s", folder, one_line(warning))
     if not force:
         report.raise_if_broken(str(folder), "correct them, or pass --force to push all the same")
     elif report.problems:
         log.warning("%s: is pushed with %d problems, for which training will refuse it:", folder, len(report.problems))
         for problem in report.problems[:NUM_SHOWN]:
-            log.warning("  - %s", problem)
+            log.warning("  - %s", one_line(str(problem)))
     return report
 
 

@@ -124,7 +124,8 @@ class Training:
             The digests of what is live now, as `Snapshot.about` had them when it was saved.
 
         Raises:
-            CorruptObjectError: If the state is none; nothing in it was run.
+            CorruptObjectError: If the state is none, is that of another model, or holds what is not a number; nothing
+                in it was run.
             WeightsError: If the weights are none; nothing in them was run.
         """
         self.progress = restore(self.trainer, read_state(folder / "state.pt"))

@@ -1,8 +1,10 @@
 """The command line: what it understands, and what it says of what it does not."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -254,3 +256,48 @@ def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys)
     said = capsys.readouterr().err
     assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_cli.py:")
     assert "please report it\nTraceback (most recent call last)" in said
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
+def test_output_that_cannot_be_written_is_one_message(words):
+    """A full disk behind standard output ends a command with 74 and one line that says so."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*JOB, *words], stdout=full, stderr=subprocess.PIPE, env=surroundings({}), check=False)
+    said = b"error: stdout: cannot be written, No space left on device; write it elsewhere\n"
+    assert (done.returncode, done.stderr) == (74, said)
+
+
+def test_output_that_is_closed_is_no_error():
+    """A command whose standard output is closed does its work without a word."""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *JOB, "recipes", "list"], env=surroundings({}), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsys):
+    """A pipe of something else that breaks is an error, not the end of the reader of standard output."""
+
+    def lose(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("job.commands.recipes.list_recipes", lose)
+    assert main(["recipes", "list"]) == 1
+    assert "job recipes: failed by BrokenPipeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("function", "words", "advice"),
+    [
+        ("data.check_data", ["data", "check", "./wild"], "the same command goes on where it stopped"),
+        ("data.push_data", ["data", "push", "./wild", "--dataset", "d"], "the same command goes on where it stopped"),
+        ("data.pull_data", ["data", "pull", "wild"], "the same command goes on where it stopped"),
+        ("runs.print_runs", ["runs", "list"], "give the same command again"),
+        ("train.run_train", ["train"], "the same command goes on from the last committed checkpoint"),
+    ],
+)
+def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+    monkeypatch.setattr(f"job.commands.{function}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(words) == 75
+    assert f"interrupted; {advice}" in capsys.readouterr().err

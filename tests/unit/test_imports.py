@@ -24,7 +24,7 @@ INSIDE = {
     "campaign_page": {"campaign", "evidence", "outcome", "page", "units"},
     "campaign_run": {"campaign", "campaign_page", "errors", "evidence", "prices", "run"},
     "checkpoint": {"errors", "run", "store"},
-    "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log"},
+    "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log", "signals"},
     "cli_cloud": {"commands", "invocation"},
     "cli_runs": {"commands", "invocation"},
     "cloud": {
@@ -90,7 +90,7 @@ INSIDE = {
     "invocation": set(),
     "ledger": {"background"},
     "limited_yaml": set(),
-    "log": set(),
+    "log": {"errors"},
     "machine": {"errors"},
     "metadata": set(),
     "mirror": {"run"},

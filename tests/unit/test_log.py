@@ -4,10 +4,12 @@ import json
 import logging
 
 import pytest
+import yaml
 
 from job import log
 from job.cli import main
 from job.errors import DataError
+from tests.support.command import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 HOSTILE = "cow\x1b]0;pwned\x07\x1b[2J\x9b1m\r\u202eevil"
@@ -62,7 +64,40 @@ def test_names_of_a_dataset_steer_no_terminal(tmp_path, capsys):
     assert_harmless(capsys.readouterr().err)
 
 
+def test_names_of_a_dataset_make_no_lines(tmp_path, capsys):
+    """Neither a class nor a file whose name has an end of line makes up a line of what a check or a push says."""
+    folder = make_tiny_dataset(tmp_path / "tiny")
+    content = {
+        "train": "images/train",
+        "val": "images/val",
+        "test": "x\nforged",
+        "names": ["cow\n  forged", "b\tforged"],
+    }
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
+    (folder / "images/train/000.jpg").rename(folder / "images/train/0\nforged.jpg")
+    (folder / "labels/train/000.txt").rename(folder / "labels/train/0\nforged.txt")
+    (folder / "labels/train/0\nforged.txt").write_text("0 0.5 0.5 0 0.1\n")
+    assert main(["data", "push", str(folder), "--dataset", "tiny", "--bucket", str(tmp_path), "--force"]) == 65
+    told = capsys.readouterr().err.splitlines()
+    assert len([line for line in told if "forged" in line]) > 2
+    assert [line for line in told if not line.startswith(("warning: ", "error: ", "  - "))] == []
+    for name in ("images/train/0\nforged.jpg", "labels/train/0\nforged.txt"):
+        (folder / name).rename(folder / name.replace("\n", ""))
+    assert main(["data", "check", str(folder)]) == 0
+    first, *more = capsys.readouterr().out.splitlines()
+    assert first.endswith("classes cow\\n  forged, b\\tforged")
+    assert [line for line in more if not line.startswith(("  train", "  val", "  note: "))] == []
+
+
+def test_a_terminal_without_the_letters_is_no_error(tmp_path):
+    """A name that the terminal's encoding does not have is spelt out."""
+    folder = make_tiny_dataset(tmp_path / "tiny")
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [狮子, b]\n", encoding="utf-8")
+    done = job("data", "check", folder, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, "classes \\u72ee\\u5b50, b" in done.stdout) == (0, True)
+
+
 def test_each_problem_is_one_line():
     """A name with an end of line in it cannot make up a problem, or a message, of its own."""
-    error = DataError("dataset: broken", ["images/a\n  - images/b: forged"])
-    assert str(error).splitlines() == ["dataset: broken", "  - images/a\\n  - images/b: forged"]
+    error = DataError("dataset a\nb: broken", ["images/a\n  - images/b: forged"])
+    assert str(error).splitlines() == ["dataset a\\nb: broken", "  - images/a\\n  - images/b: forged"]
