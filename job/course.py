@@ -48,8 +48,8 @@ RULES = {
     "the epochs asked for (at least two); a level is the median of the last twentieth of them",
     STEADY_GAIN: "the same, later",
     TARGET: "the first epoch at the lower end of what was expected, or above it",
-    PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, where there is "
-    "noise no rise of a straight line through it, and on average no more than 2 points, or noise, below the best "
+    PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, where there "
+    "is noise no rise of a straight line through it, and on average no more than 2 points, or noise, below the best "
     "level",
     FALLEN: "5 points or more, and more than noise, below the best before; the first epoch of such a stretch",
     BEST: "the epoch whose weights are best.pt",
