@@ -39,7 +39,7 @@ def run_campaign(
     """Go on with a campaign, or start it, and print what came of it.
 
     Raises:
-        UsageError: If dollars are limited and nobody says what an hour costs.
+        UsageError: If dollars are limited and the price of an hour is not known.
         JobError: For whatever is wrong; see the exit codes.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
