@@ -11,6 +11,10 @@ def ended(reason, message=""):
     return {"reason": reason, "exit_code": 70, "message": message, "position": {"epoch": 2, "batch": 0}, "seconds": {}}
 
 
+LOST = ended("preempted", "SIGTERM: asked to stop; epoch 3 is not committed, StoreError: no permission")
+LOST["not_committed"] = "epoch 3 is not committed, StoreError: no permission"
+
+
 def stand(run, *, end=None, alive=False, stop=False):
     """Let the newest attempt of a run end, live, or be asked to stop."""
     if end is not None:
@@ -31,13 +35,14 @@ def stand(run, *, end=None, alive=False, stop=False):
         ({"end": ended("failed", "the loss is not a number")}, "failed, epoch 2 of 80, attempt 2"),
         ({"end": ended("paused")}, "paused, epoch 2 of 80, attempt 2"),
         ({"end": ended("preempted")}, "preempted, epoch 2 of 80, attempt 2"),
+        ({"end": LOST}, "preempted, epoch 2 of 80, attempt 2"),
         ({"end": ended("interrupted")}, "interrupted, epoch 2 of 80, attempt 2"),
         ({"end": ended("transient", "the bucket is away")}, "transient, epoch 2 of 80, attempt 2"),
     ],
 )
 def test_the_list_tells_how_a_run_stands(tmp_path, capsys, how, state):
     """A run that runs, one that was cut off, one that failed and one that is paused are told apart, in list and detail;
-    why one failed is said there.
+    why one failed, and what one that was preempted did not commit, is said there.
     """
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
     stand(run, **how)
