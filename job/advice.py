@@ -14,7 +14,7 @@ from job.evidence import Evidence, comparable
 from job.option import EXTEND, Option, find_option
 
 TARGET_F1 = 0.72
-"""What is good enough if nobody says otherwise: what recipe C is for."""
+"""What is good enough without ``--target-f1``: what recipe C is for."""
 
 ENOUGH_FOR_C = 0.68
 """From this F1 on, recipe C is advised: its own condition."""

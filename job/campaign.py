@@ -45,6 +45,31 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What a campaign in the cloud can cost in all without ``--max-usd``, from the limit of each of its runs."""
+
+    run: float
+    """The limit of one run."""
+
+    total: float
+    usd: bool
+    """Dollars; else machine hours, where the machine's price is not known."""
+
+    @property
+    def unit(self) -> str:
+        """What it is counted in."""
+        return "USD" if self.usd else "machine hours"
+
+    def __str__(self) -> str:
+        return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
+
+    def left(self, finished: Sequence[Evidence]) -> float:
+        """Return what is left after some runs; one whose cost is not known counts with its limit."""
+        used = [entry.usd if self.usd else entry.hours for entry in finished]
+        return self.total - sum(self.run if one is None else one for one in used)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One run of a campaign, decided before it began."""
 
@@ -108,13 +133,24 @@ class Campaign:
                 f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
             ) from error
 
-    def create(self, goal: Goal) -> None:
-        """Write what is asked for.
+    def bound(self) -> Bound | None:
+        """Return the bound that was recorded when the campaign began, if one was."""
+        found = (self._read("campaign.json") or {}).get("bound")
+        try:
+            return None if found is None else Bound(**found)
+        except TypeError as error:
+            raise CorruptObjectError(
+                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
+            ) from error
+
+    def create(self, goal: Goal, bound: Bound | None = None) -> None:
+        """Write what is asked for, and what it can cost.
 
         Raises:
             PreconditionError: If the name was taken in the meantime.
         """
-        self._write("campaign.json", {"created_at": now(), "campaign": self.name, "goal": asdict(goal)})
+        about = {"goal": asdict(goal), "bound": bound and asdict(bound)}
+        self._write("campaign.json", {"created_at": now(), "campaign": self.name, **about})
 
     def steps(self) -> list[Step]:
         """Return the steps so far, in order.
@@ -171,13 +207,14 @@ class Campaign:
         self.store.put(self.key(name), (json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n").encode())
 
 
-def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
+def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
     """Return the campaign that a goal means, made if it is new.
 
     Args:
         store: The bucket.
         name: Its name. Without one it is the newest campaign that was asked for in the same way, or else a new one.
         goal: What is asked for.
+        bound: What a new campaign can cost; one that exists keeps its own.
 
     Raises:
         RunConflictError: If the named campaign was asked for differently; lists every difference.
@@ -191,7 +228,7 @@ def find_campaign(store: Store, name: str | None, goal: Goal) -> Campaign:
     campaign = Campaign(store, name)
     with contextlib.suppress(PreconditionError):
         if campaign.goal() is None:
-            campaign.create(goal)
+            campaign.create(goal, bound)
     existing = campaign.goal()
     if existing is not None and existing != goal:
         raise RunConflictError(
@@ -218,6 +255,7 @@ def decide(
     *,
     bucket: str,
     bounded: bool = False,
+    bound: Bound | None = None,
 ) -> Step | End:
     """Return the next step, or why there is none: the rules of `advice` on the best run, within the budget.
 
@@ -230,7 +268,10 @@ def decide(
         usd_per_hour: What an hour of the machine costs, if that is known.
         bucket: For the advice.
         bounded: A run cannot cost more than what is left, so its cost need not be known beforehand.
+        bound: What all runs can cost where the goal limits no dollars.
     """
+    if goal.max_usd is None and bound is not None and bound.left(finished) <= 0:
+        return End(reason="budget spent", because=f"the campaign's bound of {bound} is used up")
     best = best_of(finished)
     if best is None:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)

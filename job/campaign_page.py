@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from job import page
-from job.campaign import Campaign, Goal, Step
+from job.campaign import Bound, Campaign, Goal, Step
 from job.evidence import Evidence
 from job.outcome import LABELS
 from job.units import HOUR, duration
@@ -22,7 +22,7 @@ def write_page(campaign: Campaign) -> str:
 def render(campaign: Campaign) -> str:
     """Return the page."""
     goal, steps, evidence, final = campaign.goal(), campaign.steps(), campaign.evidence(), campaign.final()
-    parts = [page.paragraph(_asked(goal))] if goal else []
+    parts = [page.paragraph(_asked(goal, campaign.bound()))] if goal else []
     if final is None:
         parts.append(page.paragraph("It is not finished; the same command goes on with it.", "warning"))
     else:
@@ -42,11 +42,11 @@ def render(campaign: Campaign) -> str:
     return page.page(f"Campaign: {campaign.name}", parts)
 
 
-def _asked(goal: Goal) -> str:
+def _asked(goal: Goal, bound: Bound | None) -> str:
     dollars = "" if goal.max_usd is None else f" and {goal.max_usd:g} USD"
     return (
         f"Asked for: F1 {goal.target_f1:.0%} on {goal.dataset}, profile {goal.profile}, within {goal.max_runs} runs"
-        f"{dollars}."
+        f"{dollars}." + (f" It can cost {bound} at worst." if bound else "")
     )
 
 

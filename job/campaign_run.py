@@ -94,7 +94,12 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
         if len(finished) < len(steps):
             _train(campaign, steps[-1], goal, place, finished)
             continue
-        decision = decide(goal, campaign.name, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
+        decision = decide(
+            *(goal, campaign.name, finished, usd_per_hour),
+            bucket=campaign.store.uri,
+            bounded=place.bounds,
+            bound=campaign.bound(),
+        )
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -108,8 +113,12 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
 def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[Evidence]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
     words = step.words(goal)
-    if goal.max_usd is not None and place.bounds:
+    left, bound = None, campaign.bound()
+    if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
+    elif bound is not None and bound.usd:
+        left = min(bound.run, bound.left(finished))
+    if left is not None and place.bounds:
         words.append(f"--max-usd={math.floor(left * 100) / 100:.2f}")
     exit_code = place.train(words)
     if Run(campaign.store, step.run).final() is not None:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from job.errors import (
     PreconditionError,
     RunConflictError,
     TransientStoreError,
+    WeightsError,
 )
 from job.run import Run, now
 from job.store import StoredObject
@@ -237,6 +239,37 @@ def restore(run: Run, folder: Path) -> Manifest | None:
             [problem for problems in damaged.values() for problem in problems],
         )
     return None
+
+
+@contextlib.contextmanager
+def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
+    """Say of a checkpoint that is refused inside how to go on from the one before.
+
+    It lies in the bucket as it was committed. That a state or weights are refused may be a defect of this version, or a
+    stranger's work, so that it is a person who sets it aside.
+
+    Raises:
+        CorruptObjectError: If its state is refused.
+        WeightsError: If its weights are.
+    """
+    try:
+        yield
+    except (CorruptObjectError, WeightsError) as error:
+        message = f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}"
+        older = [identity for identity in committed(run) if identity < manifest.id]
+        if manifest.run != run.name or not older:
+            message += "; there is none before it, start a new run"
+        else:
+            message += f"; to go on after {older[-1].words}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+        raise type(error)(message, error.problems) from error
+
+
+def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
+    """Return the command for a shell that does what `_set_aside` does."""
+    target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
+    record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
+    into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
+    return f"echo {record} {into} {target}"
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:

@@ -187,7 +187,8 @@ def campaign(
     Args:
         target_f1: The F1 that is good enough, 0.72 or 72%.
         max_runs: At most so many runs.
-        max_usd: No run is begun that could take the cost over so many dollars.
+        max_usd: No run is begun that could take the cost over so many dollars; without it, runs in the cloud have the
+            limit of the settings each, and the campaign that of --max-runs such runs.
         usd_per_hour: What an hour of the machine costs; JOB_USD_PER_HOUR if left out.
         name: The campaign's name; campaign, campaign2, ... if left out.
         cloud: Train on Cloud Batch, on Spot machines of this kind (l4, a100, ...); this command then stays, decides and

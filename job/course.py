@@ -27,9 +27,14 @@ EARLY_SHARE = 0.2
 PLATEAU_EPOCHS, PLATEAU_SHARE = 3, 0.1
 """So many epochs without a gain, or this share of those asked for if that is more, make a plateau."""
 
+SLOW_RISE, RISE_NOISES = 0.06, 2.5
+"""A rise is seen if it is so many standard errors of a straight line through the epochs, and `MIN_GAIN` at least. Where
+there is noise a plateau takes as many epochs as a rise of six points over those asked for takes to be seen.
+"""
+
 NEAR_BEST, NEAR_NOISES = 0.02, 3.0
-"""A plateau lies no further below the best value than this, on average over its last epochs, or than so many standard
-deviations if that is more.
+"""A plateau lies no further below the best level than this, on average over its last epochs, or than so many standard
+deviations if that is more. A level, since the best of many noisy values lies far above all others by chance.
 """
 
 FALL, FALL_NOISES = 0.05, 6.0
@@ -43,8 +48,9 @@ RULES = {
     "the epochs asked for (at least two); a level is the median of the last twentieth of them",
     STEADY_GAIN: "the same, later",
     TARGET: "the first epoch at the lower end of what was expected, or above it",
-    PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, on average "
-    "no more than 2 points, or noise, below the best",
+    PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, where there "
+    "is noise no rise of a straight line through it, and on average no more than 2 points, or noise, below the best "
+    "level",
     FALLEN: "5 points or more, and more than noise, below the best before; the first epoch of such a stretch",
     BEST: "the epoch whose weights are best.pt",
     STOPPED: "patience ran out",
@@ -105,12 +111,10 @@ def gaining_epochs(course: Sequence[float], before: float | None, num_epochs: in
     """Return the epochs (1-based) whose level is a gain on the last level that was one, or on the start weights."""
     if not course:
         return []
-    window = max(1, round(WINDOW_SHARE * num_epochs))
-    needed = max(MIN_GAIN, GAIN_NOISES * noise_of(course) / math.sqrt(window))
+    needed = max(MIN_GAIN, GAIN_NOISES * noise_of(course) / math.sqrt(_window(num_epochs)))
     gains: list[int] = []
     reference = course[0] if before is None else before
-    for epoch in range(1, len(course) + 1):
-        level = statistics.median(course[max(0, epoch - window) : epoch])
+    for epoch, level in enumerate(_levels(course, num_epochs), start=1):
         if _at_least(level, reference + needed):
             gains.append(epoch)
             reference = level
@@ -125,12 +129,35 @@ def first_reaching(course: Sequence[float], target: float | None) -> int | None:
 def plateau_from(course: Sequence[float], before: float | None, num_epochs: int) -> int | None:
     """Return the epoch (1-based) at which the plateau began that the course is on, if it is on one."""
     start = max(gaining_epochs(course, before, num_epochs), default=0) + 1
-    needed = max(PLATEAU_EPOCHS, math.ceil(PLATEAU_SHARE * num_epochs))
-    if len(course) - start + 1 < needed:
+    shortest = max(PLATEAU_EPOCHS, math.ceil(PLATEAU_SHARE * num_epochs))
+    noise = noise_of(course)
+    num_to_see_rise = math.ceil((math.sqrt(12) * RISE_NOISES * noise * num_epochs / SLOW_RISE) ** (2 / 3))
+    if len(course) - start + 1 < shortest or len(course) < num_to_see_rise:
         return None
-    best = max([*course, *([] if before is None else [before])])
-    near = max(NEAR_BEST, NEAR_NOISES * noise_of(course))
-    return start if _at_least(statistics.fmean(course[-needed:]), best - near) else None
+    hides_rises = num_to_see_rise > shortest
+    if hides_rises and _rises(course[min(start - 1, len(course) - num_to_see_rise) :], noise):
+        return None
+    best = max([*_levels(course, num_epochs), *([] if before is None else [before])])
+    near = max(NEAR_BEST, NEAR_NOISES * noise)
+    return start if _at_least(statistics.fmean(course[-shortest:]), best - near) else None
+
+
+def _rises(course: Sequence[float], noise: float) -> bool:
+    """Tell whether the straight line through a course rises, by more than noise."""
+    middle = (len(course) - 1) / 2
+    spread = sum((epoch - middle) ** 2 for epoch in range(len(course)))
+    rise = 2 * middle * sum((epoch - middle) * value for epoch, value in enumerate(course)) / spread
+    return _at_least(rise, max(MIN_GAIN, RISE_NOISES * noise * 2 * middle / math.sqrt(spread)))
+
+
+def _window(num_epochs: int) -> int:
+    return max(1, round(WINDOW_SHARE * num_epochs))
+
+
+def _levels(course: Sequence[float], num_epochs: int) -> list[float]:
+    """Return the level after each epoch: the median of the last few."""
+    window = _window(num_epochs)
+    return [statistics.median(course[max(0, epoch - window) : epoch]) for epoch in range(1, len(course) + 1)]
 
 
 def falling_epochs(course: Sequence[float], before: float | None) -> list[int]:

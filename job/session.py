@@ -302,11 +302,12 @@ class _Session:
         """Set up a training from a fetched checkpoint, and return it with its receipt."""
         folder, reopen = self.folder / "restored", restored.run != run.name
         as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
-        training = self.set_up(data, as_it_is, folder / "last.pt", record, past)
-        self._require_same_facts(record, training)
-        self._share_state(folder, reopen=reopen)
-        loaded = training.restore(folder, reopen=reopen)
-        return training, continuity.receipt(past, restored, loaded, training.num_batches)
+        with checkpoint.gone_on_from(run, restored):
+            training = self.set_up(data, as_it_is, folder / "last.pt", record, past)
+            self._require_same_facts(record, training)
+            self._share_state(folder, reopen=reopen)
+            loaded = training.restore(folder, reopen=reopen)
+            return training, continuity.receipt(past, restored, loaded, training.num_batches)
 
     def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""

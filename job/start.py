@@ -336,5 +336,5 @@ def _get_published(store: Store, key: str, target: Path) -> None:
         download_published(target)
         try:
             store.put(key, target)
-        except PreconditionError:  # meanwhile somebody has put another file there, which is the one that everybody gets
+        except PreconditionError:  # another run stored it first, and all runs start from that one
             store.get(key, target)

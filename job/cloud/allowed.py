@@ -1,6 +1,6 @@
 """What this machine's own settings allow: a recorded segment is data, and is obeyed only as far as they go.
 
-Whoever can write to the bucket can write a segment, and what trains can. Guarantees that nothing is looked up,
+Every writer of the bucket can write a segment, the training container among them. Guarantees that nothing is looked up,
 cancelled or read in a project or region that is not the settings', and that nothing is made with another account,
 network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """

@@ -45,9 +45,9 @@ class Batch:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
         try:
             import grpc  # noqa: PLC0415 -- in an extra: everything else works without
-            from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- as above
-            from google.cloud import batch_v1  # noqa: PLC0415 -- as above
-            from google.cloud.batch_v1.services.batch_service.transports import (  # noqa: PLC0415 -- as above
+            from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
+            from google.cloud import batch_v1  # noqa: PLC0415 -- an extra has it
+            from google.cloud.batch_v1.services.batch_service.transports import (  # noqa: PLC0415 -- an extra has it
                 BatchServiceGrpcTransport,
             )
         except ImportError as error:

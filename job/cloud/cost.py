@@ -1,6 +1,6 @@
 """What machines of a run may still cost: the worst case of a segment, and the limit that it has to fit into.
 
-Guarantees that a segment that fits into what is left of a limit cannot pass it, even if nobody watches it. Counts
+Guarantees that a segment that fits into what is left of a limit cannot pass it, even without a supervisor. Counts
 machines only: disk, storage, network and logs come on top, and so does a price that rises above the range on record.
 What was used, by the attempts' records, is `job.bill`.
 """
@@ -45,7 +45,7 @@ class Limit:
 
 
 def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
-    """Return the high end of what a machine costs an hour, the user's own figure first; nothing if nobody knows."""
+    """Return the high end of what a machine costs an hour, the user's own figure first; nothing without a price."""
     own = prices.get(machine, {}).get("spot" if spot else "on_demand")
     return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
 
@@ -54,7 +54,7 @@ def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
     """Return what a machine costs an hour.
 
     Raises:
-        UsageError: If nobody knows, so that no limit could be kept.
+        UsageError: If no price is on record, so that no limit could be kept.
     """
     price = usd_per_hour(prices, machine, spot=spot)
     if price is None:

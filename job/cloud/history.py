@@ -1,6 +1,6 @@
 """What is known of a run in the cloud: its segments, their Batch jobs, its attempts, and how far it came.
 
-Guarantees one consistent kind of value for whoever decides or reports; the bucket tells what happened, Batch adds
+Guarantees one consistent kind of value for the policy and the status; the bucket tells what happened, Batch adds
 what it did with the machines. Knows no client: `read_history` is handed one.
 """
 
@@ -254,7 +254,7 @@ class History:
 
     @property
     def remaining_s(self) -> float | None:
-        """How long the rest takes at the pace so far, lost work and starts included; nothing if nobody knows."""
+        """How long the rest takes at the pace so far, lost work and starts included; nothing without a pace."""
         epochs = self.committed.epoch if self.committed else 0
         if self.num_epochs is None:
             return None

@@ -41,8 +41,8 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
 
 def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
     import google.auth  # noqa: PLC0415 -- `job --help` needs none
-    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- as above
-    from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415 -- as above
+    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
+    from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415 -- an extra has it
 
     try:
         credentials, _ = google.auth.default(scopes=[SCOPE])
@@ -53,8 +53,8 @@ def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
-def _post(session: Any, body: dict[str, Any], project: str) -> dict[str, Any]:  # noqa: ANN401 -- as above
-    from requests.exceptions import RequestException  # noqa: PLC0415 -- as above
+def _post(session: Any, body: dict[str, Any], project: str) -> dict[str, Any]:  # noqa: ANN401 -- its library has no types
+    from requests.exceptions import RequestException  # noqa: PLC0415 -- an extra has it
 
     try:
         response = session.post(ENDPOINT, json=body, timeout=TIMEOUT_S)

@@ -1,7 +1,7 @@
 """A segment: one Batch job of a run. A run outlives Batch's ten retries because another segment follows.
 
-Guarantees that a segment is recorded in the bucket, whole and create-only, before its job exists: whoever finds it
-there, on any machine, can go on from it, and of two who would submit the next segment one does. Ids are a pure
+Guarantees that a segment is recorded in the bucket, whole and create-only, before its job exists: any
+machine can go on from the record, and of two that would submit the next segment one does. Ids are a pure
 function of bucket, run and number, so submitting twice is once. Knows nothing of Batch's client.
 """
 
@@ -116,7 +116,7 @@ class Segment:
         """SHA-256 over everything; equal segments are the same submission."""
         content = asdict(self)
         if self.max_hours is None:
-            del content["max_hours"]  # as it was before there was one
+            del content["max_hours"]  # digests of older records lack the field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod

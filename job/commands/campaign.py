@@ -1,13 +1,15 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
+import logging
 from typing import Any
 
-from job.campaign import FIRST_RECIPE, Campaign, Goal, find_campaign
+from job.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
 from job.campaign_page import address_of_best, write_page
 from job.campaign_run import go_on, here, on_batch
+from job.cloud.machines import find_machine
 from job.commands.layout import columns, labelled
 from job.commands.train import open_bucket, read_order
-from job.commands.values import read_flag, read_fraction, read_number, read_price
+from job.commands.values import Mistakes, read_flag, read_fraction, read_number, read_price
 from job.data.prepare import find_dataset
 from job.demo import DATASET
 from job.errors import UsageError
@@ -16,6 +18,8 @@ from job.prices import read_usd
 from job.recipe import Profile
 from job.store import Store
 from job.units import HOUR, duration
+
+log = logging.getLogger(__name__)
 
 HEAD = ("run", "recipe", "F1 before", "after", "precision", "recall", "time")
 
@@ -35,27 +39,42 @@ def run_campaign(
     """Go on with a campaign, or start it, and print what came of it.
 
     Raises:
-        UsageError: If dollars are limited and nobody says what an hour costs.
+        UsageError: If dollars are limited and the price of an hour is not known.
         JobError: For whatever is wrong; see the exit codes.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
-    price = read_price(usd_per_hour, f"{cloud}-spot" if cloud else None)
-    if max_usd is not None and price is None:
-        raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
-    order = read_order(recipe=FIRST_RECIPE, run=None, model=None, training_arguments=training_arguments, **flags)
+    mistakes = Mistakes()
+    price = order = None
+    with mistakes:
+        price = read_price(usd_per_hour, f"{cloud}-spot" if cloud else None)
+        if max_usd is not None and price is None:
+            raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
+    with mistakes:
+        order = read_order(recipe=FIRST_RECIPE, run=None, model=None, training_arguments=training_arguments, **flags)
+    with mistakes:
+        target = read_fraction(target_f1, "target-f1")
+    with mistakes:
+        num_runs = read_number(max_runs, "max-runs")
+    with mistakes:
+        usd = None if max_usd is None else read_usd(max_usd, "--max-usd")
+    mistakes.tell()
+    assert order is not None  # noqa: S101 -- for the type checker: else a mistake was told
+    bound = None if cloud is None or usd is not None else _bound_of(cloud, num_runs)
     profile = order.recipe.profile
     store = open_bucket(profile, bucket)
     chosen = {name: "true" for name in ("new_classes", "quarantine") if read_flag(flags[name], name)}
     goal = Goal(
-        target_f1=read_fraction(target_f1, "target-f1"),
-        max_runs=read_number(max_runs, "max-runs"),
-        max_usd=None if max_usd is None else read_usd(max_usd, "--max-usd"),
+        target_f1=target,
+        max_runs=num_runs,
+        max_usd=usd,
         profile=profile,
         dataset=_dataset(store, order.dataset, profile),
         weights=order.weights,
         arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
     )
-    campaign = find_campaign(store, name, goal)
+    campaign = find_campaign(store, name, goal, bound)
+    if (recorded := campaign.bound()) is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", campaign.name, recorded)
     machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every", "hang_after")}
     machine |= {} if cloud else {"workdir": flags["workdir"]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
@@ -63,6 +82,15 @@ def run_campaign(
     with Notices(limits_s=OF_A_CHILD_S):
         go_on(campaign, goal, place, price)
     print("\n".join(told(campaign)))
+
+
+def _bound_of(cloud: str, num_runs: int) -> Bound:
+    """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
+    from job.cloud.allowed import load_allowed  # noqa: PLC0415 -- only a campaign in the cloud needs its settings
+
+    limit = load_allowed({}).limit([find_machine(cloud).type], spot=True)
+    run = limit.hours or 0.0 if limit.usd is None else limit.usd
+    return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
 
 def told(campaign: Campaign) -> list[str]:

@@ -110,7 +110,7 @@ def _told(found: Estimate, order: Order, machine: str | None, price: float | Non
     if found.usd is not None:
         lines += labelled("cost", f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {price:g} USD an hour")
     else:
-        lines += labelled("cost", "not known: nobody said what an hour costs; pass --usd-per-hour")
+        lines += labelled("cost", "not known, the machine has no price; pass --usd-per-hour")
     return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]
 
 

@@ -20,7 +20,7 @@ def report_run(name: str, bucket: str | None, open_it: str) -> None:
     store = require_store(bucket)
     run, record = require_run(store, name)
     try:
-        from job.report.writing import write_report  # noqa: PLC0415 -- whoever lacks a library is told below
+        from job.report.writing import write_report  # noqa: PLC0415 -- a missing library is an error of its own
     except ImportError as error:
         raise MachineError(f"report: the package {error.name} is missing; install it, or run `make light`") from error
     key = write_report(run, record)

@@ -1,4 +1,4 @@
-"""``job stop``: ask whoever trains a run to commit, end, and leave it until a person goes on with it."""
+"""``job stop``: ask a run's newest attempt to commit and to end as paused."""
 
 from job import machine
 from job.account import read_bill

@@ -91,7 +91,7 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         segments = [segment] if Segments(run).write(segment) else Segments(run).list()
     newest = segments[-1]
     supervisor = Supervisor(run=run, batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
-    if newest.number == 1 and Segments(run).job_of(1) is None:  # a later one is for whoever supervises
+    if newest.number == 1 and Segments(run).job_of(1) is None:  # the supervisor submits later ones
         allowed.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, worst_words(newest))

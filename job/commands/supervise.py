@@ -200,6 +200,6 @@ def _run(name: str, bucket: str | None) -> Run:
 
 def _supervisor(name: str, bucket: str | None, allowed: Allowed) -> "Supervisor":
     from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
-    from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- as above
+    from job.cloud.supervise import Supervisor  # noqa: PLC0415 -- needs Batch's library
 
     return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)

@@ -18,7 +18,7 @@ def sync_run(name: str, bucket: str | None) -> None:
     """
     run, record = require_run(require_store(bucket), name)
     try:
-        from job.tracking.sync import sync  # noqa: PLC0415 -- whoever lacks the library is told below
+        from job.tracking.sync import sync  # noqa: PLC0415 -- a missing library is an error of its own
     except ImportError as error:
         raise MachineError(f"W&B: the package {error.name} is missing; run `make env`") from error
     with tempfile.TemporaryDirectory(prefix="job-wandb-") as folder:

@@ -21,7 +21,7 @@ def print_digest(file: str, bucket: str | None) -> None:
         from job.training.environment import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, the file comes first
 
         confine_ultralytics(Path(scratch) / "ultralytics")
-        from job.training.weights import digest_file  # noqa: PLC0415 -- as above
+        from job.training.weights import digest_file  # noqa: PLC0415 -- needs torch
 
         print(digest_file(path))
 

@@ -95,7 +95,11 @@ class Snapshot:
         Raises:
             TrainingError: If the state holds what is not a number: it must not take the place of a good checkpoint.
         """
-        self._require_numbers()
+        if found := not_a_number(self.state):
+            raise TrainingError(
+                f"training: {found} is not a number after {self.batch} batches of epoch {self.epoch + 1}; the last "
+                "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
+            )
         files = {"state.pt": _serialise(self.state)}
         if self.best is not None:
             files["best.pt"] = self.best.to_bytes()
@@ -103,18 +107,6 @@ class Snapshot:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         return [folder / name for name in files]
-
-    def _require_numbers(self) -> None:
-        # A scaler lets gradients overflow, and leaves out the step.
-        groups = ("model", "ema") if self.state["scaler"] else ("model", "ema", "gradients")
-        for group in groups:
-            for name, tensor in self.state[group].items():
-                if not tensor.isfinite().all():
-                    raise TrainingError(
-                        f"training: {name} of the {group} is not a number after {self.batch} batches of epoch "
-                        f"{self.epoch + 1}; the last good checkpoint is kept; lower --lr0 or augment less, and start a "
-                        "new run"
-                    )
 
     def publish(self, folder: Path) -> None:
         """Make the files of `write` those of the run's own folder, as people know it from Ultralytics.
@@ -184,8 +176,40 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def not_a_number(state: dict[str, Any]) -> str | None:
+    """Name a tensor of a state that holds what is not a number, if there is one."""
+    # A scaler lets gradients overflow, and leaves out the step.
+    for group in ("model", "ema") if state["scaler"] else ("model", "ema", "gradients"):
+        for name, tensor in state[group].items():
+            if not tensor.isfinite().all():
+                return f"{name} of the {group}"
+    return None
+
+
 def restore(trainer: Trainer, state: dict[str, Any]) -> Progress:
-    """Put a captured state back into a freshly set up trainer."""
+    """Put a captured state back into a freshly set up trainer.
+
+    Raises:
+        CorruptObjectError: If it is that of another model, lacks a part, or holds what is not a number.
+    """
+    model = unwrap_model(trainer.model)
+    try:
+        if found := not_a_number(state):
+            raise CorruptObjectError(f"state.pt: {found} is not a number")
+        for group, module in (("model", model), ("ema", trainer.ema.ema)):
+            if _shapes_of(state[group]) != _shapes_of(module.state_dict()):
+                raise CorruptObjectError(f"state.pt: its {group} is not the one that the run trains")
+        return _put_back(trainer, state)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptObjectError(f"state.pt: does not fit the training, {type(error).__name__} {error}") from error
+
+
+def _shapes_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each tensor."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _put_back(trainer: Trainer, state: dict[str, Any]) -> Progress:
     progress = Progress(**state["progress"])
     model = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])

@@ -16,6 +16,7 @@ from job.errors import (
     RunConflictError,
     SupersededError,
     TransientStoreError,
+    WeightsError,
 )
 from job.run import Run
 from job.store.folder import FolderStore
@@ -426,3 +427,26 @@ def test_names_sort_by_age():
     assert sorted(map(str, ids)) == list(map(str, ids))
     assert [CheckpointId.parse(str(identity)) for identity in ids] == ids
     assert CheckpointId.parse("0001-000000.a0001.tmp") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("gs://bucket/a b", "| gcloud storage cp - 'gs://bucket/a b/runs/zebra/checkpoints/{}/set-aside.json'"),
+        ("/tmp/bucket", "> /tmp/bucket/runs/zebra/checkpoints/{}/set-aside.json"),  # noqa: S108 -- a name
+    ],
+)
+@pytest.mark.parametrize("kind", [CorruptObjectError, WeightsError])
+def test_a_refusal_names_the_checkpoint_before_and_the_command(run, files, monkeypatch, kind, uri, command):
+    """Whatever of a whole checkpoint is refused, the error keeps its exit code, and says what to type to go on."""
+    older, newest = (commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, None) for epoch in (1, 2))
+    monkeypatch.setattr(FolderStore, "uri", uri)
+    with pytest.raises(kind) as raised, checkpoint.gone_on_from(run, newest):
+        raise kind("state.pt: does not fit")
+    begin = (
+        f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to go on after epoch 1, set it aside"
+    )
+    assert str(raised.value).startswith(begin)
+    assert command.format(newest.id) in str(raised.value)
+    with pytest.raises(kind, match="there is none before it, start a new run"), checkpoint.gone_on_from(run, older):
+        raise kind("state.pt: does not fit")

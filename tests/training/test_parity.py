@@ -7,31 +7,9 @@ import torch
 
 from job.recipe import load_recipe
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import plan_tiny_training
+from tests.support.tiny_training import Alone, plan_tiny_training
 
 SMALL = {"epochs": 3, "imgsz": 64, "batch": 4, "nbs": 8, "close_mosaic": 1, "plots": False}
-
-
-class Alone:
-    """A host that keeps nothing and never ends a training."""
-
-    def enter(self, label):
-        pass
-
-    def on_step(self, step, snapshot):
-        pass
-
-    def on_validation_batch(self):
-        pass
-
-    def on_epoch(self, row, snapshot):
-        pass
-
-    def keep(self, snapshot):
-        pass
-
-    def interruptible(self):
-        return warnings.catch_warnings()
 
 
 @pytest.fixture

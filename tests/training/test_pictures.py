@@ -1,6 +1,5 @@
 """Which pictures a training reads, how many detections it allows in them, and what it does where a loss is lost."""
 
-import contextlib
 import logging
 from dataclasses import replace
 
@@ -16,31 +15,9 @@ from job.run import Run
 from job.store.folder import FolderStore
 from tests.support.recorded import recorded
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import plan_tiny_training
+from tests.support.tiny_training import Alone, plan_tiny_training
 
 SMALL = {"epochs": 2, "imgsz": 64, "batch": 4, "nbs": 4, "plots": False}
-
-
-class Alone:
-    """A host that keeps nothing and never ends a training."""
-
-    def enter(self, label):
-        pass
-
-    def on_step(self, step, snapshot):
-        pass
-
-    def on_validation_batch(self):
-        pass
-
-    def on_epoch(self, row, snapshot):
-        pass
-
-    def keep(self, snapshot):
-        pass
-
-    def interruptible(self):
-        return contextlib.nullcontext()
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from job.errors import CorruptObjectError
+from job.recipe import load_recipe
+from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import plan_tiny_training
 
 
 class Malicious:
@@ -49,3 +52,42 @@ def test_what_is_no_state_is_refused(read_state, tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(CorruptObjectError, match=r"state\.pt: is not a training state"):
         read_state(path)
+
+
+@pytest.fixture
+def training(confined, tmp_path):
+    """A training that has not begun."""
+    from job.training.fit import Training  # noqa: PLC0415 -- once Ultralytics is confined
+
+    data = make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: [animal, bird]\n")
+    train = load_recipe("base").train | {"epochs": 2, "imgsz": 32, "batch": 4, "plots": False, "max_det": None}
+    return Training(plan_tiny_training(tmp_path, yaml, train))
+
+
+def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
+    """What is not a number, another model, a part that is missing or another optimizer's is told before a step, as an
+    error of the checkpoint and not of the recipe or of the program; the state as it was saved is taken.
+    """
+    from job.training.state import Progress, capture, restore  # noqa: PLC0415 -- once Ultralytics is confined
+
+    def changed(change):
+        state = capture(training.trainer, Progress())
+        change(state)
+        return state
+
+    training.trainer.tloss = training.trainer.loss_items = {"box_loss": torch.zeros(1)}  # as after a step
+    training.trainer.loss = torch.zeros(1)
+    assert restore(training.trainer, changed(lambda _state: None)) == Progress()
+    name = next(iter(training.trainer.model.state_dict()))
+    for change, why in (
+        (lambda state: state["model"][name].fill_(float("nan")), f"{name} of the model is not a number"),
+        (lambda state: state["ema"][name].fill_(float("inf")), f"{name} of the ema is not a number"),
+        (lambda state: state["model"].pop(name), "its model is not the one that the run trains"),
+        (lambda state: state["ema"].update({name: torch.zeros(1)}), "its ema is not the one that the run trains"),
+        (lambda state: state.pop("stopper"), "does not fit the training, KeyError 'stopper'"),
+        (lambda state: state["optimizer"].update(param_groups=[]), "does not fit the training, ValueError"),
+    ):
+        with pytest.raises(CorruptObjectError, match=rf"state\.pt: {why}"):
+            restore(training.trainer, changed(change))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from job.checkpoint import committed, read_manifest
+from job.checkpoint import committed, read_manifest, set_aside
 from job.cli import main
 from job.errors import CorruptObjectError, WeightsError
 from job.run import Run
 from job.store import open_store
-from tests.support.command import ROOT, job, kill, start_job, wait_until
+from tests.support.command import ROOT, job, messages, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 SMALL = ("--imgsz", "64", "--batch", "8", "--plots", "false", "--workers", "0", "--run", "r")
@@ -75,18 +75,25 @@ def test_weights_that_would_run_something_when_their_model_is_built_are_refused(
 
 def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_path):
     """Who can write to the bucket can change a checkpoint and its manifest, and still runs nothing on a machine that
-    goes on from it, nor on one that uses what it wrote.
+    goes on from it, nor on one that uses what it wrote; the command that the refusal names sets it aside, and the run
+    goes on from the one before.
     """
-    train = words(bucket, "--model", "yolo11n.yaml", "--epochs", "3")
+    train = words(bucket, "--model", "yolo11n.yaml", "--epochs", "2")
     run, mark = Run(open_store(str(bucket)), "r"), tmp_path / "mark"
-    begun = start_job(*train)
-    wait_until(lambda: any(identity.epoch for identity in committed(run)), begun)
-    kill(begun)
-    newest = committed(run)[-1]
+    start_job(*train, at="manifest:3:kill").communicate()
+    before, newest = committed(run)
     poison_checkpoint(bucket, newest, mark, ("last.pt", "best.pt"))
-    refused = job(*train)
-    assert refused.returncode == 65, refused.stderr
-    assert "its activation is" in refused.stderr
+    for _ in range(2):  # it is not set aside upon any number of observations
+        refused = job(*train)
+        assert refused.returncode == 65, refused.stderr
+        (told,) = [message for message in messages(refused.stderr) if "its activation is" in message]
+        assert told.startswith(f"run r: checkpoint {newest} is refused, ")
+        assert f"; to go on after {before.words}, set it aside: `" in told
+    subprocess.run(["sh", "-c", told.split("`")[1]], check=True)
+    assert set_aside(run) == {newest: ["set aside by hand"]}
+    again = job(*train)
+    assert again.returncode == 0, again.stderr
+    assert run.attempt(4)["start"]["receipt"]["checkpoint"] == str(before)
     assert not mark.exists()
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from job.campaign import Campaign, End, Goal, Step, best_of, decide, find_campaign
+from job.campaign import Bound, Campaign, End, Goal, Step, best_of, decide, find_campaign
 from job.campaign_page import render
 from job.campaign_run import go_on, here, on_batch
 from job.cli import main
@@ -117,6 +117,39 @@ def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):
     assert [(named["recipe"], named["max-usd"]) for named in stage.trained] == [
         ("A", "30.00"), ("B", "29.70"), ("transfer", "29.40")
     ]  # fmt: skip
+
+
+def test_a_campaign_in_the_cloud_has_a_bound_that_a_restart_keeps(store):
+    """Each run gets no more than the limit of one, nor than what is left of the sum that was recorded first."""
+    bound = Bound(run=0.5, total=1.0, usd=True)
+    stage = Stage(store, {"A": 0.66, "B": 0.60, "transfer": 0.5}, bounds=True)
+    campaign = find_campaign(store, "zoo", GOAL, bound)
+    again = find_campaign(store, "zoo", GOAL, Bound(run=9.0, total=99.0, usd=True))
+    assert (campaign.bound(), again.bound()) == (bound, bound)
+    go_on(again, GOAL, stage, 1.0)
+    assert [named["max-usd"] for named in stage.trained] == ["0.50", "0.50", "0.40"]
+    assert "It can cost 1.00 USD, up to 0.50 for each run at worst." in render(campaign)
+
+
+def test_a_campaign_ends_when_its_bound_is_used_up():
+    """Runs without a price count with the limit of a run; where dollars are unknown, machine hours are counted."""
+    runs = [ended("A", 0.66), ended("B", 0.60)]
+    for bound in (Bound(run=5.0, total=10.0, usd=True), Bound(run=1.0, total=0.5, usd=False)):
+        end = decide(GOAL, "zoo", runs, None, bucket="gs://zoo", bound=bound)
+        assert (end.reason, str(bound) in end.because) == ("budget spent", True)
+        assert isinstance(decide(GOAL, "zoo", runs[:1], None, bucket="gs://zoo", bound=bound), Step)
+
+
+def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
+    """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
+    (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("job.commands.campaign.go_on", lambda *_: None)
+    monkeypatch.setattr("job.commands.campaign.told", lambda _: [])
+    store.put("datasets/wildlife/data.yaml", b"x")
+    assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
+    assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
+    assert Campaign(store, "campaign").bound() == Bound(run=20.0, total=60.0, usd=True)
 
 
 def test_runs_are_bounded_where_a_limit_can_be_given_to_them():

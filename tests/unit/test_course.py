@@ -6,7 +6,19 @@ import random
 
 import pytest
 
-from job.course import BEST, EARLY_GAIN, FALLEN, PLATEAU, RULES, STEADY_GAIN, STOPPED, TARGET, noise_of, notes_on
+from job.course import (
+    BEST,
+    EARLY_GAIN,
+    FALLEN,
+    PLATEAU,
+    RULES,
+    STEADY_GAIN,
+    STOPPED,
+    TARGET,
+    noise_of,
+    notes_on,
+    plateau_from,
+)
 
 USERS = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 """The users' own example: F1 after each epoch, from start weights of 0.58."""
@@ -88,6 +100,23 @@ def test_the_guides_table_reads_as_in_the_guide(name):
     assert notes[TARGET][0] in range(38, 51)
     assert notes[PLATEAU][0] in range(60, 81)
     assert notes[FALLEN] == []
+
+
+@pytest.mark.parametrize(("noise", "least"), [(0.0, 1.0), (0.003, 0.97), (0.01, 0.9), (0.02, 0.8)])
+def test_a_plateau_is_seen_through_noise_and_a_slow_rise_is_none(noise, least):
+    """Of drawn courses with the users' table, most are on a plateau at the end; of those that stay level nearly all; of
+    those that still rise by ten points or more over the run nearly none.
+    """
+    seeds = range(120)
+
+    def share(courses):
+        return sum(plateau_from(course, 0.58, 100) is not None for course in courses) / len(seeds)
+
+    assert share(guide(noise, seed) for seed in seeds) >= least
+    assert share(noisy([0.58] * 100, noise, seed) for seed in seeds) >= 0.95
+    for points in (10, 15, 30):
+        rising = [0.58 + points / 100 * epoch / 100 for epoch in range(100)]
+        assert share(noisy(rising, noise, seed) for seed in seeds) <= 0.05
 
 
 def test_slow_gains_add_up():
