@@ -108,7 +108,7 @@ def check_dataset(
         if beside in texts and label_of(image) != beside and label_of(image) in texts:
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
-    problems += _empty_splits(layout, splits)
+    problems += _empty_splits(layout, splits, contents.found)
     problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
     problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
@@ -222,11 +222,17 @@ def _judge_stray(
         notes.setdefault(text, []).append(image)
 
 
-def _empty_splits(layout: Layout, splits: dict[str, SplitCounts]) -> Iterator[Problem]:
+def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Found]) -> Iterator[Problem]:
     """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
     for name in NEEDED:
-        if name in splits and splits[name].num_labelled == 0:
+        if name not in splits:
+            continue
+        labels = [found.get(label_of(image), Found()) for image in layout.splits[name].images]
+        if splits[name].num_labelled == 0:
             message = f"`{name}` has images, but no labels with a row; put them there"
+            yield Problem(layout.data.name, None, "empty split", message)
+        elif not any(label.has_area or label.problems for label in labels):
+            message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
             yield Problem(layout.data.name, None, "empty split", message)
 
 

@@ -5,6 +5,7 @@ Ultralytics on the same batches. What is missing on purpose: running out of memo
 is not a number never falls back to stale weights, and the clock never decides when a run ends.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ class Training:
         with explained(plan, lambda: not plan.resumed), self._warnings.collected():
             self.trainer = Trainer(plan)
         self._ooms_before = num_ooms(self.trainer.device)
+        self._seen_elsewhere: list[dict[str, Any]] = []
         self.nominal_accumulate: int = self.trainer.accumulate
         self.progress = Progress()
         self.last: Weights
@@ -103,8 +105,19 @@ class Training:
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """What was seen so far that tells whether the result is exact; see `job.continuity.exactness`."""
+        """What was seen so far that tells whether the result is exact; see `job.continuity.exactness`.
+
+        Of other processes it is what they had seen at the end of an epoch, or where all stopped.
+        """
+        seen = [self._seen_here(), *self._seen_elsewhere]
+        warnings = dict.fromkeys(text for one in seen for text in one["warnings"])
+        return {"warnings": list(warnings), "num_ooms": sum(one["num_ooms"] for one in seen)}
+
+    def _seen_here(self) -> dict[str, Any]:
         return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
+
+    def _gather_evidence(self) -> None:
+        _, *self._seen_elsewhere = self.plan.world.gather(self._seen_here())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -167,6 +180,11 @@ class Training:
                 host.enter(Label.FINAL_EVALUATION)
                 with host.interruptible():
                     return self._evaluate_best()
+        except PreemptionError as notice:
+            if notice.agreed:
+                with contextlib.suppress(PeerError):
+                    self._gather_evidence()
+            raise
         finally:
             self.trainer.shut_loaders()
 
@@ -242,6 +260,7 @@ class Training:
         host.enter(Label.VALIDATION)
         trainer, row = self.trainer, dict[str, float]()
         try:
+            self._gather_evidence()
             if self.plan.world.is_first:
                 with host.interruptible():
                     row = self._validate_epoch()

@@ -143,6 +143,20 @@ class World:
         shared: Value = values[0]
         return shared
 
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes in all of them, the first one's first.
+
+        Raises:
+            PeerError: If another process is gone, or does not come in time.
+        """
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
+
+        values: list[Any] = [None] * self.size
+        self._together(lambda: dist.all_gather_object(values, value, group=self.group), STEP_S)
+        return values
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.agree(0, WORK_S)

@@ -15,7 +15,7 @@ from job.run import Run
 from job.store import open_store
 from job.training import launch, world
 from tests.support.bucket import make_bucket
-from tests.support.command import ROOT, start_job, surroundings, wait_until
+from tests.support.command import ROOT, TIMEOUT_S, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.training.test_world import free_port
 
@@ -166,3 +166,66 @@ def test_the_launcher_passes_on_what_is_a_notice(monkeypatch, ignored):
     finally:
         signal.signal(signal.SIGHUP, before)
     assert handled == {"SIGTERM", "SIGINT", "SIGQUIT"} | (set() if ignored else {"SIGHUP"})
+
+
+WARNED = """
+import os, signal, sys, warnings
+from job.cli import main
+from tests.support.job_at import in_training
+
+rank, stops = os.environ["RANK"], os.environ.get("STOPS")
+
+def arm():
+    from job.training import fit
+    usual = fit.Training._forward_backward
+
+    def warned(training, batch, index):
+        warnings.warn(f"a kernel of process {rank} is not deterministic")
+        if stops and rank == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+        usual(training, batch, index)
+
+    fit.Training._forward_backward = warned
+    if rank == "1":
+        before = iter([0])
+        fit.num_ooms = lambda _device: next(before, 1)
+
+in_training(arm)
+exit_code = main(sys.argv[1:])
+sys.stderr.flush()
+os._exit(exit_code)
+"""
+"""The command line as one of two processes, each with a warning of its own, the second with memory that ran short."""
+
+
+def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact(tmp_path):
+    """Warnings and failed allocations of every process are in the record of an attempt, at the step where all stop and
+    at the end, and so in the verdict on the run.
+    """
+    bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4), tmp_path / "bucket")
+    run = Run(open_store(bucket), "zebra")
+    words = (*ORDER, "--bucket", bucket, "--workdir", f"{tmp_path}/work")
+    for attempt, (stops, exit_code) in enumerate([("1", 75), ("", 0)], start=1):
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", WARNED, *words],
+                env=surroundings(place | {"RANK": rank, "LOCAL_RANK": rank, "STOPS": stops}),
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
+        finally:
+            end(processes)
+        assert processes[0].returncode == exit_code, said
+        evidence = run.attempt(attempt)["end"]["evidence"]
+        for rank in range(2):
+            assert [text for text in evidence["warnings"] if f"a kernel of process {rank}" in text], evidence
+        assert evidence["num_ooms"] == 1
+    bits = run.final()["bits"]
+    assert (bits["exact"], bits["from_attempt"]) == (False, 1)
+    assert [line for line in bits["because"] if "a kernel of process 1 is not deterministic" in line]
