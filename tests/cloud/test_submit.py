@@ -1,6 +1,7 @@
 """Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -176,6 +177,15 @@ def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
     job = json.loads(capsys.readouterr().out)
     assert job["allocationPolicy"]["serviceAccount"]["email"] == "other@demo.iam.gserviceaccount.com"
     assert "projects/another/secrets/wandb-api-key/versions/latest" in json.dumps(job)
+
+
+@pytest.mark.parametrize("name", ["cloud.yaml", "infra/outputs.json"])
+def test_settings_in_a_pipe_are_not_waited_for(tmp_path, capsys, name):
+    """A pipe in the place of a file with settings is refused by name."""
+    (tmp_path / "infra").mkdir()
+    os.mkfifo(tmp_path / name)
+    assert main(["render", "--bucket", "gs://b"]) == 78
+    assert f"{name}: cannot be read" in capsys.readouterr().err
 
 
 def test_everything_that_is_missing_is_told_at_once(capsys):
