@@ -22,7 +22,7 @@ from job.errors import DataError
 NUM_SHOWN = 50
 
 BESIDE_LABELS = "classes.txt"
-"""What tools for labelling put among the labels."""
+"""A list of classes that labelling tools write among the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SplitCounts:
     num_images: int
     num_labelled: int
     num_background: int
-    """Images that show nothing: without a label, or with an empty one."""
+    """Images without a label file, or with an empty one."""
     num_without_label: int
     """Images without a label file, which count as background."""
     instances: tuple[int, ...]
@@ -119,9 +119,10 @@ def check_dataset(
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
-    """Name the broken images and labels, each with its counterpart, that could be set aside.
+    """Return the broken images and labels, each with its counterpart, that could be set aside.
 
-    Of a picture that is in train and in val, it is the copy in train. What no move can cure is not named.
+    Of a picture that is in train and in val, it is the copy in train. Problems of the data file, and of lists of
+    images, are not cured by it.
 
     Args:
         folder: The dataset.
@@ -169,7 +170,7 @@ def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> No
 
 
 def _pair(name: str) -> str:
-    """Name what an image and its label have in common."""
+    """Return the name of an image's label; of another file its own."""
     return label_of(name) if is_image(name) else name
 
 
