@@ -220,6 +220,16 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
     assert part in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["submit", "render"])
+def test_every_flag_that_is_wrong_is_told_at_once(settings, capsys, monkeypatch, command):
+    """Limits, deadline and what is trained are all checked before a bucket or Batch is asked."""
+    monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
+    wrong = {"max-usd": "ten", "deadline": "tomorrow", "on-demand": "perhaps", "workers": "-1", "seed": "-1"}
+    assert main([command, *(f"--{name}={value}" for name, value in wrong.items())]) == 2
+    said = capsys.readouterr().err
+    assert [name for name in wrong if f"- --{name}: " not in said and f"- {name}: " not in said] == []
+
+
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
