@@ -17,7 +17,7 @@ finished.
 
 EXIT_CODES = """\
 Exit codes: 0 finished or paused, 1 defect of the program, 2 usage, 65 bad recipe, data or conflicting run,
-70 training failed, 74 bucket refused, 75 try again, 78 machine unfit
+70 training failed, 74 bucket or output refused, 75 try again, 78 machine unfit
 """
 
 

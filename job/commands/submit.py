@@ -18,7 +18,7 @@ from job.cloud.segment import Placement, Segment, Segments, find_submission
 from job.cloud.settings import Settings, known_settings, load_settings
 from job.cloud.spec import render
 from job.commands.train import read_order
-from job.commands.values import bucket_location, read_flag, require_store
+from job.commands.values import Mistakes, bucket_location, read_flag, require_store
 from job.data.prepare import find_dataset
 from job.errors import UsageError
 from job.order import Order
@@ -64,9 +64,9 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
     from job.commands.supervise import POLL_S, watch  # noqa: PLC0415 -- it imports this module
 
     stay = read_flag(supervise, "supervise")
-    order, words = cloud_words(flags, training_arguments)
+    order, words, limit = _read(flags, training_arguments)
     said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
-    settings, allowed = load_settings(said), load_allowed(said, read_limit(flags["max_usd"], flags["no_limit"]))
+    settings, allowed = load_settings(said), load_allowed(said, limit)
     how = _how(flags, settings, allowed)
     store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
     dataset = find_dataset(store, order.dataset)
@@ -111,9 +111,9 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
     Raises:
         JobError: For whatever is wrong with words and settings; bucket and cloud are not asked.
     """
-    order, words = cloud_words(flags, training_arguments)
+    order, words, limit = _read(flags, training_arguments)
     said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
-    settings, allowed = load_settings(said), load_allowed(said, read_limit(flags["max_usd"], flags["no_limit"]))
+    settings, allowed = load_settings(said), load_allowed(said, limit)
     if order.dataset is not None:
         words.append(f"--dataset={order.dataset}")
     segment = _first_segment(
@@ -125,6 +125,21 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
         **_how(flags, settings, allowed),
     )
     print(json.dumps(render(segment), indent=2))
+
+
+def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str], Limit | None]:
+    """Read what is to be trained, its words and its limit; every flag that is wrong is told at once."""
+    mistakes = Mistakes()
+    with mistakes:
+        order, words = cloud_words(flags, training_arguments)
+    with mistakes:
+        limit = read_limit(flags["max_usd"], flags["no_limit"])
+    with mistakes:
+        read_deadline(flags["deadline"])
+    with mistakes:
+        read_flag(flags["on_demand"], "on-demand")
+    mistakes.tell()
+    return order, words, limit
 
 
 def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:

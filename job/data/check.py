@@ -22,7 +22,7 @@ from job.errors import DataError
 NUM_SHOWN = 50
 
 BESIDE_LABELS = "classes.txt"
-"""What tools for labelling put among the labels."""
+"""A list of classes that labelling tools write among the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SplitCounts:
     num_images: int
     num_labelled: int
     num_background: int
-    """Images that show nothing: without a label, or with an empty one."""
+    """Images without a label file, or with an empty one."""
     num_without_label: int
     """Images without a label file, which count as background."""
     instances: tuple[int, ...]
@@ -108,7 +108,7 @@ def check_dataset(
         if beside in texts and label_of(image) != beside and label_of(image) in texts:
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
-    problems += _empty_splits(layout, splits)
+    problems += _empty_splits(layout, splits, contents.found)
     problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
     problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
@@ -119,9 +119,10 @@ def check_dataset(
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
-    """Name the broken images and labels, each with its counterpart, that could be set aside.
+    """Return the broken images and labels, each with its counterpart, that could be set aside.
 
-    Of a picture that is in train and in val, it is the copy in train. What no move can cure is not named.
+    Of a picture that is in train and in val, it is the copy in train. Problems of the data file, and of lists of
+    images, are not cured by it.
 
     Args:
         folder: The dataset.
@@ -169,7 +170,7 @@ def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> No
 
 
 def _pair(name: str) -> str:
-    """Name what an image and its label have in common."""
+    """Return the name of an image's label; of another file its own."""
     return label_of(name) if is_image(name) else name
 
 
@@ -222,11 +223,17 @@ def _judge_stray(
         notes.setdefault(text, []).append(image)
 
 
-def _empty_splits(layout: Layout, splits: dict[str, SplitCounts]) -> Iterator[Problem]:
+def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Found]) -> Iterator[Problem]:
     """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
     for name in NEEDED:
-        if name in splits and splits[name].num_labelled == 0:
+        if name not in splits:
+            continue
+        labels = [found.get(label_of(image), Found()) for image in layout.splits[name].images]
+        if splits[name].num_labelled == 0:
             message = f"`{name}` has images, but no labels with a row; put them there"
+            yield Problem(layout.data.name, None, "empty split", message)
+        elif not any(label.has_area or label.problems for label in labels):
+            message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
             yield Problem(layout.data.name, None, "empty split", message)
 
 

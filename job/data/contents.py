@@ -28,7 +28,7 @@ from job.store.regular_file import read_regular
 NUM_CHANNELS = 3
 """What Ultralytics reads of a picture if nothing else is asked for."""
 
-_SCHEMA = f"2, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+_SCHEMA = f"3, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
 """What was found under another one is found again."""
 
 
@@ -127,8 +127,9 @@ class Contents:
                 ),
                 tuple(str(text) for text in notes),
                 tuple((int(number), int(count)) for number, count in instances),
+                has_area=bool(has_area),
             )
-            for digest, (problems, notes, instances) in remembered["contents"].items()
+            for digest, (problems, notes, instances, has_area) in remembered["contents"].items()
         }
         files = {str(path): (str(version), str(digest)) for path, (version, digest) in remembered["files"].items()}
         self._known_contents, self._known_files = contents, files

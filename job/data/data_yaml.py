@@ -62,7 +62,7 @@ def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
     if read.name not in names:
         told = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; call that one {DATA_YAML} which is meant"
         read.problems.append(told if others else "there is none; a dataset has images/, labels/ and data.yaml")
-    elif is_inside(folder, path := folder / read.name) and path.is_file():  # what it is else is told with the files
+    elif is_inside(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
         if read.name != DATA_YAML:
             read.warnings.append(f"is read in place of {DATA_YAML}")
         _read_file(read, path)

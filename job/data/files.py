@@ -1,7 +1,7 @@
 """The files of a dataset's folder, as Ultralytics' ``glob`` and a push see them: nothing hidden, links followed.
 
-Guarantees that a link which leads out of the folder is followed only if that is allowed, and is told otherwise, as is
-what is no file that can be read to an end.
+Guarantees that a link which leads out of the folder is followed only if that is allowed. Other such links, pipes,
+devices and links to nothing are reported.
 """
 
 import os

@@ -48,6 +48,8 @@ class Found:
     warnings: tuple[str, ...] = ()
     instances: tuple[tuple[int, int], ...] = ()
     """Classes of a label, and how often each occurs."""
+    has_area: bool = False
+    """Whether a row of a label describes something that has an area."""
 
     @property
     def has_rows(self) -> bool:
@@ -85,10 +87,11 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *,
         notes.append("has rows more than once, which count once")
     if any(not 0 <= number <= 1 for row in values for number in row[1:]):
         notes.append("has coordinates that are outside 0..1 by a hair, which is accepted")
-    if any(min(_size(row)) == 0 for row in values):
+    flat = [min(_size(row)) == 0 for row in values]
+    if any(flat):
         notes.append("has rows without area, which training leaves out, and validation counts as missed")
     classes = Counter(0 if single_class else int(row[0]) for row in set(values))
-    return Found((), tuple(notes), tuple(classes.items()))
+    return Found((), tuple(notes), tuple(classes.items()), has_area=not all(flat))
 
 
 def _size(row: Sequence[float]) -> tuple[float, float]:

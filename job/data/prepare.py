@@ -102,8 +102,8 @@ def prepare_data(
         ledger: Counts what this takes.
         quarantine: Set broken files aside instead of refusing the dataset.
         single_class: Training counts all classes as one.
-        pinned: What an existing run was started on: that version is taken, with the same files set aside; what this
-            version of the job would refuse in it is told.
+        pinned: The dataset in the record of an existing run: that version is taken, with the same files set aside.
+            Its problems are warnings.
         subject: What messages call that run.
 
     Raises:

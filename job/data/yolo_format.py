@@ -222,7 +222,7 @@ def _listed(layout: Layout, source: str) -> list[str]:
     path = layout.folder / source
     try:
         if not path.is_file():
-            return []  # which is told with the files
+            return []  # `list_files` reports a pipe or a link
         if path.stat().st_size > MAX_LIST_BYTES:
             layout.report("list", f"has more than {MAX_LIST_BYTES:,} bytes; make it smaller", source)
             return []

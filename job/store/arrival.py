@@ -1,4 +1,4 @@
-"""How fetched bytes land on this machine: a file appears under its name whole, or not at all.
+"""Atomic writes of fetched files: a file appears under its name whole, or not at all.
 
 A process that is killed leaves a hidden ``*.part`` and nothing else. Knows nothing of where bytes come from.
 """
@@ -44,7 +44,7 @@ def land(target: Path, chunks: Iterable[bytes]) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what processes that were killed have left below a folder."""
+    """Return the partial files that killed processes have left below a folder."""
     return [path for path in folder.rglob(".*.part") if PART.fullmatch(path.name)]
 
 

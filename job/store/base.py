@@ -1,7 +1,7 @@
-"""What all stores do in the same way: fetch what was described, and one after another what comes in numbers.
+"""Base class of the stores: verified fetches with retries, and transfers of many objects in parallel.
 
-Guarantees that a file appears only after its last byte was verified, and that what could not be fetched whole is
-fetched again. Knows nothing of where bytes come from.
+Guarantees that a file appears only after its last byte was verified, and that an incomplete fetch is tried again.
+Knows nothing of where bytes come from.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ Taken = TypeVar("Taken")
 
 
 class BaseStore(ABC):
-    """The half of a `Store` that is built upon the other."""
+    """`get`, `read`, `get_many` and `put_many`, built upon `put`, `stat` and `_bytes_of`."""
 
     num_downloads: ClassVar[int]
     """How many objects are fetched at once."""

@@ -32,7 +32,7 @@ NUM_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How far a transfer has come; what needed no transfer is done from the start."""
+    """Progress of a transfer; objects that are there already count as done from the start."""
 
     num_objects: int
     num_bytes: int
@@ -40,11 +40,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What a transfer did."""
+    """Result of a transfer."""
 
     folder: Path
     objects: tuple[StoredObject, ...]
-    """All whose bytes are in the folder now."""
+    """All objects that were asked for; their bytes are in the folder now."""
 
     num_transferred: int
     bytes_transferred: int

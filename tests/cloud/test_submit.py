@@ -1,6 +1,7 @@
 """Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -178,6 +179,15 @@ def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
     assert "projects/another/secrets/wandb-api-key/versions/latest" in json.dumps(job)
 
 
+@pytest.mark.parametrize("name", ["cloud.yaml", "infra/outputs.json"])
+def test_settings_in_a_pipe_are_not_waited_for(tmp_path, capsys, name):
+    """A pipe in the place of a file with settings is refused by name."""
+    (tmp_path / "infra").mkdir()
+    os.mkfifo(tmp_path / name)
+    assert main(["render", "--bucket", "gs://b"]) == 78
+    assert f"{name}: cannot be read" in capsys.readouterr().err
+
+
 def test_everything_that_is_missing_is_told_at_once(capsys):
     """Without settings every one of them is named, with its form."""
     assert main(["render", "--bucket", "gs://b"]) == 78
@@ -208,6 +218,16 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **changes}))
     assert main(["render", "--bucket", "gs://b"]) == 78
     assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["submit", "render"])
+def test_every_flag_that_is_wrong_is_told_at_once(settings, capsys, monkeypatch, command):
+    """Limits, deadline and what is trained are all checked before a bucket or Batch is asked."""
+    monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
+    wrong = {"max-usd": "ten", "deadline": "tomorrow", "on-demand": "perhaps", "workers": "-1", "seed": "-1"}
+    assert main([command, *(f"--{name}={value}" for name, value in wrong.items())]) == 2
+    said = capsys.readouterr().err
+    assert [name for name in wrong if f"- --{name}: " not in said and f"- {name}: " not in said] == []
 
 
 @pytest.mark.parametrize(

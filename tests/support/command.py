@@ -75,3 +75,17 @@ def surroundings(changes):
     """Return the environment of the tests with some variables changed."""
     found = os.environ | {"PYTHONPATH": str(ROOT)} | {name: str(value) for name, value in changes.items()}
     return {name: value for name, value in found.items() if value != ""}
+
+
+def start_python(source, environment=None):
+    """Start Python on some source and return the process, which has printed that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", source],
+        env=surroundings(environment or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process

@@ -498,6 +498,22 @@ def test_rows_without_area_are_a_warning(data):
     assert ["without area" in warning for warning in warnings_of(data)] == [True]
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("row", ["0 0.5 0.5 0 0.1\n", "0 0.5 0.5 0.1 0\n", "0 0.5 0.1 0.5 0.2 0.5 0.3\n"])
+def test_a_split_without_any_area_is_empty(data, split, row):
+    """Rows without area alone are nothing to learn from or to measure by; one with an area is."""
+    labels = sorted((data / f"labels/{split}").iterdir())
+    for label in labels:
+        label.write_text(row)
+    for _ in ("read", "remembered"):
+        report = check_dataset(data, cache_file=data / ".check.json")
+        assert [(problem.kind, problem.path) for problem in report.problems] == [("empty split", "data.yaml")]
+        assert f"`{split}` has labels, but no row with an area" in report.problems[0].message
+    labels[0].write_text(BOX)
+    for _ in ("read", "remembered"):
+        assert found(data, cache_file=data / ".check.json") == []
+
+
 def test_a_file_of_windows_is_told_what_to_do(data):
     """A data.yaml in cp1252 is refused with its line and what to do; stock would lose a letter."""
     (data / "data.yaml").write_bytes("train: images/train\nnames: [jabalí]\n".encode("cp1252"))

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from job.data.lock import dataset_digest, make_first_lock, read_version
 from job.data.piece import take_piece
 from job.data.prepare import prepare_data
 from job.data.push import plan_push
-from job.errors import DataError, RunConflictError, TransientStoreError
+from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
 from job.ledger import Ledger
 from job.store.folder import FolderStore
 from tests.support.faulty_store import FaultyStore
@@ -52,6 +53,14 @@ def prepare(store, tmp_path):
 def push(store, folder, **options):
     """Push the folder, whatever is there."""
     return plan_push(store, folder, "wild", **options).send()
+
+
+def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, monkeypatch):
+    """A disk that has room for the data and little more is refused before anything is fetched."""
+    push(store, folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000_000))
+    with pytest.raises(MachineError, match=r"the disk is too full, 2\.0 GB are needed and 1\.9 GB are free"):
+        prepare()
 
 
 def labels_read(data):

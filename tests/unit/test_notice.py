@@ -3,8 +3,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,7 +11,7 @@ import pytest
 from job import notice
 from job.errors import PauseError, PreemptionError
 from job.notice import Notices
-from tests.support.command import SOON_S, surroundings
+from tests.support.command import SOON_S, start_python
 from tests.support.metadata_server import running_metadata_server
 
 REASONS = [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted"), (signal.SIGHUP, "interrupted")]
@@ -164,14 +162,7 @@ with Notices(limits_s=limits_s, server_limit_s=0.2) as notices:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
 def test_what_is_not_done_by_the_deadline_is_told(server, number):
     """A process that cannot come to its end after a notice leaves with 75 at the deadline, and says what is lost."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITS],
-        env=surroundings(server.env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+    with start_python(WAITS, server.env) as process:
         if number is None:
             server.preempt()
         else:
@@ -183,14 +174,7 @@ def test_what_is_not_done_by_the_deadline_is_told(server, number):
 
 def test_a_second_press_of_ctrl_c_leaves_at_once():
     """Whoever presses Ctrl-C after another notice does not wait for the deadline."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITS],
-        env=surroundings({}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+    with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
         time.sleep(notice.ONE_PRESS_S)  # or it is the same press

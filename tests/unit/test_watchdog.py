@@ -11,7 +11,7 @@ import pytest
 
 from job import watchdog
 from job.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
-from tests.support.command import SOON_S, surroundings
+from tests.support.command import SOON_S, start_python, surroundings
 
 
 class Ended(BaseException):
@@ -178,14 +178,7 @@ print("done", flush=True)
 
 def test_a_real_process_that_is_stopped_and_goes_on_is_not_ended():
     """SIGSTOP for longer than the limit, then SIGCONT, is no hang."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PAUSES],
-        env=surroundings({}),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
+    with start_python(PAUSES) as process:
         process.send_signal(signal.SIGSTOP)
         time.sleep(6)  # longer than the limit; however long it is, it counts as one look
         process.send_signal(signal.SIGCONT)
