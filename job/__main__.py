@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from job.errors import ExitCode
 from job.signals import TRAINS, heeded
@@ -29,13 +29,22 @@ def run() -> NoReturn:
     from job.cli import main  # noqa: PLC0415 -- a notice may come meanwhile
 
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # `World.join` takes it away
-    exit_code = main()
+    try:
+        exit_code = main()
+    finally:  # a launcher exits as its first process does
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
     if together or exit_code == ExitCode.TRY_AGAIN:
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:  # the terminal is gone, and Python would end with 120 once it tries again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -12,8 +12,18 @@ from tests.support.emulator import emulator
 
 __all__ = ["emulator"]  # a fixture, one for all tests
 
-FOREIGN = ("JOB_", "YOLO_", "WANDB_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "XDG_")
-"""How the variables begin that could lead a test to somebody's bucket, account or settings."""
+FOREIGN = (
+    "JOB_",
+    "YOLO_",
+    "WANDB_",
+    "GOOGLE_",
+    "GCE_",
+    "CLOUDSDK_",
+    "STORAGE_EMULATOR_HOST",
+    "XDG_",
+    "PYTHONUNBUFFERED",
+)
+"""How the variables begin that could lead a test to somebody's bucket, account or settings, or hide a defect."""
 
 FULL = "belongs to the full matrices and storms; `make test-all` runs it"
 

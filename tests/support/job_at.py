@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from job import campaign_run, checkpoint, mirror, run
-from job.cli import main
+from job.__main__ import run as run_command_line
 from job.data import prepare
 from job.store.folder import FolderStore
 from job.training import environment
@@ -229,25 +229,27 @@ CAMPAIGN_POINTS = {
 """Where between runs."""
 
 
-def in_the_first_process():
+def in_the_first_process(words):
     """Have the launcher start this program in place of the command line; only the first process gets to the point."""
     from job.training import launch  # noqa: PLC0415 -- imports torch, which one process alone loads later
 
     original = launch.elastic_launch
 
     def elastic_launch(config, program):
-        return lambda *_words: original(config, program)("-m", "tests.support.job_at", *sys.argv[1:])
+        return lambda *_words: original(config, program)("-m", "tests.support.job_at", *words)
 
     launch.elastic_launch = elastic_launch
 
 
 if __name__ == "__main__":
+    points = sys.argv[1]
     if "RANK" not in os.environ and any("," in word for word in sys.argv[2:]):
-        in_the_first_process()
+        in_the_first_process(sys.argv[1:])
     elif os.environ.get("RANK", "0") == "0":
-        for spec in filter(None, sys.argv[1].split(",")):
+        for spec in filter(None, points.split(",")):
             name, call, action = spec.split(":")
             (POINTS | CAMPAIGN_POINTS)[name](Point(int(call), action))
     if UNRELIABLE in os.environ:
         make_unreliable(FolderStore, float(os.environ[UNRELIABLE]), lambda: note("faults"))
-    sys.exit(main(sys.argv[2:]))
+    del sys.argv[1]
+    run_command_line()
