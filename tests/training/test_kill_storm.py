@@ -14,6 +14,7 @@ def weights(tmp_path_factory):
     return learn(tmp_path_factory.mktemp("learned"))
 
 
+@pytest.mark.full
 def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
     """Runs that are killed and interrupted, paused and set ahead in time end with the tensors and metrics of one that
     is left alone.

@@ -107,12 +107,12 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
     ("point", "kept", "source"),
     [
         ("download:1", None, "signal"),
-        ("download:1", None, "server"),
-        ("check:1", None, "server"),
+        pytest.param("download:1", None, "server", marks=pytest.mark.full),
+        pytest.param("check:1", None, "server", marks=pytest.mark.full),
         ("start-up:1", None, "signal"),
         ("validation:1", None, "server"),
         ("validation:2", (0, 6), "signal"),
-        ("validation:2", (0, 6), "server"),
+        pytest.param("validation:2", (0, 6), "server", marks=pytest.mark.full),
         ("final evaluation:1", (2, 0), "server"),
     ],
 )

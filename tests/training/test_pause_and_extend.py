@@ -196,6 +196,7 @@ def test_processes_that_train_together_pause_together(bucket):
     assert (end["reason"], end["position"]) == ("paused", {"epoch": newest.epoch, "batch": newest.batch})
 
 
+@pytest.mark.full
 def test_processes_that_train_together_extend_together(bucket):
     """A run of two processes is extended by two, which begin with the same state."""
     train(bucket, "zebra", "--epochs", "1", "--device", "cpu,cpu")

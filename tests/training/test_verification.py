@@ -67,13 +67,13 @@ class AtTheSteps:
     ("forgotten", "told"),
     [
         ("nothing", None),
-        ("weights", "the loss differs"),
-        ("moments", "model: "),
+        pytest.param("weights", "the loss differs", marks=pytest.mark.full),
+        pytest.param("moments", "model: ", marks=pytest.mark.full),
         ("gradients", "model: "),
-        ("phase", "model: "),
-        ("stopper", "progress.epoch: straight 3, killed 4"),
+        pytest.param("phase", "model: ", marks=pytest.mark.full),
+        pytest.param("stopper", "progress.epoch: straight 3, killed 4", marks=pytest.mark.full),
         ("best", "best_fitness: straight 0.5, killed 0.3"),
-        ("losses", "results.csv: train/box_loss of epoch 1 differs"),
+        pytest.param("losses", "results.csv: train/box_loss of epoch 1 differs", marks=pytest.mark.full),
         ("keys", "the images differ"),
     ],
 )
