@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from job.errors import ExitCode
-from job.signals import TRAINS, heeded
+from job.training.signals import TRAINS, heeded
 
 
 def run() -> NoReturn:
@@ -25,8 +25,8 @@ def run() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
-            signal.signal(number, _leave)  # until `job.notice.Notices` is there, nothing is at stake
-    from job.cli import main  # noqa: PLC0415 -- a notice may come meanwhile
+            signal.signal(number, _leave)  # until `job.session.preemption.Notices` is there, nothing is at stake
+    from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # `World.join` takes it away
     try:

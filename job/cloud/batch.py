@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from job.cloud.history import BatchJob
+from job.cloud.status import BatchJob
 from job.errors import CloudError, MachineError, RunConflictError, TransientCloudError
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from job.cloud.cost import START_UP_S, Limit, durations_within, require_price
-from job.cloud.history import BEING_ENDED, History, SegmentSeen
-from job.cloud.machines import find_machine
-from job.cloud.segment import Placement
+from job.cloud.budget import START_UP_S, Limit, durations_within, require_price
+from job.cloud.status import BEING_ENDED, History, SegmentSeen
+from job.cloud.machine_types import find_machine
+from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 
 PATIENCE_S = 1200

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from job.cloud.machines import machines
+from job.cloud.machine_types import machines
 from job.errors import MachineError
 from job.limited_yaml import load_yaml
-from job.store.regular_file import open_regular
-from job.training_arguments import nearest
+from job.storage.regular_file import open_regular
+from job.recipes.arguments import nearest
 
 OUTPUTS = Path("infra/outputs.json")
 """``terraform output -json``."""

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from job.recipe import Band
+from job.recipes.recipe import Band
 
 WIDTH, HEIGHT = 390, 240
 """Of an ordinary chart, in the units of its own coordinates; the page stretches it."""

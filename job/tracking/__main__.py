@@ -1,13 +1,13 @@
-"""``python -m job.tracking RUN BUCKET ATTEMPT FOLDER``: the process that `job.tracking.process` starts."""
+"""``python -m job.tracking RUN BUCKET ATTEMPT FOLDER``: the process that `job.tracking.sidecar` starts."""
 
 import os
 import sys
 from pathlib import Path
 
 from job.errors import JobError
-from job.run import Run
-from job.store import open_store
-from job.tracking.follow import follow
+from job.runs.run import Run
+from job.storage import open_store
+from job.tracking.follower import follow
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ import wandb
 from PIL import Image
 from wandb.errors import UsageError
 
-from job.report.pictures import Picture, View
-from job.run import RunRecord, family_of
+from job.report.examples import Picture, View
+from job.runs.run import RunRecord, family_of
 from job.tracking.transaction_log import rows
 
 SERVER = "https://api.wandb.ai"

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from job import curve
+from job.runs import offline_logs
 from job.errors import MachineError, TransientStoreError
-from job.progress import read_progress
-from job.run import Run, RunRecord
+from job.runs.progress import read_progress
+from job.runs.run import Run, RunRecord
 from job.tracking.client import Curve, ServerError, UnknownRunError, confine, why_offline
-from job.tracking.story import rows_after, tell_the_end
+from job.tracking.events import rows_after, tell_the_end
 
 
 def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
@@ -49,7 +49,7 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
         opened.close()
     newest = max(run.attempts(), default=None)
     if newest is not None:
-        curve.say(run, newest, sent=True, url=url)
+        offline_logs.say(run, newest, sent=True, url=url)
     return url
 
 
@@ -60,7 +60,7 @@ def _upload(run: Run, record: RunRecord, folder: Path) -> None:
         ServerError: If the server does not take them.
     """
     paths = []
-    for segment in curve.segments(run):
+    for segment in offline_logs.segments(run):
         # The library reads the order from the logs themselves, and the run's id from the name.
         path = folder / f"offline-run-{segment.attempt:04d}-{record.wandb_id}" / f"run-{record.wandb_id}.wandb"
         path.parent.mkdir()

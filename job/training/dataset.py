@@ -19,8 +19,8 @@ from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 
-from job.training.randomness import start_streams
-from job.training.sampling import STRIDE, Sample
+from job.training.rng import start_streams
+from job.training.sampler import STRIDE, Sample
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""

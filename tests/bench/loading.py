@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.recipe import load_recipe
-from job.training.environment import confine_ultralytics
+from job.recipes.recipe import load_recipe
+from job.training.isolation import confine_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 

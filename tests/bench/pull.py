@@ -20,8 +20,8 @@ from pathlib import Path
 from google.cloud import storage  # type: ignore[import-untyped]
 from google.cloud.storage import transfer_manager  # type: ignore[import-untyped]
 
-from job.store import open_store
-from job.store.transfer import pull
+from job.storage import open_store
+from job.storage.transfer import pull
 from tests.support.emulator import running_emulator
 
 NUM_OBJECTS = 2_000

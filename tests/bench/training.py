@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job import checkpoint
-from job.cli import main as job_main
-from job.data.demo import draw_demo_dataset
-from job.recipe import load_recipe
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.cli.app import main as job_main
+from job.datasets.synthetic import draw_demo_dataset
+from job.recipes.recipe import load_recipe
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.command import ROOT
 from tests.support.wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from job.cli import main
-from job.run import Run
-from job.store import open_store
+from job.cli.app import main
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
 
 SETTINGS = {

@@ -6,13 +6,13 @@ import json
 import pytest
 import yaml
 
-from job.bill import usd_of
-from job.cli import main
-from job.cloud.allowed import load_allowed
+from job.runs.cost import usd_of
+from job.cli.app import main
+from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
-from job.cloud.cost import Limit
-from job.cloud.segment import Segment, Segments
-from job.cloud.supervise import Supervisor
+from job.cloud.budget import Limit
+from job.cloud.submission import Segment, Segments
+from job.cloud.supervisor import Supervisor
 from job.errors import CorruptObjectError, RunConflictError
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.cloud.test_spec import make_segment

@@ -6,11 +6,11 @@ import sys
 import pytest
 import yaml
 
-from job.campaign import Campaign
-from job.cli import main
-from job.cloud.segment import Segments
-from job.run import Run
-from job.store import open_store
+from job.analysis.campaign import Campaign
+from job.cli.app import main
+from job.cloud.submission import Segments
+from job.runs.run import Run
+from job.storage import open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.command import job, kill, start_job, wait_until
 from tests.support.fake_batch import FakeBatch, running_batch

@@ -8,7 +8,7 @@ from google.api_core.exceptions import AlreadyExists, InvalidArgument, NotFound
 from google.cloud import batch_v1
 
 from job.cloud.batch import Batch
-from job.cloud.spec import render
+from job.cloud.job_spec import render
 from tests.cloud.test_spec import make_segment
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
 

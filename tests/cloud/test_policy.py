@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.bill import usd_of
-from job.checkpoint import CheckpointId
-from job.cloud.cost import MIN_RUN_S, START_UP_S, Limit, durations_within, worst_s
-from job.cloud.history import CANCELLING_S, Attempt, BatchJob, History, SegmentSeen
+from job.runs.cost import usd_of
+from job.runs.checkpoint import CheckpointId
+from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, worst_s
+from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SegmentSeen
 from job.cloud.policy import decide
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
 from tests.cloud.conftest import OTHER_REGION

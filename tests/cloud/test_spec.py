@@ -11,12 +11,12 @@ import pytest
 from google.cloud import batch_v1
 from google.protobuf.json_format import ParseError
 
-from job.cloud.machines import machines
-from job.cloud.segment import Placement, Segment
+from job.cloud.machine_types import machines
+from job.cloud.submission import Placement, Segment
 from job.cloud.settings import load_settings
-from job.cloud.spec import render
-from job.commands.submit import cloud_words
-from job.recipe import recipe_names
+from job.cloud.job_spec import render
+from job.cli.submit import cloud_words
+from job.recipes.recipe import recipe_names
 from tests.support.fake_batch import problem_with
 
 GOLDEN = Path(__file__).parent / "golden"

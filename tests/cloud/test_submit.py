@@ -13,11 +13,11 @@ import yaml
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import batch_v1
 
-from job.cli import main
+from job.cli.app import main
 from job.cloud.batch import Batch
-from job.cloud.segment import Segments, find_submission
-from job.run import Run
-from job.store import open_store
+from job.cloud.submission import Segments, find_submission
+from job.runs.run import Run
+from job.storage import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.command import surroundings, wait_until
 
@@ -130,7 +130,7 @@ def test_what_cannot_start_costs_no_machine(cloud, capsys):
 
 def test_a_submission_that_stays_supervises(cloud, capsys, monkeypatch):
     """With --supervise the command ends with the run."""
-    monkeypatch.setattr("job.commands.supervise.POLL_S", 0.02)
+    monkeypatch.setattr("job.cli.supervise.POLL_S", 0.02)
     cloud.script(["commit 1 0", "finish"])
     assert cloud.submit("--supervise") == 0
     assert "finish: finished after 10 epochs" in capsys.readouterr().out
@@ -375,7 +375,7 @@ def test_a_missing_library_is_told_with_what_to_install(cloud, command, missing,
     """Without the extra `cloud`, submitting says what is missing, and everything before it was checked."""
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from job.cli import main\n"
+        "from job.cli.app import main\n"
         f"sys.exit(main([{command!r}, '--model', 'yolo11n.yaml', '--run', 'zebra']))"
     )
     done = subprocess.run(
@@ -391,7 +391,7 @@ def test_everything_else_works_without_the_extra(settings, tmp_path):
     script = (
         "import sys\n"
         "for name in ('grpc', 'google.cloud.batch_v1', 'torch', 'ultralytics'): sys.modules[name] = None\n"
-        "from job.cli import main\n"
+        "from job.cli.app import main\n"
         "sys.exit(main(['render', '--bucket', 'gs://b']) or main(['recipes', 'list']))"
     )
     done = subprocess.run(
@@ -406,7 +406,7 @@ def test_submitting_needs_no_torch(cloud):
     script = (
         "import sys\n"
         "for name in ('torch', 'ultralytics', 'wandb'): sys.modules[name] = None\n"
-        "from job.cli import main\n"
+        "from job.cli.app import main\n"
         "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']))"
     )
     done = subprocess.run(

@@ -9,16 +9,16 @@ import grpc
 import pytest
 import yaml
 
-from job.account import read_bill
-from job.cli import main
-from job.cloud.allowed import load_allowed
+from job.runs.accounting import read_bill
+from job.cli.app import main
+from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
-from job.cloud.history import read_history
+from job.cloud.status import read_history
 from job.cloud.policy import decide
-from job.cloud.segment import Segments
-from job.cloud.supervise import Supervisor
+from job.cloud.submission import Segments
+from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
-from job.run import Run
+from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.command import kill, start_job, wait_until
 
@@ -32,7 +32,7 @@ def short_pauses(monkeypatch):
 @pytest.fixture
 def one_retry(monkeypatch):
     """Let Batch try a job again once instead of ten times, where the number does not matter."""
-    monkeypatch.setattr("job.cloud.cost.MAX_RETRIES", 1)
+    monkeypatch.setattr("job.cloud.budget.MAX_RETRIES", 1)
 
 
 def state(cloud, segment):
@@ -218,7 +218,7 @@ def test_a_container_that_does_not_start_is_stopped(cloud, capsys):
 
 def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
     """An attempt that reaches its time limit without a checkpoint ends the run."""
-    monkeypatch.setattr("job.cloud.cost.MAX_RUN_S", 1)
+    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 1)
     cloud.script(["hold"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
@@ -228,7 +228,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
 
 def test_a_long_run_goes_on_after_its_time_limit(cloud, monkeypatch):
     """An attempt that reaches its time limit and has committed goes on in the next segment."""
-    monkeypatch.setattr("job.cloud.cost.MAX_RUN_S", 5)
+    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 0

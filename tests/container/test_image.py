@@ -9,9 +9,9 @@ import tarfile
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.command import SOON_S, wait_until
 
 ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")

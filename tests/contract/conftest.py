@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from job.store import Store, open_store
+from job.storage import Store, open_store
 from tests.support.proxy import Proxy, running_proxy
 
 

@@ -15,8 +15,8 @@ from job.errors import (
     StoreError,
     TransientStoreError,
 )
-from job.store import gcs as module
-from job.store import open_store
+from job.storage import gcs as module
+from job.storage import open_store
 
 SECRET = "ya29.SECRET"  # noqa: S105 -- looks like one, and must not be seen
 
@@ -485,7 +485,7 @@ def test_broken_credentials_are_not_told(tmp_path, monkeypatch):
 
 def test_missing_library_says_what_to_install(monkeypatch):
     """Where a library for buckets is not installed, the message says which."""
-    monkeypatch.delitem(sys.modules, "job.store.gcs")
+    monkeypatch.delitem(sys.modules, "job.storage.gcs")
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MachineError, match="obstore is missing; install"):
         open_store("gs://bucket")

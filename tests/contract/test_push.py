@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from job.data.lock import dataset_digest, make_first_lock, read_version, split_digest, version_lock
-from job.data.push import plan_push, push_dataset
+from job.datasets.lockfile import dataset_digest, make_first_lock, read_version, split_digest, version_lock
+from job.datasets.push import plan_push, push_dataset
 from job.errors import DataError, TransientStoreError
-from job.store import checksums
-from job.store.transfer import pull
+from job.storage import checksums
+from job.storage.transfer import pull
 from tests.support.faulty_store import FaultyStore
 from tests.support.tiny_dataset import make_tiny_dataset
 

@@ -1,4 +1,4 @@
-"""What every store promises; see `job.store.Store`."""
+"""What every store promises; see `job.storage.Store`."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.store import open_store
+from job.storage import open_store
 
 ROOT = Path(__file__).parents[2]
 

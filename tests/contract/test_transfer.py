@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from job.errors import MachineError, StoreError
-from job.store import StoredObject, checksums
-from job.store.arrival import land
-from job.store.transfer import PULLED, PUSHED, Done, mark_own, pull
+from job.storage import StoredObject, checksums
+from job.storage.atomic_file import land
+from job.storage.transfer import PULLED, PUSHED, Done, mark_own, pull
 
 NUM_FILES = 30
 
@@ -305,7 +305,7 @@ def test_unusable_folder_is_the_machines_fault(pushed, tmp_path):
 
 def test_full_disk_is_the_machines_fault(pushed, target, monkeypatch):
     """A disk that is full ends a pull with what to do, and the machine's exit code."""
-    monkeypatch.setattr("job.store.arrival._create", lambda _: os.open("/dev/full", os.O_WRONLY))
+    monkeypatch.setattr("job.storage.atomic_file._create", lambda _: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(MachineError, match="No space left on device; free some space"):
         pull_all(pushed, target)
 
@@ -332,7 +332,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
 
 def test_what_is_wrong_in_the_store_is_not_pulled(pushed, target, monkeypatch):
     """An object that is not what its listing says ends the pull and leaves no file of its name."""
-    monkeypatch.setattr("job.store.gcs.DEADLINE_S", 0)
+    monkeypatch.setattr("job.storage.gcs.DEADLINE_S", 0)
     objects = listed(pushed)
     name, right = next(iter(objects.items()))
     wrong = StoredObject(right.key, right.size_bytes, right.version, "AAAAAA==")

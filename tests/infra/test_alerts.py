@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from job.checkpoint import CheckpointId
+from job.runs.checkpoint import CheckpointId
 from tests.support.command import job
 from tests.support.terraform import needs_terraform
 

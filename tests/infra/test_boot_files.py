@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from job.cloud.spec import FAILS_THE_TASK
+from job.cloud.job_spec import FAILS_THE_TASK
 from job.errors import FATAL, FIRST_OF_BATCH, ExitCode
 from tests.support.command import ROOT, TIMEOUT_S
 from tests.support.terraform import needs_terraform

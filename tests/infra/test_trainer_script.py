@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from job.errors import FATAL, ExitCode
-from job.run import Run
-from job.store import open_store
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, TIMEOUT_S, kill, surroundings, wait_until
 from tests.support.google_apis import TOKEN, FakeGoogle, running_google_apis

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from job.cli import main
+from job.cli.app import main
 
 
 def make_bucket(data, location, dataset="tiny"):

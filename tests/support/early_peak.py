@@ -2,7 +2,7 @@
 
 import sys
 
-from job.cli import main
+from job.cli.app import main
 from tests.support.job_at import in_training
 
 

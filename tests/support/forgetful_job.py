@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from job.cli import main
-from job.committer import Committer
-from job.host import TRACE
-from job.training import environment
+from job.cli.app import main
+from job.runs.committer import Committer
+from job.session.callbacks import TRACE
+from job.training import isolation
 
 HELD_RUN, HELD_AT = "killed", ((1, 4), (3, 3))
 """Epoch and batch, of six: the steps before are within an epoch, with gradients that wait for the optimizer."""
@@ -68,10 +68,10 @@ def nothing(_state):
 
 def draw_from_the_process():
     """Draw from one stream that starts anew with each process, as Ultralytics does."""
-    from job.training import dataset, randomness  # noqa: PLC0415 -- as above
+    from job.training import dataset, rng  # noqa: PLC0415 -- as above
 
     stream = random.Random(0)  # noqa: S311  # not for secrets
-    dataset.start_streams = lambda *_key: randomness.start_streams(stream.random())
+    dataset.start_streams = lambda *_key: rng.start_streams(stream.random())
 
 
 def count_epochs_by_a_list():
@@ -128,9 +128,9 @@ FORGET = {
 
 def arm(what):
     """Replace the function that takes a state."""
-    from job.training import fit  # noqa: PLC0415 -- as above
+    from job.training import loop  # noqa: PLC0415 -- as above
 
-    original = fit.capture
+    original = loop.capture
 
     def capture(trainer, progress):
         stay_if_held(progress)
@@ -139,7 +139,7 @@ def arm(what):
             FORGET[what](state)
         return state
 
-    fit.capture = capture
+    loop.capture = capture
     commit_at_once()
     count_epochs_by_a_list()
     if what == "keys":
@@ -147,12 +147,12 @@ def arm(what):
 
 
 if __name__ == "__main__":
-    confine = environment.confine_ultralytics
+    confine = isolation.confine_ultralytics
 
     def confined(folder):
         """Arm as soon as Ultralytics may be imported."""
         confine(folder)
         arm(sys.argv[1])
 
-    environment.confine_ultralytics = confined
+    isolation.confine_ultralytics = confined
     sys.exit(main(sys.argv[2:]))

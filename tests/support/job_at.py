@@ -16,11 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-from job import campaign_run, checkpoint, mirror, run
+from job.session import campaign
+from job.runs import checkpoint, artifacts, run
 from job.__main__ import run as run_command_line
-from job.data import prepare
-from job.store.folder import FolderStore
-from job.training import environment
+from job.datasets import prepare
+from job.storage.local import FolderStore
+from job.training import isolation
 from tests.support.faulty_store import make_unreliable
 
 HELD, HAPPENED, UNRELIABLE = "TEST_HELD", "TEST_HAPPENED", "TEST_UNRELIABLE"
@@ -162,18 +163,18 @@ def at_put(point, ending, *, during=False):
 
 def in_training(arm):
     """Arm a point in modules that may be imported only once Ultralytics is confined."""
-    confine = environment.confine_ultralytics
+    confine = isolation.confine_ultralytics
 
     def confined(folder):
         confine(folder)
         arm()
 
-    environment.confine_ultralytics = confined
+    isolation.confine_ultralytics = confined
 
 
 def at_step(point):
     """Reach a point after the gradients of a batch, before the optimizer."""
-    from job.training.fit import Training  # noqa: PLC0415 -- not before Ultralytics is confined
+    from job.training.loop import Training  # noqa: PLC0415 -- not before Ultralytics is confined
 
     after(Training, "_forward_backward", point.reached)
 
@@ -194,7 +195,7 @@ def at_nms(point):
 
 def at_final_evaluation(point):
     """Reach a point in the midst of the final evaluation."""
-    from job.training.fit import Training  # noqa: PLC0415 -- as above
+    from job.training.loop import Training  # noqa: PLC0415 -- as above
 
     before(Training, "_evaluate_best", lambda *_: at_validation(point))
 
@@ -214,7 +215,7 @@ POINTS = {
     "write": lambda point: at_put(point, "/state.pt", during=True),
     "manifest": lambda point: at_put(point, "/manifest.json"),
     "retention": lambda point: before(checkpoint, "retain", lambda *_: point.reached()),
-    "mirror": lambda point: before(mirror, "sha256_of", lambda *_: point.reached()),
+    "mirror": lambda point: before(artifacts, "sha256_of", lambda *_: point.reached()),
     "validation": lambda point: in_training(lambda: at_validation(point)),
     "nms": lambda point: in_training(lambda: at_nms(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
@@ -223,8 +224,8 @@ POINTS = {
 """Where in a run something can happen."""
 
 CAMPAIGN_POINTS = {
-    "decision": lambda point: before(campaign_run, "decide", lambda *_: point.reached()),
-    "next run": lambda point: before(campaign_run.Place, "train", lambda *_: point.reached()),
+    "decision": lambda point: before(campaign, "decide", lambda *_: point.reached()),
+    "next run": lambda point: before(campaign.Place, "train", lambda *_: point.reached()),
 }
 """Where between runs."""
 

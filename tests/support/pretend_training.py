@@ -20,10 +20,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from job import checkpoint
-from job.checkpoint import CheckpointId
-from job.run import Run, RunRecord, now
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
+from job.runs.run import Run, RunRecord, now
+from job.storage import open_store
 
 NUM_EPOCHS = 10
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from PIL import Image
 
-from job import checkpoint
-from job.checkpoint import CheckpointId
-from job.recipe import load_recipe
-from job.run import Run, RunRecord
-from job.store.folder import FolderStore
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
+from job.recipes.recipe import load_recipe
+from job.runs.run import Run, RunRecord
+from job.storage.local import FolderStore
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from job.signals import NOTICES
+from job.training.signals import NOTICES
 
 
 def hears_no_notice(number):

@@ -26,10 +26,10 @@ from typing import Any
 
 import pytest
 
-from job import checkpoint
-from job.host import TRACE
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.session.callbacks import TRACE
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.clock.sitecustomize import CLOCK
 from tests.support.command import ROOT, TIMEOUT_S, start_job, wait_until

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from job import checkpoint
-from job.campaign import Campaign
-from job.cli import main
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.analysis.campaign import Campaign
+from job.cli.app import main
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.command import TIMEOUT_S, job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 

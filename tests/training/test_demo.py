@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from job import checkpoint
-from job.account import read_bill
-from job.outcome import metrics_of
-from job.request import list_runs
-from job.run import Run
-from job.store import open_store
-from job.units import duration, percent
+from job.runs import checkpoint
+from job.runs.accounting import read_bill
+from job.analysis.metrics import metrics_of
+from job.runs.search import list_runs
+from job.runs.run import Run
+from job.storage import open_store
+from job.text import duration, percent
 from tests.support.browser import opened
 from tests.support.command import SOON_S, job, kill, start_job, wait_until
 

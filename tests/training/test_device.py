@@ -94,8 +94,8 @@ def test_several_gpus_of_which_one_trains_are_told(device, gpus, caplog):
 @pytest.mark.parametrize(("resumed", "error"), [(False, RecipeError), (True, MachineError)])
 def test_a_run_that_exists_goes_elsewhere_for_its_precision(device, tmp_path, resumed, error):
     """Where bfloat16 is missing a new run is refused as a recipe, and one that exists asks for another machine."""
-    from job.recipe import load_recipe  # noqa: PLC0415 -- as below
-    from job.training.fit import Training  # noqa: PLC0415 -- after Ultralytics was confined
+    from job.recipes.recipe import load_recipe  # noqa: PLC0415 -- as below
+    from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
 
     train = load_recipe("base").train | {"amp": "bf16"}
     data = make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2)

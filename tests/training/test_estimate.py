@@ -2,7 +2,7 @@
 
 import json
 
-from job.store import open_store
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import job
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.account import read_bill
-from job.cli import main
-from job.outcome import metrics_of
-from job.run import Run
-from job.store import open_store
+from job.runs.accounting import read_bill
+from job.cli.app import main
+from job.analysis.metrics import metrics_of
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset

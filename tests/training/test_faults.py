@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from job.errors import HardwareError, MachineError, OutOfMemoryError, RecipeError, SupersededError, TrainingError
-from job.request import list_runs
-from job.run import Run
-from job.store import open_store
+from job.runs.search import list_runs
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from job.run import Run
-from job.store import open_store
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import job, start_job
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from job.run import Run
-from job.store import open_store
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import job, messages
 from tests.support.tiny_dataset import make_tiny_dataset

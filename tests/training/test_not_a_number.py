@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import TIMEOUT_S, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import SOON_S, job, kill, start_job, wait_until
 from tests.support.metadata_server import running_metadata_server

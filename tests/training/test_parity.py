@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from job.recipe import load_recipe
+from job.recipes.recipe import load_recipe
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import Alone, plan_tiny_training
 
@@ -27,7 +27,7 @@ def plan(confined, tmp_path):
 
 def train_stock(plan):
     """Train with Ultralytics' `_do_train`, given our batches in our order."""
-    from job.training.randomness import start_streams  # noqa: PLC0415 -- after Ultralytics was confined
+    from job.training.rng import start_streams  # noqa: PLC0415 -- after Ultralytics was confined
     from job.training.trainer import Trainer  # noqa: PLC0415 -- as above
 
     class Stock(Trainer):
@@ -59,7 +59,7 @@ def train_stock(plan):
 
 def train_ours(plan):
     """Train with our loop."""
-    from job.training.fit import Training  # noqa: PLC0415 -- after Ultralytics was confined
+    from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
 
     training = Training(plan)
     training.run(Alone())

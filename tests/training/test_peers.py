@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
-from job.training import launch, world
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
+from job.training import launch, distributed
 from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, TIMEOUT_S, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -86,9 +86,9 @@ def test_a_peer_that_is_silent_is_not_waited_for_beyond_the_limit():
 
 def test_each_purpose_has_its_limit():
     """Minutes to agree on a step, hours for what one process does alone, and a notice leaves the time to commit."""
-    assert world.STEP_S == 300
-    assert world.WORK_S == 3 * 3600
-    assert world.NOTICED_S == 5
+    assert distributed.STEP_S == 300
+    assert distributed.WORK_S == 3 * 3600
+    assert distributed.NOTICED_S == 5
 
 
 ORDER = (

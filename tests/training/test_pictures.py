@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from job import attempt
-from job.continuity import exactness
+from job.session import attempt
+from job.runs.resume import exactness
 from job.errors import RecipeError, TrainingError
-from job.recipe import load_recipe
-from job.run import Run
-from job.store.folder import FolderStore
+from job.recipes.recipe import load_recipe
+from job.runs.run import Run
+from job.storage.local import FolderStore
 from tests.support.recorded import recorded
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import Alone, plan_tiny_training
@@ -29,7 +29,7 @@ def data(tmp_path):
 @pytest.fixture
 def training_of(confined, tmp_path, data):
     """A function that sets up a training on the tiny dataset."""
-    from job.training.fit import Training  # noqa: PLC0415 -- reads what the line above has set
+    from job.training.loop import Training  # noqa: PLC0415 -- reads what the line above has set
 
     yaml = tmp_path / "data.yaml"
     yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: [animal, bird]\n")

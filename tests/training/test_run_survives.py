@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from job import checkpoint
-from job.cli import main
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.cli.app import main
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset

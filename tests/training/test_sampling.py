@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from job.training_arguments import DEFAULTS
+from job.recipes.arguments import DEFAULTS
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -29,9 +29,9 @@ ARGUMENTS = DEFAULTS | {
 @pytest.fixture(scope="module")
 def sampling(confined):
     """The module that decides which image comes when; it imports Ultralytics."""
-    from job.training import sampling  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training import sampler  # noqa: PLC0415 -- once Ultralytics is confined
 
-    return sampling
+    return sampler
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +100,11 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
 def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampling, num_workers):
     """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
-    batches = list(sampling.EpochBatches(num_images=400, batch_size=4, seed=0))
+    batches = list(sampler.EpochBatches(num_images=400, batch_size=4, seed=0))
     for number, batch in enumerate(batches):
         near = range(
-            max(number - sampling.STRIDE * sampling.PARTNERS // 4, number % sampling.STRIDE),
-            number + sampling.STRIDE * sampling.PARTNERS // 4 + 1,
+            max(number - sampler.STRIDE * sampler.PARTNERS // 4, number % sampler.STRIDE),
+            number + sampler.STRIDE * sampler.PARTNERS // 4 + 1,
         )
         mine = [batches[other] for other in near if other % num_workers == number % num_workers and other < 100]
         assert set(batch[0].partners) <= {sample.image for other in mine for sample in other}
@@ -113,8 +113,8 @@ def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampling, num_workers)
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
 def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(sampling, num_images):
     """An epoch of any length offers a sample sixteen others beside its own batch, or all there are."""
-    batches = sampling.EpochBatches(num_images, batch_size=4, seed=0)
-    num_partners = min(4 + sampling.PARTNERS, num_images)
+    batches = sampler.EpochBatches(num_images, batch_size=4, seed=0)
+    num_partners = min(4 + sampler.PARTNERS, num_images)
     num_epochs = 400
     counts: collections.Counter[int] = collections.Counter()
     for epoch in range(num_epochs):

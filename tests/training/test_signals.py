@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import SOON_S, surroundings, wait_until
 from tests.support.pairs import cover_pairs

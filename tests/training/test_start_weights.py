@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from job.cli import main
+from job.cli.app import main
 from tests.support.command import job, messages
 from tests.support.tiny_dataset import make_tiny_dataset
 

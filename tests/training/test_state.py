@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from job.errors import CorruptObjectError
-from job.recipe import load_recipe
+from job.recipes.recipe import load_recipe
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -57,7 +57,7 @@ def test_what_is_no_state_is_refused(read_state, tmp_path, data):
 @pytest.fixture
 def training(confined, tmp_path):
     """A training that has not begun."""
-    from job.training.fit import Training  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.loop import Training  # noqa: PLC0415 -- once Ultralytics is confined
 
     data = make_tiny_dataset(tmp_path / "tiny", num_train=4, num_val=2)
     yaml = tmp_path / "data.yaml"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import job, kill, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from job.checkpoint import committed, read_manifest, set_aside
-from job.cli import main
+from job.runs.checkpoint import committed, read_manifest, set_aside
+from job.cli.app import main
 from job.errors import CorruptObjectError, WeightsError
-from job.run import Run
-from job.store import open_store
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.command import ROOT, job, messages, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -142,7 +142,7 @@ def test_nothing_of_a_file_but_tensors_and_figures_is_passed_on(tmp_path):
 def test_ultralytics_own_guard_is_up_before_it_is_imported():
     """Should a description get past the table, Ultralytics builds it without eval."""
     code = (
-        "from pathlib import Path; from job.training.environment import confine_ultralytics; "
+        "from pathlib import Path; from job.training.isolation import confine_ultralytics; "
         "confine_ultralytics(Path('confined')); from ultralytics.nn.tasks import _SafeLoad; "
         "raise SystemExit(not _SafeLoad.restricted())"
     )
@@ -316,7 +316,7 @@ def test_a_model_that_is_built_anew_is_the_one_that_was_saved(tmp_path, name):
 
 def test_a_dataset_with_a_pickled_cache_of_labels_does_not_bring_it_along():
     """Ultralytics unpickles `labels/train.cache`; no file of that name is one of a dataset."""
-    from job.data.lock import is_dataset_file  # noqa: PLC0415  # as above
+    from job.datasets.lockfile import is_dataset_file  # noqa: PLC0415  # as above
 
     assert not is_dataset_file("labels/train.cache")
     assert is_dataset_file("labels/train/1.txt")

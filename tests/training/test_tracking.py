@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from job import curve
+from job.runs import offline_logs
 from job.errors import SupersededError
-from job.progress import read_progress
-from job.run import Run
-from job.store import open_store
+from job.runs.progress import read_progress
+from job.runs.run import Run
+from job.storage import open_store
 from job.tracking.transaction_log import records, rows
 from tests.support.bucket import make_bucket
 from tests.support.command import SOON_S, job, kill, start_job, surroundings, wait_until
@@ -61,7 +61,7 @@ def tensors_of(bucket):
 def logs_of(bucket, folder):
     """Return the logs that are the curve, fetched from the bucket."""
     run, paths = run_in(bucket), []
-    for segment in curve.segments(run):
+    for segment in offline_logs.segments(run):
         paths.append(folder / f"{segment.attempt}.wandb")
         run.store.get(segment.key(run), paths[-1])
     return paths
@@ -90,7 +90,7 @@ def killed(data, tmp_path_factory):
             if number in AT_A_COMMIT:
                 wait_until(lambda before=before: read_progress(run).checkpoint != before, process)
             else:
-                wait_until(lambda number=number: number in {s.attempt for s in curve.found(run)}, process)
+                wait_until(lambda number=number: number in {s.attempt for s in offline_logs.found(run)}, process)
             if number not in WITH_NOTICE:
                 kill(process)
                 held.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def undisturbed(data, tmp_path_factory):
     for num_epochs in (SHORT, LONG):
         bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
         assert job(*order(num_epochs, bucket), WANDB_MODE="disabled").returncode == 0
-        assert curve.segments(run_in(bucket)) == []
+        assert offline_logs.segments(run_in(bucket)) == []
         found[num_epochs] = tensors_of(bucket)
     return found
 
@@ -176,7 +176,7 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]
         assert run.final()["weights"]["best.pt"]["sha256"] in artifact["metadata"]
-    assert curve.said(run, run.attempts()[-1])["sent"] is True
+    assert offline_logs.said(run, run.attempts()[-1])["sent"] is True
     assert tensors_of(bucket) == undisturbed[LONG]
     assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))
 
@@ -196,7 +196,7 @@ def test_a_server_that_fails_changes_nothing_and_is_told_of(behaviour, data, und
         assert behaviour == "refuses" or server.asked.is_set()
     assert tensors_of(bucket) == undisturbed[SHORT]
     assert epochs_in(logs_of(bucket, tmp_path)) == list(range(SHORT + 1))
-    said = curve.said(run_in(bucket), 1)
+    said = offline_logs.said(run_in(bucket), 1)
     assert (said["mode"], "did not take the run" in said["why"]) == ("offline", True)
     page = (tmp_path / "bucket" / "runs" / "zebra" / "report.html").read_text()
     assert "the server did not take the run" in page
@@ -217,7 +217,7 @@ def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_pat
         held.unlink()
         said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said
-    assert curve.segments(run) == []
+    assert offline_logs.segments(run) == []
     assert job(*order(LONG, bucket), **OFFLINE).returncode == 0
     assert epochs_in(logs_of(bucket, tmp_path)) == list(range(LONG + 1))
 
@@ -225,17 +225,17 @@ def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_pat
 def test_a_machine_that_was_superseded_adds_nothing(killed, tmp_path):
     """Whoever follows an attempt that another one has followed is refused, and nobody goes on from what it leaves."""
     run = run_in(killed)
-    before = curve.segments(run)
-    stale = curve.Segment(1, 99, 0)
+    before = offline_logs.segments(run)
+    stale = offline_logs.Segment(1, 99, 0)
     (tmp_path / "stale.wandb").write_bytes(b"stale")
     with pytest.raises(SupersededError):
-        curve.save(run, stale, tmp_path / "stale.wandb")
+        offline_logs.save(run, stale, tmp_path / "stale.wandb")
     run.store.put(stale.key(run), b"stale")  # the check came just before the other machine's claim
-    assert curve.segments(run) == before
+    assert offline_logs.segments(run) == before
     run.store.delete(stale.key(run))
     command = [sys.executable, "-m", "job.tracking", "zebra", killed, "1", str(tmp_path / "follow")]
     done = subprocess.run(
         command, env=surroundings(OFFLINE), input="news\n", text=True, capture_output=True, check=False
     )
     assert (done.returncode, "superseded" in done.stderr) == (75, True)
-    assert curve.segments(run) == before
+    assert offline_logs.segments(run) == before

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.cli import main
-from job.data.push import push_dataset
-from job.store.folder import FolderStore
-from job.verification import Piece, _first_differences, train_straight, verify_resume
+from job.cli.app import main
+from job.datasets.push import push_dataset
+from job.storage.local import FolderStore
+from job.session.verify_resume import Piece, _first_differences, train_straight, verify_resume
 from tests.support.command import ROOT, job
 from tests.support.forgetful_job import HELD_AT
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -79,7 +79,7 @@ class AtTheSteps:
 )
 def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten, told):
     """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
-    monkeypatch.setattr("job.verification.random", SimpleNamespace(Random=AtTheSteps))
+    monkeypatch.setattr("job.session.verify_resume.random", SimpleNamespace(Random=AtTheSteps))
     shutil.copytree(straight, tmp_path / "copy", ignore=shutil.ignore_patterns("work"))
     verdict = verify_resume(piece_in(tmp_path / "copy", forgotten), num_kills=2, seed=1)
     assert verdict.num_steps == NUM_STEPS

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from job import checkpoint
-from job.run import Run
-from job.store import open_store
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.bucket import make_bucket
 from tests.support.command import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -74,7 +74,7 @@ def test_two_processes_share_every_batch(confined):
 
 def sampler_of(rank):
     """Return one process's share of nine images in batches of four."""
-    from job.training.sampling import EpochBatches  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.sampler import EpochBatches  # noqa: PLC0415 -- once Ultralytics is confined
 
     return EpochBatches(9, 4, seed=0, rank=rank, num_processes=2)
 

@@ -5,10 +5,10 @@ import shlex
 
 import pytest
 
-from job.advice import NOTHING_HELPS, RULES, advise
-from job.cli import main
-from job.course import Trend, trend_of
-from job.store.folder import FolderStore
+from job.analysis.advice import NOTHING_HELPS, RULES, advise
+from job.cli.app import main
+from job.analysis.learning_curve import Trend, trend_of
+from job.storage.local import FolderStore
 from tests.support.recorded import USERS_COURSE, put_recorded, recorded
 
 RISING = tuple(0.30 + 0.28 * epoch / 19 for epoch in range(20))

@@ -8,13 +8,13 @@ import shlex
 
 import pytest
 
-from job.advice import RULES, advise
-from job.campaign import Goal, find_campaign
-from job.campaign_page import render
-from job.cli import COMMANDS, _parse, main
-from job.report.repeat import command_of
-from job.store.folder import FolderStore
-from job.training_arguments import ALIASES, ARGUMENTS, OWNED
+from job.analysis.advice import RULES, advise
+from job.analysis.campaign import Goal, find_campaign
+from job.report.campaign import render
+from job.cli.app import COMMANDS, _parse, main
+from job.report.reproduce import command_of
+from job.storage.local import FolderStore
+from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
 from tests.support.command import ROOT
 from tests.support.recorded import put_recorded, recorded
 

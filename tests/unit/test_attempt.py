@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from job import attempt
+from job.session import attempt
 from job.errors import (
     BackgroundError,
     DataError,
@@ -23,11 +23,11 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
-from job.ledger import Ledger
-from job.notice import Notices
-from job.run import Run
-from job.store.folder import FolderStore
-from job.watchdog import Watchdog
+from job.goodput import Ledger
+from job.session.preemption import Notices
+from job.runs.run import Run
+from job.storage.local import FolderStore
+from job.session.watchdog import Watchdog
 from tests.support.command import SOON_S
 from tests.support.faulty_store import FaultyStore
 

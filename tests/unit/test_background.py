@@ -7,10 +7,10 @@ import pytest
 
 from job.background import Background
 from job.errors import BackgroundError, PauseError, StoreError
-from job.notice import Notices
-from job.pulse import Pulse
-from job.run import Run
-from job.store.folder import FolderStore
+from job.session.preemption import Notices
+from job.runs.heartbeat import Pulse
+from job.runs.run import Run
+from job.storage.local import FolderStore
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
             raise http.client.BadStatusLine("nonsense") from None
 
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
-    monkeypatch.setattr("job.metadata.MetadataServer._ask", ask)
+    monkeypatch.setattr("job.cloud.gce_metadata.MetadataServer._ask", ask)
     with Notices() as notices:
         notices.watch()
         notices._threads[-1].join()

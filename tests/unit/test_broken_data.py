@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.cli import main
+from job.cli.app import main
 from tests.support.tiny_dataset import make_tiny_dataset
 
 

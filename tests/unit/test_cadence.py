@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from job.cadence import Cadence
+from job.session.checkpoint_schedule import Cadence
 
 
 class Clock:

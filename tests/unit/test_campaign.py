@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from job.campaign import Bound, Campaign, End, Goal, Step, best_of, decide, find_campaign
-from job.campaign_page import render
-from job.campaign_run import go_on, here, on_batch
-from job.cli import main
-from job.commands.campaign import told
+from job.analysis.campaign import Bound, Campaign, End, Goal, Step, best_of, decide, find_campaign
+from job.report.campaign import render
+from job.session.campaign import go_on, here, on_batch
+from job.cli.app import main
+from job.cli.campaign import told
 from job.errors import CampaignError, PauseError, RunConflictError, UsageError
-from job.store.folder import FolderStore
+from job.storage.local import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
 GOAL = Goal(
@@ -144,8 +144,8 @@ def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeyp
     """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("job.commands.campaign.go_on", lambda *_: None)
-    monkeypatch.setattr("job.commands.campaign.told", lambda _: [])
+    monkeypatch.setattr("job.cli.campaign.go_on", lambda *_: None)
+    monkeypatch.setattr("job.cli.campaign.told", lambda _: [])
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err

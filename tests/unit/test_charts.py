@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from job.recipe import Band
+from job.recipes.recipe import Band
 from job.report.charts import Line, confidence_chart, course_chart, sizes_chart
-from job.report.facts import read_facts
+from job.report.data import read_facts
 from job.report.page import render
 from tests.support.chart import Chart
 from tests.support.recorded_run import at, record_run

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from job.cli import COMMANDS, main
-from job.help import find_help
+from job.cli.app import COMMANDS, main
+from job.cli.help import find_help
 from tests.support.command import JOB, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -48,7 +48,7 @@ def complaint(capsys, *words):
 def test_help_imports_nothing_heavy():
     """Asking for help loads none of torch, Ultralytics, W&B and Google's libraries."""
     script = (
-        "import sys; from job.cli import main; assert main(['--help']) == 0; "
+        "import sys; from job.cli.app import main; assert main(['--help']) == 0; "
         "print(sorted({'torch', 'ultralytics', 'wandb', 'google', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -251,7 +251,7 @@ def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys)
     def fail():
         raise ValueError("no recipe has 7 legs")
 
-    monkeypatch.setattr("job.commands.recipes.list_recipes", fail)
+    monkeypatch.setattr("job.cli.recipes.list_recipes", fail)
     assert main(["recipes", "list"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_cli.py:")
@@ -281,7 +281,7 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
     def lose(*_):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("job.commands.recipes.list_recipes", lose)
+    monkeypatch.setattr("job.cli.recipes.list_recipes", lose)
     assert main(["recipes", "list"]) == 1
     assert "job recipes: failed by BrokenPipeError" in capsys.readouterr().err
 
@@ -298,6 +298,6 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
 )
 def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
     """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
-    monkeypatch.setattr(f"job.commands.{function}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(f"job.cli.{function}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert main(words) == 75
     assert f"interrupted; {advice}" in capsys.readouterr().err

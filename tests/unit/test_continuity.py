@@ -2,11 +2,11 @@
 
 import pytest
 
-from job.checkpoint import Manifest
-from job.continuity import Past, receipt
+from job.runs.checkpoint import Manifest
+from job.runs.resume import Past, receipt
 from job.errors import CorruptObjectError
-from job.run import Run
-from job.store.folder import FolderStore
+from job.runs.run import Run
+from job.storage.local import FolderStore
 from tests.support.recorded_run import at
 
 DIGESTS = {"model": "a" * 64, "ema": "b" * 64, "optimizer": "c" * 64}

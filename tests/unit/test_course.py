@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from job.course import (
+from job.analysis.learning_curve import (
     BEST,
     EARLY_GAIN,
     FALLEN,

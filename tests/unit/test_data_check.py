@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from job.data import contents, picture
-from job.data.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets import scan, image
+from job.datasets.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
 from job.errors import DataError
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -624,14 +624,14 @@ def test_progress_reaches_the_end(data):
 def decoded(monkeypatch):
     """Count the images that are decoded."""
     lock, names = threading.Lock(), []
-    decode = picture.decode
+    decode = image.decode
 
     def count(data, name, *args, **options):
         with lock:
             names.append(name)
         return decode(data, name, *args, **options)
 
-    monkeypatch.setattr(picture, "decode", count)
+    monkeypatch.setattr(image, "decode", count)
     return names
 
 
@@ -703,7 +703,7 @@ def test_a_cache_that_is_no_file_costs_time_only(data, make):
 )
 def test_a_cache_that_was_built_to_do_harm_costs_time_only(data, content, monkeypatch):
     """A cache without end of depth, or with a number without end, is none."""
-    monkeypatch.setattr(contents, "_SCHEMA", 1)
+    monkeypatch.setattr(scan, "_SCHEMA", 1)
     (data / ".check.json").write_text(content)
     assert found(data, cache_file=data / ".check.json") == []
 

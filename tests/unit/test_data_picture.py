@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.data import picture
-from job.data.picture import check_picture, decode, load_picture
+from job.datasets import image
+from job.datasets.image import check_picture, decode, load_picture
 from job.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -120,22 +120,22 @@ def test_what_training_cannot_read_is_refused(name, data, kind):
 def test_pillow_opens_no_format_that_training_does_not_read(monkeypatch):
     """None of Pillow's other readers, of which some run programs, sees a byte of a picture."""
     asked = []
-    opener = picture.open_image
-    monkeypatch.setattr(picture, "open_image", lambda data, **told: asked.append(told) or opener(data, **told))
+    opener = image.open_image
+    monkeypatch.setattr(image, "open_image", lambda data, **told: asked.append(told) or opener(data, **told))
     check_picture(encoded(PIXELS, "PNG"), "a.png")
     load_picture(encoded(PIXELS, "PNG"))
-    assert [options["formats"] for options in asked] == [picture.FORMATS] * 3
-    assert {"EPS", "GIF", "PSD", "FLI", "WMF"}.isdisjoint(picture.FORMATS)
+    assert [options["formats"] for options in asked] == [image.FORMATS] * 3
+    assert {"EPS", "GIF", "PSD", "FLI", "WMF"}.isdisjoint(image.FORMATS)
     with pytest.raises(DataError, match="cannot be decoded"):
         load_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
 
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     """While a large picture is decoded no other large one is."""
-    monkeypatch.setattr(picture, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(image, "LARGE_PIXELS", 100)
     held = []
-    monkeypatch.setattr(picture, "decode", lambda *_, **__: held.append(picture._one_large.locked()) or PIXELS)
+    monkeypatch.setattr(image, "decode", lambda *_, **__: held.append(image._one_large.locked()) or PIXELS)
     check_picture(encoded(PIXELS, "PNG"), "a.png")
-    monkeypatch.setattr(picture, "LARGE_PIXELS", 10**9)
+    monkeypatch.setattr(image, "LARGE_PIXELS", 10**9)
     check_picture(encoded(PIXELS, "PNG"), "a.png")
     assert held == [True, False]

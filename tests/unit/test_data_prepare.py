@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from job import demo
-from job.cli import main
-from job.commands.train import read_order
-from job.data.lock import dataset_digest, make_first_lock, read_version
-from job.data.piece import take_piece
-from job.data.prepare import prepare_data
-from job.data.push import plan_push
+from job.session import demo
+from job.cli.app import main
+from job.cli.train import read_order
+from job.datasets.lockfile import dataset_digest, make_first_lock, read_version
+from job.datasets.subset import take_piece
+from job.datasets.prepare import prepare_data
+from job.datasets.push import plan_push
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
-from job.ledger import Ledger
-from job.store.folder import FolderStore
+from job.goodput import Ledger
+from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.recorded_run import record_run
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from job import demo
-from job.commands.train import read_order
-from job.store.folder import FolderStore
+from job.session import demo
+from job.cli.train import read_order
+from job.storage.local import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
 ORDER = {

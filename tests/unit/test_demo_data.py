@@ -6,8 +6,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from job.data import demo
-from job.data.demo import draw_demo_dataset
+from job.datasets import synthetic
+from job.datasets.synthetic import draw_demo_dataset
 
 SPLITS = ("train", "val")
 
@@ -16,7 +16,7 @@ SPLITS = ("train", "val")
 def few_pictures():
     """Draw fewer pictures than people get."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "NUM_IMAGES", {"train": 12, "val": 12})
+        patch.setattr(synthetic, "NUM_IMAGES", {"train": 12, "val": 12})
         yield
 
 
@@ -52,12 +52,12 @@ def test_the_data_file_stands_for_itself(drawn):
 def test_each_picture_has_its_labels(drawn, split):
     """Every picture can be read and has a label file, and no label file is left over."""
     pictures = sorted((drawn / "images" / split).iterdir())
-    assert len(pictures) == demo.NUM_IMAGES[split]
+    assert len(pictures) == synthetic.NUM_IMAGES[split]
     assert [path.stem for path in pictures] == sorted(path.stem for path in (drawn / "labels" / split).iterdir())
     for path in pictures:
         with Image.open(path) as picture:
             picture.load()
-            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (demo.SIZE, demo.SIZE))
+            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (synthetic.SIZE, synthetic.SIZE))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -84,7 +84,7 @@ def test_each_split_has_all_classes_and_pictures_without_animals(drawn, split):
 
 def test_bushes_hide_parts_of_animals_and_boxes_hold_what_is_seen(drawn, monkeypatch, tmp_path):
     """Some animals stand under bushes, and their boxes are smaller than if the bushes had been cut."""
-    monkeypatch.setattr(demo, "_grow_bushes", lambda _rng, _layer, _animals, ids: ids)
+    monkeypatch.setattr(synthetic, "_grow_bushes", lambda _rng, _layer, _animals, ids: ids)
     draw_demo_dataset(tmp_path)
     num_hidden = 0
     for split in SPLITS:

@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from job import doctor
-from job.cli import main
-from job.doctor import examine, require_fit
+from job.session import doctor
+from job.cli.app import main
+from job.session.doctor import examine, require_fit
 from job.errors import CorruptObjectError, MachineError
-from job.recipe import load_recipe
-from job.store.folder import FolderStore
+from job.recipes.recipe import load_recipe
+from job.storage.local import FolderStore
 
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Jan 01 00:00:00 UTC 2026\n"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from job.errors import WeightsError
-from job.start import StartPoint, fetch_start
-from job.store import open_store
+from job.runs.lineage import StartPoint, fetch_start
+from job.storage import open_store
 from job.training import download
 
 CONTENT = b"weights"

@@ -6,15 +6,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.cli import main
-from job.commands.train import read_order
+from job.cli.app import main
+from job.cli.train import read_order
 from job.errors import UsageError
-from job.estimate import NUM_STEPS, EnoughError, Stopwatch, by_authors, by_measurement, by_run, from_runs, is_kind
-from job.ledger import Label
-from job.prices import USD_PER_HOUR, usd_per_hour
-from job.recipe import load_recipe
-from job.reporter import Reporter
-from job.store.folder import FolderStore
+from job.analysis.estimate import (
+    NUM_STEPS,
+    EnoughError,
+    Stopwatch,
+    by_authors,
+    by_measurement,
+    by_run,
+    from_runs,
+    is_kind,
+)
+from job.goodput import Label
+from job.cloud.prices import USD_PER_HOUR, usd_per_hour
+from job.recipes.recipe import load_recipe
+from job.session.console import Reporter
+from job.storage.local import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
 ROW = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.continuity import Past, environment_differences, exactness, warnings_of
+from job.runs.resume import Past, environment_differences, exactness, warnings_of
 from tests.support.recorded import recorded
 
 AT = "2026-11-23T10:00:{:02}.000+00:00"

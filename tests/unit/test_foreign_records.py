@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from job.beside import known_recipe
-from job.campaign import Campaign
-from job.cli import main
+from job.runs.unfinished import known_recipe
+from job.analysis.campaign import Campaign
+from job.cli.app import main
 from job.errors import CorruptObjectError
-from job.store.folder import FolderStore
+from job.storage.local import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
 SOUND, FOREIGN = "yolov11_wildlife", "yolov11_wildlife2"

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.checkpoint import CheckpointId
+from job.runs.checkpoint import CheckpointId
 from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
-from job.host import FollowerHost, SessionHost
-from job.ledger import Label, Ledger
-from job.notice import Notices
-from job.training.world import World
+from job.session.callbacks import FollowerHost, SessionHost
+from job.goodput import Label, Ledger
+from job.session.preemption import Notices
+from job.training.distributed import World
 
 ROW = {"epoch": 1}
 

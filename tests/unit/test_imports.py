@@ -239,8 +239,8 @@ def test_libraries_are_imported_where_the_table_allows():
     ("source", "expected"),
     [
         ("import torch.nn as nn", {"torch.nn"}),
-        ("from job import store, errors", {"job.store", "job.errors"}),
-        ("def later():\n    from job.store.gcs import GcsStore", {"job.store.gcs.GcsStore"}),
+        ("from job import store, errors", {"job.storage", "job.errors"}),
+        ("def later():\n    from job.storage.gcs import GcsStore", {"job.storage.gcs.GcsStore"}),
     ],
 )
 def test_the_walk_sees_every_form_of_import(source, expected):

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from job.ledger import Label, Ledger
+from job.goodput import Label, Ledger
 from tests.support.command import ROOT, wait_until
 
 WORKS = """

@@ -6,11 +6,11 @@ import tracemalloc
 
 import pytest
 
-from job.cli import main
-from job.data.check import check_dataset
+from job.cli.app import main
+from job.datasets.check import check_dataset
 from job.errors import MachineError, RecipeError
 from job.limited_yaml import UnreadableYamlError, load_yaml
-from job.recipe import load_recipe
+from job.recipes.recipe import load_recipe
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"

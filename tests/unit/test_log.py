@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from job import log
-from job.cli import main
+from job.cli.app import main
 from job.errors import DataError
 from tests.support.command import job
 from tests.support.tiny_dataset import make_tiny_dataset

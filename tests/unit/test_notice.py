@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from job import notice
+from job.session import preemption
 from job.errors import PauseError, PreemptionError
-from job.notice import Notices
+from job.session.preemption import Notices
 from tests.support.command import SOON_S, start_python
 from tests.support.metadata_server import running_metadata_server
 
@@ -108,7 +108,7 @@ def test_a_signal_that_is_sent_twice_is_one(number):
 
 def test_one_press_of_ctrl_c_may_come_twice(monkeypatch):
     """Ctrl-C that comes once more within a second is the same."""
-    monkeypatch.setattr(notice, "ONE_PRESS_S", 3600)
+    monkeypatch.setattr(preemption, "ONE_PRESS_S", 3600)
     with Notices() as notices, notices.left_alone():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -130,12 +130,12 @@ def test_the_deadlines_are_those_of_who_kills():
     """What comes after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
     lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
     """
-    assert notice.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
-    assert set(notice.AMONG_SEVERAL_S.values()) == {25}
-    assert notice.SERVER_LIMIT_S == 100
-    assert notice.STAY_S == 150
-    assert all(limit_s < notice.OF_A_CHILD_S[number] for number, limit_s in notice.LIMITS_S.items())
-    assert notice.OF_A_CHILD_S[signal.SIGTERM] < 30
+    assert preemption.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
+    assert set(preemption.AMONG_SEVERAL_S.values()) == {25}
+    assert preemption.SERVER_LIMIT_S == 100
+    assert preemption.STAY_S == 150
+    assert all(limit_s < preemption.OF_A_CHILD_S[number] for number, limit_s in preemption.LIMITS_S.items())
+    assert preemption.OF_A_CHILD_S[signal.SIGTERM] < 30
 
 
 WAITS = """
@@ -177,7 +177,7 @@ def test_a_second_press_of_ctrl_c_leaves_at_once():
     with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
-        time.sleep(notice.ONE_PRESS_S)  # or it is the same press
+        time.sleep(preemption.ONE_PRESS_S)  # or it is the same press
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
@@ -253,8 +253,8 @@ def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
         with notices.interruptible():
             time.sleep(0)
         assert notices.pending is None
-        notice = notices.agreed(lambda level: level)
-    assert (notice.reason, notice.exit_code, notice.agreed) == ("paused", 0, True)
+        preemption = notices.agreed(lambda level: level)
+    assert (preemption.reason, preemption.exit_code, preemption.agreed) == ("paused", 0, True)
 
 
 def test_all_processes_pause_together():
@@ -263,8 +263,8 @@ def test_all_processes_pause_together():
         one.pause(PauseError("asked"))
         levels = []
         one.agreed(lambda level: levels.append(level) or level)
-        notice = other.agreed(lambda level: max(level, *levels))
-    assert (type(notice), notice.exit_code) == (PauseError, 0)
+        preemption = other.agreed(lambda level: max(level, *levels))
+    assert (type(preemption), preemption.exit_code) == (PauseError, 0)
 
 
 def test_a_machine_that_goes_is_more_urgent_than_a_pause():
@@ -272,18 +272,18 @@ def test_a_machine_that_goes_is_more_urgent_than_a_pause():
     with Notices() as notices, notices.left_alone():
         notices.pause(PauseError("asked"))
         os.kill(os.getpid(), signal.SIGTERM)
-        notice = notices.agreed(lambda level: level)
-    assert (notice.reason, notice.exit_code) == ("preempted", 75)
+        preemption = notices.agreed(lambda level: level)
+    assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
 
 
 def test_whoever_waits_for_its_machine_waits_with_all():
     """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
     with Notices() as notices, notices.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notices.agreed(lambda level: max(level, notice.FROM_SERVER)).from_server
+        assert notices.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
     with Notices() as notices, notices.left_alone():
         notices.pending = PreemptionError("metadata server", "preempted", from_server=True)
-        assert notices.agreed(lambda level: max(level, notice.STOP)).from_server
+        assert notices.agreed(lambda level: max(level, preemption.STOP)).from_server
 
 
 def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
@@ -293,8 +293,8 @@ def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
         raise AssertionError("it waits")
 
     with Notices() as notices:
-        assert notices.agreed(lambda _level: notice.STOP).reason == "preempted"
-        monkeypatch.setattr(notice.time, "sleep", fail)
+        assert notices.agreed(lambda _level: preemption.STOP).reason == "preempted"
+        monkeypatch.setattr(preemption.time, "sleep", fail)
         notices.stay()
 
 
@@ -305,5 +305,5 @@ def test_the_nearest_deadline_holds(numbers, limit_s):
     """A second notice that leaves more time changes nothing, and one that leaves less does."""
     with Notices() as notices, notices.left_alone():
         for number in numbers:
-            notices._hurry(notice.LIMITS_S[number])
+            notices._hurry(preemption.LIMITS_S[number])
     assert notices._limit_s == limit_s

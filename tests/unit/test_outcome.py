@@ -2,8 +2,8 @@
 
 import pytest
 
-from job.outcome import COLUMNS, Comparison, dropped, metrics_of, warn_of_drop
-from job.recipe import Band
+from job.analysis.metrics import COLUMNS, Comparison, dropped, metrics_of, warn_of_drop
+from job.recipes.recipe import Band
 
 
 def row(precision, recall, map50=0.5, map50_95=0.3):

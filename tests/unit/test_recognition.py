@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from job.advice import advise
-from job.cli import main
-from job.commands.train import read_order
-from job.recipe import load_recipe, recipe_names
-from job.recognition import recognise, shown_recipe, trained_as
+from job.analysis.advice import advise
+from job.cli.app import main
+from job.cli.train import read_order
+from job.recipes.recipe import load_recipe, recipe_names
+from job.recipes.recognition import recognise, shown_recipe, trained_as
 from tests.support.recorded import recorded
 
 WORDS = {

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from job import renewal
+from job.report import refresh
 from job.errors import PreemptionError, TrainingError
-from job.renewal import Renewal
-from job.run import Run
-from job.store import open_store
+from job.report.refresh import Renewal
+from job.runs.run import Run
+from job.storage import open_store
 from tests.support.command import wait_until
 from tests.support.recorded_run import record_run
 from tests.support.signal_mask import hears_no_notice
@@ -69,7 +69,7 @@ def test_reports_are_made_some_time_apart(run, caplog):
     """What is asked for just after a report is left to the next one."""
     now = [0.0]
     with Renewal(run, lambda: now[0]) as renewed:
-        for seconds in (0, 1, renewal.APART_S - 2, 1):
+        for seconds in (0, 1, refresh.APART_S - 2, 1):
             now[0] += seconds
             renewed.start()
             if renewed._process is not None:
@@ -95,7 +95,7 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
         renewed.start()
         first = int(stuck.read_text())
         assert lives(first)
-        assert os.getpriority(os.PRIO_PROCESS, first) == renewal.NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, first) == refresh.NICENESS
     assert not lives(first)
     assert has(stuck, 1)
 
@@ -109,7 +109,7 @@ def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):
     """At the end a report is begun anew, and given up when its time is over."""
-    monkeypatch.setattr(renewal, "LAST_S", 5.0)
+    monkeypatch.setattr(refresh, "LAST_S", 5.0)
     with Renewal(run) as renewed:
         renewed.start()
         wait_until(lambda: has(stuck, 1))
@@ -122,7 +122,7 @@ def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, s
 @pytest.mark.parametrize("error", [TrainingError("the loss is not a number"), PreemptionError("SIGTERM", "preempted")])
 def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path, monkeypatch, error):
     """Where an attempt fails or is stopped after its report was begun, the report is rewritten and says so."""
-    monkeypatch.setattr(renewal, "AT_END_S", 300.0)  # this machine may be busy
+    monkeypatch.setattr(refresh, "AT_END_S", 300.0)  # this machine may be busy
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
     pulse = run.attempt(2)["pulse"]
     run.pulse(2, {name: pulse[name] for name in ("position", "seconds", "kept")})  # it lives
@@ -148,7 +148,7 @@ def test_an_attempt_without_a_report_ends_without_one(run, stuck):
 
 def test_an_attempt_that_ends_waits_for_its_report_as_long_as_a_notice_allows(run, stuck, monkeypatch, caplog):
     """A report that is stuck when its attempt ends is given up, and its process is ended."""
-    monkeypatch.setattr(renewal, "AT_END_S", 0.5)
+    monkeypatch.setattr(refresh, "AT_END_S", 0.5)
     with pytest.raises(PreemptionError), Renewal(run) as renewed:
         renewed.start()
         wait_until(lambda: has(stuck, 1))

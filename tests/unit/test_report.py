@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from job.cli import main
-from job.data.lock import read_version
-from job.data.push import plan_push
+from job.cli.app import main
+from job.datasets.lockfile import read_version
+from job.datasets.push import plan_push
 from job.report.charts import Line, course_chart
-from job.report.facts import read_facts
+from job.report.data import read_facts
 from job.report.page import state_of, verdict_of
-from job.report.pictures import MAX_PX, make_pictures
-from job.report.repeat import command_of
-from job.report.writing import write_report
-from job.store import open_store
+from job.report.examples import MAX_PX, make_pictures
+from job.report.reproduce import command_of
+from job.report.publish import write_report
+from job.storage import open_store
 from tests.support.command import job
 from tests.support.recorded_run import at, evaluation, record_run
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -142,7 +142,7 @@ def test_a_report_asks_for_nothing_and_stays_small(tmp_path):
 
 def test_a_report_that_was_overtaken_is_made_again(run, monkeypatch):
     """If another report is written while one is made, the records are read again, so that the newer story stays."""
-    from job.report import writing  # noqa: PLC0415 -- its function is replaced
+    from job.report import publish  # noqa: PLC0415 -- its function is replaced
 
     pages = iter(("stale", "fresh"))
 
@@ -152,7 +152,7 @@ def test_a_report_that_was_overtaken_is_made_again(run, monkeypatch):
             run.store.put(run.key("report.html"), b"of another machine", overwrite=True)
         return page
 
-    monkeypatch.setattr(writing, "render", render)
+    monkeypatch.setattr(publish, "render", render)
     write_report(run, run.record())
     assert run.store.read(run.key("report.html")) == b"fresh"
 

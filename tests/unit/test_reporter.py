@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from job.reporter import Reporter
+from job.session.console import Reporter
 from tests.support.recorded_run import metrics
 
 

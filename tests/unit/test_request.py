@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from job import request as module
-from job.beside import command_for, tell_beside
-from job.cli import main
-from job.commands.submit import TRAIN_FLAGS
-from job.commands.train import read_order
+from job.runs import search as module
+from job.runs.unfinished import command_for, tell_beside
+from job.cli.app import main
+from job.cli.submit import TRAIN_FLAGS
+from job.cli.train import read_order
 from job.errors import RunConflictError
-from job.evidence import gather
-from job.request import find_run, list_runs, survey
-from job.run import Run
-from job.store.folder import FolderStore
+from job.analysis.summary import gather
+from job.runs.search import find_run, list_runs, survey
+from job.runs.run import Run
+from job.storage.local import FolderStore
 from tests.unit.test_run import record
 
 REQUEST = record("any").request

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.cli import main
+from job.cli.app import main
 from tests.support.recorded_run import record_run
 
 

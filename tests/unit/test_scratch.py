@@ -1,6 +1,6 @@
 """The folders of attempts in a working folder."""
 
-from job.scratch import LOCK, folder_of_its_own
+from job.storage.workdir import LOCK, folder_of_its_own
 
 
 def test_what_a_killed_attempt_left_is_removed(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from job import checkpoint
-from job.cli import main
+from job.runs import checkpoint
+from job.cli.app import main
 from tests.support.recorded_run import record_run
 
 

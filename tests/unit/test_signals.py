@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from job.signals import NOTICES, left_to_the_trainer
+from job.training.signals import NOTICES, left_to_the_trainer
 from tests.support.command import JOB, ROOT, SOON_S, surroundings
 from tests.support.signal_mask import hears_no_notice
 

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from job import checkpoint
-from job.checkpoint import CheckpointId
-from job.commands.train import read_order
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
+from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
-from job.recipe import Start
-from job.run import Run
-from job.start import StartPoint, fetch_end, fetch_start, find_start
-from job.store.folder import FolderStore
+from job.recipes.recipe import Start
+from job.runs.run import Run
+from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
+from job.storage.local import FolderStore
 from tests.support.recorded import put_recorded, recorded
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.cli import main
-from job.run import Run
+from job.cli.app import main
+from job.runs.run import Run
 from tests.support.recorded_run import record_run
 
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from job.store import checksums
-from job.store.checksums import NUM_SPARE_LINES, ChecksumIndex, crc32c, encode, version_of
+from job.storage import checksums
+from job.storage.checksums import NUM_SPARE_LINES, ChecksumIndex, crc32c, encode, version_of
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.store import folder
-from job.store.folder import OWN, FolderStore
+from job.storage import local
+from job.storage.local import OWN, FolderStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,14 +119,14 @@ def test_versions_have_a_fine_clock(root, store, monkeypatch):
 
 def test_a_program_that_knows_no_lock_is_not_overwritten(root, store, monkeypatch):
     """A file that another program makes at the last moment is kept, and the put fails."""
-    make_folders = folder._make_folders
+    make_folders = local._make_folders
 
     def make_folders_and_file(top, path):
         make_folders(top, path)
         if path == root:
             (root / "key").write_bytes(b"theirs")
 
-    monkeypatch.setattr(folder, "_make_folders", make_folders_and_file)
+    monkeypatch.setattr(local, "_make_folders", make_folders_and_file)
     with pytest.raises(PreconditionError):
         store.put("key", b"mine")
     assert store.read("key") == b"theirs"
@@ -287,8 +287,8 @@ def test_a_bad_read_is_read_again(root, store, monkeypatch):
     """Bytes that a disk gives wrong once are read a second time; what is wrong twice is rotten."""
     store.put("key", b"wild")
     wrong = [b"mild"]
-    chunks_of = folder.chunks_of
-    monkeypatch.setattr(folder, "chunks_of", lambda opened: iter([wrong.pop()]) if wrong else chunks_of(opened))
+    chunks_of = local.chunks_of
+    monkeypatch.setattr(local, "chunks_of", lambda opened: iter([wrong.pop()]) if wrong else chunks_of(opened))
     assert store.read("key") == b"wild"
     wrong[:] = [b"mild", b"mild"]
     with pytest.raises(CorruptObjectError):
@@ -298,7 +298,7 @@ def test_a_bad_read_is_read_again(root, store, monkeypatch):
 def test_a_killed_put_leaves_no_object(root, store, tmp_path):
     """A process that is killed in the middle of a put leaves nothing that is listed, and the key free."""
     os.mkfifo(tmp_path / "source")
-    program = "import sys, pathlib; from job.store.folder import FolderStore; "
+    program = "import sys, pathlib; from job.storage.local import FolderStore; "
     program += "FolderStore.open(sys.argv[1]).put('key', pathlib.Path(sys.argv[2]))"
     command = [sys.executable, "-c", program, str(root), str(tmp_path / "source")]
     with (
@@ -353,7 +353,7 @@ def test_old_leftovers_are_removed(root, store):
 def test_a_file_that_is_being_written_outlives_a_clock_that_leaps(root, store, tmp_path, monkeypatch):
     """Opening removes nothing that a process writes, however old the clock makes it, and removes it once it died."""
     os.mkfifo(tmp_path / "source")
-    program = "import sys, pathlib; from job.store.folder import FolderStore; "
+    program = "import sys, pathlib; from job.storage.local import FolderStore; "
     program += "FolderStore.open(sys.argv[1]).put(sys.argv[2], pathlib.Path(sys.argv[3]))"
     now = time.time()
     for key, dies in (("finished", False), ("cut", True)):
@@ -364,13 +364,13 @@ def test_a_file_that_is_being_written_outlives_a_clock_that_leaps(root, store, t
         ):
             source.write(bytes(200_000))  # more than a pipe holds: the other side is reading
             with monkeypatch.context() as patched:
-                patched.setattr(time, "time", lambda: now + 10 * folder.STALE_S)
+                patched.setattr(time, "time", lambda: now + 10 * local.STALE_S)
                 FolderStore.open(str(root))
             assert len(partials(root)) == 1
             if dies:
                 process.kill()
         assert len(partials(root)) == dies
-    monkeypatch.setattr(time, "time", lambda: now + 10 * folder.STALE_S)
+    monkeypatch.setattr(time, "time", lambda: now + 10 * local.STALE_S)
     FolderStore.open(str(root))
     assert partials(root) == []
     assert [stored.key for stored in store.list()] == ["finished"]

@@ -3,8 +3,8 @@
 import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, TransientStoreError
-from job.store import retry
-from job.store.retry import RetryableError, retried
+from job.storage import retry
+from job.storage.retry import RetryableError, retried
 
 
 class Clock:

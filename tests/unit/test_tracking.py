@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from job.errors import PreemptionError
-from job.run import Run
-from job.store import open_store
-from job.tracking import process
-from job.tracking.process import Tracking
+from job.runs.run import Run
+from job.storage import open_store
+from job.tracking import sidecar
+from job.tracking.sidecar import Tracking
 from tests.support.recorded_run import record_run
 from tests.support.signal_mask import hears_no_notice
 
@@ -32,7 +32,7 @@ def stuck(tmp_path, monkeypatch):
 
 def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, caplog):
     """More news than it could ever be told does not block, and its end is waited for no longer than is said."""
-    monkeypatch.setattr(process, "LAST_S", 0.5)
+    monkeypatch.setattr(sidecar, "LAST_S", 0.5)
     with Tracking(run, 1, tmp_path / "folder") as tracking:
         for _ in range(100_000):
             tracking.news()
@@ -43,7 +43,7 @@ def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, 
 
 def test_a_signal_to_the_group_does_not_reach_it(run, tmp_path, stuck, monkeypatch):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which then tells it how the attempt ends."""
-    monkeypatch.setattr(process, "LAST_S", 0.1)
+    monkeypatch.setattr(sidecar, "LAST_S", 0.1)
     with Tracking(run, 1, tmp_path / "folder") as tracking:
         assert hears_no_notice(tracking._process.pid)
 
@@ -63,8 +63,8 @@ def test_a_process_that_ends_too_early_is_told_at_the_next_news(tmp_path, monkey
 
 def test_a_machine_that_goes_is_not_kept(run, tmp_path, stuck, monkeypatch, caplog):
     """After a notice there is less patience, and nothing to be said."""
-    monkeypatch.setattr(process, "HURRIED_S", 0.5)
-    monkeypatch.setattr(process, "LAST_S", 1000.0)
+    monkeypatch.setattr(sidecar, "HURRIED_S", 0.5)
+    monkeypatch.setattr(sidecar, "LAST_S", 1000.0)
     with pytest.raises(PreemptionError), Tracking(run, 1, tmp_path / "folder"):
         raise PreemptionError("taken", "preempted")
     assert caplog.records == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.training_arguments import ARGUMENTS, DEFAULTS, OWNED, check_arguments
+from job.recipes.arguments import ARGUMENTS, DEFAULTS, OWNED, check_arguments
 
 
 def test_names_and_defaults_are_those_of_ultralytics(confined):

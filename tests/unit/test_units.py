@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.units import dollars, duration, percent, seconds_between
+from job.text import dollars, duration, percent, seconds_between
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from job import watchdog
-from job.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
+from job.session import watchdog
+from job.session.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
 from tests.support.command import SOON_S, start_python, surroundings
 
 

@@ -1,0 +1,300 @@
+"""What to do after a run: the users' rules, computed from its record.
+
+Guarantees that the same records give the same advice, that each advice names its rule and the figures that decided,
+and that what would be guessed is called thin. Knows nothing of buckets; the rules are `RULES`, the figures the
+constants above them.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from job.analysis.learning_curve import Trend, trend_in_words, trend_of
+from job.analysis.summary import Evidence, comparable
+from job.analysis.options import EXTEND, Option, find_option
+
+TARGET_F1 = 0.72
+"""What is good enough without ``--target-f1``: what recipe C is for."""
+
+ENOUGH_FOR_C = 0.68
+"""From this F1 on, recipe C is advised: its own condition."""
+
+DECENT_F1 = 0.50
+"""From this F1 on, a detector is decent: worth improving rather than replacing."""
+
+ROBUST_GAP = 0.10
+"""Precision and recall that are further apart than this are those of a detector that is not robust."""
+
+GAIN = 0.005
+"""A recipe whose band ends less than this above what is there is not expected to help."""
+
+NUM_EPOCHS_TO_TRUST = 10
+NUM_VAL_IMAGES_TO_TRUST = 50
+
+AUGMENTED = ("A", "recommended", "finetune", "C")
+"""Recipes that improve own weights by augmentation."""
+
+BEFORE_C = ("A", "recommended", "finetune")
+"""Those of them whose weights C may go on from."""
+
+LARGER = ("B", "transfer")
+"""Recipes that take a larger model."""
+
+
+NOTHING_HELPS = "no recipe that was not tried is expected to help; more or better pictures come next"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to do after a run, and why."""
+
+    run: str
+    rule: str
+    """The name of the rule that decided, of `RULES`."""
+
+    because: str
+    trend: Trend
+    options: tuple[Option, ...]
+    """What may help, the advised one first; empty if there is nothing to do, or nothing helps."""
+
+    thin: tuple[str, ...]
+    """Why the evidence is thin; empty if it is not."""
+
+    better: str | None = None
+    """Another run on the same validation set that is better, if there is one."""
+
+    @property
+    def recipe(self) -> str | None:
+        """The advised recipe, if there is one."""
+        return self.options[0].recipe if self.options else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the advice as plain values."""
+        return {**asdict(self), "trend": str(self.trend), "recipe": self.recipe}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What the rules look at."""
+
+    evidence: Evidence
+    target: float
+    f1: float
+    precision: float
+    recall: float
+    trend: Trend
+    trained_as: str
+    """The recipe that it is, by what was trained."""
+
+    tried: frozenset[str]
+    """The same of finished runs on the same validation set, this run's among them."""
+
+    augmented_f1: float | None
+    """The best F1 of those that improved own weights by augmentation."""
+
+    @property
+    def decent(self) -> bool:
+        """Worth improving rather than replacing."""
+        return self.f1 >= DECENT_F1
+
+    @property
+    def robust(self) -> bool:
+        """Precision and recall are close to each other."""
+        return abs(self.precision - self.recall) <= ROBUST_GAP
+
+    @property
+    def augmented(self) -> bool:
+        """Whether own weights were improved by augmentation, by this run or another."""
+        return self.augmented_f1 is not None
+
+    @property
+    def augmented_in_vain(self) -> bool:
+        """Whether it was, and neither that nor this run is good enough for C."""
+        return self.augmented_f1 is not None and max(self.augmented_f1, self.f1) < ENOUGH_FOR_C
+
+    @property
+    def figures(self) -> str:
+        """The figures that a person would look at."""
+        return f"F1 {self.f1:.1%}, precision {self.precision:.1%}, recall {self.recall:.1%}"
+
+    def untried(self, *recipes: str) -> list[str]:
+        """Return those that were not tried."""
+        return [name for name in recipes if name not in self.tried]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule."""
+
+    name: str
+    applies: Callable[[Case], bool]
+    recipes: Callable[[Case], list[str]]
+    """What may help, the advised one first."""
+
+    because: str
+    """What the records say, with ``{target}``, ``{figures}`` and ``{trend}`` in it; the options say what is next."""
+
+
+RULES = (
+    Rule(
+        "target reached",
+        lambda case: case.f1 >= case.target,
+        lambda _case: [],
+        "{figures}: the target of {target:.0%} is reached, nothing more is needed",
+    ),
+    Rule(
+        "good enough for C",
+        lambda case: case.trained_as in {*BEFORE_C, "continue"} and case.f1 >= ENOUGH_FOR_C and "C" not in case.tried,
+        lambda case: ["C", *case.untried(*LARGER)],
+        "{figures}: F1 68 % or more, which is what C asks for",
+    ),
+    Rule(
+        "decent, not robust, still improving",
+        lambda case: case.trend is Trend.IMPROVING and case.decent and not case.robust and not case.augmented,
+        lambda case: [*case.untried("A"), "continue", *case.untried("finetune"), EXTEND],
+        "{figures}: decent, but precision and recall are far apart; {trend}",
+    ),
+    Rule(
+        "still improving",
+        lambda case: case.trend is Trend.IMPROVING,
+        lambda case: ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")],
+        "{figures}; {trend}: it ended too early",
+    ),
+    Rule(
+        "A not enough",
+        lambda case: case.augmented_in_vain,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: augmentation of own weights was not enough for 68 %",
+    ),
+    Rule(
+        "decent",
+        lambda case: case.decent and not case.augmented and case.trained_as not in LARGER,
+        lambda case: case.untried("A", "finetune"),
+        "{figures}; {trend}: decent, and more of the same would not make it robust",
+    ),
+    Rule(
+        "weak, too few epochs",
+        lambda case: case.trend is Trend.UNCLEAR and case.trained_as not in LARGER and not case.augmented,
+        lambda _case: ["continue", EXTEND],
+        "{figures}; {trend}: weak, and it has hardly been trained",
+    ),
+    Rule(
+        "weak",
+        lambda case: not case.decent,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: too weak to be improved by augmentation",
+    ),
+    Rule(
+        "below the target",
+        lambda _case: True,
+        lambda case: case.untried(*LARGER),
+        "{figures}; {trend}: below the target of {target:.0%}",
+    ),
+)
+"""In this order: the first that applies and has something to advise decides. An unfinished run is answered before them:
+it is to be finished.
+"""
+
+NEXT_STEPS = {
+    ("C",): "aggressive fine-tuning of these weights ({}) is the next step",
+    ("A", "finetune"): "augmentation ({}) is the next step",
+    ("continue", EXTEND): "more of the same ({}) comes first",
+    LARGER: "a larger model ({}) is next",
+}
+"""How the advised recipe is said, with those of its kind that are advised as well."""
+
+
+def advise(
+    evidence: Evidence,
+    others: Sequence[Evidence] = (),
+    *,
+    bucket: str,
+    target: float = TARGET_F1,
+    usd_per_hour: float | None = None,
+    without: Collection[str] = (),
+) -> Advice:
+    """Return what to do after a run.
+
+    Args:
+        evidence: The run.
+        others: Other finished runs; those on another validation set, or at another scale, do not count.
+        bucket: What the commands are to name.
+        target: The F1 to reach.
+        usd_per_hour: What an hour of the machine costs, if that is known.
+        without: Options that are out of the question.
+    """
+    if evidence.after is None:
+        return Advice(
+            run=evidence.run,
+            rule="unfinished",
+            because="the run is not finished; the command that started it goes on with it",
+            trend=Trend.UNCLEAR,
+            options=(),
+            thin=(),
+        )
+    alike = comparable(evidence, others)
+    by_f1 = [(other.after["f1"], other) for other in (evidence, *alike) if other.after]
+    best_f1, best = max(by_f1, key=lambda entry: entry[0])
+    case = Case(
+        evidence=evidence,
+        target=target,
+        **{name: evidence.after[name] for name in ("f1", "precision", "recall")},
+        trend=trend_of(evidence.course),
+        trained_as=evidence.trained_as,
+        tried=frozenset(other.trained_as for _, other in by_f1),
+        augmented_f1=max((f1 for f1, other in by_f1 if other.trained_as in AUGMENTED), default=None),
+    )
+
+    def options_of(rule: Rule) -> list[Option]:
+        names = [name for name in rule.recipes(case) if name not in without]
+        found = [find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in names]
+        return [option for option in found if _may_help(option)]
+
+    applying = [rule for rule in RULES if rule.applies(case)]
+    is_enough = case.f1 >= case.target
+    rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
+    options = options_of(rule)
+    because = rule.because.format(target=target, figures=case.figures, trend=trend_in_words(evidence.course))
+    if options:
+        because += f"; so {_next_step(options)}"
+    elif not is_enough:
+        because += f"; {NOTHING_HELPS}"
+    return Advice(
+        run=evidence.run,
+        rule=rule.name,
+        because=because,
+        trend=case.trend,
+        options=tuple(options),
+        thin=tuple(_thin(evidence)),
+        better=best.run if best_f1 > case.f1 else None,
+    )
+
+
+def _thin(evidence: Evidence) -> list[str]:
+    num_epochs, num_val = len(evidence.course), evidence.record.facts["num_val_images"]
+    found = []
+    if num_epochs < NUM_EPOCHS_TO_TRUST:
+        found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
+    if num_val < NUM_VAL_IMAGES_TO_TRUST:
+        found.append(
+            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
+        )
+    if evidence.profile == "demo":
+        found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
+    return found
+
+
+def _next_step(options: Sequence[Option]) -> str:
+    """Say which option is advised, and those of its kind that come right after it."""
+    kind, text = next((kind, text) for kind, text in NEXT_STEPS.items() if options[0].recipe in kind)
+    names = [option.recipe for option in options if option.recipe in kind]
+    return text.format(", ".join(names))
+
+
+def _may_help(option: Option) -> bool:
+    """Whether a recipe may reach more than what is there: by the end of its band, which may be open.
+
+    More of the same is advised by the trend alone.
+    """
+    most = option.gain_f1[1]
+    return option.recipe in {"continue", EXTEND} or most is None or most >= GAIN

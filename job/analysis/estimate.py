@@ -1,0 +1,211 @@
+"""What a training will take, in hours and dollars: from runs like it, or from a few steps that are really trained.
+
+Guarantees that a figure says where it comes from, and that a measurement writes nothing to a run. What preemptions
+add is not in it.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from job.analysis.summary import Evidence
+from job.goodput import Label
+from job.runs.request import Order
+from job.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from job.training.callbacks import Step
+    from job.training.state import Row, Snapshot
+
+NUM_WARM_UP_STEPS = 2
+"""Not measured: the first steps of a process choose kernels and fill caches."""
+
+NUM_STEPS = 8
+
+LONG_ENOUGH_S = 60.0
+"""Steps that take so long together are enough, however few they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a training will take."""
+
+    recipe: str
+    epochs: int
+    epoch_s: float | None
+    """Seconds for an epoch, its validation included; nothing if only the whole is known."""
+
+    around_s: float
+    """Seconds before the first epoch and after the last: start-up, and validation of start and end."""
+
+    hours: tuple[float, float]
+    based_on: str
+    usd: tuple[float, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What a few steps took."""
+
+    start_up_s: float
+    validation_s: float
+    step_s: float
+    num_steps: int
+    num_batches: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_steps} steps measured now, {self.step_s:.3g} s each, {self.num_batches} an epoch; validation "
+            f"{self.validation_s:.3g} s"
+        )
+
+
+class EnoughError(Exception):
+    """What was to be measured is measured."""
+
+
+class Stopwatch:
+    """A host that measures a training's first steps and then ends it; see `job.training.callbacks.Host`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._start_up_s = self._validation_s = 0.0
+        self._times: list[float] = []
+        """The end of the first validation, then of each step."""
+
+        self._num_batches = 0
+
+    def enter(self, label: Label) -> None:
+        """Take the time at which the first validation begins, which is the end of start-up."""
+        if label is Label.VALIDATION and not self._times:
+            self._start_up_s = self._clock() - self._began
+
+    def on_validation_batch(self) -> None:
+        """Take no time: that of the whole validation counts."""
+
+    def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
+        """Take the time of the first validation.
+
+        Raises:
+            EnoughError: If it is an epoch that is over.
+        """
+        if row["epoch"]:
+            raise EnoughError
+        self._times.append(self._clock())
+        self._validation_s = self._times[0] - self._began - self._start_up_s
+
+    def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- as above
+        """Take the time of a step, in which it waited for its batch as well.
+
+        Raises:
+            EnoughError: If there were enough.
+        """
+        for value in step.losses.values():
+            float(value)  # waits for the GPU
+        self._num_batches = step.num_batches
+        self._times.append(self._clock())
+        measured = self.measurement()
+        if measured.num_steps >= NUM_STEPS or measured.num_steps * measured.step_s >= LONG_ENOUGH_S:
+            raise EnoughError
+
+    def keep(self, snapshot: "Callable[[], Snapshot]") -> None:
+        """Keep nothing."""
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Allow anything: there is nothing to lose."""
+        return nullcontext()
+
+    def measurement(self) -> Measurement:
+        """Return what was measured so far: all steps after the warm-up, or the last one if there are no more."""
+        first = max(0, min(NUM_WARM_UP_STEPS, len(self._times) - 2))
+        num_steps = len(self._times) - 1 - first
+        return Measurement(
+            start_up_s=self._start_up_s,
+            validation_s=self._validation_s,
+            step_s=(self._times[-1] - self._times[first]) / num_steps,
+            num_steps=num_steps,
+            num_batches=self._num_batches,
+        )
+
+
+def from_runs(
+    order: Order, dataset: str, machine: Callable[[Evidence], bool], runs: Sequence[Evidence]
+) -> Evidence | None:
+    """Return the newest finished run that tells what an order will take, if there is one.
+
+    Args:
+        order: What is asked for.
+        dataset: The name of the dataset that is meant.
+        machine: Whether a run was trained on the machine that is meant.
+        runs: Finished runs, the newest last.
+    """
+    request = order.request(dataset)
+
+    def alike(run: Evidence) -> bool:
+        theirs = run.record.request
+        same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
+        same &= run.trained_as == order.trained_as
+        return same and all(run.train[name] == request["train"][name] for name in ("imgsz", "batch"))
+
+    return next((run for run in reversed(runs) if alike(run) and machine(run)), None)
+
+
+def is_kind(run: Evidence, machine: str) -> bool:
+    """Whether all of a run was trained on a kind of machine, such as ``l4``, ``a100-80`` or ``l4-spot``."""
+    named = [word for word in re.findall(r"[a-z0-9]+", machine.lower()) if word not in {"spot", "on", "demand"}]
+    kinds = [re.findall(r"[a-z0-9]+", kind.lower()) for kind in run.machines]
+    return bool(kinds and named) and all(
+        any(part.startswith(word) for part in kind) for kind in kinds for word in named
+    )
+
+
+def by_run(recipe: Recipe, run: Evidence, usd_per_hour: float | None) -> Estimate:
+    """Return an estimate by a run like it."""
+    epoch_s = run.epoch_s or 0.0
+    around_s = max(0.0, run.bill.total_s - epoch_s * len(run.course))
+    based_on = f"run {run.run}, {len(run.course)} epochs on {'; '.join(run.machines)}"
+    return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
+
+
+def by_measurement(recipe: Recipe, measured: Measurement, usd_per_hour: float | None) -> Estimate:
+    """Return an estimate by a measurement."""
+    epoch_s = measured.num_batches * measured.step_s + measured.validation_s
+    around_s = measured.start_up_s + 2 * measured.validation_s
+    return _estimate(recipe, epoch_s, around_s, str(measured), usd_per_hour)
+
+
+def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
+    """Return what the recipe's authors expect of the full profile, if they say it."""
+    band = recipe.expect.get("hours")
+    if band is None or band.low is None or band.high is None or recipe.profile != "full":
+        return None
+    return Estimate(
+        recipe=recipe.name,
+        epochs=recipe.train["epochs"],
+        epoch_s=None,
+        around_s=0.0,
+        hours=(band.low, band.high),
+        based_on="what the recipe's authors expect for their data and machine; not measured",
+        usd=None if usd_per_hour is None else (band.low * usd_per_hour, band.high * usd_per_hour),
+    )
+
+
+def _estimate(recipe: Recipe, epoch_s: float, around_s: float, based_on: str, usd_per_hour: float | None) -> Estimate:
+    hours = (recipe.train["epochs"] * epoch_s + around_s) / 3600
+    return Estimate(
+        recipe=recipe.name,
+        epochs=recipe.train["epochs"],
+        epoch_s=epoch_s,
+        around_s=around_s,
+        hours=(hours, hours),
+        based_on=based_on,
+        usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
+    )

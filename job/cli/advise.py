@@ -1,0 +1,77 @@
+"""``job advise``: what to do after a run, by the users' rules."""
+
+import json as json_format
+
+from job.analysis.advice import Advice, advise
+from job.cli.tables import between, command_line, labelled
+from job.cli.runs import require_run
+from job.cli.options import read_flag, read_fraction, read_price, require_store
+from job.errors import RunConflictError
+from job.analysis.summary import Evidence, gather, read_evidence
+from job.analysis.options import EXTEND, Option
+from job.recipes.recipe import Band
+from job.text import HOUR, duration
+
+
+def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_per_hour: str | None, json: str) -> None:
+    """Print what to do after a run; the one that ended last, if none is named.
+
+    Raises:
+        RunConflictError: If there is no such run, or none that is finished.
+    """
+    as_json, target, price = read_flag(json, "json"), read_fraction(target_f1, "target-f1"), read_price(usd_per_hour)
+    store = require_store(bucket)
+    finished = gather(store)
+    if name is not None:
+        evidence = read_evidence(*require_run(store, name))
+    elif finished:
+        evidence = finished[-1]
+    else:
+        raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
+    advice = advise(evidence, finished, bucket=store.uri, target=target, usd_per_hour=price)
+    if as_json:
+        print(json_format.dumps(advice.to_json(), indent=1))
+        return
+    print("\n".join(told(evidence, advice)))
+
+
+def told(evidence: Evidence, advice: Advice) -> list[str]:
+    """Return an advice as lines for a terminal."""
+    ended = f"{evidence.final['reason']} after {len(evidence.course)} epochs" if evidence.final else "not finished"
+    lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
+    lines += labelled("rule", advice.rule)
+    lines += labelled("because", advice.because)
+    for reason in advice.thin:
+        lines += labelled("thin", reason)
+    if advice.better is not None:
+        lines += labelled("better", f"run {advice.better} reached more, see `job advise {advice.better}`")
+    for number, option in enumerate(advice.options):
+        lines += ["", *_told(option, "advised" if number == 0 else "or")]
+    return lines
+
+
+def _told(option: Option, label: str) -> list[str]:
+    lines = labelled(label, "the same recipe, for longer" if option.recipe == EXTEND else f"recipe {option.recipe}")
+    lines += command_line("run it", option.command)
+    lines += labelled("gain", _gain(option))
+    cost = f"{between(*(duration(hours * HOUR) for hours in option.hours))}, " if option.hours else ""
+    lines += labelled("cost", f"{cost}{option.hours_from}")
+    if option.usd is not None:
+        lines += labelled("", f"{between(*(f'{usd:.2f}' for usd in option.usd))} USD")
+    return lines
+
+
+def _gain(option: Option) -> str:
+    low, high = option.gain_f1
+    band = Band(*option.expect_f1)
+    if band.low is None and band.high is None:
+        return "not known; the trend goes on, or it does not"
+    if high is None and low == 0:
+        return f"not stated; the recipe expects {band.text(100, ' %')}"
+    if high is None:
+        points = f"{100 * low:.1f} points of F1 or more"
+    elif low == 0:
+        points = f"up to {100 * high:.1f} points of F1"
+    else:
+        points = f"{between(f'{100 * low:.1f}', f'{100 * high:.1f}')} points of F1"
+    return f"{points}; the recipe expects {band.text(100, ' %')}"

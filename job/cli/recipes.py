@@ -1,0 +1,73 @@
+"""``job recipes``: list, show, check."""
+
+import textwrap
+from typing import Any
+
+import yaml
+
+from job.cli.options import read_profile
+from job.analysis.metrics import LABELS
+from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.recipes.arguments import DEFAULTS
+
+NUM_COLUMNS = 80
+
+
+def list_recipes() -> None:
+    """Print a few lines for each recipe."""
+    recipes = [load_recipe(name) for name in recipe_names()]
+    width = max(len(recipe.name) for recipe in recipes) + 2
+    for recipe in recipes:
+        about = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
+        print(f"{recipe.name:{width}}{', '.join(filter(None, about))}")
+        for line in (_settings(recipe), _expectation(recipe)):
+            indent = " " * width
+            print(textwrap.fill(line, NUM_COLUMNS, initial_indent=indent, subsequent_indent=indent))
+
+
+def show_recipe(name: str, profile: str) -> None:
+    """Print a recipe as YAML, every value decided.
+
+    Raises:
+        RecipeError: If there is no such recipe or it is wrong.
+    """
+    recipe = load_recipe(name, read_profile(profile))
+    shown: dict[str, Any] = {
+        "recipe": recipe.name,
+        "summary": recipe.summary,
+        "risk": recipe.risk,
+        "advised": recipe.advised,
+        "profile": recipe.profile,
+        "start": str(recipe.start),
+        "expect": {name: band.text() for name, band in recipe.expect.items()},
+        "train": recipe.train,
+    }
+    shown = {key: value for key, value in shown.items() if value not in (None, "", {})}
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
+
+
+def check_recipe(file: str) -> None:
+    """Check a recipe, both profiles of it.
+
+    Raises:
+        RecipeError: Lists every problem.
+    """
+    recipe = load_recipe(file)
+    print(f"{file}: a valid recipe; {_settings(recipe)}")
+
+
+def _settings(recipe: Recipe) -> str:
+    told = ("epochs", "batch", "imgsz")
+    changed = [
+        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in told
+    ]
+    train = recipe.train
+    parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]
+    return ", ".join(parts)
+
+
+def _expectation(recipe: Recipe) -> str:
+    bands = [f"{LABELS[name]} {band.text(100, ' %')}" for name, band in recipe.expect.items() if name in LABELS]
+    if "hours" in recipe.expect:
+        bands.insert(0, recipe.expect["hours"].text(unit=" h"))
+    return f"expect {', '.join(bands)}" if bands else ""

@@ -1,0 +1,310 @@
+"""``job submit`` and ``job render``: from words to a segment, and to a Batch job."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from job.runs.unfinished import tell_beside
+from job.runs.cost import usd_of
+from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
+from job.cloud.machine_types import find_machine
+from job.cloud.submission import Placement, Segment, Segments, find_submission
+from job.cloud.settings import Settings, known_settings, load_settings
+from job.cloud.job_spec import render
+from job.cli.train import read_order
+from job.cli.options import Mistakes, bucket_location, read_flag, require_store
+from job.datasets.prepare import find_dataset
+from job.errors import UsageError
+from job.runs.request import Order
+from job.runs.run import FAMILY, check_run_name, now
+from job.runs.lineage import find_start
+from job.text import HOUR, dollars, duration
+
+log = logging.getLogger(__name__)
+
+CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
+
+TRAIN_FLAGS: dict[str, Any] = {
+    "recipe": None,
+    "dataset": None,
+    "run": None,
+    "weights": None,
+    "model": None,
+    "profile": "full",
+    "device": "",
+    "workers": None,
+    "checkpoint_every": "60",
+    "hang_after": "1800",
+    "new_classes": "false",
+    "quarantine": "false",
+}
+"""Of `job train`, with their defaults."""
+
+DECIDED_LATER = {"recipe", "dataset", "run"}
+
+GPU = "0"
+"""Said aloud, so that a machine whose driver is missing fails at once instead of training on its CPU."""
+
+
+def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: Any) -> None:  # noqa: ANN401 -- text by flag
+    """Submit a run, or say what became of it.
+
+    Raises:
+        JobError: For whatever is wrong; see the exit codes.
+    """
+    from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
+    from job.cloud.policy import decide  # noqa: PLC0415 -- only this command needs it
+    from job.cloud.supervisor import Supervisor  # noqa: PLC0415 -- needs Batch's library
+    from job.cli.supervise import POLL_S, watch  # noqa: PLC0415 -- it imports this module
+
+    stay = read_flag(supervise, "supervise")
+    order, words, limit = _read(flags, training_arguments)
+    said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
+    settings, allowed = load_settings(said), load_allowed(said, limit)
+    how = _how(flags, settings, allowed)
+    store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
+    dataset = find_dataset(store, order.dataset)
+    request = order.request(dataset)
+    run, segments = find_submission(store, order.run, request)
+    if run.final() is not None:
+        log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
+        return
+    if not segments:
+        if run.record() is None:
+            if order.run is None:
+                tell_beside(store, run, request, "submit")
+            find_start(store, order, run.name)  # a run that cannot start must not cost a machine
+        segment = _first_segment(
+            bucket=store.uri,
+            run=run.name,
+            words=[*words, f"--dataset={dataset}"],
+            request=request,
+            settings=settings,
+            **how,
+        )
+        segments = [segment] if Segments(run).write(segment) else Segments(run).list()
+    newest = segments[-1]
+    supervisor = Supervisor(run=run, batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
+    if newest.number == 1 and Segments(run).job_of(1) is None:  # the supervisor submits later ones
+        allowed.require(newest)
+        history = supervisor.history()
+        log.info("run %s: %s", run.name, worst_words(newest))
+        supervisor.act(history, decide(history))
+    else:
+        log.info("run %s was submitted before, %s; `job status %s` shows it", run.name, newest.job_id, run.name)
+    if stay:
+        watch(supervisor)
+    else:
+        log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
+        print(run.name)
+
+
+def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # noqa: ANN401 -- text by flag
+    """Print a run's first Batch job.
+
+    Raises:
+        JobError: For whatever is wrong with words and settings; bucket and cloud are not asked.
+    """
+    order, words, limit = _read(flags, training_arguments)
+    said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
+    settings, allowed = load_settings(said), load_allowed(said, limit)
+    if order.dataset is not None:
+        words.append(f"--dataset={order.dataset}")
+    segment = _first_segment(
+        bucket=_require_gs(cloud_bucket(flags["bucket"], flags)),
+        run=order.run or FAMILY,
+        words=words,
+        request=order.request(order.dataset),
+        settings=settings,
+        **_how(flags, settings, allowed),
+    )
+    print(json.dumps(render(segment), indent=2))
+
+
+def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str], Limit | None]:
+    """Read what is to be trained, its words and its limit; every flag that is wrong is told at once."""
+    mistakes = Mistakes()
+    with mistakes:
+        order, words = cloud_words(flags, training_arguments)
+    with mistakes:
+        limit = read_limit(flags["max_usd"], flags["no_limit"])
+    with mistakes:
+        read_deadline(flags["deadline"])
+    with mistakes:
+        read_flag(flags["on_demand"], "on-demand")
+    mistakes.tell()
+    return order, words, limit
+
+
+def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:
+    """Return the bucket of the command line, of the environment, or of the settings."""
+    location = bucket_location(bucket)
+    if location is not None:
+        return _require_gs(location)
+    found = known_settings({name: flags[name] for name in CLOUD_FLAGS if name in flags}).get("bucket")
+    if not isinstance(found, str):
+        return None
+    return _require_gs(found if "://" in found else f"gs://{found}")
+
+
+def read_deadline(text: str | None) -> str | None:
+    """Read ``12h`` from now, or a time; without a zone it is this machine's.
+
+    Raises:
+        UsageError: If it is neither, or has passed.
+    """
+    if text is None:
+        return None
+    try:
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
+            due = datetime.now(UTC) + timedelta(hours=float(match[1]))
+        else:
+            due = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
+        ) from error
+    if due <= datetime.now(UTC):
+        raise UsageError(f"--deadline: has passed, got {text!r}")
+    return due.isoformat(timespec="seconds")
+
+
+def read_max_usd(text: str | None) -> float | None:
+    """Read a number of dollars.
+
+    Raises:
+        UsageError: If it is none, or not positive.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
+        raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
+    return float(text)
+
+
+def read_limit(max_usd: str | None, no_limit: str) -> Limit | None:
+    """Read ``--max-usd`` and ``--no-limit``; nothing if neither is given.
+
+    Raises:
+        UsageError: If both are, or one is not understood.
+    """
+    usd = read_max_usd(max_usd)
+    if not read_flag(no_limit, "no-limit"):
+        return None if usd is None else Limit(usd=usd)
+    if usd is not None:
+        raise UsageError(f"--max-usd: {usd:g} and --no-limit contradict each other; pass one of them")
+    return Limit()
+
+
+def print_limit(machine: str, *, max_usd: str | None, no_limit: str) -> None:
+    """Print for how many hours a Spot machine may run, and say what that costs.
+
+    Raises:
+        UsageError: If the limit is not understood, or its machine has no price.
+        MachineError: If a setting is missing or malformed.
+    """
+    allowed, type_ = load_allowed({}, read_limit(max_usd, no_limit)), find_machine(machine).type
+    price = usd_per_hour(allowed.prices, type_, spot=True)
+    found = allowed.limit([type_], spot=True)
+    seconds = seconds_within(found, price)
+    what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
+    if seconds is None:
+        log.info("limit: none; %s", what)
+        print("never")
+    else:
+        log.info("limit: %s, which is %s of %s", found, duration(seconds), what)
+        print(f"{seconds / HOUR:.3f}")
+
+
+def worst_words(segment: Segment) -> str:
+    """Return the worst that a segment can cost, as people read it."""
+    seconds, price = worst_s(segment.max_retries, segment.max_run_s), segment.usd_per_hour
+    hours = f"{seconds / HOUR:.1f} hours of {segment.placement}"
+    limit = Limit(segment.max_usd, segment.max_hours)
+    bound = (
+        "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
+    )
+    if price is None:
+        return f"this can take {hours} at worst, whose price is not known; {bound}"
+    return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
+
+
+def _require_gs(location: str | None) -> str:
+    if location is None:
+        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
+    if not location.startswith("gs://"):
+        raise UsageError(f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
+    return location
+
+
+def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:
+    """Read what is to be trained, and return it with the words that order the same in the container.
+
+    Args:
+        flags: Of `job train`, what was not given left out or nothing. Run, dataset and bucket are not in the words:
+            they are decided later.
+        training_arguments: Further flags.
+
+    Raises:
+        JobError: If it cannot be ordered, or not from another machine.
+    """
+    given = {name: text for name, text in flags.items() if name in TRAIN_FLAGS and text is not None}
+    order = read_order(training_arguments=training_arguments, **{**TRAIN_FLAGS, "workdir": "work", **given})
+    if order.recipe.source != order.recipe.name:
+        raise UsageError(
+            f"--recipe {order.recipe.source}: is a file on this machine; pass a recipe of the image, and other values "
+            "as flags"
+        )
+    if "," in order.device:
+        raise UsageError(f"--device: the machines of `job submit` have one GPU, got {order.device!r}; leave it out")
+    if order.weights is not None and not order.weights.startswith("gs://") and Path(order.weights).is_file():
+        raise UsageError(
+            f"--weights {order.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
+        )
+    said = {
+        "recipe": order.recipe.name,
+        "device": order.device or GPU,
+        **{name: text for name, text in given.items() if name not in DECIDED_LATER and text != TRAIN_FLAGS[name]},
+        **training_arguments,
+    }
+    return order, ["train", *(f"--{name.replace('_', '-')}={text}" for name, text in said.items())]
+
+
+def _how(flags: dict[str, Any], settings: Settings, allowed: Allowed) -> dict[str, Any]:
+    """Return a segment's fields that say where it runs, for how long, and for how much."""
+    machines = [find_machine(name.strip()) for name in flags["machine"].split(",")]
+    spot = not read_flag(flags["on_demand"], "on-demand")
+    if not spot and not machines[0].on_demand:
+        raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
+    limit = allowed.limit([machine.type for machine in machines], spot=spot)
+    price = usd_per_hour(settings.prices, machines[0].type, spot=spot)
+    retries, run_s = durations_within(limit, price)
+    return {
+        "machines": [machine.type for machine in machines],
+        "placement": Placement(region=settings.region, machine=machines[0].type, spot=spot),
+        "deadline": read_deadline(flags["deadline"]),
+        "max_usd": limit.usd,
+        "max_hours": limit.hours,
+        "usd_per_hour": price,
+        "max_retries": retries,
+        "max_run_s": run_s,
+    }
+
+
+def _first_segment(*, bucket: str, run: str, words: list[str], **fields: Any) -> Segment:  # noqa: ANN401 -- a segment's
+    return Segment(
+        run=check_run_name(run),
+        number=1,
+        created_at=now(),
+        by="hand",
+        reason="submitted",
+        bucket=bucket,
+        words=[*words, f"--bucket={bucket}", f"--run={run}"],
+        **fields,
+    )

@@ -1,0 +1,205 @@
+"""``job supervise``, ``job status``, ``job logs`` and ``job cancel``: a submitted run, watched and ended."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.status import Attempt, History, SegmentSeen
+from job.cloud.policy import decide
+from job.cloud.submission import Segments
+from job.cli.submit import cloud_bucket, read_deadline, read_limit
+from job.cli.options import read_flag, read_number, read_seconds, require_store
+from job.errors import RunConflictError
+from job.runs.run import Run
+from job.text import duration
+
+if TYPE_CHECKING:
+    from job.cloud.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+POLL_S = 60.0
+"""Between two looks at a run, where nothing else is asked for."""
+
+
+def run_supervise(
+    name: str,
+    bucket: str | None,
+    *,
+    resume: str,
+    deadline: str | None,
+    max_usd: str | None,
+    no_limit: str,
+    poll: str,
+    settings: Mapping[str, str],
+) -> None:
+    """Keep a run going until it ends.
+
+    Raises:
+        JobError: If it does not end well.
+    """
+    again, limit, due = read_flag(resume, "resume"), read_limit(max_usd, no_limit), read_deadline(deadline)
+    poll_s = read_seconds(poll, "poll")
+    supervisor = _supervisor(name, bucket, load_allowed(settings, limit))
+    supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=poll_s)
+    if again:
+        supervisor.resume()
+    watch(supervisor)
+
+
+def watch(supervisor: "Supervisor") -> None:
+    """Keep a run going, and print what is known of it at its end.
+
+    Raises:
+        JobError: If it does not end well.
+    """
+    print(describe(supervisor.watch()))
+
+
+def print_status(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
+    """Print what is known of a run.
+
+    Raises:
+        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
+    """
+    print(describe(_supervisor(name, bucket, load_allowed(settings)).history()))
+
+
+def describe(history: History) -> str:
+    """Return what is known of a run, as lines."""
+    decision = decide(history)
+    progress = f"epoch {history.committed.epoch}" if history.committed else "nothing committed yet"
+    if history.committed and history.committed.batch:
+        progress += f", batch {history.committed.batch}"
+    if history.num_epochs is not None:
+        progress += f", of {history.num_epochs} epochs"
+    lines = [
+        f"run         {history.run}",
+        f"state       {decision.do}: {decision.reason}",
+        f"committed   {progress}",
+    ]
+    if history.final is None and history.remaining_s is not None:
+        lines.append(f"remaining   {duration(history.remaining_s)} at the pace so far")
+    if history.deadline is not None:
+        lines.append(f"deadline    {history.deadline.isoformat(timespec='minutes')}")
+    lines += [
+        f"used        {_usd(history.used_usd)} by the records of the attempts",
+        f"worst       {_worst(history)}",
+        f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
+        "",
+        *_segment_lines(history),
+        "",
+        *attempt_lines(history.attempts),
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def _usd(usd: float | None) -> str:
+    return "unknown, a machine has no price," if usd is None else f"{usd:.2f} USD"
+
+
+def _worst(history: History) -> str:
+    """Say what the machines so far can have cost in the end, if nothing stops the newest job before its limits."""
+    hours = f"{history.worst_hours(going_on=True):.1f} machine hours"
+    usd = history.worst_usd(going_on=True)
+    return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
+
+
+def print_logs(name: str, bucket: str | None, segment: str | None, settings: Mapping[str, str]) -> None:
+    """Print the lines of one segment's job, or of all.
+
+    Raises:
+        JobError: If the logs cannot be read, or the run is not in this machine's project.
+    """
+    from job.cloud.logs import read_lines  # noqa: PLC0415 -- only this command needs it
+
+    number = None if segment is None else read_number(segment, "segment")
+    run, allowed = _run(name, bucket), load_allowed(settings)
+    chosen = [entry for entry in Segments(run).list() if number in {None, entry.number}]
+    if not chosen:
+        raise RunConflictError(f"run {name}: has no such segment; `job status {name}` lists them")
+    for entry in chosen:
+        allowed.require_place(entry)
+        made = Segments(run).job_of(entry.number)
+        if made is not None:
+            for line in read_lines(allowed.project, made["uid"]):
+                print(line)
+
+
+def run_cancel(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
+    """Cancel a run's job.
+
+    Raises:
+        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
+    """
+    supervisor = _supervisor(name, bucket, load_allowed(settings))
+    history = supervisor.history()
+    live = [seen.segment for seen in history.segments if seen.live]
+    if not live:
+        log.info("run %s: no job of it is running", name)
+    for segment in live:
+        supervisor.batch.cancel(segment.job_name)
+        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", segment.job_id, name)
+
+
+def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
+    """Return a table of attempts."""
+    rows = [("attempt", "job", "claimed", "ended", "how", "at")]
+    rows += [
+        (
+            str(attempt.number),
+            attempt.job or f"elsewhere, {attempt.host}",
+            f"{attempt.claimed_at:%d %b %H:%M:%S}",
+            f"{attempt.ended_at:%d %b %H:%M:%S}" if attempt.ended_at else "",
+            attempt.reason,
+            f"epoch {attempt.position[0]}, batch {attempt.position[1]}" if attempt.position else "",
+        )
+        for attempt in attempts
+    ]
+    return _table(rows) if attempts else ["no attempt has claimed the run yet"]
+
+
+def _segment_lines(history: History) -> list[str]:
+    head = ("segment", "job", "where", "why", "state", "machine time")
+    rows = [
+        (
+            str(seen.segment.number),
+            seen.segment.job_id,
+            str(seen.segment.placement),
+            seen.segment.reason,
+            _state(seen),
+            _machine_time(seen, history),
+        )
+        for seen in history.segments
+    ]
+    return _table([head, *rows])
+
+
+def _state(seen: SegmentSeen) -> str:
+    if seen.job is None:
+        return "deleted" if seen.made else "not made yet"
+    return seen.job.state.lower() + (", no machine yet" if seen.job.waiting_since else "")
+
+
+def _machine_time(seen: SegmentSeen, history: History) -> str:
+    if seen.job is None or seen.job.scheduled_at is None:
+        return ""
+    return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _run(name: str, bucket: str | None) -> Run:
+    return Run(require_store(cloud_bucket(bucket, {})), name)
+
+
+def _supervisor(name: str, bucket: str | None, allowed: Allowed) -> "Supervisor":
+    from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
+    from job.cloud.supervisor import Supervisor  # noqa: PLC0415 -- needs Batch's library
+
+    return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)

@@ -1,0 +1,25 @@
+"""``job wandb``: bring a run's curve to W&B's server."""
+
+import tempfile
+from pathlib import Path
+
+from job.cli.runs import require_run
+from job.cli.options import require_store
+from job.errors import MachineError
+
+
+def sync_run(name: str, bucket: str | None) -> None:
+    """Bring W&B's server up to date with a run, and print where it is shown.
+
+    Raises:
+        RunConflictError: If there is no such run.
+        MachineError: If there is no key, or the library is missing.
+        TransientStoreError: If the server does not take it.
+    """
+    run, record = require_run(require_store(bucket), name)
+    try:
+        from job.tracking.sync import sync  # noqa: PLC0415 -- a missing library is an error of its own
+    except ImportError as error:
+        raise MachineError(f"W&B: the package {error.name} is missing; run `make env`") from error
+    with tempfile.TemporaryDirectory(prefix="job-wandb-") as folder:
+        print(sync(run, record, Path(folder)))

@@ -1,0 +1,195 @@
+"""What this machine's own settings allow: a recorded segment is data, and is obeyed only as far as they go.
+
+Every writer of the bucket can write a segment, the training container among them. Guarantees that nothing is looked up,
+cancelled or read in a project or region that is not the settings', and that nothing is made with another account,
+network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from job.cloud.budget import Limit, Prices, require_price, usd_per_hour
+from job.cloud.machine_types import machines
+from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Segment
+from job.cloud.settings import FORMS, IMAGE, checked_settings
+from job.errors import RunConflictError, UsageError
+from job.recipes.arguments import nearest
+
+FLAGS = [*FORMS, "image_repository"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """What a recorded segment may ask for."""
+
+    project: str
+    subnetworks: Mapping[str, str | None]
+    """By region, the main one first."""
+
+    image_repositories: tuple[str, ...]
+    service_account: str | None
+    network: str | None
+    wandb_secret: str | None
+    prices: Prices
+    max_usd: float
+    max_hours: float
+    """Of all machines of a run, where a price is not known."""
+
+    given: Limit | None = None
+    """By the command line; it takes the place of the limits above and of the one on record."""
+
+    def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
+        """Return the limit of a new run: dollars if each of its machines has a price, else hours.
+
+        Raises:
+            UsageError: If dollars were given, and a machine has no price.
+        """
+        if self.given is not None:
+            if self.given.usd is not None:
+                for type_ in machine_types:
+                    require_price(self.prices, type_, spot=spot)
+            return self.given
+        known = all(usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in machine_types)
+        return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
+
+    def limit_of(self, segment: Segment) -> Limit:
+        """Return the limit that holds for a recorded run: the given one, or else dollars or hours as the usual one.
+
+        Whether it is dollars is decided by the prices that are known here: one on record could say that a machine costs
+        next to nothing. How many is taken from the record.
+        """
+        if self.given is not None:
+            return self.given
+        types, spot = {*segment.machines, segment.placement.machine}, segment.placement.spot
+        if all(type_ in machines() and usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in types):
+            return Limit(usd=self.max_usd if segment.max_usd is None else segment.max_usd)
+        return Limit(hours=self.max_hours if segment.max_hours is None else segment.max_hours)
+
+    def require_place(self, segment: Segment) -> None:
+        """Check that a recorded segment's job is where this machine looks for jobs.
+
+        Raises:
+            RunConflictError: If it is not; names every difference.
+        """
+        _refuse(segment, self._problems_of_place(segment))
+
+    def require(self, segment: Segment) -> None:
+        """Check that a recorded segment asks for nothing that the settings do not allow.
+
+        Raises:
+            RunConflictError: If it does; names every difference.
+            UsageError: If dollars were given, and its machine has no price.
+        """
+        settings = segment.settings
+        problems = self._problems_of_place(segment)
+        problems += _differences("service_account", settings.service_account, self.service_account)
+        problems += _differences("network", _path(settings.network), _path(self.network))
+        problems += _differences("wandb_secret", _secret(settings.wandb_secret), _secret(self.wandb_secret))
+        for region, subnetwork in {settings.region: settings.subnetwork, **settings.other_regions}.items():
+            if region in self.subnetworks:
+                name = f"subnetwork of {region}"
+                problems += _differences(name, _path(subnetwork), _path(self.subnetworks[region]))
+        fits = any(settings.image.startswith(f"{repository}/") for repository in self.image_repositories)
+        if not fits or not IMAGE.fullmatch(settings.image):
+            here = " or ".join(self.image_repositories) or "none"
+            problems.append(
+                f"image: the record has {settings.image!r}, the settings here take images of {here}, by digest"
+            )
+        if segment.words[:1] != ["train"] or segment.words[-2:] != [
+            f"--bucket={segment.bucket}",
+            f"--run={segment.run}",
+        ]:
+            problems.append(f"words: the record has {' '.join(segment.words)!r}, which is not to train this run")
+        unknown = [type_ for type_ in [segment.placement.machine, *segment.machines] if type_ not in machines()]
+        problems += [f"machine: the record has {type_!r}, which is not known here" for type_ in unknown]
+        if segment.max_retries > MAX_RETRIES or segment.max_run_s > MAX_RUN_S:
+            problems.append(
+                f"durations: the record has {segment.max_retries} retries of {segment.max_run_s} s, at most "
+                f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
+            )
+        problems += self._problems_of_limit(Limit(segment.max_usd, segment.max_hours))
+        _refuse(segment, problems)
+        self.limit([segment.placement.machine], spot=segment.placement.spot)
+
+    def price(self, segment: Segment) -> float | None:
+        """Return what an hour of a segment's machine costs: the higher of what is on record and what is known here."""
+        placement = segment.placement
+        here = usd_per_hour(self.prices, placement.machine, spot=placement.spot)
+        known = [price for price in (segment.usd_per_hour, here) if price is not None]
+        return max(known) if known else None
+
+    def _problems_of_place(self, segment: Segment) -> list[str]:
+        problems = _differences("project", segment.settings.project, self.project)
+        regions = [segment.placement.region, segment.settings.region, *segment.settings.other_regions]
+        here = " and ".join(self.subnetworks)
+        return problems + [
+            f"region: the record has {region!r}, the settings here have {here}"
+            for region in dict.fromkeys(regions)
+            if region not in self.subnetworks
+        ]
+
+    def _problems_of_limit(self, recorded: Limit) -> list[str]:
+        fits = (recorded.usd or 0.0) <= self.max_usd and (recorded.hours or 0.0) <= self.max_hours
+        if self.given is not None or fits:  # for one without a limit that of the settings holds
+            return []
+        usual = f"{Limit(usd=self.max_usd)}, or {Limit(hours=self.max_hours)} where a price is not known"
+        return [
+            f"limit: the record has {recorded}, the settings here have {usual}; --max-usd or --no-limit replace both"
+        ]
+
+
+def load_allowed(flags: Mapping[str, str | None], given: Limit | None = None) -> Allowed:
+    """Put together what the settings allow; all but project and region may be missing, which allows none of it.
+
+    Args:
+        flags: Of the command line, by the names of settings.
+        given: A limit of the command line.
+
+    Raises:
+        UsageError: If a flag is no setting.
+        MachineError: If a setting is missing or malformed; lists every problem.
+    """
+    for name in flags:
+        if name not in FLAGS:
+            raise UsageError(f"--{name.replace('_', '-')}: there is no such flag{nearest(name, FLAGS)}")
+    found = checked_settings(flags, FORMS.keys() - {"project", "region"})
+    image = found["image"]
+    repositories = (found["image_repository"], image and image.partition("@")[0].rpartition("/")[0])
+    return Allowed(
+        project=found["project"],
+        subnetworks={found["region"]: found["subnetwork"], **found["other_regions"]},
+        image_repositories=tuple(dict.fromkeys(repository for repository in repositories if repository)),
+        service_account=found["service_account"],
+        network=found["network"],
+        wandb_secret=found["wandb_secret"],
+        prices=found["prices"],
+        max_usd=found["max_usd"],
+        max_hours=found["max_hours"],
+        given=given,
+    )
+
+
+def _differences(name: str, recorded: str | None, here: str | None) -> list[str]:
+    if recorded is None or recorded == here:
+        return []
+    return [f"{name}: the record has {recorded!r}, the settings here have {here or 'none'}"]
+
+
+def _refuse(segment: Segment, problems: list[str]) -> None:
+    if problems:
+        raise RunConflictError(
+            f"run {segment.run}: segment {segment.number} as it is recorded in {segment.bucket} is not what this "
+            "machine's settings allow; if the settings are wrong correct cloud.yaml or pass them, else find out who "
+            "wrote the record, and submit under another --run",
+            problems,
+        )
+
+
+def _path(name: str | None) -> str | None:
+    """Return a resource's path without the address of an API, which Terraform's self links have."""
+    return name and name[name.find("projects/") :]
+
+
+def _secret(name: str | None) -> str | None:
+    """Return a secret without its version: a key that was renewed is the same secret."""
+    return name and name.partition("/versions/")[0]

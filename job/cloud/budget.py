@@ -1,0 +1,106 @@
+"""What machines of a run may still cost: the worst case of a segment, and the limit that it has to fit into.
+
+Guarantees that a segment that fits into what is left of a limit cannot pass it, even without a supervisor. Counts
+machines only: disk, storage, network and logs come on top, and so does a price that rises above the range on record.
+What was used, by the attempts' records, is `job.runs.cost`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from job.runs.cost import usd_of
+from job.cloud.machine_types import find_machine
+from job.cloud.submission import MAX_RETRIES, MAX_RUN_S
+from job.errors import RunStoppedError, UsageError
+from job.text import HOUR
+
+START_UP_S = 900
+"""What one machine may take to boot, to install its driver and to pull the image, which no limit of Batch covers."""
+
+MIN_RUN_S = 1800
+"""An attempt shorter than this is not worth its start."""
+
+LIMITED_RETRIES = 3
+"""If more would leave each attempt less than `LONG_RUN_S`: fewer, so that each may be longer. The supervisor adds
+segments."""
+
+LONG_RUN_S = 12 * HOUR
+
+Prices = Mapping[str, Mapping[str, float]]
+"""Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What all machines of a run may take; with neither there is no limit."""
+
+    usd: float | None = None
+    hours: float | None = None
+    """Machine hours: for machines whose price is not known."""
+
+    def __str__(self) -> str:
+        if self.usd is not None:
+            return f"{self.usd:.2f} USD"
+        return "no limit" if self.hours is None else f"{self.hours:g} machine hours"
+
+
+def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
+    """Return the high end of what a machine costs an hour, the user's own figure first; nothing without a price."""
+    own = prices.get(machine, {}).get("spot" if spot else "on_demand")
+    return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
+
+
+def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
+    """Return what a machine costs an hour.
+
+    Raises:
+        UsageError: If no price is on record, so that no limit could be kept.
+    """
+    price = usd_per_hour(prices, machine, spot=spot)
+    if price is None:
+        kind = "spot" if spot else "on_demand"
+        raise UsageError(
+            f"--max-usd: the price of {machine} is not on record; write `prices: {{{machine}: {{{kind}: USD}}}}` an "
+            "hour to cloud.yaml, or leave the limit out"
+        )
+    return price
+
+
+def worst_s(max_retries: int, max_run_s: int) -> float:
+    """Return the longest that a segment's machines can run: every attempt to its limit, each after a slow start."""
+    return float((max_retries + 1) * (max_run_s + START_UP_S))
+
+
+def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
+    """Return the retries, and the seconds of one attempt, of a segment that takes at most what is left.
+
+    Args:
+        left: What is left of the limit.
+        price: Dollars an hour; known if dollars are limited.
+
+    Raises:
+        RunStoppedError: If too little is left for one worthwhile attempt.
+    """
+    seconds = seconds_within(left, price)
+    if seconds is None:
+        return MAX_RETRIES, MAX_RUN_S
+    for retries in range(MAX_RETRIES, -1, -1):
+        run_s = int(seconds / (retries + 1)) - START_UP_S
+        if run_s >= (LONG_RUN_S if retries > LIMITED_RETRIES else MIN_RUN_S):
+            return retries, min(run_s, MAX_RUN_S)
+    needed_s = worst_s(0, MIN_RUN_S)
+    if left.usd is not None:
+        usd = usd_of([(needed_s, price)]) or 0.0
+        said = f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
+        raise RunStoppedError(f"{said}machine may cost {usd:.2f}; raise the limit to go on")
+    raise RunStoppedError(
+        f"limit: {seconds / HOUR:.2f} machine hours are left, and one attempt of {MIN_RUN_S // 60} minutes may take "
+        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to go on"
+    )
+
+
+def seconds_within(left: Limit, price: float | None) -> float | None:
+    """Return how long machines may run on what is left; nothing without a limit."""
+    if left.usd is not None and price is not None:
+        return max(left.usd, 0.0) / price * HOUR
+    return None if left.hours is None else max(left.hours, 0.0) * HOUR

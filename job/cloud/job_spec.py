@@ -1,0 +1,98 @@
+"""A segment as Cloud Batch's specification of a job: values in, values out.
+
+Guarantees what the service demands and what an unattended run needs: Spot capacity that is tried again, an image by
+digest, a secret by reference, no external address, logs that are kept. Knows nothing of Batch's client; that the
+result is a job to Batch is a test, which has its real message types parse it.
+"""
+
+import re
+from typing import Any
+
+from job.cloud.machine_types import machines
+from job.cloud.submission import Segment
+from job.errors import FATAL, TIME_LIMIT, ExitCode
+
+FAILS_THE_TASK = sorted([*FATAL, ExitCode.ELSEWHERE, TIME_LIMIT])
+"""What Batch does not try again: ends that nothing changes, one that needs another machine, and a hang."""
+
+BOOT_IMAGE = "batch-cos"
+"""Batch's default for containers, said aloud; its driver comes with it and suits the image's CUDA 12."""
+
+BOOT_DISK_GB = 100
+STOP_TIMEOUT_S = 25
+"""For the container, within the 30 seconds that a Spot machine has left."""
+
+MEMORY_PART = 7 / 8
+"""Of the memory; the rest is for the operating system and Batch's agent."""
+
+SHARED_MEMORY_PART = 3 / 8
+"""Of the memory: the loaders hand images over in shared memory, and Docker's 64 MB hold none of 2048 pixels."""
+
+
+def render(segment: Segment) -> dict[str, Any]:
+    """Return the job's specification in the JSON form of ``batch_v1.Job``."""
+    settings, placement, machine = segment.settings, segment.placement, machines()[segment.placement.machine]
+    labels = {"app": "yolo-train", "run": label(segment.run), "segment": f"{segment.number:04d}"}
+    environment: dict[str, Any] = {"variables": {"JOB_CLOUD_JOB": segment.job_id, "PYTHONUNBUFFERED": "1"}}
+    own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
+    if own_price is not None:  # else the job looks its machine up
+        environment["variables"]["JOB_USD_PER_HOUR"] = f"{own_price:g}"
+    if settings.wandb_secret is not None:
+        environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
+    container = {
+        "imageUri": settings.image,
+        "commands": segment.words,  # after the image's entry point, without a shell
+        "options": f"--shm-size={int(machine.memory_gib * SHARED_MEMORY_PART)}g --stop-timeout={STOP_TIMEOUT_S}",
+    }
+    task = {
+        "runnables": [{"displayName": "train", "container": container}],
+        "environment": environment,
+        "computeResource": {
+            "cpuMilli": str(machine.vcpus * 1000),
+            "memoryMib": str(int(machine.memory_gib * MEMORY_PART * 1024)),
+        },
+        "maxRetryCount": segment.max_retries,
+        "maxRunDuration": f"{segment.max_run_s}s",
+        # One policy: these fail at once, and everything else is tried again. A list of what to retry would miss what
+        # a preempted container reports when it loses the race with its machine.
+        "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
+    }
+    instance = {
+        # Beside the policy: inside it the field is ignored.
+        "installGpuDrivers": True,
+        "blockProjectSshKeys": True,
+        "policy": {
+            "machineType": machine.type,
+            "provisioningModel": "SPOT" if placement.spot else "STANDARD",
+            "accelerators": [{"type": machine.gpu, "count": "1"}],
+            "bootDisk": {"image": BOOT_IMAGE, "type": "pd-balanced", "sizeGb": str(BOOT_DISK_GB)},
+        },
+    }
+    network = {
+        "network": _path(settings.network),
+        "subnetwork": _path(settings.subnetwork_in(placement.region)),
+        "noExternalIpAddress": True,
+    }
+    return {
+        "labels": labels | {"digest": segment.digest[:40]},
+        "taskGroups": [{"taskCount": "1", "parallelism": "1", "taskCountPerNode": "1", "taskSpec": task}],
+        "allocationPolicy": {
+            # The region that the job is in, any of its zones: Batch takes no other.
+            "location": {"allowedLocations": [f"regions/{placement.region}"]},
+            "labels": labels,
+            "serviceAccount": {"email": settings.service_account},
+            "instances": [instance],
+            "network": {"networkInterfaces": [network]},
+        },
+        "logsPolicy": {"destination": "CLOUD_LOGGING"},
+    }
+
+
+def label(text: str) -> str:
+    """Return text as the value of a label: lowercase letters, digits, hyphens and underscores, 63 at most."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
+
+
+def _path(name: str) -> str:
+    """Return a resource's path without the address of an API, which Terraform's self links have."""
+    return name[name.index("projects/") :]

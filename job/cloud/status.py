@@ -1,0 +1,353 @@
+"""What is known of a run in the cloud: its segments, their Batch jobs, its attempts, and how far it came.
+
+Guarantees one consistent kind of value for the policy and the status; the bucket tells what happened, Batch adds
+what it did with the machines. Knows no client: `read_history` is handed one.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from job.runs import checkpoint
+from job.runs.accounting import make_bill
+from job.runs.cost import usd_of
+from job.runs.checkpoint import CheckpointId
+from job.cloud.allowance import Allowed
+from job.cloud.budget import Limit, Prices, worst_s
+from job.cloud.submission import Segment, Segments
+from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
+from job.runs.run import Run, readable
+from job.text import HOUR
+
+CANCELLING_S = 600
+"""What cancelling may take, during which a machine still costs."""
+
+OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
+BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJob:
+    """A job as Batch shows it."""
+
+    uid: str
+    state: str
+    scheduled_at: datetime | None
+    """When a machine was first asked for; nothing while the job is queued."""
+
+    waiting_since: datetime | None
+    """Since when there is no machine; nothing while there is one, or none is needed any more."""
+
+    ended_at: datetime | None
+    exit_codes: tuple[int, ...]
+    """How its attempts ended, oldest first, as far as Batch tells; the last one may be there after a success."""
+
+    last_event: str
+    """Batch's own words: the newest event that gives a reason, else the newest change of a state."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has come to its final state."""
+        return self.state in OVER
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSeen:
+    """A segment and what became of it."""
+
+    segment: Segment
+    made: bool
+    """Whether its job was made; one that was and is not there now was deleted."""
+
+    job: BatchJob | None
+    usd_per_hour: float | None = None
+    """What is reckoned with: nothing if the price is not known."""
+
+    @property
+    def live(self) -> bool:
+        """Whether its job may still do something."""
+        return self.job is not None and not self.job.over
+
+    def worst_s(self, now: datetime, *, going_on: bool) -> float:
+        """Return the longest that its machines can have run in the end, from the first request to the last end.
+
+        Args:
+            now: The time.
+            going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
+        """
+        worst = worst_s(self.segment.max_retries, self.segment.max_run_s)
+        if self.job is None:
+            return worst if self.made or going_on else 0.0  # one that was deleted is not known
+        if self.live and going_on:
+            return worst
+        if self.job.scheduled_at is None:
+            return 0.0
+        so_far = ((self.job.ended_at or now) - self.job.scheduled_at).total_seconds()
+        return min(max(so_far, 0.0), worst) + (CANCELLING_S if self.live else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt as the bucket shows it."""
+
+    number: int
+    job: str | None
+    """The id of the Batch job that it was part of; nothing for one elsewhere."""
+
+    host: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    reason: str
+    """Of its end record; ``running`` for the newest without one, ``vanished`` for any other."""
+
+    exit_code: int | None
+    message: str
+    position: tuple[int, int] | None
+
+    @property
+    def kind(self) -> Literal["preempted", "crashed", "other"]:
+        """Whether it was taken away, or failed by itself."""
+        if self.reason in {"preempted", "interrupted", "vanished"}:
+            return "preempted"
+        return "crashed" if self.reason in {"failed", "transient"} else "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Everything that a decision about a run hangs on."""
+
+    run: str
+    now: datetime
+    segments: tuple[SegmentSeen, ...]
+    attempts: tuple[Attempt, ...] = ()
+    committed: CheckpointId | None = None
+    committed_at: datetime | None = None
+    num_epochs: int | None = None
+    expected_s: float | None = None
+    """How long the recipe says that the whole run takes."""
+
+    final: dict[str, Any] | None = None
+    used_usd: float | None = None
+    """What the attempts have used by their records; nothing, which means unknown, if one has no price."""
+
+    limit: Limit = field(default_factory=Limit)
+    """Of all machines of the run."""
+
+    prices: Prices = field(default_factory=dict)
+    """The user's own, where they differ from those on record."""
+
+    deadline: datetime | None = None
+
+    @property
+    def newest(self) -> SegmentSeen:
+        """The segment that counts."""
+        return self.segments[-1]
+
+    @property
+    def by_hand_at(self) -> datetime:
+        """When somebody last submitted by hand; the first segment always is."""
+        return time_of(self.segments_of_this_try[0].segment.created_at)
+
+    @property
+    def segments_of_this_try(self) -> tuple[SegmentSeen, ...]:
+        """The segments since somebody last submitted by hand: what came before was seen and answered."""
+        by_hand = [index for index, seen in enumerate(self.segments) if seen.segment.by == "hand"]
+        return self.segments[max(by_hand, default=0) :]
+
+    @property
+    def of_this_try(self) -> tuple[Attempt, ...]:
+        """The attempts since somebody last submitted by hand."""
+        jobs = {seen.segment.job_id for seen in self.segments_of_this_try}
+        return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
+
+    def attempts_in(self, seen: SegmentSeen) -> tuple[Attempt, ...]:
+        """Return the attempts that were part of a segment's job."""
+        return tuple(attempt for attempt in self.attempts if attempt.job == seen.segment.job_id)
+
+    @property
+    def since_the_commit(self) -> tuple[SegmentSeen, ...]:
+        """The segments of this try from the one that made the newest checkpoint on; all of them if none made one."""
+        newest = self.committed.attempt if self.committed else None
+        there = [
+            index
+            for index, seen in enumerate(self.segments_of_this_try)
+            if any(attempt.number == newest for attempt in self.attempts_in(seen))
+        ]
+        return self.segments_of_this_try[there[0] if there else 0 :]
+
+    def was_unfit(self, seen: SegmentSeen) -> bool:
+        """Whether a segment's job ended because its machine could not do the work."""
+        if seen.job is None or seen.job.state != "FAILED":
+            return False
+        recorded = [attempt.exit_code for attempt in self.attempts_in(seen)[-1:] if attempt.ended_at is not None]
+        return (recorded or list(seen.job.exit_codes[-1:])) == [ExitCode.ELSEWHERE]
+
+    @property
+    def num_in_vain(self) -> int:
+        """How many jobs in a row, up to the newest, failed before an attempt claimed the run or on an unfit machine."""
+        count = 0
+        for seen in reversed(self.since_the_commit):
+            state, begun = seen.job.state if seen.job else "", bool(self.attempts_in(seen))
+            if state == "CANCELLED" and not begun:
+                continue  # it was given no machine
+            if state != "FAILED" or (begun and not self.was_unfit(seen)):
+                break
+            count += 1
+        return count
+
+    def worst_hours(self, *, going_on: bool) -> float:
+        """Return the longest that all machines can have run in the end.
+
+        Args:
+            going_on: The newest segment goes on to each of its limits; else it is cancelled now, or not made at all.
+        """
+        return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.segments) / HOUR
+
+    def worst_usd(self, *, going_on: bool) -> float | None:
+        """Return what that costs at most; nothing, which means unknown, if one price is not known.
+
+        Args:
+            going_on: As `worst_hours`.
+        """
+        return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.segments)
+
+    @property
+    def num_preemptions(self) -> int:
+        """How many attempts were taken away, with notice or without; cancelling a job is none."""
+        cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
+        newest = {attempt.job: attempt.number for attempt in self.attempts}
+        taken: Counter[str | None] = Counter(
+            attempt.job
+            for attempt in self.attempts
+            if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
+        )
+        # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
+        # bucket alone.
+        lost: Counter[str | None] = Counter(
+            seen.segment.job_id
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code in LOST_MACHINE or code in KILLED
+        )
+        return max((taken | lost).total() - self._num_unrecorded_crashes, 0)
+
+    @property
+    def num_crashes(self) -> int:
+        """How many attempts failed by themselves, those included that could not record it."""
+        return sum(attempt.kind == "crashed" for attempt in self.attempts) + self._num_unrecorded_crashes
+
+    @property
+    def _num_unrecorded_crashes(self) -> int:
+        """How many exit codes no preemption and no end record explains, such as 139 for a crashed interpreter."""
+        codes = Counter(
+            code
+            for seen in self.segments
+            if seen.job
+            for code in seen.job.exit_codes
+            if code < FIRST_OF_BATCH and code not in KILLED
+        )
+        recorded = Counter(attempt.exit_code for attempt in self.attempts if attempt.exit_code is not None)
+        return (codes - recorded).total()
+
+    @property
+    def remaining_s(self) -> float | None:
+        """How long the rest takes at the pace so far, lost work and starts included; nothing without a pace."""
+        epochs = self.committed.epoch if self.committed else 0
+        if self.num_epochs is None:
+            return None
+        if epochs == 0 or self.committed_at is None or self.committed is None:
+            return self.expected_s
+        spent_s = 0.0
+        for attempt, later in zip(self.attempts, [*self.attempts[1:], None], strict=True):
+            if attempt.number < self.committed.attempt:
+                end = attempt.ended_at or (later.claimed_at if later else attempt.claimed_at)
+                spent_s += max(0.0, (end - attempt.claimed_at).total_seconds())  # or a clock was set back
+            elif attempt.number == self.committed.attempt:
+                spent_s += max(0.0, (self.committed_at - attempt.claimed_at).total_seconds())
+        return spent_s / epochs * (self.num_epochs - epochs)
+
+
+def read_history(
+    run: Run,
+    look: Callable[[str], BatchJob | None],
+    now: datetime,
+    allowed: Allowed,
+    deadline: str | None = None,
+) -> History:
+    """Read everything from the bucket and from Batch.
+
+    Args:
+        run: The run.
+        look: Returns a Batch job by its name, or nothing if there is none.
+        now: The time that durations end at.
+        allowed: What this machine's settings allow; nothing is looked up elsewhere.
+        deadline: Replaces the one that the newest segment was submitted with.
+
+    Raises:
+        RunConflictError: If the run was never submitted, or not in this machine's project.
+        CorruptObjectError: If one of its records has another form.
+    """
+    segments = Segments(run)
+    seen = []
+    for segment in segments.list():
+        allowed.require_place(segment)
+        made = segments.job_of(segment.number) is not None
+        job = look(segment.job_name) if made else None
+        seen.append(SegmentSeen(segment=segment, made=made, job=job, usd_per_hour=allowed.price(segment)))
+    if not seen:
+        raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
+    newest = seen[-1].segment
+    due = deadline or newest.deadline
+    with readable(run.name):
+        # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+        final, record = run.final(), run.record()
+        if final is not None and not isinstance(final["num_epochs"], int):
+            raise TypeError("num_epochs")
+        committed = checkpoint.committed(run)
+        claims = [run.attempt(number) for number in run.attempts()]
+        hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
+        return History(
+            run=run.name,
+            now=now,
+            segments=tuple(seen),
+            attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
+            committed=committed[-1] if committed else None,
+            committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
+            num_epochs=record.request["train"]["epochs"] if record else None,
+            expected_s=hours[1] * 3600 if hours and hours[1] else None,
+            final=final,
+            used_usd=make_bill(claims, {}, now.isoformat()).usd,
+            limit=allowed.limit_of(newest),
+            prices=allowed.prices,
+            deadline=time_of(due) if due else None,
+        )
+
+
+def time_of(text: str) -> datetime:
+    """Read a time that the job wrote."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _attempt(claim: dict[str, Any], *, newest: bool) -> Attempt:
+    end = claim["end"] or {}
+    position = end.get("position") or {}
+    job, host, message = claim.get("cloud_job"), claim["host"], end.get("message", "")
+    reason, exit_code = end.get("reason", "running" if newest else "vanished"), end.get("exit_code")
+    texts = [text for text in (job, host, message, reason) if text is not None]
+    numbers = [number for number in (claim["attempt"], exit_code, *position.values()) if number is not None]
+    if not (all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)):
+        raise TypeError(f"attempt {claim['attempt']}")
+    return Attempt(
+        number=claim["attempt"],
+        job=job,
+        host=host,
+        claimed_at=time_of(claim["claimed_at"]),
+        ended_at=time_of(end["ended_at"]) if end else None,
+        reason=reason,
+        exit_code=exit_code,
+        message=message,
+        position=(position["epoch"], position["batch"]) if position else None,
+    )

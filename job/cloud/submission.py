@@ -1,0 +1,254 @@
+"""A segment: one Batch job of a run. A run outlives Batch's ten retries because another segment follows.
+
+Guarantees that a segment is recorded in the bucket, whole and create-only, before its job exists: any
+machine can go on from the record, and of two that would submit the next segment one does. Ids are a pure
+function of bucket, run and number, so submitting twice is once. Knows nothing of Batch's client.
+"""
+
+import hashlib
+import json
+import math
+import re
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from job.cloud.settings import Settings
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
+from job.runs.search import find_run
+from job.runs.run import UNREADABLE, Run, differences, family_of, is_run_name
+from job.storage import Store
+
+MAX_RETRIES = 10
+"""Batch's limit, for all causes together."""
+
+MAX_RUN_S = 2 * 24 * 3600
+"""For one attempt; one that is not finished by then goes on in the next segment, unless it made no progress."""
+
+
+LARGEST = 10**9
+"""Above every whole number of a record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a segment runs."""
+
+    region: str
+    machine: str
+    """Google's name of the machine type."""
+
+    spot: bool
+
+    def __str__(self) -> str:
+        return f"{self.machine} in {self.region}, {'Spot' if self.spot else 'on demand'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What one Batch job of a run is to be, complete."""
+
+    run: str
+    number: int
+    created_at: str
+    by: Literal["hand", "supervisor"]
+    reason: str
+    """Why it was submitted."""
+
+    bucket: str
+    request: dict[str, Any]
+    """What was asked for; equal requests are one run."""
+
+    words: list[str]
+    """The command in the container."""
+
+    settings: Settings
+    machines: list[str]
+    """Machine types that will do, best first."""
+
+    placement: Placement
+    deadline: str | None
+    """When the run should be finished, ISO 8601."""
+
+    max_usd: float | None
+    """What the whole run may cost. With neither this nor `max_hours` there is no limit."""
+
+    usd_per_hour: float | None
+    """What was reckoned with, the high end."""
+
+    max_retries: int = MAX_RETRIES
+    max_run_s: int = MAX_RUN_S
+    max_hours: float | None = None
+    """How long all machines of the run may work, where a price is not known."""
+
+    schema: int = 1
+
+    @property
+    def job_id(self) -> str:
+        """Batch's id of the job: lowercase letters, digits and hyphens, 63 at most, the first a letter."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[:40].rstrip("-")
+        digest = hashlib.sha256(f"{self.bucket}\n{self.run}".encode()).hexdigest()[:8]
+        return f"run-{name}-{digest}-{self.number:03d}".replace("--", "-")
+
+    @property
+    def job_name(self) -> str:
+        """The job's full name."""
+        return f"projects/{self.settings.project}/locations/{self.placement.region}/jobs/{self.job_id}"
+
+    @property
+    def request_id(self) -> str:
+        """A UUID by which Batch knows a repeated request."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.bucket}/runs/{self.run}/segments/{self.number}"))
+
+    @property
+    def placements(self) -> list[Placement]:
+        """Every place that will do, in the order in which they are tried."""
+        regions = [self.settings.region, *self.settings.other_regions]
+        return [
+            Placement(region=region, machine=machine, spot=self.placement.spot)
+            for machine in self.machines
+            for region in regions
+        ]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything; equal segments are the same submission."""
+        content = asdict(self)
+        if self.max_hours is None:
+            del content["max_hours"]  # digests of older records lack the field
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, loaded: dict[str, Any]) -> "Segment":
+        """Read what `Segments.write` wrote.
+
+        Raises:
+            TypeError: If it is something else, as well as the others of `UNREADABLE`.
+        """
+        parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
+        segment = cls(**(loaded | parts))
+        _require_types(segment)
+        return segment
+
+
+class Segments:
+    """The segments of a run in its bucket."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def list(self) -> list[Segment]:
+        """Return the segments in order."""
+        prefix = self.run.key("segments/")
+        return [
+            self._read(stored.key)
+            for stored in self.run.store.list(prefix)
+            if re.fullmatch(r"\d{4,}\.json", stored.key.removeprefix(prefix))
+        ]
+
+    def write(self, segment: Segment) -> bool:
+        """Record a segment before its job is made; false if another one has its number."""
+        try:
+            self.run.store.put(self._key(segment.number), (json.dumps(asdict(segment), indent=1) + "\n").encode())
+        except PreconditionError:
+            return False
+        return True
+
+    def job_of(self, number: int) -> dict[str, str] | None:
+        """Return the name and uid of a segment's Batch job once it was made.
+
+        Raises:
+            CorruptObjectError: If the record is something else.
+        """
+        try:
+            content = self.run.store.read(self._key(number, ".job"))
+        except ObjectNotFoundError:
+            return None
+        try:
+            loaded: dict[str, str] = json.loads(content)
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # it becomes part of a question to Cloud Logging
+                raise ValueError(f"{loaded['uid']!r} is no uid")
+        except UNREADABLE as error:
+            raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
+        return loaded
+
+    def write_job(self, number: int, name: str, uid: str) -> None:
+        """Record that a segment's Batch job was made."""
+        self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
+
+    def _key(self, number: int, part: str = "") -> str:
+        return self.run.key(f"segments/{number:04d}{part}.json")
+
+    def _read(self, key: str) -> Segment:
+        try:
+            segment = Segment.from_json(json.loads(self.run.store.read(key)))
+        except UNREADABLE as error:
+            raise CorruptObjectError(
+                f"{key}: was written by another version of the job, {error}; use that version"
+            ) from error
+        if (segment.bucket, segment.run, key) != (self.run.store.uri, self.run.name, self._key(segment.number)):
+            raise CorruptObjectError(
+                f"{key}: is the record of segment {segment.number} of run {segment.run} in {segment.bucket}; find out "
+                "who put it here, and submit under another --run"
+            )
+        return segment
+
+
+def _require_types(segment: Segment) -> None:
+    """Check what is used before anything else could notice that it is of another type: the record is data.
+
+    Raises:
+        TypeError: If a field is of another type.
+    """
+    settings, placement = segment.settings, segment.placement
+    texts = [segment.run, segment.created_at, segment.reason, segment.bucket, *segment.words, *segment.machines]
+    texts += [placement.region, placement.machine, settings.project, settings.region, settings.image, settings.network]
+    texts += [settings.service_account, settings.subnetwork, *settings.other_regions, *settings.other_regions.values()]
+    texts += [text for text in (settings.wandb_secret, segment.deadline) if text is not None]
+    for text in filter(None, (segment.created_at, segment.deadline)):
+        datetime.fromisoformat(text)
+    whole = [segment.number, segment.max_retries, segment.max_run_s]
+    amounts = [amount for amount in (segment.max_usd, segment.max_hours, segment.usd_per_hour) if amount is not None]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int and 0 <= number < LARGEST for number in whole)
+        and all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in amounts)
+        and isinstance(segment.words, list)
+        and isinstance(segment.machines, list)
+        and isinstance(placement.spot, bool)
+        and all(isinstance(usd, int | float) for price in settings.prices.values() for usd in price.values())
+        and segment.by in {"hand", "supervisor"}
+    ):
+        raise TypeError("a field has another type")
+
+
+def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Segment]]:
+    """Return the run that a request means, whether it has begun or only been submitted, and its segments.
+
+    Args:
+        store: The bucket.
+        name: The run's name; without one it is the newest that was asked for in the same way, or else a new one.
+        request: What is asked for.
+
+    Raises:
+        RunConflictError: If the named run was asked for differently; lists every difference.
+    """
+    submitted = [
+        match[1]
+        for stored in store.list("runs/")
+        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key)) and is_run_name(match[1])
+    ]
+    submitted.sort(key=lambda taken: (family_of(taken), len(taken), taken))  # as `list_runs`: the newest is the last
+    if name is None:
+        for run in (Run(store, candidate) for candidate in reversed(submitted)):
+            if run.submitted() == request:
+                return run, Segments(run).list()
+        return find_run(store, None, request)[0], []
+    run, _ = find_run(store, name, request)
+    segments = Segments(run).list()
+    if segments and (different := differences(segments[0].request, request)):
+        raise RunConflictError(
+            f"run {name}: was submitted with other values; repeat those, or choose another --run", different
+        )
+    return run, segments

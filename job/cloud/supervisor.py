@@ -1,0 +1,137 @@
+"""Keeps a run in the cloud going until it is finished, failed for good, or at a limit.
+
+Guarantees that nothing it knows is lost with it: each step is recorded in the bucket before it is taken, so that
+another supervisor, or the same one started again, goes on where it stopped; and that two of them at once do no harm.
+What is recorded there is obeyed only as far as this machine's own settings allow. What to do is decided by `policy`;
+this does it.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from job.cloud.allowance import Allowed
+from job.cloud.batch import Batch
+from job.cloud.budget import usd_per_hour
+from job.cloud.status import BEING_ENDED, History, read_history
+from job.cloud.policy import Decision, budget, decide
+from job.cloud.submission import Placement, Segment, Segments
+from job.cloud.job_spec import render
+from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
+from job.runs.run import Run, now
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Supervisor:
+    """Watches one run."""
+
+    run: Run
+    batch: Batch
+    allowed: Allowed
+    deadline: str | None = None
+    """Replaces the one that the run was submitted with."""
+
+    poll_s: float
+    """Seconds between two looks."""
+
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def watch(self) -> History:
+        """Keep the run going until it ends, and return what is known of it then.
+
+        Raises:
+            RunFailedError: If it failed for a reason that trying again does not remove.
+            RunStoppedError: If it was stopped before its end.
+            RunConflictError: If what is recorded is not what this machine's settings allow.
+            JobError: If the bucket or Batch refuses.
+        """
+        said = None
+        while True:
+            try:
+                history = self.history()
+                self.allowed.require(history.newest.segment)
+                decision = decide(history)
+                if (decision.do, decision.reason) != said:
+                    log.info("%s: %s, %s", history.newest.segment.job_id, decision.do, decision.reason)
+                    said = (decision.do, decision.reason)
+                if decision.do == "finish":
+                    return history
+                self.act(history, decision)
+                if decision.do in {"create", "submit"}:
+                    continue  # the next step is known
+            except (TransientCloudError, TransientStoreError) as error:
+                log.warning("%s; it is tried again", error)
+            time.sleep(self.poll_s)
+
+    def history(self) -> History:
+        """Return what is known of the run."""
+        return read_history(self.run, self.batch.look, self.clock(), self.allowed, self.deadline)
+
+    def act(self, history: History, decision: Decision) -> None:
+        """Do what was decided.
+
+        Raises:
+            RunFailedError: If that is to give the run up.
+            RunStoppedError: If that is to leave it.
+        """
+        if decision.do == "create":
+            make(self.run, self.batch, history.newest.segment)
+        elif decision.do == "cancel":
+            self.batch.cancel(history.segments[-2].segment.job_name)
+        elif decision.do == "submit" and decision.placement is not None:
+            self.add_segment(history, decision.placement, decision.reason, by_hand=False)
+        elif decision.do in {"fail", "stop"}:
+            if history.newest.live:
+                self.batch.cancel(history.newest.segment.job_name)
+            message = f"run {self.run.name}: {decision.reason}"
+            if decision.do == "fail":
+                raise RunFailedError(f"{message}; `job supervise {self.run.name} --resume` tries again")
+            raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` goes on")
+
+    def add_segment(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
+        """Record the next segment; if another supervisor was first, its segment stands."""
+        retries, run_s = budget(history, placement)
+        before = history.newest.segment
+        segment = dataclasses.replace(
+            before,
+            number=before.number + 1,
+            created_at=now(),
+            by="hand" if by_hand else "supervisor",
+            reason=reason,
+            settings=dataclasses.replace(
+                before.settings, prices={type_: dict(price) for type_, price in history.prices.items()}
+            ),
+            placement=placement,
+            deadline=history.deadline.isoformat() if history.deadline else None,
+            max_usd=history.limit.usd,
+            max_hours=history.limit.hours,
+            usd_per_hour=usd_per_hour(history.prices, placement.machine, spot=placement.spot),
+            max_retries=retries,
+            max_run_s=run_s,
+        )
+        Segments(self.run).write(segment)
+
+    def resume(self) -> None:
+        """Record another segment by hand, for a run that was stopped or given up.
+
+        Raises:
+            RunStoppedError: If what is left of the limit does not pay for one.
+            RunConflictError: If what is recorded is not what this machine's settings allow.
+        """
+        history = self.history()
+        self.allowed.require(history.newest.segment)
+        job = history.newest.job
+        ended = job is None or job.over or job.state in BEING_ENDED
+        if history.final is None and history.newest.made and ended:
+            self.add_segment(history, history.newest.segment.placement, "resumed by hand", by_hand=True)
+
+
+def make(run: Run, batch: Batch, segment: Segment) -> None:
+    """Make a recorded segment's job; doing so again changes nothing."""
+    job = batch.make(segment.job_name, render(segment), segment.request_id)
+    Segments(run).write_job(segment.number, segment.job_name, job.uid)
+    log.info("made %s: segment %d, %s", segment.job_id, segment.number, segment.placement)

@@ -1,0 +1,269 @@
+"""Every problem of a dataset, found before training.
+
+Guarantees that each label and image of a dataset that passes was read to its end, that Ultralytics will drop none of
+them, and that none lies outside the folder. What was found in a file is remembered by its content, and the file not
+read again until it changes. Knows nothing of buckets.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from job.datasets.scan import Contents
+from job.datasets.labels import Found, Problem
+from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
+from job.errors import DataError
+
+NUM_SHOWN = 50
+
+BESIDE_LABELS = "classes.txt"
+"""A list of classes that labelling tools write among the labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """What a split holds."""
+
+    num_images: int
+    num_labelled: int
+    num_background: int
+    """Images without a label file, or with an empty one."""
+    num_without_label: int
+    """Images without a label file, which count as background."""
+    instances: tuple[int, ...]
+    """For each class."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetReport:
+    """What a check found."""
+
+    names: tuple[str, ...]
+    """Of the classes, in the order of their numbers; empty if the data file does not tell."""
+    splits: dict[str, SplitCounts]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    """Images of the validation split, and the labels that there are."""
+
+    def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
+        """Stop if there are problems.
+
+        Args:
+            subject: What was checked.
+            advice: What to do.
+
+        Raises:
+            DataError: If there are; lists as many as a person can read.
+        """
+        if not self.problems:
+            return
+        listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]
+        if len(self.problems) > NUM_SHOWN:
+            listed.append(f"... and {len(self.problems) - NUM_SHOWN} more")
+        counted = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        raise DataError(f"{subject}: {counted} found; {advice}", listed)
+
+
+def check_dataset(
+    folder: Path,
+    *,
+    single_class: bool = False,
+    follow_links: bool = False,
+    cache_file: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatasetReport:
+    """Read every label and image of a dataset's splits once.
+
+    Args:
+        folder: Has ``data.yaml``.
+        single_class: Training counts all classes as one, whatever their number.
+        follow_links: Follow links that lead out of the dataset.
+        cache_file: Where to remember what was found.
+        progress: Called with how many files are done, and of how many.
+    """
+    layout = read_layout(folder, follow_links=follow_links)
+    names, texts = layout.data.names, set(layout.texts)
+    images = sorted({image for split in layout.splits.values() for image in split.images})
+    labels = sorted({label_of(image) for image in images} & texts)
+    strays = _strays(layout, images)
+    candidates = sorted({name for found in strays.values() for name in found if name.lower().endswith(".txt")})
+    contents = Contents(layout, cache_file, single_class=single_class)
+    contents.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
+    problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, contents.digests)]
+    notes: dict[str, list[str]] = {}
+    for path in (*images, *labels):
+        problems += [Problem(path, *problem) for problem in contents.found[path].problems]
+        for text in contents.found[path].warnings:
+            notes.setdefault(text, []).append(path)
+    for image, found in strays.items():
+        _judge_stray(image, found, contents.found, problems, notes)
+    for image in images:
+        beside = f"{image.rpartition('.')[0]}.txt"
+        if beside in texts and label_of(image) != beside and label_of(image) in texts:
+            notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
+    splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
+    problems += _empty_splits(layout, splits, contents.found)
+    problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
+    problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
+    noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
+    warnings = [*layout.warnings, *_without_labels(splits), *noted]
+    val_images = layout.splits["val"].images if "val" in layout.splits else ()
+    val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
+    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val)
+
+
+def broken_files(folder: Path, report: DatasetReport) -> list[str]:
+    """Return the broken images and labels, each with its counterpart, that could be set aside.
+
+    Of a picture that is in train and in val, it is the copy in train. Problems of the data file, and of lists of
+    images, are not cured by it.
+
+    Args:
+        folder: The dataset.
+        report: Of a check of it just now.
+    """
+    layout = read_layout(folder)
+    broken = {_pair(problem.path) for problem in report.problems} - layout.lists.keys()
+    return sorted({name for name in (*layout.images, *layout.texts) if _pair(name) in broken})
+
+
+def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
+    """Move files of a dataset away, strike them, and images that are not there, from its lists; return these lists.
+
+    Args:
+        folder: The dataset.
+        names: Of the files; one that is not there is left alone.
+        into: Gets the files under the names they had; on the same disk it takes no time.
+    """
+    layout, moved, struck = read_layout(folder), set(names), []
+    for name in moved.intersection(layout.files):
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(layout.folder / name, into / name)
+    for source, named in layout.lists.items():
+        lines = (layout.folder / source).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+        kept = [lines[number - 1] for number, image in named.items() if image not in moved]
+        if kept and kept != lines:
+            (layout.folder / source).write_text("\n".join([*kept, ""]), encoding="utf-8")
+            struck.append(source)
+    return struck
+
+
+def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
+    """Write the data file for Ultralytics: with an absolute path, and nothing that it would download or run.
+
+    Args:
+        folder: The dataset.
+        report: Of a check that it passed.
+        target: Replaced if it is there.
+    """
+    layout = read_layout(folder)
+    data: dict[str, Any] = {"path": str(layout.folder)}
+    data |= {name: list(split.sources) for name, split in layout.splits.items()}
+    data |= {"names": dict(enumerate(report.names))} | layout.data.options
+    target.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _pair(name: str) -> str:
+    """Return the name of an image's label; of another file its own."""
+    return label_of(name) if is_image(name) else name
+
+
+def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
+    """Yield labels that belong to no image, and images that share one."""
+    texts = set(layout.texts) - layout.lists.keys()
+    used = {label_of(image) for image in layout.images}
+    folders = {label.rpartition("/")[0] for label in used & texts}
+    for text in sorted(texts - used):
+        folder, _, name = text.rpartition("/")
+        if name != BESIDE_LABELS and ("labels" in folder.split("/") or folder in folders):
+            yield Problem(text, None, "orphan", "belongs to no image; add the image, or leave the label out")
+    first: dict[str, str] = {}
+    for image in images:
+        if (other := first.setdefault(label_of(image), image)) != image and label_of(image) in texts:
+            yield Problem(image, None, "shared label", f"has the same label as {other}; rename one, with its label")
+
+
+def _strays(layout: Layout, images: list[str]) -> dict[str, list[str]]:
+    """Return, for images without a label, the files that could be it if they lay elsewhere or were called otherwise."""
+    used = {label_of(image) for image in layout.images}
+    by_stem: dict[str, list[str]] = {}
+    for name in (*layout.texts, *layout.annotations):
+        if name not in used and name not in layout.lists:
+            by_stem.setdefault(_stem(name), []).append(name)
+    texts = set(layout.texts)
+    return {
+        image: by_stem[_stem(image)] for image in images if label_of(image) not in texts and _stem(image) in by_stem
+    }
+
+
+def _stem(name: str) -> str:
+    """Return what an image has in common with a label that was meant for it, as ``x/a.jpg`` with ``y/A.jpg.TXT``."""
+    stem = name.rpartition("/")[2].rpartition(".")[0].casefold()
+    return stem.rpartition(".")[0] if is_image(stem) else stem
+
+
+def _judge_stray(
+    image: str, names: list[str], found: dict[str, Found], problems: list[Problem], notes: dict[str, list[str]]
+) -> None:
+    """Note what could be the label of an image: a problem if it has rows, or else something to know."""
+    labels = [name for name in names if name in found and found[name].has_rows]
+    if labels:
+        message = (
+            f"has no label in {label_of(image)}, where Ultralytics looks, but {labels[0]} could be it; move it there"
+        )
+        problems.append(Problem(image, None, "unused label", message))
+    elif others := [name for name in names if name not in found]:
+        text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
+        notes.setdefault(text, []).append(image)
+
+
+def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Found]) -> Iterator[Problem]:
+    """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
+    for name in NEEDED:
+        if name not in splits:
+            continue
+        labels = [found.get(label_of(image), Found()) for image in layout.splits[name].images]
+        if splits[name].num_labelled == 0:
+            message = f"`{name}` has images, but no labels with a row; put them there"
+            yield Problem(layout.data.name, None, "empty split", message)
+        elif not any(label.has_area or label.problems for label in labels):
+            message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
+            yield Problem(layout.data.name, None, "empty split", message)
+
+
+def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
+    for name, counts in splits.items():
+        if counts.num_without_label:
+            told = f"{counts.num_without_label} of {counts.num_images} images have no label file"
+            yield f"{name}: {told}, and count as background"
+
+
+def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:
+    """Yield pictures that are both in train and in val."""
+    if not {"train", "val"} <= layout.splits.keys():
+        return
+    train, val = (set(layout.splits[name].images) for name in ("train", "val"))
+    if both := sorted(train & val):
+        message = f"`train` and `val` have {len(both)} images in common, such as {both[0]}; name separate folders"
+        yield Problem(layout.data.name, None, "overlap", message)
+    seen = {digests[image]: image for image in sorted(val) if image in digests}
+    for image in sorted(train - val):
+        if image in digests and (other := seen.get(digests[image])):
+            yield Problem(image, None, "duplicate", f"is the same picture as {other}; leave one of them out")
+
+
+def _count(images: tuple[str, ...], texts: set[str], found: dict[str, Found], num_classes: int) -> SplitCounts:
+    labels = [found.get(label_of(image), Found()) for image in images]
+    num_labelled = sum(bool(label.instances or label.problems) for label in labels)
+    instances = Counter[int]()
+    for label in labels:
+        instances.update(dict(label.instances))
+    counted = tuple(instances[number] for number in range(num_classes))
+    num_without_label = sum(label_of(image) not in texts for image in images)
+    return SplitCounts(len(images), num_labelled, len(images) - num_labelled, num_without_label, counted)

@@ -1,0 +1,158 @@
+"""Whether Ultralytics will train on a picture: what its ``check_image`` accepts, decoded as its ``imread`` does.
+
+Guarantees that a picture is opened as one of the formats that training reads and as no other, that its size is known to
+be bearable before its pixels are, and that what passes was decoded to its end by the decoder of training.
+"""
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.Image import open as open_image  # Ultralytics puts another function in its place, which installs packages
+
+from job.datasets.labels import Found
+from job.errors import DataError
+
+FORMATS = ("AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+"""Pillow's names of what the decoder of training reads, too; it has dozens of others, some of which run programs."""
+
+BY_PAGES, BY_PILLOW = frozenset({"tif", "tiff"}), frozenset({"avif", "heic", "heif"})
+"""What a name ends in for which training decodes in another way."""
+
+DECODED_BY_NAME = BY_PAGES | BY_PILLOW
+
+MIN_PX = 10
+
+MAX_BYTES = 2_000_000_000
+"""Of a file: more than the largest picture takes without compression."""
+
+MAX_PIXELS = 178_956_970
+"""Of all pages together; Pillow, and so Ultralytics, opens no picture that has more."""
+
+LARGE_PIXELS = 25_000_000
+"""One at a time of those that have more is decoded, or many threads would fill the memory."""
+
+MAX_PAGES = 100
+
+_one_large = threading.Lock()
+
+
+def check_picture(data: bytes, name: str, num_channels: int = 3) -> Found:
+    """Check that a picture can be trained on.
+
+    Args:
+        data: The file.
+        name: Its name, whose ending decides how it is decoded.
+        num_channels: How many of them training asks for.
+    """
+    try:
+        with _opened(data) as opened:
+            opened.verify()  # reads the checksums of a PNG, but makes it unusable
+        with _opened(data) as opened:
+            (width, height), num_pixels = opened.size, _num_pixels(opened)
+            if num_pixels > MAX_PIXELS:
+                return _problem("large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles")
+            is_jpeg = opened.format == "JPEG"
+    except UnidentifiedImageError:
+        what = f"is none of {', '.join(FORMATS)}, which training reads; convert it, or leave it out"
+        return _problem("unreadable", what if data else "is empty; replace it")
+    except Image.DecompressionBombError:
+        return _problem("large", f"has more than {MAX_PIXELS:,} pixels, which are not read; make tiles")
+    except Exception as error:  # noqa: BLE001 -- decoders raise anything on broken data
+        return _problem("unreadable", f"cannot be decoded, {' '.join(str(error).split())}; replace it")
+    if min(width, height) < MIN_PX:
+        return _problem("small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out")
+    with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
+        return _check_pixels(data, name, num_channels, reduced=is_jpeg)
+
+
+def load_picture(data: bytes) -> Image.Image:
+    """Return a picture, upright and in colour.
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
+    try:
+        with _opened(data) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except Exception as error:
+        raise DataError(f"picture: cannot be decoded, {error}; replace it") from error
+
+
+def decode(data: bytes, name: str, num_channels: int = 3, *, reduced: bool = False) -> NDArray[Any] | None:
+    """Return the pixels ``(h, w, c)`` that training sees, or nothing: as ``imread`` (``utils/patches.py``: 18).
+
+    The flags are those of ``data/base.py``, line 140. A JPEG in colour can be reduced to an eighth, for which it is
+    read to its end all the same, in a third of the time.
+    """
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(num_channels, cv2.IMREAD_UNCHANGED)
+    suffix, content = name.rpartition(".")[2].lower(), np.frombuffer(data, np.uint8)
+    pixels: Any = None
+    if flags != cv2.IMREAD_GRAYSCALE and suffix in BY_PAGES:
+        success, pages = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED)
+        stack = flags == cv2.IMREAD_UNCHANGED and len(pages) > 1 and all(page.shape == pages[0].shape for page in pages)
+        if success and (pages[0].ndim > 2 or stack):  # noqa: PLR2004 -- has channels
+            pixels = pages[0] if pages[0].ndim > 2 else np.stack(pages, axis=2)  # noqa: PLR2004 -- has channels
+            pixels = pixels if flags == cv2.IMREAD_UNCHANGED else pixels[..., :3]
+    if pixels is None and suffix in BY_PILLOW:
+        picture = load_picture(data)
+        pixels = np.asarray(picture.convert("L")) if num_channels == 1 else np.asarray(picture)[..., ::-1]
+    if pixels is None:
+        reduced = reduced and flags == cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(content, cv2.IMREAD_REDUCED_COLOR_8 if reduced else flags)
+    if pixels is not None and pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels is not None and pixels.ndim == 2:  # noqa: PLR2004 -- no channels
+        pixels = pixels[..., None]
+    return cast("NDArray[Any] | None", pixels)
+
+
+@contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Keep OpenCV from writing to the terminal what a check says better."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    return open_image(io.BytesIO(data), formats=FORMATS)
+
+
+def _num_pixels(opened: ImageFile.ImageFile) -> int:
+    """Count the pixels of all pages, which the decoder of training reads all."""
+    num_pixels = opened.width * opened.height
+    if opened.format == "TIFF":
+        for page in range(1, MAX_PAGES + 1):
+            try:
+                opened.seek(page)
+            except EOFError:
+                break
+            num_pixels += MAX_PIXELS if page == MAX_PAGES else opened.width * opened.height
+    return num_pixels
+
+
+def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -> Found:
+    try:
+        pixels = decode(data, name, num_channels, reduced=reduced)
+    except (cv2.error, DataError, MemoryError) as error:
+        return _problem("unreadable", f"cannot be decoded as for training, {' '.join(str(error).split())}; convert it")
+    if pixels is None:
+        message = "cannot be decoded by OpenCV, with which training reads it; convert it to JPEG or PNG of 8 bits"
+        return _problem("unreadable", message)
+    if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
+        message = f"has {pixels.shape[2]} channels of {pixels.dtype}, and training takes {num_channels} of uint8"
+        return _problem("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
+    return Found()
+
+
+def _problem(kind: str, message: str) -> Found:
+    return Found(((None, kind, message),))

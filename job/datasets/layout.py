@@ -1,0 +1,250 @@
+"""The YOLO format: splits of a dataset, and which label belongs to which image.
+
+Guarantees that whatever it names lies in the dataset's folder, and that it sees what Ultralytics would see. Knows
+nothing of images but their names.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from job.datasets.data_yaml import DATA_YAML, DataYaml, read_data_yaml, shown
+from job.datasets.files import is_inside, list_files
+from job.datasets.labels import Problem
+from job.storage.keys import is_key
+
+SUFFIXES = frozenset({"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
+"""What the names of images end in; Ultralytics passes over other files."""
+
+ANNOTATIONS = (".txt", ".xml", ".json")
+"""What the names of labels end in elsewhere, in any case; Ultralytics reads ``.txt`` alone."""
+
+NEEDED = ("train", "val")
+"""The splits without which there is no training."""
+
+RELATIVE = "write it from the folder of the data file on, such as images/train"
+
+MAX_LIST_BYTES = 500_000_000
+"""Of a list of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One of train, val and test."""
+
+    sources: tuple[str, ...]
+    """Folders of images, or lists of them."""
+    images: tuple[str, ...]
+    """As often as Ultralytics reads them."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """A dataset without its contents; all paths are relative to its folder."""
+
+    folder: Path
+    """Absolute and without links."""
+    data: DataYaml
+    splits: dict[str, Split] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+    """Everything that is not hidden."""
+    images: list[str] = field(default_factory=list)
+    """Every image there is, whether or not it is in a split."""
+    texts: list[str] = field(default_factory=list)
+    """Everything that could be a label."""
+    annotations: list[str] = field(default_factory=list)
+    """What could be a label to others, and is none to Ultralytics."""
+    lists: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Lists of images: the image on each line that names one."""
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def report(self, kind: str, message: str, path: str | None = None, line: int | None = None) -> None:
+        """Note a problem, of the data file if nothing else is named."""
+        self.problems.append(Problem(self.data.name if path is None else path, line, kind, message))
+
+    def warn(self, message: str) -> None:
+        """Note something about the data file that a person should know."""
+        self.warnings.append(f"{self.data.name}: {message}")
+
+
+def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
+    """Read the data file and list the files.
+
+    Args:
+        folder: The dataset.
+        follow_links: Follow links that lead out of it.
+    """
+    folder = Path(os.path.realpath(folder))
+    found = list_files(folder, follow_links=follow_links)
+    layout = Layout(folder, read_data_yaml(folder, found.names), folders=found.folders, files=found.names)
+    for name, kind, message in found.refused:
+        layout.report(kind, message, name)
+    for name in found.names:
+        if not is_key(name):
+            layout.report("name", "has a name that no bucket takes; use no backslash and no control character", name)
+        if is_image(name):
+            layout.images.append(name)
+        elif name.endswith(".txt"):
+            layout.texts.append(name)
+        elif name.lower().endswith(ANNOTATIONS):
+            layout.annotations.append(name)
+    for message in layout.data.problems:
+        layout.report(DATA_YAML, message)
+    for message in layout.data.warnings:
+        layout.warn(message)
+    if layout.data.content:
+        _read_splits(layout, layout.data.content)
+    return layout
+
+
+def label_of(image: str) -> str:
+    """Return the name of an image's label, whether or not there is one: as Ultralytics' ``img2label_paths``."""
+    head, found, tail = f"/{image}".rpartition("/images/")
+    label = f"{head}/labels/{tail}" if found else f"/{image}"
+    return label[1:].rpartition(".")[0] + ".txt"
+
+
+def is_image(name: str) -> bool:
+    """Tell whether Ultralytics takes a file of this name for an image."""
+    return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
+
+
+def _read_splits(layout: Layout, data: dict[Any, Any]) -> None:
+    path = data.get("path") or "."
+    given = {name: data.get(name) or (name == "val" and data.get("validation")) for name in (*NEEDED, "test")}
+    entries = {
+        name: [_from(path, entry) for entry in (value if isinstance(value, list) else [value])]
+        for name, value in given.items()
+        if value
+    }
+    root = _read_root(layout, path, [entry for name in NEEDED for entry in entries.get(name, [])])
+    for name in given:
+        if name in entries:
+            _read_split(layout, root, name, entries[name])
+        elif name in NEEDED:
+            layout.report(DATA_YAML, f"has no `{name}`; name the folder of its images, such as `images/{name}`")
+    if "/images/" in f"{layout.folder}/" and not all("/images/" in f"/{image}" for image in layout.images):
+        message = "the dataset is in a folder `images`, but its images are in none, so that their labels are looked for"
+        layout.report("outside", f"{message} outside; put them into a folder `images` of the dataset")
+
+
+def _from(path: object, entry: object) -> object:
+    """Return what an entry of a split names below ``path``, which it may repeat."""
+    if isinstance(path, str) and path.startswith("/") and isinstance(entry, str):
+        return entry.removeprefix(f"{path.rstrip('/')}/")
+    return entry
+
+
+def _read_root(layout: Layout, path: object, entries: list[object]) -> str:
+    """Return the folder that the entries of splits start from.
+
+    Exporters write where the dataset was on their machine, or what its folder was called there. What they mean is the
+    folder at hand if it has what the entries name.
+    """
+    found = _find(layout, ".", path) if isinstance(path, str) else None
+    if found in layout.folders and all(_find(layout, found, entry) for entry in entries):
+        return found
+    if isinstance(path, str) and entries and all(_find(layout, ".", entry) for entry in entries):
+        layout.warn(f"`path` is {shown(path)}; what `train` and `val` name is in this folder, which is taken for it")
+        return "."
+    if found in layout.folders:
+        return found
+    layout.report("outside", f"`path` is {shown(path)}, which is no folder of the dataset; leave it out")
+    return "."
+
+
+def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> None:
+    sources: list[str] = []
+    images: list[str] = []
+    for entry in given:
+        source = None if str(entry).startswith("/") else _find(layout, root, entry)
+        if source is not None:
+            sources.append(source)
+            images += _below(layout.images, source) if source in layout.folders else _listed(layout, source)
+        elif isinstance(entry, str) and not is_inside(layout.folder, layout.folder / root / entry.removeprefix("../")):
+            message = f"`{name}` is {shown(entry)}, which lies outside the dataset; put the images inside"
+            layout.report("outside", message)
+        elif isinstance(entry, str) and entry.startswith("/"):
+            layout.report(DATA_YAML, f"`{name}` is {shown(entry)}, which is there on this machine alone; {RELATIVE}")
+        else:
+            missing = f"`{name}` is {shown(entry)}, which is no folder and no list of the dataset"
+            _report_split(layout, name, DATA_YAML, f"{missing}; name one, such as `images/{name}`")
+    if sources and images:
+        layout.splits[name] = Split(tuple(sources), tuple(images))
+    elif sources:
+        _report_split(layout, name, "empty split", f"`{name}` has no images; put some there, or name another folder")
+
+
+def _report_split(layout: Layout, name: str, kind: str, message: str) -> None:
+    """Note a problem of a split that training needs, a warning of one that it does not read."""
+    if name in NEEDED:
+        layout.report(kind, message)
+    else:
+        layout.warn(message)
+
+
+def _find(layout: Layout, root: str, entry: object) -> str | None:
+    """Return the folder or text file of the dataset to which an entry of the data file leads.
+
+    Roboflow writes ``../train/images`` for ``train/images``, and Ultralytics understands it.
+    """
+    if not isinstance(entry, str):
+        return None
+    for tried in (entry, entry.removeprefix("../")):
+        path = layout.folder / root / tried
+        for name in (_below_folder(layout.folder, os.path.normpath(path)), _real_name(layout.folder, path)):
+            if name is not None and (name in layout.folders or name in layout.texts):
+                return name
+    return None
+
+
+def _below_folder(folder: Path, path: str) -> str | None:
+    return Path(path).relative_to(folder).as_posix() if Path(path).is_relative_to(folder) else None
+
+
+def _real_name(folder: Path, path: Path) -> str | None:
+    try:
+        return _below_folder(folder, os.path.realpath(path))
+    except ValueError:  # a NUL character
+        return None
+
+
+def _below(images: list[str], source: str) -> list[str]:
+    return [image for image in images if source == "." or image.startswith(f"{source}/")]
+
+
+def _listed(layout: Layout, source: str) -> list[str]:
+    """Return the images that a list names, as Ultralytics reads it."""
+    layout.lists[source] = {}
+    path = layout.folder / source
+    try:
+        if not path.is_file():
+            return []  # `list_files` reports a pipe or a link
+        if path.stat().st_size > MAX_LIST_BYTES:
+            layout.report("list", f"has more than {MAX_LIST_BYTES:,} bytes; make it smaller", source)
+            return []
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        layout.report("list", f"cannot be read, {error}; write one image a line, in UTF-8", source)
+        return []
+    there = set(layout.images)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        image = _below_folder(layout.folder, os.path.normpath(path.parent / line))
+        if line.startswith("/") and image in there:
+            message = f"{line!r} is there on this machine alone; write it from this list on, such as ./images/1.jpg"
+            layout.report("list", message, source, number)
+        elif line.startswith("/") or ".." in Path(line).parts:
+            layout.report("outside", f"{line!r} lies outside the dataset; put the image inside", source, number)
+        elif not line.startswith("./"):
+            message = f"{line!r} is looked for wherever training starts; write ./ before it, for beside this list"
+            layout.report("list", message, source, number)
+        elif image in there:
+            layout.lists[source][number] = str(image)
+        else:
+            layout.report("list", f"{line!r} is no image that is there; leave it out", source, number)
+    return list(layout.lists[source].values())

@@ -1,0 +1,268 @@
+"""A folder pushed as a version of a dataset: checked as training checks it, and nothing of an older version touched.
+
+Guarantees that a push which is cut goes on where it was cut, that its version appears with its lock, which is written
+last, and that no object which is there is replaced: bytes under a taken path go to ``objects/<sha256>``. Knows nothing
+of runs.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.files import list_files
+from job.datasets.lockfile import (
+    LOCK,
+    Listing,
+    Version,
+    is_dataset_file,
+    list_dataset,
+    make_first_lock,
+    make_lock,
+    version_lock,
+)
+from job.errors import DataError, MachineError, PreconditionError
+from job.log import Progress, one_line
+from job.storage import Store, StoredObject
+from job.storage.checksums import ChecksumIndex
+from job.storage.keys import is_key
+from job.storage.transfer import PUSHED
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did."""
+
+    version: int
+    num_total: int
+    num_sent: int
+    bytes_sent: int
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push that is planned and has changed nothing."""
+
+    store: Store
+    listing: Listing
+    current: Version
+    """The newest version; without files if there is none."""
+
+    paths: dict[str, Path]
+    """Where each file of the dataset is on this machine."""
+
+    files: dict[str, StoredObject]
+    """What each will be in the store."""
+
+    sha256: dict[str, str]
+    left_out: tuple[str, ...] = field(default=())
+    """Files of the folder that are no part of a dataset."""
+
+    @cached_property
+    def changes(self) -> list[str]:
+        """Paths that the newest version has otherwise, each with how."""
+        before = self.current.files
+        told = [f"{path}: new" for path in self.files.keys() - before.keys()]
+        told += [f"{path}: gone" for path in before.keys() - self.files.keys()]
+        both = self.files.keys() & before.keys()
+        told += [f"{path}: changed" for path in both if not _same(self.files[path], before[path])]
+        return sorted(told)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether there is a version with other content."""
+        return bool(self.current.files and self.changes)
+
+    def send(self) -> Pushed:
+        """Store what is missing, and the lock last.
+
+        Raises:
+            DataError: If a file changed meanwhile, or another push was faster.
+            StoreError: If the store fails; what has arrived stays for the next time.
+        """
+        missing = {
+            stored.key: path
+            for path, stored in self.files.items()
+            if not _same(stored, self.listing.there.get(stored.key.removeprefix(self.listing.prefix)))
+        }
+        prefix, number = self.listing.prefix, self.current.number
+        is_pinned = number > 0 and _places(self.files) == _places(self.current.files)
+        try:
+            if not number and self.current.pinned and _places(self.files) != _places(self.current.pinned):
+                self.store.put(prefix + LOCK, make_first_lock(self.current.pinned))  # runs may hang on what lies there
+                number = 1
+            number += not is_pinned
+            marks = {prefix + place for place in self.listing.begun}
+            if not is_pinned:
+                marks.add(f"{prefix}versions/{number:04d}.begun")
+                self.store.put(f"{prefix}versions/{number:04d}.begun", b"{}\n", overwrite=True)
+            self._send(missing)
+            if not is_pinned:
+                lock = make_lock(number, self.files, self.sha256, prefix)
+                self.store.put(prefix + version_lock(number), lock)
+        except PreconditionError as error:
+            raise DataError(f"dataset {self.listing.name}: another push came in between; push again") from error
+        for mark in marks:
+            self.store.delete(mark)
+        sent = sum(self.files[path].size_bytes for path in missing.values())
+        return Pushed(number, len(self.files), len(missing), sent)
+
+    def _send(self, missing: dict[str, str]) -> None:
+        done, lock = 0, threading.Lock()
+        total = sum(self.files[path].size_bytes for path in missing.values())
+        with Progress(f"pushing {self.listing.name}", total, "B") as progress:
+
+            def on_done(stored: StoredObject) -> None:
+                nonlocal done
+                path = missing[stored.key]
+                if not _same(stored, self.files[path]):
+                    raise DataError(f"{self.paths[path]}: was changed while it was pushed; push again")
+                with lock:
+                    done += stored.size_bytes
+                    progress.to(done)
+
+            for key in missing:  # cut short, or changed on the way: no lock can name it
+                if key.removeprefix(self.listing.prefix) in self.listing.there:
+                    self.store.delete(key)
+            self.store.put_many([(self.paths[path], key) for key, path in missing.items()], on_done)
+
+
+def plan_push(
+    store: Store,
+    folder: Path,
+    name: str,
+    *,
+    force: bool = False,
+    single_class: bool = False,
+    follow_links: bool = False,
+) -> Push:
+    """Check a folder, and find out what a push of it would do.
+
+    Args:
+        store: The bucket.
+        folder: Has ``data.yaml``, images and labels.
+        name: What the dataset is called.
+        force: Say what is wrong, and go on.
+        single_class: The check counts all classes as one.
+        follow_links: Push what links lead to outside of the folder, too.
+
+    Raises:
+        DataError: If it is no dataset or a broken one, or the name cannot be one; lists every problem.
+        MachineError: If a file cannot be read.
+        StoreError: If the store fails.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
+    if not any(folder.glob("*.y*ml")):
+        raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
+    _check(folder, force=force, single_class=single_class, follow_links=follow_links)
+    folder = Path(os.path.realpath(folder))
+    found = list_files(folder, follow_links=follow_links)
+    refused = {path for path, _, _ in found.refused}
+    names = [path for path in found.names if is_dataset_file(path) and path not in refused]
+    if bad := [path for path in names if not is_key(f"datasets/{name}/{path}")]:
+        raise DataError(f"{folder}: has files whose names no bucket takes; rename them", [repr(path) for path in bad])
+    listing = list_dataset(store, name)
+    paths = {path: folder / path for path in names}
+    current = _newest(store, listing)
+    files, sha256 = _place(folder, paths, listing, current)
+    left_out = tuple(path for path in found.names if path.endswith(".npy"))
+    return Push(store, listing, current, paths, files, sha256, left_out)
+
+
+def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> Pushed:
+    """Push a folder under a name that is free, or has its content already.
+
+    Args:
+        store: The bucket.
+        folder: Has ``data.yaml``, images and labels.
+        name: What the dataset is called.
+        single_class: The check counts all classes as one.
+
+    Raises:
+        DataError: If it is broken, or the name has other content.
+        StoreError: If the store fails; what has arrived stays for the next time.
+    """
+    plan = plan_push(store, folder, name, single_class=single_class)
+    if plan.replaces:
+        raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])
+    return plan.send()
+
+
+def _newest(store: Store, listing: Listing) -> Version:
+    """Return the newest version; of a dataset without a lock what lies there, unless a push has left it half."""
+    if listing.numbers:
+        return listing.read(store, listing.numbers[0])
+    return Version(0, {}, {}) if listing.begun else listing.unlocked
+
+
+def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> DatasetReport:
+    with Progress(f"checking {folder}", 1, "file") as progress:
+        report = check_dataset(
+            folder,
+            single_class=single_class,
+            follow_links=follow_links,
+            cache_file=folder / ".check.json",
+            progress=progress.to,
+        )
+    for warning in report.warnings:
+        log.warning("%s: %s", folder, one_line(warning))
+    if not force:
+        report.raise_if_broken(str(folder), "correct them, or pass --force to push all the same")
+    elif report.problems:
+        log.warning("%s: is pushed with %d problems, for which training will refuse it:", folder, len(report.problems))
+        for problem in report.problems[:NUM_SHOWN]:
+            log.warning("  - %s", one_line(str(problem)))
+    return report
+
+
+def _place(
+    folder: Path, paths: dict[str, Path], listing: Listing, current: Version
+) -> tuple[dict[str, StoredObject], dict[str, str]]:
+    """Return the object that each file will be, and its SHA-256."""
+    index, files, sha256 = ChecksumIndex(folder / PUSHED), {}, {}
+    before = current.files
+    try:
+        for name, path in paths.items():
+            status, crc = index.look(name, path)
+            file = StoredObject(listing.prefix + name, status.st_size, "", crc)
+            known = before.get(name)
+            unchanged = _same(file, known)
+            sha256[name] = current.sha256.get(name, "") if unchanged else ""
+            if not sha256[name]:
+                with path.open("rb") as opened:
+                    sha256[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            taken = listing.there.get(name)
+            if known is not None and unchanged and _is_free_for(file, listing, known.key):
+                place = known.key
+            elif taken is None or _same(file, taken):
+                place = file.key
+            else:
+                place = f"{listing.prefix}objects/{sha256[name]}"
+            files[name] = StoredObject(place, status.st_size, "", crc)
+    except OSError as error:
+        raise MachineError(f"{error.filename}: cannot be read, {error.strerror}; correct its mode") from error
+    finally:
+        index.save()
+    return files, sha256
+
+
+def _is_free_for(file: StoredObject, listing: Listing, key: str) -> bool:
+    """Tell whether a key is free, or has these bytes."""
+    there = listing.there.get(key.removeprefix(listing.prefix))
+    return there is None or _same(file, there)
+
+
+def _same(one: StoredObject, other: StoredObject | None) -> bool:
+    return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
+
+
+def _places(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
+    return {(path, stored.key, stored.size_bytes, stored.crc32c) for path, stored in files.items()}

@@ -1,0 +1,51 @@
+"""A small piece of a dataset, for trying a training out on its real images."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from job.datasets.layout import label_of, read_layout
+from job.errors import DataError
+
+
+def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
+    """Copy some images of a dataset and their labels, evenly from all over each split, one with a label at least.
+
+    Args:
+        folder: A dataset in YOLO format.
+        target: Becomes one; made if it is not there.
+        num_images: How many by split; there may be fewer.
+
+    Returns:
+        How many there are by split.
+
+    Raises:
+        DataError: If a split is empty.
+    """
+    layout = read_layout(folder)
+    taken = {}
+    for split, wanted in num_images.items():
+        images = layout.splits[split].images if split in layout.splits else ()
+        if not images:
+            raise DataError(f"{folder}: has no images in {split}; see `job data check`")
+        every = max(len(images) / wanted, 1.0)
+        chosen = [images[int(number * every)] for number in range(min(wanted, len(images)))]
+        if not any(_shows_something(folder, image) for image in chosen):
+            chosen[0] = next((image for image in images if _shows_something(folder, image)), chosen[0])
+        for kind in ("images", "labels"):
+            (target / kind / split).mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(chosen):
+            shutil.copyfile(folder / image, target / "images" / split / f"{number:05}{Path(image).suffix}")
+            label = folder / label_of(image)
+            if label.exists():
+                shutil.copyfile(label, target / "labels" / split / f"{number:05}.txt")
+        taken[split] = len(chosen)
+    data = {"train": "images/train", "val": "images/val", "names": list(layout.data.names), **layout.data.options}
+    (target / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return taken
+
+
+def _shows_something(folder: Path, image: str) -> bool:
+    label = folder / label_of(image)
+    return label.is_file() and bool(label.read_bytes().strip())

@@ -1,0 +1,119 @@
+"""Which of the shipped recipes a training is: by its start and its augmentation, whatever it is called.
+
+Guarantees that a recipe's flags typed out are that recipe, and that a recipe with another start or another augmentation
+than its own is the one that it has become. Knows nothing of runs.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
+from job.recipes.arguments import DEFAULTS
+
+AUGMENTATION = (
+    *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr"),
+    *("mosaic", "mixup", "cutmix", "multi_scale"),
+)
+"""The arguments by which recipes with the same start differ; more of any is stronger."""
+
+SCALE = ("epochs", "batch", "imgsz")
+"""What decides, on one machine, how long a training takes."""
+
+SMALL_SIZES = "tns"
+"""Letters of model sizes up to that of recipe base."""
+
+
+class Origin(Enum):
+    """What kind of weights a training starts from."""
+
+    OWN = "own"
+    SMALL = "a published model or architecture of the size of base, or smaller"
+    LARGE = "a larger one"
+
+
+def published_model(start: str) -> str | None:
+    """Return the model, such as ``yolo11s``, that a start names if it is a published file or an architecture."""
+    match = re.fullmatch(r"(yolov?\d+[a-z]u?(?:-p[26])?)\.(?:pt|ya?ml)", PurePosixPath(start).name)
+    return match[1] if match else None
+
+
+def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile) -> str:
+    """Return the name of the shipped recipe that a training is, or the name that it has if it is none.
+
+    The recipe with the same kind of start and the same augmentation; where several have both, the one that was named,
+    else the one with the nearest number of epochs. Where none has the same augmentation, the named one if it augments
+    as well (or does not either), else the one that differs least.
+
+    Args:
+        named: What it is called.
+        start: ``own best.pt``, weights, a model or an architecture, as in a run's request.
+        train: Its training arguments, all of them.
+        profile: ``full`` or ``demo``.
+    """
+    origin = _origin_of(start)
+    if origin is None:
+        return named
+    same_start = [recipe for recipe in _shipped(profile) if _origin_of(str(recipe.start)) is origin]
+    alike = [recipe for recipe in same_start if is_augmented(recipe.train) is is_augmented(train)]
+    equal = [recipe for recipe in alike if not _num_different(recipe, train)]
+    found = equal or alike or same_start
+    if not found or named in {recipe.name for recipe in found}:
+        return named
+    return min(found, key=lambda r: (_num_different(r, train), abs(r.train["epochs"] - train["epochs"]))).name
+
+
+def trained_as(request: Mapping[str, Any]) -> str:
+    """Return the name of the shipped recipe that a run is, by its request as its record has it."""
+    return recognise(request["recipe"], request["start"], request["train"], request["profile"])
+
+
+def shown_recipe(request: Mapping[str, Any]) -> str:
+    """Return what a run's recipe is called for people: a file of the user's own keeps its name."""
+    named = str(request["recipe"])
+    return trained_as(request) if named in recipe_names() else named
+
+
+def is_augmented(train: Mapping[str, Any]) -> bool:
+    """Whether training arguments augment more than Ultralytics does by default."""
+    return any(train.get(name, DEFAULTS[name]) > DEFAULTS[name] for name in AUGMENTATION)
+
+
+def with_expectation(recipe: Recipe, start: str) -> Recipe:
+    """Return a recipe that expects, and risks, what its authors do of what it trains; hours at their scale alone.
+
+    A file of the user's own states its expectation itself.
+    """
+    if recipe.source not in recipe_names():
+        return recipe
+    found = load_recipe(recognise(recipe.name, start, recipe.train, recipe.profile), recipe.profile)
+    same_scale = all(recipe.train[name] == found.train[name] for name in SCALE)
+    expect = {metric: band for metric, band in found.expect.items() if metric != "hours" or same_scale}
+    return dataclasses.replace(recipe, expect=expect, risk=found.risk)
+
+
+def _origin_of(start: str) -> Origin | None:
+    """Return what kind of start it is.
+
+    Nothing where another run ended, which is a matter of that run, and for an architecture whose size is not known.
+    """
+    if start.startswith("end of "):
+        return None
+    model = published_model(start)
+    if model is None:
+        return None if start.endswith((".yaml", ".yml")) else Origin.OWN
+    size = re.sub(r"yolov?\d+", "", model)[0]
+    return Origin.SMALL if size in SMALL_SIZES else Origin.LARGE
+
+
+def _num_different(recipe: Recipe, train: Mapping[str, Any]) -> int:
+    return sum(recipe.train[name] != train.get(name, DEFAULTS[name]) for name in AUGMENTATION)
+
+
+@cache
+def _shipped(profile: Profile) -> tuple[Recipe, ...]:
+    return tuple(load_recipe(name, profile) for name in recipe_names())

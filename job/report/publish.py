@@ -1,0 +1,31 @@
+"""Puts a run's report beside the run.
+
+Guarantees that of two reports the one that knows more stays: what was read before another was written is read again.
+"""
+
+from job.errors import ObjectNotFoundError, PreconditionError
+from job.report.data import read_facts
+from job.report.page import render
+from job.runs.run import Run, RunRecord
+
+REPORT = "report.html"
+
+
+def write_report(run: Run, record: RunRecord) -> str:
+    """Write the report of a run as it stands, in place of an earlier one, and return its key.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    key = run.key(REPORT)
+    while True:
+        try:
+            version = run.store.stat(key).version
+        except ObjectNotFoundError:
+            version = None
+        page = render(read_facts(run, record)).encode()
+        try:
+            run.store.put(key, page, if_version=version)
+        except PreconditionError:
+            continue
+        return key

@@ -1,0 +1,27 @@
+"""The command that would train a run again, from its record."""
+
+import shlex
+
+from job.runs.unfinished import flags_of, known_recipe
+from job.runs.run import RunRecord
+
+
+def command_of(record: RunRecord) -> str:
+    """Return the command that asks for the same training, under another name.
+
+    Arguments that the recipe has by itself today are left out. Where the recipe was a file of the user's own, those of
+    ``base`` are, which comes to the same training.
+    """
+    request, recipe = record.request, known_recipe(record.request)
+    words = ["job", "train", "--recipe", recipe.name, "--dataset", request["dataset"]]
+    if request["profile"] != "full":
+        words += ["--profile", request["profile"]]
+    point = record.start["point"]
+    if point["source"] is None:
+        words += ["--model", point["architecture"]]
+    elif point["kind"] == "pretrained":
+        words += ["--model", point["source"].rpartition("/")[2]]
+    else:
+        words += ["--weights", point.get("run") or point["source"]]
+        words += ["--model", point["architecture"]] if point["architecture"] else []
+    return shlex.join([*words, *flags_of(request, recipe), "--run", f"{record.run}-again"])

@@ -1,0 +1,44 @@
+"""The run's folder as people know it from Ultralytics, copied from the newest files; never read back for resuming."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from job.runs.run import Run
+
+PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
+"""Where files lie that do not lie at the top."""
+
+FOR_THE_MACHINE = {"state.pt"}
+
+
+class Mirror:
+    """Copies files to the run's folder in the bucket, those that changed since the last time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._copied: dict[str, str] = {}
+
+    def copy(self, folder: Path, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Copy the files of a folder, not its folders.
+
+        Args:
+            folder: Has them.
+            hurried: Asked before each file whether there is no time for it.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        for path in sorted(folder.iterdir()):
+            if not path.is_file() or path.name in FOR_THE_MACHINE or hurried():
+                continue
+            digest = sha256_of(path)
+            if self._copied.get(path.name) != digest:
+                self._run.store.put(self._run.key(PLACES.get(path.name, path.name)), path, overwrite=True)
+                self._copied[path.name] = digest
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

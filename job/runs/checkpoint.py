@@ -1,0 +1,393 @@
+"""The commit protocol: a checkpoint exists once its manifest does, and what it lists is verified.
+
+Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
+same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
+is set aside by a record beside it, and no longer counts. Knows nothing of what is in the files.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    TransientStoreError,
+    WeightsError,
+)
+from job.runs.run import Run, now
+from job.storage import StoredObject
+
+log = logging.getLogger(__name__)
+
+NUM_KEPT = 2
+"""Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
+
+
+MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
+"""What makes a checkpoint, and what unmakes one that turned out to be damaged."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CheckpointId:
+    """Where in a run a checkpoint was taken, and by whom; ordered by age."""
+
+    epoch: int
+    """Complete epochs."""
+
+    batch: int
+    """Complete batches of the next epoch."""
+
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch:04d}-{self.batch:06d}.a{self.attempt:04d}"
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Complete epochs, and complete batches of the next."""
+        return self.epoch, self.batch
+
+    @property
+    def words(self) -> str:
+        """The place in a run, for people."""
+        return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
+
+    @classmethod
+    def parse(cls, name: str) -> "CheckpointId | None":
+        """Read a name as `str` writes it; nothing if it is none."""
+        match = re.fullmatch(r"(\d{4,})-(\d{6,})\.a(\d{4,})", name)
+        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a checkpoint and where its bytes lie, perhaps with an earlier checkpoint."""
+
+    name: str
+    key: str
+    size_bytes: int
+    sha256: str
+    crc32c: str | None = None
+    """As the bucket computes it; manifests of older versions do not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The object that makes a checkpoint."""
+
+    run: str
+    epoch: int
+    batch: int
+    attempt: int
+    committed_at: str
+    about: dict[str, Any]
+    files: tuple[File, ...]
+    schema: int = 1
+
+    @property
+    def id(self) -> CheckpointId:
+        """The checkpoint's identity."""
+        return CheckpointId(self.epoch, self.batch, self.attempt)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in all files, shared ones included."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def commit(
+    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], about: dict[str, Any], previous: Manifest | None
+) -> Manifest:
+    """Make files a checkpoint: in the order that they are given, the manifest last.
+
+    Args:
+        run: The run.
+        checkpoint: Position and attempt; the key of every file contains it.
+        paths: The files.
+        about: Kept in the manifest, for people and reports.
+        previous: A checkpoint whose unchanged files need not be stored again.
+
+    Raises:
+        SupersededError: If a later attempt has claimed the run.
+        StoreError: If the store refuses.
+    """
+    run.require_current(checkpoint.attempt)
+    stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
+    files = []
+    for path in paths:
+        digest = _sha256(path)
+        if digest not in stored:
+            key = _key(run, checkpoint, path.name)
+            stored[digest] = key, run.store.put(key, path).crc32c
+        key, crc32c = stored[digest]
+        files.append(File(path.name, key, path.stat().st_size, digest, crc32c))
+    manifest = Manifest(run.name, checkpoint.epoch, checkpoint.batch, checkpoint.attempt, now(), about, tuple(files))
+    run.require_current(checkpoint.attempt)
+    try:
+        run.store.put(_key(run, checkpoint, MANIFEST), _sealed(asdict(manifest)))
+    except PreconditionError:
+        earlier = read_manifest(run, checkpoint)
+        if earlier.files != manifest.files:
+            raise
+        return earlier  # an earlier try came through, and its answer was lost
+    return manifest
+
+
+def committed(run: Run) -> list[CheckpointId]:
+    """Return the run's checkpoints, oldest first, but those that were set aside."""
+    return _committed(run, run.store.list(run.key("checkpoints/")))
+
+
+def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
+    """Return the checkpoints that were found to be damaged, oldest first, and what is wrong with each."""
+    listing = run.store.list(run.key("checkpoints/"))
+    found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
+    records = (run.noted(f"checkpoints/{checkpoint}/{SET_ASIDE}") for checkpoint in found)
+    return {checkpoint: (record or {}).get("problems", []) for checkpoint, record in zip(found, records, strict=True)}
+
+
+def missing_end(run: Run, num_epochs: int) -> str:
+    """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
+    newest = max(committed(run), default=None)
+    if newest is not None and newest.position == (num_epochs, 0):
+        return ""
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
+
+
+def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
+    """Return a checkpoint's manifest.
+
+    Raises:
+        CorruptObjectError: If it is not as it was written.
+        RunConflictError: If another version of the job wrote it.
+    """
+    key = _key(run, checkpoint, MANIFEST)
+    data = run.store.read(key)
+    try:
+        loaded = json.loads(data)
+        seal = loaded.pop("seal")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
+    if data != _sealed(loaded):
+        raise CorruptObjectError(f"{key}: was changed after it was written, its seal {str(seal)[:12]} does not match")
+    try:
+        manifest = Manifest(**loaded | {"files": tuple(File(**file) for file in loaded["files"])})
+    except (TypeError, KeyError) as error:
+        raise RunConflictError(
+            f"{key}: was written by another version of the job, {error}; use that version"
+        ) from error
+    escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
+    if manifest.id != checkpoint or manifest.run != run.name or escaping:
+        raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")
+    return manifest
+
+
+def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
+    """Fetch one checkpoint into an empty folder; nothing in the bucket is changed.
+
+    Raises:
+        CorruptObjectError: If it is not whole.
+        ObjectNotFoundError: If a part of it is gone.
+    """
+    manifest = read_manifest(run, checkpoint)
+    for file in manifest.files:
+        _fetch(run, file, folder)
+    return manifest
+
+
+def restore(run: Run, folder: Path) -> Manifest | None:
+    """Fetch the newest checkpoint into an empty folder.
+
+    One that cannot be fetched as it was committed is looked at again. Where the bucket's own description contradicts
+    the manifest both times, the checkpoint is set aside, which is reported, and the one before it is fetched.
+
+    Returns:
+        Its manifest, or nothing if the run has no checkpoint yet.
+
+    Raises:
+        TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
+        CorruptObjectError: If there are checkpoints and none is whole.
+    """
+    while checkpoints := committed(run):
+        newest = checkpoints[-1]
+        try:
+            return fetch(run, newest, folder)
+        except (CorruptObjectError, ObjectNotFoundError) as error:
+            problems = _damage(run, newest, folder) and _damage(run, newest, folder)
+            for path in folder.iterdir():
+                path.unlink()
+            if problems:
+                _set_aside(run, newest, problems)
+            elif newest in committed(run):  # else another machine has newer ones, and has deleted it
+                raise TransientStoreError(
+                    f"checkpoint {newest} of run {run.name}: could not be fetched, and lies there as it was committed; "
+                    f"try again later ({error})"
+                ) from error
+    if damaged := set_aside(run):
+        raise CorruptObjectError(
+            f"run {run.name}: none of its {len(damaged)} checkpoints is whole; start a new run",
+            [problem for problems in damaged.values() for problem in problems],
+        )
+    return None
+
+
+@contextlib.contextmanager
+def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
+    """Say of a checkpoint that is refused inside how to go on from the one before.
+
+    It lies in the bucket as it was committed. That a state or weights are refused may be a defect of this version, or a
+    stranger's work, so that it is a person who sets it aside.
+
+    Raises:
+        CorruptObjectError: If its state is refused.
+        WeightsError: If its weights are.
+    """
+    try:
+        yield
+    except (CorruptObjectError, WeightsError) as error:
+        message = f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}"
+        older = [identity for identity in committed(run) if identity < manifest.id]
+        if manifest.run != run.name or not older:
+            message += "; there is none before it, start a new run"
+        else:
+            message += f"; to go on after {older[-1].words}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+        raise type(error)(message, error.problems) from error
+
+
+def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
+    """Return the command for a shell that does what `_set_aside` does."""
+    target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
+    record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
+    into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
+    return f"echo {record} {into} {target}"
+
+
+def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
+    """Read every byte of a checkpoint again, using a folder for scratch, and return what is wrong with it."""
+    try:
+        manifest = read_manifest(run, checkpoint)
+    except (CorruptObjectError, ObjectNotFoundError) as error:
+        return [str(error)]
+    problems = []
+    for file in manifest.files:
+        try:
+            _fetch(run, file, folder)
+        except (CorruptObjectError, ObjectNotFoundError) as error:
+            problems.append(str(error))
+        (folder / file.name).unlink(missing_ok=True)
+    return problems
+
+
+def retain(run: Run, keep: int = NUM_KEPT) -> None:
+    """Delete what is older than the newest checkpoints, manifests first, sparing files that a kept one uses."""
+    listing = run.store.list(run.key("checkpoints/"))
+    kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
+    old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
+    if not old:
+        return
+    used = {file.key for checkpoint in kept for file in read_manifest(run, checkpoint).files}
+    for key in sorted(set(old) - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
+        run.store.delete(key)
+
+
+def _is_older(stored: StoredObject, oldest_kept: CheckpointId) -> bool:
+    parsed = CheckpointId.parse(stored.key.split("/")[-2])
+    return parsed is not None and parsed < oldest_kept
+
+
+def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
+    return sorted(_having(run, listing, MANIFEST) - _having(run, listing, SET_ASIDE))
+
+
+def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
+    """Return the checkpoints in whose folder there is an object of a name."""
+    start, end = run.key("checkpoints/"), f"/{name}"
+    names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
+    return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
+
+
+def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
+    """Say where the bucket contradicts a checkpoint's manifest."""
+    try:
+        manifest = read_manifest(run, checkpoint)
+    except CorruptObjectError as error:  # it contradicts itself
+        return [str(error)]
+    except ObjectNotFoundError:
+        return []
+    listing = {stored.key: stored for stored in run.store.list(run.key("checkpoints/"), checksums=True)}
+    found = (_contradiction(run, file, listing.get(file.key), scratch) for file in manifest.files)
+    return [problem for problem in found if problem]
+
+
+def _contradiction(run: Run, file: File, there: StoredObject | None, scratch: Path) -> str | None:
+    """Say how the bucket contradicts what a manifest says of a file.
+
+    Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
+    the job recorded no checksum that the description could be compared with.
+    """
+    if there is None:
+        return f"{file.key}: is gone"
+    if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
+        return (
+            f"{file.key}: its bytes are not those that were committed, {there.size_bytes} bytes with CRC-32C "
+            f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
+        )
+    try:
+        run.store.get(file.key, scratch / file.name)
+    except CorruptObjectError as error:
+        return str(error)
+    except ObjectNotFoundError:
+        return None
+    differs = file.crc32c is None and _sha256(scratch / file.name) != file.sha256
+    return f"{file.key}: its bytes are not those that were committed, SHA-256 differs" if differs else None
+
+
+def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
+    log.warning(
+        "checkpoint %s is skipped, and set aside by %s: %s",
+        *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
+    )
+    record = {"schema": 1, "at": now(), "problems": problems}
+    with contextlib.suppress(PreconditionError):  # another machine saw it too
+        run.store.put(_key(run, checkpoint, SET_ASIDE), (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    """Return a manifest as JSON with a digest over itself."""
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "seal": seal}, indent=1) + "\n").encode()
+
+
+def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
+    return run.key(f"checkpoints/{checkpoint}/{name}")
+
+
+def _fetch(run: Run, file: File, folder: Path) -> None:
+    """Fetch a file; what does not come as it was committed is fetched a second time."""
+    try:
+        _fetch_once(run, file, folder)
+    except (CorruptObjectError, ObjectNotFoundError):
+        _fetch_once(run, file, folder)
+
+
+def _fetch_once(run: Run, file: File, folder: Path) -> None:
+    target = folder / file.name
+    run.store.get(file.key, target)
+    if target.stat().st_size != file.size_bytes or _sha256(target) != file.sha256:
+        target.unlink()
+        raise CorruptObjectError(f"{file.key}: its bytes are not those that were committed, SHA-256 differs")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

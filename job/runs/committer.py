@@ -1,0 +1,181 @@
+"""Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
+
+Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
+holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
+thread.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from job.runs import checkpoint
+from job.background import Background
+from job.runs.checkpoint import CheckpointId, Manifest
+from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
+from job.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+NUM_TRIES = 3
+"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+
+
+class Committable(Protocol):
+    """A snapshot, as far as committing it goes."""
+
+    @property
+    def epoch(self) -> int:
+        """Complete epochs."""
+
+    @property
+    def batch(self) -> int:
+        """Complete batches of the next epoch."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write its files into an empty folder; return them, the most valuable first."""
+
+    def publish(self, folder: Path) -> None:
+        """Make the files in that folder, once they are committed, those of the run's own folder."""
+
+
+class Committer:
+    """One thread that commits what it is given; use it as a context manager."""
+
+    def __init__(
+        self,
+        run: Run,
+        attempt: int,
+        staging: Path,
+        restored: Manifest | None,
+        mirror: Callable[[Path], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            run: The run.
+            attempt: The attempt that commits.
+            staging: A folder of one's own for the files of one snapshot.
+            restored: The checkpoint that training went on from.
+            mirror: Called after each commit with the folder of its files.
+        """
+        self.newest = restored
+        self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
+        self._changed = threading.Condition()
+        self._waiting: tuple[Committable, dict[str, Any]] | None = None
+        self._given: CheckpointId | None = None
+        self.hurried = self._closing = False
+        """Whether nothing but a commit is worth the time that is left."""
+
+        self._background = Background("committer", self._work)
+
+    def __enter__(self) -> Self:
+        self._background.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Wait for what is waiting; if the process has to go, for nothing after its commit.
+
+        Raises:
+            JobError: If a commit failed for good; it is a message if another error is on its way, and a notice says
+                what is lost by it.
+        """
+        with self._changed:
+            self._closing = True
+            self.hurried = error is not None
+            self._changed.notify_all()
+        self._background.join()
+        if error is None:
+            self.check()
+        elif (failed := self._background.error) not in {None, error}:
+            log.error("not committed: %s", failed)
+            if isinstance(error, PreemptionError) and self._given:
+                error.not_committed = f"{self._given.words} is not committed, {type(failed).__name__}: {failed}"
+
+    def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
+        """Commit a snapshot soon.
+
+        Args:
+            snapshot: What to commit.
+            **about: Further entries of what the manifest says of it.
+
+        Raises:
+            JobError: If an earlier commit failed for good.
+        """
+        self.check()
+        with self._changed:
+            self._waiting, self._given = (snapshot, about), self._id(snapshot)
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise the error of a commit that failed for good, if one did; cheap enough for every step."""
+        self._background.check()
+
+    def _work(self) -> None:
+        num_failed = 0
+        while (work := self._next()) is not None:
+            try:
+                self._commit(*work)
+                num_failed = 0
+            except TransientStoreError as error:
+                num_failed += 1
+                place = self._id(work[0]).words
+                log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
+                if num_failed >= NUM_TRIES:
+                    raise
+                with self._changed:
+                    self._waiting = self._waiting or work
+
+    def _next(self) -> tuple[Committable, dict[str, Any]] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._closing)
+            work, self._waiting = self._waiting, None
+            return work
+
+    def _commit(self, snapshot: Committable, about: dict[str, Any]) -> None:
+        started = time.monotonic()
+        paths = self._written(snapshot)
+        identity = self._id(snapshot)
+        known = {file.key for file in self.newest.files} if self.newest else set()
+        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about | about, self.newest)
+        new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
+        log.info(
+            "committed %s: %.1f MB in %.2f s",
+            *(identity.words, new_bytes / 1e6, time.monotonic() - started),
+            extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
+        )
+        try:
+            if not self.hurried:
+                snapshot.publish(self._staging)
+                self._mirror(self._staging)
+            if not self.hurried:
+                checkpoint.retain(self._run)
+        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+            log.warning("after committing %s: %s", identity.words, error)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _written(self, snapshot: Committable) -> list[Path]:
+        try:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging.mkdir(parents=True)
+            return snapshot.write(self._staging)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> MachineError:
+        return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
+
+    def _id(self, snapshot: Committable) -> CheckpointId:
+        return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)

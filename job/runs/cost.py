@@ -1,0 +1,222 @@
+"""What a run took: seconds by label, attempt by attempt, and what they cost.
+
+Guarantees that what a run has used is one figure, `Bill.usd`, and is unknown as soon as one price is. Dollars are
+seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
+and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
+nor of what may still come: that is `job.cloud.budget`.
+"""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from job.goodput import Label
+from job.text import HOUR, dollars, duration, percent, seconds_between
+
+GETTING_READY = (Label.BOOT, Label.PULL, Label.CHECK, Label.START_UP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What an hour of an attempt's machine costs, as its claim has it under ``price``."""
+
+    usd_per_h: float | None = None
+    on_demand_usd_per_h: float | None = None
+    machine: str = ""
+    date: str = ""
+    """When the price was looked up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptBill:
+    """One attempt's seconds."""
+
+    attempt: int
+    machine: str
+    began_at: str
+    ended_at: str
+    """When it was last heard of."""
+
+    ended: str
+    """The reason of its end record, or ``vanished`` or ``running``."""
+
+    seconds: dict[Label, float]
+    steps_lost: int
+    away_s: float | None
+    """From its last record to the start of the next attempt; nothing for the newest."""
+
+    price: Price
+
+    @property
+    def wall_s(self) -> float:
+        """From the start of its process to its last record."""
+        return seconds_between(self.began_at, self.ended_at)
+
+    @property
+    def total_s(self) -> float:
+        """All its seconds."""
+        return sum(self.seconds.values())
+
+    @property
+    def usd(self) -> float | None:
+        """What its seconds cost, if it has a price."""
+        return usd_of([(self.total_s, self.price.usd_per_h)])
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A whole run's seconds and dollars."""
+
+    attempts: tuple[AttemptBill, ...]
+
+    @cached_property
+    def seconds(self) -> dict[Label, float]:
+        """Seconds by label over all attempts, each label in its place."""
+        return sum_by_label(attempt.seconds for attempt in self.attempts)
+
+    @property
+    def total_s(self) -> float:
+        """All seconds of all attempts."""
+        return sum(self.seconds.values())
+
+    @property
+    def away_s(self) -> float:
+        """Seconds between attempts."""
+        return sum(attempt.away_s or 0.0 for attempt in self.attempts)
+
+    @property
+    def goodput(self) -> float:
+        """Useful seconds as a share of all."""
+        return self.seconds[Label.USEFUL] / self.total_s if self.total_s else 0.0
+
+    @property
+    def num_cut_off(self) -> int:
+        """How many attempts ended before the run did."""
+        return sum(attempt.ended not in {"finished", "running"} for attempt in self.attempts)
+
+    @cached_property
+    def usd_by_label(self) -> dict[Label, float] | None:
+        """Dollars by label, or nothing if no attempt has a price."""
+        priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
+        if all(rate is None for _, rate in priced):
+            return None
+        return sum_by_label(
+            {label: s * rate / HOUR for label, s in attempt.seconds.items()}
+            for attempt, rate in priced
+            if rate is not None
+        )
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars in all; nothing, which means unknown, if one attempt has no price."""
+        return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+
+    @property
+    def known_usd(self) -> float | None:
+        """Dollars of the attempts that have a price, or nothing if none has one."""
+        return None if self.usd_by_label is None else sum(self.usd_by_label.values())
+
+    @property
+    def num_unpriced(self) -> int:
+        """How many attempts have no price."""
+        return sum(attempt.price.usd_per_h is None for attempt in self.attempts)
+
+    @property
+    def uninterrupted_s(self) -> float:
+        """What one attempt that nobody cuts off would have taken, as far as the records tell."""
+        again = sum(
+            s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
+        )
+        return self.total_s - self.seconds[Label.LOST] - self.seconds[Label.RECOMPUTED] - again
+
+    @property
+    def on_demand_usd(self) -> float | None:
+        """What `uninterrupted_s` cost on demand, by the newest price known, or nothing."""
+        known = [rate for attempt in self.attempts if (rate := attempt.price.on_demand_usd_per_h) is not None]
+        return self.uninterrupted_s * known[-1] / HOUR if known else None
+
+    @property
+    def cost(self) -> str:
+        """The cost in a sentence, for people."""
+        if self.known_usd is None:
+            return "own machine, no price"
+        price = next(attempt.price for attempt in reversed(self.attempts) if attempt.price.usd_per_h is not None)
+        known = [price.machine, f"prices of {price.date}" if price.date else ""]
+        said = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
+        if self.num_unpriced:
+            said += f", without {self.num_unpriced} attempts whose price is unknown"
+        if self.on_demand_usd is not None:
+            said += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
+        return said
+
+    def table(self) -> str:
+        """Return the ledger for a terminal of 80 columns."""
+        usd = self.usd_by_label
+        lines = [f"{'ledger':18}{'time':>14}{'share':>9}" + (f"{'USD':>12}" if usd else "")]
+        for label, seconds in self.seconds.items():
+            if seconds:
+                line = f"{label:18}{duration(seconds):>14}{percent(seconds / self.total_s):>9}"
+                lines.append(line + (f"{dollars(usd[label]):>12}" if usd else ""))
+        total = f"{'all':18}{duration(self.total_s):>14}{'':9}"
+        lines += [
+            (total + (f"{dollars(self.known_usd or 0):>12}" if usd else "")).rstrip(),
+            "",
+            f"goodput     {percent(self.goodput)} of all seconds were useful steps",
+            f"between     {duration(self.away_s)} without a sign of life from any attempt",
+            textwrap.fill(f"cost        {self.cost}", 80, subsequent_indent=" " * 12),
+        ]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "attempts": [
+                {
+                    "attempt": attempt.attempt,
+                    "began_at": attempt.began_at,
+                    "ended_at": attempt.ended_at,
+                    "ended": attempt.ended,
+                    "wall_s": attempt.wall_s,
+                    "seconds": _rounded(attempt.seconds),
+                    "steps_lost": attempt.steps_lost,
+                    "away_s": attempt.away_s,
+                    "usd_per_h": attempt.price.usd_per_h,
+                    "usd": attempt.usd,
+                }
+                for attempt in self.attempts
+            ],
+            "seconds": _rounded(self.seconds),
+            "total_s": round(self.total_s, 3),
+            "away_s": round(self.away_s, 3),
+            "goodput": round(self.goodput, 5),
+            "usd_by_label": self.usd_by_label,
+            "usd": self.usd,
+            "known_usd": self.known_usd,
+            "uninterrupted_s": round(self.uninterrupted_s, 3),
+            "on_demand_usd": self.on_demand_usd,
+        }
+
+
+def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
+    """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
+    total = 0.0
+    for seconds, usd_per_hour in parts:
+        if usd_per_hour is None:
+            return None
+        total += seconds * usd_per_hour / HOUR
+    return total
+
+
+def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Label, float]:
+    """Add up amounts by label; every label has one."""
+    total = dict.fromkeys(Label, 0.0)
+    for part in parts:
+        for label, amount in part.items():
+            total[Label(label)] += amount
+    return total
+
+
+def _rounded(seconds: Mapping[Label, float]) -> dict[str, float]:
+    return {str(label): round(s, 3) for label, s in seconds.items()}

@@ -1,0 +1,340 @@
+"""Which weights a run starts from, and how to get them: lineage.
+
+Guarantees that the file that training gets is the one the run's record names. Knows nothing of what is in it.
+"""
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId, Manifest
+from job.datasets.prepare import find_dataset
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    RunConflictError,
+    UsageError,
+    WeightsError,
+)
+from job.runs.request import Order
+from job.recipes.recipe import Profile, Start, load_recipe
+from job.recipes.recognition import published_model, trained_as
+from job.runs.search import survey
+from job.runs.run import FAMILY, Run, RunRecord, family_of, is_run_name, readable
+from job.storage import Store, open_store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StartPoint:
+    """Where the first weights are; frozen in the run's record."""
+
+    kind: str
+    """``own``, ``pretrained``, ``scratch`` or ``end``, as in `Start`."""
+
+    source: str | None
+    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
+    folder of a checkpoint.
+    """
+
+    architecture: str | None
+    """A model file of Ultralytics; nothing if the weights say it."""
+
+    run: str | None = None
+    """The run that the weights come from."""
+
+    sha256: str | None = None
+    """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
+
+    why: str | None = None
+    """The reason for choosing this run where the request names none."""
+
+    def __str__(self) -> str:
+        if self.source is None:
+            return f"{self.architecture} from scratch"
+        return f"{self.source} as {self.architecture}" if self.architecture else self.source
+
+
+def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
+    """Decide where the first weights come from.
+
+    Args:
+        store: The bucket.
+        order: ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile do not count.
+        run: The run that starts; finished runs of its family count as one's own, or those of `FAMILY` if it has none.
+
+    Raises:
+        WeightsError: If there are none, with what to do.
+        RunConflictError: If the run whose end it is has not ended.
+        UsageError: If that run has trained as many epochs already.
+    """
+    architecture = order.model if order.model and order.model.endswith((".yaml", ".yml")) else None
+    if order.weights is not None:
+        return replace(_named(store, order.weights), architecture=architecture)
+    start = Start.parse(order.model) if order.model else order.recipe.start
+    if start.kind == "end":
+        return _find_end(Run(store, str(start.name)), order.recipe.train["epochs"])
+    if start.kind == "scratch":
+        return StartPoint("scratch", None, start.name)
+    if start.kind == "pretrained":
+        return StartPoint("pretrained", f"weights/{start.name}", None)
+    own = _best_own(store, order, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
+    if own is not None:
+        return own
+    of = f" of recipe {start.name}" if start.name else ""
+    raise WeightsError(
+        f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or "
+        "pass --weights with a run, a file or a URI"
+    )
+
+
+def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | None, StartPoint]:
+    """Fetch the start weights and return the file with the digest filled in.
+
+    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored for next time.
+
+    Raises:
+        WeightsError: If they are gone, or are no longer the ones of the record.
+    """
+    if point.source is None:
+        return None, point
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / Path(point.source).name
+    if point.source.startswith("gs://"):
+        parent, _, name = point.source.rpartition("/")
+        _get(open_store(parent), name, target, point.source)
+    elif Path(point.source).is_absolute():
+        target = Path(point.source)
+        if not target.is_file():
+            raise WeightsError(f"{target}: no such file; pass other --weights")
+    elif point.kind == "pretrained":
+        _get_published(store, point.source, target)
+    else:
+        _get(store, point.source, target, point.source)
+    with target.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if point.sha256 is not None and digest != point.sha256:
+        raise WeightsError(
+            f"{point.source}: is not the file that the run started from, its SHA-256 is {digest[:12]} and was "
+            f"{point.sha256[:12]}; put that file back, or start a new run"
+        )
+    if point.run is not None:
+        with readable(point.run):
+            final = Run(store, point.run).final()
+            recorded = None if final is None else _digest_of_best(final)
+        if final is not None and digest != recorded:
+            raise WeightsError(
+                f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
+            )
+    return target, replace(point, sha256=digest)
+
+
+def fetch_end(store: Store, point: StartPoint, folder: Path) -> Manifest:
+    """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
+
+    Raises:
+        CorruptObjectError: If it is not whole, or not the one of the record.
+        WeightsError: If it is gone.
+    """
+    run, identity = Run(store, str(point.run)), CheckpointId.parse(str(point.source).rpartition("/")[2])
+    if identity is None:
+        raise CorruptObjectError(f"{point.source}: is not a checkpoint; restore the run's record")
+    try:
+        manifest = checkpoint.fetch(run, identity, folder)
+    except ObjectNotFoundError as error:
+        raise WeightsError(
+            f"{point.source}: the end of run {run.name} is gone, {error}; start a new run from its weights"
+        ) from error
+    if _digest_of_state(manifest) != point.sha256:
+        raise CorruptObjectError(f"{point.source}: is not the state that the run started from; start a new run")
+    return manifest
+
+
+def _find_end(run: Run, num_epochs: int) -> StartPoint:
+    committed, final = checkpoint.committed(run), run.final()
+    if final is None:
+        raise RunConflictError(
+            f"run {run.name}: is not finished, so there is no end to go on from; give the command that started it first"
+        )
+    if not committed:
+        raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
+    if missing := checkpoint.missing_end(run, final["num_epochs"]):
+        raise RunConflictError(
+            f"run {run.name}: {missing}, so there is no end to go on from; start a new run with --weights {run.name}"
+        )
+    newest = committed[-1]
+    if num_epochs <= newest.epoch:
+        raise UsageError(
+            f"--epochs: is the new total, and run {run.name} has trained {newest.epoch}; pass more than that, got "
+            f"{num_epochs}"
+        )
+    digest = _digest_of_state(checkpoint.read_manifest(run, newest))
+    return StartPoint("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
+
+
+def _digest_of_state(manifest: Manifest) -> str | None:
+    return next((file.sha256 for file in manifest.files if file.name == "state.pt"), None)
+
+
+def _named(store: Store, weights: str) -> StartPoint:
+    if weights.startswith("gs://"):
+        return StartPoint("own", weights, None)
+    if Path(weights).is_file():
+        return StartPoint("own", str(Path(weights).resolve()), None)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", weights):
+        run = Run(store, weights)
+        if run.record() is None:
+            raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")
+        if run.final() is None:
+            raise WeightsError(f"--weights {weights}: that run is not finished; finish it, or name its file yourself")
+        return StartPoint("own", run.key("weights/best.pt"), None, run=weights)
+    key = weights.removeprefix("./")
+    try:
+        store.stat(key)
+    except (ObjectNotFoundError, UsageError) as error:
+        raise WeightsError(
+            f"--weights {weights}: is neither a file here nor an object in {store.uri}; pass a run, a file or a URI"
+        ) from error
+    return StartPoint("own", key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A finished run whose weights another one may start from."""
+
+    run: Run
+    record: RunRecord
+    recipes: frozenset[str]
+    """What its recipe is called, and which one it is by what was trained."""
+
+    f1: float
+    finished_at: datetime
+
+    def measured_alike(self, other: "_Finished") -> bool:
+        return self.record.dataset.get("val") == other.record.dataset.get("val")
+
+
+def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> StartPoint | None:
+    """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
+
+    Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
+    """
+    families = tuple(families)
+    finished = [
+        _finished(found.run, found.record)
+        for found in survey(store).runs
+        if found.finished and family_of(found.run.name) in families
+    ]
+    fitting = [
+        entry
+        for entry in finished
+        if entry is not None
+        and entry.record.request["profile"] == order.recipe.profile
+        and (recipe is None or recipe in entry.recipes)
+    ]
+    by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
+    dataset = order.dataset or find_dataset(store, None) if any(by_family) else None
+    for runs in by_family:
+        if on_data := [entry for entry in runs if entry.record.dataset["name"] == dataset]:
+            return _best_of(store, on_data, f"on {dataset}", order.recipe.profile)
+    for runs in by_family:
+        if runs:
+            newest = max(runs, key=lambda entry: entry.finished_at)
+            why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
+            return _own_point(newest, why)
+    return None
+
+
+def _finished(run: Run, record: RunRecord) -> _Finished | None:
+    """Read everything that a choice among finished runs needs; nothing, with a warning, if a record is damaged."""
+    try:
+        with readable(run.name):
+            final = run.final()
+            if final is None:
+                return None
+            f1 = float(final["comparison"]["after"]["f1"])
+            finished_at = datetime.fromisoformat(final["finished_at"])
+            if not math.isfinite(f1) or finished_at.tzinfo is None or not isinstance(_digest_of_best(final), str):
+                raise ValueError("the final record lacks F1, time or weights")
+            recipes = frozenset({record.request["recipe"], trained_as(record.request)})
+    except CorruptObjectError as error:
+        log.warning("%s; passed over as start weights", error)
+        return None
+    return _Finished(run, record, recipes, f1, finished_at)
+
+
+def _digest_of_best(final: dict[str, Any]) -> Any:  # noqa: ANN401 -- of a record, which may have any form
+    return final["weights"]["best.pt"]["sha256"]
+
+
+def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> StartPoint:
+    newest = max(runs, key=lambda entry: entry.finished_at)
+    usual = published_model(str(load_recipe("base", profile).start))
+    of_size = [entry for entry in runs if _model_of(store, entry.record) in {usual, None}] or runs
+    alike = [entry for entry in of_size if entry.measured_alike(newest)] or of_size
+    best = max(alike, key=lambda entry: (entry.f1, entry.finished_at))
+    others = len(runs) - len(of_size)
+    passed_over = f", without {others} of another model than {usual}" if others else ""
+    return _own_point(
+        best, f"run {best.run.name}, F1 {best.f1:.1%}, the best of {len(alike)} finished {where}{passed_over}"
+    )
+
+
+def _own_point(entry: _Finished, why: str) -> StartPoint:
+    key = entry.run.key("weights/best.pt")
+    return StartPoint("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
+
+
+def _model_of(store: Store, record: RunRecord) -> str | None:
+    """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
+    seen: set[str] = set()
+    found: RunRecord | None = record
+    while found is not None and found.run not in seen:
+        seen.add(found.run)
+        try:
+            with readable(found.run):
+                model, earlier = _origin_of(found)
+                if model:
+                    return model
+                found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
+        except CorruptObjectError as error:
+            log.warning("%s; the model of run %s is not known", error, record.run)
+            return None
+    return None
+
+
+def _origin_of(record: RunRecord) -> tuple[str | None, str | None]:
+    """Return the published model that a run started from, or the run whose weights it started from, as recorded."""
+    point = record.start["point"]
+    source = str(point["architecture"] or point["source"] or "")
+    named = re.match(r"runs/([^/]+)/", source)
+    return published_model(source), point.get("run") or (named and named[1])
+
+
+def _get(store: Store, key: str, target: Path, subject: str) -> None:
+    try:
+        store.get(key, target)
+    except ObjectNotFoundError as error:
+        raise WeightsError(f"{subject}: no such object in {store.uri}; pass other --weights") from error
+
+
+def _get_published(store: Store, key: str, target: Path) -> None:
+    try:
+        store.get(key, target)
+    except ObjectNotFoundError:
+        from job.training.download import download_published  # noqa: PLC0415 -- only the full install can
+
+        download_published(target)
+        try:
+            store.put(key, target)
+        except PreconditionError:  # another run stored it first, and all runs start from that one
+            store.get(key, target)

@@ -1,0 +1,307 @@
+"""A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
+
+Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
+of two machines on one run the later claim wins. Knows nothing of what is trained.
+"""
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from job.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    PreconditionError,
+    SupersededError,
+    UsageError,
+)
+from job.storage import Store
+
+FAMILY = "yolov11_wildlife"
+"""What runs are called when nobody says otherwise: this, then this with 2, 3, ..."""
+
+SCHEMA = 1
+
+RECORDS = ("start", "pulse", "stop", "end")
+"""What may be recorded of an attempt beside its claim."""
+
+
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of a record that has another form than it is written in: it is data, and not always ours."""
+
+SUBMISSIONS = "segments/"
+"""Where a run's submissions lie, of which the first may be there before the run begins."""
+
+
+@contextlib.contextmanager
+def readable(run: str) -> Iterator[None]:
+    """Tell what comes of records of another form as an error of the run's records.
+
+    Raises:
+        CorruptObjectError: If one of them has another form.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise CorruptObjectError(
+            f"run {run}: one of its records has another form than this version writes, {type(error).__name__} {error}; "
+            "restore it, or use the version that wrote it"
+        ) from error
+
+
+def is_run_name(name: str) -> bool:
+    """Tell whether a run can be called so."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name) is not None
+
+
+def check_run_name(name: str) -> str:
+    """Return a run's name if it can be one.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if not is_run_name(name):
+        raise UsageError(
+            f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first no '-' or '_'"
+        )
+    return name
+
+
+def family_of(name: str) -> str:
+    """Return the name without the number at its end."""
+    return re.sub(r"(?<=\D)\d+$", "", name)
+
+
+def next_free_name(family: str, taken: Iterable[str]) -> str:
+    """Return the family's name, or the first of name2, name3, ... after all that are taken."""
+    numbers = [1 if name == family else int(name.removeprefix(family)) for name in taken if _belongs(name, family)]
+    return family if not numbers else f"{family}{max(numbers) + 1}"
+
+
+def _belongs(name: str, family: str) -> bool:
+    return re.fullmatch(re.escape(family) + r"(?:[1-9]\d*)?", name) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What a run is, frozen when it is created (``run.json``)."""
+
+    run: str
+    created_at: str
+    request: dict[str, Any]
+    """What was asked for: recipe, profile, start, dataset and every training argument."""
+
+    recipe_digest: str
+    expect: dict[str, list[float | None]]
+    start: dict[str, Any]
+    """Lineage: which weights the run started from, and how much of them was taken over."""
+
+    dataset: dict[str, Any]
+    """Name and digest of the data, and how many files were set aside."""
+
+    facts: dict[str, Any]
+    """What was decided during set-up and never changes: optimizer, precision, threads."""
+
+    environment: dict[str, Any]
+    """What else decides the last bits: device, driver, versions of libraries."""
+
+    wandb_id: str
+    schema: int = SCHEMA
+
+    def require_form(self) -> None:
+        """Check the fields that a search among many runs reads.
+
+        Raises:
+            KeyError: If something is missing.
+            TypeError: If it is of another type.
+        """
+        request, dataset = self.request, self.dataset
+        texts = [*(request[name] for name in ("recipe", "profile", "start", "dataset"))]
+        texts += [dataset["name"], dataset["digest"], request["model"] or ""]
+        parts = [request["train"], self.facts, self.expect, self.environment, self.start["point"]]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(part, dict) for part in parts)
+            and isinstance(request["train"]["epochs"], int)
+            and {type(request[name]) for name in ("new_classes", "quarantine")} == {bool}
+            and isinstance(dataset["set_aside"], list)
+            and request["profile"] in {"full", "demo"}
+        ):
+            raise TypeError("a field has another type")
+
+
+class Run:
+    """One run's records in a store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = check_run_name(name)
+
+    def key(self, name: str) -> str:
+        """Return the key of one of the run's objects."""
+        return f"runs/{self.name}/{name}"
+
+    def record(self) -> RunRecord | None:
+        """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
+        loaded = self._read("run.json")
+        if loaded is None:
+            return None
+        try:
+            record = RunRecord(**loaded)
+        except TypeError as error:
+            raise CorruptObjectError(
+                f"{self.key('run.json')}: was written by another version of the job, {error}; use that version"
+            ) from error
+        return record if record.run == self.name else None
+
+    def submitted(self) -> dict[str, Any] | None:
+        """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
+        try:
+            loaded = self._read(f"{SUBMISSIONS}0001.json")
+        except CorruptObjectError:  # a file of somebody's own under that name
+            return None
+        return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
+
+    def create(self, record: RunRecord) -> bool:
+        """Write the record of a new run; false if the name was taken in the meantime."""
+        try:
+            self._write("run.json", asdict(record))
+        except PreconditionError:
+            return False
+        return True
+
+    def attempts(self) -> list[int]:
+        """Return the numbers of the attempts that claimed the run, in order."""
+        numbers = (
+            re.fullmatch(r".*/attempts/(\d{4,})\.json", stored.key) for stored in self.store.list(self.key("attempts/"))
+        )
+        return sorted(int(match[1]) for match in numbers if match)
+
+    def attempt(self, number: int) -> dict[str, Any]:
+        """Return an attempt's claim, and under ``start``, ``pulse``, ``stop`` and ``end`` its other records.
+
+        One without an end vanished, or runs.
+        """
+        claim = self._read(f"attempts/{number:04d}.json") or {}
+        return claim | {name: self._read(f"attempts/{number:04d}.{name}.json") for name in RECORDS}
+
+    def claim(self, about: dict[str, Any]) -> int:
+        """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
+        while True:
+            earlier = self.attempts()
+            number = earlier[-1] + 1 if earlier else 1
+            ended = (self.attempt(earlier[-1])["end"] or {"reason": "vanished"}) if earlier else None
+            try:
+                self._write(
+                    f"attempts/{number:04d}.json",
+                    {
+                        "schema": SCHEMA,
+                        "attempt": number,
+                        "claimed_at": now(),
+                        "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
+                        "previous_ended": ended,
+                        **about,
+                    },
+                )
+            except PreconditionError:
+                continue
+            return number
+
+    def require_current(self, attempt: int) -> None:
+        """Check that no later attempt has claimed the run.
+
+        Raises:
+            SupersededError: If one has.
+        """
+        newest = max(self.attempts(), default=attempt)
+        if newest > attempt:
+            raise SupersededError(
+                f"run {self.name}: attempt {attempt} was superseded by attempt {newest}; this machine stops and leaves "
+                "the run to the other"
+            )
+
+    def start_attempt(self, attempt: int, about: dict[str, Any]) -> None:
+        """Record what an attempt found when it was ready to train."""
+        self._write(f"attempts/{attempt:04d}.start.json", {"schema": SCHEMA, "started_at": now(), **about})
+
+    def end_attempt(self, attempt: int, reason: str, about: dict[str, Any]) -> None:
+        """Record why an attempt ended; the first record stands."""
+        with contextlib.suppress(PreconditionError):
+            self._write(
+                f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **about}
+            )
+
+    def ask_to_stop(self, attempt: int, about: dict[str, Any]) -> None:
+        """Ask an attempt to commit and end as paused; the first request stands."""
+        with contextlib.suppress(PreconditionError):
+            self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **about})
+
+    def stop_request(self, attempt: int) -> dict[str, Any] | None:
+        """Return what an attempt was asked by `ask_to_stop`, if it was."""
+        return self._read(f"attempts/{attempt:04d}.stop.json")
+
+    def pulse(self, attempt: int, about: dict[str, Any]) -> None:
+        """Say that an attempt is alive and how far it is, in place of what it said before."""
+        content = {"schema": SCHEMA, "at": now(), **about}
+        self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
+
+    def note(self, name: str, content: dict[str, Any]) -> None:
+        """Write something that nothing hangs on, in place of what was written before."""
+        self.store.put(self.key(name), _json({"schema": SCHEMA, **content}), overwrite=True)
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """Return what was written by `note`, if anything was."""
+        return self._read(name)
+
+    def final(self) -> dict[str, Any] | None:
+        """Return the final record, or nothing if the run is not finished."""
+        return self._read("final.json")
+
+    def finish(self, final: dict[str, Any]) -> dict[str, Any]:
+        """Write the final record and return it; if there is one already, that one."""
+        with contextlib.suppress(PreconditionError):
+            self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
+        written = self.final()
+        if written is None:
+            raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
+        return written
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            data = self.store.read(self.key(name))
+        except ObjectNotFoundError:
+            return None
+        try:
+            loaded: dict[str, Any] = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
+        return loaded
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.store.put(self.key(name), _json(content))
+
+
+def differences(existing: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    """Say how two requests differ, one sentence for each key."""
+    found: list[str] = []
+    for key in [*existing, *(key for key in asked if key not in existing)]:
+        old, new = existing.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: the run has {old!r}, asked for {new!r}")
+    return found
+
+
+def now() -> str:
+    """Return the time as text, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,0 +1,137 @@
+"""Bringing a campaign to its end: decide, train, decide again.
+
+Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
+runs are trained is a `Place`.
+"""
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from job.analysis.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
+from job.report.campaign import write_page
+from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
+from job.analysis.summary import Evidence
+from job.cloud.prices import USD_PER_HOUR
+from job.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are trained: what follows ``job`` to train one to its end there.
+
+    Each is trained by a process of its own, since what a process trained before changes the last bits.
+    """
+
+    before: tuple[str, ...]
+    """The command, ahead of what says which run it is."""
+
+    after: tuple[str, ...]
+    """What it needs to know of bucket and machine."""
+
+    usd_per_hour: float | None
+    """What an hour costs, if that is known; each attempt records it."""
+
+    bounds: bool = False
+    """Whether a run is kept within the dollars that are left for it."""
+
+    def train(self, words: Sequence[str]) -> int:
+        """Train a run to its end, or as far as it gets, and return the command's exit code.
+
+        A notice is passed on; the process may have it already, and takes both for one.
+        """
+        price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
+        command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
+        process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
+        try:
+            return process.wait()
+        except PreemptionError:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+
+
+def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
+    """Return this machine.
+
+    Args:
+        bucket: Where the runs are.
+        machine: Further words of ``job train``.
+        usd_per_hour: What an hour costs, if that is known.
+    """
+    return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
+
+
+def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
+    """Return Cloud Batch; the process submits a run, or finds it submitted, and supervises it.
+
+    Args:
+        bucket: Where the runs are.
+        machine: As ``job submit`` has it.
+        words: Further words of ``job submit``.
+    """
+    return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None, bounds=True)
+
+
+def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:
+    """Bring a campaign to its end from wherever it stands, and return how it ended.
+
+    Raises:
+        CampaignError: If a run ended other than well.
+        PauseError: If a run was paused.
+    """
+    while (final := campaign.final()) is None:
+        steps, evidence = campaign.steps(), campaign.evidence()
+        finished = [entry for entry in evidence if entry is not None and entry.final is not None]
+        if len(finished) < len(steps):
+            _train(campaign, steps[-1], goal, place, finished)
+            continue
+        decision = decide(
+            *(goal, campaign.name, finished, usd_per_hour),
+            bucket=campaign.store.uri,
+            bounded=place.bounds,
+            bound=campaign.bound(),
+        )
+        if isinstance(decision, End):
+            log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
+            campaign.finish(decision, best_of(finished))
+        else:
+            log.info("campaign %s: recipe %s is next; %s", campaign.name, decision.recipe, decision.because)
+            campaign.add(decision)
+        write_page(campaign)
+    return final
+
+
+def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[Evidence]) -> None:
+    log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
+    words = step.words(goal)
+    left, bound = None, campaign.bound()
+    if goal.max_usd is not None:
+        left = goal.max_usd - (spent_usd(finished) or 0.0)
+    elif bound is not None and bound.usd:
+        left = min(bound.run, bound.left(finished))
+    if left is not None and place.bounds:
+        words.append(f"--max-usd={math.floor(left * 100) / 100:.2f}")
+    exit_code = place.train(words)
+    if Run(campaign.store, step.run).final() is not None:
+        return
+    if exit_code == 0:
+        raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
+    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
+        raise CampaignError(
+            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it",
+            ExitCode.TRY_AGAIN,
+        )
+    raise CampaignError(
+        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "
+        "the same command",
+        exit_code,
+    )

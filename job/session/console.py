@@ -1,0 +1,125 @@
+"""What a person sees while a run trains: a bar for the steps, a line for each epoch, the table at the end."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from job.log import Progress
+from job.analysis.metrics import Comparison, dropped, metrics_of, warn_of_drop
+from job.recipes.recipe import Band
+from job.runs.run import Run
+from job.text import HOUR, duration
+
+if TYPE_CHECKING:
+    from job.training.callbacks import Step
+    from job.training.state import Row
+
+log = logging.getLogger(__name__)
+
+IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
+
+
+class Reporter:
+    """Shows one attempt's progress."""
+
+    def __init__(
+        self,
+        num_epochs: int,
+        before: "Row | None",
+        rows: "Sequence[Row]" = (),
+        usd_per_hour: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin.
+
+        Args:
+            num_epochs: Epochs in the whole run.
+            before: Row 0, if it was measured.
+            rows: Those of the epochs that earlier attempts completed.
+            usd_per_hour: What an hour of the machine costs, if that is known.
+            clock: Seconds from any origin.
+        """
+        self._num_epochs = num_epochs
+        self._usd_per_hour, self._clock = usd_per_hour, clock
+        self._epoch_since: float | None = None
+        self._said_time_left = False
+        self._best: tuple[int, dict[str, float]] | None = None
+        self._has_dropped = False
+        for row in (*([{"epoch": 0, **before}] if before else []), *rows):
+            self._judge(int(row["epoch"]), metrics_of(row))
+        self._bar: Progress | None = None
+
+    def on_step(self, step: "Step") -> None:
+        """Move the bar."""
+        if self._bar is None:
+            self._bar = Progress(f"epoch {step.epoch}/{self._num_epochs}", step.num_batches, "batch")
+        self._bar.to(step.batch)
+
+    def on_epoch(self, row: "Row") -> None:
+        """Say how an epoch went, or, for row 0, how good the start weights are."""
+        self.close()
+        metrics = metrics_of(row)
+        epoch = int(row["epoch"])
+        shown = "  ".join(f"{label} {metrics[name]:6.1%}" for name, label in IN_A_LINE.items())
+        digits = len(str(self._num_epochs))
+        since, self._epoch_since = self._epoch_since, self._clock()
+        warning = self._judge(epoch, metrics)
+        if epoch == 0:
+            log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
+            return
+        losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in ("box", "cls", "dfl"))
+        log.info(
+            "epoch %*d/%d  %s   loss %s",
+            *(digits, epoch, self._num_epochs, shown, losses),
+            extra={"epoch": epoch, **metrics},
+        )
+        if warning is not None:
+            log.warning("%s", warning)
+        if since is not None and not self._said_time_left and epoch < self._num_epochs:
+            self._said_time_left = True
+            self._say_time_left(self._num_epochs - epoch, self._epoch_since - since)
+
+    def _judge(self, epoch: int, metrics: dict[str, float]) -> str | None:
+        """Return a warning if an epoch falls far below the best before; once, until that is won back."""
+        best_epoch, best = self._best or (epoch, metrics)
+        if metrics["f1"] >= best["f1"]:
+            self._best = epoch, metrics
+        fell_before, self._has_dropped = self._has_dropped, dropped(best, metrics)
+        return warn_of_drop(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
+
+    def _say_time_left(self, num_epochs: int, epoch_s: float) -> None:
+        """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""
+        hours = num_epochs * epoch_s / 3600
+        usd = None if self._usd_per_hour is None else hours * self._usd_per_hour
+        log.info(
+            "at %.3g s an epoch the rest takes %s%s",
+            *(epoch_s, duration(hours * HOUR), "" if usd is None else f" and costs {usd:.2f} USD"),
+            extra={"epoch_s": epoch_s, "hours_left": hours, "usd_left": usd},
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
+    """Print what came of a run."""
+    comparison = final["comparison"]
+    expect = {name: Band(*ends) for name, ends in comparison["expected"].items()}
+    log.info(
+        "run %s %s: %s after %d epochs, best in epoch %d%s",
+        run.name,
+        "was finished before" if already else "is finished",
+        final["reason"],
+        final["num_epochs"],
+        final["best_epoch"],
+        "; to train it again, pass --run with a new name" if already else "",
+    )
+    bits = final.get("bits", {"exact": True})
+    if not bits["exact"]:
+        log.warning("not bit-exact from attempt %d: %s", bits["from_attempt"], "; ".join(bits["because"]))
+    table = Comparison(comparison["before"], comparison["after"], expect).table(final["profile"])
+    print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

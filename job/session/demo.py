@@ -1,0 +1,67 @@
+"""The demo: a whole training at the scale of a laptop, with data that are drawn and a baseline that is trained first.
+
+Knows what a newcomer's empty bucket lacks, and supplies it; everything else is the session that real runs use.
+"""
+
+import dataclasses
+import logging
+import tempfile
+from pathlib import Path
+
+from job.datasets.synthetic import draw_demo_dataset
+from job.datasets.lockfile import was_cut
+from job.datasets.push import push_dataset
+from job.errors import WeightsError
+from job.runs.request import Order
+from job.recipes.recipe import Recipe, load_recipe
+from job.session.train import train
+from job.runs.lineage import find_start
+from job.storage import Store
+
+log = logging.getLogger(__name__)
+
+DATASET = "wildlife-demo"
+
+
+def train_demo(store: Store, order: Order) -> None:
+    """Train a recipe at demo scale, and before it whatever it starts from.
+
+    Raises:
+        JobError: As `session.train`.
+    """
+    if not store.list("datasets/") or was_cut(store, DATASET):
+        log.info("demo: drawing a small dataset of animals seen from the air")
+        with tempfile.TemporaryDirectory() as folder:
+            draw_demo_dataset(Path(folder))
+            push_dataset(store, Path(folder), DATASET)
+    earlier = _missing_start(store, order)
+    if earlier is not None:
+        log.info("demo: recipe %s starts from weights of %s, which come first", order.recipe.name, earlier)
+        recipe = load_recipe(earlier, "demo")
+        train_demo(store, dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None))
+    log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
+    train(store, order, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
+
+
+def changes(recipe: Recipe) -> str:
+    """Say what the demo profile of a recipe changes."""
+    full = load_recipe(recipe.source, "full")
+    said = [
+        f"{name} {value} instead of {full.train[name]}"
+        for name, value in recipe.train.items()
+        if value != full.train[name]
+    ]
+    if recipe.start != full.start:
+        said.insert(0, f"start {recipe.start} instead of {full.start}")
+    return ", ".join(said) or "nothing is changed"
+
+
+def _missing_start(store: Store, order: Order) -> str | None:
+    """Return the recipe that has to be run before, if one has to be."""
+    if order.weights is not None or order.model is not None or order.recipe.start.kind != "own":
+        return None
+    try:
+        find_start(store, order, order.run)
+    except WeightsError:
+        return order.recipe.start.name or "base"
+    return None

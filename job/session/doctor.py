@@ -1,0 +1,272 @@
+"""Whether this machine can train, found before anything is pulled or paid for.
+
+Each check is cheap, and says what to do when it fails. What cannot be known here is said to be unknown.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from job.errors import JobError, MachineError
+from job.recipes.recipe import Recipe
+from job.storage import Store
+
+OLDEST_DRIVER = {12: 525, 13: 580}
+"""Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""The kernel's word: it is seen in a container that was given no GPU, too."""
+
+DEVICES = Path("/dev")
+"""Where each GPU that this machine or container was given has a file, ``nvidia0`` and so on."""
+
+SWITCHED_ON_BY_ULTRALYTICS = ("albumentations",)
+"""Modules that change the pictures as soon as they can be imported (``data/augment.py``: 2150-2207)."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
+
+SPARE_DISK_BYTES = 10_000_000_000
+
+GIB = 2**30
+
+BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
+"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision.
+
+By the letter of the model; the storage of all saved tensors, counted by hooks at 256 px. Half of it in half precision.
+"""
+
+Grade = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    subject: str
+    grade: Grade
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.grade:4}  {self.subject:14}  {self.found}"
+
+
+def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
+    """Return what every check finds.
+
+    Args:
+        workdir: Where data and checkpoints on their way would lie.
+        recipe: What would be trained; without it the GPU's memory is not judged.
+        store: The bucket; without it, it is not tried.
+        workers: Loader processes, which exchange images through shared memory.
+    """
+    return [
+        *_libraries(),
+        *_strangers(),
+        *_gpu(recipe),
+        *_disk(workdir),
+        *_shared_memory(workers, recipe),
+        *_bucket(store),
+        *_tracking(),
+    ]
+
+
+def require_fit(workdir: Path, device: str) -> None:
+    """Check what decides before training whether it can ever begin: driver, access to the GPU, packages, disk.
+
+    Args:
+        workdir: Where data and checkpoints on their way would lie.
+        device: As in an order; what trains on ``cpu`` needs no driver.
+
+    Raises:
+        MachineError: If this machine is unfit; lists every reason.
+    """
+    checks = [_strangers(), _disk(workdir)]
+    if set(device.split(",")) != {"cpu"}:
+        checks = [_driver(), _access(), *checks]
+    failed = [finding for check in checks for finding in check if finding.grade == "fail"]
+    if failed:
+        raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
+
+
+def _libraries() -> Iterator[Finding]:
+    """Compare the libraries that decide a run's bits with the versions that the package names exactly."""
+    for requirement in importlib.metadata.requires("job") or []:
+        if exact := re.match(r"([\w-]+)==([\w.]+)", requirement):
+            name, wanted = exact[1], exact[2]
+            try:
+                found = importlib.metadata.version(name).partition("+")[0]
+            except importlib.metadata.PackageNotFoundError:
+                yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
+                continue
+            grade: Grade = "ok" if found == wanted else "warn"
+            said = found if found == wanted else f"{found} is not {wanted}, the version of the lock; bits may differ"
+            yield Finding(name, grade, said)
+
+
+def _strangers() -> Iterator[Finding]:
+    """Refuse packages that Ultralytics would use if they are there: their random streams follow no key."""
+    for module in SWITCHED_ON_BY_ULTRALYTICS:
+        found = importlib.util.find_spec(module)
+        if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
+            packages = importlib.metadata.packages_distributions().get(module, [module])
+            advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
+            yield Finding(module, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}")
+
+
+def _cuda() -> str | None:
+    """Return ``torch.version.cuda`` without waiting for torch; nothing if torch is absent or built without CUDA."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    version = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", version, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _driver() -> Iterator[Finding]:
+    """Judge NVIDIA's driver by the CUDA that torch was built for, if there are both."""
+    cuda = _cuda()
+    try:
+        version = DRIVER.read_text(encoding="utf-8")
+    except OSError:
+        return
+    if cuda is None:
+        yield Finding("driver", "warn", "is there, but the torch that is installed has no CUDA; run `make env`")
+        return
+    oldest = OLDEST_DRIVER.get(int(cuda.partition(".")[0]))
+    found = re.search(r"\s(\d+)\.[\d.]+\s", version)
+    if found is None or oldest is None:
+        yield Finding("driver", "warn", f"whether it suits CUDA {cuda} of torch is unknown")
+    elif int(found[1]) < oldest:
+        advice = f"is older than {oldest}, which CUDA {cuda} needs; install a newer one, or another machine image"
+        yield Finding("driver", "fail", f"{found[0].strip()} {advice}")
+    else:
+        yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA {cuda} from {oldest} on")
+
+
+def _access() -> Iterator[Finding]:
+    """Judge whether a GPU that the machine has can be reached from here: without it the CPU would train, for days."""
+    if DRIVER.exists() and not any(DEVICES.glob("nvidia[0-9]*")):
+        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
+        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
+
+
+def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
+    yield from _driver()
+    yield from _access()
+    words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    listed, asked = "", False
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
+        asked = True
+    gpus = [line.rpartition(",") for line in listed.splitlines() if line.count(",")]
+    if not gpus and asked and DRIVER.exists():
+        yield Finding("GPU", "fail", "the machine has NVIDIA's driver, and no GPU answers; take another machine")
+    elif not gpus:
+        yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
+    for name, _, memory in gpus:
+        has = float(memory) * 2**20 / GIB
+        wanted = _memory_wanted(recipe) if recipe else None
+        if recipe is None or wanted is None:
+            yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB; what the training needs is unknown")
+        elif has < wanted:
+            advice = f"activations alone take {wanted:.0f} GiB; take a larger GPU, or a smaller --batch or --imgsz"
+            yield Finding("GPU", "fail", f"{name}, {has:.0f} GiB: {advice}")
+        else:
+            yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB, of which activations take {wanted:.0f} GiB")
+
+
+def _memory_wanted(recipe: Recipe) -> float | None:
+    """Return the GiB of a recipe's activations; nothing if its model is not known before it starts."""
+    model = re.search(r"yolo11([nsmlx])", str(recipe.start))
+    if model is None:
+        return None
+    size = 2 if recipe.train["amp"] else 1
+    return float(BYTES_PER_PIXEL[model[1]] / size * recipe.train["imgsz"] ** 2 * recipe.train["batch"] / GIB)
+
+
+def _disk(workdir: Path) -> Iterator[Finding]:
+    place = workdir
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield Finding("disk", "fail", f"{place} cannot be written; pass a --workdir that this user can write to")
+        return
+    free = shutil.disk_usage(place).free
+    grade: Grade = "ok" if free > SPARE_DISK_BYTES else "warn"
+    advice = "" if grade == "ok" else "; free some space, or pass another --workdir"
+    yield Finding("disk", grade, f"{free / 1e9:.1f} GB are free in {place}{advice}")
+
+
+def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
+    if not SHARED_MEMORY.is_dir() or recipe is None or workers == 0:
+        return
+    # Each worker holds up to four finished batches, and one that it works on (`prefetch_factor`).
+    needed = workers * 5 * recipe.train["batch"] * 3 * recipe.train["imgsz"] ** 2
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
+        yield Finding(
+            "shared memory", "warn", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used; {advice}"
+        )
+    else:
+        yield Finding("shared memory", "ok", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used")
+
+
+def _bucket(store: Store | None) -> Iterator[Finding]:
+    """Write, read and delete an object that nothing else uses."""
+    if store is None:
+        return
+    key, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(16)
+    try:
+        store.put(key, data)
+        try:
+            store.read(key)  # verified by its checksum
+        finally:
+            store.delete(key)
+    except JobError as error:
+        yield Finding("bucket", "fail", str(error))
+        return
+    yield Finding("bucket", "ok", f"{store.uri} can be written, read and deleted from")
+
+
+def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
+    """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
+    if not os.environ.get("WANDB_API_KEY"):
+        yield Finding("W&B", "ok", "no WANDB_API_KEY: the curve is kept in the bucket, for `job wandb sync`")
+        return
+    try:
+        (connect or _require_taken)()
+    except Exception as error:  # noqa: BLE001 -- whatever the library raises; the key is never part of what is said
+        yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
+    else:
+        yield Finding("W&B", "ok", "takes the key")
+
+
+def _require_taken() -> None:
+    from job.tracking.client import require_taken  # noqa: PLC0415 -- only who has a key waits for it
+
+    require_taken()
+
+
+def summarise(findings: list[Finding]) -> None:
+    """End with the right code.
+
+    Raises:
+        MachineError: If a check failed.
+    """
+    failed = [finding for finding in findings if finding.grade == "fail"]
+    if failed:
+        raise MachineError(
+            f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed",
+            [f"{finding.subject}: {finding.found}" for finding in failed],
+        )

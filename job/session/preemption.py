@@ -1,0 +1,265 @@
+"""Notices that this process is about to be stopped: SIGTERM, SIGHUP, Ctrl-C, and the metadata server.
+
+Guarantees that a notice is seen within a second; that it interrupts whatever is under way, except what asked to be
+left alone and looks at `pending` by itself; that all that is left to do has one deadline together, after which the
+process leaves; and that a second Ctrl-C ends it at once.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType, MappingProxyType
+from typing import Self
+
+from job.background import Background
+from job.errors import PauseError, PreemptionError
+from job.cloud.gce_metadata import MetadataError, MetadataServer
+from job.training.signals import NOTICES, heeded
+
+log = logging.getLogger(__name__)
+
+STAY_S = 150
+"""How long to stay after a notice from the metadata server. Who leaves early is started again on the same machine,
+which has up to 120 s to live and 30 s to shut down.
+"""
+
+LIMITS_S: Mapping[int, float] = MappingProxyType({signal.SIGTERM: 25.0, signal.SIGHUP: 25.0, signal.SIGINT: 60.0})
+"""How long the process stays at most after a signal. What sends SIGTERM kills after 30 s; a person who pressed Ctrl-C
+waits.
+"""
+
+AMONG_SEVERAL_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
+"""The same for a process that torchrun or our launcher started: they kill after 30 s, whatever the signal was."""
+
+OF_A_CHILD_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
+"""The same for a process that waits for one that trains: it must not end, and a container with it, before that one."""
+
+SERVER_LIMIT_S = 100.0
+"""The same after a notice of the metadata server: the machine has up to 120 s to live."""
+
+ONE_PRESS_S = 1.0
+"""Ctrl-C that comes again within this time is the same one, sent to the process and to its group."""
+
+LOOK_S = 0.1
+LAST_WORDS_S = 2.0
+
+PAUSE, STOP, FROM_SERVER = 1, 2, 3
+"""How urgent a notice is; the most urgent one is obeyed."""
+
+WAKE = signal.SIGUSR1
+"""What the watching thread sends to its own process, so that system calls of the main thread return."""
+
+
+class Notices:
+    """Watches for notices while it is entered, which has to be in the main thread.
+
+    Args:
+        stay_s: See `STAY_S`.
+        limits_s: See `LIMITS_S`.
+        server_limit_s: See `SERVER_LIMIT_S`.
+    """
+
+    def __init__(
+        self,
+        stay_s: float = STAY_S,
+        limits_s: Mapping[int, float] = LIMITS_S,
+        server_limit_s: float = SERVER_LIMIT_S,
+    ) -> None:
+        self.pending: PreemptionError | None = None
+        """The first notice; raise it once everything that is worth keeping is kept."""
+
+        self.at_stake: Callable[[], str] = str
+        """Says, from another thread, what is committed and what is not; nothing if all is."""
+
+        self.on_deadline: Callable[[PreemptionError], None] = lambda _notice: None
+        """Called, from another thread, before the process leaves at the deadline."""
+
+        self._pause: PauseError | None = None
+        self._stay_s, self._limits_s, self._server_limit_s = stay_s, limits_s, server_limit_s
+        self._left_alone = self._answered = False
+        # A handler may come at any time in the thread that reads these, so none of them is a lock.
+        self._number: int | None = None
+        self._interrupted_at = -math.inf
+        self._deadline, self._limit_s = math.inf, math.inf
+        self._closed = threading.Event()
+        self._threads = [Background("deadline", self._guard)]
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.getsignal(number) for number in heeded()}
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
+        signal.signal(WAKE, lambda _number, _frame: self._interrupt())
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
+
+    def watch(self) -> None:
+        """Begin to watch the metadata server, if this machine has one.
+
+        Raises:
+            PreemptionError: If the machine has been given notice already.
+        """
+        server = MetadataServer.find()
+        if server is None:
+            return
+        tag = "0"
+        try:
+            doomed, tag = server.preempted()
+        except MetadataError as error:
+            log.warning("%s; notices may not be seen, checkpoints are taken all the same", error)
+        else:
+            if doomed:
+                self._hurry(self._server_limit_s)
+                self.pending = _from_server("is being preempted, nothing was started")
+                self._answered = True
+                raise self.pending
+        self._threads.append(Background("metadata server", lambda: self._watch(server, tag)))
+        self._threads[-1].start()
+
+    def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
+        """Return the notice that processes which train together obey, all at the same step.
+
+        Args:
+            agree: Returns the highest number that any of them names.
+
+        Raises:
+            JobError: If notices are no longer seen, or no longer have a deadline.
+        """
+        for thread in self._threads:
+            thread.check()
+        level = agree(self._urgency)
+        if level == 0:
+            return None
+        if level == PAUSE:
+            self.pending = self._pause or PauseError("another process of this training was asked to pause")
+        elif self.pending is None:
+            self.pending = PreemptionError("another process of this training was asked to stop", "preempted")
+        self.pending.from_server = level == FROM_SERVER
+        self.pending.agreed = True
+        return self.obeyed()
+
+    def obeyed(self) -> PreemptionError | None:
+        """Return the notice, if there is one, for a caller that ends by it; it interrupts nothing from here on."""
+        self._answered = self.pending is not None
+        return self.pending
+
+    @property
+    def _urgency(self) -> int:
+        if self.pending is not None:
+            return FROM_SERVER if self.pending.from_server else STOP
+        return PAUSE if self._pause is not None else 0
+
+    def pause(self, notice: PauseError) -> None:
+        """Ask for a pause, from any thread. There is no haste: it interrupts nothing, and `agreed` returns it."""
+        self._pause = notice
+
+    @contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """Let nothing be interrupted inside; it looks at `pending` instead."""
+        before, self._left_alone = self._left_alone, True
+        try:
+            yield
+        finally:
+            self._left_alone = before
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a notice interrupt what is inside something that is left alone.
+
+        Raises:
+            PreemptionError: At any point inside, from its beginning on.
+        """
+        before, self._left_alone = self._left_alone, False
+        try:
+            self._interrupt()
+            yield
+        finally:
+            self._left_alone = before
+
+    def stay(self) -> None:
+        """Wait to be killed if that is what comes next; return on a signal, or after the longest time it can take."""
+        if self.pending is None or not self.pending.from_server:
+            return
+        if self._number is None:
+            self._deadline = math.inf  # all is done
+        log.info("all is kept; waiting for the machine to end")
+        until = time.monotonic() + self._stay_s
+        while self._number is None and time.monotonic() < until:
+            time.sleep(LOOK_S)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if number == signal.SIGINT:  # make, timeout, shells and service managers send others twice and mean them once
+            same_press = self._number == number and time.monotonic() - self._interrupted_at < ONE_PRESS_S
+            if self._number is not None and not same_press:
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    os.write(2, f"{name} again: leaving at once; the last committed checkpoint stands\n".encode())
+                os._exit(PreemptionError.exit_code)
+            self._interrupted_at = time.monotonic()
+        self._number = self._number or number
+        self._hurry(self._limits_s[number])
+        if self.pending is None:
+            by_a_person = number in {signal.SIGINT, signal.SIGHUP}
+            self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if by_a_person else "preempted")
+        self._interrupt()
+
+    def _hurry(self, limit_s: float) -> None:
+        """Let all that is left to do end by a deadline; the nearest one holds."""
+        until = time.monotonic() + limit_s
+        if until < self._deadline:
+            self._deadline, self._limit_s = until, limit_s
+
+    def _interrupt(self) -> None:
+        if self.pending is not None and not self._left_alone and not self._answered:
+            self._answered = True  # a second one, or the machine's end, does not interrupt the answer to the first
+            raise self.pending
+
+    def _guard(self) -> None:
+        """Leave at the deadline, whatever the main thread waits for."""
+        while not self._closed.wait(LOOK_S):
+            if time.monotonic() < self._deadline:
+                continue
+            words = threading.Thread(target=self._say_what_is_lost, daemon=True)  # to whom may be gone as well
+            words.start()
+            words.join(LAST_WORDS_S)
+            os._exit(PreemptionError.exit_code)
+
+    def _say_what_is_lost(self) -> None:
+        notice = self.pending or PreemptionError("asked to stop", "preempted")
+        lost = self.at_stake()
+        log.error(
+            "%s; not all could be done in %.0f s, leaving: %s; the same command goes on from there",
+            *(notice, self._limit_s, lost or "the last committed checkpoint stands"),
+            extra={"exit_code": PreemptionError.exit_code},
+        )
+        notice.not_committed = notice.not_committed or lost
+        self.on_deadline(notice)
+
+    def _watch(self, server: MetadataServer, tag: str) -> None:
+        while not self._closed.is_set():
+            asked = time.monotonic()
+            try:
+                preempted, tag = server.wait(tag)
+            except MetadataError:
+                preempted = False
+            if preempted:
+                self._hurry(self._server_limit_s)
+                self.pending = self.pending or _from_server("is being preempted")
+                os.kill(os.getpid(), WAKE)
+                return
+            self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # a server that does not hold is not pestered
+
+
+def _from_server(what: str) -> PreemptionError:
+    return PreemptionError(f"metadata server: this machine {what}", "preempted", from_server=True)

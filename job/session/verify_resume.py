@@ -1,0 +1,274 @@
+"""Proof, on the machine at hand, that a training which is killed ends like one that is not.
+
+Trains a short piece of a recipe twice through the real command: once straight, once with SIGKILL at random instants,
+and compares every tensor of the state. Knows nothing of how training works.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from job.runs import checkpoint
+from job.errors import TrainingError
+from job.session.callbacks import TRACE
+from job.runs.run import Run
+from job.storage import Store
+from job.tracking.sidecar import MODE, NOT_AT_ALL
+
+COMMAND = (sys.executable, "-m", "job")
+
+STRAIGHT, KILLED = "straight", "killed"
+
+NUM_TRIES = 3
+"""How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
+
+FATAL = {2, 65, 70, 74, 78}
+"""Exit codes after which another try would end the same way."""
+
+Trace = list[dict[str, Any]]
+"""One entry for each step that a process reported, in order; steps that were done again are there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A short training that can be started again and again."""
+
+    store: Store
+    """Holds the data; gets the runs."""
+
+    words: tuple[str, ...]
+    """The command's words after ``train``, without bucket and run."""
+
+    folder: Path
+    """For traces and scratch files."""
+
+    command: Sequence[str] = COMMAND
+
+    def start(self, name: str) -> "subprocess.Popen[str]":
+        """Start or resume one of the two runs in a process group of its own."""
+        words = [*self.command, "train", *self.words, "--bucket", self.store.uri, "--run", name]
+        log = self.log(name).open("a", encoding="utf-8")
+        with log:
+            return subprocess.Popen(  # noqa: S603 -- our own program
+                words,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                env=os.environ | {TRACE: str(self._trace(name)), MODE: NOT_AT_ALL},
+            )
+
+    def trace(self, name: str) -> Trace:
+        """Return the steps that a run has reported so far; a line that was cut off by a kill is none."""
+        path = self._trace(name)
+        steps = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                steps.append(json.loads(line))
+            except ValueError:
+                continue
+        return steps
+
+    def log(self, name: str) -> Path:
+        """Return where a run's output goes."""
+        return self.folder / f"{name}.log"
+
+    def _trace(self, name: str) -> Path:
+        return self.folder / f"{name}.trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of it."""
+
+    num_steps: int
+    killed_after: tuple[int, ...]
+    """How many steps were reported, over all attempts, when each kill came."""
+
+    resumed_at: tuple[str, ...]
+    """The checkpoint that each resumption began from."""
+
+    digests: dict[str, str]
+    """Of the straight run's final state, by group of tensors."""
+
+    differences: tuple[str, ...] = field(default=())
+    """The first tensor, the first step, and the cause; empty if all is equal."""
+
+
+def train_straight(piece: Piece) -> float:
+    """Train a piece without disturbing it, and return the seconds that it took.
+
+    Raises:
+        TrainingError: If it fails; with the end of what it said.
+    """
+    started = time.monotonic()
+    _finish(piece, STRAIGHT)
+    return time.monotonic() - started
+
+
+def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
+    """Train a piece that was trained straight once more, with kills, and compare.
+
+    Args:
+        piece: What to train.
+        num_kills: SIGKILLs, spread over the training.
+        seed: Chooses the instants.
+
+    Raises:
+        TrainingError: If a process fails by itself, with the end of what it said; or if every try ended before it was
+            killed so often, which proves nothing.
+    """
+    straight = piece.trace(STRAIGHT)
+    chance = random.Random(seed)  # noqa: S311 -- not for secrets
+    for number in range(1, NUM_TRIES + 1):
+        name = KILLED if number == 1 else f"{KILLED}{number}"
+        killed_after = _train_with_kills(piece, name, num_kills, len(straight), chance)
+        resumed_at = _resumed_at(Run(piece.store, name))
+        if len(killed_after) == num_kills and resumed_at:
+            break
+    else:
+        raise TrainingError(
+            f"verification: nothing is proved, in the last of {NUM_TRIES} tries the training was killed "
+            f"{len(killed_after)} of {num_kills} times before its end and resumed {len(resumed_at)} times; make it "
+            "longer with --seconds, or pass fewer --kills"
+        )
+    states = {which: _final_state(piece, which) for which in (STRAIGHT, name)}
+    different = _first_differences(states[STRAIGHT], states[name])
+    if different:
+        different.append(_cause(straight, piece.trace(name)))
+    from job.training.state import digest_state  # noqa: PLC0415 -- imports torch, which only this command needs
+
+    return Verdict(
+        num_steps=len(straight),
+        killed_after=tuple(killed_after),
+        resumed_at=resumed_at,
+        digests=digest_state(states[STRAIGHT]),
+        differences=tuple(different),
+    )
+
+
+def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
+    """Kill at random instants, one in each part of the training, then let it end; a kill after its end is none.
+
+    Returns:
+        How many steps were reported when each kill came.
+    """
+    killed_after: list[int] = []
+    for kill in range(num_kills):
+        process = piece.start(name)
+        target = int(num_steps * (kill + chance.random()) / num_kills)
+        while _distance(piece.trace(name), num_steps) < target and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.wait() in FATAL:
+            raise _failed(piece, name, process.returncode)
+        if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
+            return killed_after
+        killed_after.append(len(piece.trace(name)))
+    _finish(piece, name)
+    return killed_after
+
+
+def _resumed_at(run: Run) -> tuple[str, ...]:
+    """Return the checkpoint that each resumption began from."""
+    started = [run.attempt(number)["start"] for number in run.attempts()]
+    return tuple(start["receipt"]["checkpoint"] for start in started if start and start["receipt"])
+
+
+def _distance(trace: Trace, num_steps: int) -> int:
+    """Return how many different steps a trace holds."""
+    return min(len({(step["epoch"], step["batch"]) for step in trace}), num_steps)
+
+
+def _finish(piece: Piece, name: str) -> None:
+    process = piece.start(name)
+    try:
+        process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if process.returncode != 0:
+        raise _failed(piece, name, process.returncode)
+
+
+def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
+    said = piece.log(name).read_text(encoding="utf-8").splitlines()[-3:]
+    return TrainingError(f"verification: the {name} training ended with exit code {exit_code}", said)
+
+
+def _final_state(piece: Piece, name: str) -> dict[str, Any]:
+    from job.training.state import read_state  # noqa: PLC0415 -- imports torch, which only this command needs
+
+    folder = piece.folder / f"final-{name}"
+    folder.mkdir()
+    if checkpoint.restore(Run(piece.store, name), folder) is None:
+        raise TrainingError(f"verification: the {name} training committed nothing; this is a defect, please report it")
+    return read_state(folder / "state.pt")
+
+
+def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:
+    """Say what differs between two final states: the first tensor of each group, where training ended, and metrics."""
+    from job.training.state import tensors_of  # noqa: PLC0415 -- as above
+
+    ends = {
+        f"progress.{key}": (straight["progress"][key], killed["progress"][key])
+        for key in ("epoch", "batch", "last_step")
+    }
+    ends |= {key: (straight[key], killed[key]) for key in ("best_fitness", "stopper")}
+    found = [f"{name}: straight {end}, killed {other}" for name, (end, other) in ends.items() if end != other]
+    for row, other in zip(straight["progress"]["rows"], killed["progress"]["rows"], strict=False):
+        if columns := [name for name in row if name != "time" and row[name] != other[name]]:
+            found.append(f"results.csv: {columns[0]} of epoch {int(row['epoch'])} differs")
+            break
+    others = tensors_of(killed)
+    for group, tensors in tensors_of(straight).items():
+        for name, tensor in tensors.items():
+            other = others[group].get(name)
+            if other is None or other.shape != tensor.shape or not tensor.equal(other):
+                largest = (
+                    "" if other is None else f", by up to {float((tensor.double() - other.double()).abs().max()):.3g}"
+                )
+                found.append(f"{group}: {name} differs{largest}")
+                break
+    return found
+
+
+def _cause(straight: Trace, killed: Trace) -> str:
+    """Say which step was the first to differ, and what that tells."""
+    expected = {(step["epoch"], step["batch"]): step for step in straight}
+    before: tuple[int, int] | None = None
+    for step in killed:
+        place = step["epoch"], step["batch"]
+        where = f"batch {step['batch']} of epoch {step['epoch']}"
+        resumed = before is not None and place != _next(before, expected)
+        twin = expected.get(place)
+        if twin is None:
+            return f"{where}: only the killed training has this step; it did not stop where the straight one did"
+        if twin["images"] != step["images"]:
+            return (
+                f"{where}: the images differ; what they are made from is not decided by seed, epoch and position alone"
+            )
+        if twin["losses"] != step["losses"]:
+            what = "the first step after a resumption: the state lacks something" if resumed else (
+                "the images are equal: the state that was restored before lacks something, or this machine's kernels "
+                "are not deterministic"
+            )  # fmt: skip
+            return f"{where}: the loss differs; {what}"
+        before = place
+    return "no step differs in images or loss; the difference arose after the last step that both report"
+
+
+def _next(place: tuple[int, int], steps: dict[tuple[int, int], Any]) -> tuple[int, int]:
+    following = place[0], place[1] + 1
+    return following if following in steps else (place[0] + 1, 1)

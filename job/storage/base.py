@@ -1,0 +1,112 @@
+"""Base class of the stores: verified fetches with retries, and transfers of many objects in parallel.
+
+Guarantees that a file appears only after its last byte was verified, and that an incomplete fetch is tried again.
+Knows nothing of where bytes come from.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from job.errors import ObjectNotFoundError
+from job.storage import StoredObject
+from job.storage.atomic_file import land
+from job.storage.parallel import for_each
+from job.storage.retry import RetryableError, retried
+
+Taken = TypeVar("Taken")
+
+
+class BaseStore(ABC):
+    """`get`, `read`, `get_many` and `put_many`, built upon `put`, `stat` and `_bytes_of`."""
+
+    num_downloads: ClassVar[int]
+    """How many objects are fetched at once."""
+
+    num_uploads: ClassVar[int]
+    """How many files are stored at once."""
+
+    @property
+    def deadline_s(self) -> float:
+        """For how long a fetch that fails for a passing reason is tried again, in seconds."""
+        return 0.0  # a disk that refuses has a reason
+
+    @abstractmethod
+    def put(
+        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
+    ) -> StoredObject:
+        """Store a file or bytes; see `Store.put`."""
+
+    @abstractmethod
+    def stat(self, key: str) -> StoredObject:
+        """Return one object's description; see `Store.stat`."""
+
+    @abstractmethod
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+        """Yield the bytes of one version of an object, with its checksum known.
+
+        Raises:
+            ObjectNotFoundError: Before the first byte, if there is another version, or none.
+            RetryableError: If they do not arrive whole.
+            CorruptObjectError: After the last byte, if what is stored does not match its checksum.
+        """
+
+    def get(self, key: str, target: Path) -> StoredObject:
+        """Fetch into a file; see `Store.get`."""
+        return self._newest(key, lambda chunks: land(target, chunks))[0]
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes of a small object; see `Store.read`."""
+        return self._newest(key, b"".join)[1]
+
+    def get_many(
+        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Fetch many objects in parallel; see `Store.get_many`."""
+
+        def get(item: tuple[StoredObject, Path]) -> None:
+            stored, target = item
+            self._fetched(stored, lambda chunks: land(target, chunks))
+            if on_done is not None:
+                on_done(stored)
+
+        for_each(get, objects, self.num_downloads)
+
+    def put_many(
+        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Store many files in parallel; see `Store.put_many`."""
+
+        def put(item: tuple[Path, str]) -> None:
+            source, key = item
+            stored = self.put(key, source)
+            if on_done is not None:
+                on_done(stored)
+
+        for_each(put, files, self.num_uploads)
+
+    def _newest(self, key: str, take: Callable[[Iterator[bytes]], Taken]) -> tuple[StoredObject, Taken]:
+        stored = self.stat(key)
+        while True:
+            try:
+                return stored, self._fetched(stored, take)
+            except ObjectNotFoundError:
+                stored = self.stat(key)  # it was replaced in between, or is gone by now
+
+    def _fetched(self, stored: StoredObject, take: Callable[[Iterator[bytes]], Taken]) -> Taken:
+        """Take the bytes of one version of an object.
+
+        Raises:
+            ObjectNotFoundError: If it is gone, or was replaced.
+        """
+
+        def fetch(_left_s: float) -> Taken:
+            try:
+                return take(self._bytes_of(stored))
+            except ObjectNotFoundError as error:
+                if self.stat(stored.key).version != stored.version:
+                    raise
+                raise RetryableError(stored.key, "was not found, and is there") from error
+
+        return retried(fetch, self.deadline_s)

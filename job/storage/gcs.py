@@ -1,0 +1,290 @@
+"""A bucket of Google Cloud Storage as a store.
+
+Google's client does what needs preconditions; `obstore` does the downloads, with a tenth of the work for each object.
+Both use the same credentials, endpoint (``STORAGE_EMULATOR_HOST`` included) and deadline, and retry by themselves; what
+they take for final and is not goes through `retried`, within that deadline. Knows nothing of this machine's folders but
+where a fetched file goes.
+"""
+
+import io
+import mimetypes
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+import google.auth
+import obstore
+from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.api_core.retry import Retry
+from google.cloud.storage import Blob, Client
+from google.cloud.storage.retry import DEFAULT_RETRY
+from obstore.auth.google import GoogleCredentialProvider
+from obstore.exceptions import UnauthenticatedError
+from obstore.store import GCSStore
+
+from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
+from job.storage import StoredObject
+from job.storage.base import BaseStore
+from job.storage.checksums import CHUNK_BYTES, chunks_of, crc32c, encode
+from job.storage.gcs_errors import explained
+from job.storage.keys import require_key
+from job.storage.retry import RetryableError, retried
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+    from obstore.store import ClientConfig  # not there when the program runs
+
+DEADLINE_S = 120
+"""How long something that fails for a passing reason is tried again."""
+
+SILENCE_S = 60
+"""How long a connection may be silent before it counts as lost."""
+
+NO_LIMIT = 1_000_000
+"""Of retries; the deadline is the limit."""
+
+FIELDS = "items(name,size,generation,crc32c),nextPageToken"
+
+Result = TypeVar("Result")
+
+
+class GcsStore(BaseStore):
+    """A store in a bucket, or below a prefix of one, see `Store`; made by `open`.
+
+    Args:
+        bucket: Its name.
+        prefix: Empty, or ends in ``/``.
+    """
+
+    num_downloads = min(4 * (os.cpu_count() or 1), 32)  # more of them only wait for each other
+    num_uploads = 8  # of the ten connections that Google's client keeps, the rest is for others
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket_uri, self._prefix = f"gs://{bucket}", prefix
+        self._credentials: Credentials | None = None
+        client = self._tried(lambda _retry: self._connected())
+        self._bucket = client.bucket(bucket)
+        self._objects = self._downloads()
+
+    @property
+    def deadline_s(self) -> float:
+        """For how long what fails for a passing reason is tried again, in seconds."""
+        return DEADLINE_S
+
+    @classmethod
+    def open(cls, location: str) -> "GcsStore":
+        """Open ``gs://bucket[/prefix]`` and look whether it can be read.
+
+        Raises:
+            UsageError: If the location is not of this form.
+            StoreError: If there is no such bucket, no permission, or no credentials.
+        """
+        parsed = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*?))?/?", location)
+        if parsed is None:
+            raise UsageError(
+                f"bucket {location}: is not the address of a bucket; write gs://BUCKET or gs://BUCKET/PREFIX"
+            )
+        bucket, prefix = parsed.groups(default="")
+        store = cls(bucket, f"{require_key(prefix)}/" if prefix else "")
+        store._tried(lambda retry: next(store._listed("", retry, max_results=1), None))
+        return store
+
+    @property
+    def uri(self) -> str:
+        """``gs://bucket/prefix``."""
+        return f"{self._bucket_uri}/{self._prefix}".rstrip("/")
+
+    def put(
+        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
+    ) -> StoredObject:
+        """Store a file or bytes; see `Store.put`."""
+        with _opened(source) as opened:
+            checksum = _checksum(opened)
+            size_bytes = opened.tell()
+
+            def upload(retry: Retry) -> StoredObject:
+                blob = self._blob(key)
+                blob.crc32c = checksum  # the bucket refuses other bytes
+                try:
+                    blob.upload_from_file(
+                        opened,
+                        size=size_bytes,
+                        rewind=True,
+                        content_type=mimetypes.guess_type(key)[0] or "application/octet-stream",
+                        if_generation_match=int(if_version) if if_version is not None else None if overwrite else 0,
+                        checksum=None,  # in several requests the client would delete whatever is there by then
+                        retry=retry,
+                        timeout=SILENCE_S,
+                    )
+                except PreconditionFailed as error:
+                    there = self._stat_if_there(key)
+                    if there is not None and (there.crc32c, there.size_bytes) == (checksum, size_bytes):
+                        return there
+                    raise self._conflict(key, there, if_version, may_be_there=overwrite) from error
+                if (blob.crc32c, blob.size) != (checksum, size_bytes):
+                    with suppress(NotFound, PreconditionFailed):
+                        blob.delete(if_generation_match=blob.generation, retry=retry, timeout=SILENCE_S)
+                    raise RetryableError(f"{self.uri}/{key}", "its bytes were damaged on their way")
+                return _describe(key, blob)
+
+            return self._tried(upload, key)
+
+    def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:  # noqa: ARG002 -- they are free
+        """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
+        if folder := prefix.rpartition("/")[0]:
+            require_key(folder)
+        return self._tried(
+            lambda retry: [
+                _describe(blob.name.removeprefix(self._prefix), blob)
+                for blob in self._listed(prefix, retry)
+                if not blob.name.endswith("/")  # how the console marks an empty folder
+            ]
+        )
+
+    def stat(self, key: str) -> StoredObject:
+        """Return one object's description; see `Store.stat`."""
+
+        def look(retry: Retry) -> StoredObject:
+            blob = self._blob(key)
+            blob.reload(retry=retry, timeout=SILENCE_S)
+            return _describe(key, blob)
+
+        return self._tried(look, key, may_be_absent=True)
+
+    def delete(self, key: str, *, if_version: str | None = None) -> None:
+        """Delete an object; see `Store.delete`."""
+        blob, generation = self._blob(key), int(if_version) if if_version is not None else None
+
+        def delete(retry: Retry) -> None:
+            try:
+                with suppress(NotFound):
+                    blob.delete(if_generation_match=generation, retry=retry, timeout=SILENCE_S)
+            except PreconditionFailed as error:
+                if (there := self._stat_if_there(key)) is not None:
+                    raise self._conflict(key, there, if_version) from error
+
+        self._tried(delete, key)
+
+    def _blob(self, key: str) -> Blob:
+        return self._bucket.blob(self._prefix + require_key(key))
+
+    def _listed(self, prefix: str, retry: Retry, max_results: int | None = None) -> Iterator[Blob]:
+        yield from self._bucket.list_blobs(
+            prefix=self._prefix + prefix,
+            max_results=max_results,
+            fields=FIELDS,
+            retry=retry,
+            timeout=SILENCE_S,
+        )
+
+    def _stat_if_there(self, key: str) -> StoredObject | None:
+        try:
+            return self.stat(key)
+        except ObjectNotFoundError:
+            return None
+
+    def _conflict(
+        self, key: str, there: StoredObject | None, if_version: str | None, *, may_be_there: bool = False
+    ) -> Exception:
+        """Return what a refused precondition means, in view of what is there."""
+        subject, version = f"{self.uri}/{key}", there.version if there else None
+        if version == if_version or (may_be_there and if_version is None):
+            return RetryableError(subject, "the bucket refused a precondition that holds")
+        if if_version is None:
+            return PreconditionError(f"{subject}: exists already, with other bytes; choose another name")
+        what = "is not the version that was expected" if there else "was deleted in the meantime"
+        return PreconditionError(f"{subject}: {what}; look at who else writes to it")
+
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+        crc, subject = 0, f"{self.uri}/{stored.key}"
+        with self._explained(stored.key, may_be_absent=True):
+            try:
+                fetched = obstore.get(self._objects, self._prefix + require_key(stored.key))
+            except UnauthenticatedError:
+                self._objects = self._downloads()  # it would use the same token until that expires
+                raise
+            if fetched.meta["version"] != stored.version:
+                raise ObjectNotFoundError(f"{subject}: was replaced since it was listed; start again")
+            # In one piece is cheaper, which counts when there are thousands.
+            for chunk in fetched.stream() if stored.size_bytes > CHUNK_BYTES else [fetched.bytes().to_bytes()]:
+                yield chunk
+                crc = crc32c(chunk, crc)
+        if encode(crc) != stored.crc32c:
+            raise RetryableError(subject, "its bytes were damaged on their way")
+
+    def _tried(self, operation: Callable[[Retry], Result], key: str = "", *, may_be_absent: bool = False) -> Result:
+        """Run an operation that Google's client retries, and again if the client gave up too early."""
+
+        def once(left_s: float) -> Result:
+            with self._explained(key, left_s, may_be_absent=may_be_absent):
+                return operation(DEFAULT_RETRY.with_timeout(left_s))
+
+        return retried(once, self.deadline_s)
+
+    def _explained(
+        self, key: str, left_s: float | None = None, *, may_be_absent: bool = False
+    ) -> AbstractContextManager[None]:
+        return explained(
+            f"{self.uri}/{key}".rstrip("/"),
+            self._bucket_uri,
+            self.deadline_s if left_s is None else left_s,
+            may_be_absent=may_be_absent,
+            renewable=self._credentials is not None,
+        )
+
+    def _connected(self) -> Client:
+        """Return Google's client, with the credentials that this machine has."""
+        # For the sake of traces, it would ask for the bucket's own metadata, which the role does not allow.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            return Client()
+        self._credentials, project = google.auth.default(scopes=Client.SCOPE)
+        return Client(project, self._credentials)
+
+    def _downloads(self) -> GCSStore:
+        """Return `obstore`'s client, with the same credentials and endpoint."""
+        endpoint, emulated = self._bucket.client.api_endpoint, self._credentials is None
+        client_options: ClientConfig = {
+            "timeout": "1 day",
+            "read_timeout": timedelta(seconds=SILENCE_S),
+            "allow_http": endpoint.startswith("http://"),
+        }
+        if emulated:  # it knows the kind of download that `obstore` asks for under this name only
+            client_options["default_headers"] = {"Host": "storage.googleapis.com"}
+        return GCSStore(
+            self._bucket.name,
+            config={"base_url": endpoint, "skip_signature": emulated},
+            client_options=client_options,
+            retry_config={"retry_timeout": timedelta(seconds=self.deadline_s), "max_retries": NO_LIMIT},
+            credential_provider=None if emulated else GoogleCredentialProvider(self._credentials),
+        )
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        opened = source.open("rb")
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
+    with opened:
+        yield opened
+
+
+def _checksum(opened: BinaryIO) -> str:
+    """Return the CRC-32C of a whole file, and stand at its end."""
+    opened.seek(0)
+    crc = 0
+    for chunk in chunks_of(opened):
+        crc = crc32c(chunk, crc)
+    return encode(crc)
+
+
+def _describe(key: str, blob: Blob) -> StoredObject:
+    return StoredObject(key, int(blob.size), str(blob.generation), blob.crc32c)

@@ -1,0 +1,122 @@
+"""What the errors of both libraries for Google Cloud Storage mean: absent, refused for good, or to be tried again.
+
+Guarantees that no message repeats an address, a header or a token. Answers as documented in
+https://cloud.google.com/storage/docs/json_api/v1/status-codes.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, RetryError, Unauthorized
+from google.auth.exceptions import GoogleAuthError, TransportError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from requests import RequestException
+
+from job.errors import ObjectNotFoundError, StoreError, TransientStoreError
+from job.storage.retry import RetryableError
+
+REFUSALS = frozenset(range(400, 500)) - {408, 429}
+"""Answers after which trying again is of no use."""
+
+LOST_UPLOAD = {400, 404, 410}
+"""Answers of the address of one upload in several requests, after which it is begun anew. 400: it has other bytes."""
+
+FAILURES = (
+    *(GoogleAPICallError, RetryError, GoogleAuthError, RequestException),
+    *(BaseError, FileNotFoundError),  # of `obstore`
+    *(ValueError, TypeError, LookupError, AttributeError),  # while an answer is read that is none
+)
+
+
+@contextmanager
+def explained(
+    subject: str, bucket: str, left_s: float, *, may_be_absent: bool = False, renewable: bool = False
+) -> Iterator[None]:
+    """Turn an error of either library into one of a store, or into one that is tried again.
+
+    Args:
+        subject: What is asked for.
+        bucket: Where.
+        left_s: For how long the libraries themselves try again.
+        may_be_absent: It is an object that may not be there.
+        renewable: The credentials can get another token.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    except FAILURES as error:
+        refused_token = isinstance(error, Unauthorized | UnauthenticatedError) and renewable
+        if what := "the bucket refused the token" if refused_token else _passing(error):
+            raise RetryableError(subject, what) from error
+        absent = isinstance(error, NotFound | FileNotFoundError)
+        if absent and may_be_absent and not _reason(error).startswith("The specified bucket"):
+            raise ObjectNotFoundError(f"{subject}: no such object; check its spelling") from error
+        if absent:
+            raise StoreError(f"bucket {bucket}: no such bucket; create it or correct --bucket") from error
+        if refusal := _refusal(error, bucket):
+            raise StoreError(f"{subject}: {refusal}") from error
+        failed_s = min(time.monotonic() - began, left_s)
+        raise TransientStoreError(f"{subject}: kept failing for {failed_s:.0f} s; try again later") from error
+
+
+def _passing(error: Exception) -> str | None:
+    """Say what went wrong if it may be gone at the next try, and neither library has tried again."""
+    code = _code(error)
+    if _is_of_an_upload(error) and code in LOST_UPLOAD:
+        return "the bucket lost what was uploaded so far"
+    if code == HTTPStatus.BAD_REQUEST and re.search("crc32c|md5", _reason(error), re.IGNORECASE):
+        return "its bytes were damaged on their way"
+    if code == HTTPStatus.FORBIDDEN and "ratelimitexceeded" in f"{error} {getattr(error, 'errors', '')}".casefold():
+        return "the bucket had too many requests"
+    if isinstance(error, GoogleAuthError):
+        retryable = isinstance(error, TransportError) or getattr(error, "retryable", False)
+        return "Google gave no token" if retryable else None
+    if isinstance(error, RetryError) or re.search(r"after [1-9]\d* retries", str(error)):  # how `obstore` tells it
+        return None
+    return None if code in REFUSALS else "the bucket failed"
+
+
+def _refusal(error: Exception, bucket: str) -> str | None:
+    """Say what the bucket refused for good, and what to do."""
+    if isinstance(error, Forbidden | PermissionDeniedError):
+        return (
+            f"permission denied{_quoted(error)}; grant roles/storage.objectUser on {bucket} to the account that this "
+            "runs as"
+        )
+    if isinstance(error, Unauthorized | UnauthenticatedError | GoogleAuthError):
+        return (
+            "there are no credentials, or Google does not accept them; run `gcloud auth application-default login`, or "
+            "run this as a service account"
+        )
+    return f"the bucket refused{_quoted(error)}; correct that" if _code(error) in REFUSALS else None
+
+
+def _is_of_an_upload(error: Exception) -> bool:
+    """Tell whether it was the address of one upload in several requests that answered."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    return "upload_id=" in str(getattr(request, "url", ""))
+
+
+def _code(error: Exception) -> int | None:
+    """Return the status of the answer."""
+    if isinstance(error, GoogleAPICallError):
+        return int(error.code or 0)
+    if isinstance(error, FileNotFoundError):
+        return HTTPStatus.NOT_FOUND
+    told = re.search(r"status code: (\d+)", str(error))  # `obstore` has no other way to tell
+    return int(told[1]) if told else None
+
+
+def _reason(error: Exception) -> str:
+    """Return what the service itself said, if it said something; an error's own text tells addresses too."""
+    try:
+        return str(error.response.json()["error"]["message"])  # type: ignore[attr-defined]
+    except (AttributeError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _quoted(error: Exception) -> str:
+    return f" ({reason.rstrip('.')})" if (reason := _reason(error)) else ""

@@ -1,0 +1,332 @@
+"""A folder as a store: its files are the objects.
+
+Guaranteed among all processes that go through this module: puts are atomic, create-only and compare-and-swap hold, and
+what was put survives a loss of power. Links are not followed, own files are hidden in one folder and never listed.
+A file whose bytes rotted since it was put or first read is noticed; one that somebody edited is a new version.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
+from job.storage import StoredObject
+from job.storage.base import BaseStore
+from job.storage.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
+from job.storage.keys import file_below
+from job.storage.regular_file import open_regular
+
+OWN = ".store"
+"""Holds the lock, the checksums and what is being written; no key may start with it."""
+
+STALE_S = 24 * 3600
+"""What was begun so long ago, and is not locked, was left by a process that died."""
+
+ADVICE = {
+    errno.EACCES: "permission denied; correct its owner or mode, or --bucket",
+    errno.EPERM: "permission denied; correct its owner or mode, or --bucket",
+    errno.EROFS: "the file system is read-only; correct --bucket",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.ENOENT: "no such folder; create it or correct --bucket",
+    errno.ENOTDIR: "there is a file where a folder is needed; rename one of the two",
+    errno.EISDIR: "there is a folder where a file is needed; rename one of the two",
+    errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",
+}
+
+
+class FolderStore(BaseStore):
+    """A store in a folder, see `Store`; made by `open` or `create`."""
+
+    num_downloads = num_uploads = 4
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._index = ChecksumIndex(root / OWN / "checksums")
+
+    @classmethod
+    def open(cls, location: str) -> "FolderStore":
+        """Open an existing folder.
+
+        Raises:
+            StoreError: If there is none, or it cannot be read.
+        """
+        root = Path(location).expanduser().absolute()
+        with _explained(f"bucket {root}"):
+            root = root.resolve(strict=True)
+            os.scandir(root).close()
+            _remove_stale(root / OWN / "partial")
+        return cls(root)
+
+    @classmethod
+    def create(cls, location: str) -> "FolderStore":
+        """Open a folder, making it if there is none.
+
+        Raises:
+            StoreError: If it can be neither made nor read.
+        """
+        root = Path(location).expanduser().absolute()
+        with _explained(f"bucket {root}"):
+            root.mkdir(parents=True, exist_ok=True)
+        return cls.open(location)
+
+    @property
+    def uri(self) -> str:
+        """The absolute path."""
+        return str(self._root)
+
+    def put(
+        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
+    ) -> StoredObject:
+        """Store a file or bytes; see `Store.put`."""
+        path = self._path(key)
+        with self._explained(key), self._partial(source) as (partial, checksum), self._locked():
+            current = _version(path)
+            if current != if_version if if_version is not None else current is not None and not overwrite:
+                if current is not None:
+                    there = self.stat(key)
+                    if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
+                        return there
+                raise PreconditionError(_conflict(self._name(key), if_version))
+            _make_folders(self._root, path.parent)
+            if overwrite or if_version is not None:
+                partial.replace(path)
+            else:
+                _link(partial, path, self._name(key))
+            _sync(path.parent)
+            stored = _describe(key, path.lstat(), checksum)
+            self._index.remember(key, stored.version, checksum)
+        self._index.save()
+        return stored
+
+    def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
+        """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self._root
+        with self._explained(prefix):
+            os.scandir(self._root).close()
+            found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
+        found.sort(key=lambda stored: stored.key)
+        return list(self._with_checksums(stored.key for stored in found)) if checksums else found
+
+    def stat(self, key: str) -> StoredObject:
+        """Return one object's description; see `Store.stat`."""
+        if not (found := self._with_checksums([key])):
+            raise self._absent(key)
+        return found[0]
+
+    def delete(self, key: str, *, if_version: str | None = None) -> None:
+        """Delete an object; see `Store.delete`."""
+        path = self._path(key)
+        with self._explained(key):
+            if _version(path) is None:  # where nothing can be written, something can still be absent
+                return
+            with self._locked():
+                current = _version(path)
+                if if_version is not None and current not in (None, if_version):
+                    raise PreconditionError(_conflict(self._name(key), if_version))
+                path.unlink(missing_ok=True)
+                _sync(path.parent)
+                _remove_empty(path.parent, self._root)
+        self._index.forget(key)
+        self._index.save()
+
+    def _name(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _path(self, key: str) -> Path:
+        if key.split("/", maxsplit=1)[0] == OWN:
+            raise UsageError(f"key {key!r}: {OWN} is where the store keeps its own files; choose another name")
+        return file_below(self._root, key)
+
+    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+        path, crc = self._path(stored.key), 0
+        with self._explained(stored.key):
+            try:
+                opened = path.open("rb")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise self._absent(stored.key) from None
+            with opened:
+                if version_of(os.fstat(opened.fileno())) != stored.version:
+                    raise ObjectNotFoundError(f"{path}: was replaced since it was listed; start again")
+                for chunk in chunks_of(opened):
+                    yield chunk
+                    crc = crc32c(chunk, crc)
+        if encode(crc) != stored.crc32c:
+            raise CorruptObjectError(
+                f"{path}: its bytes are not those that were stored, CRC-32C is {encode(crc)} and was {stored.crc32c}; "
+                "check the disk, and put the file again"
+            )
+
+    def _with_checksums(self, keys: Iterable[str]) -> tuple[StoredObject, ...]:
+        """Describe those that are there."""
+        found = []
+        for key in keys:
+            path = self._path(key)
+            with self._explained(key), contextlib.suppress(FileNotFoundError):
+                if _version(path) is not None:
+                    found.append(_describe(key, *self._index.look(key, path)))
+        self._index.save()
+        return tuple(found)
+
+    @contextmanager
+    def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:
+        """Yield a durable copy of the source, beside the objects, and its checksum; remove it afterwards."""
+        folder, crc = self._root / OWN / "partial", 0
+        _make_folders(self._root, folder)
+        partial, opened = _begin(folder)
+        try:
+            with opened:
+                for chunk in [source] if isinstance(source, bytes) else _read(source):
+                    opened.write(chunk)
+                    crc = crc32c(chunk, crc)
+                opened.flush()
+                now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
+                os.utime(opened.fileno(), ns=(now, now))
+                os.fsync(opened.fileno())
+                yield partial, encode(crc)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one thread of one process at a time change what keys stand for."""
+        with open_regular(self._root / OWN / "lock", append=True) as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:  # closing alone leaves it to a process that was forked meanwhile, such as a loader's worker
+                fcntl.flock(opened, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        with _explained(self._name(key)):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise (self._gone() or error) from error
+
+    def _gone(self) -> StoreError | None:
+        return None if self._root.is_dir() else StoreError(f"bucket {self._root}: {ADVICE[errno.ENOENT]}")
+
+    def _absent(self, key: str) -> StoreError:
+        return self._gone() or ObjectNotFoundError(f"{self._name(key)}: no such object; check its spelling")
+
+
+@contextmanager
+def _explained(subject: str) -> Iterator[None]:
+    """Turn the refusals of a file system into those of a store."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, f"{error.strerror}; check the disk")
+        raise StoreError(f"{subject}: {advice}") from error
+
+
+def _read(source: Path) -> Iterator[bytes]:
+    try:
+        with source.open("rb") as opened:
+            yield from chunks_of(opened)
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
+
+
+def _describe(key: str, status: os.stat_result, checksum: str | None = None) -> StoredObject:
+    return StoredObject(key, status.st_size, version_of(status), checksum)
+
+
+def _version(path: Path) -> str | None:
+    """Return an object's version, or `None` where there is none: nothing, or a folder."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return version_of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _conflict(name: str, if_version: str | None) -> str:
+    if if_version is None:
+        return f"{name}: exists already, with other bytes; choose another name"
+    return f"{name}: is not the version that was expected; look at who else writes to it"
+
+
+def _link(partial: Path, path: Path, name: str) -> None:
+    """Put a file in its place unless there is one: atomic also towards programs that know nothing of the lock."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError as error:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
+        raise PreconditionError(_conflict(name, None)) from error
+
+
+def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the key and status of every file below, in no order."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if folder != root or entry.name != OWN:
+                    yield from _walk(folder / entry.name, root)
+            elif entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):  # deleted since
+                    yield (folder / entry.name).relative_to(root).as_posix(), entry.stat(follow_symlinks=False)
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    """Make a folder below the root durably; the root itself has to be there."""
+    if folder.is_dir():
+        return
+    for part in folder.relative_to(root).parts:
+        root /= part
+        with contextlib.suppress(FileExistsError):
+            root.mkdir()
+            _sync(root.parent)
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _begin(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file to write to, locked for as long as it is open, by which `_remove_stale` knows that it is in use."""
+    while True:
+        partial = folder / secrets.token_hex(8)
+        opened = partial.open("xb")
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        if os.fstat(opened.fileno()).st_nlink:
+            return partial, opened
+        opened.close()  # removed before it was locked, by a process with another clock
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes that died were writing, if it may be removed.
+
+    The clock alone does not tell, since it may leap. Nor does the lock: earlier versions of the job write without one.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if time.time() - path.lstat().st_mtime > STALE_S:
+                with contextlib.suppress(OSError), open_regular(path, append=True) as opened:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()

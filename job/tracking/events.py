@@ -1,0 +1,58 @@
+"""What is told of a run: a row for each epoch, and what came of it in the end."""
+
+from pathlib import Path
+from typing import Any
+
+from job.analysis.metrics import metrics_of
+from job.runs.progress import Progress
+from job.report.data import Facts, read_facts
+from job.report.examples import make_pictures
+from job.runs.run import Run, RunRecord
+from job.tracking.client import AXIS, Curve
+
+
+def rows_after(progress: Progress, epoch: int) -> list[dict[str, float]]:
+    """Return the committed rows after an epoch, row 0 first: Ultralytics' columns, and F1."""
+    before = progress.evaluation_before
+    all_rows = ([{AXIS: 0, **before["row"]}] if before else []) + progress.rows
+    return [
+        row | {AXIS: int(row[AXIS]), "metrics/F1(B)": metrics_of(row)["f1"]} for row in all_rows if row[AXIS] > epoch
+    ]
+
+
+def tell_the_end(run: Run, record: RunRecord, curve: Curve, folder: Path) -> None:
+    """Say what came of a finished run; what only the server can keep (pictures, weights) if it listens. Then close.
+
+    Args:
+        run: The run, finished.
+        record: Its own.
+        curve: Open.
+        folder: For the weights on their way.
+    """
+    facts = read_facts(run, record)
+    curve.summarize(_summary(facts))
+    if curve.online and facts.evaluation is not None:
+        names = facts.evaluation["names"]
+        curve.show(make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation))
+    if curve.online and facts.final is not None:
+        best = folder / "best.pt"
+        run.store.get(run.key("weights/best.pt"), best)
+        curve.keep(best, facts.final["weights"]["best.pt"])
+    curve.close()
+
+
+def _summary(facts: Facts) -> dict[str, Any]:
+    """Return before, after and change, and what it took."""
+    final = facts.final or {}
+    measured = {name: final["comparison"][name] for name in ("before", "after", "change")} if final else {}
+    bill = facts.bill
+    return measured | {
+        "reason": final.get("reason"),
+        "best_epoch": facts.best_epoch,
+        "preemptions": bill.num_cut_off,
+        "cut_at_epochs": facts.cuts,
+        "exact": facts.bits,
+        "goodput": bill.goodput,
+        "seconds": {str(label): seconds for label, seconds in bill.seconds.items() if seconds},
+        "usd": bill.usd,
+    }

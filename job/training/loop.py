@@ -1,0 +1,383 @@
+"""The training loop, from the start weights to the evaluated best model, cut and continued anywhere.
+
+The order of work is that of ``engine/trainer.py`` (``_do_train``: 470-715), so that the result is that of stock
+Ultralytics on the same batches. What is missing on purpose: running out of memory never halves the batch, a loss that
+is not a number never falls back to stale weights, and the clock never decides when a run ends.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.utils.plotting import plot_results
+from ultralytics.utils.torch_utils import autocast
+
+from job.errors import PeerError, PreemptionError, TrainingError
+from job.goodput import Label
+from job.training.callbacks import Host, Outcome, Step
+from job.training.device import describe_device, num_ooms
+from job.training.evaluation import describe, recorded
+from job.training.faults import explained
+from job.training.library_warnings import LibraryWarnings
+from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
+from job.training.trainer import Plan, Trainer
+from job.training.weights import Transfer, Weights, load_weights
+
+LOSSES = ("box_loss", "cls_loss", "dfl_loss")
+
+EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
+"""What the validations of the start weights and of the best weights saw."""
+
+
+class Training:
+    """One training on one machine; build it, restore it if it has a past, run it."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Set up everything up to the first step; raises as `Trainer` does."""
+        self.plan = plan
+        self._warnings = LibraryWarnings()
+        with explained(plan, lambda: not plan.resumed), self._warnings.collected():
+            self.trainer = Trainer(plan)
+        self._ooms_before = num_ooms(self.trainer.device)
+        self._seen_elsewhere: list[dict[str, Any]] = []
+        self.nominal_accumulate: int = self.trainer.accumulate
+        self.progress = Progress()
+        self.last: Weights
+        self.best: Weights | None = None
+        self.evaluation_before: bytes | None = None
+        """What the validation of the start weights saw, for the report."""
+
+        self._counted_until = time.monotonic()
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """How much of the start weights was taken over; nothing for a start from scratch."""
+        return self.trainer.transfer
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs in the whole run."""
+        return int(self.trainer.epochs)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return len(self.trainer.train_loader)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Where training stands: complete epochs, and complete batches of the next."""
+        return {"epoch": self.progress.epoch, "batch": self.progress.batch}
+
+    @property
+    def before(self) -> Row | None:
+        """The start weights on the validation set, once they were measured."""
+        return self.progress.before
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was decided during set-up and must be the same whenever the run goes on."""
+        trainer = self.trainer
+        return {
+            "optimizer": type(trainer.optimizer).__name__,
+            "lr0": trainer.args.lr0,
+            "amp": bool(trainer.amp),
+            "batch": trainer.batch_size,
+            "imgsz": trainer.args.imgsz,
+            "max_det": trainer.args.max_det,
+            "num_train_images": trainer.batches.num_images,
+            "num_val_images": len(trainer.test_loader.dataset),
+            "num_threads": self.plan.num_threads,
+            "device": trainer.device.type,
+            "world_size": self.plan.world.size,
+        }
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What else may decide the last bits of a result."""
+        return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What was seen so far that tells whether the result is exact; see `job.runs.resume.exactness`.
+
+        Of other processes it is what they had seen at the end of an epoch, or where all stopped.
+        """
+        seen = [self._seen_here(), *self._seen_elsewhere]
+        warnings = dict.fromkeys(text for one in seen for text in one["warnings"])
+        return {"warnings": list(warnings), "num_ooms": sum(one["num_ooms"] for one in seen)}
+
+    def _seen_here(self) -> dict[str, Any]:
+        return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
+
+    def _gather_evidence(self) -> None:
+        _, *self._seen_elsewhere = self.plan.world.gather(self._seen_here())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an attempt's records say of its training."""
+        return {"position": self.position, "evidence": self.evidence}
+
+    def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
+        """Go on from the files of a checkpoint.
+
+        Args:
+            folder: Has them.
+            reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
+                restored as it stood. What is a function of the number of epochs (learning rate, the end of mosaic) is
+                from here on that of the new number, and patience begins anew.
+
+        Returns:
+            The digests of what is live now, as `Snapshot.about` had them when it was saved.
+
+        Raises:
+            CorruptObjectError: If the state is none, is that of another model, or holds what is not a number; nothing
+                in it was run.
+            WeightsError: If the weights are none; nothing in them was run.
+        """
+        self.progress = restore(self.trainer, read_state(folder / "state.pt"))
+        train_args = dict(vars(self.trainer.args))
+        self.last = Weights.restored(folder / "last.pt", train_args)
+        best = folder / "best.pt"
+        self.best = Weights.restored(best, train_args) if best.exists() else None
+        evaluation = folder / EVALUATION_BEFORE
+        self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
+        if reopen:
+            self.progress.phase, self.progress.stopped_early = "training", False
+            self.progress.waits_from = self.progress.epoch
+        return digest_live(self.trainer)
+
+    def run(self, host: Host) -> Outcome | None:
+        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
+
+        Returns:
+            What it came to; nothing in any but the first of several processes.
+
+        Raises:
+            TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
+            HardwareError: If the machine fails; see `job.training.faults`.
+            PeerError: If another process of this training is gone.
+            PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
+        """
+        self._counted_until = time.monotonic()
+        self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: host.on_validation_batch()]
+        try:
+            with explained(self.plan, lambda: self.progress.epoch == 0), self._warnings.collected():
+                if self.progress.before is None:
+                    self._evaluate_start(host)
+                while self.progress.phase == "training":
+                    self._train_epoch(host)
+                    self._close_epoch(self._validated(host))
+                    host.on_epoch(self.progress.rows[-1], self.snapshot)
+                if not self.plan.world.is_first:
+                    return None
+                host.enter(Label.FINAL_EVALUATION)
+                with host.interruptible():
+                    return self._evaluate_best()
+        except PreemptionError as notice:
+            if notice.agreed:
+                with contextlib.suppress(PeerError):
+                    self._gather_evidence()
+            raise
+        finally:
+            self.trainer.shut_loaders()
+
+    def snapshot(self) -> Snapshot:
+        """Copy everything that a later process needs to go on from here."""
+        self._count_time()
+        progress = replace(self.progress, rows=list(self.progress.rows))
+        texts = {"results.csv": results_csv(progress.rows).encode()}
+        if self.evaluation_before is not None:
+            texts[EVALUATION_BEFORE] = self.evaluation_before
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, texts)
+
+    def _evaluate_start(self, host: Host) -> None:
+        host.enter(Label.VALIDATION)
+        before: Row = {}
+        if self.plan.world.is_first:
+            with host.interruptible():
+                before, self.evaluation_before = self._evaluate(epoch=0)
+        before = self.plan.world.share(before)
+        self.progress.before = before
+        self.last = self._export()
+        host.on_epoch({"epoch": 0, **before}, self.snapshot)
+
+    def _train_epoch(self, host: Host) -> None:
+        trainer, progress = self.trainer, self.progress
+        epoch = progress.epoch  # 0-based, as Ultralytics counts
+        num_batches = self.num_batches
+        warmup = trainer._get_warmup_iterations(num_batches)  # noqa: SLF001 -- a piece of the stock loop
+        trainer.epoch = epoch
+        trainer.scheduler.last_epoch = epoch - 1
+        trainer.scheduler.step()
+        trainer._model_train()  # noqa: SLF001 -- as above
+        batches = _awaited(trainer.epoch_of_batches(epoch, progress.batch), host)
+        for index, batch in enumerate(batches, start=progress.batch):
+            number = index + num_batches * epoch
+            if warmup and number <= warmup:
+                self._warm_up(number, warmup)
+            self._forward_backward(batch, index)
+            if number - progress.last_step >= trainer.accumulate:
+                trainer.optimizer_step()
+                progress.last_step = number
+            progress.batch = index + 1
+            step = Step(epoch + 1, progress.batch, num_batches, trainer.tloss, batch["img"])
+            host.on_step(step, self.snapshot)
+
+    def _warm_up(self, number: int, warmup: int) -> None:
+        trainer = self.trainer
+        span = [0, warmup]
+        trainer.accumulate = max(1, int(np.interp(number, span, [1, self.nominal_accumulate]).round()))
+        for group in trainer.optimizer.param_groups:
+            first = trainer.args.warmup_bias_lr if group.get("param_group") == "bias" else 0.0
+            target = group["initial_lr"] * trainer.lf(trainer.epoch)
+            group["lr"] = float(np.interp(number, span, [first, target]))
+            if "momentum" in group:
+                momenta = [trainer.args.warmup_momentum, trainer.args.momentum]
+                group["momentum"] = float(np.interp(number, span, momenta))
+
+    def _forward_backward(self, batch: dict[str, Any], index: int) -> None:
+        trainer = self.trainer
+        precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
+        with autocast(precision, device=trainer.device.type):
+            loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
+            trainer.loss = loss.sum() * self.plan.world.size  # gradients are averaged over all processes
+        trainer.scaler.scale(trainer.loss).backward()
+        trainer.tloss = (
+            {name: (trainer.tloss[name] * index + value) / (index + 1) for name, value in trainer.loss_items.items()}
+            if index
+            else trainer.loss_items
+        )
+
+    def _validated(self, host: Host) -> Row:
+        """Validate the epoch that was trained; a notice, or the loss of a peer, keeps all that was trained."""
+        host.enter(Label.VALIDATION)
+        trainer, row = self.trainer, dict[str, float]()
+        try:
+            self._gather_evidence()
+            if self.plan.world.is_first:
+                with host.interruptible():
+                    row = self._validate_epoch()
+            decides = (row, trainer.fitness, trainer.best_fitness)
+            row, trainer.fitness, trainer.best_fitness = self.plan.world.share(decides)
+        except (PreemptionError, PeerError):
+            host.keep(self.snapshot)
+            raise
+        return row
+
+    def _validate_epoch(self) -> Row:
+        trainer = self.trainer
+        self._require_finite(float(trainer.loss.detach()), "loss")
+        trainer.loss_names = tuple(trainer.loss_items)
+        trainer.ema.update_attr(trainer.model, include=["yaml", "nc", "args", "names", "stride", "class_weights"])
+        trainer._clear_memory(0.5)  # noqa: SLF001 -- as the stock loop, against a peak of memory in validation
+        trainer.validator.args.plots = False
+        trainer.metrics, trainer.fitness = trainer.validate()
+        self._require_finite(trainer.fitness, "fitness")
+        rates = {f"lr/pg{index}": group["lr"] for index, group in enumerate(trainer.optimizer.param_groups)}
+        return _plain({**trainer.label_loss_items(trainer.tloss), **trainer.metrics, **rates})
+
+    def _close_epoch(self, row: Row) -> None:
+        trainer, progress = self.trainer, self.progress
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        self._count_time()
+        progress.rows.append({"epoch": progress.epoch, "time": progress.train_s, **row})
+        last = progress.epoch >= self.num_epochs
+        waited = progress.epoch - progress.waits_from >= trainer.stopper.patience
+        if (trainer.stopper(progress.epoch, trainer.fitness) and waited) or last:
+            progress.phase, progress.stopped_early = "evaluating", not last
+        self.last = self._export()
+        if trainer.fitness == trainer.best_fitness:
+            self.best = self.last
+
+    def _evaluate(self, epoch: int) -> tuple[Row, bytes]:
+        """Measure the EMA as every epoch does, leaving the best fitness alone; return also what was seen, as JSON."""
+        trainer = self.trainer
+        trainer.epoch = epoch
+        trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
+        trainer.loss_names = LOSSES
+        with recorded(trainer.validator) as seen:
+            measured = trainer.validator(trainer)
+        row = _plain({name: value for name, value in measured.items() if name != "fitness"})
+        return row, json.dumps({"row": row} | describe(trainer.validator, seen), separators=(",", ":")).encode()
+
+    def _evaluate_best(self) -> Outcome:
+        """Measure the best weights as they lie in their file, and draw the plots people know."""
+        trainer, progress, folder = self.trainer, self.progress, self.plan.folder
+        if self.best is None or progress.before is None:
+            raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
+        (folder / "last.pt").write_bytes(self.last.to_bytes())
+        (folder / "best.pt").write_bytes(self.best.to_bytes())
+        (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
+        trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
+        trainer.validator.args.plots = bool(trainer.args.plots)
+        after, evaluation = self._evaluate(
+            trainer.epochs - 1
+        )  # plots only in the last epoch (engine/validator.py: 180)
+        (folder / EVALUATION).write_bytes(evaluation)
+        if self.evaluation_before is not None:
+            (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)
+        if trainer.args.plots:
+            plot_results(file=folder / "results.csv")
+        return Outcome(
+            before=progress.before,
+            after=after,
+            rows=progress.rows,
+            best_epoch=int(trainer.stopper.best_epoch),
+            stopped_early=progress.stopped_early,
+        )
+
+    def _export(self) -> Weights:
+        """Copy the EMA as a finished checkpoint of Ultralytics, with the course so far."""
+        trainer = self.trainer
+        columns: dict[str, list[float]] = {}
+        for row in self.progress.rows:
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+        about = {
+            "train_args": dict(vars(trainer.args)),
+            "train_metrics": _plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
+            "train_results": columns,
+        }
+        return Weights(trainer.ema.ema, about)
+
+    def _count_time(self) -> None:
+        """Add the time since the last call to what training took, over all attempts."""
+        now = time.monotonic()
+        self.progress.train_s += now - self._counted_until
+        self._counted_until = now
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"training: the {what} is not a number in epoch {self.progress.epoch + 1}, found {value}; the last "
+                "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
+            )
+
+
+def _awaited(batches: Iterator[dict[str, Any]], host: Host) -> Iterator[dict[str, Any]]:
+    """Tell the time that training waits for batches from the time that it uses them."""
+    host.enter(Label.DATA_WAIT)
+    for batch in batches:
+        host.enter(Label.USEFUL)
+        yield batch
+        host.enter(Label.DATA_WAIT)
+
+
+def results_csv(rows: list[Row]) -> str:
+    """Write rows as Ultralytics writes ``results.csv``."""
+    if not rows:
+        return ""
+    lines = [",".join(rows[0])]
+    lines += [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(values: dict[str, Any]) -> Row:
+    return {name: float(value) for name, value in values.items()}
