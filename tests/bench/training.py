@@ -25,8 +25,8 @@ from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.recipe import load_recipe
 from job.runs.run import Run
 from job.storage import open_store
-from tests.support.command import ROOT
-from tests.support.wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
+from tests.support.cli_process import ROOT
+from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

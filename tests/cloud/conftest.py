@@ -84,7 +84,7 @@ def cloud(settings, bucket, emulator, tmp_path, monkeypatch):
     """Start a Batch service whose machines pretend to train."""
     folder = tmp_path / "machines"
     folder.mkdir()
-    program = [sys.executable, "-m", "tests.support.pretend_training"]
+    program = [sys.executable, "-m", "tests.support.fake_trainer"]
     with running_batch(FakeBatch(folder, program, dict(emulator.env))) as batch:
         monkeypatch.setenv("BATCH_EMULATOR_HOST", batch.host)
         yield Cloud(bucket, batch)

@@ -28,10 +28,10 @@ from job.cli.supervise import attempt_lines
 from job.runs.run import Run
 from job.storage import open_store
 from tests.cloud.conftest import SETTINGS
-from tests.support.command import job, kill, messages, start_job
+from tests.support.cli_process import job, kill, messages, start_job
 from tests.support.emulator import running_emulator
 from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch, wait_for
-from tests.support.metadata_server import running_metadata_server
+from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 
 PREEMPTED_RUN, UNTOUCHED_RUN = "drill", "untouched"

@@ -12,7 +12,7 @@ from job.cloud.submission import Segments
 from job.runs.run import Run
 from job.storage import open_store
 from tests.cloud.conftest import SETTINGS
-from tests.support.command import job, kill, start_job, wait_until
+from tests.support.cli_process import job, kill, start_job, wait_until
 from tests.support.fake_batch import FakeBatch, running_batch
 from tests.support.tiny_dataset import make_tiny_dataset
 

@@ -9,7 +9,7 @@ from google.cloud import batch_v1
 
 from job.cloud.batch import Batch
 from job.cloud.job_spec import render
-from tests.cloud.test_spec import make_segment
+from tests.unit.cloud.test_job_spec import make_segment
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
 
 ENGINE = """#!/bin/sh

@@ -19,7 +19,7 @@ from job.cloud.submission import Segments, find_submission
 from job.runs.run import Run
 from job.storage import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
-from tests.support.command import surroundings, wait_until
+from tests.support.cli_process import surroundings, wait_until
 
 
 def test_submitting_twice_is_once(cloud, capsys):

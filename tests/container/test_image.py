@@ -12,7 +12,7 @@ import pytest
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage import open_store
-from tests.support.command import SOON_S, wait_until
+from tests.support.cli_process import SOON_S, wait_until
 
 ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
 IMAGE = os.environ.get("IMAGE_NAME", "job")

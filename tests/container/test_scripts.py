@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.support.command import ROOT
-from tests.support.programs import Programs
+from tests.support.cli_process import ROOT
+from tests.support.stub_programs import Programs
 
 REGISTRY_DIGEST, LOCAL_DIGEST = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
 

@@ -13,9 +13,9 @@ from job.runs.run import Run
 from job.session.train import _Session
 from job.storage import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import TIMEOUT_S, job, messages, start_job, wait_until
-from tests.support.proxy import running_proxy
-from tests.support.recorded_run import record_run
+from tests.support.cli_process import TIMEOUT_S, job, messages, start_job, wait_until
+from tests.support.fault_proxy import running_proxy
+from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from job.runs.checkpoint import CheckpointId
-from tests.support.command import job
+from tests.support.cli_process import job
 from tests.support.terraform import needs_terraform
 
 

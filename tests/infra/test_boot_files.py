@@ -13,7 +13,7 @@ import yaml
 
 from job.cloud.job_spec import FAILS_THE_TASK
 from job.errors import FATAL, FIRST_OF_BATCH, ExitCode
-from tests.support.command import ROOT, TIMEOUT_S
+from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.terraform import needs_terraform
 
 VM = ROOT / "infra/vm"

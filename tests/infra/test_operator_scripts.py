@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import ROOT, TIMEOUT_S
-from tests.support.programs import Programs
+from tests.support.cli_process import ROOT, TIMEOUT_S
+from tests.support.stub_programs import Programs
 
 DIGEST = f"sha256:{'0' * 64}"
 IMAGE = f"trainer@{DIGEST}"

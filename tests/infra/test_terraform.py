@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.support.command import ROOT, TIMEOUT_S
+from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.terraform import Infrastructure, needs_terraform
 
 KEY = "k" * 40

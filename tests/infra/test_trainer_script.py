@@ -12,10 +12,10 @@ from job.errors import FATAL, ExitCode
 from job.runs.run import Run
 from job.storage import open_store
 from tests.support.bucket import make_bucket
-from tests.support.command import ROOT, TIMEOUT_S, kill, surroundings, wait_until
-from tests.support.google_apis import TOKEN, FakeGoogle, running_google_apis
-from tests.support.metadata_server import FakeMetadata, running_metadata_server
-from tests.support.programs import Programs
+from tests.support.cli_process import ROOT, TIMEOUT_S, kill, surroundings, wait_until
+from tests.support.fake_google_apis import TOKEN, FakeGoogle, running_google_apis
+from tests.support.fake_metadata_server import FakeMetadata, running_metadata_server
+from tests.support.stub_programs import Programs
 from tests.support.tiny_dataset import make_tiny_dataset
 
 GROUP = "projects/123/regions/us-central1/instanceGroupManagers/yolo-train-vm"

@@ -25,7 +25,7 @@ import grpc
 from google.cloud import batch_v1
 from google.longrunning import operations_pb2
 
-from tests.support.fake_machine import Machine, start_container, start_process
+from tests.support.fake_vm import Machine, start_container, start_process
 
 PREEMPTED, TOO_LONG, CANCELLED = 50001, 50005, -1
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.support.bucket import make_bucket
-from tests.support.command import job
+from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 LESSON = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import ROOT, TIMEOUT_S
+from tests.support.cli_process import ROOT, TIMEOUT_S
 
 SETTINGS = "TF_CLI_CONFIG_FILE"
 STUB = Path(os.environ.get(SETTINGS) or os.devnull).with_name("provider") / "main.py"

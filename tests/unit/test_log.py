@@ -9,7 +9,7 @@ import yaml
 from job import log
 from job.cli.app import main
 from job.errors import DataError
-from tests.support.command import job
+from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 HOSTILE = "cow\x1b]0;pwned\x07\x1b[2J\x9b1m\r\u202eevil"

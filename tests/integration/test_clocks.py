@@ -1,0 +1,106 @@
+"""No clock decides a result: pauses of all processes, and clocks that leap, change no figure and no weight."""
+
+import csv
+import io
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
+from tests.support.bucket import make_bucket
+from tests.support.cli_process import job, kill, start_job, wait_until
+from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import LEARNING
+
+ORDER = ("train", *LEARNING, "--plots", "false", "--workers", "2", "--run", "zebra")
+
+SHORT = ("download:1", "check:1", "start-up:1", "step:3", "write:1", "manifest:2", "retention:1", "mirror:1")
+
+LONG = ("nms:49", "nms:56", "nms:61")
+"""Within NMS of the last three validations of six images, none the last of its batch, longer than stock waits."""
+
+LATE = ("validation:2", "final evaluation:1", "final record:1")
+
+PAUSES = [f"{point}:pause" for point in (*SHORT, *LATE)] + [f"{point}:long pause" for point in LONG]
+"""In every phase."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A dataset that is learnt within a few epochs."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    return make_tiny_dataset(folder, num_train=32, num_val=6, num_classes=1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """The bucket of a run that nothing disturbed."""
+    bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
+    done = job(*ORDER, "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    return bucket
+
+
+def results_of(bucket):
+    """Return the rows of ``results.csv`` without the time that they took."""
+    text = open_store(bucket).read("runs/zebra/results.csv").decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+
+
+def end_of(bucket):
+    """Return the final tensors and figures of the run, and its best epoch."""
+    final = Run(open_store(bucket), "zebra").final()
+    tensors = {name: entry["tensors"] for name, entry in final["weights"].items()}
+    return tensors, final["comparison"], final["best_epoch"], final["bits"]
+
+
+def test_the_training_of_these_tests_learns(undisturbed):
+    """Figures that are nought in every epoch cannot tell one training from another."""
+    recalls = [float(row["metrics/recall(B)"]) for row in results_of(undisturbed)]
+    assert max(recalls) > 0.5
+    assert len(set(recalls)) > 2
+
+
+def test_pauses_in_every_phase_change_no_figure(data, undisturbed, tmp_path):
+    """A run whose processes are stopped and continued in every phase, in the midst of NMS for longer than stock waits,
+    ends with the rows, the figures and the weights of one that nobody stopped.
+    """
+    bucket = make_bucket(data, tmp_path / "bucket")
+    process = start_job(*ORDER, "--bucket", bucket, at=",".join(PAUSES))
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    assert results_of(bucket) == results_of(undisturbed)
+    assert end_of(bucket) == end_of(undisturbed)
+
+
+def test_a_training_that_learns_survives_its_machine(data, undisturbed, tmp_path):
+    """A run that was killed after figures had begun to differ from nought ends with the rows, the figures, the best
+    epoch and the weights of one that was not.
+    """
+    bucket = make_bucket(data, tmp_path / "bucket")
+    process = start_job(*ORDER, "--bucket", bucket)
+    run = Run(open_store(bucket), "zebra")
+    wait_until(lambda: any(kept.epoch >= 7 for kept in checkpoint.committed(run)), process)
+    kill(process)
+    resumed = job(*ORDER, "--bucket", bucket)
+    assert resumed.returncode == 0, resumed.stderr
+    assert results_of(bucket) == results_of(undisturbed)
+    assert end_of(bucket) == end_of(undisturbed)
+
+
+def test_nms_finishes_whatever_the_clock_says(confined, monkeypatch):
+    """Where the clock leaps by an hour at each look, every image of a batch keeps its detections."""
+    from ultralytics.utils import nms  # noqa: PLC0415 -- after Ultralytics was confined
+
+    hours = iter(range(10**6))
+    monkeypatch.setattr(nms, "time", SimpleNamespace(time=lambda: 3600.0 * next(hours), perf_counter=time.perf_counter))
+    boxes = torch.tensor([[10.0, 10.0, 4.0, 4.0, 0.9], [30.0, 30.0, 4.0, 4.0, 0.8]]).T
+    found = nms.non_max_suppression(boxes.repeat(5, 1, 1), 0.001, 0.7)
+    assert [len(image) for image in found] == [2] * 5
+    assert not math.isfinite(nms.non_max_suppression.keywords["max_time_img"])

@@ -1,0 +1,29 @@
+"""An estimate by a few steps that are really trained."""
+
+import json
+
+from job.storage import open_store
+from tests.support.bucket import make_bucket
+from tests.support.cli_process import job
+from tests.support.tiny_dataset import make_tiny_dataset
+
+
+def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
+    """Where no run like it is recorded, steps are trained without own or published weights, and the bucket gets no
+    run; the figures follow from what was measured.
+    """
+    data = make_tiny_dataset(tmp_path / "tiny", num_train=22, num_val=4)
+    bucket = make_bucket(data, tmp_path / "bucket")
+    before = open_store(str(bucket)).list()
+    words = ("estimate", "--recipe", "A", "--imgsz", "64", "--epochs", "7", "--batch", "4", "--workers", "0")
+    done = job(*words, "--usd-per-hour", "3.6", "--json", "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["epochs"] == 7
+    assert "4 steps measured now" in told["based_on"]  # six in an epoch, of which two are warm-up
+    assert told["epoch_s"] > 0
+    assert abs(told["hours"][0] * 3600 - 7 * told["epoch_s"] - told["around_s"]) < 1e-6
+    assert abs(told["usd"][0] - 3.6 * told["hours"][0]) < 1e-9
+    assert "no own weights are there yet; measured with the model of recipe base" in done.stderr
+    assert open_store(str(bucket)).list() == before
+    assert list((tmp_path / "work" / "runs").iterdir()) == []

@@ -1,0 +1,186 @@
+"""What is recorded of the first and the last validation, and that recording it changes nothing."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from job.runs.accounting import read_bill
+from job.cli.app import main
+from job.analysis.metrics import metrics_of
+from job.runs.run import Run
+from job.storage import open_store
+from tests.support.bucket import make_bucket
+from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
+from tests.support.tiny_dataset import make_tiny_dataset
+
+ORDER = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
+    *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
+)
+"""Three epochs of six batches."""
+
+BLIND = """
+import contextlib, sys
+from job.cli import main
+from tests.support.job_at import in_training
+
+def blind():
+    from job.training import fit
+    fit.recorded = lambda validator: contextlib.nullcontext([])
+    fit.describe = lambda validator, seen: {}
+
+in_training(blind)
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command line that looks at no validation."""
+
+LIVELY = """
+import sys
+from job.cli import main
+from job.pulse import Pulse
+
+Pulse.__init__.__defaults__ = (0.05,)
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command line that gives a sign of life after every step, almost."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tiny dataset whose images are wider than high, so that they are fitted into their batch."""
+    folder = make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=22, num_val=6)
+    for path in (folder / "images" / "val").iterdir():
+        with Image.open(path) as image:
+            image.resize((100, 60)).save(path)
+    return folder
+
+
+def is_within_an_epoch(bucket, attempt):
+    """Whether an attempt has said that it is two or three steps into an epoch after the first."""
+    said = Run(open_store(bucket), "zebra").attempt(attempt).get("pulse")
+    return bool(said) and said["position"]["epoch"] > 0 and said["position"]["batch"] in {2, 3}
+
+
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory):
+    """The bucket of a run that was killed in its second epoch, stopped in its third, and finished."""
+    bucket = make_bucket(data, tmp_path_factory.mktemp("killed") / "bucket")
+    for attempt, end in ((1, kill), (2, lambda process: process.terminate())):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LIVELY, *ORDER, "--bucket", bucket],
+            env=surroundings({}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(lambda attempt=attempt: is_within_an_epoch(bucket, attempt), process)
+        end(process)
+        process.wait(timeout=SOON_S)
+    done = job(*ORDER, "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    assert "report" not in done.stderr
+    return bucket
+
+
+def run_in(bucket):
+    """Return the run."""
+    return Run(open_store(bucket), "zebra")
+
+
+def read_json(bucket, name):
+    """Return one of the run's files."""
+    return json.loads(run_in(bucket).store.read(f"runs/zebra/{name}"))
+
+
+def test_recording_changes_no_bit(data, killed, tmp_path):
+    """A run whose validations nobody looked at ends with the tensors and figures of one where somebody did."""
+    bucket = make_bucket(data, tmp_path / "bucket")
+    command = [sys.executable, "-c", BLIND, *ORDER, "--bucket", bucket]
+    done = subprocess.run(
+        command, env=surroundings({"PYTHONPATH": ROOT}), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "operating_point" not in read_json(bucket, "evaluation.json")
+    blind, seen = run_in(bucket).final(), run_in(killed).final()
+    assert {name: entry["tensors"] for name, entry in blind["weights"].items()} == {
+        name: entry["tensors"] for name, entry in seen["weights"].items()
+    }
+    assert blind["comparison"] == seen["comparison"]
+
+
+def test_the_figures_are_those_of_the_run(killed):
+    """Row 0 and the final figures are in the two files, the first kept over every resumption, and the means over the
+    classes at the operating point are the run's precision and recall.
+    """
+    comparison = run_in(killed).final()["comparison"]
+    for name, when in (("evaluation-before.json", "before"), ("evaluation.json", "after")):
+        evaluation = read_json(killed, name)
+        assert metrics_of(evaluation["row"]) == comparison[when]
+        assert evaluation["operating_point"]["precision"] == pytest.approx(comparison[when]["precision"], abs=1e-4)
+        assert evaluation["operating_point"]["recall"] == pytest.approx(comparison[when]["recall"], abs=1e-4)
+        recalls = [entry["recall"] for entry in evaluation["classes"]]
+        assert np.mean(recalls) == pytest.approx(comparison[when]["recall"], abs=1e-4)
+
+
+def test_every_object_is_counted_once_whichever_way_they_are_sorted(killed, data):
+    """By image, by class and by size there are as many objects as labels, and as many found and false alarms."""
+    labels = [path.read_text().splitlines() for path in (data / "labels" / "val").iterdir()]
+    evaluation = read_json(killed, "evaluation.json")
+    num_objects = sum(map(len, labels))
+    assert evaluation["num_objects"] == num_objects
+    assert [sum(entry["num_objects"] for entry in evaluation[by]) for by in ("images", "classes", "sizes")] == [
+        num_objects
+    ] * 3
+    num_missed = sum(entry["num_missed"] for entry in evaluation["images"])
+    num_found = [sum(entry["num_found"] for entry in evaluation[by]) for by in ("classes", "sizes")]
+    assert num_found == [num_objects - num_missed] * 2
+    assert sum(entry["num_false_alarms"] for entry in evaluation["sizes"]) == sum(
+        entry["num_false_alarms"] for entry in evaluation["images"]
+    )
+
+
+def test_boxes_lie_where_the_labels_say(killed, data):
+    """The objects of an image are its labels, in shares of the image, however it was fitted into its batch."""
+    for entry in read_json(killed, "evaluation.json")["images"]:
+        label = data / entry["image"].replace("images", "labels").replace(".jpg", ".txt")
+        expected = []
+        for line in label.read_text().splitlines():
+            kind, x, y, width, height = map(float, line.split())
+            expected.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2, kind])
+        found = [row[:5] for row in entry["objects"]]
+        assert np.allclose(sorted(found), sorted(expected), atol=0.02)
+
+
+def test_the_seconds_of_every_attempt_add_up(killed):
+    """Whether an attempt was killed, stopped or finished, its labels come to its wall time within 1 %."""
+    bill = read_bill(run_in(killed))
+    assert [attempt.ended for attempt in bill.attempts] == ["vanished", "preempted", "finished"]
+    for attempt in bill.attempts:
+        assert sum(attempt.seconds.values()) == pytest.approx(attempt.wall_s, rel=0.01)
+    assert bill.attempts[0].steps_lost > 0
+    assert bill.seconds["recomputed"] > 0
+
+
+def test_the_ledger_is_shown_and_printed_as_json(killed, capsys):
+    """`job runs show` fits 80 columns and has the ledger; with --json it has the same figures."""
+    assert main(["runs", "show", "zebra", "--bucket", killed, "--json"]) == 0
+    bill = json.loads(capsys.readouterr().out)["bill"]
+    assert main(["runs", "show", "zebra", "--bucket", killed]) == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith("weights"))
+    assert f"goodput     {100 * bill['goodput']:.1f} %" in shown
+    assert bill["total_s"] == pytest.approx(sum(bill["seconds"].values()), abs=0.01)
+
+
+def test_the_report_was_written_by_the_run(killed):
+    """At the end the report lies beside the weights, and tells the last epoch."""
+    store = open_store(killed)
+    rows = list(csv.DictReader(io.StringIO(store.read("runs/zebra/results.csv").decode())))
+    report = store.read("runs/zebra/report.html").decode()
+    assert f"complete after {len(rows)} epochs" in report

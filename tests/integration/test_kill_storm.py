@@ -1,0 +1,37 @@
+"""A short storm of every kind of disturbance; `make kill-storm N=200` is the long one."""
+
+import pytest
+
+from tests.support.learned_weights import learn
+from tests.integration.kill_storm import Storm, emulated_ground, make_ground, storm
+
+pytestmark = pytest.mark.timeout(900)  # two or three attempts and their end; the storm itself ends what hangs
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights that find something, so that metrics can differ."""
+    return learn(tmp_path_factory.mktemp("learned"))
+
+
+@pytest.mark.full
+def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
+    """Runs that are killed and interrupted, paused and set ahead in time end with the tensors and metrics of one that
+    is left alone.
+    """
+    found, ground = Storm(), make_ground(str(tmp_path / "bucket"), tmp_path, weights)
+    ways = {"endings": ("kill", "INT"), "trials": ("long pause", "ahead")}
+    storm(found, ground, 4, seed=3, **ways)
+    assert found.failures == []
+    assert found.ways == {*ways["endings"], *ways["trials"]}
+
+
+def test_runs_in_a_bucket_survive_a_storm(weights, emulator, tmp_path):
+    """On Google Cloud Storage, as far as its emulator goes, runs that are terminated and hung up, set back in time and
+    kept from their bucket end with the tensors and metrics of one that is left alone.
+    """
+    found, ways = Storm(), {"endings": ("TERM", "HUP"), "trials": ("back", "faults")}
+    with emulated_ground(emulator, tmp_path, weights) as ground:
+        storm(found, ground, 4, seed=4, **ways)
+    assert found.failures == []
+    assert found.ways == {*ways["endings"], *ways["trials"]}

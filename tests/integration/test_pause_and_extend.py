@@ -1,0 +1,210 @@
+"""Stopping a run on purpose and going on with it; more epochs for one that has ended."""
+
+import csv
+import io
+
+import pytest
+
+from job.runs import checkpoint
+from job.cli.app import main
+from job.runs.run import Run
+from job.storage import open_store
+from tests.support.bucket import make_bucket
+from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
+from tests.support.tiny_dataset import make_tiny_dataset
+
+ORDER = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--imgsz", "64", "--batch", "4", "--nbs", "8"),
+    *("--plots", "false", "--workers", "0", "--checkpoint-every", "0"),
+)
+"""Six batches an epoch; two batches make an optimizer step; checkpoints only after epochs."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tiny dataset on disk."""
+    return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=22, num_val=4)
+
+
+@pytest.fixture
+def bucket(data, tmp_path):
+    """A folder that holds the tiny dataset."""
+    return make_bucket(data, tmp_path / "bucket")
+
+
+def train(bucket, name, *words):
+    """Train a run to its end."""
+    done = job(*ORDER, "--run", name, "--bucket", bucket, *words)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def run_in(bucket, name="zebra"):
+    """Return a run."""
+    return Run(open_store(bucket), name)
+
+
+def tensors_of(bucket, name):
+    """Return the digests of the final weights."""
+    return {which: entry["tensors"] for which, entry in run_in(bucket, name).final()["weights"].items()}
+
+
+def course_of(bucket, name):
+    """Return the rows of a run's results, without the time they took."""
+    text = open_store(bucket).read(f"runs/{name}/results.csv").decode()
+    return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
+
+
+def another_pulse(bucket):
+    """Return what tells whether the first attempt has given another sign of life than until now."""
+    before = run_in(bucket).attempt(1)["pulse"]
+    return lambda: run_in(bucket).attempt(1)["pulse"] != before
+
+
+def objects_of(bucket, name):
+    """Return everything that the bucket holds of a run."""
+    return open_store(bucket).list(f"runs/{name}/", checksums=True)
+
+
+def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, capsys):
+    """`job stop` makes a running job commit all that was done and end with exit 0, in state paused; the command that
+    started it goes on, and ends like one that nobody stopped.
+    """
+    held = tmp_path / "held"
+    words = (*ORDER, "--epochs", "2", "--run", "zebra", "--bucket", bucket)
+    process = start_job(*words, at="step:3:wait", TEST_HELD=held)
+    wait_until(held.exists, process)
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    for _ in range(2):  # the attempt looks for the request after each sign of life
+        wait_until(another_pulse(bucket), process)
+    held.unlink()
+    said = process.communicate(timeout=SOON_S)[1]
+    assert process.returncode == 0, said
+    assert any("run zebra: paused, as was asked at" in message for message in messages(said))
+    newest = checkpoint.committed(run_in(bucket))[-1]
+    assert (newest.epoch, newest.batch) == (0, 3)
+    end = run_in(bucket).attempt(1)["end"]
+    assert (end["reason"], end["exit_code"]) == ("paused", 0)
+    capsys.readouterr()
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    assert "run zebra is paused" in capsys.readouterr().out
+    assert main(["runs", "list", "--bucket", bucket]) == 0
+    assert "paused, epoch 0 of 2" in capsys.readouterr().out
+    train(bucket, "zebra", "--epochs", "2")
+    train(bucket, "twin", "--epochs", "2")
+    assert tensors_of(bucket, "zebra") == tensors_of(bucket, "twin")
+    capsys.readouterr()
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    assert "is finished; there is nothing to stop" in capsys.readouterr().out
+
+
+def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, capsys):
+    """If the machine vanishes before it sees the request, the attempt that its Batch job starts in its place ends at
+    once, paused and with exit 0; the next one, which a person starts, trains.
+    """
+    held = tmp_path / "held"
+    words = (*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket)
+    process = start_job(*words, at="step:3:hold", TEST_HELD=held, JOB_CLOUD_JOB="job-1")
+    wait_until(held.exists, process)
+    kill(process)
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    restarted = job(*words, JOB_CLOUD_JOB="job-1")
+    assert restarted.returncode == 0, restarted.stderr
+    assert any("run zebra: paused, as was asked at" in message for message in messages(restarted.stderr))
+    assert run_in(bucket).attempt(2)["end"]["reason"] == "paused"
+    assert run_in(bucket).attempt(2)["start"] is None
+    assert run_in(bucket).final() is None
+    train(bucket, "zebra", "--epochs", "1")
+    assert run_in(bucket).attempts() == [1, 2, 3]
+
+
+def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, tmp_path):
+    """Extended to the number of epochs it was planned for, a run that stopped early ends with the tensors of one that
+    did not stop, as long as patience lasts, which begins anew; the old run is not written to.
+    """
+    train(bucket, "patient", "--epochs", "5")
+    words = (*ORDER, "--run", "hasty", "--bucket", bucket, "--epochs", "5", "--patience", "2")
+    hasty = start_job(*words, program="tests.support.early_stopping_cli")
+    said = hasty.communicate(timeout=TIMEOUT_S)[1]
+    assert hasty.returncode == 0, said
+    final = run_in(bucket, "hasty").final()
+    assert (final["reason"], final["num_epochs"]) == ("stopped early", 3)
+    before = objects_of(bucket, "hasty")
+    extended = job("extend", "hasty", "--epochs", "5", "--run", "longer", "--bucket", bucket, "--workers", "0")
+    assert extended.returncode == 0, extended.stderr
+    assert objects_of(bucket, "hasty") == before
+    final = run_in(bucket, "longer").final()
+    assert (final["reason"], final["num_epochs"]) == ("complete", 5)  # its patience began anew
+    assert course_of(bucket, "longer") == course_of(bucket, "patient")
+    assert tensors_of(bucket, "longer") == tensors_of(bucket, "patient")
+    record = run_in(bucket, "longer").record()
+    assert (record.start["point"]["kind"], record.start["point"]["run"]) == ("end", "hasty")
+    receipt = run_in(bucket, "longer").attempt(1)["start"]["receipt"]
+    assert (receipt["run"], receipt["saved"] == receipt["loaded"]) == ("hasty", True)
+
+
+def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_path):
+    """An extension that is killed before its first commit, and again after it, ends like one that was left alone; its
+    learning rate is that of a run with the new number of epochs, and nothing of it lies in the old run's folder.
+    """
+    train(bucket, "zebra", "--epochs", "1")
+    before = objects_of(bucket, "zebra")
+    words = ("extend", "zebra", "--epochs", "3", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
+    first = start_job(*words, "--run", "longer", at="step:2:kill")
+    first.communicate(timeout=TIMEOUT_S)
+    assert checkpoint.committed(run_in(bucket, "longer")) == []
+    second = start_job(*words, "--run", "longer", at="manifest:2:kill")
+    second.communicate(timeout=TIMEOUT_S)
+    assert [str(identity) for identity in checkpoint.committed(run_in(bucket, "longer"))] == ["0002-000000.a0002"]
+    manifest = checkpoint.read_manifest(run_in(bucket, "longer"), checkpoint.committed(run_in(bucket, "longer"))[0])
+    assert all(file.key.startswith("runs/longer/") for file in manifest.files)
+    assert job(*words, "--run", "longer").returncode == 0
+    assert job(*words, "--run", "twin").returncode == 0
+    assert tensors_of(bucket, "longer") == tensors_of(bucket, "twin")
+    assert objects_of(bucket, "zebra") == before
+    train(bucket, "from_the_start", "--epochs", "3")
+    rates = [[row["lr/pg0"] for row in course_of(bucket, name)] for name in ("longer", "from_the_start")]
+    assert rates[0][1:] == rates[1][1:]
+    assert [row["epoch"] for row in course_of(bucket, "longer")] == ["1", "2", "3"]
+
+
+def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
+    """A run that is not finished, one with as many epochs, and a number that is none are refused with what to do."""
+    process = start_job(*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket, at="step:3:kill")
+    process.communicate(timeout=TIMEOUT_S)
+    capsys.readouterr()
+    assert main(["extend", "zebra", "--epochs", "3", "--bucket", bucket]) == 65
+    assert "run zebra: is not finished" in capsys.readouterr().err
+    train(bucket, "zebra", "--epochs", "1")
+    assert main(["extend", "zebra", "--epochs", "1", "--bucket", bucket]) == 2
+    assert "is the new total, and run zebra has trained 1" in capsys.readouterr().err
+    assert main(["extend", "zebra", "--epochs", "more", "--bucket", bucket]) == 2
+    assert main(["extend", "zbra", "--epochs", "3", "--bucket", bucket]) == 65
+    assert "did you mean 'zebra'" in capsys.readouterr().err
+
+
+def test_processes_that_train_together_pause_together(bucket):
+    """Two processes that are asked to stop do so after the same step, commit, and exit 0."""
+    words = (*ORDER, "--epochs", "200", "--run", "zebra", "--bucket", bucket, "--device", "cpu,cpu")
+    process = start_job(*words)
+    wait_until(lambda: checkpoint.committed(run_in(bucket)), process)
+    assert main(["stop", "zebra", "--bucket", bucket]) == 0
+    said = process.communicate(timeout=SOON_S)[1]
+    assert process.returncode == 0, said
+    end = run_in(bucket).attempt(1)["end"]
+    newest = checkpoint.committed(run_in(bucket))[-1]
+    assert (end["reason"], end["position"]) == ("paused", {"epoch": newest.epoch, "batch": newest.batch})
+
+
+@pytest.mark.full
+def test_processes_that_train_together_extend_together(bucket):
+    """A run of two processes is extended by two, which begin with the same state."""
+    train(bucket, "zebra", "--epochs", "1", "--device", "cpu,cpu")
+    words = ("extend", "zebra", "--epochs", "2", "--run", "longer", "--bucket", bucket, "--workers", "0")
+    alone = job(*words)
+    assert (alone.returncode, "world_size: the run has 2" in alone.stderr) == (65, True), alone.stderr
+    together = job(*words, "--device", "cpu,cpu")
+    assert together.returncode == 0, together.stderr
+    train(bucket, "patient", "--epochs", "2", "--device", "cpu,cpu")
+    rates = [[row["lr/pg0"] for row in course_of(bucket, name)][1:] for name in ("longer", "patient")]
+    assert rates[0] == rates[1]

@@ -1,0 +1,102 @@
+"""A notice to a whole process group, as terminals and service managers send it: no step that was done is lost."""
+
+import itertools
+import os
+import signal
+import sys
+
+import pytest
+
+from job.runs import checkpoint
+from job.runs.run import Run
+from job.storage import open_store
+from tests.support.bucket import make_bucket
+from tests.support.cli_process import SOON_S, surroundings, wait_until
+from tests.support.pairs import cover_pairs
+from tests.support.terminal import Terminal, processes_of
+from tests.support.tiny_dataset import make_tiny_dataset
+
+ORDER = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
+    *("--plots", "false", "--checkpoint-every", "0", "--run", "zebra"),
+)
+"""Two epochs of three batches; a validation has two batches, or its loader would have no processes of its own."""
+
+NUM_BATCHES = 3
+
+PHASES = {
+    "download": ("download:1:hold", None),
+    "start-up": ("start-up:1:hold", None),
+    "step": ("step:5:heed", 5),
+    "validation": ("validation:{}:hold", 3),
+    "final evaluation": ("final evaluation:1:hold", 6),
+}
+"""What is under way, as `job_at` has it, and how many steps are done by then. Step and validation come after the first
+validation, so that all loader processes are there.
+"""
+
+SIGNALS = {"SIGTERM": "preempted", "SIGINT": "interrupted", "SIGHUP": "interrupted"}
+WORKERS, PROCESSES = (2, 0), (1, 2)
+SOME = cover_pairs(tuple(SIGNALS), tuple(PHASES), WORKERS, PROCESSES)
+ALL = [
+    pytest.param(*case, marks=[] if case in SOME else pytest.mark.full)
+    for case in itertools.product(SIGNALS, PHASES, WORKERS, PROCESSES)
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tiny dataset on disk."""
+    return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=12, num_val=9)
+
+
+@pytest.fixture
+def bucket(data, tmp_path):
+    """A folder that holds the tiny dataset."""
+    return make_bucket(data, tmp_path / "bucket")
+
+
+def send(terminal, name):
+    """Send a signal to all, as those do that send it: a key, a window that is closed, a service manager."""
+    if name == "SIGINT":
+        terminal.press(b"\x03")
+    elif name == "SIGHUP":
+        terminal.close()
+    else:
+        os.killpg(terminal.process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("name", "phase", "workers", "processes"), ALL)
+def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phase, workers, processes):
+    """Whatever is under way, with and without loader processes, in one process and in two: Ctrl-C, SIGTERM to the
+    group and a closed terminal end the training with 75, every step that it reported is committed, the record says who
+    asked, and no process is left.
+    """
+    held, trace = tmp_path / "held", tmp_path / "trace"
+    at, num_steps = PHASES[phase]
+    at = at.format(2 + processes)  # among two a batch is half as large, and the validation before the first step longer
+    where = ("--workers", workers, "--device", ",".join(["cpu"] * processes), "--bucket", bucket)
+    terminal = Terminal(
+        [sys.executable, "-m", "tests.support.fault_point_cli", at, *ORDER, *where],
+        surroundings({"TEST_HELD": held, "JOB_TRACE": trace}),
+    )
+    try:
+        wait_until(held.exists, terminal.process)
+        send(terminal, name)
+        terminal.process.wait(SOON_S)
+        said = terminal.text()
+        assert terminal.process.returncode == 75, said
+        run = Run(open_store(bucket), "zebra")
+        newest = max(checkpoint.committed(run), default=None)
+        done = None if newest is None else newest.epoch * NUM_BATCHES + newest.batch
+        assert done == num_steps, said
+        if num_steps is not None:
+            assert len(trace.read_text().splitlines()) == num_steps
+            end = run.attempt(1)["end"]
+            assert (end["reason"], end["exit_code"]) == (SIGNALS[name], 75)
+        wait_until(lambda: not processes_of(terminal.process.pid), timeout_s=SOON_S)
+    finally:
+        terminal.close()
+        if terminal.process.poll() is None:
+            os.killpg(terminal.process.pid, signal.SIGKILL)
+            terminal.process.wait()

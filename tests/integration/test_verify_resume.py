@@ -1,0 +1,140 @@
+"""The proof that users are offered: it passes when nothing is forgotten, and fails when anything is."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from job.cli.app import main
+from job.datasets.push import push_dataset
+from job.storage.local import FolderStore
+from job.session.verify_resume import Piece, _first_differences, train_straight, verify_resume
+from tests.support.cli_process import ROOT, job
+from tests.support.lossy_checkpoint_cli import HELD_AT
+from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.fake_wandb_server import running_wandb_server
+
+WORDS = {
+    "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
+    "plots": "false", "workers": 0, "checkpoint-every": 0.001, "patience": 2, "mosaic": 1,
+}  # fmt: skip
+"""Six batches an epoch; four batches make an optimizer step, so gradients wait after three of four."""
+
+NUM_STEPS = 18
+"""After the third epoch patience runs out."""
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder with a bucket in which the piece was trained straight."""
+    folder = tmp_path_factory.mktemp("straight")
+    store = FolderStore.create(str(folder / "bucket"))
+    push_dataset(store, make_tiny_dataset(folder / "tiny", num_train=22, num_val=4), "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        train_straight(piece_in(folder, "nothing"))
+    return folder
+
+
+def piece_in(folder, forgotten):
+    """Return the piece in a folder, trained by a job that forgets a source of state whenever it goes on."""
+    words = [f"--{name}={value}" for name, value in {**WORDS, "workdir": folder / "work"}.items()]
+    command = (sys.executable, "-m", "tests.support.lossy_checkpoint_cli", forgotten)
+    return Piece(FolderStore.open(str(folder / "bucket")), tuple(words), folder, command)
+
+
+@pytest.fixture(autouse=True)
+def _find_the_packages(monkeypatch):
+    """Let processes that the code starts find this code and the tests."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+class AtTheSteps:
+    """Chance that kills as soon as the steps are reached at which the forgetful job stays."""
+
+    def __init__(self, _seed):
+        self.parts = [2 * (6 * (epoch - 1) + batch + 0.5) / NUM_STEPS for epoch, batch in HELD_AT]
+
+    def random(self):
+        return self.parts.pop(0) % 1
+
+    def uniform(self, least, _most):
+        return least
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "told"),
+    [
+        ("nothing", None),
+        pytest.param("weights", "the loss differs", marks=pytest.mark.full),
+        pytest.param("moments", "model: ", marks=pytest.mark.full),
+        ("gradients", "model: "),
+        pytest.param("phase", "model: ", marks=pytest.mark.full),
+        pytest.param("stopper", "progress.epoch: straight 3, killed 4", marks=pytest.mark.full),
+        ("best", "best_fitness: straight 0.5, killed 0.3"),
+        pytest.param("losses", "results.csv: train/box_loss of epoch 1 differs", marks=pytest.mark.full),
+        ("keys", "the images differ"),
+    ],
+)
+def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten, told):
+    """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
+    monkeypatch.setattr("job.session.verify_resume.random", SimpleNamespace(Random=AtTheSteps))
+    shutil.copytree(straight, tmp_path / "copy", ignore=shutil.ignore_patterns("work"))
+    verdict = verify_resume(piece_in(tmp_path / "copy", forgotten), num_kills=2, seed=1)
+    assert verdict.num_steps == NUM_STEPS
+    assert [resumed.partition(".")[0] for resumed in verdict.resumed_at] == ["0000-000003", "0002-000002"]
+    if told is None:
+        assert verdict.differences == ()
+    else:
+        assert told in "\n".join(verdict.differences)
+
+
+@pytest.mark.timeout(1300)
+def test_the_command_prints_the_verdict(tmp_path):
+    """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests; W&B hears nothing."""
+    words = ("verify-resume", "--recipe", "C", "--kills", "1", "--imgsz", "64", "--epochs", "1", "--workdir", tmp_path)
+    with running_wandb_server() as server:
+        done = job(*words, timeout_s=1200, **server.env)  # perhaps in three tries, on a busy machine
+    assert done.returncode == 0, done.stderr
+    assert not server.asked.is_set()
+    assert "PASS" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()[-4:-1]] == ["model", "ema", "optimizer"]
+
+
+def test_it_says_why_a_training_could_not_be_verified(tmp_path, capsys):
+    """A training that fails by itself ends the verification with what it said."""
+    words = ["verify-resume", "--kills", "1", "--model", "no-such.yaml", "--workdir", str(tmp_path)]
+    assert main(words) == 70
+    assert "no-such.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["model", "ema", "optimizer"])
+def test_the_last_bit_of_any_tensor_is_a_difference(group):
+    """Two final states are equal if each tensor and the place of the end are, to the last bit; else it is named."""
+    import torch  # noqa: PLC0415  # seconds that only running a test needs
+
+    def state():
+        weights = {"a": torch.ones(3), "b": torch.arange(4.0)}
+        return {
+            "model": dict(weights),
+            "ema": dict(weights),
+            "optimizer": {"state": {0: dict(weights)}},
+            "progress": {"epoch": 3, "batch": 0, "last_step": 12, "rows": [{"epoch": 3, "time": 1.0, "loss": 0.5}]},
+            "best_fitness": 0.5,
+            "stopper": {"best_epoch": 2},
+        }
+
+    other = state()
+    assert _first_differences(state(), other) == []
+    tensors = other["optimizer"]["state"][0] if group == "optimizer" else other[group]
+    tensors["b"] = torch.nextafter(tensors["b"], torch.full((4,), torch.inf))
+    (found,) = _first_differences(state(), other)
+    assert found.startswith(f"{group}: ")
+    del tensors["b"]
+    (found,) = _first_differences(state(), other)
+    assert found.endswith("b differs")
+    for key in ("epoch", "batch", "last_step"):
+        other = state()
+        other["progress"][key] += 1
+        assert [line.partition(":")[0] for line in _first_differences(state(), other)] == [f"progress.{key}"]

@@ -1,0 +1,116 @@
+"""What a person writes in make's variables reaches the command behind a target as words, and nothing of it is run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.cli_process import ROOT
+from tests.support.stub_programs import Programs
+
+HOSTILE = "x'\"`touch mark`$(touch mark)$(shell touch mark)${shell touch mark}$$(touch mark);touch mark|touch mark&*#"
+
+ARGS = "--name 'two words' --star * `touch mark` $(touch mark) $(shell touch mark) ; touch mark | touch mark & > mark"
+
+SCRIPTS = (
+    *("docker/build.sh", "docker/push.sh", "docker/run.sh"),
+    *("infra/scripts/provision.sh", "infra/scripts/machine.sh", "infra/scripts/left.sh"),
+)
+
+AS_IT_IS = {"help", "env", "light", "clean", "lock", "no-recipe", "no-run", "format", "check"}
+"""Targets that take no variable but ARGS for the tool behind `lock`."""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the Makefile, with programs that write down how they are called in the place of all it starts."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "job" / "recipes", folder / "job" / "recipes")
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "pyproject.toml").touch()
+    (folder / "requirements").mkdir()
+    for level in ("light", "full", "cloud", "dev"):
+        (folder / "requirements" / f"{level}.txt").touch()
+    (folder / ".venv").mkdir()
+    venv = Programs(folder / ".venv" / "bin")
+    venv.add("job")
+    venv.add("uv")
+    venv.add(
+        "python", f'if sys.argv[1] == "-c":\n    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])'
+    )
+    for name in SCRIPTS:
+        script = folder / name
+        Programs(script.parent).add(script.name)
+    for stamp in (".created", ".installed-light", ".installed-full", ".installed-cloud", ".installed-dev"):
+        (folder / ".venv" / stamp).touch()
+    return folder
+
+
+def targets():
+    """Return the targets that start something."""
+    found = re.findall(r"^([a-z-]+):.*?##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return [name for name in found if name not in AS_IT_IS]
+
+
+def words_of(project):
+    """Return the words of every call of a program in the project, but for the splitting of ARGS."""
+    folders = {project / ".venv" / "bin", *((project / name).parent for name in SCRIPTS)}
+    logs = [log for folder in folders for log in folder.glob("*.log")]
+    calls = [words for log in logs for words in Programs(log.parent).words(log.stem)]
+    return [words for words in calls if words[:1] != ["-c"]]
+
+
+def make(project, target, variables, **environment):
+    """Run a target, with variables on the command line."""
+    return subprocess.run(
+        ["make", target, *(f"{name}={value}" for name, value in variables.items())],
+        cwd=project,
+        env={"PATH": os.environ["PATH"], "HOME": str(project)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("given", ["command line", "environment"])
+@pytest.mark.parametrize("target", targets())
+def test_no_variable_runs_anything(project, target, given):
+    """Quotes, backticks, semicolons and make's own functions in any variable stay text, wherever it is given."""
+    names = ("BUCKET", "RUN", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS", "CONTAINER_ENGINE", "BASE_IMAGE")
+    values = {"RECIPE": "A", "ARGS": ARGS} | dict.fromkeys(names, HOSTILE)
+    done = make(project, target, values) if given == "command line" else make(project, target, {}, **values)
+    assert not (project / "mark").exists()
+    calls = words_of(project)
+    assert calls, done.stdout + done.stderr
+    split = shlex.split(ARGS)
+    for call in calls:
+        assert all(word in {HOSTILE, *split} or "touch" not in word for word in call)
+
+
+def test_a_training_gets_its_words_and_those_of_args(project):
+    """Quotes in ARGS hold words together, and a star is no list of files."""
+    done = make(project, "train", {"RECIPE": HOSTILE, "BUCKET": "b", "RUN": "r", "ARGS": ARGS})
+    assert done.returncode == 0, done.stderr
+    (words,) = words_of(project)
+    assert words == ["train", "--recipe", HOSTILE, "--bucket", "b", "--run", "r", *shlex.split(ARGS)]
+    assert "two words" in words
+    assert "*" in words
+
+
+def test_without_variables_a_training_is_the_demo(project):
+    """Without a bucket it is the folder of that name, at the demo's scale."""
+    assert make(project, "train", {"RECIPE": "A"}).returncode == 0
+    assert words_of(project) == [["train", "--recipe", "A", "--bucket", "bucket", "--profile", "demo"]]
+
+
+def test_a_quote_that_is_not_closed_is_told(project):
+    """ARGS that cannot be split into words ends with a sentence, and nothing is started."""
+    done = make(project, "runs", {"ARGS": "'open"})
+    assert done.returncode != 0
+    assert "make: ARGS cannot be split into words, No closing quotation" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert words_of(project) == []

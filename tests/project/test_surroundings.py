@@ -1,0 +1,68 @@
+"""What the tests may take from the machine that they run on: nothing that a stranger's machine lacks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.cli_process import ROOT, TIMEOUT_S
+
+COLLECT = """
+import sys, pytest
+code = pytest.main(["--collect-only", "-q", "-n0", "-p", "no:cacheprovider"])
+assert "ultralytics" not in sys.modules, "a test module imports Ultralytics before it is confined"
+sys.exit(code)
+"""
+
+
+def run_bare(tmp_path, *words, **environment):
+    """Run Python on the suite with nothing in the environment but what is given, a home and a path."""
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **environment}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+
+def test_all_tests_are_found_where_only_home_and_path_are_set(tmp_path):
+    """The suite is collected with two variables in its environment, and no test module decides by being imported where
+    Ultralytics keeps its settings.
+    """
+    found = run_bare(tmp_path, "-c", COLLECT)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "tests/infra/test_terraform.py::" in found.stdout
+
+
+def test_what_is_marked_full_is_named_and_left_out(tmp_path):
+    """A test of the full matrices is skipped with the target that runs it, and run where that is asked for."""
+    words = ("-m", "pytest", "-n0", "-p", "no:cacheprovider", f"{__file__}::test_of_the_full_matrices")
+    assert "SKIPPED [1] tests/unit/test_surroundings.py" in run_bare(tmp_path, *words).stdout
+    assert "1 passed" in run_bare(tmp_path, *words, "--full").stdout
+
+
+@pytest.mark.full
+def test_of_the_full_matrices():
+    """The marker `full` can be set on a test that has nothing to do."""
+
+
+def test_what_processes_leave_behind_is_removed(tmp_path):
+    """Files that a process left in its temporary folder are gone after the tests, whichever worker ran them."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    words = ("-m", "pytest", "-n2", "-p", "no:cacheprovider", f"{__file__}::test_of_a_process_that_leaves_a_file")
+    done = run_bare(tmp_path, *words, TMPDIR=str(folder))
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_of_a_process_that_leaves_a_file():
+    """A process that a test starts has a temporary folder of the tests' own."""
+    program = "import tempfile; print(tempfile.mkstemp()[1])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(os.environ["TMPDIR"])

@@ -1,0 +1,79 @@
+"""`job stop` on runs in every state: what does not run is not asked."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from job.cli.app import main
+from job.runs.run import Run
+from tests.support.run_records import record_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose second attempt gave its last sign of life days ago."""
+    return record_run(tmp_path / "bucket", [0.6, 0.65, 0.7, 0.72], finished=False)
+
+
+def stop(run, capsys):
+    """Ask a run to stop; return the exit code and what was said."""
+    code = main(["stop", run.name, "--bucket", run.store.uri])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def num_requests(run):
+    """Return how many requests to stop lie in the bucket."""
+    return sum(stored.key.endswith(".stop.json") for stored in run.store.list())
+
+
+def alive(run, number, silent_s):
+    """Let an attempt have given a sign of life so many seconds ago."""
+    at = (datetime.now(UTC) - timedelta(seconds=silent_s)).isoformat(timespec="milliseconds")
+    place = {"epoch": 4, "batch": 0}
+    run.note(f"attempts/{number:04d}.pulse.json", {"at": at, "position": place, "seconds": {}, "kept": None})
+
+
+def test_what_runs_is_asked(run, capsys):
+    """An attempt that gave a sign of life a moment ago is asked."""
+    alive(run, 2, 5)
+    code, said = stop(run, capsys)
+    assert (code, num_requests(run)) == (0, 1)
+    assert "attempt 2 on here was asked to stop" in said
+
+
+def test_what_has_vanished_is_not_asked(run, capsys):
+    """A run whose newest attempt is silent for minutes does not run: that is said, the exit code says it, and no
+    request is left for the next start to end by.
+    """
+    alive(run, 2, 300)
+    code, said = stop(run, capsys)
+    assert (code, num_requests(run)) == (65, 0)
+    assert "does not run, attempt 2 has vanished" in said
+
+
+@pytest.mark.parametrize("reason", ["preempted", "interrupted", "failed", "transient", "superseded"])
+def test_what_has_ended_is_not_asked(run, capsys, reason):
+    """A run whose newest attempt has ended does not run, however it ended."""
+    alive(run, 2, 5)
+    run.end_attempt(2, reason, {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
+    code, said = stop(run, capsys)
+    assert (code, num_requests(run)) == (65, 0)
+    assert f"does not run, attempt 2 has ended, {reason}" in said
+
+
+def test_what_is_paused_already_is_as_it_was_wished(run, capsys):
+    """A paused run is not asked again, and the wish is fulfilled."""
+    run.end_attempt(2, "paused", {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
+    code, said = stop(run, capsys)
+    assert (code, num_requests(run)) == (0, 0)
+    assert "is paused" in said
+
+
+def test_what_has_not_begun_is_not_asked(run, capsys):
+    """A run that no attempt has claimed yet does not run."""
+    new = Run(run.store, "gnu")
+    run.store.put(new.key("run.json"), run.store.read(run.key("run.json")).replace(b'"zebra"', b'"gnu"'))
+    code, said = stop(new, capsys)
+    assert (code, num_requests(run)) == (65, 0)
+    assert "no attempt has begun yet" in said

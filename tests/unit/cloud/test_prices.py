@@ -1,0 +1,53 @@
+"""What an hour of this machine costs."""
+
+import pytest
+
+from job.runs.cost import Price
+from job.cloud.machine_types import machines
+from job.errors import UsageError
+from job.cloud.prices import price_here
+from tests.support.fake_metadata_server import running_metadata_server
+
+G2 = "instance/machine-type", "projects/123/machineTypes/g2-standard-8"
+
+
+def asked(monkeypatch, server):
+    """Let this machine be the one that the server describes."""
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    return price_here()
+
+
+@pytest.mark.parametrize(("preemptible", "kind", "words"), [("TRUE", 0, "Spot"), ("FALSE", 1, "on demand")])
+def test_a_machine_of_google_cloud_is_looked_up(monkeypatch, preemptible, kind, words):
+    """Type and provisioning come from the metadata server, dated prices from the list, the high end of each range."""
+    listed = machines()["g2-standard-8"].prices
+    with running_metadata_server(**dict([G2]), **{"instance/scheduling/preemptible": preemptible}) as server:
+        found = asked(monkeypatch, server)
+    assert found == Price(
+        usd_per_h=(listed.spot, listed.on_demand)[kind][1],
+        on_demand_usd_per_h=listed.on_demand[1],
+        machine=f"g2-standard-8, {words}",
+        date=listed.date,
+    )
+
+
+def test_what_the_user_pays_comes_first(monkeypatch):
+    """An amount in the environment replaces the list's, whose date then says nothing."""
+    monkeypatch.setenv("JOB_USD_PER_HOUR", "0.2")
+    assert price_here() == Price(usd_per_h=0.2)
+    with running_metadata_server(**dict([G2]), **{"instance/scheduling/preemptible": "TRUE"}) as server:
+        found = asked(monkeypatch, server)
+    assert (found.usd_per_h, found.date, found.on_demand_usd_per_h) == (0.2, "", 0.85)
+    monkeypatch.setenv("JOB_USD_PER_HOUR", "little")
+    with pytest.raises(UsageError, match="must be an amount in dollars"):
+        price_here()
+
+
+def test_a_machine_that_nobody_knows_has_no_price(monkeypatch):
+    """Neither a machine of one's own nor a type without prices has one."""
+    assert price_here() == Price()
+    unknown = {"instance/machine-type": "projects/1/machineTypes/z9-huge", "instance/scheduling/preemptible": "TRUE"}
+    with running_metadata_server(**unknown) as server:
+        found = asked(monkeypatch, server)
+    assert (found.usd_per_h, found.machine) == (None, "z9-huge, Spot")

@@ -1,0 +1,278 @@
+"""A dataset made ready for a run: a new one takes the newest version, an old one that which it was started on."""
+
+import logging
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from job.session import demo
+from job.cli.app import main
+from job.cli.train import read_order
+from job.datasets.lockfile import dataset_digest, make_first_lock, read_version
+from job.datasets.subset import take_piece
+from job.datasets.prepare import prepare_data
+from job.datasets.push import plan_push
+from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
+from job.goodput import Ledger
+from job.storage.local import FolderStore
+from tests.support.faulty_store import FaultyStore
+from tests.support.run_records import record_run
+from tests.support.tiny_dataset import make_tiny_dataset
+
+IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound dataset."""
+    return make_tiny_dataset(tmp_path / "wild")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+@pytest.fixture
+def prepare(store, tmp_path):
+    """Prepare the dataset as a session does."""
+
+    def prepare(pinned=None, **options):
+        options = {"quarantine": False} | options
+        target = tmp_path / "data.yaml"
+        return prepare_data(
+            store, "wild", tmp_path / "work", target, Ledger(), pinned=pinned, subject="run a", **options
+        )
+
+    return prepare
+
+
+def push(store, folder, **options):
+    """Push the folder, whatever is there."""
+    return plan_push(store, folder, "wild", **options).send()
+
+
+def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, monkeypatch):
+    """A disk that has room for the data and little more is refused before anything is fetched."""
+    push(store, folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_900_000_000))
+    with pytest.raises(MachineError, match=r"the disk is too full, 2\.0 GB are needed and 1\.9 GB are free"):
+        prepare()
+
+
+def labels_read(data):
+    """Return the rows that Ultralytics reads for training."""
+    from ultralytics.data.utils import check_det_dataset  # noqa: PLC0415 -- imports torch
+
+    from job.training.dataset import YOLODataset  # noqa: PLC0415 -- as above, and keeps Ultralytics from the files
+
+    read = check_det_dataset(data.yaml, autodownload=False)
+    return [row for label in YOLODataset(img_path=read["train"], data=read, imgsz=64).labels for row in label["cls"]]
+
+
+def told(caplog):
+    """Return what was said aloud."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_an_unfinished_run_goes_on_with_its_version(store, folder, prepare, tmp_path):
+    """After a push of other content a run gets the version that it was started on, and a new run the new one."""
+    push(store, folder)
+    first = prepare()
+    old = (folder / LABEL).read_text()
+    (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")
+    push(store, folder)
+    for pinned, text, digest in ((first.pinned, old, first.digest), (None, "1 0.5 0.5 0.2 0.2\n", None)) * 2:
+        again = prepare(pinned)
+        assert (tmp_path / "work/datasets/wild" / LABEL).read_text() == text
+        assert (again.digest == first.digest) == (digest is not None)
+    assert again.val == first.val
+
+
+def test_a_version_that_is_gone_is_a_conflict(store, folder, prepare):
+    """A run whose version is not there is refused with both digests."""
+    push(store, folder)
+    with pytest.raises(RunConflictError, match="was started on other data"):
+        prepare({"digest": "0" * 64, "set_aside": []})
+
+
+def test_a_run_of_before_goes_on_without_copies_of_pictures(store, folder, prepare, tmp_path):
+    """A run on data that had .npy files, locked or copied by hand, finds its digest, and these files are not pulled."""
+    shutil.copytree(folder, tmp_path / "bucket/datasets/wild")
+    (tmp_path / "bucket/datasets/wild/images/train/001.npy").write_bytes(b"stale")
+    files = read_version(store, "wild").pinned
+    pinned = {"digest": dataset_digest(files), "set_aside": []}
+    for _ in ("copied by hand", "locked"):
+        assert prepare(pinned).digest == pinned["digest"]
+        assert list((tmp_path / "work").rglob("*.npy")) == []
+        store.put("datasets/wild/dataset.lock.json", make_first_lock(files), overwrite=True)
+
+
+def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, caplog):
+    """What was accepted when a run began is told when it goes on, and stops new runs alone."""
+    for label in (folder / "labels/val").iterdir():
+        label.unlink()
+    push(store, folder, force=True)
+    with pytest.raises(DataError, match="pass --quarantine"):
+        prepare()
+    caplog.clear()
+    prepare({"digest": read_version(store, "wild").digest, "set_aside": []})
+    assert any("`val` has images, but no labels" in text for text in told(caplog))
+
+
+def test_a_run_goes_on_with_the_same_files_set_aside(store, folder, prepare):
+    """Another machine sets the files aside that the run's record names, whatever its own check finds."""
+    (folder / IMAGE).write_bytes(b"text")
+    push(store, folder, force=True)
+    first = prepare(quarantine=True)
+    assert first.set_aside == (IMAGE, LABEL)
+    num_rows = len(labels_read(first))
+    again = prepare(first.pinned)
+    assert (again.set_aside, len(labels_read(again))) == (first.set_aside, num_rows)
+    other = {"digest": first.digest, "set_aside": [IMAGE, LABEL, "images/train/002.jpg", "labels/train/002.txt"]}
+    fewer = prepare(other, quarantine=True)
+    assert (len(fewer.set_aside), len(labels_read(fewer)) < num_rows) == (4, True)
+
+
+def test_lists_that_were_struck_are_pulled_again(store, folder, prepare, tmp_path):
+    """A list of images that lost lines to the quarantine is not taken for one that the user changed."""
+    lines = [f"./images/train/00{number}.jpg" for number in range(8)]
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"train": "train.txt"}))
+    (folder / IMAGE).write_bytes(b"text")
+    push(store, folder, force=True)
+    for _ in range(2):
+        prepare(quarantine=True)
+        assert lines[1] not in (tmp_path / "work/datasets/wild/train.txt").read_text()
+    assert not (tmp_path / "work/datasets/wild.edited").exists()
+
+
+def test_a_dataset_of_the_users_own_is_not_overwritten(store, folder, tmp_path, capsys):
+    """`data pull` and `data check` end before they change files of a folder that no pull made."""
+    push(store, folder)
+    shutil.copytree(folder, tmp_path / "here/datasets/wild")
+    label = tmp_path / "here/datasets/wild" / LABEL
+    label.write_text("0 0.5 0.5 0.25 0.25\n")
+    for verb in ("pull", "check"):
+        words = ["--bucket", str(tmp_path / "bucket"), "--workdir", str(tmp_path / "here")]
+        assert main(["data", verb, "wild", *words]) == 78
+        said = capsys.readouterr().err
+        assert "1 files there differ from those to be pulled, and no pull brought them; move the folder away" in said
+        assert f"  - {LABEL}" in said
+    assert label.read_text() == "0 0.5 0.5 0.25 0.25\n"
+
+
+def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog):
+    """Of many warnings the first are shown, and how many more there are."""
+    for split in ("train", "val"):
+        for number in range(4):
+            for text in ("0 0.5 0.5 0 0.1\n", "0 1.005 0.5 0.1 0.1\n", "0 0.5 0.5 0.1 0.1\n" * 2):
+                with (folder / f"labels/{split}/00{number}.txt").open("a") as opened:
+                    opened.write(text)
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"path": "zoo", "test": "images/test"}))
+    for number in (4, 5):
+        (folder / f"labels/train/00{number}.txt").unlink()
+    push(store, folder)
+    caplog.clear()
+    prepare()
+    assert len(told(caplog)) == 6
+    assert told(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
+
+
+def test_jpegs_with_bytes_behind_them_stay_as_they_are(store, folder, prepare, tmp_path):
+    """What cameras write is read as it is: neither compressed anew for training nor fetched again at each attempt."""
+    for image in (folder / "images/train").iterdir():
+        image.write_bytes(image.read_bytes() + bytes(64))
+    push(store, folder)
+    images = tmp_path / "work/datasets/wild/images/train"
+    for _ in range(2):
+        data = prepare()
+        assert len(labels_read(data)) > 0
+        assert all(
+            (images / path.name).read_bytes() == path.read_bytes() for path in (folder / "images/train").iterdir()
+        )
+
+
+def test_one_class_takes_labels_of_many(store, folder, prepare):
+    """With --single-cls, labels of classes that have no name are pushed and trained on."""
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"names": ["animal"]}))
+    push(store, folder, single_class=True)
+    with pytest.raises(DataError, match="problems found"):
+        prepare()
+    assert prepare(single_class=True).class_names == ("animal",)
+
+
+def push_words(folder, tmp_path, *words):
+    """Push as a person does, and return the exit code."""
+    return main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(tmp_path / "bucket"), *words])
+
+
+def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys):
+    """Other content is refused with what differs and which runs hang on it, and pushed with --replace."""
+    record_run(tmp_path / "bucket", (0.5, 0.6), name="zebra")
+    record_run(tmp_path / "bucket", (0.5, 0.6), name="lion", finished=False)
+    (tmp_path / "bucket/runs/mine").mkdir()
+    (tmp_path / "bucket/runs/mine/run.json").write_text("a folder of one's own")
+    shutil.rmtree(tmp_path / "bucket/datasets")
+    assert push_words(folder, tmp_path) == 0
+    (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")
+    capsys.readouterr()
+    assert push_words(folder, tmp_path) == 65
+    said = capsys.readouterr().err
+    assert f"{LABEL}: changed" in said
+    assert "the unfinished runs lion hang on it" in said
+    assert "--replace" in said
+    assert not (tmp_path / "bucket/datasets/wild/versions/0002.lock.json").exists()
+    assert push_words(folder, tmp_path, "--replace") == 0
+    done = capsys.readouterr()
+    assert "the unfinished runs lion hang on it" in done.err
+    assert "dataset wild: version 2, 25 files" in done.out
+
+
+def test_a_push_says_what_it_leaves_out(store, folder, tmp_path, capsys):
+    """Files that no training reads are counted."""
+    (folder / "images/train/001.npy").write_bytes(b"stale")
+    assert push_words(folder, tmp_path) == 0
+    assert "1 .npy files are left out" in capsys.readouterr().err
+
+
+def test_the_check_knows_single_classes_and_links(folder, tmp_path, capsys):
+    """`data check` takes the flags that a push takes."""
+    (folder / "images/train").rename(tmp_path / "raw")
+    (folder / "images/train").symlink_to(tmp_path / "raw")
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"names": ["animal"]}))
+    assert main(["data", "check", f"{folder}"]) == 65
+    assert main(["data", "check", f"{folder}", "--single-cls", "--follow-links"]) == 0
+    assert "8 images" in capsys.readouterr().out
+
+
+def test_a_piece_has_a_label_where_the_dataset_has_one(folder, tmp_path):
+    """A piece of a dataset that shows something in one image alone has that image, so that it can be trained on."""
+    for label in sorted((folder / "labels/train").iterdir())[:-1]:
+        label.write_text("")
+    take_piece(folder, tmp_path / "piece", {"train": 2, "val": 2})
+    labels = [label.read_text() for label in (tmp_path / "piece/labels/train").iterdir()]
+    assert sorted(map(bool, labels)) == [False, True]
+
+
+def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path):
+    """A demo begins with its dataset if a part of it alone is there, and does not push again what is whole."""
+    monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
+    monkeypatch.setattr(demo, "train", lambda *_, **__: None)
+    words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
+    words |= {"new_classes": "false", "quarantine": "false", "workdir": str(tmp_path / "work")}
+    named = dict.fromkeys(("dataset", "run", "weights", "model"))
+    order = read_order(**named, **words, training_arguments={})
+    faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
+    with pytest.raises(TransientStoreError):
+        demo.train_demo(faulty, order)
+    for _ in range(2):
+        demo.train_demo(store, order)
+        assert len(read_version(store, demo.DATASET).files) == 25

@@ -1,0 +1,227 @@
+"""The report of a run, from records alone."""
+
+import re
+import sys
+
+import pytest
+
+from job.cli.app import main
+from job.datasets.lockfile import read_version
+from job.datasets.push import plan_push
+from job.report.charts import Line, course_chart
+from job.report.data import read_facts
+from job.report.page import state_of, verdict_of
+from job.report.examples import MAX_PX, make_pictures
+from job.report.reproduce import command_of
+from job.report.publish import write_report
+from job.storage import open_store
+from tests.support.cli_process import job
+from tests.support.run_records import at, evaluation, record_run
+from tests.support.tiny_dataset import make_tiny_dataset
+
+COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
+
+SECTIONS = (
+    *("verdict", "course", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
+    *("exactness", "tracking", "repeat"),
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run that was cut off once."""
+    return record_run(tmp_path / "bucket", COURSE)
+
+
+def facts_of(run, now=400):
+    """Read what is known of a run some time after its start."""
+    return read_facts(run, run.record(), at(now))
+
+
+def page_of(run):
+    """Write the report of a run and read it."""
+    return run.store.read(write_report(run, run.record())).decode()
+
+
+def words(html):
+    """Return the text of a page, without its markup."""
+    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)).split())
+
+
+def test_the_command_writes_the_report_beside_the_run(run, tmp_path, capsys):
+    """`job report` prints where the report lies, and it lies there, with every section in its order."""
+    assert main(["report", "zebra", "--bucket", str(tmp_path / "bucket")]) == 0
+    place = tmp_path / "bucket" / "runs" / "zebra" / "report.html"
+    assert capsys.readouterr().out.strip() == str(place)
+    assert re.findall(r'<(?:header|section) id="([\w-]+)"', place.read_text()) == list(SECTIONS)
+
+
+def test_the_command_opens_the_report(run, tmp_path):
+    """With --open the browser that the user named gets the file's address."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    done = job("report", "zebra", "--open", "--bucket", tmp_path / "bucket", BROWSER=browser)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "opened").read_text().strip() == (tmp_path / "bucket/runs/zebra/report.html").as_uri()
+
+
+def test_a_run_that_is_not_there_is_told(run, tmp_path, capsys):
+    """A name that is none ends with 65 and the nearest one."""
+    assert main(["report", "zebr", "--bucket", str(tmp_path / "bucket")]) == 65
+    assert "did you mean 'zebra'?" in capsys.readouterr().err
+
+
+def test_a_machine_that_cannot_draw_says_what_is_missing(run, tmp_path, monkeypatch, capsys):
+    """Without the library that draws the command ends with 78, and names it."""
+    for name in [name for name in sys.modules if name.startswith("job.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", "zebra", "--bucket", str(tmp_path / "bucket")]) == 78
+    assert "the package matplotlib is missing" in capsys.readouterr().err
+
+
+def test_the_verdict_says_what_came_of_it(run):
+    """A finished run is judged by its final figures against what the recipe expects."""
+    facts = facts_of(run)
+    said = "F1 rose by 14.0 points, from 58.0 % to 72.0 %. The recipe expects 65 to 70 %: that is reached."
+    assert verdict_of(facts) == said
+    assert state_of(facts) == "complete after 10 epochs"
+
+
+def test_a_run_under_way_is_told_so_far(tmp_path):
+    """Before the end the best epoch so far is judged, and the run is running until it falls silent."""
+    run = record_run(tmp_path / "bucket", (0.5, 0.55, 0.52), finished=False, asked=80)
+    said = "F1 fell by 3.0 points so far, in epoch 2, from 58.0 % to 55.0 %. The recipe expects 65 to 70 %: that is"
+    assert verdict_of(facts_of(run)) == f"{said} not reached yet."
+    assert state_of(facts_of(run, now=390)) == "running at 2026-11-23 08:06:30 UTC, after epoch 3 of 80"
+    assert state_of(facts_of(run, now=1000)) == "vanished after epoch 3 of 80"
+    assert re.findall(r'<(?:header|section) id="([\w-]+)"', page_of(run)) == list(SECTIONS)
+
+
+def test_the_epochs_have_the_figures_of_the_course_and_their_notes(run):
+    """Row 0 comes first, then each epoch with its figures and what is to be noted of it."""
+    text = words(page_of(run))
+    assert "0 58.0 % 58.0 % 65.2 % 52.2 % start weights 1 62.0 % 62.0 %" in text
+    assert "2 65.0 % 65.0 % 73.1 % 58.5 % early gain target reached 3" in text
+    assert "7 72.0 % 72.0 % 81.0 % 64.8 % steady gain best 8" in text
+    assert "8 72.0 % 72.0 % 81.0 % 64.8 % plateau 9" in text
+
+
+def test_the_worst_class_is_first_and_markup_is_text(run):
+    """Classes are sorted by F1, and a class whose name is markup is shown and not obeyed."""
+    html = page_of(run)
+    section = html[html.index('id="classes"') : html.index('id="confidence"')]
+    assert section.index("a &lt;b&gt;bold&lt;/b&gt; class") < section.index(">zebra<")
+    assert "<b>bold</b>" not in html
+
+
+def test_the_ledger_and_the_attempts_are_those_of_the_bill(tmp_path):
+    """What is lost, useful and paid is what the bill says."""
+    price = {"usd_per_h": 3.6, "on_demand_usd_per_h": 7.2}
+    run = record_run(tmp_path / "bucket", COURSE, price=price)
+    bill = facts_of(run).bill
+    text = words(page_of(run))
+    assert bill.seconds["lost"] == 20.0
+    assert f"lost 20.0 s {20 / bill.total_s:.1%}".replace("%", " %") + " $0.0200" in text
+    assert f"all 4 min 50 s ${bill.usd:.4f}" in text
+    assert "1 2026-11-23 08:00:00 the start 2 min 10 s vanished 2 20.0 s 1 min 00 s" in text
+
+
+def test_a_report_asks_for_nothing_and_stays_small(tmp_path):
+    """A run of 100 epochs with large images makes less than 5 MB, and nothing in it has an address outside."""
+    run = record_run(tmp_path / "bucket", tuple(0.6 + epoch / 1000 for epoch in range(100)), px=1600)
+    html = page_of(run)
+    assert 100_000 < len(html) < 5_000_000
+    addresses = set(re.findall(r"""(?:href|src)\s*=\s*["']([^"'#][^"']*)""", html)) | set(
+        re.findall(r"url\((.*?)\)", html)
+    )
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert set(re.findall(r"https?://[\w./]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_a_report_that_was_overtaken_is_made_again(run, monkeypatch):
+    """If another report is written while one is made, the records are read again, so that the newer story stays."""
+    from job.report import publish  # noqa: PLC0415 -- its function is replaced
+
+    pages = iter(("stale", "fresh"))
+
+    def render(_facts):
+        page = next(pages)
+        if page == "stale":
+            run.store.put(run.key("report.html"), b"of another machine", overwrite=True)
+        return page
+
+    monkeypatch.setattr(publish, "render", render)
+    write_report(run, run.record())
+    assert run.store.read(run.key("report.html")) == b"fresh"
+
+
+def test_cuts_lie_where_the_attempts_were(run):
+    """An attempt that vanished two batches into an epoch of ten is marked there, and the one that finished is not."""
+    assert facts_of(run).cuts == [5.2]
+
+
+def test_large_images_are_cut_to_where_the_mistakes_are(tmp_path):
+    """Of a large image the part with the most mistakes is shown at its own resolution, with the boxes in it."""
+    run = record_run(tmp_path / "bucket", COURSE, px=2400)
+    seen = evaluation(0.7)
+    pictures = make_pictures(run.store, run.record().dataset, seen["names"], None, seen)
+    assert (pictures[0].width, pictures[0].height, pictures[0].cut_from) == (MAX_PX, 600, (2400, 2400))
+    missed = [box for box in pictures[0].after.boxes if box.kind == "missed"]
+    assert [(box.width, box.height) for box in missed] == [(240, 240)]
+    assert pictures[0].before is None
+
+
+def test_images_without_mistakes_or_without_a_file_are_left_out(tmp_path):
+    """At most six are shown, none that is right, and none that the dataset has no more."""
+    run = record_run(tmp_path / "bucket", COURSE)
+    seen = evaluation(0.7, num_images=3)
+    run.store.delete("datasets/wild/images/val/000.jpg")
+    for entry in seen["images"][1:]:
+        entry["image"] = entry["image"].replace("002", "007")
+    assert [picture.image for picture in make_pictures(run.store, run.record().dataset, [], seen, seen)] == [
+        "images/val/001.jpg"
+    ]
+    assert len(make_pictures(run.store, run.record().dataset, [], evaluation(0.7), evaluation(0.7))) == 5
+
+
+def test_charts_take_the_colours_of_the_page():
+    """A chart names no colour and no font of its own, so that it is light or dark with the page."""
+    svg = course_chart([Line("F1", "blue", [0.5, 0.6])], first_epoch=0, num_epochs=2, cuts=[1.5], best_epoch=1)
+    assert "var(--blue)" in svg
+    assert "var(--red)" in svg
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", svg)
+    assert "font-family" not in svg
+
+
+def test_the_command_to_repeat_a_run_asks_for_what_it_asked_for(run):
+    """Recipe, data, lineage and the arguments that differ from the recipe are in it, and no other."""
+    words_of = command_of(run.record())
+    assert words_of == "job train --recipe A --dataset wild --weights base --epochs 10 --run zebra-again"
+
+
+def test_a_report_changes_nothing_but_itself(run, tmp_path):
+    """Writing the report of a run adds that one object to the bucket, and leaves every other as it is."""
+    before = {stored.key: stored.version for stored in run.store.list()}
+    write_report(run, run.record())
+    after = {stored.key: stored.version for stored in open_store(str(tmp_path / "bucket")).list()}
+    assert after.keys() - before.keys() == {"runs/zebra/report.html"}
+    assert {key: version for key, version in after.items() if key in before} == before
+
+
+def test_pictures_are_those_of_the_run_s_version(tmp_path):
+    """After a push of other bytes under the path of a validation image, a report of either run shows its own."""
+    run = record_run(tmp_path / "bucket", COURSE)
+    data = make_tiny_dataset(tmp_path / "wild", num_val=8)
+    (tmp_path / "bucket/datasets").rename(tmp_path / "away")
+    seen, shown = evaluation(0.7), []
+    for seed in (0, 1):
+        make_tiny_dataset(data, num_val=8, seed=seed)
+        plan_push(run.store, data, "wild").send()
+        pinned = {"name": "wild", "digest": read_version(run.store, "wild").digest}
+        shown.append((pinned, make_pictures(run.store, pinned, [], None, seen)[0].data))
+    assert shown[0][1] != shown[1][1]
+    assert [make_pictures(run.store, pinned, [], None, seen)[0].data for pinned, _ in shown] == [
+        data for _, data in shown
+    ]

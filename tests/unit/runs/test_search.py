@@ -1,0 +1,251 @@
+"""Which run a request means, and what else may lie below ``runs/``."""
+
+import json
+import logging
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from job.runs import search as module
+from job.runs.unfinished import command_for, tell_beside
+from job.cli.app import main
+from job.cli.submit import TRAIN_FLAGS
+from job.cli.train import read_order
+from job.errors import RunConflictError
+from job.analysis.summary import gather
+from job.runs.search import find_run, list_runs, survey
+from job.runs.run import Run
+from job.storage.local import FolderStore
+from tests.unit.runs.test_run import record
+
+REQUEST = record("any").request
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+def submit(store, name, request):
+    """Record a submission, as far as a run goes by it."""
+    store.put(f"runs/{name}/segments/0001.json", json.dumps({"run": name, "request": request}).encode())
+
+
+@pytest.mark.parametrize("key", ["weights/best.pt", "results.csv", "notes/today.txt", "attempts/0001.json"])
+def test_a_folder_of_one_s_own_is_not_taken(store, key):
+    """A folder without a run's record keeps its name: a new run takes the next one, and is refused under that name with
+    what lies there.
+    """
+    store.put(f"runs/yolov11_wildlife/{key}", b"mine")
+    run, existing = find_run(store, None, REQUEST)
+    assert (run.name, existing) == ("yolov11_wildlife2", None)
+    with pytest.raises(RunConflictError, match="has files that no run has put there") as caught:
+        find_run(store, "yolov11_wildlife", REQUEST)
+    assert caught.value.exit_code == 65
+    assert caught.value.problems == (key,)
+
+
+def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
+    """A folder of stock Ultralytics that was copied to the bucket serves as start weights, by name or as the default
+    name's rival, and the run that starts from it is called otherwise.
+    """
+    store.put("datasets/d/data.yaml", b"names: [cow, deer]\n")
+    store.put("runs/yolov11_wildlife/weights/best.pt", b"weights")
+    store.put("runs/yolov11_wildlife/results.csv", b"epoch,time\n")
+    words = ["train", "--dry-run", "--weights", "runs/yolov11_wildlife/weights/best.pt", "--bucket", store.uri]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "run: yolov11_wildlife2\n" in said
+    assert "found: runs/yolov11_wildlife/weights/best.pt\n" in said
+    assert main([*words, "--run", "yolov11_wildlife"]) == 0
+    assert "it would not start: run yolov11_wildlife: " in capsys.readouterr().err
+
+
+def test_what_was_submitted_begins_under_its_name(store):
+    """A run that was only submitted is the one that its request means, with its name and without."""
+    submit(store, "zebra", REQUEST)
+    submit(store, "yolov11_wildlife", REQUEST)
+    store.put("runs/zebra/segments/0001.job.json", b"{}")
+    assert find_run(store, "zebra", REQUEST)[0].name == "zebra"
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife"
+
+
+def test_what_was_submitted_otherwise_is_taken(store):
+    """The name of a submission of another request is taken, and refused with every difference."""
+    submit(store, "yolov11_wildlife", REQUEST | {"recipe": "B"})
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
+    with pytest.raises(RunConflictError, match="was submitted with other values") as caught:
+        find_run(store, "yolov11_wildlife", REQUEST)
+    assert caught.value.problems == ("recipe: the run has 'B', asked for 'A'",)
+
+
+def test_a_submission_that_cannot_be_read_stops_nothing(store):
+    """A file of one's own where submissions are recorded takes the name, and ends no search."""
+    store.put("runs/yolov11_wildlife/segments/0001.json", b"mine")
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
+    with pytest.raises(RunConflictError, match="was submitted with other values"):
+        find_run(store, "yolov11_wildlife", REQUEST)
+
+
+def test_a_submission_with_other_files_is_taken(store):
+    """Beside a submission of the same request, other files are still somebody's."""
+    submit(store, "zebra", REQUEST)
+    store.put("runs/zebra/weights/best.pt", b"mine")
+    with pytest.raises(RunConflictError, match="has files that no run has put there"):
+        find_run(store, "zebra", REQUEST)
+    submit(store, "yolov11_wildlife", REQUEST)
+    store.put("runs/yolov11_wildlife/weights/best.pt", b"mine")
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
+
+
+def test_a_submission_that_cannot_be_told_is_taken(store):
+    """Where a submission's first record is missing or another run's, nobody can say that the request is the same."""
+    store.put("runs/zebra/segments/0001.job.json", b"{}")
+    with pytest.raises(RunConflictError, match="was submitted with other values"):
+        find_run(store, "zebra", REQUEST)
+
+
+def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, monkeypatch):
+    """A record that appears between two looks makes the folder that run's, and not somebody's files."""
+    looks = []
+
+    class Late(Run):
+        def record(self):
+            looks.append(self.name)
+            if len(looks) == 1:
+                super().create(record(self.name))
+                return None
+            return super().record()
+
+    monkeypatch.setattr(module, "Run", Late)
+    assert find_run(store, "zebra", REQUEST)[1] == record("zebra")
+
+
+def strays(store):
+    """Put what is no run among the runs, and return the one that is."""
+    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "tiny")[0]))
+    sound = store.read("runs/yolov11_wildlife/run.json")
+    store.put("runs/my copy/run.json", sound)
+    store.put("runs/yolov11_wildlife9/run.json", sound)
+    store.put("runs/yolov11_wildlife10/run.json", b'{"mine": true}')
+    store.put("runs/yolov11_wildlife11/run.json", b"mine")
+    store.put("runs/other/weights/best.pt", b"mine")
+    store.put("runs/readme.txt", b"mine")
+    submit(store, "submitted", REQUEST)
+    return "yolov11_wildlife"
+
+
+def test_strays_stop_nothing(store, caplog):
+    """A copied folder, a name or a record that is none, and files of one's own end no search, and are told."""
+    name = strays(store)
+    assert [found.run.name for found in survey(store).runs] == [name]
+    assert [run.name for run in survey(store).submitted] == ["submitted"]
+    with caplog.at_level(logging.INFO):
+        run, existing = find_run(store, None, asked("--dataset", "tiny")[0])
+    assert (run.name, existing is not None) == (name, True)
+    assert "runs/yolov11_wildlife9: is not a run, but a copy of another one; passed over" in caplog.text
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife12"
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert gather(store) == []
+    for stray in ("my copy", "yolov11_wildlife9", "yolov11_wildlife10", "yolov11_wildlife11", "other"):
+        assert f"runs/{stray}: is not a run" in caplog.text
+    assert "my copy" not in list_runs(store)
+
+
+def test_strays_are_listed_as_no_runs(store, capsys):
+    """`job runs list` shows the runs, and the other folders apart with what they are."""
+    strays(store)
+    assert main(["runs", "list", "--bucket", store.uri]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:3]] == ["yolov11_wildlife", "submitted"]
+    assert sorted(line.partition(":")[0] for line in said[3:]) == [
+        "runs/my copy",
+        "runs/other",
+        *(f"runs/yolov11_wildlife{number}" for number in (10, 11, 9)),
+    ]
+    assert all(": is not a run" in line for line in said[3:])
+
+
+def test_the_newest_of_equal_runs_is_meant(store):
+    """Of several runs that were asked for in the same way, the one with the highest number is continued."""
+    for name in ("yolov11_wildlife", "yolov11_wildlife2", "yolov11_wildlife10"):
+        Run(store, name).create(record(name))
+    assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife10"
+
+
+def asked(*words):
+    """Return what words of a command line ask for, and the run that they name."""
+    flags = TRAIN_FLAGS | {"workdir": "work"}
+    arguments, left = {}, list(words)
+    while left:
+        name = left.pop(0).removeprefix("--").replace("-", "_")
+        value = left.pop(0) if left and not left[0].startswith("--") else "true"
+        (flags if name in flags else arguments)[name] = value
+    order = read_order(training_arguments=arguments, **flags)
+    return order.request(flags["dataset"]), flags["run"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--recipe", "A", "--epochs", "3", "--plots", "false", "--hsv-s", "0.25"],
+        ["--model", "yolo11n.yaml", "--new-classes", "--quarantine"],
+        ["--recipe", "continue", "--weights", "runs/zebra/weights/best.pt"],
+        ["--weights", "zebra", "--model", "yolo11n.yaml"],
+        ["--recipe", "B", "--profile", "demo", "--patience", "7"],
+    ],
+    ids=" ".join,
+)
+def test_the_command_for_a_run_asks_for_the_run(words):
+    """The command that is printed for a run asks, word by word, for what the run was asked for."""
+    request, _ = asked("--dataset", "tiny", *words)
+    command = shlex.split(command_for("train", request, "zebra9"))
+    assert command[:2] == ["job", "train"]
+    assert asked(*command[2:]) == (request, "zebra9")
+
+
+def test_a_second_run_is_not_begun_in_silence(store, caplog):
+    """A changed argument that begins another run beside an unfinished one names it, each difference, and both
+    commands; the nearest of several is named.
+    """
+    base, _ = asked("--dataset", "tiny", "--epochs", "3")
+    other, _ = asked("--dataset", "tiny", "--recipe", "B")
+    for name, request in (("yolov11_wildlife", base), ("yolov11_wildlife2", other)):
+        Run(store, name).create(record(name, **request))
+    asked_for, _ = asked("--dataset", "tiny", "--epochs", "5")
+    run, existing = find_run(store, None, asked_for)
+    assert existing is None
+    tell_beside(store, run, asked_for, "train")
+    assert "run yolov11_wildlife: is not finished" in caplog.text
+    assert "run yolov11_wildlife3 begins beside it" in caplog.text
+    assert "train.epochs: the run has 3, asked for 5" in caplog.text
+    assert "job train --recipe base --dataset tiny --epochs 3 --run yolov11_wildlife\n" in caplog.text
+    assert "job train --recipe base --dataset tiny --epochs 5 --run yolov11_wildlife3" in caplog.text
+
+
+def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
+    """Where all runs are finished, or there is none, another one is simply begun."""
+    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
+    run = Run(store, "yolov11_wildlife")
+    run.create(record("yolov11_wildlife"))
+    run.finish({})
+    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
+    assert caplog.text == ""
+
+
+def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
+    """`job train --dry-run` warns as the start would, and does not for the run itself."""
+    store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
+    request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
+    point = {"point": {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}}
+    Run(store, "yolov11_wildlife").create(replace(record("yolov11_wildlife", **request), start=point))
+    for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):
+        words = ["train", "--dry-run", "--model", "yolo11n.yaml", "--epochs", epochs, "--bucket", store.uri]
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert f"run: {run}\n" in said.out
+        assert ("is not finished" in said.err) == beside

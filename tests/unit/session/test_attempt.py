@@ -1,0 +1,172 @@
+"""Why an attempt ended, as its record says it and a supervisor reads it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from job.session import attempt
+from job.errors import (
+    BackgroundError,
+    DataError,
+    DefectError,
+    HangError,
+    JobError,
+    MachineError,
+    NotCommittedError,
+    PauseError,
+    PeerError,
+    PreemptionError,
+    StoreError,
+    SupersededError,
+    TrainingError,
+    TransientStoreError,
+)
+from job.goodput import Ledger
+from job.session.preemption import Notices
+from job.runs.run import Run
+from job.storage.local import FolderStore
+from job.session.watchdog import Watchdog
+from tests.support.cli_process import SOON_S
+from tests.support.faulty_store import FaultyStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty bucket in a folder."""
+    return FolderStore.create(str(tmp_path / "bucket"))
+
+
+def ended_by(error, store):
+    """Return the end record of an attempt that an error ended."""
+    run = Run(store, "zebra")
+    run.claim({})
+    with (
+        pytest.raises(JobError if isinstance(error, Exception) else type(error)) as raised,
+        attempt.recorded(
+            run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=Watchdog(0), notices=Notices()
+        ),
+    ):
+        raise error
+    assert (raised.value is error) is not isinstance(raised.value, DefectError)
+    return run.attempt(1)["end"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "exit_code"),
+    [
+        (PreemptionError("SIGTERM", "preempted"), "preempted", 75),
+        (PreemptionError("Ctrl-C", "interrupted"), "interrupted", 75),
+        (PauseError("asked"), "paused", 0),
+        (SupersededError("a later attempt"), "superseded", 75),
+        (TransientStoreError("away"), "transient", 75),
+        (PeerError("gone"), "transient", 75),
+        (BackgroundError("a thread"), "failed", 75),
+        (NotCommittedError("its end"), "failed", 75),
+        (HangError("no step"), "failed", 75),
+        (TrainingError("not a number"), "failed", 70),
+        (StoreError("no permission"), "failed", 74),
+        (DataError("broken"), "failed", 65),
+        (MachineError("full"), "failed", 78),
+        (ZeroDivisionError("a defect"), "failed", 1),
+        (KeyboardInterrupt(), "failed", 1),
+    ],
+    ids=repr,
+)
+def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
+    """States never mix: taken, asked by a person, paused, overtaken, passing, or failed; and where it stood is said."""
+    end = ended_by(error, store)
+    assert (end["reason"], end["exit_code"]) == (reason, exit_code)
+    assert end["position"] == {"epoch": 2, "batch": 3}
+
+
+def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
+    """An exception that nothing foresees is no raw traceback: the record has its name and where it came from, and the
+    person reads which run failed, of what, where to look, and that the same command goes on.
+    """
+    run = Run(store, "zebra")
+    run.claim({})
+    with (
+        pytest.raises(DefectError) as raised,
+        attempt.recorded(run, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+    ):
+        {}["a key"]
+    end = run.attempt(1)["end"]
+    assert (end["reason"], end["exit_code"], end["error"]) == ("failed", 1, "KeyError")
+    assert end["traceback"].startswith("Traceback (most recent call last)")
+    assert '{}["a key"]' in end["traceback"]
+    assert end["message"] == str(raised.value)
+    assert str(raised.value).startswith("run zebra: failed by KeyError: 'a key' (test_attempt.py:")
+    assert "the same command goes on from the last committed checkpoint" in str(raised.value)
+
+
+def test_what_a_notice_leaves_uncommitted_is_recorded(store):
+    """A preemption whose last commit failed is one that lost work, and says what and why."""
+    notice = PreemptionError("SIGTERM: asked to stop", "preempted")
+    notice.not_committed = "epoch 3 is not committed, StoreError: bucket: no permission"
+    end = ended_by(notice, store)
+    assert (end["reason"], end["not_committed"]) == ("preempted", notice.not_committed)
+    assert end["message"] == f"SIGTERM: asked to stop; {notice.not_committed}"
+
+
+LEAVES = """
+import signal, sys, threading
+from job import attempt
+from job.errors import PreemptionError
+from job.ledger import Ledger
+from job.notice import Notices
+from job.run import Run
+from job.store.folder import FolderStore
+from job.watchdog import Watchdog
+run = Run(FolderStore.create(sys.argv[1]), "zebra")
+number = run.claim({})
+with Notices(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as notices:
+    notices.at_stake = lambda: sys.argv[2]
+    about = lambda: {"position": {"epoch": 3, "batch": 0}}
+    with attempt.recorded(run, number, Ledger(), about, watchdog=Watchdog(0), notices=notices):
+        try:
+            print("ready", flush=True)
+            threading.Event().wait()
+        except PreemptionError:
+            threading.Event().wait()  # a commit that does not come to its end
+"""
+
+
+@pytest.mark.parametrize("lost", ["", "epoch 3 was trained, and committed is epoch 2"])
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted")])
+def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
+    """An attempt that cannot come to its end after a notice records the notice, and what is not committed."""
+    folder = str(tmp_path / "bucket")
+    with subprocess.Popen([sys.executable, "-c", LEAVES, folder, lost], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(SOON_S) == 75
+    end = Run(FolderStore.open(folder), "zebra").attempt(1)["end"]
+    assert (end["reason"], end["exit_code"], end["position"]) == (reason, 75, {"epoch": 3, "batch": 0})
+    assert end.get("not_committed", "") == lost
+
+
+def test_a_hang_is_recorded_from_outside(store):
+    """The thread that hangs cannot record the end of its attempt, so the watchdog does, in the same way."""
+    run = Run(store, "zebra")
+    run.claim({})
+    watchdog = Watchdog(0)
+    with attempt.recorded(
+        run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=watchdog, notices=Notices()
+    ):
+        watchdog.on_hang(HangError("training: no step was done for 1800 s"))
+    end = run.attempt(1)["end"]
+    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 2, "batch": 3})
+    assert end["message"] == "training: no step was done for 1800 s"
+
+
+def test_an_end_that_cannot_be_recorded_hides_nothing(store):
+    """The error that ended the attempt is the one that is raised, though the bucket refuses its record."""
+    Run(store, "zebra").claim({})
+    refusing = Run(FaultyStore(store, survives=0, error=StoreError("no permission")), "zebra")
+    with (
+        pytest.raises(TrainingError, match="not a number"),
+        attempt.recorded(refusing, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+    ):
+        raise TrainingError("the loss is not a number")

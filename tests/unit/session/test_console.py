@@ -1,0 +1,63 @@
+"""What a person sees while a run trains: a fall is named when it happens."""
+
+import logging
+
+import pytest
+
+from job.session.console import Reporter
+from tests.support.run_records import metrics
+
+
+def row(epoch, f1):
+    """Return a row of results with an F1."""
+    return {"epoch": epoch, **metrics(f1), **{f"train/{name}_loss": 1.0 for name in ("box", "cls", "dfl")}}
+
+
+@pytest.fixture
+def warned(caplog):
+    """Return a function that shows epochs and returns the warnings by epoch."""
+
+    def show(reporter, course):
+        found = {}
+        for epoch, f1 in course.items():
+            caplog.clear()
+            reporter.on_epoch(row(epoch, f1))
+            said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+            if said:
+                found[epoch] = said
+        return found
+
+    with caplog.at_level(logging.INFO):
+        yield show
+
+
+def test_a_fall_after_any_epoch_is_named_when_it_happens(warned):
+    """From 50 to 0.7 % in epoch 3: that epoch is warned of by name, and the ones that stay down are not."""
+    found = warned(Reporter(10, None), {0: 0.4, 1: 0.45, 2: 0.5, 3: 0.007, 4: 0.01, 5: 0.02})
+    assert list(found) == [3]
+    assert len(found[3]) == 1
+    assert "after epoch 3 the detector is far worse than after epoch 2: F1 50.0% -> 0.7%" in found[3][0]
+
+
+def test_a_second_fall_is_named_again(warned):
+    """Once a fall was won back, the next one is warned of, against the best epoch before it."""
+    assert list(warned(Reporter(10, None), {0: 0.5, 1: 0.1, 2: 0.45, 3: 0.4, 4: 0.2})) == [1, 4]
+
+
+def test_a_fall_below_the_start_weights_says_so(warned):
+    """After the first epoch the start weights are what was there before."""
+    found = warned(Reporter(10, None), {0: 0.58, 1: 0.2})
+    assert "after epoch 1 the detector is far worse than its start weights: F1 58.0% -> 20.0%" in found[1][0]
+
+
+def test_a_resumed_attempt_knows_what_was_reached_before_it(warned):
+    """An attempt that goes on compares with the epochs of earlier ones, and does not name a fall of theirs again."""
+    earlier = [row(1, 0.5), row(2, 0.55)]
+    assert list(warned(Reporter(10, metrics(0.3), earlier), {3: 0.1})) == [3]
+    fallen = [*earlier, row(3, 0.1)]
+    assert warned(Reporter(10, metrics(0.3), fallen), {4: 0.12}) == {}
+
+
+def test_slow_learning_from_nothing_is_no_fall(warned):
+    """What scatters near nothing does not fall."""
+    assert warned(Reporter(10, None), {0: 0.001, 1: 0.06, 2: 0.02, 3: 0.09, 4: 0.05}) == {}

@@ -1,0 +1,38 @@
+"""The demo: what it trains before what was asked for, and whose seconds those are."""
+
+import dataclasses
+
+from job.session import demo
+from job.cli.train import read_order
+from job.storage.local import FolderStore
+from tests.support.bucket_records import put_recorded, recorded
+
+ORDER = {
+    "dataset": None, "run": None, "weights": None, "model": None, "profile": "demo", "device": "cpu", "workers": "0",
+    "checkpoint_every": "0", "new_classes": "false", "quarantine": "false", "training_arguments": {},
+}  # fmt: skip
+
+
+def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):
+    """Where the demo trains a baseline first, the age of the process belongs to that run, and the next one begins
+    at 0; where it need not, the run has it.
+    """
+    trained = []
+
+    def train(store, order, *, boot_s=None):
+        number = len(trained) + 1
+        trained.append((order.recipe.name, boot_s))
+        put_recorded(
+            store,
+            recorded(order.recipe.name, run=f"yolov11_wildlife{number}", profile="demo", dataset=demo.DATASET),
+        )
+
+    monkeypatch.setattr(demo, "train", train)
+    monkeypatch.setattr(demo, "draw_demo_dataset", lambda _folder: None)
+    monkeypatch.setattr(demo, "push_dataset", lambda store, _, name: store.put(f"datasets/{name}/data.yaml", b"x"))
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    order = read_order(recipe="C", workdir=str(tmp_path / "work"), **ORDER)
+    demo.train_demo(store, order)
+    assert trained == [("base", None), ("A", 0.0), ("C", 0.0)]
+    demo.train_demo(store, dataclasses.replace(order, run="another"))
+    assert trained[3:] == [("C", None)]

@@ -1,0 +1,309 @@
+"""Notices: where they come from, what they interrupt, and how a process leaves."""
+
+import math
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from job.session import preemption
+from job.errors import PauseError, PreemptionError
+from job.session.preemption import Notices
+from tests.support.cli_process import SOON_S, start_python
+from tests.support.fake_metadata_server import running_metadata_server
+
+REASONS = [(signal.SIGTERM, "preempted"), (signal.SIGINT, "interrupted"), (signal.SIGHUP, "interrupted")]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A metadata server that this process takes for its machine's."""
+    with running_metadata_server() as fake:
+        monkeypatch.setenv("GCE_METADATA_HOST", fake.url)
+        yield fake
+
+
+@pytest.mark.parametrize(("number", "reason"), REASONS)
+def test_a_signal_interrupts(number, reason):
+    """A signal raises out of whatever is under way, and says whether a person sent it."""
+    with pytest.raises(PreemptionError) as raised, Notices():
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    assert (raised.value.reason, raised.value.from_server) == (reason, False)
+
+
+def test_what_is_left_alone_asks_by_itself():
+    """Inside, a signal only shows as pending; a part that is interruptible again is ended at its beginning."""
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notices.pending is not None
+        entered = False
+        with pytest.raises(PreemptionError), notices.interruptible():
+            entered = True
+        assert not entered
+
+
+def test_it_is_not_swallowed_by_who_catches_failures():
+    """Code that catches every `Exception` does not catch a notice."""
+    with pytest.raises(PreemptionError), Notices():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except Exception as error:
+            raise AssertionError("swallowed") from error
+
+
+def test_the_metadata_server_interrupts(server):
+    """A change on the metadata server ends a wait in the main thread."""
+    with pytest.raises(PreemptionError) as raised, Notices() as notices:
+        notices.watch()
+        assert server.waiting.wait(30)
+        server.preempt()
+        threading.Event().wait(60)
+    assert raised.value.from_server
+
+
+def test_a_server_that_fails_for_a_while_is_asked_again(server):
+    """An answer that is none, such as 503, does not end the watching: the notice that comes later is seen."""
+    with pytest.raises(PreemptionError) as raised, Notices() as notices:
+        notices.watch()
+        assert server.waiting.wait(30)
+        server.fail(3)
+        threading.Event().wait(60)
+    assert (raised.value.from_server, server.num_failures) == (True, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_answer_to_a_notice_is_not_interrupted(server, number):
+    """The machine's shutdown, which sends SIGTERM after the server's notice, and a signal that is sent twice, leave
+    what is done about the first one alone.
+    """
+    done = []
+    with pytest.raises(PreemptionError) as raised, Notices() as notices:
+        notices.watch()
+        with notices.left_alone():
+            server.preempt()
+            while (found := notices.agreed(lambda level: level)) is None:
+                time.sleep(0.01)
+        try:
+            raise found
+        finally:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            done.append(True)
+    assert (done, raised.value.from_server) == ([True], True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_sent_twice_is_one(number):
+    """A service manager, make, timeout and a shell that hangs up send theirs to the process and to its group."""
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert str(notices.pending) == f"{signal.Signals(number).name}: asked to stop"
+
+
+def test_one_press_of_ctrl_c_may_come_twice(monkeypatch):
+    """Ctrl-C that comes once more within a second is the same."""
+    monkeypatch.setattr(preemption, "ONE_PRESS_S", 3600)
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert notices.pending.reason == "interrupted"
+
+
+def test_hanging_up_is_ignored_where_it_was_before():
+    """Under nohup a closed terminal is no notice."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Notices() as notices:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert notices.pending is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_deadlines_are_those_of_who_kills():
+    """What comes after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
+    lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
+    """
+    assert preemption.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
+    assert set(preemption.AMONG_SEVERAL_S.values()) == {25}
+    assert preemption.SERVER_LIMIT_S == 100
+    assert preemption.STAY_S == 150
+    assert all(limit_s < preemption.OF_A_CHILD_S[number] for number, limit_s in preemption.LIMITS_S.items())
+    assert preemption.OF_A_CHILD_S[signal.SIGTERM] < 30
+
+
+WAITS = """
+import os, signal, sys, threading
+from job.errors import PreemptionError
+from job.log import set_up_logging
+from job.notice import Notices
+set_up_logging(for_machines=True)
+limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
+with Notices(limits_s=limits_s, server_limit_s=0.2) as notices:
+    notices.at_stake = lambda: "epoch 3 was trained, and committed is epoch 2"
+    try:
+        notices.watch()
+        print("ready", flush=True)
+        threading.Event().wait(60)
+    except PreemptionError:
+        lock = threading.Lock()
+        lock.acquire()
+        print("noticed", flush=True)
+        lock.acquire()  # the bucket is away
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
+def test_what_is_not_done_by_the_deadline_is_told(server, number):
+    """A process that cannot come to its end after a notice leaves with 75 at the deadline, and says what is lost."""
+    with start_python(WAITS, server.env) as process:
+        if number is None:
+            server.preempt()
+        else:
+            process.send_signal(number)
+        said = process.communicate(timeout=SOON_S)[1]
+    assert process.returncode == 75
+    assert "epoch 3 was trained, and committed is epoch 2; the same command goes on" in said
+
+
+def test_a_second_press_of_ctrl_c_leaves_at_once():
+    """Whoever presses Ctrl-C after another notice does not wait for the deadline."""
+    with start_python(WAITS) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "noticed\n"
+        time.sleep(preemption.ONE_PRESS_S)  # or it is the same press
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=SOON_S)[1]
+    assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
+
+
+def test_a_machine_that_is_doomed_does_not_start(server):
+    """A process that starts after the notice ends before it did anything."""
+    server.preempt()
+    with pytest.raises(PreemptionError, match="nothing was started"), Notices() as notices:
+        notices.watch()
+
+
+def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
+    """Without an answer the process goes on and says that notices may not be seen."""
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    with Notices() as notices:
+        notices.watch()
+    assert "cannot be reached" in caplog.text
+
+
+def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server):
+    """After the server's notice the process waits to be killed, at longest the cap; a signal ends the wait."""
+    with pytest.raises(PreemptionError), Notices(stay_s=3600) as notices:
+        notices.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            notices.stay()  # hangs if the signal does not end it
+            raise
+
+
+def test_after_the_longest_wait_it_leaves(server):
+    """A machine that is not ended after all gets its process back."""
+    with pytest.raises(PreemptionError), Notices(stay_s=0.01) as notices:
+        notices.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            notices.stay()
+            raise
+
+
+def test_the_deadline_is_for_what_is_left_to_do(server):
+    """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
+    with pytest.raises(PreemptionError), Notices(stay_s=0.01) as notices:
+        notices.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            assert notices._deadline < math.inf
+            notices.stay()
+            assert notices._deadline == math.inf
+            raise
+
+
+def test_handlers_are_put_back():
+    """Afterwards signals do what they did before."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    with Notices():
+        assert signal.getsignal(signal.SIGTERM) != handlers[0]
+    assert [signal.getsignal(number) for number in numbers] == handlers
+
+
+def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
+    """A pause waits until the processes that train together agree on it, and leads to exit 0."""
+    with Notices() as notices:
+        notices.pause(PauseError("asked"))
+        with notices.interruptible():
+            time.sleep(0)
+        assert notices.pending is None
+        preemption = notices.agreed(lambda level: level)
+    assert (preemption.reason, preemption.exit_code, preemption.agreed) == ("paused", 0, True)
+
+
+def test_all_processes_pause_together():
+    """A process that hears of the pause from another one ends as paused as well."""
+    with Notices() as one, Notices() as other:
+        one.pause(PauseError("asked"))
+        levels = []
+        one.agreed(lambda level: levels.append(level) or level)
+        preemption = other.agreed(lambda level: max(level, *levels))
+    assert (type(preemption), preemption.exit_code) == (PauseError, 0)
+
+
+def test_a_machine_that_goes_is_more_urgent_than_a_pause():
+    """Whoever is preempted while a pause is asked for ends as preempted: the next attempt answers the request."""
+    with Notices() as notices, notices.left_alone():
+        notices.pause(PauseError("asked"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        preemption = notices.agreed(lambda level: level)
+    assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
+
+
+def test_whoever_waits_for_its_machine_waits_with_all():
+    """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
+    with Notices() as notices, notices.left_alone():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notices.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
+    with Notices() as notices, notices.left_alone():
+        notices.pending = PreemptionError("metadata server", "preempted", from_server=True)
+        assert notices.agreed(lambda level: max(level, preemption.STOP)).from_server
+
+
+def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
+    """A process whose peer was asked to stop, and not by the metadata server, leaves as soon as it is done."""
+
+    def fail(_s):
+        raise AssertionError("it waits")
+
+    with Notices() as notices:
+        assert notices.agreed(lambda _level: preemption.STOP).reason == "preempted"
+        monkeypatch.setattr(preemption.time, "sleep", fail)
+        notices.stay()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limit_s"), [((signal.SIGTERM, signal.SIGINT), 25), ((signal.SIGINT, signal.SIGHUP), 25)]
+)
+def test_the_nearest_deadline_holds(numbers, limit_s):
+    """A second notice that leaves more time changes nothing, and one that leaves less does."""
+    with Notices() as notices, notices.left_alone():
+        for number in numbers:
+            notices._hurry(preemption.LIMITS_S[number])
+    assert notices._limit_s == limit_s

@@ -1,0 +1,186 @@
+"""A process that hangs shows where it stands, and leaves to be started again."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from job.session import watchdog
+from job.session.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
+from tests.support.cli_process import SOON_S, start_python, surroundings
+
+
+class Ended(BaseException):
+    """The process has left."""
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """A watchdog that is looked through by hand, and raises where it would end the process."""
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(watchdog.os, "_exit", end)
+    return Watchdog(limit_s=100)
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """How many bytes the process has moved, as a list with one number."""
+    count = [0]
+    monkeypatch.setattr(watchdog, "bytes_moved", lambda: count[0])
+    return count
+
+
+def test_the_limit_is_half_an_hour_if_nobody_says_otherwise():
+    """A step, or a batch of a validation, takes less than that on any machine."""
+    assert HANG_S == 1800
+
+
+@pytest.mark.usefixtures("moved")
+def test_nothing_done_for_the_limit_is_a_hang(looked, caplog):
+    """Time without a sign of life adds up to the limit, and not before."""
+    told = []
+    looked.on_hang = told.append
+    with looked.watching(NO_STEP):
+        looked.look(99)
+        with pytest.raises(Ended) as raised:
+            looked.look(1)
+    assert raised.value.args == (75,)
+    assert [error.exit_code for error in told] == [75]
+    assert "no step and no batch of a validation was done for 100 s" in caplog.text
+    assert "test_nothing_done_for_the_limit_is_a_hang" in caplog.text  # where this thread stands
+
+
+@pytest.mark.usefixtures("moved")
+def test_a_sign_of_life_sets_the_time_back(looked):
+    """What is done within the limit is no hang, however long all of it takes."""
+    with looked.watching(NO_STEP):
+        for _ in range(10):
+            looked.look(99)
+            looked.beat()
+
+
+def test_bytes_count_while_a_process_gets_ready(looked, moved):
+    """A download that goes on is no hang; one that stands still is; what looking itself reads does not count."""
+    with looked.watching(NO_BYTE, bytes_count=True):
+        for _ in range(10):
+            looked.look(99)
+            moved[0] += 1_000_000
+        looked.look(1)
+        looked.look(99)
+        moved[0] += 1000
+        with pytest.raises(Ended):
+            looked.look(1)
+
+
+def test_bytes_do_not_count_while_training(looked, moved):
+    """Loader processes and logs that go on do not hide a training that stands still."""
+    with looked.watching(NO_STEP):
+        moved[0] += 10**9
+        looked.look(99)
+        moved[0] += 10**9
+        with pytest.raises(Ended):
+            looked.look(1)
+
+
+@pytest.mark.usefixtures("moved")
+def test_what_is_not_watched_may_take_any_time(looked):
+    """Before and after, and where waiting is meant, there is no limit; an inner watch ends with its part, and the
+    outer one goes on.
+    """
+    looked.look(1000)
+    with looked.watching(NO_BYTE, bytes_count=True):
+        with looked.watching(NO_STEP):
+            looked.look(99)
+        looked.look(99)  # counts anew
+        with pytest.raises(Ended):
+            looked.look(1)
+    looked.look(1000)
+
+
+def test_a_limit_of_0_watches_nothing():
+    """Whoever wants no limit gets no thread that could end the process."""
+    with Watchdog(0), Watchdog(0).watching(NO_STEP):
+        assert "watchdog" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_process_that_is_paused_does_not_hang(moved):
+    """Time counts by looks: a pause of any length counts as one of them."""
+    now = iter([0.0, 5.0, 100_000.0, 100_005.0])
+    seen = []
+    dog = Watchdog(limit_s=100, clock=lambda: next(now))
+    dog.look = seen.append
+    waits = iter([False, False, False, True])
+    dog._closed.wait = lambda _s: next(waits)
+    dog._watch()
+    assert seen == [5.0, 10.0, 5.0]
+
+
+def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
+    """What a download writes and a check reads shows in the count, and waiting shows in nothing but the count's own."""
+    before = watchdog.bytes_moved()
+    (tmp_path / "download").write_bytes(bytes(1_000_000))
+    written = watchdog.bytes_moved()
+    assert written - before >= 1_000_000
+    (tmp_path / "download").read_bytes()
+    read = watchdog.bytes_moved()
+    assert read - written >= 1_000_000
+    assert (watchdog.bytes_moved() - read) * watchdog.LOOKS < watchdog.NOISE_BYTES
+
+
+HANGS = """
+import sys, threading
+from job.log import set_up_logging
+from job.watchdog import NO_STEP, Watchdog
+set_up_logging(for_machines=True)
+
+def loop_for_ever():
+    threading.Event().wait()
+
+with Watchdog(0.3) as watchdog:
+    watchdog.on_hang = lambda error: print(f"recorded {error.exit_code}", flush=True)
+    with watchdog.watching(NO_STEP):
+        loop_for_ever()
+"""
+
+
+def test_a_real_process_that_hangs_leaves_with_75():
+    """The stacks of all threads are in the log, the end is recorded, and the process is gone."""
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS],
+        env=surroundings({}),
+        capture_output=True,
+        text=True,
+        timeout=SOON_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (75, "recorded 75\n")
+    (entry,) = map(json.loads, done.stderr.splitlines())
+    assert entry["exit_code"] == 75
+    assert all(words in entry["message"] for words in ("thread MainThread", "loop_for_ever", "thread watchdog"))
+
+
+PAUSES = """
+import time
+from job.watchdog import NO_STEP, Watchdog
+with Watchdog(5) as watchdog, watchdog.watching(NO_STEP):
+    print("ready", flush=True)
+    input()
+print("done", flush=True)
+"""
+
+
+def test_a_real_process_that_is_stopped_and_goes_on_is_not_ended():
+    """SIGSTOP for longer than the limit, then SIGCONT, is no hang."""
+    with start_python(PAUSES) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(6)  # longer than the limit; however long it is, it counts as one look
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate("\n", timeout=SOON_S)[0] == "done\n"
+    assert process.returncode == 0
