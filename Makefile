@@ -196,7 +196,7 @@ test: $(DEV) ## Run the tests; what is left out is listed at the end
 .PHONY: test-all
 test-all: $(DEV) ## Run them with the full matrices, then the storm of N=200; docs/test-all.md has the last result
 	$(WITH_ARGS) $(BIN)/python -m pytest --full
-	$(BIN)/python -m tests.training.kill_storm "$${N:-200}"
+	$(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
 
 .PHONY: check
 check: $(DEV) ## Check format, lint and types
@@ -217,7 +217,7 @@ bench: $(DEV) ## Measure, and compare with the libraries we could have used
 
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare how they end (N=200 takes 40 minutes)
-	@exec $(BIN)/python -m tests.training.kill_storm "$${N:-200}"
+	@exec $(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
 
 .PHONY: lock
 lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions

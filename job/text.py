@@ -1,6 +1,10 @@
-"""Quantities as people read them, and the time between two records."""
+"""Text for people, and text from them: units, hints at what was meant, YAML read within limits."""
 
+import difflib
 from datetime import datetime
+from typing import Any
+
+import yaml
 
 MINUTE, HOUR = 60, 3600
 
@@ -27,3 +31,76 @@ def dollars(usd: float) -> str:
 def percent(share: float) -> str:
     """Show a share of 1: ``68.3 %``."""
     return f"{100 * share:.1f} %"
+
+
+MAX_BYTES = 1_000_000
+
+
+TOO_LARGE = f"it is larger than {MAX_BYTES / 1e6:g} MB"
+
+
+MAX_VALUES = 200_000
+"""With what aliases repeat counted as often as it is repeated."""
+
+
+MAX_NUMBER_LENGTH = 1_000
+"""Characters of a value that is not text: numbers take time that grows with the square of their length."""
+
+
+class UnreadableYamlError(ValueError):
+    """A text is not YAML, or not within the limits; the message is the part of a sentence that says why."""
+
+
+def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever YAML can hold
+    """Read YAML of plain values.
+
+    Raises:
+        UnreadableYamlError: If it is none, or larger than any file of its kind has reason to be.
+    """
+    if len(text) > MAX_BYTES:
+        raise UnreadableYamlError(TOO_LARGE)
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_few_values(node)
+        return loader.construct_document(node)
+    except UnreadableYamlError:
+        raise
+    except RecursionError as error:
+        raise UnreadableYamlError("it is nested too deeply") from error
+    except Exception as error:  # the parser raises anything on values that are none, such as the date 2026-13-45
+        raise UnreadableYamlError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _require_few_values(node: yaml.Node) -> None:
+    """Check how many values there are once every alias is followed."""
+    num_values: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > MAX_NUMBER_LENGTH and not node.tag.endswith(":str"):
+                raise UnreadableYamlError(f"it has a number of {len(node.value)} characters")
+            return 1
+        if id(node) not in num_values:
+            num_values[id(node)] = MAX_VALUES  # until it is known: a value that holds itself never ends
+            parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+            num_values[id(node)] = 1 + sum(map(count, parts))
+        if num_values[id(node)] > MAX_VALUES:
+            raise UnreadableYamlError(f"it has more than {MAX_VALUES:,} values, aliases followed")
+        return num_values[id(node)]
+
+    count(node)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return ``; did you mean ...?`` for a misspelt word, or an empty string."""
+    folded = {name.casefold(): name for name in known}
+    matches = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[matches[0]]!r}?" if matches else ""
+
+
+def between(low: str, high: str) -> str:
+    """Return a range, or the one value if both ends are the same."""
+    return low if low == high else f"{low} to {high}"

@@ -27,7 +27,7 @@ FOREIGN = (
 
 FULL = "belongs to the full matrices and storms; `make test-all` runs it"
 
-LONGEST = ("test_demo", "test_tracking", "test_verification", "test_pause_and_extend", "test_drill", "test_world")
+LONGEST = ("test_demo", "test_tracking", "test_verify_resume", "test_pause_and_extend", "test_drill", "test_distributed")
 """Files of minutes, in the order in which they are begun."""
 
 

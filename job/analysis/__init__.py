@@ -1,0 +1,1 @@
+"""Read-only over finished records: metrics, learning curves, comparisons, advice, estimates."""

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from job.analysis.learning_curve import Trend, trend_in_words, trend_of
-from job.analysis.summary import Evidence, comparable
 from job.analysis.options import EXTEND, Option, find_option
+from job.analysis.summary import Evidence, comparable
 
 TARGET_F1 = 0.72
 """What is good enough without ``--target-f1``: what recipe C is for."""

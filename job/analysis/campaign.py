@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from job.analysis.advice import advise
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.analysis.estimate import by_authors
-from job.analysis.summary import Evidence, read_evidence
 from job.analysis.options import EXTEND
+from job.analysis.summary import Evidence, read_evidence
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
-from job.runs.run import UNREADABLE, Run, check_run_name, differences, is_run_name, next_free_name, now
-from job.storage import Store
+from job.runs.records import differences, now
+from job.runs.run import UNREADABLE, Run, check_run_name, is_run_name, next_free_name
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

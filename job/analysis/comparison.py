@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.analysis.summary import Evidence
 from job.analysis.metrics import LABELS
+from job.analysis.summary import Evidence
 
 DIGITS_OF_DIGEST = 12
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from job.analysis.summary import Evidence
 from job.goodput import Label
-from job.runs.request import Order
 from job.recipes.recipe import Recipe
+from job.runs.request import Order
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step

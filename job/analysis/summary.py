@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from job.analysis.metrics import LABELS
+from job.errors import CorruptObjectError
+from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.accounting import make_bill
 from job.runs.cost import Bill
-from job.errors import CorruptObjectError
-from job.analysis.metrics import LABELS
-from job.recipes.recognition import shown_recipe, trained_as
+from job.runs.records import RunRecord, now
+from job.runs.run import Run, readable
 from job.runs.search import survey
-from job.runs.run import Run, RunRecord, now, readable
-from job.storage import Store
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

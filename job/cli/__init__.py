@@ -1,1 +1,1 @@
-"""What the commands do: each module turns text into values, calls the job, and prints."""
+"""Command line: one module for each command, read by Fire."""

@@ -13,6 +13,8 @@ from typing import Any
 import fire
 
 from job.cli.cloud_commands import CLOUD_COMMANDS
+from job.cli.help import explain_misuse, find_help
+from job.cli.invocation import Invocation, command
 from job.cli.runs_commands import RUN_COMMANDS
 from job.errors import (
     GOES_ON,
@@ -24,8 +26,6 @@ from job.errors import (
     PreemptionError,
     UsageError,
 )
-from job.cli.help import explain_misuse, find_help
-from job.cli.invocation import Invocation, command
 from job.log import EscapedStream, set_up_logging
 from job.training.signals import TRAINS
 
@@ -383,7 +383,7 @@ def _run(words: list[str]) -> int:
     try:
         help_text = find_help(COMMANDS, words)
         if help_text is not None:
-            print(help_text)  # noqa: T201 -- data
+            print(help_text)
         else:
             _parse(words)._call()  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
     except JobError as error:

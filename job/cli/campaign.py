@@ -4,19 +4,19 @@ import logging
 from typing import Any
 
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
-from job.report.campaign import address_of_best, write_page
-from job.session.campaign import go_on, here, on_batch
-from job.cloud.machine_types import find_machine
+from job.cli.options import Mistakes, read_flag, read_fraction, read_number, read_price
 from job.cli.tables import columns, labelled
 from job.cli.train import open_bucket, read_order
-from job.cli.options import Mistakes, read_flag, read_fraction, read_number, read_price
-from job.datasets.prepare import find_dataset
-from job.session.demo import DATASET
-from job.errors import UsageError
-from job.session.preemption import OF_A_CHILD_S, Notices
+from job.cloud.machine_types import find_machine
 from job.cloud.prices import read_usd
+from job.datasets.prepare import find_dataset
+from job.errors import UsageError
 from job.recipes.recipe import Profile
-from job.storage import Store
+from job.report.campaign import address_of_best, write_page
+from job.session.campaign import go_on, here, on_batch
+from job.session.demo import DATASET
+from job.session.preemption import OF_A_CHILD_S, Notices
+from job.storage.object_store import Store
 from job.text import HOUR, duration
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def run_campaign(
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
     """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
-    from job.cloud.allowance import load_allowed  # noqa: PLC0415 -- only a campaign in the cloud needs its settings
+    from job.cloud.allowance import load_allowed
 
     limit = load_allowed({}).limit([find_machine(cloud).type], spot=True)
     run = limit.hours or 0.0 if limit.usd is None else limit.usd

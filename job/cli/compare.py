@@ -3,13 +3,13 @@
 import json as json_format
 from pathlib import Path
 
-from job.report import elements
-from job.cli.tables import grid, labelled
-from job.cli.runs import require_run
-from job.cli.options import read_flag, require_store
 from job.analysis.comparison import Sheet, compare
-from job.errors import MachineError, UsageError
 from job.analysis.summary import read_evidence
+from job.cli.options import read_flag, require_store
+from job.cli.runs import require_run
+from job.cli.tables import grid, labelled
+from job.errors import MachineError, UsageError
+from job.report import elements
 
 
 def compare_runs(names: tuple[str, ...], bucket: str | None, *, html: str | None, json: str) -> None:

@@ -10,7 +10,7 @@ from job.datasets.push import plan_push
 from job.errors import DataError
 from job.log import Progress, one_line
 from job.runs.search import survey
-from job.storage import Store
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ import json as json_format
 from dataclasses import asdict
 from pathlib import Path
 
-from job.cli.train import read_workers
 from job.cli.options import bucket_location, read_flag, read_profile
-from job.session.doctor import examine, summarise
+from job.cli.train import read_workers
 from job.recipes.recipe import load_recipe
-from job.storage import open_store
+from job.session.doctor import examine, summarise
+from job.storage.open_store import open_store
 
 
 def run_doctor(

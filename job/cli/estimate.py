@@ -6,12 +6,6 @@ import json as json_format
 import logging
 from typing import Any
 
-from job.session import environment as this_machine
-from job.cli.tables import between, labelled
-from job.cli.train import read_order
-from job.cli.options import read_flag, read_price, require_store
-from job.datasets.prepare import find_dataset
-from job.errors import UsageError, WeightsError
 from job.analysis.estimate import (
     EnoughError,
     Estimate,
@@ -24,11 +18,17 @@ from job.analysis.estimate import (
     is_kind,
 )
 from job.analysis.summary import Evidence, gather
-from job.runs.request import Order
+from job.cli.options import read_flag, read_price, require_store
+from job.cli.tables import labelled
+from job.cli.train import read_order
+from job.datasets.prepare import find_dataset
+from job.errors import UsageError, WeightsError
 from job.recipes.recipe import load_recipe
 from job.runs.lineage import find_start
-from job.storage import Store
-from job.text import HOUR, duration
+from job.runs.request import Order
+from job.session import environment as this_machine
+from job.storage.object_store import Store
+from job.text import HOUR, between, duration
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _estimate(store: Store, order: Order, machine: str | None, price: float | No
 
 
 def _measure(store: Store, order: Order) -> Measurement:
-    from job.session.train import rehearse  # noqa: PLC0415 -- what is wrong with the words is said first
+    from job.session.train import rehearse
 
     watch = Stopwatch()
     with contextlib.suppress(EnoughError):

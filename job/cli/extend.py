@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from job.cli.options import Mistakes, read_number, read_seconds, require_store
 from job.cli.runs import require_run
 from job.cli.train import leave_to_others, read_workers
-from job.cli.options import Mistakes, read_number, read_seconds, require_store
-from job.runs.request import Order
-from job.recipes.recipe import Band, Recipe, Start
-from job.runs.run import RunRecord, check_run_name
 from job.recipes.arguments import MAX_COUNT
+from job.recipes.recipe import Band, Recipe, Start
+from job.runs.records import RunRecord
+from job.runs.request import Order
+from job.runs.run import check_run_name
 
 
 def extend_run(
@@ -35,7 +36,7 @@ def extend_run(
     Raises:
         JobError: As `session.train`; a run that is not finished, or has as many epochs already, is refused.
     """
-    from job.session.train import train  # noqa: PLC0415 -- what is wrong with the words is said first
+    from job.session.train import train
 
     mistakes = Mistakes()
     with mistakes:

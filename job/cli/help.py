@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from job.recipes.arguments import nearest
+from job.text import nearest
 
 Commands = dict[str, Any]
 """Commands by name; a group is a dictionary of its own."""

@@ -3,14 +3,18 @@
 import math
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import get_args
+from typing import Any, get_args
 
+from job.cloud.budget import Limit
 from job.cloud.machine_types import find_machine
-from job.errors import JobError, RecipeError, UsageError
 from job.cloud.prices import read_usd, usd_per_hour
+from job.cloud.settings import known_settings
+from job.errors import JobError, RecipeError, UsageError
 from job.recipes.recipe import Profile
-from job.storage import Store, open_store
+from job.storage.object_store import Store
+from job.storage.open_store import open_store
 
 YEAR_S = 365 * 24 * 3600
 """The longest duration that is taken; what waits cannot count much further."""
@@ -150,3 +154,79 @@ class Mistakes:
             problems = [problem for error in self._found for problem in error.problems or (error.message,)]
             kind = UsageError if any(isinstance(error, UsageError) for error in self._found) else RecipeError
             raise kind(f"command line: {len(problems)} problems", problems)
+
+
+CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
+
+
+def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:
+    """Return the bucket of the command line, of the environment, or of the settings."""
+    location = bucket_location(bucket)
+    if location is not None:
+        return require_gs(location)
+    found = known_settings({name: flags[name] for name in CLOUD_FLAGS if name in flags}).get("bucket")
+    if not isinstance(found, str):
+        return None
+    return require_gs(found if "://" in found else f"gs://{found}")
+
+
+def read_deadline(text: str | None) -> str | None:
+    """Read ``12h`` from now, or a time; without a zone it is this machine's.
+
+    Raises:
+        UsageError: If it is neither, or has passed.
+    """
+    if text is None:
+        return None
+    try:
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
+            due = datetime.now(UTC) + timedelta(hours=float(match[1]))
+        else:
+            due = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
+        ) from error
+    if due <= datetime.now(UTC):
+        raise UsageError(f"--deadline: has passed, got {text!r}")
+    return due.isoformat(timespec="seconds")
+
+
+def read_max_usd(text: str | None) -> float | None:
+    """Read a number of dollars.
+
+    Raises:
+        UsageError: If it is none, or not positive.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
+        raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
+    return float(text)
+
+
+def read_limit(max_usd: str | None, no_limit: str) -> Limit | None:
+    """Read ``--max-usd`` and ``--no-limit``; nothing if neither is given.
+
+    Raises:
+        UsageError: If both are, or one is not understood.
+    """
+    usd = read_max_usd(max_usd)
+    if not read_flag(no_limit, "no-limit"):
+        return None if usd is None else Limit(usd=usd)
+    if usd is not None:
+        raise UsageError(f"--max-usd: {usd:g} and --no-limit contradict each other; pass one of them")
+    return Limit()
+
+
+def require_gs(location: str | None) -> str:
+    """Return the location of a bucket that the cloud can reach.
+
+    Raises:
+        UsageError: If none was named, or if it is a folder.
+    """
+    if location is None:
+        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
+    if not location.startswith("gs://"):
+        raise UsageError(f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
+    return location

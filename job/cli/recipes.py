@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from job.cli.options import read_profile
 from job.analysis.metrics import LABELS
-from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.cli.options import read_profile
 from job.recipes.arguments import DEFAULTS
+from job.recipes.recipe import Recipe, load_recipe, recipe_names
 
 NUM_COLUMNS = 80
 

@@ -4,8 +4,8 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from job.cli.runs import require_run
 from job.cli.options import read_flag, require_store
+from job.cli.runs import require_run
 from job.errors import MachineError
 
 
@@ -20,7 +20,7 @@ def report_run(name: str, bucket: str | None, open_it: str) -> None:
     store = require_store(bucket)
     run, record = require_run(store, name)
     try:
-        from job.report.publish import write_report  # noqa: PLC0415 -- a missing library is an error of its own
+        from job.report.publish import write_report
     except ImportError as error:
         raise MachineError(f"report: the package {error.name} is missing; install it, or run `make light`") from error
     key = write_report(run, record)

@@ -7,20 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job.runs import checkpoint, offline_logs
-from job.runs.accounting import make_bill, read_bill
-from job.cli.tables import labelled
+from job.analysis.metrics import Comparison
 from job.cli.options import read_flag, require_store
+from job.cli.tables import labelled
 from job.errors import CorruptObjectError, RunConflictError
 from job.goodput import Label
-from job.analysis.metrics import Comparison
 from job.recipes.recipe import Band
 from job.recipes.recognition import shown_recipe
+from job.runs import checkpoint, offline_logs
+from job.runs.accounting import make_bill, read_bill
+from job.runs.records import RunRecord, now
+from job.runs.run import Run, readable
 from job.runs.search import list_runs, survey
-from job.runs.run import Run, RunRecord, now, readable
-from job.storage import Store
-from job.recipes.arguments import nearest
-from job.text import duration
+from job.storage.object_store import Store
+from job.text import duration, nearest
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 """``job stop``: ask a run's newest attempt to commit and to end as paused."""
 
-from job.session import environment
-from job.runs.accounting import read_bill
-from job.cli.runs import require_run
 from job.cli.options import require_store
+from job.cli.runs import require_run
 from job.errors import RunConflictError
+from job.runs.accounting import read_bill
+from job.session import environment
 
 
 def stop_run(name: str, bucket: str | None) -> None:

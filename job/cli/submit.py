@@ -2,33 +2,40 @@
 
 import json
 import logging
-import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.runs.unfinished import tell_beside
-from job.runs.cost import usd_of
+from job.cli.options import (
+    CLOUD_FLAGS,
+    Mistakes,
+    cloud_bucket,
+    read_deadline,
+    read_flag,
+    read_limit,
+    require_gs,
+    require_store,
+)
+from job.cli.train import read_order
 from job.cloud.allowance import Allowed, load_allowed
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
-from job.cloud.machine_types import find_machine
-from job.cloud.submission import Placement, Segment, Segments, find_submission
-from job.cloud.settings import Settings, known_settings, load_settings
 from job.cloud.job_spec import render
-from job.cli.train import read_order
-from job.cli.options import Mistakes, bucket_location, read_flag, require_store
+from job.cloud.machine_types import find_machine
+from job.cloud.settings import Settings, load_settings
+from job.cloud.submission import Placement, Segment, Segments, find_submission
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
-from job.runs.request import Order
-from job.runs.run import FAMILY, check_run_name, now
+from job.runs.cost import usd_of
 from job.runs.lineage import find_start
+from job.runs.records import now
+from job.runs.request import Order
+from job.runs.run import FAMILY, check_run_name
+from job.runs.unfinished import tell_beside
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
 
-CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
 
 TRAIN_FLAGS: dict[str, Any] = {
     "recipe": None,
@@ -58,19 +65,19 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
     Raises:
         JobError: For whatever is wrong; see the exit codes.
     """
-    from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
-    from job.cloud.policy import decide  # noqa: PLC0415 -- only this command needs it
-    from job.cloud.supervisor import Supervisor  # noqa: PLC0415 -- needs Batch's library
-    from job.cli.supervise import POLL_S, watch  # noqa: PLC0415 -- it imports this module
+    from job.cli.supervise import POLL_S, watch
+    from job.cloud.batch import Batch
+    from job.cloud.policy import decide
+    from job.cloud.supervisor import Supervisor
 
     stay = read_flag(supervise, "supervise")
     order, words, limit = _read(flags, training_arguments)
     said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
     settings, allowed = load_settings(said), load_allowed(said, limit)
     how = _how(flags, settings, allowed)
-    store = require_store(_require_gs(cloud_bucket(flags["bucket"], flags)))
-    dataset = find_dataset(store, order.dataset)
-    request = order.request(dataset)
+    store = require_store(require_gs(cloud_bucket(flags["bucket"], flags)))
+    order = replace(order, dataset=find_dataset(store, order.dataset))
+    request = order.request(order.dataset)
     run, segments = find_submission(store, order.run, request)
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
@@ -83,7 +90,7 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
         segment = _first_segment(
             bucket=store.uri,
             run=run.name,
-            words=[*words, f"--dataset={dataset}"],
+            words=[*words, f"--dataset={order.dataset}"],
             request=request,
             settings=settings,
             **how,
@@ -117,7 +124,7 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
     if order.dataset is not None:
         words.append(f"--dataset={order.dataset}")
     segment = _first_segment(
-        bucket=_require_gs(cloud_bucket(flags["bucket"], flags)),
+        bucket=require_gs(cloud_bucket(flags["bucket"], flags)),
         run=order.run or FAMILY,
         words=words,
         request=order.request(order.dataset),
@@ -140,66 +147,6 @@ def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Or
         read_flag(flags["on_demand"], "on-demand")
     mistakes.tell()
     return order, words, limit
-
-
-def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:
-    """Return the bucket of the command line, of the environment, or of the settings."""
-    location = bucket_location(bucket)
-    if location is not None:
-        return _require_gs(location)
-    found = known_settings({name: flags[name] for name in CLOUD_FLAGS if name in flags}).get("bucket")
-    if not isinstance(found, str):
-        return None
-    return _require_gs(found if "://" in found else f"gs://{found}")
-
-
-def read_deadline(text: str | None) -> str | None:
-    """Read ``12h`` from now, or a time; without a zone it is this machine's.
-
-    Raises:
-        UsageError: If it is neither, or has passed.
-    """
-    if text is None:
-        return None
-    try:
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
-            due = datetime.now(UTC) + timedelta(hours=float(match[1]))
-        else:
-            due = datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
-        ) from error
-    if due <= datetime.now(UTC):
-        raise UsageError(f"--deadline: has passed, got {text!r}")
-    return due.isoformat(timespec="seconds")
-
-
-def read_max_usd(text: str | None) -> float | None:
-    """Read a number of dollars.
-
-    Raises:
-        UsageError: If it is none, or not positive.
-    """
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
-        raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
-    return float(text)
-
-
-def read_limit(max_usd: str | None, no_limit: str) -> Limit | None:
-    """Read ``--max-usd`` and ``--no-limit``; nothing if neither is given.
-
-    Raises:
-        UsageError: If both are, or one is not understood.
-    """
-    usd = read_max_usd(max_usd)
-    if not read_flag(no_limit, "no-limit"):
-        return None if usd is None else Limit(usd=usd)
-    if usd is not None:
-        raise UsageError(f"--max-usd: {usd:g} and --no-limit contradict each other; pass one of them")
-    return Limit()
 
 
 def print_limit(machine: str, *, max_usd: str | None, no_limit: str) -> None:
@@ -233,14 +180,6 @@ def worst_words(segment: Segment) -> str:
     if price is None:
         return f"this can take {hours} at worst, whose price is not known; {bound}"
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
-
-
-def _require_gs(location: str | None) -> str:
-    if location is None:
-        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
-    if not location.startswith("gs://"):
-        raise UsageError(f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
-    return location
 
 
 def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:

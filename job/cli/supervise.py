@@ -5,12 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from job.cli.options import cloud_bucket, read_deadline, read_flag, read_limit, read_number, read_seconds, require_store
 from job.cloud.allowance import Allowed, load_allowed
-from job.cloud.status import Attempt, History, SegmentSeen
 from job.cloud.policy import decide
+from job.cloud.status import Attempt, History, SegmentSeen
 from job.cloud.submission import Segments
-from job.cli.submit import cloud_bucket, read_deadline, read_limit
-from job.cli.options import read_flag, read_number, read_seconds, require_store
 from job.errors import RunConflictError
 from job.runs.run import Run
 from job.text import duration
@@ -113,7 +112,7 @@ def print_logs(name: str, bucket: str | None, segment: str | None, settings: Map
     Raises:
         JobError: If the logs cannot be read, or the run is not in this machine's project.
     """
-    from job.cloud.logs import read_lines  # noqa: PLC0415 -- only this command needs it
+    from job.cloud.logs import read_lines
 
     number = None if segment is None else read_number(segment, "segment")
     run, allowed = _run(name, bucket), load_allowed(settings)
@@ -199,7 +198,7 @@ def _run(name: str, bucket: str | None) -> Run:
 
 
 def _supervisor(name: str, bucket: str | None, allowed: Allowed) -> "Supervisor":
-    from job.cloud.batch import Batch  # noqa: PLC0415 -- its library is an extra
-    from job.cloud.supervisor import Supervisor  # noqa: PLC0415 -- needs Batch's library
+    from job.cloud.batch import Batch
+    from job.cloud.supervisor import Supervisor
 
     return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)

@@ -38,11 +38,6 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def between(low: str, high: str) -> str:
-    """Return a range, or the one value if both ends are the same."""
-    return low if low == high else f"{low} to {high}"
-
-
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table whose first column says what the others hold, cells wrapped; of many columns, several tables."""
     label = max(len(row[0]) for row in rows) + 2

@@ -4,23 +4,25 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from job.runs.unfinished import tell_beside
 from job.cli.options import Mistakes, bucket_location, read_flag, read_number, read_profile, read_seconds, require_store
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
-from job.runs.request import Order
+from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
 from job.recipes.recipe import Profile, Recipe, load_recipe
 from job.recipes.recognition import with_expectation
-from job.runs.search import find_run
-from job.runs.run import check_run_name
 from job.runs.lineage import StartPoint, find_start
-from job.storage import Store
-from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED, nearest
+from job.runs.request import Order
+from job.runs.run import check_run_name
+from job.runs.search import find_run
+from job.runs.unfinished import tell_beside
+from job.storage.object_store import Store
+from job.text import nearest
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +53,11 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
     store = open_bucket(order.recipe.profile, flags["bucket"])
     leave_to_others(order)
     if order.recipe.profile == "demo":
-        from job.session.demo import train_demo  # noqa: PLC0415 -- one of the two
+        from job.session.demo import train_demo
 
         train_demo(store, order)
     else:
-        from job.session.train import train  # noqa: PLC0415 -- one of the two
+        from job.session.train import train
 
         train(store, order)
 
@@ -64,7 +66,7 @@ def leave_to_others(order: Order) -> None:
     """If an order names several devices, give the command to as many processes, and exit as the first of them does."""
     num_devices = len(order.device.split(","))
     if num_devices > 1 and "RANK" not in os.environ:
-        from job.training.launch import launch  # noqa: PLC0415 -- one process alone needs no torchrun
+        from job.training.launch import launch
 
         sys.exit(launch(sys.argv[1:], num_devices))
 
@@ -196,6 +198,7 @@ def _print_plan(order: Order, location: str | None) -> None:
         store = require_store(location)
         try:
             plan["dataset"] = find_dataset(store, order.dataset)
+            order = replace(order, dataset=plan["dataset"])
         except JobError as error:
             problems.append(error)
         try:

@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from job.cli.train import read_order
 from job.cli.options import bucket_location, read_number, read_seconds, require_store
-from job.datasets.synthetic import draw_demo_dataset
-from job.datasets.subset import take_piece
+from job.cli.train import read_order
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import push_dataset
+from job.datasets.subset import take_piece
+from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
-from job.runs.request import Order
 from job.recipes.recipe import load_recipe
-from job.storage.local import FolderStore
+from job.runs.request import Order
 from job.session.verify_resume import Piece, Verdict, train_straight, verify_resume
+from job.storage.local import FolderStore
 
 NUM_EPOCHS = 3
 

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from job.cli.runs import require_run
 from job.cli.options import require_store
+from job.cli.runs import require_run
 from job.errors import MachineError
 
 
@@ -18,7 +18,7 @@ def sync_run(name: str, bucket: str | None) -> None:
     """
     run, record = require_run(require_store(bucket), name)
     try:
-        from job.tracking.sync import sync  # noqa: PLC0415 -- a missing library is an error of its own
+        from job.tracking.sync import sync
     except ImportError as error:
         raise MachineError(f"W&B: the package {error.name} is missing; run `make env`") from error
     with tempfile.TemporaryDirectory(prefix="job-wandb-") as folder:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job.cli.options import bucket_location, require_store
 from job.errors import ObjectNotFoundError, UsageError, WeightsError
-from job.storage import open_store
+from job.storage.open_store import open_store
 
 
 def print_digest(file: str, bucket: str | None) -> None:
@@ -18,10 +18,10 @@ def print_digest(file: str, bucket: str | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("YOLO_CONFIG_DIR", scratch)
         path = _fetch(file, bucket, Path(scratch))
-        from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, the file comes first
+        from job.training.isolation import confine_ultralytics
 
         confine_ultralytics(Path(scratch) / "ultralytics")
-        from job.training.weights import digest_file  # noqa: PLC0415 -- needs torch
+        from job.training.weights import digest_file
 
         print(digest_file(path))
 

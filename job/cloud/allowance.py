@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from job.cloud.budget import Limit, Prices, require_price, usd_per_hour
 from job.cloud.machine_types import machines
-from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Segment
 from job.cloud.settings import FORMS, IMAGE, checked_settings
+from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Segment
 from job.errors import RunConflictError, UsageError
-from job.recipes.arguments import nearest
+from job.text import nearest
 
 FLAGS = [*FORMS, "image_repository"]
 

@@ -8,10 +8,10 @@ What was used, by the attempts' records, is `job.runs.cost`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job.runs.cost import usd_of
 from job.cloud.machine_types import find_machine
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S
 from job.errors import RunStoppedError, UsageError
+from job.runs.cost import usd_of
 from job.text import HOUR
 
 START_UP_S = 900

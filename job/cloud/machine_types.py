@@ -10,7 +10,7 @@ from importlib import resources
 import yaml
 
 from job.errors import UsageError
-from job.recipes.arguments import nearest
+from job.text import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Machine:
 @functools.cache
 def machines() -> dict[str, Machine]:
     """Return every machine by its type."""
-    loaded = yaml.safe_load(resources.files("job.cloud").joinpath("machines.yaml").read_text(encoding="utf-8"))
+    loaded = yaml.safe_load(resources.files("job.cloud").joinpath("machine_types.yaml").read_text(encoding="utf-8"))
     return {type_: _machine(type_, dict(entry)) for type_, entry in loaded.items()}
 
 

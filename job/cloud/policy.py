@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Literal
 
 from job.cloud.budget import START_UP_S, Limit, durations_within, require_price
-from job.cloud.status import BEING_ENDED, History, SegmentSeen
 from job.cloud.machine_types import find_machine
+from job.cloud.status import BEING_ENDED, History, SegmentSeen
 from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 

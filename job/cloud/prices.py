@@ -3,10 +3,10 @@
 import math
 import os
 
-from job.runs.cost import Price
+from job.cloud.gce_metadata import MetadataError, MetadataServer
 from job.cloud.machine_types import machines
 from job.errors import UsageError
-from job.cloud.gce_metadata import MetadataError, MetadataServer
+from job.runs.cost import Price
 
 USD_PER_HOUR = "JOB_USD_PER_HOUR"
 """The variable with the dollars for an hour of the machine that the job runs on."""

@@ -14,9 +14,8 @@ from typing import Any
 
 from job.cloud.machine_types import machines
 from job.errors import MachineError
-from job.limited_yaml import load_yaml
 from job.storage.regular_file import open_regular
-from job.recipes.arguments import nearest
+from job.text import load_yaml, nearest
 
 OUTPUTS = Path("infra/outputs.json")
 """``terraform output -json``."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from job.runs import checkpoint
-from job.runs.accounting import make_bill
-from job.runs.cost import usd_of
-from job.runs.checkpoint import CheckpointId
 from job.cloud.allowance import Allowed
 from job.cloud.budget import Limit, Prices, worst_s
 from job.cloud.submission import Segment, Segments
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
+from job.runs import checkpoint
+from job.runs.accounting import make_bill
+from job.runs.checkpoint import CheckpointId
+from job.runs.cost import usd_of
 from job.runs.run import Run, readable
 from job.text import HOUR
 

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
+from job.runs.records import differences
+from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
-from job.runs.run import UNREADABLE, Run, differences, family_of, is_run_name
-from job.storage import Store
+from job.storage.object_store import Store
 
 MAX_RETRIES = 10
 """Batch's limit, for all causes together."""

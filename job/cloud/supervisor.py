@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from job.cloud.allowance import Allowed
 from job.cloud.batch import Batch
 from job.cloud.budget import usd_per_hour
-from job.cloud.status import BEING_ENDED, History, read_history
-from job.cloud.policy import Decision, budget, decide
-from job.cloud.submission import Placement, Segment, Segments
 from job.cloud.job_spec import render
+from job.cloud.policy import Decision, budget, decide
+from job.cloud.status import BEING_ENDED, History, read_history
+from job.cloud.submission import Placement, Segment, Segments
 from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
-from job.runs.run import Run, now
+from job.runs.records import now
+from job.runs.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from job.datasets.scan import Contents
 from job.datasets.labels import Found, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
+from job.datasets.scan import Contents
 from job.errors import DataError
 
 NUM_SHOWN = 50

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from job.datasets.files import is_inside
-from job.limited_yaml import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
+from job.text import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
 
 DATA_YAML = "data.yaml"
 

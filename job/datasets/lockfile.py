@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.errors import DataError
-from job.storage import Store, StoredObject
+from job.storage.object_store import Store, StoredObject
 
 SCHEMA = 2
 

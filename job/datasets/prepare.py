@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.session import environment
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import Version, read_version, split_digest
 from job.errors import DataError, RunConflictError
 from job.goodput import Label, Ledger
 from job.log import Progress, one_line
-from job.storage import Store
+from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
 from job.storage.transfer import Transferred, mark_own, pull
-from job.recipes.arguments import nearest
+from job.storage.workdir import explained, require_space, require_writable
+from job.text import nearest
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +148,10 @@ def _tell(name: str, warnings: list[str]) -> None:
 
 def _pull(store: Store, name: str, workdir: Path, version: Version) -> Transferred:
     folder = workdir / "datasets" / name
-    environment.require_writable(folder)
+    require_writable(folder)
     size = sum(stored.size_bytes for stored in version.files.values())
-    with _one_at_a_time(folder), environment.explained(workdir):
-        environment.require_space(folder, size, SPARE_BYTES)
+    with _one_at_a_time(folder), explained(workdir):
+        require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {name}", size, "B") as progress:
             return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes))
 
@@ -165,7 +165,7 @@ def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one process of this machine at a time change a pulled dataset."""
-    with environment.explained(folder.parent):
+    with explained(folder.parent):
         opened = open_regular(folder.with_name(f".{folder.name}.lock"), append=True)
     with opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

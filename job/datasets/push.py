@@ -28,9 +28,9 @@ from job.datasets.lockfile import (
 )
 from job.errors import DataError, MachineError, PreconditionError
 from job.log import Progress, one_line
-from job.storage import Store, StoredObject
 from job.storage.checksums import ChecksumIndex
 from job.storage.keys import is_key
+from job.storage.object_store import Store, StoredObject
 from job.storage.transfer import PUSHED
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import PIL
 
-from job.datasets import labels, image
+from job.datasets import image, labels
 from job.datasets.files import UNREADABLE
-from job.datasets.labels import Found, check_label
 from job.datasets.image import check_picture, quiet_decoder
+from job.datasets.labels import Found, check_label
 from job.datasets.layout import Layout, is_image
 from job.storage.regular_file import read_regular
 

@@ -5,10 +5,11 @@ this one; it is written out because recipes are checked on machines without torc
 """
 
 import contextlib
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
+
+from job.text import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +239,3 @@ def check_arguments(given: dict[str, Any], subject: str = "") -> tuple[dict[str,
         else:
             values[name] = ARGUMENTS[name].canonical(value)
     return values, problems
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """Return ``; did you mean ...?`` for a misspelt word, or an empty string."""
-    folded = {name.casefold(): name for name in known}
-    matches = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
-    return f"; did you mean {folded[matches[0]]!r}?" if matches else ""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from job.errors import RecipeError
-from job.limited_yaml import MAX_BYTES, UnreadableYamlError, load_yaml
-from job.recipes.arguments import DEFAULTS, check_arguments, nearest
+from job.recipes.arguments import DEFAULTS, check_arguments
+from job.text import MAX_BYTES, UnreadableYamlError, load_yaml, nearest
 
 Profile = Literal["full", "demo"]
 

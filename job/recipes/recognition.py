@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
-from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.arguments import DEFAULTS
+from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 
 AUGMENTATION = (
     *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr"),

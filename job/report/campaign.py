@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from job.report import elements
 from job.analysis.campaign import Bound, Campaign, Goal, Step
-from job.analysis.summary import Evidence
 from job.analysis.metrics import LABELS
+from job.analysis.summary import Evidence
+from job.report import elements
 from job.text import HOUR, duration
 
 HEAD = ("", "recipe", "run", "F1 before", *LABELS.values(), "epochs", "time", "USD")
@@ -70,7 +70,9 @@ def _best(campaign: Campaign, final: dict[str, Any], evidence: Sequence[Evidence
     ]
     if start and after is None:
         told.append(
-            elements.paragraph(f"No run is better than what the first one started from, F1 {start['f1']:.1%}.", "warning")
+            elements.paragraph(
+                f"No run is better than what the first one started from, F1 {start['f1']:.1%}.", "warning"
+            )
         )
     return told
 

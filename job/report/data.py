@@ -9,14 +9,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from job.runs import resume, offline_logs
+from job.analysis.metrics import metrics_of
+from job.errors import ObjectNotFoundError
+from job.recipes.recipe import Band
+from job.runs import offline_logs, resume
 from job.runs.accounting import read_bill
 from job.runs.cost import Bill
-from job.errors import ObjectNotFoundError
-from job.analysis.metrics import metrics_of
 from job.runs.progress import read_progress
-from job.recipes.recipe import Band
-from job.runs.run import Run, RunRecord, now
+from job.runs.records import RunRecord, now
+from job.runs.run import Run
 
 EVALUATION = "evaluation.json"
 

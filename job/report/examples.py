@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.datasets.lockfile import moved_files
 from job.datasets.image import load_picture
+from job.datasets.lockfile import moved_files
 from job.errors import DataError, ObjectNotFoundError
-from job.storage import Store
+from job.storage.object_store import Store
 
 NUM_SHOWN = 6
 

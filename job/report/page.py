@@ -9,18 +9,18 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from job.runs.cost import AttemptBill, Bill
-from job.runs.checkpoint import CheckpointId
-from job.runs.resume import warnings_of
 from job.analysis.learning_curve import RULES, notes_on
-from job.goodput import Label
 from job.analysis.metrics import LABELS
+from job.goodput import Label
 from job.recipes.recognition import shown_recipe
 from job.report import charts
 from job.report.charts import Line
 from job.report.data import Facts
 from job.report.examples import make_pictures
 from job.report.reproduce import command_of
+from job.runs.checkpoint import CheckpointId
+from job.runs.cost import AttemptBill, Bill
+from job.runs.resume import warnings_of
 from job.text import MINUTE, dollars, duration, percent
 
 ULTRALYTICS_CONFIDENCE = 0.25

@@ -6,7 +6,8 @@ Guarantees that of two reports the one that knows more stays: what was read befo
 from job.errors import ObjectNotFoundError, PreconditionError
 from job.report.data import read_facts
 from job.report.page import render
-from job.runs.run import Run, RunRecord
+from job.runs.records import RunRecord
+from job.runs.run import Run
 
 REPORT = "report.html"
 

@@ -2,8 +2,8 @@
 
 import shlex
 
+from job.runs.records import RunRecord
 from job.runs.unfinished import flags_of, known_recipe
-from job.runs.run import RunRecord
 
 
 def command_of(record: RunRecord) -> str:

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from job.runs import checkpoint
-from job.runs.cost import GETTING_READY, AttemptBill, Bill, Price, sum_by_label
-from job.runs.checkpoint import CheckpointId
 from job.errors import CorruptObjectError, ObjectNotFoundError
 from job.goodput import Label
-from job.runs.run import Run, now
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
+from job.runs.cost import GETTING_READY, AttemptBill, Bill, Price, sum_by_label
+from job.runs.records import now
+from job.runs.run import Run
 from job.text import seconds_between
 
 NOTHING_LOST = {"finished", "preempted", "interrupted", "paused"}

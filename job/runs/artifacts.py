@@ -1,10 +1,10 @@
 """The run's folder as people know it from Ultralytics, copied from the newest files; never read back for resuming."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from job.runs.run import Run
+from job.storage.checksums import sha256_of
 
 PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
 """Where files lie that do not lie at the top."""
@@ -36,9 +36,3 @@ class Mirror:
             if self._copied.get(path.name) != digest:
                 self._run.store.put(self._run.key(PLACES.get(path.name, path.name)), path, overwrite=True)
                 self._copied[path.name] = digest
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -24,8 +24,10 @@ from job.errors import (
     TransientStoreError,
     WeightsError,
 )
-from job.runs.run import Run, now
-from job.storage import StoredObject
+from job.runs.records import now
+from job.runs.run import Run
+from job.storage.checksums import sha256_of
+from job.storage.object_store import StoredObject
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +127,7 @@ def commit(
     stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
     files = []
     for path in paths:
-        digest = _sha256(path)
+        digest = sha256_of(path)
         if digest not in stored:
             key = _key(run, checkpoint, path.name)
             stored[digest] = key, run.store.put(key, path).crc32c
@@ -348,7 +350,7 @@ def _contradiction(run: Run, file: File, there: StoredObject | None, scratch: Pa
         return str(error)
     except ObjectNotFoundError:
         return None
-    differs = file.crc32c is None and _sha256(scratch / file.name) != file.sha256
+    differs = file.crc32c is None and sha256_of(scratch / file.name) != file.sha256
     return f"{file.key}: its bytes are not those that were committed, SHA-256 differs" if differs else None
 
 
@@ -383,11 +385,6 @@ def _fetch(run: Run, file: File, folder: Path) -> None:
 def _fetch_once(run: Run, file: File, folder: Path) -> None:
     target = folder / file.name
     run.store.get(file.key, target)
-    if target.stat().st_size != file.size_bytes or _sha256(target) != file.sha256:
+    if target.stat().st_size != file.size_bytes or sha256_of(target) != file.sha256:
         target.unlink()
         raise CorruptObjectError(f"{file.key}: its bytes are not those that were committed, SHA-256 differs")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

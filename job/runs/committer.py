@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from job.runs import checkpoint
 from job.background import Background
-from job.runs.checkpoint import CheckpointId, Manifest
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId, Manifest
 from job.runs.run import Run
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId, Manifest
-from job.datasets.prepare import find_dataset
 from job.errors import (
     CorruptObjectError,
     ObjectNotFoundError,
@@ -24,12 +21,16 @@ from job.errors import (
     UsageError,
     WeightsError,
 )
-from job.runs.request import Order
 from job.recipes.recipe import Profile, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId, Manifest
+from job.runs.records import RunRecord
+from job.runs.request import Order
+from job.runs.run import FAMILY, Run, family_of, is_run_name, readable
 from job.runs.search import survey
-from job.runs.run import FAMILY, Run, RunRecord, family_of, is_run_name, readable
-from job.storage import Store, open_store
+from job.storage.object_store import Store
+from job.storage.open_store import open_store
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
 
     Args:
         store: The bucket.
-        order: ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile do not count.
+        order: With its dataset. ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile
+            do not count.
         run: The run that starts; finished runs of its family count as one's own, or those of `FAMILY` if it has none.
 
     Raises:
@@ -242,14 +244,13 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
         and (recipe is None or recipe in entry.recipes)
     ]
     by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
-    dataset = order.dataset or find_dataset(store, None) if any(by_family) else None
     for runs in by_family:
-        if on_data := [entry for entry in runs if entry.record.dataset["name"] == dataset]:
-            return _best_of(store, on_data, f"on {dataset}", order.recipe.profile)
+        if on_data := [entry for entry in runs if entry.record.dataset["name"] == order.dataset]:
+            return _best_of(store, on_data, f"on {order.dataset}", order.recipe.profile)
     for runs in by_family:
         if runs:
             newest = max(runs, key=lambda entry: entry.finished_at)
-            why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
+            why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {order.dataset}"
             return _own_point(newest, why)
     return None
 

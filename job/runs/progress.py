@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId
-from job.errors import ObjectNotFoundError
 from job.runs.run import Run
 
 RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.runs.checkpoint import Manifest
 from job.errors import CorruptObjectError, OutOfMemoryError
-from job.runs.run import Run, RunRecord, differences
+from job.runs.checkpoint import Manifest
+from job.runs.records import RunRecord, differences
+from job.runs.run import Run
 from job.text import seconds_between
 
 CUT_OFF = {"preempted", None}

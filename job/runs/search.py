@@ -10,18 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.errors import CorruptObjectError, RunConflictError
-from job.runs.run import (
-    FAMILY,
-    SUBMISSIONS,
-    Run,
-    RunRecord,
-    differences,
-    family_of,
-    is_run_name,
-    next_free_name,
-    readable,
-)
-from job.storage import Store
+from job.runs.records import RunRecord, differences
+from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name, readable
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.runs.records import differences
+from job.runs.run import FAMILY, Run
 from job.runs.search import survey
-from job.runs.run import FAMILY, Run, differences
-from job.storage import Store
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from job.runs import resume, offline_logs
-from job.session import environment
-from job.runs.cost import Price
 from job.errors import DefectError, ExitCode, JobError, PeerError, PreemptionError, SupersededError, TransientStoreError
 from job.goodput import Ledger
+from job.runs import offline_logs, resume
+from job.runs.cost import Price
+from job.runs.records import RunRecord
+from job.runs.run import Run
+from job.session import environment
 from job.session.preemption import Notices
-from job.runs.run import Run, RunRecord
 from job.session.watchdog import Watchdog
 
 if TYPE_CHECKING:

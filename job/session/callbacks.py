@@ -11,15 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.session.checkpoint_schedule import Cadence
-from job.runs.checkpoint import CheckpointId
-from job.runs.committer import Committer
 from job.errors import PeerError
 from job.goodput import Label, Ledger
-from job.session.preemption import Notices
+from job.runs.checkpoint import CheckpointId
+from job.runs.committer import Committer
+from job.session.checkpoint_schedule import Cadence
 from job.session.console import Reporter
-from job.training.distributed import World
+from job.session.preemption import Notices
 from job.session.watchdog import Watchdog
+from job.training.distributed import World
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step

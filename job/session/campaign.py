@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.analysis.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
-from job.report.campaign import write_page
-from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.analysis.summary import Evidence
 from job.cloud.prices import USD_PER_HOUR
+from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
+from job.report.campaign import write_page
 from job.runs.run import Run
 
 log = logging.getLogger(__name__)

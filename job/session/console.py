@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from job.log import Progress
 from job.analysis.metrics import Comparison, dropped, metrics_of, warn_of_drop
+from job.log import Progress
 from job.recipes.recipe import Band
 from job.runs.run import Run
 from job.text import HOUR, duration

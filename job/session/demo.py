@@ -8,15 +8,15 @@ import logging
 import tempfile
 from pathlib import Path
 
-from job.datasets.synthetic import draw_demo_dataset
 from job.datasets.lockfile import was_cut
 from job.datasets.push import push_dataset
+from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
-from job.runs.request import Order
 from job.recipes.recipe import Recipe, load_recipe
-from job.session.train import train
 from job.runs.lineage import find_start
-from job.storage import Store
+from job.runs.request import Order
+from job.session.train import train
+from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from job.errors import JobError, MachineError
 from job.recipes.recipe import Recipe
-from job.storage import Store
+from job.storage.object_store import Store
 
 OLDEST_DRIVER = {12: 525, 13: 580}
 """Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""

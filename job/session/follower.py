@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from job.session import environment
 from job.datasets.prepare import prepare_data
-from job.session.doctor import require_fit
-from job.session.callbacks import FollowerHost
 from job.goodput import Ledger
-from job.session.preemption import Notices
 from job.runs.request import Order
-from job.storage.workdir import folder_of_its_own
-from job.storage import Store
-from job.training.distributed import World
+from job.session.callbacks import FollowerHost
+from job.session.doctor import require_fit
+from job.session.preemption import Notices
 from job.session.watchdog import NO_STEP, Watchdog
+from job.storage import workdir
+from job.storage.object_store import Store
+from job.storage.workdir import folder_of_its_own
+from job.training.distributed import World
 
 if TYPE_CHECKING:
     from job.training.trainer import Plan
@@ -63,7 +63,7 @@ def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
     """Train together with the first process: the data from the bucket, all else from there."""
     from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
-    environment.require_writable(order.workdir)
+    workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
         shared = cast("SharedPlan | None", world.share(None))

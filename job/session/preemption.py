@@ -18,8 +18,8 @@ from types import FrameType, MappingProxyType
 from typing import Self
 
 from job.background import Background
-from job.errors import PauseError, PreemptionError
 from job.cloud.gce_metadata import MetadataError, MetadataServer
+from job.errors import PauseError, PreemptionError
 from job.training.signals import NOTICES, heeded
 
 log = logging.getLogger(__name__)

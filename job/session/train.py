@@ -15,38 +15,41 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.runs import checkpoint, resume
-from job.session import environment
-from job.session.attempt import claim, environment_of, record_start, recorded
-from job.runs.unfinished import tell_beside
-from job.runs.cost import Price
-from job.session.checkpoint_schedule import Cadence
-from job.runs.checkpoint import CheckpointId, Manifest
-from job.runs.committer import Committer
-from job.runs.resume import Past
-from job.datasets.prepare import PreparedData, find_dataset, prepare_data
-from job.session.doctor import require_fit
-from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
-from job.session.callbacks import SessionHost
-from job.goodput import Label, Ledger
-from job.runs.artifacts import Mirror, sha256_of
-from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, Notices
-from job.runs.request import Order
 from job.analysis.metrics import Comparison, metrics_of
 from job.cloud.prices import price_here
-from job.runs.heartbeat import Pulse, paused_by
+from job.datasets.prepare import PreparedData, find_dataset, prepare_data
+from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
+from job.goodput import Label, Ledger
 from job.recipes.recipe import Band
 from job.report.refresh import Renewal
-from job.session.console import Reporter, say_finished
-from job.runs.search import find_run
-from job.runs.run import Run, RunRecord, differences, now
-from job.storage.workdir import folder_of_its_own
+from job.runs import checkpoint, resume
+from job.runs.artifacts import Mirror
+from job.runs.checkpoint import CheckpointId, Manifest
+from job.runs.committer import Committer
+from job.runs.cost import Price
+from job.runs.heartbeat import Pulse, paused_by
 from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
-from job.storage import Store
+from job.runs.records import RunRecord, differences, now
+from job.runs.request import Order
+from job.runs.resume import Past
+from job.runs.run import Run
+from job.runs.search import find_run
+from job.runs.unfinished import tell_beside
+from job.session import environment
+from job.session.attempt import claim, environment_of, record_start, recorded
+from job.session.callbacks import SessionHost
+from job.session.checkpoint_schedule import Cadence
+from job.session.console import Reporter, say_finished
+from job.session.doctor import require_fit
 from job.session.follower import File, SharedPlan, SharedState, follow
+from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, Notices
+from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
+from job.storage import workdir
+from job.storage.checksums import sha256_of
+from job.storage.object_store import Store
+from job.storage.workdir import folder_of_its_own
 from job.tracking.sidecar import Tracking
 from job.training.distributed import World
-from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 
 if TYPE_CHECKING:
     from job.training.callbacks import Host, Outcome
@@ -111,7 +114,8 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
 
 
 def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
-    request = order.request(find_dataset(store, order.dataset))
+    order = replace(order, dataset=find_dataset(store, order.dataset))
+    request = order.request(order.dataset)
     run, record = find_run(store, order.run, request)
     if record is None and order.run is None:
         tell_beside(store, run, request, "train")
@@ -120,7 +124,7 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         world.share(None)
         say_finished(run, final, already=True)
         return
-    environment.require_writable(order.workdir)
+    workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, ledger, notices, world, watchdog)
@@ -159,11 +163,12 @@ def rehearse(store: Store, order: Order, host: "Host") -> None:
     Raises:
         JobError: As `train`, and whatever the host raises.
     """
-    environment.require_writable(order.workdir)
+    workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
+        order = replace(order, dataset=find_dataset(store, order.dataset))
         session = _Session(store, order, folder, Ledger(), notices, World(), Watchdog(0))
-        data = session.prepare_data(find_dataset(store, order.dataset), None, "rehearsal")
+        data = session.prepare_data(str(order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
         session.set_up(data, point, weights).run(host)
 
@@ -443,7 +448,9 @@ class _Session:
 
         recipe = self.order.recipe
         max_det = recipe.train["max_det"] if "max_det" in recipe.given else None
-        frozen: dict[str, Any] = record.facts if record else {"num_threads": environment.num_threads(), "max_det": max_det}
+        frozen: dict[str, Any] = (
+            record.facts if record else {"num_threads": environment.num_threads(), "max_det": max_det}
+        )
         plan = Plan(
             train=recipe.train | {"max_det": frozen["max_det"]},
             data_yaml=data.yaml,

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job.runs import checkpoint
 from job.errors import TrainingError
-from job.session.callbacks import TRACE
+from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import Store
+from job.session.callbacks import TRACE
+from job.storage.object_store import Store
 from job.tracking.sidecar import MODE, NOT_AT_ALL
 
 COMMAND = (sys.executable, "-m", "job")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError
-from job.storage import StoredObject
 from job.storage.atomic_file import land
+from job.storage.object_store import StoredObject
 from job.storage.parallel import for_each
 from job.storage.retry import RetryableError, retried
 

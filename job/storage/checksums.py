@@ -7,6 +7,7 @@ any of the three is not noticed. Knows nothing of stores.
 
 import base64
 import contextlib
+import hashlib
 import os
 import secrets
 from collections import deque
@@ -146,3 +147,9 @@ def _parse(line: bytes) -> tuple[str, str, str] | None:
     except ValueError:  # not of this format
         return None
     return name, version, checksum
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -27,11 +27,11 @@ from obstore.exceptions import UnauthenticatedError
 from obstore.store import GCSStore
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage import StoredObject
 from job.storage.base import BaseStore
 from job.storage.checksums import CHUNK_BYTES, chunks_of, crc32c, encode
 from job.storage.gcs_errors import explained
 from job.storage.keys import require_key
+from job.storage.object_store import StoredObject
 from job.storage.retry import RetryableError, retried
 
 if TYPE_CHECKING:

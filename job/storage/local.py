@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage import StoredObject
 from job.storage.base import BaseStore
 from job.storage.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
 from job.storage.keys import file_below
+from job.storage.object_store import StoredObject
 from job.storage.regular_file import open_regular
 
 OWN = ".store"

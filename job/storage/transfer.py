@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.errors import MachineError, StoreError, UsageError
-from job.storage import Store, StoredObject
 from job.storage.atomic_file import leftovers
 from job.storage.checksums import ChecksumIndex, version_of
 from job.storage.keys import file_below
+from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
 
 log = logging.getLogger(__name__)

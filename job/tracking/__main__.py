@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job.errors import JobError
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from job.tracking.follower import follow
 
 

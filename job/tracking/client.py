@@ -19,7 +19,8 @@ from PIL import Image
 from wandb.errors import UsageError
 
 from job.report.examples import Picture, View
-from job.runs.run import RunRecord, family_of
+from job.runs.records import RunRecord
+from job.runs.run import family_of
 from job.tracking.transaction_log import rows
 
 SERVER = "https://api.wandb.ai"

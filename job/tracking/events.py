@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from job.analysis.metrics import metrics_of
-from job.runs.progress import Progress
 from job.report.data import Facts, read_facts
 from job.report.examples import make_pictures
-from job.runs.run import Run, RunRecord
+from job.runs.progress import Progress
+from job.runs.records import RunRecord
+from job.runs.run import Run
 from job.tracking.client import AXIS, Curve
 
 

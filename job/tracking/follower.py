@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from job.runs import offline_logs
 from job.errors import TransientStoreError
+from job.runs import offline_logs
 from job.runs.progress import Progress, read_progress
-from job.runs.run import Run, RunRecord
+from job.runs.records import RunRecord
+from job.runs.run import Run
 from job.tracking.client import AXIS, NO_EPOCH, Curve, ServerError, confine, why_offline
-from job.tracking.sidecar import FINISHED, NEWS
 from job.tracking.events import rows_after, tell_the_end
+from job.tracking.sidecar import FINISHED, NEWS
 
 ON_DISK_S = 10.0
 """How long a row may take to the log on disk before its segment is left to the next time."""
@@ -108,4 +109,6 @@ class _Follower:
                 return
             time.sleep(LOOK_S)
         place = self._seen.checkpoint
-        offline_logs.save(self._run, offline_logs.Segment(self._attempt, place.epoch, place.batch), self._curve.log_file)
+        offline_logs.save(
+            self._run, offline_logs.Segment(self._attempt, place.epoch, place.batch), self._curve.log_file
+        )

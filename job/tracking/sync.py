@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from job.runs import offline_logs
 from job.errors import MachineError, TransientStoreError
+from job.runs import offline_logs
 from job.runs.progress import read_progress
-from job.runs.run import Run, RunRecord
+from job.runs.records import RunRecord
+from job.runs.run import Run
 from job.tracking.client import Curve, ServerError, UnknownRunError, confine, why_offline
 from job.tracking.events import rows_after, tell_the_end
 

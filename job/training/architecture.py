@@ -20,7 +20,7 @@ from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import parse_model, yaml_model_load
 from ultralytics.utils.checks import check_yaml
 
-from job.limited_yaml import load_yaml
+from job.text import load_yaml
 
 LAYERS = frozenset(
     {

@@ -26,15 +26,15 @@ from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, WeightsError
-from job.limited_yaml import UnreadableYamlError
-from job.training.signals import left_to_the_trainer
+from job.text import UnreadableYamlError
 from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
 from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import has_bfloat16, require_device
+from job.training.distributed import World
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
+from job.training.signals import left_to_the_trainer
 from job.training.weights import Transfer, load_weights, measure_transfer
-from job.training.distributed import World
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from google.cloud import storage  # type: ignore[import-untyped]
 from google.cloud.storage import transfer_manager  # type: ignore[import-untyped]
 
-from job.storage import open_store
+from job.storage.open_store import open_store
 from job.storage.transfer import pull
 from tests.support.emulator import running_emulator
 

@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.runs import checkpoint
 from job.cli.app import main as job_main
 from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.recipe import load_recipe
+from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, running_wandb_server
 

@@ -9,7 +9,7 @@ import yaml
 
 from job.cli.app import main
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
 
 SETTINGS = {

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import yaml
 
-from job.runs.checkpoint import CheckpointId
 from job.cli.app import main
+from job.cli.supervise import attempt_lines
 from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
 from job.cloud.status import History
 from job.cloud.supervisor import Supervisor
-from job.cli.supervise import attempt_lines
+from job.runs.checkpoint import CheckpointId
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.cli_process import job, kill, messages, start_job
 from tests.support.emulator import running_emulator

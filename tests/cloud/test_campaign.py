@@ -10,7 +10,7 @@ from job.analysis.campaign import Campaign
 from job.cli.app import main
 from job.cloud.submission import Segments
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.cli_process import job, kill, start_job, wait_until
 from tests.support.fake_batch import FakeBatch, running_batch

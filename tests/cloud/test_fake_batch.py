@@ -9,8 +9,8 @@ from google.cloud import batch_v1
 
 from job.cloud.batch import Batch
 from job.cloud.job_spec import render
-from tests.unit.cloud.test_job_spec import make_segment
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
+from tests.unit.cloud.test_job_spec import make_segment
 
 ENGINE = """#!/bin/sh
 # Stands for docker: `run` notes its words and stays, `kill` ends it.

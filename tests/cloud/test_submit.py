@@ -17,7 +17,7 @@ from job.cli.app import main
 from job.cloud.batch import Batch
 from job.cloud.submission import Segments, find_submission
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import surroundings, wait_until
 

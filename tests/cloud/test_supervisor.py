@@ -9,15 +9,15 @@ import grpc
 import pytest
 import yaml
 
-from job.runs.accounting import read_bill
 from job.cli.app import main
 from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
-from job.cloud.status import read_history
 from job.cloud.policy import decide
+from job.cloud.status import read_history
 from job.cloud.submission import Segments
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
+from job.runs.accounting import read_bill
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import kill, start_job, wait_until

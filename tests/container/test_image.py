@@ -11,7 +11,7 @@ import pytest
 
 from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.cli_process import SOON_S, wait_until
 
 ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.which("podman")
@@ -133,7 +133,7 @@ def test_no_secret_is_in_any_layer():
                     )
     assert saving.returncode == 0
     assert num_layers == len(json.loads(engine("image", "inspect", IMAGE).stdout)[0]["RootFS"]["Layers"])
-    assert any(name.endswith("site-packages/job/cli.py") for name in names)
+    assert any(name.endswith("site-packages/job/cli/app.py") for name in names)
 
 
 def layers(saved):

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, set_aside, verify
 from job.errors import (
     CorruptObjectError,
     PreconditionError,
@@ -18,6 +16,8 @@ from job.errors import (
     TransientStoreError,
     WeightsError,
 )
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, set_aside, verify
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.faulty_store import ABSENT, DAMAGED, WHOLE, Died, FaultyStore, FlakyStore

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
 from job.cli.app import main
 from job.errors import NotCommittedError
 from job.goodput import Ledger
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
 from job.runs.run import Run
 from job.session.train import _Session
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, job, messages, start_job, wait_until
 from tests.support.fault_proxy import running_proxy

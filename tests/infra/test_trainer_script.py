@@ -10,7 +10,7 @@ import pytest
 
 from job.errors import FATAL, ExitCode
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, TIMEOUT_S, kill, surroundings, wait_until
 from tests.support.fake_google_apis import TOKEN, FakeGoogle, running_google_apis

@@ -27,16 +27,16 @@ from typing import Any
 import pytest
 
 from job.runs import checkpoint
-from job.session.callbacks import TRACE
 from job.runs.run import Run
-from job.storage import open_store
+from job.session.callbacks import TRACE
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.clock.sitecustomize import CLOCK
 from tests.support.cli_process import ROOT, TIMEOUT_S, start_job, wait_until
+from tests.support.clock.sitecustomize import CLOCK
 from tests.support.emulator import Emulator, running_emulator
 from tests.support.fault_point_cli import HAPPENED, PAUSE_S, POINTS, SECONDS, UNRELIABLE
-from tests.support.learned_weights import learn
 from tests.support.fault_proxy import Proxy, Sent, running_proxy
+from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ORDER = (

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from job.runs import checkpoint
 from job.analysis.campaign import Campaign
 from job.cli.app import main
+from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.cli_process import TIMEOUT_S, job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 

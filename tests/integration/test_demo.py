@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from job.analysis.metrics import metrics_of
 from job.runs import checkpoint
 from job.runs.accounting import read_bill
-from job.analysis.metrics import metrics_of
-from job.runs.search import list_runs
 from job.runs.run import Run
-from job.storage import open_store
+from job.runs.search import list_runs
+from job.storage.open_store import open_store
 from job.text import duration, percent
 from tests.support.browser import opened
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until

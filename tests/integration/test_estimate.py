@@ -2,7 +2,7 @@
 
 import json
 
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset

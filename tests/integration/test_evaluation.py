@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.runs.accounting import read_bill
-from job.cli.app import main
 from job.analysis.metrics import metrics_of
+from job.cli.app import main
+from job.runs.accounting import read_bill
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -27,8 +27,8 @@ ORDER = (
 
 BLIND = """
 import contextlib, sys
-from job.cli import main
-from tests.support.job_at import in_training
+from job.cli.app import main
+from tests.support.fault_point_cli import in_training
 
 def blind():
     from job.training import fit
@@ -42,8 +42,8 @@ sys.exit(main(sys.argv[1:]))
 
 LIVELY = """
 import sys
-from job.cli import main
-from job.pulse import Pulse
+from job.cli.app import main
+from job.runs.heartbeat import Pulse
 
 Pulse.__init__.__defaults__ = (0.05,)
 sys.exit(main(sys.argv[1:]))

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from job.errors import HardwareError, MachineError, OutOfMemoryError, RecipeError, SupersededError, TrainingError
-from job.runs.search import list_runs
 from job.runs.run import Run
-from job.storage import open_store
+from job.runs.search import list_runs
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -87,11 +87,11 @@ EXIT_CODES = {
 FULL = """
 import sys
 import torch
-from job.cli import main
-from tests.support.job_at import before, in_training
+from job.cli.app import main
+from tests.support.fault_point_cli import before, in_training
 
 def arm():
-    from job.training.fit import Training
+    from job.training.loop import Training
 
     def fail(training, *_):
         if training.progress.epoch == int(sys.argv[1]):

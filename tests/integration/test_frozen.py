@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, start_job
 from tests.support.tiny_dataset import make_tiny_dataset

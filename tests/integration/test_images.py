@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from job.session import attempt
-from job.runs.resume import exactness
 from job.errors import RecipeError, TrainingError
 from job.recipes.recipe import load_recipe
+from job.runs.resume import exactness
 from job.runs.run import Run
+from job.session import attempt
 from job.storage.local import FolderStore
 from tests.support.bucket_records import recorded
 from tests.support.tiny_dataset import make_tiny_dataset

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.learned_weights import learn
 from tests.integration.kill_storm import Storm, emulated_ground, make_ground, storm
+from tests.support.learned_weights import learn
 
 pytestmark = pytest.mark.timeout(900)  # two or three attempts and their end; the storm itself ends what hangs
 

@@ -7,7 +7,7 @@ import pytest
 
 from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -20,11 +20,11 @@ ORDER = (
 
 RUNAWAY = """
 import sys
-from job.cli import main
-from tests.support.job_at import in_training
+from job.cli.app import main
+from tests.support.fault_point_cli import in_training
 
 def run_away():
-    from job.training.fit import Training
+    from job.training.loop import Training
     usual = Training._forward_backward
 
     def runaway(training, batch, index):

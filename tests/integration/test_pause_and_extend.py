@@ -5,10 +5,10 @@ import io
 
 import pytest
 
-from job.runs import checkpoint
 from job.cli.app import main
+from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset

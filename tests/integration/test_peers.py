@@ -12,18 +12,18 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
-from job.training import launch, distributed
+from job.storage.open_store import open_store
+from job.training import distributed, launch
+from tests.integration.test_distributed import free_port
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, TIMEOUT_S, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.integration.test_distributed import free_port
 
 TOGETHER = """
 import os, signal, sys
 from job.errors import PeerError
-from job.notice import Notices
-from job.training.world import World
+from job.session.preemption import Notices
+from job.training.distributed import World
 with Notices() as notices, notices.left_alone():
     world = World.join(lambda: notices.pending is not None)
     world.wait()
@@ -170,8 +170,8 @@ def test_the_launcher_passes_on_what_is_a_notice(monkeypatch, ignored):
 
 WARNED = """
 import os, signal, sys, warnings
-from job.cli import main
-from tests.support.job_at import in_training
+from job.cli.app import main
+from tests.support.fault_point_cli import in_training
 
 rank, stops = os.environ["RANK"], os.environ.get("STOPS")
 

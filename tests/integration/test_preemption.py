@@ -6,7 +6,7 @@ import pytest
 
 from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server

@@ -27,11 +27,11 @@ ARGUMENTS = DEFAULTS | {
 
 
 @pytest.fixture(scope="module")
-def sampling(confined):
+def sampler(confined):
     """The module that decides which image comes when; it imports Ultralytics."""
-    from job.training import sampler  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training import sampler as module  # noqa: PLC0415 -- once Ultralytics is confined
 
-    return sampler
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_every_image_comes_once_in_an_epoch(make_trainer):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 8])
-def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampling, num_workers):
+def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampler, num_workers):
     """Batches are dealt to the workers in turn: a partner is among those of the same one, and not far away."""
     batches = list(sampler.EpochBatches(num_images=400, batch_size=4, seed=0))
     for number, batch in enumerate(batches):
@@ -111,7 +111,7 @@ def test_the_partners_of_a_mosaic_come_to_the_same_worker(sampling, num_workers)
 
 
 @pytest.mark.parametrize("num_images", [4, 8, 20, 32, 64, 80, 400])
-def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(sampling, num_images):
+def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(sampler, num_images):
     """An epoch of any length offers a sample sixteen others beside its own batch, or all there are."""
     batches = sampler.EpochBatches(num_images, batch_size=4, seed=0)
     num_partners = min(4 + sampler.PARTNERS, num_images)

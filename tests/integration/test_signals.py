@@ -9,7 +9,7 @@ import pytest
 
 from job.runs import checkpoint
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, surroundings, wait_until
 from tests.support.pairs import cover_pairs

@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from job.runs import offline_logs
 from job.errors import SupersededError
+from job.runs import offline_logs
 from job.runs.progress import read_progress
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from job.tracking.transaction_log import records, rows
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, job, kill, start_job, surroundings, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
-from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_wandb_server
+from tests.support.tiny_dataset import make_tiny_dataset
 
 SHORT, LONG = 4, 7
 """Epochs of a run that nobody disturbs, and of one that is ended again and again."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from job.runs.checkpoint import committed, read_manifest, set_aside
 from job.cli.app import main
 from job.errors import CorruptObjectError, WeightsError
+from job.runs.checkpoint import committed, read_manifest, set_aside
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, job, messages, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 

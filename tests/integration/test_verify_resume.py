@@ -8,12 +8,12 @@ import pytest
 
 from job.cli.app import main
 from job.datasets.push import push_dataset
-from job.storage.local import FolderStore
 from job.session.verify_resume import Piece, _first_differences, train_straight, verify_resume
+from job.storage.local import FolderStore
 from tests.support.cli_process import ROOT, job
+from tests.support.fake_wandb_server import running_wandb_server
 from tests.support.lossy_checkpoint_cli import HELD_AT
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.fake_wandb_server import running_wandb_server
 
 WORDS = {
     "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,

@@ -1,6 +1,7 @@
-"""Who may import whom. The two tables document the structure of the package; whoever adds an edge adds it here."""
+"""Which room may import which, and which library belongs to which room."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,202 +12,35 @@ import pytest
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "job"
 
-INSIDE = {
-    "__main__": {"cli", "errors", "signals"},
-    "account": {"bill", "checkpoint", "errors", "ledger", "run", "units"},
-    "attempt": {"bill", "continuity", "curve", "errors", "ledger", "machine", "notice", "run", "training", "watchdog"},
-    "background": {"errors"},
-    "beside": {"recipe", "request", "run", "store"},
-    "bill": {"ledger", "units"},
-    "advice": {"course", "evidence", "option"},
-    "cadence": set(),
-    "campaign": {"advice", "errors", "estimate", "evidence", "option", "recipe", "run", "store"},
-    "campaign_page": {"campaign", "evidence", "outcome", "page", "units"},
-    "campaign_run": {"campaign", "campaign_page", "errors", "evidence", "prices", "run"},
-    "checkpoint": {"errors", "run", "store"},
-    "cli": {"cli_cloud", "cli_runs", "commands", "errors", "help", "invocation", "log", "signals"},
-    "cli_cloud": {"commands", "invocation"},
-    "cli_runs": {"commands", "invocation"},
-    "cloud": {
-        *("account", "bill", "checkpoint", "errors", "limited_yaml", "request", "run", "store", "training_arguments"),
-        "units",
-    },
-    "commands": {
-        *(
-            "beside",
-            "request",
-            "account",
-            "advice",
-            "bill",
-            "campaign",
-            "campaign_page",
-            "campaign_run",
-            "checkpoint",
-            "cloud",
-            "comparison",
-            "curve",
-            "data",
-            "demo",
-            "doctor",
-            "errors",
-            "estimate",
-            "evidence",
-            "ledger",
-            "log",
-            "machine",
-            "notice",
-            "option",
-            "order",
-            "outcome",
-            "page",
-            "prices",
-            "recipe",
-            "recognition",
-            "report",
-            "run",
-            "session",
-            "start",
-            "store",
-            "tracking",
-            "training",
-            "training_arguments",
-            "units",
-            "verification",
-        ),
-    },
-    "committer": {"background", "checkpoint", "errors", "run"},
-    "comparison": {"evidence", "outcome"},
-    "continuity": {"checkpoint", "errors", "run", "units"},
-    "course": set(),
-    "curve": {"run"},
-    "data": {"errors", "ledger", "limited_yaml", "log", "machine", "store", "training_arguments"},
-    "demo": {"data", "errors", "log", "order", "recipe", "session", "start", "store"},
-    "doctor": {"errors", "recipe", "store", "tracking"},
-    "errors": set(),
-    "estimate": {"evidence", "ledger", "order", "recipe", "training"},
-    "evidence": {"account", "bill", "errors", "outcome", "recognition", "request", "run", "store"},
-    "help": {"training_arguments"},
-    "host": {"cadence", "checkpoint", "committer", "errors", "ledger", "notice", "reporter", "training", "watchdog"},
-    "invocation": set(),
-    "ledger": {"background"},
-    "limited_yaml": set(),
-    "log": {"errors"},
-    "machine": {"errors"},
-    "metadata": set(),
-    "mirror": {"run"},
-    "notice": {"background", "errors", "metadata", "signals"},
-    "option": {"evidence", "recipe"},
-    "order": {"recipe", "recognition"},
-    "outcome": {"recipe"},
-    "page": set(),
-    "prices": {"bill", "cloud", "errors", "metadata"},
-    "pulse": {"background", "errors", "run"},
-    "recipe": {"errors", "limited_yaml", "training_arguments"},
-    "recognition": {"recipe", "training_arguments"},
-    "renewal": {"run", "signals"},
-    "report": {
-        *(
-            "beside",
-            "account",
-            "bill",
-            "checkpoint",
-            "continuity",
-            "curve",
-            "course",
-            "data",
-            "errors",
-            "ledger",
-            "outcome",
-            "progress",
-            "recipe",
-            "recognition",
-            "run",
-            "store",
-        ),
-        "units",
-    },
-    "reporter": {"log", "outcome", "recipe", "run", "training", "units"},
-    "progress": {"checkpoint", "errors", "run"},
-    "request": {"errors", "run", "store"},
-    "run": {"errors", "store"},
-    "scratch": {"machine"},
-    "session": {
-        *(
-            "beside",
-            "request",
-            "attempt",
-            "bill",
-            "cadence",
-            "checkpoint",
-            "committer",
-            "continuity",
-            "data",
-            "doctor",
-            "errors",
-            "host",
-            "ledger",
-            "machine",
-            "mirror",
-            "notice",
-            "order",
-            "outcome",
-            "prices",
-            "pulse",
-            "recipe",
-            "renewal",
-            "reporter",
-            "run",
-            "scratch",
-            "start",
-            "store",
-            "together",
-            "tracking",
-            "training",
-            "watchdog",
-        ),
-    },
-    "signals": set(),
-    "start": {"checkpoint", "data", "errors", "order", "recipe", "recognition", "run", "store", "training", "request"},
-    "store": {"errors"},
-    "together": {
-        "data",
-        "doctor",
-        "host",
-        "ledger",
-        "machine",
-        "notice",
-        "order",
-        "scratch",
-        "store",
-        "training",
-        "watchdog",
-    },
-    "tracking": {"curve", "errors", "outcome", "progress", "report", "run", "signals", "store"},
-    "training": {"errors", "ledger", "limited_yaml", "signals"},
-    "training_arguments": set(),
-    "units": set(),
-    "watchdog": {"background", "errors"},
-    "verification": {"checkpoint", "errors", "host", "run", "store", "tracking", "training"},
-}
-"""What each module or subpackage of `job` may import of the others. A subpackage is one row and may import itself."""
+FLOORS = (
+    {"cli"},
+    {"session"},
+    {"tracking"},
+    {"report"},
+    {"cloud", "analysis"},
+    {"datasets", "runs"},
+    {"storage", "training", "recipes"},
+    {"log", "errors", "goodput", "text", "background"},
+)
+"""Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"data"},
-    "PIL": {"data", "demo", "report.pictures", "tracking.client"},
-    "fire": {"cli", "invocation"},
-    "google": {"cloud.batch", "cloud.logs", "store.gcs", "store.gcs_errors"},
-    "google_crc32c": {"store"},
+    "cv2": {"datasets"},
+    "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
+    "fire": {"cli"},
+    "google": {"cloud.batch", "cloud.logs", "storage"},
+    "google_crc32c": {"storage"},
     "grpc": {"cloud.batch"},
-    "jinja2": {"report.page"},
+    "jinja2": {"report"},
     "matplotlib": {"report.charts", "training"},
-    "numpy": {"data", "demo", "training"},
-    "obstore": {"store"},
-    "requests": {"cloud.logs", "store.gcs_errors"},
+    "numpy": {"datasets", "session.demo", "training"},
+    "obstore": {"storage"},
+    "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
     "tqdm": {"log"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
-    "yaml": {"cloud.machines", "commands", "data", "limited_yaml"},
+    "yaml": {"cli", "cloud.machine_types", "datasets", "text"},
 }
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
@@ -214,18 +48,32 @@ HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
 """What `job --help` does not wait for."""
 
 
-def test_every_module_has_a_row():
-    """The table has a row for each module and subpackage of `job`, and none for one that is gone."""
-    assert {unit(name) for name, _ in modules()} == INSIDE.keys()
+def test_every_room_has_a_floor():
+    """The floors name each room and module of `job`, and none that is gone; only the process stands above them."""
+    assert {unit(name) for name, _ in modules()} - {"__main__"} == set().union(*FLOORS)
 
 
-def test_modules_import_what_the_table_allows():
-    """No module imports another one of `job` that its row does not name."""
+def test_rooms_import_from_lower_floors_only():
+    """No import, inside a function or for types alone, leads up or to another room of the same floor."""
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms} | {"__main__": -1}
+    ground = len(FLOORS) - 1
     found = {
         (unit(importer), unit(target.removeprefix("job."))) for importer, target in edges() if unit(target) == "job"
     }
-    allowed = {(importer, target) for importer, row in INSIDE.items() for target in {importer, *row}}
-    assert {(importer, target) for importer, target in found - allowed if target in INSIDE} == set()
+    between = {(importer, target) for importer, target in found if importer != target and target in floor}
+    assert {(importer, target) for importer, target in between if floor[importer] >= floor[target] < ground} == set()
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """Modules can be put in an order in which each imports earlier ones only, imports inside of functions included."""
+    names = {f"job.{name}" for name, _ in modules()} | {"job"}
+    graph = {}
+    for importer, target in edges():
+        module = target if target in names else target.rpartition(".")[0]
+        graph.setdefault(f"job.{importer}", set()).add(
+            module if module in names and module != f"job.{importer}" else "job"
+        )
+    list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def test_libraries_are_imported_where_the_table_allows():
@@ -239,7 +87,7 @@ def test_libraries_are_imported_where_the_table_allows():
     ("source", "expected"),
     [
         ("import torch.nn as nn", {"torch.nn"}),
-        ("from job import store, errors", {"job.storage", "job.errors"}),
+        ("from job import storage, errors", {"job.storage", "job.errors"}),
         ("def later():\n    from job.storage.gcs import GcsStore", {"job.storage.gcs.GcsStore"}),
     ],
 )

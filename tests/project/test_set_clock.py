@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 
-from tests.support.clock.sitecustomize import CLOCK
 from tests.support.cli_process import ROOT, surroundings
+from tests.support.clock.sitecustomize import CLOCK
 
 PROGRAM = """
 import pickle, time

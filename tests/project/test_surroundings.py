@@ -42,7 +42,7 @@ def test_all_tests_are_found_where_only_home_and_path_are_set(tmp_path):
 def test_what_is_marked_full_is_named_and_left_out(tmp_path):
     """A test of the full matrices is skipped with the target that runs it, and run where that is asked for."""
     words = ("-m", "pytest", "-n0", "-p", "no:cacheprovider", f"{__file__}::test_of_the_full_matrices")
-    assert "SKIPPED [1] tests/unit/test_surroundings.py" in run_bare(tmp_path, *words).stdout
+    assert "SKIPPED [1] tests/project/test_surroundings.py" in run_bare(tmp_path, *words).stdout
     assert "1 passed" in run_bare(tmp_path, *words, "--full").stdout
 
 

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from job.analysis.summary import Evidence
 from job.recipes.recipe import load_recipe
-from job.runs.run import Run, RunRecord
+from job.runs.records import RunRecord
+from job.runs.run import Run
 
 USERS_COURSE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 """F1 by epoch, the users' example of a run that reaches its target and then its plateau."""

@@ -38,7 +38,9 @@ def start_job(*words, at=None, program="job", **environment):
         program: A module that stands for the command's own.
         environment: Variables to change.
     """
-    program = [sys.executable, "-m", program] if at is None else [sys.executable, "-m", "tests.support.fault_point_cli", at]
+    program = (
+        [sys.executable, "-m", program] if at is None else [sys.executable, "-m", "tests.support.fault_point_cli", at]
+    )
     return subprocess.Popen(
         [*program, *map(str, words)],
         env=surroundings(environment),

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId
-from job.runs.run import Run, RunRecord, now
-from job.storage import open_store
+from job.runs.records import RunRecord, now
+from job.runs.run import Run
+from job.storage.open_store import open_store
 
 NUM_EPOCHS = 10
 

@@ -16,10 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from job.session import campaign
-from job.runs import checkpoint, artifacts, run
 from job.__main__ import run as run_command_line
 from job.datasets import prepare
+from job.runs import artifacts, checkpoint, run
+from job.session import campaign
 from job.storage.local import FolderStore
 from job.training import isolation
 from tests.support.faulty_store import make_unreliable

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from PIL import Image
 
+from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId
-from job.recipes.recipe import load_recipe
-from job.runs.run import Run, RunRecord
+from job.runs.records import RunRecord
+from job.runs.run import Run
 from job.storage.local import FolderStore
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -7,9 +7,9 @@ import pytest
 
 from job.background import Background
 from job.errors import BackgroundError, PauseError, StoreError
-from job.session.preemption import Notices
 from job.runs.heartbeat import Pulse
 from job.runs.run import Run
+from job.session.preemption import Notices
 from job.storage.local import FolderStore
 
 

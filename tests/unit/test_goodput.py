@@ -12,7 +12,7 @@ from tests.support.cli_process import ROOT, wait_until
 
 WORKS = """
 import json, sys
-from job.ledger import Label, Ledger
+from job.goodput import Label, Ledger
 ledger = Ledger()
 ledger.enter(Label.USEFUL)
 with ledger.watched(tick_s=0.05, standstill_s=0.5):

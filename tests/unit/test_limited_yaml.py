@@ -9,8 +9,8 @@ import pytest
 from job.cli.app import main
 from job.datasets.check import check_dataset
 from job.errors import MachineError, RecipeError
-from job.limited_yaml import UnreadableYamlError, load_yaml
 from job.recipes.recipe import load_recipe
+from job.text import UnreadableYamlError, load_yaml
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"

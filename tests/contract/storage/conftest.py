@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from job.storage import Store, open_store
+from job.storage.object_store import Store
+from job.storage.open_store import open_store
 from tests.support.fault_proxy import Proxy, running_proxy
 
 

@@ -16,7 +16,7 @@ from job.errors import (
     TransientStoreError,
 )
 from job.storage import gcs as module
-from job.storage import open_store
+from job.storage.open_store import open_store
 
 SECRET = "ya29.SECRET"  # noqa: S105 -- looks like one, and must not be seen
 

@@ -1,4 +1,4 @@
-"""What every store promises; see `job.storage.Store`."""
+"""What every store promises; see `job.storage.object_store.Store`."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage import open_store
+from job.storage.open_store import open_store
 
 ROOT = Path(__file__).parents[3]
 
 CLAIM = """
 import sys
 from job.errors import PreconditionError
-from job.store import open_store
+from job.storage.open_store import open_store
 
 store = open_store(sys.argv[1])
 print("ready", flush=True)

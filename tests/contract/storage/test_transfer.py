@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from job.errors import MachineError, StoreError
-from job.storage import StoredObject, checksums
+from job.storage import checksums
 from job.storage.atomic_file import land
+from job.storage.object_store import StoredObject
 from job.storage.transfer import PULLED, PUSHED, Done, mark_own, pull
 
 NUM_FILES = 30

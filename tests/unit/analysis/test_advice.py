@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from job.analysis.advice import NOTHING_HELPS, RULES, advise
-from job.cli.app import main
 from job.analysis.learning_curve import Trend, trend_of
+from job.cli.app import main
 from job.storage.local import FolderStore
 from tests.support.bucket_records import USERS_COURSE, put_recorded, recorded
 

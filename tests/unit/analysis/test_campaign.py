@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from job.analysis.campaign import Bound, Campaign, End, Goal, Step, best_of, decide, find_campaign
-from job.report.campaign import render
-from job.session.campaign import go_on, here, on_batch
 from job.cli.app import main
 from job.cli.campaign import told
 from job.errors import CampaignError, PauseError, RunConflictError, UsageError
+from job.report.campaign import render
+from job.session.campaign import go_on, here, on_batch
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 

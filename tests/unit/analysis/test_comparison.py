@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from job.cli.app import main
 from job.analysis.comparison import compare
+from job.cli.app import main
 from job.datasets.lockfile import split_digest
-from job.storage import StoredObject
 from job.storage.local import FolderStore
+from job.storage.object_store import StoredObject
 from tests.support.bucket_records import put_recorded, recorded
 
 BASE = recorded("base", run="zebra", course=(0.5, 0.58), precision=0.74, recall=0.47, usd_per_hour=0.5)

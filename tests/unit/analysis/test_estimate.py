@@ -6,9 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.cli.app import main
-from job.cli.train import read_order
-from job.errors import UsageError
 from job.analysis.estimate import (
     NUM_STEPS,
     EnoughError,
@@ -19,8 +16,11 @@ from job.analysis.estimate import (
     from_runs,
     is_kind,
 )
-from job.goodput import Label
+from job.cli.app import main
+from job.cli.train import read_order
 from job.cloud.prices import USD_PER_HOUR, usd_per_hour
+from job.errors import UsageError
+from job.goodput import Label
 from job.recipes.recipe import load_recipe
 from job.session.console import Reporter
 from job.storage.local import FolderStore

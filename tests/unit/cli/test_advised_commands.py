@@ -10,18 +10,18 @@ import pytest
 
 from job.analysis.advice import RULES, advise
 from job.analysis.campaign import Goal, find_campaign
-from job.report.campaign import render
 from job.cli.app import COMMANDS, _parse, main
+from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
+from job.report.campaign import render
 from job.report.reproduce import command_of
 from job.storage.local import FolderStore
-from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
-from tests.support.cli_process import ROOT
 from tests.support.bucket_records import put_recorded, recorded
+from tests.support.cli_process import ROOT
 
 OF_OTHERS = {"--shm-size", "--stop-timeout", "--gpus", "--ipc"}
 """Flags in messages that are those of a container engine."""
 
-DRAW_ANIMALS = {"demo.py", "data/demo.py"}
+DRAW_ANIMALS = {"session/demo.py", "datasets/synthetic.py"}
 """Modules that draw animals, and may say so."""
 
 FLAT, RISING = (0.3, *[1.0] * 11), tuple(0.5 + epoch / 38 for epoch in range(20))
@@ -159,7 +159,7 @@ def test_every_flag_in_a_message_is_one_of_some_command():
     wrong = [
         (name, line, flag)
         for name, line, text in strings()
-        if " " in text and name != "page.py"  # a style sheet, whose variables look like flags
+        if " " in text and name != "report/elements.py"  # a style sheet, whose variables look like flags
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)
         if flag not in known
     ]

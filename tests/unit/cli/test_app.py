@@ -254,7 +254,7 @@ def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys)
     monkeypatch.setattr("job.cli.recipes.list_recipes", fail)
     assert main(["recipes", "list"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_cli.py:")
+    assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_app.py:")
     assert "please report it\nTraceback (most recent call last)" in said
 
 

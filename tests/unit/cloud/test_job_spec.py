@@ -11,11 +11,11 @@ import pytest
 from google.cloud import batch_v1
 from google.protobuf.json_format import ParseError
 
-from job.cloud.machine_types import machines
-from job.cloud.submission import Placement, Segment
-from job.cloud.settings import load_settings
-from job.cloud.job_spec import render
 from job.cli.submit import cloud_words
+from job.cloud.job_spec import render
+from job.cloud.machine_types import machines
+from job.cloud.settings import load_settings
+from job.cloud.submission import Placement, Segment
 from job.recipes.recipe import recipe_names
 from tests.support.fake_batch import problem_with
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from job.runs.cost import Price
 from job.cloud.machine_types import machines
-from job.errors import UsageError
 from job.cloud.prices import price_here
+from job.errors import UsageError
+from job.runs.cost import Price
 from tests.support.fake_metadata_server import running_metadata_server
 
 G2 = "instance/machine-type", "projects/123/machineTypes/g2-standard-8"

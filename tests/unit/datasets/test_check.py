@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from job.datasets import scan, image
+from job.datasets import image, scan
 from job.datasets.check import SplitCounts, broken_files, check_dataset, set_aside, write_training_yaml
 from job.errors import DataError
 from tests.support.tiny_dataset import make_tiny_dataset

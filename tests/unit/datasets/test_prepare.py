@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from job.session import demo
 from job.cli.app import main
 from job.cli.train import read_order
 from job.datasets.lockfile import dataset_digest, make_first_lock, read_version
-from job.datasets.subset import take_piece
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
+from job.datasets.subset import take_piece
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
 from job.goodput import Ledger
+from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.run_records import record_run

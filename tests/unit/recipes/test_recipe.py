@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from job.errors import RecipeError
-from job.recipes.recipe import Band, Start, load_recipe, parse_recipe, recipe_names
 from job.recipes.arguments import DEFAULTS
+from job.recipes.recipe import Band, Start, load_recipe, parse_recipe, recipe_names
 
 STRONG = {"degrees": 15.0, "scale": 0.7, "translate": 0.15, "fliplr": 0.6, "hsv_s": 0.8, "hsv_v": 0.5}
 

@@ -10,11 +10,11 @@ from job.datasets.lockfile import read_version
 from job.datasets.push import plan_push
 from job.report.charts import Line, course_chart
 from job.report.data import read_facts
-from job.report.page import state_of, verdict_of
 from job.report.examples import MAX_PX, make_pictures
-from job.report.reproduce import command_of
+from job.report.page import state_of, verdict_of
 from job.report.publish import write_report
-from job.storage import open_store
+from job.report.reproduce import command_of
+from job.storage.open_store import open_store
 from tests.support.cli_process import job
 from tests.support.run_records import at, evaluation, record_run
 from tests.support.tiny_dataset import make_tiny_dataset

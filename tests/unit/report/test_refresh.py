@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from job.report import refresh
 from job.errors import PreemptionError, TrainingError
+from job.report import refresh
 from job.report.refresh import Renewal
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.run_records import record_run
 from tests.support.signal_mask import hears_no_notice

@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.runs.accounting import make_bill, read_bill
-from job.runs.cost import usd_of
 from job.analysis.campaign import spent_usd
-from job.runs.checkpoint import CheckpointId
 from job.analysis.summary import read_evidence
 from job.goodput import Label, Ledger
+from job.runs.accounting import make_bill, read_bill
+from job.runs.checkpoint import CheckpointId
+from job.runs.cost import usd_of
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from tests.support.bucket_records import put_recorded, recorded
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from job.runs.unfinished import known_recipe
 from job.analysis.campaign import Campaign
 from job.cli.app import main
 from job.errors import CorruptObjectError
+from job.runs.unfinished import known_recipe
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 

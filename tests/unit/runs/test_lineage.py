@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
 from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
-from job.runs.run import Run
+from job.runs import checkpoint
+from job.runs.checkpoint import CheckpointId
 from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
+from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from job.errors import CorruptObjectError
 from job.runs.checkpoint import Manifest
 from job.runs.resume import Past, receipt
-from job.errors import CorruptObjectError
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.run_records import at

@@ -2,10 +2,11 @@
 
 import pytest
 
-from job.runs import run as module
 from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
+from job.runs import run as module
+from job.runs.records import RunRecord, differences
+from job.runs.run import Run, check_run_name, family_of, next_free_name
 from job.runs.search import find_run, list_runs
-from job.runs.run import Run, RunRecord, check_run_name, differences, family_of, next_free_name
 from job.storage.local import FolderStore
 
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from job.runs import search as module
-from job.runs.unfinished import command_for, tell_beside
+from job.analysis.summary import gather
 from job.cli.app import main
 from job.cli.submit import TRAIN_FLAGS
 from job.cli.train import read_order
 from job.errors import RunConflictError
-from job.analysis.summary import gather
-from job.runs.search import find_run, list_runs, survey
+from job.runs import search as module
 from job.runs.run import Run
+from job.runs.search import find_run, list_runs, survey
+from job.runs.unfinished import command_for, tell_beside
 from job.storage.local import FolderStore
 from tests.unit.runs.test_run import record
 

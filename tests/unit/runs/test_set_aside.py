@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from job.runs import checkpoint
 from job.cli.app import main
+from job.runs import checkpoint
 from tests.support.run_records import record_run
 
 

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from job.session import attempt
 from job.errors import (
     BackgroundError,
     DataError,
@@ -24,10 +23,11 @@ from job.errors import (
     TransientStoreError,
 )
 from job.goodput import Ledger
-from job.session.preemption import Notices
 from job.runs.run import Run
-from job.storage.local import FolderStore
+from job.session import attempt
+from job.session.preemption import Notices
 from job.session.watchdog import Watchdog
+from job.storage.local import FolderStore
 from tests.support.cli_process import SOON_S
 from tests.support.faulty_store import FaultyStore
 
@@ -112,13 +112,13 @@ def test_what_a_notice_leaves_uncommitted_is_recorded(store):
 
 LEAVES = """
 import signal, sys, threading
-from job import attempt
+from job.session import attempt
 from job.errors import PreemptionError
-from job.ledger import Ledger
-from job.notice import Notices
-from job.run import Run
-from job.store.folder import FolderStore
-from job.watchdog import Watchdog
+from job.goodput import Ledger
+from job.session.preemption import Notices
+from job.runs.run import Run
+from job.storage.local import FolderStore
+from job.session.watchdog import Watchdog
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 number = run.claim({})
 with Notices(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as notices:

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.runs.checkpoint import CheckpointId
 from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
-from job.session.callbacks import FollowerHost, SessionHost
 from job.goodput import Label, Ledger
+from job.runs.checkpoint import CheckpointId
+from job.session.callbacks import FollowerHost, SessionHost
 from job.session.preemption import Notices
 from job.training.distributed import World
 

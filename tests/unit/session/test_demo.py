@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from job.session import demo
 from job.cli.train import read_order
+from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from job.session import doctor
 from job.cli.app import main
-from job.session.doctor import examine, require_fit
 from job.errors import CorruptObjectError, MachineError
 from job.recipes.recipe import load_recipe
+from job.session import doctor
+from job.session.doctor import examine, require_fit
 from job.storage.local import FolderStore
 
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Jan 01 00:00:00 UTC 2026\n"

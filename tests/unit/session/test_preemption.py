@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from job.session import preemption
 from job.errors import PauseError, PreemptionError
+from job.session import preemption
 from job.session.preemption import Notices
 from tests.support.cli_process import SOON_S, start_python
 from tests.support.fake_metadata_server import running_metadata_server
@@ -142,7 +142,7 @@ WAITS = """
 import os, signal, sys, threading
 from job.errors import PreemptionError
 from job.log import set_up_logging
-from job.notice import Notices
+from job.session.preemption import Notices
 set_up_logging(for_machines=True)
 limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
 with Notices(limits_s=limits_s, server_limit_s=0.2) as notices:

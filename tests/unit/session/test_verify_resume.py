@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from job.session import verify_resume
 from job.errors import TrainingError
-from job.storage.local import FolderStore
+from job.session import verify_resume as module
 from job.session.verify_resume import KILLED, Piece, train_straight, verify_resume
+from job.storage.local import FolderStore
 
 QUICK = """
 import json, os, sys
@@ -30,10 +30,8 @@ def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatc
     """Where the kills come after the end in each of three tries, there is no verdict, and what to do is said."""
     train_straight(piece)
     killed = []
-    monkeypatch.setattr(
-        verify_resume, "_train_with_kills", lambda _piece, name, *_: killed.append(name) or [len(killed)]
-    )
-    monkeypatch.setattr(verify_resume, "_resumed_at", lambda _run: ("0001-000000.a0001",))
+    monkeypatch.setattr(module, "_train_with_kills", lambda _piece, name, *_: killed.append(name) or [len(killed)])
+    monkeypatch.setattr(module, "_resumed_at", lambda _run: ("0001-000000.a0001",))
     with pytest.raises(TrainingError, match=r"killed 1 of 2 times before its end .* --seconds, or pass fewer --kills"):
         verify_resume(piece, num_kills=2, seed=1)
     assert killed == [KILLED, "killed2", "killed3"]
@@ -42,7 +40,7 @@ def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatc
 def test_a_verdict_needs_a_resumption(piece, monkeypatch):
     """Kills that all came before the first checkpoint prove nothing about resuming."""
     train_straight(piece)
-    monkeypatch.setattr(verify_resume, "_train_with_kills", lambda *_: [0, 0])
+    monkeypatch.setattr(module, "_train_with_kills", lambda *_: [0, 0])
     with pytest.raises(TrainingError, match="killed 2 of 2 times before its end and resumed 0 times"):
         verify_resume(piece, num_kills=2, seed=1)
 
@@ -67,15 +65,15 @@ def patient(piece):
 
 def test_a_kill_before_the_end_counts(patient, monkeypatch):
     """Each process that SIGKILL ended before the run did is a kill."""
-    monkeypatch.setattr(verify_resume, "_finish", lambda *_: None)
-    assert verify_resume._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
+    monkeypatch.setattr(module, "_finish", lambda *_: None)
+    assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
 
 
 def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
-    monkeypatch.setattr(verify_resume, "_finish", lambda *_: None)
+    monkeypatch.setattr(module, "_finish", lambda *_: None)
     patient.store.put(f"runs/{KILLED}/final.json", b"{}")
-    assert verify_resume._train_with_kills(patient, KILLED, 3, 0, Early()) == []
+    assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == []
 
 
 def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
@@ -90,5 +88,5 @@ def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
         return process
 
     monkeypatch.setattr(Piece, "start", start_and_wait)
-    assert verify_resume._train_with_kills(piece, KILLED, 3, 3, Early()) == []
+    assert module._train_with_kills(piece, KILLED, 3, 3, Early()) == []
     assert started == [KILLED]

@@ -137,7 +137,7 @@ def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
 HANGS = """
 import sys, threading
 from job.log import set_up_logging
-from job.watchdog import NO_STEP, Watchdog
+from job.session.watchdog import NO_STEP, Watchdog
 set_up_logging(for_machines=True)
 
 def loop_for_ever():
@@ -168,7 +168,7 @@ def test_a_real_process_that_hangs_leaves_with_75():
 
 PAUSES = """
 import time
-from job.watchdog import NO_STEP, Watchdog
+from job.session.watchdog import NO_STEP, Watchdog
 with Watchdog(5) as watchdog, watchdog.watching(NO_STEP):
     print("ready", flush=True)
     input()

@@ -318,7 +318,7 @@ def test_a_process_forked_during_a_put_keeps_no_lock(root, store):
     """A loader's worker that is forked while another thread puts does not keep later puts waiting for it."""
     program = """if True:
         import os, signal, sys
-        from job.store.folder import FolderStore
+        from job.storage.local import FolderStore
         store = FolderStore.open(sys.argv[1])
         store.put("first", b"x")
         with store._locked():

@@ -5,21 +5,22 @@ import os
 
 import pytest
 
-from job.session import environment
 from job.errors import MachineError
+from job.session import environment
+from job.storage import workdir
 
 
 def test_data_that_do_not_fit_are_told_with_both_figures(tmp_path):
     """More bytes than the disk has free are refused before any is fetched."""
     with pytest.raises(MachineError, match=r"1000000\.0 GB are needed and [\d.]+ GB are free") as raised:
-        environment.require_space(tmp_path, 10**15, 0)
+        workdir.require_space(tmp_path, 10**15, 0)
     assert raised.value.exit_code == 78
 
 
 def test_what_is_there_already_needs_no_space(tmp_path):
     """Files that were fetched before count as fetched."""
     (tmp_path / "there").write_bytes(b"x" * 1000)
-    environment.require_space(tmp_path, 1000, 0)
+    workdir.require_space(tmp_path, 1000, 0)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_what_is_there_already_needs_no_space(tmp_path):
 )
 def test_an_error_of_the_disk_becomes_advice(tmp_path, number, part):
     """A disk that fills up, or cannot be written, while the job works ends it with exit 78 and what to do."""
-    with pytest.raises(MachineError, match=part), environment.explained(tmp_path):
+    with pytest.raises(MachineError, match=part), workdir.explained(tmp_path):
         raise OSError(number, os.strerror(number))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from job.errors import PreemptionError
 from job.runs.run import Run
-from job.storage import open_store
+from job.storage.open_store import open_store
 from job.tracking import sidecar
 from job.tracking.sidecar import Tracking
 from tests.support.run_records import record_run

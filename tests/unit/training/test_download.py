@@ -7,7 +7,7 @@ import pytest
 
 from job.errors import WeightsError
 from job.runs.lineage import StartPoint, fetch_start
-from job.storage import open_store
+from job.storage.open_store import open_store
 from job.training import download
 
 CONTENT = b"weights"

@@ -6,7 +6,6 @@ import json
 import pytest
 import yaml
 
-from job.runs.cost import usd_of
 from job.cli.app import main
 from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
@@ -14,9 +13,10 @@ from job.cloud.budget import Limit
 from job.cloud.submission import Segment, Segments
 from job.cloud.supervisor import Supervisor
 from job.errors import CorruptObjectError, RunConflictError
+from job.runs.cost import usd_of
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
-from tests.unit.cloud.test_job_spec import make_segment
 from tests.support.cli_process import wait_until
+from tests.unit.cloud.test_job_spec import make_segment
 
 EVIL = {
     "project": ("prod-payments", "project: the record has 'prod-payments', the settings here have demo-project"),

@@ -1,0 +1,110 @@
+"""Protocol of an object store: durable objects under relative keys.
+
+Guaranteed: a put is atomic (a reader sees the whole object or none), create-only unless told otherwise, and can be
+bound to a version (compare and swap); listing is complete and sorted; a get is verified before the file appears
+under its name. Only `ObjectNotFoundError` means absence. Knows nothing of runs, datasets or YOLO.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store knows about one object."""
+
+    key: str
+    size_bytes: int
+    version: str
+    """Opaque; two reads with equal versions saw the same bytes. On GCS it is the generation."""
+
+    crc32c: str | None = None
+    """CRC-32C, base64 of the four bytes in big-endian order, as GCS reports it; `None` where it was not asked for."""
+
+
+class Store(Protocol):
+    """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
+
+    What fails for a passing reason is tried again; bytes that were damaged on their way are one.
+
+    Every method raises `TransientStoreError` if the backend kept failing until the deadline, `StoreError` if it
+    refused (no permission, no such bucket, a full disk), and `UsageError` if a key is none. What fetches into a file
+    raises `MachineError` if that cannot be written.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where the store lies, for people: ``gs://bucket/prefix`` or an absolute folder."""
+
+    def put(
+        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
+    ) -> StoredObject:
+        """Store a file or bytes, and return the object with its CRC-32C.
+
+        Args:
+            key: Where.
+            source: What.
+            overwrite: Replace whatever is there.
+            if_version: Replace exactly this version.
+
+        An own earlier success whose response was lost is recognised by its bytes and is not an error. Therefore two
+        writers of the same bytes both succeed; bytes that claim something have to name the claimer.
+
+        Raises:
+            PreconditionError: If the key is taken (default), or is not at `if_version`, by other bytes.
+            StoreError: If the source cannot be read, beside the reasons that all methods have.
+        """
+
+    def get(self, key: str, target: Path) -> StoredObject:
+        """Fetch into `target`, which appears only once its bytes are verified; parents are made.
+
+        Raises:
+            ObjectNotFoundError: If there is no such object.
+            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
+        """
+
+    def read(self, key: str) -> bytes:
+        """Return the verified bytes of a small object.
+
+        Raises:
+            ObjectNotFoundError: If there is no such object.
+            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
+        """
+
+    def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
+        """Return all objects whose key starts with `prefix`, sorted by key.
+
+        Args:
+            prefix: A plain string prefix; ``runs/a/`` lists that folder, ``runs/a`` also ``runs/ab``.
+            checksums: Fill in `crc32c`. A folder has to read files it has not seen before.
+        """
+
+    def stat(self, key: str) -> StoredObject:
+        """Return one object's description, `crc32c` included.
+
+        Raises:
+            ObjectNotFoundError: If there is no such object.
+        """
+
+    def delete(self, key: str, *, if_version: str | None = None) -> None:
+        """Delete an object; one that is already gone is fine.
+
+        Raises:
+            PreconditionError: If the object is not at `if_version`.
+        """
+
+    def get_many(
+        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Fetch many objects in parallel, each as `get` does; `on_done` is called once for each, from any thread.
+
+        The objects come from ``list(checksums=True)``. The first error stops the rest and is raised; files that
+        have appeared by then are complete.
+        """
+
+    def put_many(
+        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
+    ) -> None:
+        """Store many files in parallel, each as `put` does where nothing is; errors and `on_done` as in `get_many`."""

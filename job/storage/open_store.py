@@ -1,0 +1,27 @@
+"""Open a store by its location."""
+
+from job.errors import MachineError, UsageError
+from job.storage.object_store import Store
+
+
+def open_store(location: str) -> Store:
+    """Open ``gs://bucket[/prefix]`` or a folder.
+
+    Raises:
+        UsageError: If the location is neither.
+        StoreError: If the folder or bucket does not exist or cannot be read.
+        MachineError: If the libraries for a bucket are not installed.
+    """
+    if location.startswith("gs://"):
+        try:
+            from job.storage.gcs import GcsStore  # noqa: PLC0415 -- a folder needs no cloud library
+        except ImportError as error:
+            raise MachineError(
+                f"bucket {location}: the package {error.name} is missing; install google-cloud-storage and obstore"
+            ) from error
+        return GcsStore.open(location)
+    if "://" in location:
+        raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; correct --bucket")
+    from job.storage.local import FolderStore  # noqa: PLC0415 -- symmetric with the other one
+
+    return FolderStore.open(location)
