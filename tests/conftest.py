@@ -27,7 +27,7 @@ FOREIGN = (
 
 FULL = "belongs to the full matrices and storms; `make test-all` runs it"
 
-LONGEST = ("test_demo", "test_tracking", "test_verify_resume", "test_pause_and_extend", "test_drill", "test_distributed")
+LONGEST = ("test_demo", "test_tracking", "test_verify_resume", "test_pause_and_extend", "test_drill")
 """Files of minutes, in the order in which they are begun."""
 
 
