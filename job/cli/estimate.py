@@ -25,7 +25,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import UsageError, WeightsError
 from job.recipes.recipe import load_recipe
 from job.runs.lineage import find_start
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session import environment as this_machine
 from job.storage.object_store import Store
 from job.text import HOUR, between, duration
@@ -53,7 +53,7 @@ def print_estimate(*, machine: str | None, usd_per_hour: str | None, json: str, 
         print("\n".join(_told(found, order, machine, price)))
 
 
-def _estimate(store: Store, order: Order, machine: str | None, price: float | None) -> Estimate:
+def _estimate(store: Store, order: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, order.dataset)
     here = this_machine.about()
 
@@ -76,7 +76,7 @@ def _estimate(store: Store, order: Order, machine: str | None, price: float | No
     return expected
 
 
-def _measure(store: Store, order: Order) -> Measurement:
+def _measure(store: Store, order: TrainRequest) -> Measurement:
     from job.session.train import rehearse
 
     watch = Stopwatch()
@@ -85,7 +85,7 @@ def _measure(store: Store, order: Order) -> Measurement:
     return watch.measurement()
 
 
-def _without_download(store: Store, order: Order) -> Order:
+def _without_download(store: Store, order: TrainRequest) -> TrainRequest:
     """Return an order that trains as fast and needs no weights that are not there: pace is the same with any."""
     if order.weights is not None or order.model is not None:
         return order
@@ -101,7 +101,7 @@ def _without_download(store: Store, order: Order) -> Order:
     return dataclasses.replace(order, recipe=order.recipe.with_start(start))
 
 
-def _told(found: Estimate, order: Order, machine: str | None, price: float | None) -> list[str]:
+def _told(found: Estimate, order: TrainRequest, machine: str | None, price: float | None) -> list[str]:
     train = order.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")

@@ -8,7 +8,7 @@ from job.cli.train import leave_to_others, read_workers
 from job.recipes.arguments import MAX_COUNT
 from job.recipes.recipe import Band, Recipe, Start
 from job.runs.records import RunRecord
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.run import check_run_name
 
 
@@ -52,7 +52,7 @@ def extend_run(
     mistakes.tell()
     store = require_store(bucket)
     _, record = require_run(store, name)
-    order = Order(
+    order = TrainRequest(
         recipe=extended_recipe(name, record, num_epochs),
         dataset=record.request["dataset"],
         run=run,

@@ -29,7 +29,7 @@ from job.errors import UsageError
 from job.runs.cost import usd_of
 from job.runs.lineage import find_start
 from job.runs.records import now
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.run import FAMILY, check_run_name
 from job.runs.unfinished import tell_beside
 from job.text import HOUR, dollars, duration
@@ -134,7 +134,7 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
     print(json.dumps(render(segment), indent=2))
 
 
-def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str], Limit | None]:
+def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[TrainRequest, list[str], Limit | None]:
     """Read what is to be trained, its words and its limit; every flag that is wrong is told at once."""
     mistakes = Mistakes()
     with mistakes:
@@ -182,7 +182,7 @@ def worst_words(segment: Segment) -> str:
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
 
 
-def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str]]:
+def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) -> tuple[TrainRequest, list[str]]:
     """Read what is to be trained, and return it with the words that order the same in the container.
 
     Args:

@@ -17,7 +17,7 @@ from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
 from job.recipes.recipe import Profile, Recipe, load_recipe
 from job.recipes.recognition import with_expectation
 from job.runs.lineage import StartPoint, find_start
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.run import check_run_name
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
@@ -62,7 +62,7 @@ def run_train(*, training_arguments: dict[str, str], **flags: Any) -> None:  # n
         train(store, order)
 
 
-def leave_to_others(order: Order) -> None:
+def leave_to_others(order: TrainRequest) -> None:
     """If an order names several devices, give the command to as many processes, and exit as the first of them does."""
     num_devices = len(order.device.split(","))
     if num_devices > 1 and "RANK" not in os.environ:
@@ -88,7 +88,7 @@ def read_order(
     training_arguments: dict[str, str],
     hang_after: str = "1800",
     **_others: str | None,
-) -> Order:
+) -> TrainRequest:
     """Turn the words of a command line into an order.
 
     Raises:
@@ -120,7 +120,7 @@ def read_order(
         hang_after_s = read_seconds(hang_after, "hang-after")
     mistakes.tell()
     assert asked is not None  # noqa: S101 -- for the type checker: else a mistake was told
-    return Order(
+    return TrainRequest(
         recipe=with_expectation(asked, weights or model or str(asked.start)),
         dataset=dataset,
         run=run,
@@ -181,7 +181,7 @@ def open_bucket(profile: Profile, bucket: str | None) -> Store:
     return require_store(bucket)
 
 
-def _print_plan(order: Order, location: str | None) -> None:
+def _print_plan(order: TrainRequest, location: str | None) -> None:
     """Print the resolved run; what a bucket would decide and cannot is null and explained on stderr."""
     plan: dict[str, Any] = {
         "recipe": order.recipe.name,

@@ -14,7 +14,7 @@ from job.datasets.subset import take_piece
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
 from job.recipes.recipe import load_recipe
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.verify_resume import Piece, Verdict, train_straight, verify_resume
 from job.storage.local import FolderStore
 
@@ -80,7 +80,7 @@ def run_verify_resume(
         )
 
 
-def _data(location: str | None, order: Order, scratch: Path) -> Path:
+def _data(location: str | None, order: TrainRequest, scratch: Path) -> Path:
     if location is None:
         draw_demo_dataset(scratch / "data")
         return scratch / "data"
@@ -88,7 +88,7 @@ def _data(location: str | None, order: Order, scratch: Path) -> Path:
     return pull_dataset(store, find_dataset(store, order.dataset), order.workdir).folder
 
 
-def _prepare(order: Order, data: Path, folder: Path, batches_per_epoch: float) -> Piece:
+def _prepare(order: TrainRequest, data: Path, folder: Path, batches_per_epoch: float) -> Piece:
     """Make a folder bucket that holds a piece of the data."""
     batch = order.recipe.train["batch"]
     num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
@@ -110,13 +110,13 @@ def _prepare(order: Order, data: Path, folder: Path, batches_per_epoch: float) -
     return Piece(store, tuple(f"--{name}={value}" for name, value in words.items() if value != ""), folder)
 
 
-def _architecture(order: Order) -> str:
+def _architecture(order: TrainRequest) -> str:
     """Return the model that a family begins with; start weights have no part in resuming."""
     start = load_recipe("base", order.recipe.profile).start
     return str(start.name).replace(".pt", ".yaml")
 
 
-def _changed(order: Order) -> dict[str, object]:
+def _changed(order: TrainRequest) -> dict[str, object]:
     """Return the training arguments that the command line changed."""
     recipe = load_recipe(order.recipe.source, order.recipe.profile)
     return {name: value for name, value in order.recipe.train.items() if value != recipe.train[name]}

@@ -26,7 +26,7 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId, Manifest
 from job.runs.records import RunRecord
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.run import FAMILY, Run, family_of, is_run_name, readable
 from job.runs.search import survey
 from job.storage.object_store import Store
@@ -65,7 +65,7 @@ class StartPoint:
         return f"{self.source} as {self.architecture}" if self.architecture else self.source
 
 
-def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
+def find_start(store: Store, order: TrainRequest, run: str | None) -> StartPoint:
     """Decide where the first weights come from.
 
     Args:
@@ -225,7 +225,7 @@ class _Finished:
         return self.record.dataset.get("val") == other.record.dataset.get("val")
 
 
-def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> StartPoint | None:
+def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: Iterable[str]) -> StartPoint | None:
     """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
 
     Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.

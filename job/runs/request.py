@@ -9,7 +9,7 @@ from job.recipes.recognition import recognise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class TrainRequest:
     """One command to train."""
 
     recipe: Recipe

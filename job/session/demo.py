@@ -14,7 +14,7 @@ from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
 from job.recipes.recipe import Recipe, load_recipe
 from job.runs.lineage import find_start
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.train import train
 from job.storage.object_store import Store
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DATASET = "wildlife-demo"
 
 
-def train_demo(store: Store, order: Order) -> None:
+def train_demo(store: Store, order: TrainRequest) -> None:
     """Train a recipe at demo scale, and before it whatever it starts from.
 
     Raises:
@@ -56,7 +56,7 @@ def changes(recipe: Recipe) -> str:
     return ", ".join(said) or "nothing is changed"
 
 
-def _missing_start(store: Store, order: Order) -> str | None:
+def _missing_start(store: Store, order: TrainRequest) -> str | None:
     """Return the recipe that has to be run before, if one has to be."""
     if order.weights is not None or order.model is not None or order.recipe.start.kind != "own":
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from job.datasets.prepare import prepare_data
 from job.goodput import Ledger
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.callbacks import FollowerHost
 from job.session.doctor import require_fit
 from job.session.preemption import Notices
@@ -59,7 +59,9 @@ class SharedState:
     reopen: bool
 
 
-def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
+def follow(
+    store: Store, order: TrainRequest, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog
+) -> None:
     """Train together with the first process: the data from the bucket, all else from there."""
     from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 

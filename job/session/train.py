@@ -30,7 +30,7 @@ from job.runs.cost import Price
 from job.runs.heartbeat import Pulse, paused_by
 from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
 from job.runs.records import RunRecord, differences, now
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.resume import Past
 from job.runs.run import Run
 from job.runs.search import find_run
@@ -78,7 +78,7 @@ class Ready:
         return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
-def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
+def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
     Safe to call again with the same order after any interruption.
@@ -113,7 +113,9 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
             raise
 
 
-def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
+def _train(
+    store: Store, order: TrainRequest, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog
+) -> None:
     order = replace(order, dataset=find_dataset(store, order.dataset))
     request = order.request(order.dataset)
     run, record = find_run(store, order.run, request)
@@ -157,7 +159,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def rehearse(store: Store, order: Order, host: "Host") -> None:
+def rehearse(store: Store, order: TrainRequest, host: "Host") -> None:
     """Train what an order means until the host ends it, in a scratch folder; no run is made in the bucket.
 
     Raises:
@@ -178,7 +180,7 @@ class _Session:
     """What the steps of one attempt share."""
 
     store: Store
-    order: Order
+    order: TrainRequest
     folder: Path
     ledger: Ledger
     notices: Notices
