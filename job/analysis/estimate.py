@@ -147,7 +147,7 @@ def from_runs(
         machine: Whether a run was trained on the machine that is meant.
         runs: Finished runs, the newest last.
     """
-    request = order.request(dataset)
+    request = order.identity(dataset)
 
     def alike(run: Evidence) -> bool:
         theirs = run.record.request

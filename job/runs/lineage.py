@@ -21,12 +21,12 @@ from job.errors import (
     UsageError,
     WeightsError,
 )
-from job.recipes.recipe import Profile, Start, load_recipe
+from job.recipes.recipe import Band, Profile, Recipe, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId, Manifest
 from job.runs.records import RunRecord
-from job.runs.request import TrainRequest
+from job.runs.request import Execution, TrainRequest
 from job.runs.run import FAMILY, Run, family_of, is_run_name, readable
 from job.runs.search import survey
 from job.storage.object_store import Store
@@ -96,6 +96,35 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> StartPoint
     raise WeightsError(
         f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or "
         "pass --weights with a run, a file or a URI"
+    )
+
+
+def extended_request(
+    name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
+) -> TrainRequest:
+    """Return the request for a run with another number of epochs, which starts from the end of the old one.
+
+    Args:
+        name: The old run.
+        record: Of the old run; its values stay but for the epochs.
+        num_epochs: The new total.
+        new_run: The new run's name, if it was named.
+        execution: How it is trained.
+    """
+    request = record.request
+    recipe = Recipe(
+        name=request["recipe"],
+        source=request["recipe"],
+        summary="",
+        profile=request["profile"],
+        start=Start("end", name),
+        train=request["train"],
+        expect={metric: Band(*ends) for metric, ends in record.expect.items()},
+    )
+    how = {field: getattr(execution, field) for field in Execution.model_fields}
+    same = {field: request[field] for field in ("dataset", "profile", "new_classes", "quarantine")}
+    return TrainRequest.parse(
+        {**how, **same, "run": new_run, "recipe": recipe.with_arguments(recipe.train | {"epochs": num_epochs})}
     )
 
 

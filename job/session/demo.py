@@ -3,7 +3,6 @@
 Knows what a newcomer's empty bucket lacks, and supplies it; everything else is the session that real runs use.
 """
 
-import dataclasses
 import logging
 import tempfile
 from pathlib import Path
@@ -38,7 +37,7 @@ def train_demo(store: Store, order: TrainRequest) -> None:
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which come first", order.recipe.name, earlier)
         recipe = load_recipe(earlier, "demo")
-        train_demo(store, dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None))
+        train_demo(store, order.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
     log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
     train(store, order, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
 

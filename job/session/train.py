@@ -116,8 +116,8 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 def _train(
     store: Store, order: TrainRequest, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog
 ) -> None:
-    order = replace(order, dataset=find_dataset(store, order.dataset))
-    request = order.request(order.dataset)
+    order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
+    request = order.identity(order.dataset)
     run, record = find_run(store, order.run, request)
     if record is None and order.run is None:
         tell_beside(store, run, request, "train")
@@ -168,7 +168,7 @@ def rehearse(store: Store, order: TrainRequest, host: "Host") -> None:
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
-        order = replace(order, dataset=find_dataset(store, order.dataset))
+        order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
         session = _Session(store, order, folder, Ledger(), notices, World(), Watchdog(0))
         data = session.prepare_data(str(order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")

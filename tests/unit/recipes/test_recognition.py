@@ -6,15 +6,10 @@ import pytest
 
 from job.analysis.advice import advise
 from job.cli.app import main
-from job.cli.train import read_order
 from job.recipes.recipe import load_recipe, recipe_names
 from job.recipes.recognition import recognise, shown_recipe, trained_as
+from job.runs.request import TrainRequest
 from tests.support.bucket_records import recorded
-
-WORDS = {
-    "recipe": None, "dataset": "wildlife", "run": None, "weights": None, "model": None, "profile": "full", "device": "",
-    "workers": "0", "workdir": "work", "checkpoint_every": "60", "new_classes": "false", "quarantine": "false",
-}  # fmt: skip
 
 A_TYPED = {"degrees": "15", "scale": "0.7", "translate": "0.15", "fliplr": "0.6", "hsv_s": "0.8", "hsv_v": "0.5"}
 B_TYPED = {"degrees": "20", "scale": "0.8", "translate": "0.15", "fliplr": "0.6", "hsv_s": "0.9"}
@@ -24,8 +19,8 @@ SIZE = {"batch": "4", "imgsz": "2048"}
 
 
 def order(arguments=None, **words):
-    """Return an order as the command line makes it."""
-    return read_order(**(WORDS | words), training_arguments=arguments or {})
+    """Return a request as the command line makes it."""
+    return TrainRequest.parse({"dataset": "wildlife", **words, "arguments": arguments or {}})
 
 
 OWN, MEDIUM = {"weights": "yolov11_wildlife"}, {"model": "yolo11m.pt"}
