@@ -90,7 +90,7 @@ def test_band_risk_and_hours_are_those_of_what_is_trained(words, arguments, as_r
 def test_what_a_run_is_asked_for_stays_its_identity():
     """A command of before is still the same request, so that what it began is gone on with."""
     typed = order(A_TYPED | SIZE | {"epochs": "80"}, **OWN)
-    request = typed.request("wildlife")
+    request = typed.identity("wildlife")
     assert (request["recipe"], request["start"]) == ("continue", "yolov11_wildlife")
     assert (trained_as(request), shown_recipe(request)) == ("A", "A")
     assert "expect" not in request
@@ -103,13 +103,13 @@ def test_a_recipe_file_of_ones_own_keeps_its_name_and_its_expectation(tmp_path):
     mine = order(recipe=str(path))
     assert (mine.recipe.expect["f1"].low, mine.recipe.risk) == (0.9, None)
     assert mine.about_recipe == "mine; expected: F1 90 %"
-    request = mine.request("wildlife")
+    request = mine.identity("wildlife")
     assert (shown_recipe(request), trained_as(request) in {"A", "recommended", "finetune"}) == ("mine", True)
 
 
 def test_a_run_that_goes_on_where_another_ended_keeps_its_name():
     """How the other one began is not in its record."""
-    request = order(recipe="B").request("wildlife") | {"start": "end of zebra"}
+    request = order(recipe="B").identity("wildlife") | {"start": "end of zebra"}
     assert trained_as(request) == "B"
 
 
