@@ -119,7 +119,7 @@ def validation_problems(error: "ValidationError", model: "type[BaseModel]", subj
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
     A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
-    `ValueError` is taken over as it stands.
+    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
 
     Args:
         error: From validating `model`, without aliases.
@@ -130,9 +130,8 @@ def validation_problems(error: "ValidationError", model: "type[BaseModel]", subj
     for entry in error.errors(include_url=False):
         path, kind, wanted = _locate(model, entry["loc"])
         name, found = f"{subject}{path}".removesuffix("."), entry["input"]
-        if entry["type"] == "extra_forbidden":
-            word, known = str(entry["loc"][-1]), list(kind.model_fields)
-            problem = f"{name}: unknown key{nearest(word, known) or '; known are ' + ', '.join(known)}"
+        if entry["type"] in {"extra_forbidden", "invalid_key"}:
+            problem = f"{name}: {_unknown(str(entry['loc'][-1]), kind)}"
         elif entry["type"] == "missing":
             problem = f"{name}: missing"
         elif entry["type"] == "value_error":
@@ -147,6 +146,15 @@ def validation_problems(error: "ValidationError", model: "type[BaseModel]", subj
 def counted_problems(problems: list[str]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+
+
+def _unknown(word: str, model: "type[BaseModel]") -> str:
+    """Say that a model has no such key, and which one was meant."""
+    explain = getattr(model, "explain_unknown", None)
+    if explain is not None:
+        return str(explain(word))
+    known = list(model.model_fields)
+    return f"unknown key{nearest(word, known) or '; known are ' + ', '.join(known)}"
 
 
 def _locate(model: "type[BaseModel]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
