@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job.cli.app import main
-from job.recipes.arguments import ALIASES, ARGUMENTS
+from job.recipes.arguments import ALIASES, DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +21,9 @@ TOP = ("job", "tests", "infra", "docker", "requirements", "docs", ".ci")
 
 CREATED = {"infra/terraform.tfvars", "infra/outputs.json"}
 """Files that a user or Terraform makes."""
+
+OF_OTHERS = {"--compression-level", "--full", "--write-golden"}
+"""Flags of Podman and of the test suite."""
 
 
 def test_readme_stays_short():
@@ -85,6 +88,17 @@ def test_named_commands_exist(page, capsys):
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_flags_exist(page, capsys):
+    """Each flag that a page names is one of some command, or of the program that its command line starts."""
+    flags = {flag for span in quoted(page.read_text()) for flag in re.findall(r"^(--[a-z][a-z-]+)", span)}
+    main(["--help"])
+    names = re.findall(r"^  job ([a-z -]*[a-z])", capsys.readouterr().out, re.MULTILINE)
+    assert len(names) > 20  # noqa: PLR2004 -- so the help was read
+    known = set().union(*(flags_of(name.split(), capsys) or set() for name in names))
+    assert flags - known - OF_OTHERS == set()
+
+
 def test_the_checks_see_what_is_wrong(capsys):
     """A path, a command and a flag that do not exist are not taken for ones that do."""
     assert not exists("job/no_such_module.py")
@@ -137,4 +151,4 @@ def flags_of(path: list[str], capsys) -> set[str] | None:
         return None
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
     passes_on = "training argument" in text.lower()
-    return flags | ({f"--{name.replace('_', '-')}" for name in (*ARGUMENTS, *ALIASES)} if passes_on else set())
+    return flags | ({f"--{name.replace('_', '-')}" for name in (*DEFAULTS, *ALIASES)} if passes_on else set())
