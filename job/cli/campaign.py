@@ -14,7 +14,7 @@ from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
-from job.session.preemption import OF_A_CHILD_S, Notices
+from job.session.preemption import OF_A_CHILD_S, PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import HOUR, duration, labelled, table
 
@@ -78,7 +78,7 @@ def run_campaign(
     machine |= {} if cloud else {"workdir": flags["workdir"]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
     place = on_batch(store.uri, cloud, words) if cloud else here(store.uri, words, price)
-    with Notices(limits_s=OF_A_CHILD_S):
+    with PreemptionWatcher(limits_s=OF_A_CHILD_S):
         go_on(campaign, goal, place, price)
     print("\n".join(told(campaign)))
 

@@ -10,7 +10,7 @@ from typing import Any
 from job.analysis.metrics import BeforeAfter
 from job.cli.options import read_flag, require_store
 from job.errors import CorruptObjectError, RunConflictError
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, offline_logs
 from job.runs.accounting import make_bill, read_bill
@@ -94,7 +94,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         told.append(("set aside", f"{len(record.dataset['set_aside'])} broken files"))
     for entry, account in zip(attempts, bill.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
-        ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
+        ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
         ended += ", was asked to stop" if entry["stop"] else ""
         end = entry["end"] or {}
         ended += f": {end['message']}" if account.ended in {"failed", "transient"} or end.get("not_committed") else ""

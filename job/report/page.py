@@ -9,7 +9,7 @@ from typing import Any
 
 from job.analysis.learning_curve import RULES, notes_on
 from job.analysis.metrics import LABELS
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.report import charts
 from job.report.charts import Line
@@ -26,19 +26,19 @@ ULTRALYTICS_CONFIDENCE = 0.25
 """What ``yolo predict`` takes if nobody says otherwise."""
 
 LABEL_COLOURS = {
-    Label.BOOT: "grey1",
-    Label.PULL: "grey2",
-    Label.CHECK: "grey3",
-    Label.START_UP: "grey4",
-    Label.USEFUL: "blue",
-    Label.DATA_WAIT: "violet",
-    Label.VALIDATION: "teal",
-    Label.STALL: "amber",
-    Label.RECOMPUTED: "orange",
-    Label.FINAL_EVALUATION: "green",
-    Label.IDLE: "pale",
-    Label.SUSPENDED: "muted",
-    Label.LOST: "red",
+    Phase.BOOT: "grey1",
+    Phase.PULL: "grey2",
+    Phase.CHECK: "grey3",
+    Phase.START_UP: "grey4",
+    Phase.USEFUL: "blue",
+    Phase.DATA_WAIT: "violet",
+    Phase.VALIDATION: "teal",
+    Phase.STALL: "amber",
+    Phase.RECOMPUTED: "orange",
+    Phase.FINAL_EVALUATION: "green",
+    Phase.IDLE: "pale",
+    Phase.SUSPENDED: "muted",
+    Phase.LOST: "red",
 }
 
 
