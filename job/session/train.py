@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.metrics import Comparison, metrics_of
+from job.analysis.metrics import BeforeAfter, metrics_of
 from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, find_dataset, prepare_data
 from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
@@ -398,7 +398,7 @@ class _Session:
             raise NotCommittedError(f"run {ready.run.name}: {missing}; the same command goes on from there")
         mirror.copy(files)
         expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
-        comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+        comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
         final = {
             "attempt": ready.attempt,
             "profile": ready.record.request["profile"],
