@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from job.cli.options import cloud_bucket, read_deadline, read_flag, read_limit, read_number, read_seconds, require_store
@@ -12,7 +12,7 @@ from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import RunConflictError
 from job.runs.run import Run
-from job.text import duration
+from job.text import duration, table
 
 if TYPE_CHECKING:
     from job.cloud.supervisor import Supervisor
@@ -157,7 +157,7 @@ def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
         )
         for attempt in attempts
     ]
-    return _table(rows) if attempts else ["no attempt has claimed the run yet"]
+    return table(rows) if attempts else ["no attempt has claimed the run yet"]
 
 
 def _submission_lines(history: History) -> list[str]:
@@ -173,7 +173,7 @@ def _submission_lines(history: History) -> list[str]:
         )
         for seen in history.submissions
     ]
-    return _table([head, *rows])
+    return table([head, *rows])
 
 
 def _state(seen: SubmissionStatus) -> str:
@@ -186,11 +186,6 @@ def _machine_time(seen: SubmissionStatus, history: History) -> str:
     if seen.job is None or seen.job.scheduled_at is None:
         return ""
     return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _run(name: str, bucket: str | None) -> Run:
