@@ -10,10 +10,9 @@ from job.analysis.summary import Evidence, gather, read_evidence
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
-from job.cli.tables import command_line, labelled
 from job.errors import RunConflictError
 from job.recipes.recipe import Band
-from job.text import HOUR, between, duration
+from job.text import HOUR, between, command_line, duration, labelled
 
 
 class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):

@@ -22,7 +22,7 @@ from job.errors import (
     UsageError,
 )
 from job.log import EscapedStream, set_up_logging
-from job.text import nearest
+from job.text import NUM_COLUMNS, nearest
 from job.training.signals import TRAINS
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _group_help(path: list[str], group: dict[str, Entry]) -> str:
     lines = [ABOUT] if not path else []
     for call, summary in rows:
         first = f"  {call}".ljust(width)
-        lines += textwrap.wrap(summary, 80, initial_indent=first, subsequent_indent=" " * width)
+        lines += textwrap.wrap(summary, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width)
     lines += ["", "Every command explains itself with --help."]
     return "\n".join(lines if path else [*lines, EXIT_CODES.rstrip()])
 

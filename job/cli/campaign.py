@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
 from job.cli.command import command
 from job.cli.options import BucketOption, PriceOption, TargetOption
-from job.cli.tables import columns, labelled
 from job.cloud.machine_types import find_machine
 from job.cloud.prices import read_usd
 from job.datasets.prepare import find_dataset
@@ -19,9 +18,9 @@ from job.runs.flags import reads, whole_number
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
-from job.session.preemption import OF_A_CHILD_S, Notices
+from job.session.preemption import OF_A_CHILD_S, PreemptionWatcher
 from job.storage.object_store import Store
-from job.text import HOUR, duration
+from job.text import HOUR, duration, labelled, table
 
 log = logging.getLogger(__name__)
 
@@ -93,16 +92,16 @@ def campaign(options: CampaignOptions) -> None:
         log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
-    with Notices(limits_s=OF_A_CHILD_S):
+    with PreemptionWatcher(limits_s=OF_A_CHILD_S):
         go_on(found, goal, place, price)
     print("\n".join(told(found)))
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
     """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
-    from job.cloud.allowance import load_allowed
+    from job.cloud.allowance import load_allowance
 
-    limit = load_allowed({}).limit([find_machine(cloud).type], spot=True)
+    limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
     run = limit.hours or 0.0 if limit.usd is None else limit.usd
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
@@ -115,7 +114,7 @@ def told(campaign: Campaign) -> list[str]:
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
-    lines = [*columns(rows), ""]
+    lines = [*table(rows), ""]
     lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
     lines += labelled("because", final["because"])
     if final["best"] is not None or final.get("weights") is not None:

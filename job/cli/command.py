@@ -14,7 +14,7 @@ from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 from job.errors import UsageError
-from job.recipes.arguments import ALIASES, ARGUMENTS
+from job.recipes.arguments import ALIASES, DEFAULTS, read_argument
 from job.runs.flags import Options
 from job.text import nearest
 
@@ -137,9 +137,9 @@ class Command:
         """Return whether a flag needs no value; one that does not exist gets the message that says so."""
         if name in self.options.flags():
             return self.options.flags()[name].annotation is bool
-        return not (self.takes_arguments and name in {*ARGUMENTS, *ALIASES}) or (
-            name in ARGUMENTS and bool in ARGUMENTS[name].kinds
-        )
+        if not self.takes_arguments or name not in {*DEFAULTS, *ALIASES}:
+            return True
+        return name in DEFAULTS and read_argument(name, "true") is True
 
     def _explain(self, spoken: str, said: str) -> str:
         """Turn what Fire says of words into one message with what to do."""

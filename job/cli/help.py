@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from inspect import Parameter
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from job.cli.command import ARGUMENTS_FIELD, Command, details_of
-from job.cli.tables import NUM_COLUMNS
+from job.text import NUM_COLUMNS
 
 
 def command_help(spoken: str, summary: str, command: Command) -> str:
@@ -60,6 +59,7 @@ def _described(flags: Sequence[tuple[str, FieldInfo]]) -> list[str]:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return " Required."
-    if field.default in {None, "", False, PydanticUndefined}:
+    default = field.get_default()
+    if default in (None, "", False, ()):
         return ""
-    return f" Default: {field.default:g}." if isinstance(field.default, float) else f" Default: {field.default}."
+    return f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from job.analysis.metrics import LABELS
 from job.cli.command import command
-from job.cli.tables import NUM_COLUMNS
 from job.recipes.arguments import DEFAULTS
 from job.recipes.recipe import Recipe, load_recipe, recipe_names
 from job.runs.flags import Options
 from job.runs.request import ProfileName
+from job.text import NUM_COLUMNS
 
 
 class ShowRecipeOptions(Options):

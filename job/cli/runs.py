@@ -7,13 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job.analysis.metrics import Comparison
+from job.analysis.metrics import BeforeAfter
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, RunOptions
-from job.cli.tables import columns, labelled
 from job.errors import CorruptObjectError, RunConflictError
-from job.goodput import Label
-from job.recipes.recipe import Band
+from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, offline_logs
 from job.runs.accounting import make_bill, read_bill
@@ -21,7 +19,7 @@ from job.runs.records import RunRecord, now
 from job.runs.run import Run, readable
 from job.runs.search import list_runs, survey
 from job.storage.object_store import Store
-from job.text import duration, nearest
+from job.text import duration, labelled, nearest, table
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ def list_(options: BucketOption) -> None:
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
     else:
-        print("\n".join(columns(rows)))
+        print("\n".join(table(rows)))
     for name, why in seen.strays.items():
         print(f"runs/{name}: {why}")
 
@@ -102,7 +100,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         told.append(("set aside", f"{len(record.dataset['set_aside'])} broken files"))
     for entry, account in zip(attempts, bill.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
-        ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
+        ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
         ended += ", was asked to stop" if entry["stop"] else ""
         end = entry["end"] or {}
         ended += f": {end['message']}" if account.ended in {"failed", "transient"} or end.get("not_committed") else ""
@@ -124,9 +122,8 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{bill.table()}")
     if final is not None:
-        expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
-        table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
-        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
+        metrics = BeforeAfter.from_record(final["comparison"])
+        print(f"\n{metrics.table(final['profile'])}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
 @command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")

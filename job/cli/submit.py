@@ -1,4 +1,4 @@
-"""``job submit``, ``job render`` and ``job limit``: from a request to a segment, and to a Batch job."""
+"""``job submit``, ``job render`` and ``job limit``: from a request to a submission, and to a Batch job."""
 
 import json
 import logging
@@ -8,12 +8,12 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import CloudOptions, Deadline, LimitOptions
-from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.job_spec import render
 from job.cloud.machine_types import find_machine
 from job.cloud.settings import Settings, load_settings
-from job.cloud.submission import Placement, Segment, Segments, container_args, find_submission
+from job.cloud.submission import Placement, Submission, Submissions, container_args, find_submission
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
@@ -75,26 +75,26 @@ def submit(options: SubmitOptions) -> None:
     from job.cloud.supervisor import Supervisor
 
     words = container_args(options)
-    settings, allowed = load_settings(options.settings), load_allowed(options.settings, options.limit)
-    how = _placement(options, settings, allowed)
+    settings, allowance = load_settings(options.settings), load_allowance(options.settings, options.limit)
+    how = _placement(options, settings, allowance)
     store = options.store()
     options = options.model_copy(update={"dataset": find_dataset(store, options.dataset)})
     identity = options.identity(options.dataset)
-    run, segments = find_submission(store, options.run, identity)
+    run, submissions = find_submission(store, options.run, identity)
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
-    if not segments:
+    if not submissions:
         if run.record() is None:
             if options.run is None:
                 tell_beside(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine
-        segment = _first_segment(options, store.uri, run.name, words, settings=settings, **how)
-        segments = [segment] if Segments(run).write(segment) else Segments(run).list()
-    newest = segments[-1]
-    supervisor = Supervisor(run=run, batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
-    if newest.number == 1 and Segments(run).job_of(1) is None:  # the supervisor submits later ones
-        allowed.require(newest)
+        submission = _first_submission(options, store.uri, run.name, words, settings=settings, **how)
+        submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
+    newest = submissions[-1]
+    supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
+    if newest.number == 1 and Submissions(run).job_of(1) is None:  # the supervisor submits later ones
+        allowance.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, describe_worst(newest))
         supervisor.act(history, decide(history))
@@ -117,10 +117,12 @@ def render_job(options: RenderOptions) -> None:
         JobError: If flags or settings are wrong.
     """
     words = container_args(options)
-    settings, allowed = load_settings(options.settings), load_allowed(options.settings, options.limit)
-    how = _placement(options, settings, allowed)
-    segment = _first_segment(options, options.gs_location(), options.run or FAMILY, words, settings=settings, **how)
-    print(json.dumps(render(segment), indent=2))
+    settings, allowance = load_settings(options.settings), load_allowance(options.settings, options.limit)
+    how = _placement(options, settings, allowance)
+    submission = _first_submission(
+        options, options.gs_location(), options.run or FAMILY, words, settings=settings, **how
+    )
+    print(json.dumps(render(submission), indent=2))
 
 
 @command(LimitCommandOptions, "job limit l4 --max-usd 20")
@@ -131,9 +133,9 @@ def limit(options: LimitCommandOptions) -> None:
         UsageError: If the machine has no price.
         MachineError: If a setting is missing or malformed.
     """
-    allowed, type_ = load_allowed({}, options.limit), find_machine(options.machine).type
-    price = usd_per_hour(allowed.prices, type_, spot=True)
-    found = allowed.limit([type_], spot=True)
+    allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
+    price = usd_per_hour(allowance.prices, type_, spot=True)
+    found = allowance.limit([type_], spot=True)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
     if seconds is None:
@@ -144,11 +146,11 @@ def limit(options: LimitCommandOptions) -> None:
         print(f"{seconds / HOUR:.3f}")
 
 
-def describe_worst(segment: Segment) -> str:
-    """Return the worst that a segment can cost, for people."""
-    seconds, price = worst_s(segment.max_retries, segment.max_run_s), segment.usd_per_hour
-    hours = f"{seconds / HOUR:.1f} hours of {segment.placement}"
-    limit = Limit(segment.max_usd, segment.max_hours)
+def describe_worst(submission: Submission) -> str:
+    """Return the worst that a submission can cost, for people."""
+    seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
+    hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
+    limit = Limit(submission.max_usd, submission.max_hours)
     bound = (
         "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
     )
@@ -157,13 +159,13 @@ def describe_worst(segment: Segment) -> str:
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
 
 
-def _placement(options: SubmitOptions, settings: Settings, allowed: Allowed) -> dict[str, Any]:
-    """Return a segment's fields for its machine, its duration and its limit."""
+def _placement(options: SubmitOptions, settings: Settings, allowance: Allowance) -> dict[str, Any]:
+    """Return a submission's fields for its machine, its duration and its limit."""
     machines = [find_machine(name.strip()) for name in options.machine.split(",")]
     spot = not options.on_demand
     if not spot and not machines[0].on_demand:
         raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
-    found = allowed.limit([machine.type for machine in machines], spot=spot)
+    found = allowance.limit([machine.type for machine in machines], spot=spot)
     price = usd_per_hour(settings.prices, machines[0].type, spot=spot)
     retries, run_s = durations_within(found, price)
     return {
@@ -178,9 +180,9 @@ def _placement(options: SubmitOptions, settings: Settings, allowed: Allowed) -> 
     }
 
 
-def _first_segment(options: SubmitOptions, bucket: str, run: str, words: list[str], **fields: Any) -> Segment:  # noqa: ANN401 -- a segment's
+def _first_submission(options: SubmitOptions, bucket: str, run: str, words: list[str], **fields: Any) -> Submission:  # noqa: ANN401 -- a submission's
     dataset = {} if options.dataset is None else {"dataset": options.dataset}
-    return Segment(
+    return Submission(
         run=check_run_name(run),
         number=1,
         created_at=now(),

@@ -8,15 +8,14 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import Deadline, Dollars, LimitOptions, SubmittedRunOptions
-from job.cli.tables import columns
-from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.policy import decide
-from job.cloud.status import Attempt, History, SegmentSeen
-from job.cloud.submission import Segments
+from job.cloud.status import Attempt, History, SubmissionStatus
+from job.cloud.submission import Submissions
 from job.errors import RunConflictError
 from job.runs.flags import Seconds, Switch, whole_number
 from job.runs.run import Run
-from job.text import duration
+from job.text import duration, table
 
 if TYPE_CHECKING:
     from job.cloud.supervisor import Supervisor
@@ -42,7 +41,7 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
 class LogsOptions(SubmittedRunOptions):
     """Flags of ``job logs``."""
 
-    segment: Annotated[int, whole_number()] | None = Field(
+    submission: Annotated[int, whole_number()] | None = Field(
         None, description="The number of one Batch job of the run; all of them if left out."
     )
 
@@ -56,7 +55,7 @@ def supervise(options: SuperviseOptions) -> None:
     Raises:
         JobError: If it does not end well.
     """
-    supervisor = _supervisor(options, load_allowed(options.settings, options.limit))
+    supervisor = _supervisor(options, load_allowance(options.settings, options.limit))
     supervisor = dataclasses.replace(supervisor, deadline=options.deadline, poll_s=options.poll_s)
     if options.resume:
         supervisor.resume()
@@ -74,12 +73,12 @@ def watch(supervisor: "Supervisor") -> None:
 
 @command(SubmittedRunOptions, "job status zebra --bucket gs://my-bucket")
 def status(options: SubmittedRunOptions) -> None:
-    """Print a run's state, its segments and attempts, its cost, and the next step.
+    """Print a run's state, its submissions and attempts, its cost, and the next step.
 
     Raises:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    print(describe(_supervisor(options, load_allowed(options.settings)).history()))
+    print(describe(_supervisor(options, load_allowance(options.settings)).history()))
 
 
 def describe(history: History) -> str:
@@ -104,7 +103,7 @@ def describe(history: History) -> str:
         f"worst       {_worst(history)}",
         f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
         "",
-        *_segment_lines(history),
+        *_submission_lines(history),
         "",
         *attempt_lines(history.attempts),
     ]
@@ -124,7 +123,7 @@ def _worst(history: History) -> str:
 
 @command(LogsOptions, "job logs zebra --bucket gs://my-bucket")
 def logs(options: LogsOptions) -> None:
-    """Print the lines of one segment's job, or of all, oldest first.
+    """Print the lines of one submission's job, or of all, oldest first.
 
     Raises:
         JobError: If the logs cannot be read, or the run is not in this machine's project.
@@ -132,15 +131,15 @@ def logs(options: LogsOptions) -> None:
     from job.cloud.logs import read_lines
 
     name = options.run
-    run, allowed = Run(options.store(), name), load_allowed(options.settings)
-    chosen = [entry for entry in Segments(run).list() if options.segment in {None, entry.number}]
+    run, allowance = Run(options.store(), name), load_allowance(options.settings)
+    chosen = [entry for entry in Submissions(run).list() if options.submission in {None, entry.number}]
     if not chosen:
-        raise RunConflictError(f"run {name}: has no such segment; `job status {name}` lists them")
+        raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
-        allowed.require_place(entry)
-        made = Segments(run).job_of(entry.number)
+        allowance.require_place(entry)
+        made = Submissions(run).job_of(entry.number)
         if made is not None:
-            for line in read_lines(allowed.project, made["uid"]):
+            for line in read_lines(allowance.project, made["uid"]):
                 print(line)
 
 
@@ -154,14 +153,14 @@ def cancel(options: SubmittedRunOptions) -> None:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
     name = options.run
-    supervisor = _supervisor(options, load_allowed(options.settings))
+    supervisor = _supervisor(options, load_allowance(options.settings))
     history = supervisor.history()
-    live = [seen.segment for seen in history.segments if seen.live]
+    live = [seen.submission for seen in history.submissions if seen.live]
     if not live:
         log.info("run %s: no job of it is running", name)
-    for segment in live:
-        supervisor.batch.cancel(segment.job_name)
-        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", segment.job_id, name)
+    for submission in live:
+        supervisor.batch.cancel(submission.job_name)
+        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", submission.job_id, name)
 
 
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
@@ -178,39 +177,39 @@ def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
         )
         for attempt in attempts
     ]
-    return columns(rows) if attempts else ["no attempt has claimed the run yet"]
+    return table(rows) if attempts else ["no attempt has claimed the run yet"]
 
 
-def _segment_lines(history: History) -> list[str]:
-    head = ("segment", "job", "where", "why", "state", "machine time")
+def _submission_lines(history: History) -> list[str]:
+    head = ("submission", "job", "where", "why", "state", "machine time")
     rows = [
         (
-            str(seen.segment.number),
-            seen.segment.job_id,
-            str(seen.segment.placement),
-            seen.segment.reason,
+            str(seen.submission.number),
+            seen.submission.job_id,
+            str(seen.submission.placement),
+            seen.submission.reason,
             _state(seen),
             _machine_time(seen, history),
         )
-        for seen in history.segments
+        for seen in history.submissions
     ]
-    return columns([head, *rows])
+    return table([head, *rows])
 
 
-def _state(seen: SegmentSeen) -> str:
+def _state(seen: SubmissionStatus) -> str:
     if seen.job is None:
         return "deleted" if seen.made else "not made yet"
     return seen.job.state.lower() + (", no machine yet" if seen.job.waiting_since else "")
 
 
-def _machine_time(seen: SegmentSeen, history: History) -> str:
+def _machine_time(seen: SubmissionStatus, history: History) -> str:
     if seen.job is None or seen.job.scheduled_at is None:
         return ""
     return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
 
 
-def _supervisor(options: SubmittedRunOptions, allowed: Allowed) -> "Supervisor":
+def _supervisor(options: SubmittedRunOptions, allowance: Allowance) -> "Supervisor":
     from job.cloud.batch import Batch
     from job.cloud.supervisor import Supervisor
 
-    return Supervisor(run=Run(options.store(), options.run), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
+    return Supervisor(run=Run(options.store(), options.run), batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from job.errors import JobError, RecipeError, UsageError
 
@@ -84,7 +83,7 @@ def _as_text(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _explained(details: ErrorDetails) -> JobError:
+def _explained(details: Mapping[str, Any]) -> JobError:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, Problem):
         return cause.error

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast, get_args
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
 
 from job.errors import JobError, UsageError
-from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
+from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
 from job.runs.flags import Problem, Seconds, Switch, WorkdirOption, reads, whole_number
@@ -109,11 +109,11 @@ class TrainRequest(Execution):
     @field_validator("arguments")
     @classmethod
     def _require_known(cls, arguments: dict[str, str]) -> dict[str, str]:
-        names = [*cls.flags(), *ARGUMENTS, *ALIASES]
+        names = [*cls.flags(), *DEFAULTS, *ALIASES]
         known = [name.replace("_", "-") for name in names if name != "arguments"]
         unknown = [
             f"--{flag}: there is no such flag{nearest(flag, known)}"
-            for flag in (name.replace("_", "-") for name in arguments if name not in {*ARGUMENTS, *ALIASES, *OWNED})
+            for flag in (name.replace("_", "-") for name in arguments if name not in {*DEFAULTS, *ALIASES, *OWNED})
         ]
         if unknown:
             raise Problem(UsageError("command line: not understood", unknown))
@@ -179,7 +179,7 @@ def _values(arguments: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for word, text in arguments.items():
         name = ALIASES.get(word, word)
-        value = ARGUMENTS[name].read(text) if name in ARGUMENTS else text
+        value = read_argument(name, text) if name in DEFAULTS else text
         if name in values and values[name] != value:
             raise UsageError(f"--{word}: is the same as --{name}, which has another value; pass one of them")
         values[name] = value

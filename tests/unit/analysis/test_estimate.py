@@ -19,7 +19,7 @@ from job.analysis.estimate import (
 from job.cli.app import main
 from job.cloud.prices import USD_PER_HOUR, usd_per_hour
 from job.errors import UsageError
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recipe import load_recipe
 from job.runs.request import TrainRequest
 from job.session.console import Reporter
@@ -77,7 +77,7 @@ def test_the_stopwatch_measures_steps_after_the_warm_up():
     clock = Clock()
     watch = Stopwatch(clock)
     clock.now = 10.0
-    watch.enter(Label.VALIDATION)
+    watch.enter(Phase.VALIDATION)
     clock.now = 14.0
     watch.on_epoch({"epoch": 0}, None)
     step = SimpleNamespace(losses={}, num_batches=100)
