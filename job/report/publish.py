@@ -1,6 +1,6 @@
-"""Puts a run's report beside the run.
+"""Writes ``report.html`` beside a run's records.
 
-Guarantees that of two reports the one that knows more stays: what was read before another was written is read again.
+Guarantees that the newer story stays: if another report is written meanwhile, the records are read again.
 """
 
 from job.errors import ObjectNotFoundError, PreconditionError
@@ -13,7 +13,7 @@ REPORT = "report.html"
 
 
 def write_report(run: Run, record: RunRecord) -> str:
-    """Write the report of a run as it stands, in place of an earlier one, and return its key.
+    """Write a run's report, in place of an earlier one, and return its key.
 
     Raises:
         StoreError: If the store refuses.
