@@ -85,9 +85,9 @@ def run_campaign(
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
     """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
-    from job.cloud.allowance import load_allowed
+    from job.cloud.allowance import load_allowance
 
-    limit = load_allowed({}).limit([find_machine(cloud).type], spot=True)
+    limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
     run = limit.hours or 0.0 if limit.usd is None else limit.usd
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
