@@ -111,7 +111,7 @@ def test_every_problem_of_a_recipe_is_reported_at_once():
         ("demo: {strat: x.pt}", "demo.strat: unknown key; did you mean 'start'?"),
         ("demo: {train: {epochs: 0}}", "demo.train.epochs: must be a whole number from 1 to 2147483647, got 0"),
         ("demo: {start: nowhere}", "demo.start: must be 'own best.pt'"),
-        ("expect: {f2: 0.5}", "expect.f2: unknown key; did you mean 'f1'?"),
+        ("expect: {recal: 0.5}", "expect.recal: unknown key; did you mean 'recall'?"),
         (
             "expect: {hours: [8, 5]}",
             "expect.hours: must be a number, [low, high] or 'over number' in hours, got [8, 5]",
