@@ -7,6 +7,7 @@ from job.cli.options import read_flag, require_store
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import Progress, one_line
 from job.runs.search import survey
@@ -31,7 +32,7 @@ def check_data(name: str, bucket: str | None, workdir: str, **flags: str) -> Non
             folder,
             single_class=allowed["single_cls"],
             follow_links=allowed["follow_links"],
-            cache_file=folder / ".check.json",
+            cache_file=folder / SCAN_CACHE,
             progress=progress.to,
         )
     report.raise_if_broken(f"dataset {name}")

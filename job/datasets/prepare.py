@@ -13,6 +13,7 @@ from typing import Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import Version, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, RunConflictError
 from job.goodput import Label, Ledger
 from job.log import Progress, one_line
@@ -158,7 +159,7 @@ def _pull(store: Store, name: str, workdir: Path, version: Version) -> Transferr
 
 def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
     with Progress(f"checking {name}", 1, "file") as progress:
-        cache = folder / ".check.json"
+        cache = folder / SCAN_CACHE
         return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
 
 

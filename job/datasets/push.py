@@ -5,7 +5,6 @@ last, and that no object which is there is replaced: bytes under a taken path go
 of runs.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -26,9 +25,10 @@ from job.datasets.lockfile import (
     make_lock,
     version_lock,
 )
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, PreconditionError
 from job.log import Progress, one_line
-from job.storage.checksums import ChecksumIndex
+from job.storage.checksums import ChecksumIndex, sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.transfer import PUSHED
@@ -209,7 +209,7 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
             folder,
             single_class=single_class,
             follow_links=follow_links,
-            cache_file=folder / ".check.json",
+            cache_file=folder / SCAN_CACHE,
             progress=progress.to,
         )
     for warning in report.warnings:
@@ -231,14 +231,13 @@ def _place(
     before = current.files
     try:
         for name, path in paths.items():
-            status, crc = index.look(name, path)
+            status, crc = index.read(name, path)
             file = StoredObject(listing.prefix + name, status.st_size, "", crc)
             known = before.get(name)
             unchanged = _same(file, known)
             sha256[name] = current.sha256.get(name, "") if unchanged else ""
             if not sha256[name]:
-                with path.open("rb") as opened:
-                    sha256[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+                sha256[name] = sha256_of(path)
             taken = listing.there.get(name)
             if known is not None and unchanged and _is_free_for(file, listing, known.key):
                 place = known.key

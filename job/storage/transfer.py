@@ -17,7 +17,7 @@ from pathlib import Path
 
 from job.errors import MachineError, StoreError, UsageError
 from job.storage.atomic_file import leftovers
-from job.storage.checksums import ChecksumIndex, version_of
+from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
@@ -88,7 +88,7 @@ def pull(
             def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
                 name = turn[stored.key]
                 with _explained(folder):
-                    index.remember(name, version_of(paths[name].stat()), str(stored.crc32c))
+                    index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
                 counter.add(stored)
 
             store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
@@ -104,7 +104,7 @@ def mark_own(folder: Path, names: Iterable[str]) -> None:
     index = ChecksumIndex(folder / PULLED)
     with _explained(folder):
         for name in names:
-            index.look(name, folder / name)
+            index.read(name, folder / name)
     index.save()
 
 
@@ -184,7 +184,7 @@ def _make_way(
 def _checksum(index: ChecksumIndex, name: str, path: Path) -> tuple[int, str] | None:
     """Return the size and checksum of a file; nothing where there is no file."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        status, checksum = index.look(name, path)
+        status, checksum = index.read(name, path)
         return status.st_size, checksum
     return None
 
@@ -224,9 +224,9 @@ def _first(names: Collection[str]) -> list[str]:
 def _remove(index: ChecksumIndex, name: str, path: Path) -> None:
     """Remove a file that the store no longer has, unless it is not the one that was pulled."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if index.known(name, version_of(path.lstat())):
+        if index.known(name, file_version(path.lstat())):
             path.unlink()
-    index.forget(name)
+    index.remove(name)
 
 
 @contextmanager

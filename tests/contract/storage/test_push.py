@@ -76,7 +76,7 @@ def test_a_second_push_sends_and_reads_nothing(store, folder, monkeypatch):
     def refuse(_opened):
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr(checksums, "chunks_of", refuse)
+    monkeypatch.setattr(checksums, "read_chunks", refuse)
     monkeypatch.setattr(hashlib, "file_digest", refuse)
     pushed = push_dataset(store, folder, "wild")
     assert (pushed.version, pushed.num_total, pushed.num_sent, pushed.bytes_sent) == (1, NUM_FILES, 0, 0)
