@@ -4,7 +4,7 @@ The rules:
 
 - An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
 - Its seconds are those that this record holds. Where it was cut off (it vanished, was superseded or failed), what it
-  did after the snapshot of its last commit is `Label.LOST`, whatever it was spent on; getting ready is never lost.
+  did after the snapshot of its last commit is `Phase.LOST`, whatever it was spent on; getting ready is never lost.
 - From an attempt's last record to the start of the next process nobody is known to have worked: that time stands apart
   and is neither in the goodput nor in the bill. A machine that was billed meanwhile is billed by the cloud alone.
 """
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from job.errors import CorruptObjectError, ObjectNotFoundError
-from job.goodput import Label
+from job.goodput import Phase
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId
 from job.runs.cost import GETTING_READY, AttemptBill, Bill, Price, sum_by_label
@@ -81,7 +81,7 @@ def _account(
     seconds = (
         sum_by_label([{label: max(0.0, s) for label, s in last["seconds"].items()}])
         if last and "seconds" in last
-        else sum_by_label([{Label.START_UP: seconds_between(began_at, ended_at)}])
+        else sum_by_label([{Phase.START_UP: seconds_between(began_at, ended_at)}])
     )
     receipt = ((later or {}).get("start") or {}).get("receipt") or {}
     if ended not in {*NOTHING_LOST, "running"} or (attempt["end"] or {}).get("not_committed"):
@@ -117,7 +117,7 @@ def _kept_seconds(
     attempt: dict[str, Any],
     kept: tuple[CheckpointId, Mapping[str, float]] | None,
     receipt: dict[str, Any],
-    seconds: dict[Label, float],
+    seconds: dict[Phase, float],
 ) -> Mapping[Any, float]:
     """Return an attempt's seconds when its last commit was taken; none of them if it committed nothing.
 
@@ -135,11 +135,11 @@ def _kept_seconds(
     return max(commits, key=lambda commit: commit[0])[1] if commits else {}
 
 
-def _without_lost(seconds: dict[Label, float], kept: Mapping[Any, float]) -> dict[Label, float]:
-    """Move to `Label.LOST` what came after the last commit."""
+def _without_lost(seconds: dict[Phase, float], kept: Mapping[Any, float]) -> dict[Phase, float]:
+    """Move to `Phase.LOST` what came after the last commit."""
     lost = {label: max(0.0, s - kept.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY}
     return {label: s - lost.get(label, 0.0) for label, s in seconds.items()} | {
-        Label.LOST: seconds[Label.LOST] + sum(lost.values()) - lost.get(Label.LOST, 0.0)
+        Phase.LOST: seconds[Phase.LOST] + sum(lost.values()) - lost.get(Phase.LOST, 0.0)
     }
 
 

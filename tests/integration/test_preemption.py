@@ -1,4 +1,4 @@
-"""Notices given to a whole run: no step that was done is lost, whatever is under way."""
+"""PreemptionWatcher given to a whole run: no step that was done is lost, whatever is under way."""
 
 import signal
 

@@ -31,8 +31,8 @@ PHASES = {
     "validation": ("validation:{}:hold", 3),
     "final evaluation": ("final evaluation:1:hold", 6),
 }
-"""What is under way, as `job_at` has it, and how many steps are done by then. Step and validation come after the first
-validation, so that all loader processes are there.
+"""A point of `fault_point_cli`, and the steps done by then. Step and validation come after the first validation, so
+that all loader processes are there.
 """
 
 SIGNALS = {"SIGTERM": "preempted", "SIGINT": "interrupted", "SIGHUP": "interrupted"}

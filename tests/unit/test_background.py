@@ -9,7 +9,7 @@ from job.background import Background
 from job.errors import BackgroundError, PauseError, StoreError
 from job.runs.heartbeat import Pulse
 from job.runs.run import Run
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
 
 
@@ -100,8 +100,8 @@ def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
 
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
     monkeypatch.setattr("job.cloud.gce_metadata.MetadataServer._ask", ask)
-    with Notices() as notices:
-        notices.watch()
-        notices._threads[-1].join()
+    with PreemptionWatcher() as preemption:
+        preemption.watch()
+        preemption._threads[-1].join()
         with pytest.raises(BackgroundError, match="metadata server: failed, BadStatusLine"):
-            notices.agreed(lambda level: level)
+            preemption.agreed(lambda level: level)

@@ -22,10 +22,10 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.runs.run import Run
 from job.session import attempt
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
 from job.storage.local import FolderStore
 from tests.support.cli_process import SOON_S
@@ -45,7 +45,12 @@ def ended_by(error, store):
     with (
         pytest.raises(JobError if isinstance(error, Exception) else type(error)) as raised,
         attempt.recorded(
-            run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=Watchdog(0), notices=Notices()
+            run,
+            1,
+            PhaseTimer(),
+            lambda: {"position": {"epoch": 2, "batch": 3}},
+            watchdog=Watchdog(0),
+            preemption=PreemptionWatcher(),
         ),
     ):
         raise error
@@ -89,7 +94,7 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     run.claim({})
     with (
         pytest.raises(DefectError) as raised,
-        attempt.recorded(run, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+        attempt.recorded(run, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
     ):
         {}["a key"]
     end = run.attempt(1)["end"]
@@ -114,17 +119,17 @@ LEAVES = """
 import signal, sys, threading
 from job.session import attempt
 from job.errors import PreemptionError
-from job.goodput import Ledger
-from job.session.preemption import Notices
+from job.goodput import PhaseTimer
+from job.session.preemption import PreemptionWatcher
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from job.session.watchdog import Watchdog
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 number = run.claim({})
-with Notices(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as notices:
-    notices.at_stake = lambda: sys.argv[2]
+with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
+    preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
-    with attempt.recorded(run, number, Ledger(), about, watchdog=Watchdog(0), notices=notices):
+    with attempt.recorded(run, number, PhaseTimer(), about, watchdog=Watchdog(0), preemption=preemption):
         try:
             print("ready", flush=True)
             threading.Event().wait()
@@ -153,7 +158,12 @@ def test_a_hang_is_recorded_from_outside(store):
     run.claim({})
     watchdog = Watchdog(0)
     with attempt.recorded(
-        run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=watchdog, notices=Notices()
+        run,
+        1,
+        PhaseTimer(),
+        lambda: {"position": {"epoch": 2, "batch": 3}},
+        watchdog=watchdog,
+        preemption=PreemptionWatcher(),
     ):
         watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1)["end"]
@@ -167,6 +177,6 @@ def test_an_end_that_cannot_be_recorded_hides_nothing(store):
     refusing = Run(FaultyStore(store, survives=0, error=StoreError("no permission")), "zebra")
     with (
         pytest.raises(TrainingError, match="not a number"),
-        attempt.recorded(refusing, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+        attempt.recorded(refusing, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
     ):
         raise TrainingError("the loss is not a number")
