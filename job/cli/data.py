@@ -12,6 +12,7 @@ from job.errors import DataError
 from job.log import Progress, one_line
 from job.runs.search import survey
 from job.storage.object_store import Store
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,10 @@ def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> No
         unfinished = _unfinished_runs(store, dataset)
         hang = f"; the unfinished runs {', '.join(unfinished)} hang on it, and go on with it" if unfinished else ""
         if not allowed["replace"]:
-            more = [f"... {len(plan.changes) - NUM_SHOWN} more"] if len(plan.changes) > NUM_SHOWN else []
             raise DataError(
                 f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
                 "or choose another --dataset",
-                [*plan.changes[:NUM_SHOWN], *more],
+                shortened(plan.changes, NUM_SHOWN),
             )
         log.warning("dataset %s: %d files differ from the version before%s", dataset, len(plan.changes), hang)
     pushed = plan.send()

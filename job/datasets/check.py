@@ -50,6 +50,8 @@ class DatasetReport:
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
     """Images of the validation split, and the labels that there are."""
+    files: frozenset[str] = frozenset()
+    """Files that training reads: the data file, lists of images, images and labels."""
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
         """Stop if there are problems.
@@ -115,7 +117,8 @@ def check_dataset(
     warnings = [*layout.warnings, *_without_labels(splits), *noted]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
-    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val)
+    files = frozenset((layout.data.name, *layout.lists, *images, *labels))
+    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val, files)
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:

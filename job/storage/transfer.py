@@ -21,6 +21,7 @@ from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,9 @@ def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:
         if name in {PULLED, PUSHED}:
             problems.append(f"{name}: is where checksums are kept")
     if problems:
-        raise StoreError(f"{subject}: {len(problems)} names cannot be files of a folder; rename them", _first(problems))
+        raise StoreError(
+            f"{subject}: {len(problems)} names cannot be files of a folder; rename them", shortened(problems, NUM_SHOWN)
+        )
     return paths
 
 
@@ -168,7 +171,7 @@ def _make_way(
         raise MachineError(
             f"{folder}: {len(foreign)} files there differ from those to be pulled, and no pull brought them; move the "
             "folder away, or choose another --workdir",
-            _first(foreign),
+            shortened(foreign, NUM_SHOWN),
         )
     _mark(folder)
     pushed.save()
@@ -212,13 +215,8 @@ def _keep(folder: Path, names: Collection[str]) -> None:
             target = kept / f"{name}.{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(target)
-    listed = "\n".join(f"  - {name}" for name in _first(names))
+    listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
     log.warning("%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), kept, listed)
-
-
-def _first(names: Collection[str]) -> list[str]:
-    more = [f"... {len(names) - NUM_SHOWN} more"] if len(names) > NUM_SHOWN else []
-    return [*list(names)[:NUM_SHOWN], *more]
 
 
 def _remove(index: ChecksumIndex, name: str, path: Path) -> None:
