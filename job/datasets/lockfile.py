@@ -78,9 +78,9 @@ class LockedFile(BaseModel):
 class DatasetLock(BaseModel):
     """Record of one version of a dataset, written last and once."""
 
-    model_config = ConfigDict(strict=True, frozen=True, validate_by_name=True)
+    model_config = ConfigDict(strict=True, frozen=True)
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(alias="schema")
     version: int = 1
     digest: str
     files: dict[str, LockedFile]
@@ -100,7 +100,7 @@ class DatasetLock(BaseModel):
             key, crc32c = stored.key.removeprefix(prefix), str(stored.crc32c)
             at = None if key == path else key
             locked[path] = LockedFile(size=stored.size_bytes, sha256=sha256.get(path), crc32c=crc32c, at=at)
-        return cls(version=number, digest=dataset_digest(files), files=locked)
+        return cls(schema=SCHEMA, version=number, digest=dataset_digest(files), files=locked)
 
     @classmethod
     def parse(cls, data: bytes, subject: str) -> Self:
