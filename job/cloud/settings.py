@@ -1,16 +1,18 @@
-"""Where in the cloud a run goes: project, region, image, identities and network.
+"""Cloud settings: project, region, image, identities and network.
 
-Guarantees that settings that load are complete and well-formed, and that anything else is answered with every problem
-at once. Flags come before ``cloud.yaml``, that before what Terraform wrote to ``infra/outputs.json``.
+Guarantees that settings that load are complete and well-formed, and that others are refused with every problem at
+once. Flags come before ``cloud.yaml``, that before what Terraform wrote to ``infra/outputs.json``.
 """
 
 import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import machines
 from job.errors import MachineError
@@ -51,9 +53,16 @@ LIMITS = {"max_usd": 50.0, "max_hours": 48.0}
 """Default limit of a run over all its machines: dollars, or hours where a price is not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+RECORD = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""A record is data that any writer of the bucket can change: no value is converted, and no field is passed over."""
+
+Amount = Annotated[int | float, Field(ge=0, description="a number of at least 0")]
+"""Keeps the number's type, and with it the digests of records that have whole dollars."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Settings:
-    """Everything about the cloud that is not about the run."""
+    """Project, region, image, identities and network of a submission."""
 
     project: str
     region: str
@@ -65,12 +74,8 @@ class Settings:
     other_regions: dict[str, str]
     """Further regions that are near the bucket's data, each with its subnetwork."""
 
-    prices: dict[str, dict[str, float]]
+    prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as they are recorded with a submission."""
-        return asdict(self)
 
     def subnetwork_in(self, region: str) -> str:
         """Return the subnetwork of one of the regions."""

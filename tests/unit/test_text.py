@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
 
 from job.text import dollars, duration, percent, seconds_between, validation_problems
 
@@ -70,6 +71,8 @@ class Settings(BaseModel):
     ("given", "problems"),
     [
         ({}, ["batch: missing"]),
+        ([], ["must be a mapping, got []"]),
+        ({7: 1, "batch": 1}, ["7: unknown key; known are batch, scale, region, layers, profile, prices, price"]),
         ({"batch": 0}, ["batch: must be a whole number from 1 to 64, got 0"]),
         ({"batch": "big"}, ["batch: must be a whole number from 1 to 64, got 'big'"]),
         ({"batch": True}, ["batch: must be a whole number from 1 to 64, got True"]),
@@ -104,5 +107,31 @@ def test_errors_of_a_model_become_messages(given, problems):
     with pytest.raises(ValidationError) as raised:
         Settings.model_validate(given)
     assert validation_problems(raised.value, Settings) == problems
-    named = validation_problems(raised.value, Settings, subject="cloud.")
-    assert named == [f"cloud.{problem}" for problem in problems]
+    if given != []:
+        named = validation_problems(raised.value, Settings, subject="cloud.")
+        assert named == [f"cloud.{problem}" for problem in problems]
+
+
+@dataclass(kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class Placement:
+    """A record that is a dataclass."""
+
+    region: str
+    spot: bool = False
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("{}", ["region: missing"]),
+        ('{"region": 7, "sopt": true}', ["region: must be text, got 7", "sopt: unknown key; did you mean 'spot'?"]),
+        ("[7]", ["must be a mapping, got [7]"]),
+        ('"' + 999 * "x" + '"', [f"must be a mapping, got '{199 * 'x'}..."]),
+        ("{", ["not JSON, EOF while parsing an object at line 1 column 1"]),
+    ],
+)
+def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
+    """A dataclass of pydantic is treated like a model, text that is not JSON is named, and a long value is cut."""
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(Placement).validate_json(text)
+    assert validation_problems(raised.value, Placement) == problems
