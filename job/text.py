@@ -209,6 +209,12 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
+def describe_field(model: "type[Any]", name: str) -> str:
+    """Say what a field must be: ``a whole number from 1 to 9``."""
+    field = getattr(model, FIELDS)[name]
+    return field.description or _wanted(field.annotation, field.metadata)
+
+
 def counted_problems(problems: list[str]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
@@ -235,20 +241,19 @@ def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, 
     holder: Any = model
     kind: Any = model
     wanted = "a mapping"
-    for part in loc:
+    for part, following in zip(loc, (*loc[1:], None), strict=True):
         holder = kind
         if hasattr(kind, FIELDS):
             names.append(str(part))
             if part not in getattr(kind, FIELDS):
                 break
-            field = getattr(kind, FIELDS)[part]
-            wanted = field.description or _wanted(field.annotation, field.metadata)
-            kind = _without_none(field.annotation)
+            wanted = describe_field(kind, str(part))
+            kind = _without_none(getattr(kind, FIELDS)[part].annotation)
         elif get_origin(kind) is dict:
             names.append(str(part))
             key, kind = get_args(kind)
-            wanted = _wanted(key if loc[-1] == "[key]" else kind, ())
-            if loc[-1] == "[key]":
+            wanted = _wanted(key if following == "[key]" else kind, ())
+            if following == "[key]":
                 break
         else:
             break

@@ -58,6 +58,7 @@ class Settings(BaseModel):
     profile: Literal["full", "demo"] = "full"
     prices: dict[str, Price] = {}
     price: Price | None = None
+    hours: dict[str, dict[Literal["spot"], float]] = {}
 
     @field_validator("layers")
     @classmethod
@@ -72,7 +73,7 @@ class Settings(BaseModel):
     [
         ({}, ["batch: missing"]),
         ([], ["must be a mapping, got []"]),
-        ({7: 1, "batch": 1}, ["7: unknown key; known are batch, scale, region, layers, profile, prices, price"]),
+        ({7: 1, "batch": 1}, ["7: unknown key; known are batch, scale, region, layers, profile, prices, price, hours"]),
         ({"batch": 0}, ["batch: must be a whole number from 1 to 64, got 0"]),
         ({"batch": "big"}, ["batch: must be a whole number from 1 to 64, got 'big'"]),
         ({"batch": True}, ["batch: must be a whole number from 1 to 64, got True"]),
@@ -89,6 +90,7 @@ class Settings(BaseModel):
         ({"batch": 1, "price": 3}, ["price: must be a mapping, got 3"]),
         ({"batch": 1, "prices": {"l4": {"spot": 0}}}, ["prices.l4.spot: must be a number above 0, got 0"]),
         ({"batch": 1, "prices": {7: {"spot": 1}}}, ["prices.7: must be text, got 7"]),
+        ({"batch": 1, "hours": {"l4": {"sopt": 1.0}}}, ["hours.l4.sopt: must be spot, got 'sopt'"]),
         ({"batch": 1, "prices": {"l4": 3}}, ["prices.l4: must be a mapping, got 3"]),
         (
             {"btach": 2, "scale": -1, "region": 3, "prices": {"l4": {}}},
