@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.analysis.metrics import LABELS
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 
 DIGITS_OF_DIGEST = 12
 
@@ -56,10 +56,10 @@ class Sheet:
         }
 
 
-def compare(runs: Sequence[Evidence]) -> Sheet:
+def compare(runs: Sequence[RunSummary]) -> Sheet:
     """Put runs side by side."""
 
-    def line(label: str, value: Callable[[Evidence], object]) -> Line:
+    def line(label: str, value: Callable[[RunSummary], object]) -> Line:
         return Line(label=label, values=tuple("" if (said := value(run)) is None else str(said) for run in runs))
 
     arguments = [name for name in runs[0].train if len({str(run.train.get(name)) for run in runs}) > 1]
@@ -68,20 +68,20 @@ def compare(runs: Sequence[Evidence]) -> Sheet:
         line("profile", lambda run: run.profile),
         line("start", _start),
         *(line(name, lambda run, name=name: run.train.get(name)) for name in arguments),  # type: ignore[misc]  # mypy does not infer a default's type
-        line("optimizer", lambda run: run.record.facts.get("optimizer")),
+        line("optimizer", lambda run: run.record.facts.optimizer),
     )
     data = (
-        line("dataset", lambda run: run.record.dataset["name"]),
-        line("digest", lambda run: run.record.dataset["digest"][:DIGITS_OF_DIGEST]),
-        line("training images", lambda run: run.record.facts.get("num_train_images")),
-        line("validation images", lambda run: run.record.facts.get("num_val_images")),
+        line("dataset", lambda run: run.record.dataset.name),
+        line("digest", lambda run: run.record.dataset.digest[:DIGITS_OF_DIGEST]),
+        line("training images", lambda run: run.record.facts.num_train_images),
+        line("validation images", lambda run: run.record.facts.num_val_images),
         line("validation set", lambda run: run.val and run.val[:DIGITS_OF_DIGEST]),
-        line("set aside", lambda run: len(run.record.dataset["set_aside"])),
+        line("set aside", lambda run: len(run.record.dataset.set_aside)),
     )
     result = (
-        line("state", lambda run: run.final["reason"] if run.final else "not finished"),
-        line("epochs", lambda run: run.final and run.final["num_epochs"]),
-        line("best epoch", lambda run: run.final and run.final["best_epoch"]),
+        line("state", lambda run: run.final.reason if run.final else "not finished"),
+        line("epochs", lambda run: run.final and run.final.num_epochs),
+        line("best epoch", lambda run: run.final and run.final.best_epoch),
         line("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
         *(line(label, lambda run, name=name: _metric(run, name)) for name, label in LABELS.items()),  # type: ignore[misc]  # as above
     )
@@ -103,7 +103,7 @@ def compare(runs: Sequence[Evidence]) -> Sheet:
     )
 
 
-def _why_not_comparable(runs: Sequence[Evidence]) -> str | None:
+def _why_not_comparable(runs: Sequence[RunSummary]) -> str | None:
     first = runs[0]
     others = [run for run in runs[1:] if not first.measured_alike(run)]
     if not others:
@@ -116,16 +116,16 @@ def _why_not_comparable(runs: Sequence[Evidence]) -> str | None:
     return f"{first.run} and {names} were measured on different validation sets"
 
 
-def _start(run: Evidence) -> str:
-    point = run.record.start["point"]
-    if point["kind"] == "end":
-        return f"end of {point['run']}"
-    return str(point["run"] or point["source"] or f"{point['architecture']} from scratch")
+def _start(run: RunSummary) -> str:
+    point = run.record.start.point
+    if point.kind == "end":
+        return f"end of {point.run}"
+    return point.run or point.source or f"{point.architecture} from scratch"
 
 
-def _metric(run: Evidence, name: str) -> str | None:
+def _metric(run: RunSummary, name: str) -> str | None:
     return f"{run.after[name]:.1%}" if run.after else None
 
 
-def _useful(run: Evidence) -> str | None:
-    return f"{run.bill.goodput:.0%}" if run.attempts else None
+def _useful(run: RunSummary) -> str | None:
+    return f"{run.cost.goodput:.0%}" if run.attempts else None

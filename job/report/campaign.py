@@ -5,7 +5,7 @@ from typing import Any
 
 from job.analysis.campaign import Bound, Campaign, Goal, Step
 from job.analysis.metrics import LABELS
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.report import elements
 from job.text import HOUR, duration
 
@@ -58,7 +58,7 @@ def address_of_best(campaign: Campaign, final: dict[str, Any]) -> str:
     return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
 
 
-def _best(campaign: Campaign, final: dict[str, Any], evidence: Sequence[Evidence | None]) -> list[str]:
+def _best(campaign: Campaign, final: dict[str, Any], evidence: Sequence[RunSummary | None]) -> list[str]:
     best = final["best"]
     after = next((entry.after for entry in evidence if entry is not None and entry.run == best), None)
     start = evidence[0].before if evidence and evidence[0] else None
@@ -77,7 +77,7 @@ def _best(campaign: Campaign, final: dict[str, Any], evidence: Sequence[Evidence
     return told
 
 
-def _row(step: Step, entry: Evidence | None) -> tuple[str, ...]:
+def _row(step: Step, entry: RunSummary | None) -> tuple[str, ...]:
     name = (str(step.number), step.recipe, step.run)
     if entry is None or entry.before is None or entry.after is None:
         return (*name, "not finished", *[""] * (len(LABELS) + 3))

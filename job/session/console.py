@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.analysis.metrics import Comparison, dropped, metrics_of, warn_of_drop
 from job.log import Progress
 from job.recipes.recipe import Band
+from job.runs.records import FinalRecord
 from job.runs.run import Run
 from job.text import HOUR, duration
 
@@ -105,21 +106,20 @@ class Reporter:
             self._bar = None
 
 
-def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
+def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     """Print what came of a run."""
-    comparison = final["comparison"]
-    expect = {name: Band(*ends) for name, ends in comparison["expected"].items()}
+    comparison = final.comparison
+    expect = {name: Band(*ends) for name, ends in comparison.expected.items()}
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
         run.name,
         "was finished before" if already else "is finished",
-        final["reason"],
-        final["num_epochs"],
-        final["best_epoch"],
+        final.reason,
+        final.num_epochs,
+        final.best_epoch,
         "; to train it again, pass --run with a new name" if already else "",
     )
-    bits = final.get("bits", {"exact": True})
-    if not bits["exact"]:
-        log.warning("not bit-exact from attempt %d: %s", bits["from_attempt"], "; ".join(bits["because"]))
-    table = Comparison(comparison["before"], comparison["after"], expect).table(final["profile"])
+    if not final.bits.exact:
+        log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))
+    table = Comparison(comparison.before, comparison.after, expect).table(final.profile)
     print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

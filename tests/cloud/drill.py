@@ -24,7 +24,7 @@ from job.cloud.allowance import load_allowed
 from job.cloud.batch import Batch
 from job.cloud.status import History
 from job.cloud.supervisor import Supervisor
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS

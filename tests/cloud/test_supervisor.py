@@ -17,7 +17,7 @@ from job.cloud.status import read_history
 from job.cloud.submission import Segments
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import kill, start_job, wait_until
@@ -495,9 +495,9 @@ def test_what_was_used_is_what_the_report_says(cloud):
     assert supervisor(cloud).history().used_usd == 0
     about = {"host": "machine", "machine": "a machine", "price": {"usd_per_h": 2.0}}
     cloud.run.end_attempt(cloud.run.claim(about), "finished", {"seconds": {"useful step": 5400.0}})
-    assert supervisor(cloud).history().used_usd == read_bill(cloud.run).usd == 3.0
+    assert supervisor(cloud).history().used_usd == read_cost(cloud.run).usd == 3.0
     cloud.run.claim(about | {"price": None})
-    assert supervisor(cloud).history().used_usd is read_bill(cloud.run).usd is None
+    assert supervisor(cloud).history().used_usd is read_cost(cloud.run).usd is None
 
 
 def test_a_refusal_of_the_service_is_told(cloud, capsys):

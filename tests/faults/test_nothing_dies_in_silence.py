@@ -8,7 +8,7 @@ from job.cli.app import main
 from job.errors import NotCommittedError
 from job.goodput import Ledger
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.session.train import _Session
 from job.storage.open_store import open_store

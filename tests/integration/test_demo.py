@@ -10,7 +10,7 @@ import pytest
 
 from job.analysis.metrics import metrics_of
 from job.runs import checkpoint
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from job.runs.search import list_runs
 from job.storage.open_store import open_store
@@ -90,7 +90,7 @@ def test_the_report_tells_the_figures_of_the_run(run, report):
     """
     rows = list(csv.DictReader(io.StringIO(run.store.read(run.key("results.csv")).decode())))
     course = [metrics_of({name: float(value) for name, value in row.items()}) for row in rows]
-    final, bill = run.final(), read_bill(run)
+    final, bill = run.final(), read_cost(run)
     before, after = final["comparison"]["before"], final["comparison"]["after"]
     with opened(report) as page:
         assert page.measure("[...document.querySelectorAll('header[id], section[id]')].map(e => e.id)") == [*SECTIONS]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from job.analysis.metrics import metrics_of
 from job.cli.app import main
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
@@ -159,7 +159,7 @@ def test_boxes_lie_where_the_labels_say(killed, data):
 
 def test_the_seconds_of_every_attempt_add_up(killed):
     """Whether an attempt was killed, stopped or finished, its labels come to its wall time within 1 %."""
-    bill = read_bill(run_in(killed))
+    bill = read_cost(run_in(killed))
     assert [attempt.ended for attempt in bill.attempts] == ["vanished", "preempted", "finished"]
     for attempt in bill.attempts:
         assert sum(attempt.seconds.values()) == pytest.approx(attempt.wall_s, rel=0.01)

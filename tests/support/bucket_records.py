@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.recipes.recipe import load_recipe
 from job.runs.records import RunRecord
 from job.runs.run import Run
@@ -95,7 +95,7 @@ def recorded(
             "seconds": seconds or {"useful step": epoch_s * len(course)},
         },
     }
-    return Evidence(record=record, attempts=(attempt,), final=final)
+    return RunSummary(record=record, attempts=(attempt,), final=final)
 
 
 def put_recorded(store, evidence):

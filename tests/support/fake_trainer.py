@@ -21,8 +21,7 @@ import threading
 from pathlib import Path
 
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.records import RunRecord, now
+from job.runs.records import CheckpointId, RunRecord, now
 from job.runs.run import Run
 from job.storage.open_store import open_store
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.records import RunRecord
+from job.runs.records import CheckpointId, RunRecord
 from job.runs.run import Run
 from job.storage.local import FolderStore
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.analysis.campaign import spent_usd
-from job.analysis.summary import read_evidence
+from job.analysis.summary import read_summary
 from job.goodput import Label, Ledger
-from job.runs.accounting import make_bill, read_bill
-from job.runs.checkpoint import CheckpointId
+from job.runs.accounting import cost_of, read_cost
 from job.runs.cost import usd_of
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket_records import put_recorded, recorded
@@ -54,7 +54,7 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
 
 def bill_of(*attempts, kept=None, now=10_000):
     """Account for attempts."""
-    return make_bill(list(attempts), kept or {}, at(now))
+    return cost_of(list(attempts), kept or {}, at(now))
 
 
 def test_each_label_is_timed_and_priced():
@@ -235,8 +235,8 @@ def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
     run.claim(claimed)
-    evidence = read_evidence(run, run.record())
-    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_bill(run).usd, abs=0.001)
+    evidence = read_summary(run, run.record())
+    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_cost(run).usd, abs=0.001)
     assert evidence.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
     assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
@@ -267,7 +267,7 @@ def test_records_of_a_bucket_are_read(tmp_path):
     number = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
     run.start_attempt(number, {"receipt": None})
     run.end_attempt(number, "finished", {"seconds": {"boot": 3.0, "useful step": 0.0}})
-    bill = read_bill(run)
+    bill = read_cost(run)
     assert bill.attempts[0].ended == "finished"
     assert bill.attempts[0].price.machine == PRICE["machine"]
     assert bill.to_json()["seconds"]["boot"] == 3.0

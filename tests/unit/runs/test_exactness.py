@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.runs.resume import Past, environment_differences, exactness, warnings_of
+from job.runs.resume import PreviousAttempts, environment_differences, exactness, warnings_of
 from tests.support.bucket_records import recorded
 
 AT = "2026-11-23T10:00:{:02}.000+00:00"
@@ -82,6 +82,6 @@ def test_each_warning_is_told_once_with_the_first_attempt():
 
 def test_running_out_of_memory_is_remembered():
     """The next attempt knows that one before it ended for want of memory, by the record and not by its words."""
-    assert Past((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
+    assert PreviousAttempts((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
     told = {"error": "TrainingError", "message": "out of memory"}
-    assert not Past((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory
+    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory

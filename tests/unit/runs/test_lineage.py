@@ -10,8 +10,8 @@ from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
+from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.records import CheckpointId, InitialWeights
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
@@ -159,7 +159,7 @@ def weights(store):
         store, dataclasses.replace(evidence, final=evidence.final | {"weights": {"best.pt": {"sha256": digest}}})
     )
     store.put("runs/zebra/weights/best.pt", b"weights")
-    return StartPoint("own", "runs/zebra/weights/best.pt", None, run="zebra")
+    return InitialWeights("own", "runs/zebra/weights/best.pt", None, run="zebra")
 
 
 def test_start_weights_are_those_of_the_record(store, weights, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from job.analysis.summary import gather
+from job.analysis.summary import finished_runs
 from job.cli.app import main
 from job.cli.submit import TRAIN_FLAGS
 from job.cli.train import read_order
@@ -149,7 +149,7 @@ def test_strays_stop_nothing(store, caplog):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife12"
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert gather(store) == []
+        assert finished_runs(store) == []
     for stray in ("my copy", "yolov11_wildlife9", "yolov11_wildlife10", "yolov11_wildlife11", "other"):
         assert f"runs/{stray}: is not a run" in caplog.text
     assert "my copy" not in list_runs(store)

@@ -7,7 +7,7 @@ import pytest
 
 from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
 from job.goodput import Label, Ledger
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerHost, SessionHost
 from job.session.preemption import Notices
 from job.training.distributed import World
