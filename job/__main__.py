@@ -25,10 +25,12 @@ def run() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
-            signal.signal(number, _leave)  # until `job.session.preemption.Notices` is there, nothing is at stake
+            signal.signal(
+                number, _leave
+            )  # until `job.session.preemption.PreemptionWatcher` is there, nothing is at stake
     from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
-    together = os.environ.get("WORLD_SIZE", "1") != "1"  # `World.join` takes it away
+    together = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away
     try:
         exit_code = main()
     finally:  # a launcher exits as its first process does

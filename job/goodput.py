@@ -1,4 +1,4 @@
-"""Where the seconds of an attempt went: each has exactly one label.
+"""Where the seconds of an attempt went: each has exactly one phase.
 
 Knows nothing of what the labels mean to whoever enters them, nor of money.
 """
@@ -12,7 +12,7 @@ from enum import StrEnum
 from job.background import Background
 
 
-class Label(StrEnum):
+class Phase(StrEnum):
     """What a second is spent on."""
 
     BOOT = "boot"
@@ -42,36 +42,36 @@ class Label(StrEnum):
 
 
 TICK_S, STANDSTILL_S = 1.0, 5.0
-"""A ledger that is watched books its time once a second; time that nothing booked for five seconds is a standstill."""
+"""A timer that is watched books its time once a second; time that nothing booked for five seconds is a standstill."""
 
 
-class Ledger:
+class PhaseTimer:
     """Adds up one attempt's seconds; may be read from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, before_s: float = 0.0) -> None:
-        """Begin with `Label.START_UP`.
+        """Begin with `Phase.START_UP`.
 
         Args:
             clock: Seconds from any origin.
-            before_s: Seconds that the process is old already: `Label.BOOT`.
+            before_s: Seconds that the process is old already: `Phase.BOOT`.
         """
         self._clock = clock
         self._lock = threading.Lock()
         self._is_watched, self._standstill_s = False, STANDSTILL_S
-        self._seconds = {Label.BOOT: before_s}
-        self._label, self._since = Label.START_UP, clock()
+        self._seconds = {Phase.BOOT: before_s}
+        self._phase, self._since = Phase.START_UP, clock()
 
-    def enter(self, label: Label) -> Label:
-        """Count from now on under a label, and return the one before."""
+    def enter(self, phase: Phase) -> Phase:
+        """Count from now on under a phase, and return the one before."""
         with self._lock:
             self._book()
-            before, self._label = self._label, label
+            before, self._phase = self._phase, phase
             return before
 
     @contextmanager
-    def entered(self, label: Label) -> Iterator[None]:
-        """Count what is inside under a label."""
-        before = self.enter(label)
+    def entered(self, phase: Phase) -> Iterator[None]:
+        """Count what is inside under a phase."""
+        before = self.enter(phase)
         try:
             yield
         finally:
@@ -94,7 +94,7 @@ class Ledger:
         with self._lock:
             self._book()
             self._is_watched, self._standstill_s = True, standstill_s
-        ticking = Background("ledger", tick)
+        ticking = Background("phase timer", tick)
         ticking.start()
         try:
             yield
@@ -106,15 +106,15 @@ class Ledger:
         ticking.check()
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds so far by label; they add up to the age of the process."""
+        """Return the seconds so far by phase; they add up to the age of the process."""
         with self._lock:
             self._book()
-            return {str(label): round(s, 3) for label, s in self._seconds.items()}
+            return {str(phase): round(s, 3) for phase, s in self._seconds.items()}
 
     def _book(self) -> None:
-        """Add the time since this was last called to its label."""
+        """Add the time since this was last called to its phase."""
         now = self._clock()
         passed, self._since = now - self._since, now
         stood_still = self._is_watched and passed >= self._standstill_s
-        label = Label.SUSPENDED if stood_still else self._label
-        self._seconds[label] = self._seconds.get(label, 0.0) + passed
+        phase = Phase.SUSPENDED if stood_still else self._phase
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + passed

@@ -1,12 +1,28 @@
-"""Text for people, and text from them: units, hints at what was meant, YAML read within limits."""
+"""Text out and in: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as our messages.
+
+Guarantees that a table's cells stand below each other whatever they hold. Knows nothing of runs.
+"""
 
 import difflib
+import textwrap
+import types
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
 MINUTE, HOUR = 60, 3600
+
+NUM_COLUMNS = 80
+"""Width of a terminal."""
+
+NUM_LABEL = 12
+"""Columns of a paragraph's label."""
 
 
 def seconds_between(earlier: str, later: str) -> float:
@@ -31,6 +47,46 @@ def dollars(usd: float) -> str:
 def percent(share: float) -> str:
     """Show a share of 1: ``68.3 %``."""
     return f"{100 * share:.1f} %"
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: int | None = None) -> list[str]:
+    """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
+
+    Args:
+        rows: Of equal length, the heading among them.
+        right: Columns that are aligned to the right.
+        wrap: Width at which cells are wrapped, those of the first column excepted.
+    """
+    if wrap is not None:
+        wrapped = ([[row[0]], *(textwrap.wrap(cell, wrap) for cell in row[1:])] for row in rows)
+        rows = [line for cells in wrapped for line in zip_longest(*cells, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{'>' if number in right else '<'}{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """Return a paragraph behind its label; a word too long for a line, such as a path, is not broken."""
+    return textwrap.wrap(
+        text,
+        NUM_COLUMNS,
+        initial_indent=f"{label:{NUM_LABEL - 1}} ",
+        subsequent_indent=" " * NUM_LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [label]
+
+
+def command_line(label: str, command: str) -> list[str]:
+    """Return a shell command behind its label, continued by backslashes so that it can be copied."""
+    lines = textwrap.wrap(command, NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False)
+    continued = [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+    return [f"{label:{NUM_LABEL - 1}} {continued[0]}", *(f"{'':{NUM_LABEL}}  {line}" for line in continued[1:])]
 
 
 MAX_BYTES = 1_000_000
@@ -104,3 +160,103 @@ def nearest(word: str, known: list[str]) -> str:
 def between(low: str, high: str) -> str:
     """Return a range, or the one value if both ends are the same."""
     return low if low == high else f"{low} to {high}"
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
+"""Types as messages name them; any other is a mapping."""
+
+
+def validation_problems(error: "ValidationError", model: "type[BaseModel]", subject: str = "") -> list[str]:
+    """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
+
+    A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
+    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
+
+    Args:
+        error: From validating `model`, without aliases.
+        model: The model, whose fields are the names that a misspelt one may have meant.
+        subject: Put before each name, such as ``train.``.
+    """
+    problems: dict[str, str] = {}
+    for entry in error.errors(include_url=False):
+        path, kind, wanted = _locate(model, entry["loc"])
+        name, found = f"{subject}{path}".removesuffix("."), entry["input"]
+        if entry["type"] in {"extra_forbidden", "invalid_key"}:
+            problem = f"{name}: {_unknown(str(entry['loc'][-1]), kind)}"
+        elif entry["type"] == "missing":
+            problem = f"{name}: missing"
+        elif entry["type"] == "value_error":
+            problem = ": ".join(filter(None, (name, str(entry["ctx"]["error"]))))
+        else:
+            in_it = " in it" if isinstance(entry["loc"][-1], int) else ""
+            problem = f"{name}: must be {wanted}, got {'nothing' if found is None else repr(found)}{in_it}"
+        problems.setdefault(name or problem, problem)
+    return list(problems.values())
+
+
+def counted_problems(problems: list[str]) -> str:
+    """Count problems: ``1 problem``, ``3 problems``."""
+    return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+
+
+def _unknown(word: str, model: "type[BaseModel]") -> str:
+    """Say that a model has no such key, and which one was meant."""
+    explain = getattr(model, "explain_unknown", None)
+    if explain is not None:
+        return str(explain(word))
+    known = list(model.model_fields)
+    return f"unknown key{nearest(word, known) or '; known are ' + ', '.join(known)}"
+
+
+def _locate(model: "type[BaseModel]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
+    """Return the dotted name of an error's field, what holds it, and what it must be; parts of lists are the list's."""
+    names: list[str] = []
+    holder: Any = model
+    kind: Any = model
+    wanted = "a mapping"
+    for part in loc:
+        holder = kind
+        if hasattr(kind, "model_fields"):
+            names.append(str(part))
+            if part not in kind.model_fields:
+                break
+            field = kind.model_fields[part]
+            wanted = field.description or _wanted(field.annotation, field.metadata)
+            kind = _without_none(field.annotation)
+        elif get_origin(kind) is dict:
+            names.append(str(part))
+            key, kind = get_args(kind)
+            wanted = _wanted(key if loc[-1] == "[key]" else kind, ())
+            if loc[-1] == "[key]":
+                break
+        else:
+            break
+    return ".".join(names), holder, wanted
+
+
+def _without_none(kind: Any) -> Any:  # noqa: ANN401 -- an annotation
+    """Return an optional type without its ``None``."""
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    return parts[0] if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
+
+
+def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an annotation
+    """Say what values a type takes: ``a whole number from 1 to 9``."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        described = next((limit.description for limit in parts[1:] if getattr(limit, "description", None)), None)
+        return described or _wanted(
+            parts[0], [each for part in parts[1:] for each in getattr(part, "metadata", [part])]
+        )
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in {Union, types.UnionType}:
+        return " or ".join(_wanted(part, limits) for part in parts if part is not type(None))
+    name = KINDS.get(origin or kind, "a mapping")
+    bounds = {end: getattr(limit, end) for limit in limits for end in ("ge", "le", "gt") if hasattr(limit, end)}
+    low, high, above = bounds.get("ge"), bounds.get("le"), bounds.get("gt")
+    if low is not None and high is not None:
+        return f"{name} from {low:.10g} to {high:.10g}"
+    if low is not None:
+        return f"{name} of at least {low:.10g}"
+    return f"{name} above {above:.10g}" if above is not None else name

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.analysis.summary import RunSummary
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recipe import Recipe
 from job.runs.request import Order
 
@@ -72,7 +72,7 @@ class EnoughError(Exception):
 
 
 class Stopwatch:
-    """A host that measures a training's first steps and then ends it; see `job.training.callbacks.Host`."""
+    """Callbacks that time the first steps of a training, then end it; see `TrainingCallbacks`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -83,9 +83,9 @@ class Stopwatch:
 
         self._num_batches = 0
 
-    def enter(self, label: Label) -> None:
+    def enter(self, phase: Phase) -> None:
         """Take the time at which the first validation begins, which is the end of start-up."""
-        if label is Label.VALIDATION and not self._times:
+        if phase is Phase.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
     def on_validation_batch(self) -> None:
@@ -116,7 +116,7 @@ class Stopwatch:
         if measured.num_steps >= NUM_STEPS or measured.num_steps * measured.step_s >= LONG_ENOUGH_S:
             raise EnoughError
 
-    def keep(self, snapshot: "Callable[[], Snapshot]") -> None:
+    def commit(self, snapshot: "Callable[[], Snapshot]") -> None:
         """Keep nothing."""
 
     def interruptible(self) -> AbstractContextManager[None]:

@@ -5,12 +5,10 @@ import logging
 import tempfile
 from pathlib import Path
 
-from job.analysis.metrics import Comparison
+from job.analysis.metrics import BeforeAfter
 from job.cli.options import read_flag, require_store
-from job.cli.tables import labelled
 from job.errors import CorruptObjectError, EndReason, RunConflictError
-from job.goodput import Label
-from job.recipes.recipe import Band
+from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, offline_logs
 from job.runs.accounting import read_cost
@@ -18,7 +16,7 @@ from job.runs.records import AttemptRecord, FinalRecord, InitialWeights, RunReco
 from job.runs.run import Run
 from job.runs.search import list_runs, survey
 from job.storage.object_store import Store
-from job.text import duration, nearest
+from job.text import duration, labelled, nearest, table
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +36,7 @@ def print_runs(bucket: str | None) -> None:
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
     else:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(table(rows)))
     for name, why in seen.strays.items():
         print(f"runs/{name}: {why}")
 
@@ -94,7 +90,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         told.append(("set aside", f"{len(record.dataset.set_aside)} broken files"))
     for attempt, account in zip(attempts, cost.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
-        ended += f", lost {duration(account.seconds[Label.LOST])}" if account.seconds[Label.LOST] else ""
+        ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
         ended += ", was asked to stop" if attempt.stop else ""
         end = attempt.end
         if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
@@ -117,9 +113,8 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{cost.table()}")
     if final is not None:
-        expect = {metric: Band(*ends) for metric, ends in final.comparison.expected.items()}
-        table = Comparison(final.comparison.before, final.comparison.after, expect).table(final.profile)
-        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
+        metrics = BeforeAfter.from_record(final.comparison)
+        print(f"\n{metrics.table(final.profile)}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
 def verify_run(name: str, bucket: str | None) -> None:

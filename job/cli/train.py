@@ -13,7 +13,7 @@ import yaml
 from job.cli.options import Mistakes, bucket_location, read_flag, read_number, read_profile, read_seconds, require_store
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, MachineError, UsageError
-from job.recipes.arguments import ALIASES, ARGUMENTS, OWNED
+from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe
 from job.recipes.recognition import with_expectation
 from job.runs.lineage import find_start
@@ -141,8 +141,8 @@ def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for word, text in given.items():
         name = ALIASES.get(word, word)
-        if name in ARGUMENTS:
-            value = ARGUMENTS[name].read(text)
+        if name in DEFAULTS:
+            value = read_argument(name, text)
             if name in values and values[name] != value:
                 raise UsageError(f"--{word}: is the same as --{name}, which has another value; pass one of them")
             values[name] = value
@@ -150,7 +150,7 @@ def _read_training_arguments(given: dict[str, str]) -> dict[str, Any]:
             values[name] = text
         else:
             flag = word.replace("_", "-")
-            known = [*OWN_FLAGS, *(entry.replace("_", "-") for entry in (*ARGUMENTS, *ALIASES))]
+            known = [*OWN_FLAGS, *(entry.replace("_", "-") for entry in (*DEFAULTS, *ALIASES))]
             unknown.append(f"--{flag}: there is no such flag{nearest(flag, known)}")
     if unknown:
         raise UsageError("command line: not understood; see `job train --help`", unknown)

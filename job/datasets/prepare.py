@@ -14,7 +14,7 @@ from typing import Any
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import Version, read_version, split_digest
 from job.errors import DataError, RunConflictError
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
 from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
@@ -85,7 +85,7 @@ def prepare_data(
     name: str,
     workdir: Path,
     target_yaml: Path,
-    ledger: Ledger,
+    timer: PhaseTimer,
     *,
     quarantine: bool,
     single_class: bool = False,
@@ -99,7 +99,7 @@ def prepare_data(
         name: The dataset's name.
         workdir: Keeps the files for the next time.
         target_yaml: Where to write the data file for Ultralytics.
-        ledger: Counts what this takes.
+        timer: Counts what this takes.
         quarantine: Set broken files aside instead of refusing the dataset.
         single_class: Training counts all classes as one.
         pinned: The dataset in the record of an existing run: that version is taken, with the same files set aside.
@@ -111,7 +111,7 @@ def prepare_data(
         RunConflictError: If there is no version like the one that was pinned.
         MachineError: If it does not fit on the disk.
     """
-    with ledger.entered(Label.PULL):
+    with timer.entered(Phase.PULL):
         version = read_version(store, name, (pinned["digest"],) if pinned else ())
         if pinned and pinned["digest"] not in version.digests:
             raise RunConflictError(
@@ -121,7 +121,7 @@ def prepare_data(
         pulled = _pull(store, name, workdir, version)
     log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
     folder = pulled.folder
-    with ledger.entered(Label.CHECK), _one_at_a_time(folder):
+    with timer.entered(Phase.CHECK), _one_at_a_time(folder):
         report = _check(folder, name, single_class=single_class)
         aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
         if aside:

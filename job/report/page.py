@@ -7,39 +7,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from job.analysis.learning_curve import RULES, notes_on
 from job.analysis.metrics import LABELS
 from job.errors import EndReason
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.report import charts
 from job.report.charts import Line
 from job.report.data import Facts
 from job.report.examples import make_pictures
 from job.report.reproduce import command_of
+from job.report.template import format_clock, render_template
 from job.runs.cost import AttemptCost, RunCost
 from job.runs.resume import warnings_of
-from job.text import MINUTE, dollars, duration, percent
+from job.text import MINUTE, percent
 
 ULTRALYTICS_CONFIDENCE = 0.25
 """What ``yolo predict`` takes if nobody says otherwise."""
 
 LABEL_COLOURS = {
-    Label.BOOT: "grey1",
-    Label.PULL: "grey2",
-    Label.CHECK: "grey3",
-    Label.START_UP: "grey4",
-    Label.USEFUL: "blue",
-    Label.DATA_WAIT: "violet",
-    Label.VALIDATION: "teal",
-    Label.STALL: "amber",
-    Label.RECOMPUTED: "orange",
-    Label.FINAL_EVALUATION: "green",
-    Label.IDLE: "pale",
-    Label.SUSPENDED: "muted",
-    Label.LOST: "red",
+    Phase.BOOT: "grey1",
+    Phase.PULL: "grey2",
+    Phase.CHECK: "grey3",
+    Phase.START_UP: "grey4",
+    Phase.USEFUL: "blue",
+    Phase.DATA_WAIT: "violet",
+    Phase.VALIDATION: "teal",
+    Phase.STALL: "amber",
+    Phase.RECOMPUTED: "orange",
+    Phase.FINAL_EVALUATION: "green",
+    Phase.IDLE: "pale",
+    Phase.SUSPENDED: "muted",
+    Phase.LOST: "red",
 }
 
 
@@ -56,15 +55,7 @@ class Change:
 
 def render(facts: Facts) -> str:
     """Return the report as HTML."""
-    environment = Environment(
-        loader=PackageLoader("job.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "dollars": dollars, "clock": _clock}
-    return environment.get_template("report.html.j2").render(**_context(facts))
+    return render_template("report.html.j2", **_context(facts))
 
 
 def _context(facts: Facts) -> dict[str, Any]:
@@ -100,7 +91,7 @@ def state_of(facts: Facts) -> str:
     if facts.final is not None:
         return f"{facts.final.reason} after {len(facts.rows)} epochs"
     ended = facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
-    when = f" at {_clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
+    when = f" at {format_clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 
@@ -298,8 +289,3 @@ def _attempts(facts: Facts) -> Iterator[tuple[AttemptCost, str]]:
     """Yield each attempt and where it went on from."""
     for cost, attempt in zip(facts.cost.attempts, facts.attempts, strict=True):
         yield cost, attempt.receipt.checkpoint.words if attempt.receipt else "the start"
-
-
-def _clock(time: str) -> str:
-    """Show a recorded time to the second."""
-    return time[:19].replace("T", " ")

@@ -4,7 +4,7 @@ The rules:
 
 - An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
 - Its seconds are those that this record holds. Where it was cut off (it vanished, was superseded or failed), what it
-  did after the snapshot of its last commit is `Label.LOST`, whatever it was spent on; getting ready is never lost.
+  did after the snapshot of its last commit is `Phase.LOST`, whatever it was spent on; getting ready is never lost.
 - Time from an attempt's last record to the start of the next process stands apart: it is neither in the goodput nor in
   the cost. A machine that was billed meanwhile is billed by the cloud alone.
 """
@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
-from job.goodput import Label
+from job.goodput import Phase
 from job.runs import checkpoint
 from job.runs.cost import GETTING_READY, AttemptCost, RunCost, sum_by_label
 from job.runs.records import AttemptRecord, CheckpointId, ResumeReceipt, Seconds, now
@@ -100,10 +100,10 @@ def _committed_seconds(
 
 
 def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
-    """Move to `Label.LOST` what came after the last commit."""
+    """Move to `Phase.LOST` what came after the last commit."""
     lost = {
         label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
     }
     return {label: s - lost.get(label, 0.0) for label, s in seconds.items()} | {
-        Label.LOST: seconds[Label.LOST] + sum(lost.values()) - lost.get(Label.LOST, 0.0)
+        Phase.LOST: seconds[Phase.LOST] + sum(lost.values()) - lost.get(Phase.LOST, 0.0)
     }

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from job.errors import EndReason
-from job.goodput import Label
+from job.goodput import Phase
 from job.runs.records import Price
 from job.text import HOUR, dollars, duration, percent, seconds_between
 
-GETTING_READY = (Label.BOOT, Label.PULL, Label.CHECK, Label.START_UP)
+GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class AttemptCost:
 
     ended: EndReason
 
-    seconds: dict[Label, float]
+    seconds: dict[Phase, float]
     steps_lost: int
     away_s: float | None
     """From its last record to the start of the next attempt; nothing for the newest."""
@@ -67,7 +67,7 @@ class RunCost:
     attempts: tuple[AttemptCost, ...]
 
     @cached_property
-    def seconds(self) -> dict[Label, float]:
+    def seconds(self) -> dict[Phase, float]:
         """Seconds by label over all attempts, each label in its place."""
         return sum_by_label(attempt.seconds for attempt in self.attempts)
 
@@ -84,7 +84,7 @@ class RunCost:
     @property
     def goodput(self) -> float:
         """Useful seconds as a share of all."""
-        return self.seconds[Label.USEFUL] / self.total_s if self.total_s else 0.0
+        return self.seconds[Phase.USEFUL] / self.total_s if self.total_s else 0.0
 
     @property
     def num_cut_off(self) -> int:
@@ -92,7 +92,7 @@ class RunCost:
         return sum(attempt.was_cut_off for attempt in self.attempts)
 
     @cached_property
-    def usd_by_label(self) -> dict[Label, float] | None:
+    def usd_by_label(self) -> dict[Phase, float] | None:
         """Dollars by label, or nothing if no attempt has a price."""
         priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
         if all(rate is None for _, rate in priced):
@@ -124,7 +124,7 @@ class RunCost:
         again = sum(
             s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
         )
-        return self.total_s - self.seconds[Label.LOST] - self.seconds[Label.RECOMPUTED] - again
+        return self.total_s - self.seconds[Phase.LOST] - self.seconds[Phase.RECOMPUTED] - again
 
     @property
     def on_demand_usd(self) -> float | None:
@@ -204,14 +204,14 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     return total
 
 
-def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Label, float]:
+def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Phase, float]:
     """Add up amounts by label; every label has one."""
-    total = dict.fromkeys(Label, 0.0)
+    total = dict.fromkeys(Phase, 0.0)
     for part in parts:
         for label, amount in part.items():
-            total[Label(label)] += amount
+            total[Phase(label)] += amount
     return total
 
 
-def _rounded(seconds: Mapping[Label, float]) -> dict[str, float]:
+def _rounded(seconds: Mapping[Phase, float]) -> dict[str, float]:
     return {str(label): round(s, 3) for label, s in seconds.items()}

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic does not take that of typing before Python 3.12
 
 from job.errors import EndReason, UnreadableRecordError
-from job.goodput import Label
+from job.goodput import Phase
 from job.text import seconds_between
 
 SCHEMA = 1
@@ -156,7 +156,7 @@ class Position(Part):
 KnownPosition = Annotated[Position | None, BeforeValidator(lambda value: value or None)]
 """An attempt that ends before it has set up its training writes an empty one."""
 
-Seconds = dict[Label, float]
+Seconds = dict[Phase, float]
 
 
 class CheckpointFile(Part):
@@ -493,7 +493,7 @@ class AttemptRecord:
         last = self.end or self.heartbeat
         if last and last.seconds is not None:
             return {label: max(0.0, s) for label, s in last.seconds.items()}
-        return {Label.START_UP: seconds_between(self.began_at, self.last_sign_at)}
+        return {Phase.START_UP: seconds_between(self.began_at, self.last_sign_at)}
 
     @property
     def observations(self) -> Observations:

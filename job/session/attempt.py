@@ -15,12 +15,12 @@ from job.errors import (
     SupersededError,
     TransientStoreError,
 )
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.runs import offline_logs, resume
 from job.runs.records import Price, ResumeReceipt, RunRecord
 from job.runs.run import Run
 from job.session import environment
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def claim(run: Run, ledger: Ledger, price: Price) -> int:
+def claim(run: Run, timer: PhaseTimer, price: Price) -> int:
     """Claim a run for this machine; return the number of the attempt."""
-    age_s = round(sum(ledger.seconds().values()), 3)
+    age_s = round(sum(timer.seconds().values()), 3)
     return run.claim({"process_age_s": age_s, "price": price.model_dump(), **environment.about()})
 
 
@@ -70,11 +70,11 @@ def record_start(
 def recorded(
     run: Run,
     attempt: int,
-    ledger: Ledger,
+    timer: PhaseTimer,
     about: Callable[[], dict[str, Any]],
     *,
     watchdog: Watchdog,
-    notices: Notices,
+    preemption: PreemptionWatcher,
     finished: bool = True,
 ) -> Iterator[None]:
     """Record in the bucket why an attempt ends, if it ends inside, also by a hang or a deadline, or at the end of it.
@@ -82,10 +82,10 @@ def recorded(
     Args:
         run: The run.
         attempt: The attempt.
-        ledger: Its seconds.
+        timer: Its seconds.
         about: What else the record says, such as `Training.about`.
         watchdog: Ends the attempt if it hangs.
-        notices: End it at their deadline.
+        preemption: End it at their deadline.
         finished: Whether the end of what is inside is that of the attempt.
 
     Raises:
@@ -94,7 +94,7 @@ def recorded(
 
     def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
         ended = {"exit_code": exit_code, "message": message, "error": error, **more}
-        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": ledger.seconds()})
+        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": timer.seconds()})
 
     def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
@@ -107,7 +107,7 @@ def recorded(
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
             end(reason, exit_code, " ".join(str(error).split()), name, **more)
 
-    watchdog.on_hang = notices.on_deadline = end_by
+    watchdog.on_hang = preemption.on_deadline = end_by
     try:
         yield
     except (JobError, PreemptionError, KeyboardInterrupt) as error:

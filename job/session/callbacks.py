@@ -1,4 +1,4 @@
-"""What a training needs of the world around it: checkpoints kept in time, notices obeyed, progress shown.
+"""What a training needs of its surroundings: checkpoints kept in time, notices obeyed, progress shown.
 
 Guarantees that a notice during a step ends training after that step, with all of it committed, and that whatever fails
 beside training ends it at the next step or batch of a validation. Knows nothing of how training works.
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import PeerError
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from job.runs.committer import Committer
 from job.runs.records import CheckpointId
-from job.session.checkpoint_schedule import Cadence
+from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
-from job.training.distributed import World
+from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step
@@ -29,18 +29,18 @@ TRACE = "JOB_TRACE"
 """The variable that names a file for one line about each step, by which `job verify-resume` compares trainings."""
 
 
-class SessionHost:
-    """The host of one attempt; see `job.training.callbacks.Host`."""
+class SessionCallbacks:
+    """The callbacks of one attempt; see `job.training.callbacks.TrainingCallbacks`."""
 
     def __init__(
         self,
         *,
         committer: Committer,
-        cadence: Cadence,
+        schedule: CheckpointSchedule,
         reporter: Reporter,
-        ledger: Ledger,
-        notices: Notices,
-        world: World,
+        timer: PhaseTimer,
+        preemption: PreemptionWatcher,
+        group: ProcessGroup,
         watchdog: Watchdog,
         restored: CheckpointId | None,
         furthest: tuple[int, int],
@@ -50,18 +50,18 @@ class SessionHost:
 
         Args:
             committer: Commits in the background.
-            cadence: Says when.
+            schedule: Says when.
             reporter: Shows progress.
-            ledger: Counts the seconds.
-            notices: May end training.
-            world: The processes that train together, of which this is the first.
+            timer: Counts the seconds.
+            preemption: May end training.
+            group: The processes that train together, of which this is the first.
             watchdog: Is shown each step and each batch of a validation.
             restored: The checkpoint that training goes on from.
             furthest: The complete epochs, and batches of the next, that any earlier attempt is known to have reached.
             checks: Raise what failed beside training.
         """
-        self._committer, self._cadence, self._reporter = committer, cadence, reporter
-        self._ledger, self._notices, self._world = ledger, notices, world
+        self._committer, self._schedule, self._reporter = committer, schedule, reporter
+        self._timer, self._preemption, self._group = timer, preemption, group
         self._watchdog, self._checks = watchdog, checks
         self._reached = (restored.epoch, restored.batch) if restored else (0, 0)
         self._furthest = furthest
@@ -69,10 +69,10 @@ class SessionHost:
         trace = os.environ.get(TRACE)
         self._trace = Path(trace) if trace else None
 
-    def enter(self, label: Label) -> None:
+    def enter(self, phase: Phase) -> None:
         """Count the seconds from now on under a label; steps that were done before are recomputed."""
-        again = label is Label.USEFUL and self._reached < self._furthest
-        self._ledger.enter(Label.RECOMPUTED if again else label)
+        again = phase is Phase.USEFUL and self._reached < self._furthest
+        self._timer.enter(Phase.RECOMPUTED if again else phase)
 
     def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show a step, take a checkpoint if one is due, and end training if there is a notice.
@@ -89,12 +89,12 @@ class SessionHost:
                 opened.write(json.dumps(step.trace()) + "\n")
         self._reporter.on_step(step)
         try:
-            notice = self._notices.agreed(self._world.agree)
+            notice = self._preemption.agreed(self._group.agree)
         except PeerError as error:
-            self.keep(snapshot)  # the step is whole: the gradients of all are in it
-            raise self._notices.obeyed() or error from error
-        if notice is not None or self._cadence.due():
-            self.keep(snapshot)
+            self.commit(snapshot)  # the step is whole: the gradients of all are in it
+            raise self._preemption.obeyed() or error from error
+        if notice is not None or self._schedule.due():
+            self.commit(snapshot)
         if notice is not None:
             raise notice
 
@@ -110,20 +110,20 @@ class SessionHost:
         """Show an epoch and commit it."""
         self._reached = (int(row["epoch"]), 0)
         self._reporter.on_epoch(row)
-        self.keep(snapshot)
+        self.commit(snapshot)
 
-    def keep(self, snapshot: Callable[[], "Snapshot"]) -> None:
+    def commit(self, snapshot: Callable[[], "Snapshot"]) -> None:
         """Commit where training stands, unless that was done."""
         if self._kept == self._reached:
             return
-        seconds = self._ledger.seconds()
-        with self._ledger.entered(Label.STALL), self._cadence.taking():
+        seconds = self._timer.seconds()
+        with self._timer.entered(Phase.STALL), self._schedule.taking():
             self._committer.submit(snapshot(), seconds=seconds)
         self._kept = self._reached
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow a notice to interrupt what is inside."""
-        return self._notices.interruptible()
+        return self._preemption.interruptible()
 
     def _look_around(self) -> None:
         self._watchdog.beat()
@@ -132,13 +132,13 @@ class SessionHost:
             check()
 
 
-class FollowerHost:
-    """The host of a process that is not the first of those that train together: it stops when all do."""
+class FollowerCallbacks:
+    """The callbacks of a process that is not the first of those that train together: it stops when all do."""
 
-    def __init__(self, notices: Notices, world: World, watchdog: Watchdog) -> None:
-        self._notices, self._world, self._watchdog = notices, world, watchdog
+    def __init__(self, preemption: PreemptionWatcher, group: ProcessGroup, watchdog: Watchdog) -> None:
+        self._preemption, self._group, self._watchdog = preemption, group, watchdog
 
-    def enter(self, label: Label) -> None:
+    def enter(self, phase: Phase) -> None:
         """Take no note."""
 
     def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- the first keeps it
@@ -148,7 +148,7 @@ class FollowerHost:
             PreemptionError: If one has.
         """
         self._watchdog.beat()
-        notice = self._notices.agreed(self._world.agree)
+        notice = self._preemption.agreed(self._group.agree)
         if notice is not None:
             raise notice
 
@@ -158,7 +158,7 @@ class FollowerHost:
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Leave it to the first."""
 
-    def keep(self, snapshot: Callable[[], "Snapshot"]) -> None:
+    def commit(self, snapshot: Callable[[], "Snapshot"]) -> None:
         """Leave it to the first."""
 
     def interruptible(self) -> AbstractContextManager[None]:

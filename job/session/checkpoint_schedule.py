@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Cadence:
+class CheckpointSchedule:
     """The clock that asks for checkpoints, and the account of them."""
 
     def __init__(

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from job.datasets.prepare import prepare_data
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.runs.request import Order
-from job.session.callbacks import FollowerHost
+from job.session.callbacks import FollowerCallbacks
 from job.session.doctor import require_fit
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import NO_STEP, Watchdog
 from job.storage import workdir
 from job.storage.object_store import Store
 from job.storage.workdir import folder_of_its_own
-from job.training.distributed import World
+from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
     from job.training.trainer import Plan
@@ -59,19 +59,27 @@ class SharedState:
     reopen: bool
 
 
-def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
+def follow(
+    store: Store,
+    order: Order,
+    timer: PhaseTimer,
+    preemption: PreemptionWatcher,
+    *,
+    group: ProcessGroup,
+    watchdog: Watchdog,
+) -> None:
     """Train together with the first process: the data from the bucket, all else from there."""
     from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with folder_of_its_own(order.workdir, f"follower{world.rank}") as folder:
-        shared = cast("SharedPlan | None", world.share(None))
+    with folder_of_its_own(order.workdir, f"follower{group.rank}") as folder:
+        shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return
-        pinned, subject = shared.dataset, f"process {world.rank + 1} of {world.size}"
+        pinned, subject = shared.dataset, f"process {group.rank + 1} of {group.size}"
         data = prepare_data(
-            *(store, pinned["name"], order.workdir, folder / "data.yaml", ledger),
+            *(store, pinned["name"], order.workdir, folder / "data.yaml", timer),
             quarantine=order.quarantine,
             single_class=bool(order.recipe.train.get("single_cls")),
             pinned=pinned,
@@ -83,12 +91,12 @@ def follow(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         weights = shared.weights.place(folder / "start") if shared.weights else None
         (folder / "run").mkdir()
         training = Training(
-            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, world=world)
+            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, group=group)
         )
-        state = world.share(SharedState((), reopen=False))
+        state = group.broadcast(SharedState((), reopen=False))
         for file in state.files:
             file.place(folder / "restored")
         if state.files:
             training.restore(folder / "restored", reopen=state.reopen)
-        with notices.left_alone(), watchdog.watching(NO_STEP):
-            training.run(FollowerHost(notices, world, watchdog))
+        with preemption.left_alone(), watchdog.watching(NO_STEP):
+            training.run(FollowerCallbacks(preemption, group, watchdog))

@@ -56,7 +56,7 @@ WAKE = signal.SIGUSR1
 """What the watching thread sends to its own process, so that system calls of the main thread return."""
 
 
-class Notices:
+class PreemptionWatcher:
     """Watches for notices while it is entered, which has to be in the main thread.
 
     Args:

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.metrics import Comparison, metrics_of
+from job.analysis.metrics import BeforeAfter, metrics_of
 from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, find_dataset, prepare_data
 from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from job.recipes.recipe import Band
 from job.report.refresh import Renewal
 from job.runs import checkpoint, records, resume
@@ -50,22 +50,22 @@ from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
 from job.session import environment
 from job.session.attempt import claim, environment_of, record_start, recorded
-from job.session.callbacks import SessionHost
-from job.session.checkpoint_schedule import Cadence
+from job.session.callbacks import SessionCallbacks
+from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter, say_finished
 from job.session.doctor import require_fit
 from job.session.follower import File, SharedPlan, SharedState, follow
-from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, Notices
+from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, PreemptionWatcher
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage import workdir
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.workdir import folder_of_its_own
 from job.tracking.sidecar import Tracking
-from job.training.distributed import World
+from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Host, Outcome
+    from job.training.callbacks import Outcome, TrainingCallbacks
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
@@ -106,27 +106,35 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
             or the store fails, or another machine has taken over.
         PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
     """
-    ledger = Ledger(before_s=environment.process_age_s() if boot_s is None else boot_s)
+    timer = PhaseTimer(before_s=environment.process_age_s() if boot_s is None else boot_s)
     limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
-    with Notices(limits_s=limits_s) as notices, Watchdog(order.hang_after_s) as watchdog:
+    with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(order.hang_after_s) as watchdog:
         try:
-            notices.watch()
-            world = World.join(lambda: notices.pending is not None, watchdog.beat)
+            preemption.watch()
+            group = ProcessGroup.join(lambda: preemption.pending is not None, watchdog.beat)
             with watchdog.watching(NO_BYTE, bytes_count=True):
-                if world.is_first:
-                    _train(store, order, ledger, notices, world=world, watchdog=watchdog)
+                if group.is_rank_zero:
+                    _train(store, order, timer, preemption, group=group, watchdog=watchdog)
                 else:
-                    follow(store, order, ledger, notices, world=world, watchdog=watchdog)
-                world.leave()
+                    follow(store, order, timer, preemption, group=group, watchdog=watchdog)
+                group.leave()
         except PreemptionError as notice:
             if notice.agreed:  # or the first to leave would have the others ended while they commit
                 with contextlib.suppress(PeerError):
-                    world.leave()
-            notices.stay()
+                    group.leave()
+            preemption.stay()
             raise
 
 
-def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, world: World, watchdog: Watchdog) -> None:
+def _train(
+    store: Store,
+    order: Order,
+    timer: PhaseTimer,
+    preemption: PreemptionWatcher,
+    *,
+    group: ProcessGroup,
+    watchdog: Watchdog,
+) -> None:
     order = replace(order, dataset=find_dataset(store, order.dataset))
     request = order.request(order.dataset)
     run, record = find_run(store, order.run, request)
@@ -134,20 +142,25 @@ def _train(store: Store, order: Order, ledger: Ledger, notices: Notices, *, worl
         tell_beside(store, run, request, "train")
     final = run.final() if record else None
     if final is not None:
-        world.share(None)
+        group.broadcast(None)
         say_finished(run, final, already=True)
         return
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with folder_of_its_own(order.workdir, run.name) as folder:
-        session = _Session(store, order, folder, ledger, notices, world, watchdog)
+        session = _Session(store, order, folder, timer, preemption, group, watchdog)
         with _uncollected():
             ready = session.begin(run, request) if record is None else session.go_on(run, record)
         with Renewal(ready.run) as renewal:
             with (
                 Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
                 recorded(
-                    ready.run, ready.attempt, ledger, lambda: ready.training.about, watchdog=watchdog, notices=notices
+                    ready.run,
+                    ready.attempt,
+                    timer,
+                    lambda: ready.training.about,
+                    watchdog=watchdog,
+                    preemption=preemption,
                 ),
             ):
                 mirror = Mirror(ready.run)
@@ -170,20 +183,20 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def rehearse(store: Store, order: Order, host: "Host") -> None:
-    """Train what an order means until the host ends it, in a scratch folder; no run is made in the bucket.
+def rehearse(store: Store, order: Order, callbacks: "TrainingCallbacks") -> None:
+    """Train what an order means until the callbacks end it, in a scratch folder; no run is made in the bucket.
 
     Raises:
-        JobError: As `train`, and whatever the host raises.
+        JobError: As `train`, and whatever the callbacks raise.
     """
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with Notices() as notices, folder_of_its_own(order.workdir, "rehearsal") as folder:
+    with PreemptionWatcher() as preemption, folder_of_its_own(order.workdir, "rehearsal") as folder:
         order = replace(order, dataset=find_dataset(store, order.dataset))
-        session = _Session(store, order, folder, Ledger(), notices, World(), Watchdog(0))
+        session = _Session(store, order, folder, PhaseTimer(), preemption, ProcessGroup(), Watchdog(0))
         data = session.prepare_data(str(order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
-        session.set_up(data, point, weights).run(host)
+        session.set_up(data, point, weights).run(callbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +206,9 @@ class _Session:
     store: Store
     order: Order
     folder: Path
-    ledger: Ledger
-    notices: Notices
-    world: World
+    timer: PhaseTimer
+    preemption: PreemptionWatcher
+    group: ProcessGroup
     watchdog: Watchdog
     price: Price = field(default_factory=price_here)
 
@@ -204,7 +217,7 @@ class _Session:
         if self.order.recipe.start.kind == "end":
             return self.extend(run, request)
         data = self.prepare_data(str(request["dataset"]), None, run.name)
-        with self.ledger.entered(Label.PULL):
+        with self.timer.entered(Phase.PULL):
             start = find_start(self.store, self.order, run.name)
             if start.why is not None:
                 log.info("start weights: %s", start.why)
@@ -229,7 +242,7 @@ class _Session:
         if record is None:
             raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
         data = self.prepare_data(str(request["dataset"]), record, ended.name)
-        with self.ledger.entered(Label.PULL):
+        with self.timer.entered(Phase.PULL):
             restored = fetch_end(self.store, point, self._emptied("restored"))
         training, receipt = self._restored(run, record, data, restored, PreviousAttempts())
         log.info(
@@ -268,38 +281,38 @@ class _Session:
         while not run.create(record):
             # Another machine was first. If it was asked the same, this is its run; else the next name is free.
             run, existing = find_run(self.store, self.order.run, request)
-            if existing is not None and self.world.size > 1:
+            if existing is not None and self.group.size > 1:
                 raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
             if existing is not None:
                 return self.go_on(run, existing)
             record = record.model_copy(update={"run": run.name})
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         log.info("recipe %s", self.order.about_recipe)
-        attempt = claim(run, self.ledger, self.price)
+        attempt = claim(run, self.timer, self.price)
         record_start(run, record, attempt, training, receipt)
         return Ready(run, record, attempt, training, PreviousAttempts(), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
-        attempt = claim(run, self.ledger, self.price)
+        attempt = claim(run, self.timer, self.price)
         training: Training | None = None
         about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
         with recorded(
-            *(run, attempt, self.ledger, about), watchdog=self.watchdog, notices=self.notices, finished=False
+            *(run, attempt, self.timer, about), watchdog=self.watchdog, preemption=self.preemption, finished=False
         ):
             previous = PreviousAttempts.of(run, attempt)
             request = previous.stop_request(environment.about()["cloud_job"])
             if request is not None:
-                self.world.share(None)
+                self.group.broadcast(None)
                 raise paused_by(run, request, agreed=True)
             data = self.prepare_data(record.dataset.name, record, run.name)
             point, receipt = record.start.point, None
-            with self.ledger.entered(Label.PULL):
+            with self.timer.entered(Phase.PULL):
                 restored = checkpoint.restore(run, self._emptied("restored"))
                 if restored is None and point.kind == "end":
                     restored = fetch_end(self.store, point, self.folder / "restored")
             if restored is None:
-                with self.ledger.entered(Label.PULL):
+                with self.timer.entered(Phase.PULL):
                     weights, _ = fetch_start(self.store, point, self.folder / "start")
                 training = self.set_up(data, point, weights, record, previous)
                 self._require_same_facts(record, training)
@@ -332,7 +345,7 @@ class _Session:
         """Train to the end, committing in the background."""
         training = ready.training
         reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
-        cadence = Cadence(self.order.checkpoint_every_s, ready.previous.preempted_after_s)
+        schedule = CheckpointSchedule(self.order.checkpoint_every_s, ready.previous.preempted_after_s)
 
         def publish(folder: Path) -> None:
             tracking.news()
@@ -347,9 +360,9 @@ class _Session:
             own = newest is not None and (newest.run, newest.attempt) == (ready.run.name, ready.attempt)
             return {
                 **ready.training.about,
-                "seconds": self.ledger.seconds(),
+                "seconds": self.timer.seconds(),
                 "kept": {"checkpoint": str(newest.id), "seconds": newest.metadata.seconds} if newest and own else None,
-                "checkpoints": cadence.to_json(),
+                "checkpoints": schedule.to_json(),
             }
 
         def at_stake() -> str:
@@ -358,20 +371,20 @@ class _Session:
                 return ""
             return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
 
-        self.notices.at_stake = at_stake
+        self.preemption.at_stake = at_stake
         with (
-            self.notices.left_alone(),
-            Heartbeat(ready.run, ready.attempt, about, self.notices.pause) as heartbeat,
-            self.ledger.watched(),
+            self.preemption.left_alone(),
+            Heartbeat(ready.run, ready.attempt, about, self.preemption.pause) as heartbeat,
+            self.timer.watched(),
             committer,
         ):
-            host = SessionHost(
+            callbacks = SessionCallbacks(
                 committer=committer,
-                cadence=cadence,
+                schedule=schedule,
                 reporter=reporter,
-                ledger=self.ledger,
-                notices=self.notices,
-                world=self.world,
+                timer=self.timer,
+                preemption=self.preemption,
+                group=self.group,
                 watchdog=self.watchdog,
                 restored=ready.restored.id if ready.restored else None,
                 furthest=ready.previous.furthest_position,
@@ -379,26 +392,26 @@ class _Session:
             )
             try:
                 with self.watchdog.watching(NO_STEP):
-                    outcome = ready.training.run(host)
+                    outcome = ready.training.run(callbacks)
                 assert outcome is not None  # noqa: S101 -- this is the first process
                 return outcome
             finally:
-                self.ledger.enter(Label.STALL)  # what is left to do here is to wait for the last commit
+                self.timer.enter(Phase.STALL)  # what is left to do here is to wait for the last commit
                 reporter.close()
-                log.info("%s", cadence, extra={"checkpoints": cadence.to_json()})
+                log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
 
     def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> FinalRecord:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
-        self.ledger.enter(Label.FINAL_EVALUATION)
+        self.timer.enter(Phase.FINAL_EVALUATION)
         files = self.folder / "run"
         ready.run.require_current(ready.attempt)
         if missing := checkpoint.missing_end(ready.run, len(outcome.rows)):
             raise NotCommittedError(f"run {ready.run.name}: {missing}; the same command goes on from there")
         mirror.copy(files)
         expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
-        comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+        comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
         final = {
             "attempt": ready.attempt,
             "profile": ready.record.request["profile"],
@@ -424,7 +437,7 @@ class _Session:
             name,
             self.order.workdir,
             self.folder / "data.yaml",
-            self.ledger,
+            self.timer,
             quarantine=self.order.quarantine,
             single_class=bool(self.order.recipe.train.get("single_cls")),
             pinned=record.dataset.model_dump() if record else None,
@@ -474,19 +487,19 @@ class _Session:
             num_threads=record.facts.num_threads if record else environment.num_threads(),
             resumed=record is not None,
             ran_out_of_memory=previous.ran_out_of_memory,
-            world=self.world,
+            group=self.group,
         )
-        if self.world.size > 1:
-            self.world.share(
-                SharedPlan(replace(plan, world=World()), data.pinned, File.read(weights) if weights else None)
+        if self.group.size > 1:
+            self.group.broadcast(
+                SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, File.read(weights) if weights else None)
             )
         return Training(plan)
 
     def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:
         """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
-        if self.world.size > 1:
+        if self.group.size > 1:
             files = tuple(File.read(path) for path in folder.iterdir()) if folder else ()
-            self.world.share(SharedState(files, reopen=reopen))
+            self.group.broadcast(SharedState(files, reopen=reopen))
 
     def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
         different = differences(record.facts.model_dump(exclude_unset=True), training.facts)

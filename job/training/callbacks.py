@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from job.goodput import Label
+from job.goodput import Phase
 from job.training.state import Row, Snapshot
 from job.training.weights import digest_tensors
 
@@ -54,10 +54,10 @@ class Outcome:
     stopped_early: bool
 
 
-class Host(Protocol):
+class TrainingCallbacks(Protocol):
     """Whoever runs a training: keeps its snapshots, shows how it goes, and may end it."""
 
-    def enter(self, label: Label) -> None:
+    def enter(self, phase: Phase) -> None:
         """Take note of what time is spent on from now on."""
 
     def on_step(self, step: Step, snapshot: Callable[[], Snapshot]) -> None:
@@ -69,7 +69,7 @@ class Host(Protocol):
     def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
         """Take note of row 0 or of an epoch, and keep a snapshot."""
 
-    def keep(self, snapshot: Callable[[], Snapshot]) -> None:
+    def commit(self, snapshot: Callable[[], Snapshot]) -> None:
         """Keep a snapshot of a training that ends within an epoch."""
 
     def interruptible(self) -> AbstractContextManager[None]:

@@ -44,14 +44,14 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """This process among those that train together."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
-    group: Any = None
+    torch_group: Any = None
     """Of torch, for what is agreed on and shared; it is apart from that of the gradients, whose wait is shorter."""
 
     noticed: Callable[[], bool] = _never
@@ -61,7 +61,7 @@ class World:
     """Called over and over while this process waits for another."""
 
     @classmethod
-    def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "World":
+    def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
         """Find the other processes, if torchrun started any.
 
         Its variables are taken away: Ultralytics reads them when imported, and would divide the work once more.
@@ -80,7 +80,7 @@ class World:
         return cls(*place, group, noticed, while_waiting)
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process validates, reports and commits."""
         return self.rank == 0
 
@@ -123,10 +123,10 @@ class World:
         import torch.distributed as dist  # noqa: PLC0415 -- as above
 
         levels = torch.tensor(level)
-        self._together(lambda: dist.all_reduce(levels, dist.ReduceOp.MAX, group=self.group), limit_s)
+        self._collective(lambda: dist.all_reduce(levels, dist.ReduceOp.MAX, group=self.torch_group), limit_s)
         return int(levels)
 
-    def share(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """Return the first process's value in all of them.
 
         Raises:
@@ -139,11 +139,11 @@ class World:
 
         values: list[Any] = [value]
         device = torch.device("cpu")
-        self._together(lambda: dist.broadcast_object_list(values, group=self.group, device=device), WORK_S)
+        self._collective(lambda: dist.broadcast_object_list(values, group=self.torch_group, device=device), WORK_S)
         shared: Value = values[0]
         return shared
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """Return the values of all processes in all of them, the first one's first.
 
         Raises:
@@ -154,16 +154,16 @@ class World:
         import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
 
         values: list[Any] = [None] * self.size
-        self._together(lambda: dist.all_gather_object(values, value, group=self.group), STEP_S)
+        self._collective(lambda: dist.all_gather_object(values, value, group=self.torch_group), STEP_S)
         return values
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         self.agree(0, WORK_S)
 
     def leave(self) -> None:
         """Wait until all processes are here, and part from them, as NCCL wants before a process ends."""
-        self.wait()
+        self.barrier()
         if self.size > 1:
             import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
 
@@ -176,7 +176,7 @@ class World:
             "again to go on from the last committed checkpoint"
         )
 
-    def _together(self, call: Callable[[], object], limit_s: float) -> None:
+    def _collective(self, call: Callable[[], object], limit_s: float) -> None:
         """Make a call in which all processes meet; torch's own wait would let no signal through.
 
         Raises:
@@ -196,7 +196,7 @@ class World:
         until, hurried = time.monotonic() + limit_s, False
         while not over.wait(LOOK_S):
             self.while_waiting()
-            if self.is_first and self.noticed() and not hurried:
+            if self.is_rank_zero and self.noticed() and not hurried:
                 hurried, limit_s = True, NOTICED_S
                 until = min(until, time.monotonic() + NOTICED_S)
             if time.monotonic() > until:
@@ -207,21 +207,21 @@ class World:
             raise error
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def local_zero_first(self) -> Iterator[None]:
         """Let one process of each machine do what is inside before the others: Ultralytics writes its label cache."""
         if self.local_rank > 0:
-            self.wait()
+            self.barrier()
         yield
         if self.local_rank == 0:
-            self.wait()
+            self.barrier()
 
-    def joined(self, model: "nn.Module") -> "nn.Module":
+    def data_parallel(self, model: "nn.Module") -> "nn.Module":
         """Return a model whose gradients are averaged over all processes, as Ultralytics does (``trainer.py: 439``)."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 -- a process that is alone needs none
 
-        self.wait()  # for those that pull the data still: what comes next has the limit of a step
+        self.barrier()  # for those that pull the data still: what comes next has the limit of a step
         device = next(model.parameters()).device
         return DistributedDataParallel(
             model,

@@ -101,8 +101,8 @@ def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
 
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
     text = " ".join(str(error).split()) or type(error).__name__
-    if plan.world.size > 1 and (isinstance(error, DistError) or "gloo" in text):
-        return plan.world.lost()
+    if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
+        return plan.group.lost()
     seen = f"{type(error).__name__}: {text}"
     fault = next((fault for fault in FAULTS if re.search(fault.signs, seen)), None)
     if fault is None:

@@ -19,8 +19,8 @@ from ultralytics.utils.plotting import plot_results
 from ultralytics.utils.torch_utils import autocast
 
 from job.errors import PeerError, PreemptionError, TrainingError
-from job.goodput import Label
-from job.training.callbacks import Host, Outcome, Step
+from job.goodput import Phase
+from job.training.callbacks import Outcome, Step, TrainingCallbacks
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe, recorded
 from job.training.faults import explained
@@ -95,7 +95,7 @@ class Training:
             "num_val_images": len(trainer.test_loader.dataset),
             "num_threads": self.plan.num_threads,
             "device": trainer.device.type,
-            "world_size": self.plan.world.size,
+            "world_size": self.plan.group.size,
         }
 
     @property
@@ -117,7 +117,7 @@ class Training:
         return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
 
     def _gather_evidence(self) -> None:
-        _, *self._seen_elsewhere = self.plan.world.gather(self._seen_here())
+        _, *self._seen_elsewhere = self.plan.group.all_gather(self._seen_here())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Training:
             self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
-    def run(self, host: Host) -> Outcome | None:
+    def run(self, callbacks: TrainingCallbacks) -> Outcome | None:
         """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Returns:
@@ -163,22 +163,22 @@ class Training:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
             HardwareError: If the machine fails; see `job.training.faults`.
             PeerError: If another process of this training is gone.
-            PreemptionError: If the host wants it to end; the host has a snapshot of all that was done.
+            PreemptionError: If the callbacks end it; they have a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
-        self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: host.on_validation_batch()]
+        self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]
         try:
             with explained(self.plan, lambda: self.progress.epoch == 0), self._warnings.collected():
                 if self.progress.before is None:
-                    self._evaluate_start(host)
+                    self._evaluate_start(callbacks)
                 while self.progress.phase == "training":
-                    self._train_epoch(host)
-                    self._close_epoch(self._validated(host))
-                    host.on_epoch(self.progress.rows[-1], self.snapshot)
-                if not self.plan.world.is_first:
+                    self._train_epoch(callbacks)
+                    self._close_epoch(self._validated(callbacks))
+                    callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
+                if not self.plan.group.is_rank_zero:
                     return None
-                host.enter(Label.FINAL_EVALUATION)
-                with host.interruptible():
+                callbacks.enter(Phase.FINAL_EVALUATION)
+                with callbacks.interruptible():
                     return self._evaluate_best()
         except PreemptionError as notice:
             if notice.agreed:
@@ -197,18 +197,18 @@ class Training:
             texts[EVALUATION_BEFORE] = self.evaluation_before
         return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, texts)
 
-    def _evaluate_start(self, host: Host) -> None:
-        host.enter(Label.VALIDATION)
+    def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
+        callbacks.enter(Phase.VALIDATION)
         before: Row = {}
-        if self.plan.world.is_first:
-            with host.interruptible():
+        if self.plan.group.is_rank_zero:
+            with callbacks.interruptible():
                 before, self.evaluation_before = self._evaluate(epoch=0)
-        before = self.plan.world.share(before)
+        before = self.plan.group.broadcast(before)
         self.progress.before = before
         self.last = self._export()
-        host.on_epoch({"epoch": 0, **before}, self.snapshot)
+        callbacks.on_epoch({"epoch": 0, **before}, self.snapshot)
 
-    def _train_epoch(self, host: Host) -> None:
+    def _train_epoch(self, callbacks: TrainingCallbacks) -> None:
         trainer, progress = self.trainer, self.progress
         epoch = progress.epoch  # 0-based, as Ultralytics counts
         num_batches = self.num_batches
@@ -217,7 +217,7 @@ class Training:
         trainer.scheduler.last_epoch = epoch - 1
         trainer.scheduler.step()
         trainer._model_train()  # noqa: SLF001 -- as above
-        batches = _awaited(trainer.epoch_of_batches(epoch, progress.batch), host)
+        batches = _awaited(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
             if warmup and number <= warmup:
@@ -228,7 +228,7 @@ class Training:
                 progress.last_step = number
             progress.batch = index + 1
             step = Step(epoch + 1, progress.batch, num_batches, trainer.tloss, batch["img"])
-            host.on_step(step, self.snapshot)
+            callbacks.on_step(step, self.snapshot)
 
     def _warm_up(self, number: int, warmup: int) -> None:
         trainer = self.trainer
@@ -247,7 +247,7 @@ class Training:
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
             loss, trainer.loss_items = trainer.model(trainer.preprocess_keyed(batch, index))
-            trainer.loss = loss.sum() * self.plan.world.size  # gradients are averaged over all processes
+            trainer.loss = loss.sum() * self.plan.group.size  # gradients are averaged over all processes
         trainer.scaler.scale(trainer.loss).backward()
         trainer.tloss = (
             {name: (trainer.tloss[name] * index + value) / (index + 1) for name, value in trainer.loss_items.items()}
@@ -255,19 +255,19 @@ class Training:
             else trainer.loss_items
         )
 
-    def _validated(self, host: Host) -> Row:
+    def _validated(self, callbacks: TrainingCallbacks) -> Row:
         """Validate the epoch that was trained; a notice, or the loss of a peer, keeps all that was trained."""
-        host.enter(Label.VALIDATION)
+        callbacks.enter(Phase.VALIDATION)
         trainer, row = self.trainer, dict[str, float]()
         try:
             self._gather_evidence()
-            if self.plan.world.is_first:
-                with host.interruptible():
+            if self.plan.group.is_rank_zero:
+                with callbacks.interruptible():
                     row = self._validate_epoch()
             decides = (row, trainer.fitness, trainer.best_fitness)
-            row, trainer.fitness, trainer.best_fitness = self.plan.world.share(decides)
+            row, trainer.fitness, trainer.best_fitness = self.plan.group.broadcast(decides)
         except (PreemptionError, PeerError):
-            host.keep(self.snapshot)
+            callbacks.commit(self.snapshot)
             raise
         return row
 
@@ -361,13 +361,13 @@ class Training:
             )
 
 
-def _awaited(batches: Iterator[dict[str, Any]], host: Host) -> Iterator[dict[str, Any]]:
+def _awaited(batches: Iterator[dict[str, Any]], callbacks: TrainingCallbacks) -> Iterator[dict[str, Any]]:
     """Tell the time that training waits for batches from the time that it uses them."""
-    host.enter(Label.DATA_WAIT)
+    callbacks.enter(Phase.DATA_WAIT)
     for batch in batches:
-        host.enter(Label.USEFUL)
+        callbacks.enter(Phase.USEFUL)
         yield batch
-        host.enter(Label.DATA_WAIT)
+        callbacks.enter(Phase.DATA_WAIT)
 
 
 def results_csv(rows: list[Row]) -> str:

@@ -30,7 +30,7 @@ from job.text import UnreadableYamlError
 from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
 from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import has_bfloat16, require_device
-from job.training.distributed import World
+from job.training.distributed import ProcessGroup
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
 from job.training.signals import left_to_the_trainer
@@ -83,7 +83,7 @@ class Plan:
     ran_out_of_memory: bool = False
     """An earlier attempt at the run did."""
 
-    world: World = field(default_factory=World)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     """The processes that train together."""
 
 
@@ -111,7 +111,7 @@ class Trainer(DetectionTrainer):
         self.plan = plan
         self.transfer = None
         self.begun = None
-        require_device(plan.world.device(plan.device))
+        require_device(plan.group.device(plan.device))
         try:
             super().__init__(overrides=_overrides(plan))
         except (ValueError, AssertionError) as error:
@@ -122,9 +122,9 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.world.leader_first(), _precision_without_download():
+        with plan.group.local_zero_first(), _precision_without_download():
             self._setup_train()
-        self.model = plan.world.joined(self.model)
+        self.model = plan.group.data_parallel(self.model)
 
     def _require_precision(self) -> None:
         if self.args.amp == "bf16" and not has_bfloat16(self.device):
@@ -172,18 +172,18 @@ class Trainer(DetectionTrainer):
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
-        world = self.plan.world
+        group = self.plan.group
         if mode == "val":
-            own = max(batch_size // world.size, 1)
+            own = max(batch_size // group.size, 1)
             loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
             return _without_signals(loader)
-        if batch_size % world.size:
+        if batch_size % group.size:
             raise RecipeError(
-                f"batch {batch_size}: cannot be shared evenly by {world.size} processes; pass a multiple as --batch"
+                f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
         dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
-        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, world.rank, world.size)
+        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, group.rank, group.size)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
         loader = DataLoader(
             dataset,
@@ -287,7 +287,7 @@ def _overrides(plan: Plan) -> dict[str, Any]:
         "model": plan.architecture or str(plan.weights),
         "data": str(plan.data_yaml),
         "save_dir": str(plan.folder),
-        "device": plan.world.device(plan.device),
+        "device": plan.group.device(plan.device),
         "workers": plan.workers,
         "task": "detect",
         "mode": "train",

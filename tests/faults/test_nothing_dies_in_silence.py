@@ -6,7 +6,7 @@ import pytest
 
 from job.cli.app import main
 from job.errors import NotCommittedError
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.runs import checkpoint
 from job.runs.records import CheckpointId
 from job.runs.run import Run
@@ -39,11 +39,11 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     broken = start_job(*ORDER, "--bucket", bucket, at="manifest:2:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 75, said
-    assert "committer: failed, KeyError: 'an answer that nobody foresaw' (job_at.py:" in said
+    assert "committer: failed, KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:" in said
     run = Run(open_store(bucket), "zebra")
     assert run.final() is None
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"]) == ("failed", 75)  # so that a supervisor counts it
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code) == ("failed", 75)  # so that a supervisor counts it
     assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
     again = job(*ORDER, "--bucket", bucket)
     assert again.returncode == 0, again.stderr
@@ -61,14 +61,14 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     assert broken.returncode == 1, said
     assert not [line for line in said.splitlines() if line.startswith("Traceback")]
     (told,) = [message for message in messages(said) if "a defect of the program" in message]
-    assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (job_at.py:")
+    assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:")
     run = Run(open_store(bucket), "zebra")
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["error"], end["message"]) == ("failed", 1, "KeyError", told)
-    assert "in break_down" in end["traceback"]
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)
+    assert "in break_down" in end.traceback
     assert max(checkpoint.committed(run)).position == (1, 0)
     assert job(*ORDER, "--bucket", bucket).returncode == 0
-    assert run.attempt(2)["start"]["receipt"]["checkpoint"] == "0001-000000.a0001"
+    assert str(run.attempt(2).start.receipt.checkpoint) == "0001-000000.a0001"
 
 
 def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
@@ -80,9 +80,9 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     said = hangs.communicate(timeout=240)[1]
     assert hangs.returncode == 75, said
     (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
-    assert all(words in told for words in ("thread MainThread", "job_at.py", "in hold", "thread committer"))
-    end = Run(open_store(bucket), "zebra").attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 1, "batch": 1})
+    assert all(words in told for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
+    end = Run(open_store(bucket), "zebra").attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
     assert job(*ORDER, "--bucket", bucket).returncode == 0
 
 
@@ -91,7 +91,7 @@ def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
-    session = SimpleNamespace(ledger=Ledger(), folder=tmp_path)
+    session = SimpleNamespace(timer=PhaseTimer(), folder=tmp_path)
     ready = SimpleNamespace(run=run, attempt=2)
     with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
         _Session.finish(session, ready, SimpleNamespace(rows=[{}, {}, {}]), None)

@@ -22,12 +22,12 @@ from tests.support.tiny_dataset import make_tiny_dataset
 TOGETHER = """
 import os, signal, sys
 from job.errors import PeerError
-from job.session.preemption import Notices
-from job.training.distributed import World
-with Notices() as notices, notices.left_alone():
-    world = World.join(lambda: notices.pending is not None)
-    world.wait()
-    if world.rank == 1:
+from job.session.preemption import PreemptionWatcher
+from job.training.distributed import ProcessGroup
+with PreemptionWatcher() as preemption, preemption.left_alone():
+    group = ProcessGroup.join(lambda: preemption.pending is not None)
+    group.barrier()
+    if group.rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     print("ready", flush=True)
     try:
@@ -61,7 +61,7 @@ def end(processes):
         process.communicate()
 
 
-@pytest.mark.parametrize("wait", ["world.agree(0)", "world.wait()"])
+@pytest.mark.parametrize("wait", ["group.agree(0)", "group.barrier()"])
 def test_a_signal_ends_the_wait_for_a_peer_that_is_silent(wait):
     """The first process waits a few seconds more for one that does not answer, and goes on to commit."""
     processes = together(wait)
@@ -76,7 +76,7 @@ def test_a_signal_ends_the_wait_for_a_peer_that_is_silent(wait):
 
 def test_a_peer_that_is_silent_is_not_waited_for_beyond_the_limit():
     """Without any signal the wait ends by its own limit."""
-    processes = together("world.agree(0, limit_s=1)")
+    processes = together("group.agree(0, limit_s=1)")
     try:
         said = processes[0].communicate(timeout=120)[0]
         assert "another process of this training was silent for 1 s" in said
@@ -114,7 +114,7 @@ def test_a_silent_peer_costs_no_step_when_the_machine_goes(tmp_path):
     run = Run(open_store(bucket), "zebra")
     newest = checkpoint.committed(run)[-1]
     assert (newest.epoch, newest.batch) == (1, 2)
-    assert run.attempt(1)["end"]["reason"] == "preempted"
+    assert run.attempt(1).end.reason == "preempted"
 
 
 def second_of(launcher):
@@ -176,8 +176,8 @@ from tests.support.fault_point_cli import in_training
 rank, stops = os.environ["RANK"], os.environ.get("STOPS")
 
 def arm():
-    from job.training import fit
-    usual = fit.Training._forward_backward
+    from job.training import loop
+    usual = loop.Training._forward_backward
 
     def warned(training, batch, index):
         warnings.warn(f"a kernel of process {rank} is not deterministic")
@@ -185,10 +185,10 @@ def arm():
             os.kill(os.getpid(), signal.SIGTERM)
         usual(training, batch, index)
 
-    fit.Training._forward_backward = warned
+    loop.Training._forward_backward = warned
     if rank == "1":
         before = iter([0])
-        fit.num_ooms = lambda _device: next(before, 1)
+        loop.num_ooms = lambda _device: next(before, 1)
 
 in_training(arm)
 exit_code = main(sys.argv[1:])
@@ -222,10 +222,10 @@ def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact
         finally:
             end(processes)
         assert processes[0].returncode == exit_code, said
-        evidence = run.attempt(attempt)["end"]["evidence"]
+        evidence = run.attempt(attempt).end.evidence
         for rank in range(2):
-            assert [text for text in evidence["warnings"] if f"a kernel of process {rank}" in text], evidence
-        assert evidence["num_ooms"] == 1
-    bits = run.final()["bits"]
-    assert (bits["exact"], bits["from_attempt"]) == (False, 1)
-    assert [line for line in bits["because"] if "a kernel of process 1 is not deterministic" in line]
+            assert [text for text in evidence.warnings if f"a kernel of process {rank}" in text], evidence
+        assert evidence.num_ooms == 1
+    bits = run.final().bits
+    assert (bits.exact, bits.from_attempt) == (False, 1)
+    assert [line for line in bits.because if "a kernel of process 1 is not deterministic" in line]

@@ -35,6 +35,7 @@ OUTSIDE = {
     "matplotlib": {"report.charts", "training"},
     "numpy": {"datasets", "session.demo", "training"},
     "obstore": {"storage"},
+    "pydantic": {"analysis", "cli", "cloud", "datasets", "recipes", "runs", "session", "text"},
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
     "tqdm": {"log"},

@@ -34,7 +34,7 @@ def start_job(*words, at=None, program="job", **environment):
 
     Args:
         words: Of the command line.
-        at: A point of `job_at`.
+        at: A point of `fault_point_cli`.
         program: A module that stands for the command's own.
         environment: Variables to change.
     """

@@ -54,9 +54,9 @@ def wait():
 
 def heed():
     """Say that the point is reached, and go on once a notice has come, which interrupts no step."""
-    notices = signal.getsignal(signal.SIGTERM).__self__
+    preemption = signal.getsignal(signal.SIGTERM).__self__
     Path(os.environ[HELD]).touch()
-    while notices.pending is None:
+    while preemption.pending is None:
         time.sleep(0.01)
 
 

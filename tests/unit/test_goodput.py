@@ -7,19 +7,19 @@ import sys
 import time
 from pathlib import Path
 
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from tests.support.cli_process import ROOT, wait_until
 
 WORKS = """
 import json, sys
-from job.goodput import Label, Ledger
-ledger = Ledger()
-ledger.enter(Label.USEFUL)
-with ledger.watched(tick_s=0.05, standstill_s=0.5):
+from job.goodput import Phase, PhaseTimer
+timer = PhaseTimer()
+timer.enter(Phase.USEFUL)
+with timer.watched(tick_s=0.05, standstill_s=0.5):
     print("ready", flush=True)
     sys.stdin.readline()
-    ledger.enter(Label.VALIDATION)
-print(json.dumps(ledger.seconds()), flush=True)
+    timer.enter(Phase.VALIDATION)
+print(json.dumps(timer.seconds()), flush=True)
 """
 """A process that works until it is told to go on."""
 
@@ -53,19 +53,19 @@ def test_a_process_that_was_stopped_did_nothing_useful_meanwhile():
 
 
 def test_time_that_nothing_booked_is_told_from_work():
-    """While a ledger is watched, time that nothing booked for five seconds is no work; otherwise it is."""
+    """While a timer is watched, time that nothing booked for five seconds is no work; otherwise it is."""
     clock = Clock()
-    ledger = Ledger(clock)
-    ledger.enter(Label.USEFUL)
+    timer = PhaseTimer(clock)
+    timer.enter(Phase.USEFUL)
     clock.now += 30.0
-    with ledger.watched(tick_s=3600):
+    with timer.watched(tick_s=3600):
         clock.now += 4.0
-        ledger.seconds()
+        timer.seconds()
         clock.now += 30.0
-        ledger.enter(Label.VALIDATION)
+        timer.enter(Phase.VALIDATION)
         clock.now += 2.0
     clock.now += 10.0
-    assert ledger.seconds() == {
+    assert timer.seconds() == {
         "boot": 0.0,
         "start-up": 0.0,
         "useful step": 34.0,
@@ -77,12 +77,12 @@ def test_time_that_nothing_booked_is_told_from_work():
 def test_reading_the_seconds_changes_none_of_them():
     """However often the seconds are read, they add up to the same, the label at hand included."""
     clock = Clock()
-    ledger = Ledger(clock, before_s=1.0)
+    timer = PhaseTimer(clock, before_s=1.0)
     for _ in range(3):
         clock.now += 0.5
-        ledger.seconds()
-    assert ledger.seconds() == {"boot": 1.0, "start-up": 1.5}
-    with ledger.entered(Label.PULL):
+        timer.seconds()
+    assert timer.seconds() == {"boot": 1.0, "start-up": 1.5}
+    with timer.entered(Phase.PULL):
         clock.now += 2.0
     clock.now += 0.5
-    assert ledger.seconds() == {"boot": 1.0, "start-up": 2.0, "pull": 2.0}
+    assert timer.seconds() == {"boot": 1.0, "start-up": 2.0, "pull": 2.0}

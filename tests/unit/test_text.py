@@ -1,8 +1,11 @@
-"""Quantities in words."""
+"""Quantities in words, and what is wrong with a value."""
+
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from job.text import dollars, duration, percent, seconds_between
+from job.text import dollars, duration, percent, seconds_between, validation_problems
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,74 @@ def test_the_time_between_two_records_is_never_negative():
     """Where a clock was set back between two records nothing has passed, in whatever zone they were written."""
     earlier, later = "2026-11-23T10:00:00.000+00:00", "2026-11-23T11:00:01.500+01:00"
     assert (seconds_between(earlier, later), seconds_between(later, earlier)) == (1.5, 0.0)
+
+
+class Price(BaseModel):
+    """What an hour costs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    spot: float = Field(gt=0)
+
+
+class Settings(BaseModel):
+    """A model with one field of each kind."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    batch: int = Field(ge=1, le=64)
+    scale: float = Field(0.5, ge=0)
+    region: str = Field("us-central1", pattern=r"^[a-z0-9-]+$", description="a region such as us-central1")
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    profile: Literal["full", "demo"] = "full"
+    prices: dict[str, Price] = {}
+    price: Price | None = None
+
+    @field_validator("layers")
+    @classmethod
+    def _few(cls, value):
+        if value and len(value) > 2:
+            raise ValueError(f"must be two layers at most, got {len(value)}")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [
+        ({}, ["batch: missing"]),
+        ({"batch": 0}, ["batch: must be a whole number from 1 to 64, got 0"]),
+        ({"batch": "big"}, ["batch: must be a whole number from 1 to 64, got 'big'"]),
+        ({"batch": True}, ["batch: must be a whole number from 1 to 64, got True"]),
+        ({"batch": None}, ["batch: must be a whole number from 1 to 64, got nothing"]),
+        ({"batch": 1, "scale": float("nan")}, ["scale: must be a number of at least 0, got nan"]),
+        ({"batch": 1, "region": "?"}, ["region: must be a region such as us-central1, got '?'"]),
+        ({"batch": 1, "profile": "half"}, ["profile: must be one of full, demo, got 'half'"]),
+        ({"batch": 1, "layers": 7}, ["layers: must be a list, got 7"]),
+        ({"batch": 1, "layers": [0, -1, "x"]}, ["layers: must be a list, got -1 in it"]),
+        ({"batch": 1, "layers": [1, 2, 3]}, ["layers: must be two layers at most, got 3"]),
+        ({"batch": 1, "btach": 2}, ["btach: unknown key; did you mean 'batch'?"]),
+        ({"batch": 1, "price": {"spto": 2, "spot": 1}}, ["price.spto: unknown key; did you mean 'spot'?"]),
+        ({"batch": 1, "price": {"x": 2, "spot": 1}}, ["price.x: unknown key; known are spot"]),
+        ({"batch": 1, "price": 3}, ["price: must be a mapping, got 3"]),
+        ({"batch": 1, "prices": {"l4": {"spot": 0}}}, ["prices.l4.spot: must be a number above 0, got 0"]),
+        ({"batch": 1, "prices": {7: {"spot": 1}}}, ["prices.7: must be text, got 7"]),
+        ({"batch": 1, "prices": {"l4": 3}}, ["prices.l4: must be a mapping, got 3"]),
+        (
+            {"btach": 2, "scale": -1, "region": 3, "prices": {"l4": {}}},
+            [
+                "batch: missing",
+                "scale: must be a number of at least 0, got -1",
+                "region: must be a region such as us-central1, got 3",
+                "prices.l4.spot: missing",
+                "btach: unknown key; did you mean 'batch'?",
+            ],
+        ),
+    ],
+)
+def test_errors_of_a_model_become_messages(given, problems):
+    """Each field that is wrong has one sentence with its name, what it must be and what was found."""
+    with pytest.raises(ValidationError) as raised:
+        Settings.model_validate(given)
+    assert validation_problems(raised.value, Settings) == problems
+    named = validation_problems(raised.value, Settings, subject="cloud.")
+    assert named == [f"cloud.{problem}" for problem in problems]

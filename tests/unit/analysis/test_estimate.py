@@ -20,7 +20,7 @@ from job.cli.app import main
 from job.cli.train import read_order
 from job.cloud.prices import USD_PER_HOUR, usd_per_hour
 from job.errors import UsageError
-from job.goodput import Label
+from job.goodput import Phase
 from job.recipes.recipe import load_recipe
 from job.session.console import Reporter
 from job.storage.local import FolderStore
@@ -89,7 +89,7 @@ def test_the_stopwatch_measures_steps_after_the_warm_up():
     clock = Clock()
     watch = Stopwatch(clock)
     clock.now = 10.0
-    watch.enter(Label.VALIDATION)
+    watch.enter(Phase.VALIDATION)
     clock.now = 14.0
     watch.on_epoch({"epoch": 0}, None)
     step = SimpleNamespace(losses={}, num_batches=100)

@@ -14,7 +14,7 @@ from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
 from job.datasets.subset import take_piece
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
@@ -44,7 +44,7 @@ def prepare(store, tmp_path):
         options = {"quarantine": False} | options
         target = tmp_path / "data.yaml"
         return prepare_data(
-            store, "wild", tmp_path / "work", target, Ledger(), pinned=pinned, subject="run a", **options
+            store, "wild", tmp_path / "work", target, PhaseTimer(), pinned=pinned, subject="run a", **options
         )
 
     return prepare

@@ -1,29 +1,38 @@
 """The table of training arguments against the Ultralytics that is installed."""
 
+from typing import get_args
+
 import pytest
 
-from job.recipes.arguments import ARGUMENTS, DEFAULTS, OWNED, check_arguments
+from job.recipes.arguments import DEFAULTS, OWNED, TrainingArguments, check_arguments, read_argument
 
 
 def test_names_and_defaults_are_those_of_ultralytics(confined):
     """Every argument of the table exists in Ultralytics with the same default."""
     from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: PLC0415  # seconds that only this test needs
 
-    assert {name: DEFAULT_CFG_DICT[name] for name in ARGUMENTS} == DEFAULTS
+    assert {name: DEFAULT_CFG_DICT[name] for name in DEFAULTS} == DEFAULTS
     assert set(OWNED) - set(DEFAULT_CFG_DICT) <= {"save_dir", "augmentations", "distill_model"}
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_what_the_table_accepts_ultralytics_accepts(confined, name):
     """The ends of every range, and every choice, pass Ultralytics' own check."""
     from ultralytics.cfg import get_cfg  # noqa: PLC0415  # as above
 
-    argument = ARGUMENTS[name]
-    values = [argument.default, *(argument.choices or ())]
-    values += [end for end in (argument.minimum, argument.maximum) if end is not None]
+    field = TrainingArguments.model_fields[name]
+    values = [field.default, *choices(field.annotation)]
+    values += [getattr(limit, end) for limit in field.metadata for end in ("ge", "le") if hasattr(limit, end)]
     for value in values:
-        if argument.problem(value) is None and value is not None:
-            get_cfg(overrides={name: argument.canonical(value)})
+        accepted, problems = check_arguments({name: value})
+        assert problems == []
+        if value is not None:
+            get_cfg(overrides=accepted)
+
+
+def choices(kind):
+    """Return the texts of each literal in a type."""
+    return [text for part in get_args(kind) for text in ([part] if isinstance(part, str) else choices(part))]
 
 
 @pytest.mark.parametrize(
@@ -40,9 +49,14 @@ def test_what_the_table_accepts_ultralytics_accepts(confined, name):
         ("degrees", float("nan"), "must be a number, got nan"),
         ("shear", float("-inf"), "must be a number, got -inf"),
         ("box", float("inf"), "must be a number of at least 0, got inf"),
-        ("freeze", [0, -1], "must be a list of whole numbers of at least 0, got -1 in it"),
-        ("classes", [0, "zebra"], "must be a list of whole numbers of at least 0, got 'zebra' in it"),
-        ("classes", -1, "must be a list or a whole number of at least 0, got -1"),
+        ("freeze", [0, -1], "must be a whole number of at least 0, or a list of such, got -1 in it"),
+        ("classes", [0, "zebra"], "must be a whole number of at least 0, or a list of such, got 'zebra' in it"),
+        ("classes", -1, "must be a whole number of at least 0, or a list of such, got -1"),
+        ("classes", "0,-1", "must be a whole number of at least 0, or a list of such, got -1 in it"),
+        ("amp", "fp8", "must be true, false, fp16, bf16 or fp32, got 'fp8'"),
+        ("epochs", None, "must be a whole number from 1 to 2147483647, got nothing"),
+        ("epochs", "3", "must be a whole number from 1 to 2147483647, got '3'"),
+        (7, 3, "not a training argument"),
         ("mosaic", 1.1, "must be a number from 0 to 1, got 1.1"),
         ("degrees", "a lot", "must be a number, got 'a lot'"),
         ("cos_lr", "yes", "must be true or false, got 'yes'"),
@@ -71,15 +85,18 @@ def test_a_bad_value_is_told_with_what_was_wanted_and_found(name, value, message
         ("lr0", "1e-3", 0.001),
         ("deterministic", "True", True),
         ("cache", "ram", "ram"),
-        ("cache", "true", True),
+        ("cache", "true", "true"),
         ("cache", "false", False),
         ("freeze", "10", 10),
         ("classes", "0,2,3", [0, 2, 3]),
         ("optimizer", "AdamW", "AdamW"),
         ("epochs", "many", "many"),
-        ("batch", "0.7", 0.7),
+        ("batch", "0.7", "0.7"),
+        ("batch", "8.0", 8),
+        ("amp", "fp16", "fp16"),
+        ("amp", "false", False),
     ],
 )
 def test_a_command_lines_text_becomes_the_value_it_means(name, text, value):
     """Text is read by the argument's type, and left as it is where it cannot be."""
-    assert ARGUMENTS[name].read(text) == value
+    assert read_argument(name, text) == value

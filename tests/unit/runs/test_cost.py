@@ -6,12 +6,13 @@ import pytest
 
 from job.analysis.campaign import spent_usd
 from job.analysis.summary import read_summary
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from job.runs.accounting import cost_of, read_cost
 from job.runs.cost import usd_of
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import attempt_record
 from tests.support.bucket_records import put_recorded, recorded
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -39,40 +40,42 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
     """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and what else is said."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
-    return {
-        "attempt": number,
-        "claimed_at": at(began + age),
-        "process_age_s": age,
-        "host": "here",
-        "machine": "Linux x86_64, 2 cores",
-        "price": price,
-        "start": None if started is None else {"started_at": at(started), "receipt": receipt},
-        "pulse": pulse and {"at": at(said_at), "seconds": pulse_seconds, "kept": kept},
-        "end": end and {"ended_at": at(time), "seconds": seconds, **more},
-    }
+    return attempt_record(
+        {
+            "attempt": number,
+            "claimed_at": at(began + age),
+            "process_age_s": age,
+            "host": "here",
+            "machine": "Linux x86_64, 2 cores",
+            "price": price,
+        },
+        start=None if started is None else {"started_at": at(started), "receipt": receipt},
+        pulse=pulse and {"at": at(said_at), "seconds": pulse_seconds, "kept": kept},
+        end=end and {"ended_at": at(time), "seconds": seconds, **more},
+    )
 
 
 def bill_of(*attempts, kept=None, now=10_000):
     """Account for attempts."""
-    return cost_of(list(attempts), kept or {}, at(now))
+    return cost_of(attempts, at(now), kept)
 
 
 def test_each_label_is_timed_and_priced():
     """A second under any label costs the same, each label has its own sum, and both add up to the whole."""
     clock = Clock()
-    ledger = Ledger(clock, before_s=1.0)
-    for number, label in enumerate(label for label in Label if label is not Label.BOOT):
+    ledger = PhaseTimer(clock, before_s=1.0)
+    for number, label in enumerate(label for label in Phase if label is not Phase.BOOT):
         ledger.enter(label)
         clock.now += 2.0 + number
-    spent = {label: float(place + 1) for place, label in enumerate(Label)}
-    assert ledger.seconds() == spent | {Label.START_UP: spent[Label.START_UP]}
+    spent = {label: float(place + 1) for place, label in enumerate(Phase)}
+    assert ledger.seconds() == spent | {Phase.START_UP: spent[Phase.START_UP]}
     whole = sum(spent.values())
     bill = bill_of(attempt(1, 0, end=(whole, ledger.seconds(), {"reason": "finished"})))
     assert bill.seconds == spent
     assert bill.total_s == bill.attempts[0].wall_s == whole
     assert bill.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
     assert bill.usd == pytest.approx(whole * 0.0001)
-    assert bill.goodput == pytest.approx(spent[Label.USEFUL] / whole)
+    assert bill.goodput == pytest.approx(spent[Phase.USEFUL] / whole)
 
 
 def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
@@ -88,7 +91,7 @@ def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
     )
     first = bill.attempts[0]
     told = {label: s for label, s in first.seconds.items() if s}
-    assert told == {Label.START_UP: 10.0, Label.USEFUL: 50.0, Label.VALIDATION: 5.0, Label.LOST: 35.0}
+    assert told == {Phase.START_UP: 10.0, Phase.USEFUL: 50.0, Phase.VALIDATION: 5.0, Phase.LOST: 35.0}
     assert (first.ended, first.wall_s, first.steps_lost, first.away_s) == ("vanished", 100, 12, 60)
     assert (bill.total_s, bill.away_s, bill.num_cut_off) == (140, 60, 1)
 
@@ -99,8 +102,8 @@ def test_an_attempt_without_a_commit_loses_its_work_and_not_its_preparation():
         attempt(1, 0, pulse=(30, {"pull": 4.0, "useful step": 20.0, "data wait": 6.0}, None)),
         attempt(2, 40, end=(50, {"useful step": 10.0}, {"reason": "finished"})),
     )
-    assert bill.attempts[0].seconds[Label.LOST] == 26.0
-    assert bill.attempts[0].seconds[Label.PULL] == 4.0
+    assert bill.attempts[0].seconds[Phase.LOST] == 26.0
+    assert bill.attempts[0].seconds[Phase.PULL] == 4.0
 
 
 @pytest.mark.parametrize("reason", ["preempted", "interrupted", "paused"])
@@ -114,8 +117,8 @@ def test_a_notice_whose_last_commit_failed_has_lost_what_came_after_the_one_befo
         bill_of(attempt(1, 0, pulse=(29, seconds, kept), end=(30, seconds, {"reason": reason, **more})), later)
         for more in ({"not_committed": "epoch 2 is not committed, StoreError: no permission"}, {})
     )
-    assert (lost.attempts[0].ended, lost.attempts[0].seconds[Label.LOST]) == (reason, 18.0)
-    assert whole.attempts[0].seconds[Label.LOST] == 0.0
+    assert (lost.attempts[0].ended, lost.attempts[0].seconds[Phase.LOST]) == (reason, 18.0)
+    assert whole.attempts[0].seconds[Phase.LOST] == 0.0
 
 
 def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
@@ -123,9 +126,9 @@ def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     first = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     later = attempt(2, 40, started=45, receipt={"checkpoint": "0002-000000.a0001", "steps_lost": 0})
-    assert bill_of(first, later).attempts[0].seconds[Label.LOST] == 0.0
+    assert bill_of(first, later).attempts[0].seconds[Phase.LOST] == 0.0
     same = attempt(2, 40, started=45, receipt={"checkpoint": "0001-000000.a0001", "steps_lost": 5})
-    assert bill_of(first, same).attempts[0].seconds[Label.LOST] == 18.0
+    assert bill_of(first, same).attempts[0].seconds[Phase.LOST] == 18.0
 
 
 def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life():
@@ -133,9 +136,9 @@ def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     vanished = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     newer = {1: (CheckpointId(1, 5, 1), {"useful step": 25.0})}
-    assert bill_of(vanished, kept=newer).attempts[0].seconds[Label.LOST] == 3.0
+    assert bill_of(vanished, kept=newer).attempts[0].seconds[Phase.LOST] == 3.0
     after = {1: (CheckpointId(1, 5, 1), {"useful step": 30.0})}
-    assert bill_of(vanished, kept=after).attempts[0].seconds[Label.LOST] == 0.0  # and never less than nothing
+    assert bill_of(vanished, kept=after).attempts[0].seconds[Phase.LOST] == 0.0  # and never less than nothing
 
 
 def test_who_committed_nothing_keeps_nothing_of_another_attempt():
@@ -146,7 +149,7 @@ def test_who_committed_nothing_keeps_nothing_of_another_attempt():
         attempt(2, 20, started=22, receipt=receipt, pulse=(40, {"useful step": 15.0}, None)),
         attempt(3, 50, started=52, receipt=receipt, end=(60, {"useful step": 7.0}, {"reason": "finished"})),
     )
-    assert [one.seconds[Label.LOST] for one in bill.attempts] == [0.0, 15.0, 0.0]
+    assert [one.seconds[Phase.LOST] for one in bill.attempts] == [0.0, 15.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def test_who_ends_in_order_loses_nothing(reason, lost):
     """An attempt that could commit before it ended lost nothing; one that could not lost what came after its last."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     ended = attempt(1, 0, pulse=(25, {"useful step": 24.0}, kept), end=(30, {"useful step": 28.0}, {"reason": reason}))
-    assert bill_of(ended).attempts[0].seconds[Label.LOST] == lost
+    assert bill_of(ended).attempts[0].seconds[Phase.LOST] == lost
 
 
 def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
@@ -169,7 +172,7 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
     """
     training, getting_ready = attempt(1, 0, pulse=(30, {"useful step": 28.0}, None)), attempt(1, 0)
     assert bill_of(training, now=80).attempts[0].ended == "running"
-    assert bill_of(training, now=80).seconds[Label.LOST] == 0.0
+    assert bill_of(training, now=80).seconds[Phase.LOST] == 0.0
     assert (bill_of(training, now=80).num_cut_off, bill_of(training, now=100).num_cut_off) == (0, 1)
     assert bill_of(training, now=100).attempts[0].ended == "vanished"
     assert bill_of(getting_ready, now=1000).attempts[0].ended == "running"
@@ -191,7 +194,7 @@ def test_a_clock_that_was_set_back_makes_no_time_negative():
 def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     """Seconds that no record sorts are those of start-up."""
     bill = bill_of(attempt(1, 0, started=30))
-    assert {label: s for label, s in bill.seconds.items() if s} == {Label.START_UP: 30.0}
+    assert {label: s for label, s in bill.seconds.items() if s} == {Phase.START_UP: 30.0}
     assert bill.attempts[0].wall_s == 30
 
 
@@ -255,9 +258,9 @@ def test_a_machine_of_ones_own_costs_nothing_that_is_told():
 
 def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():
     """The ledger of any run is 80 columns wide at most."""
-    spent = {str(label): 4000.0 for label in Label}
+    spent = {str(label): 4000.0 for label in Phase}
     bill = bill_of(attempt(1, 0, end=(48_000, spent, {"reason": "finished"})))
-    assert all(str(label) in bill.table() for label in Label)
+    assert all(str(label) in bill.table() for label in Phase)
     assert max(map(len, bill.table().splitlines())) <= 80
 
 

@@ -22,10 +22,10 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
-from job.goodput import Ledger
+from job.goodput import PhaseTimer
 from job.runs.run import Run
 from job.session import attempt
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
 from job.storage.local import FolderStore
 from tests.support.cli_process import SOON_S
@@ -45,12 +45,17 @@ def ended_by(error, store):
     with (
         pytest.raises(JobError if isinstance(error, Exception) else type(error)) as raised,
         attempt.recorded(
-            run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=Watchdog(0), notices=Notices()
+            run,
+            1,
+            PhaseTimer(),
+            lambda: {"position": {"epoch": 2, "batch": 3}},
+            watchdog=Watchdog(0),
+            preemption=PreemptionWatcher(),
         ),
     ):
         raise error
     assert (raised.value is error) is not isinstance(raised.value, DefectError)
-    return run.attempt(1)["end"]
+    return run.attempt(1).end
 
 
 @pytest.mark.parametrize(
@@ -77,8 +82,8 @@ def ended_by(error, store):
 def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
     """States never mix: taken, asked by a person, paused, overtaken, passing, or failed; and where it stood is said."""
     end = ended_by(error, store)
-    assert (end["reason"], end["exit_code"]) == (reason, exit_code)
-    assert end["position"] == {"epoch": 2, "batch": 3}
+    assert (end.reason, end.exit_code) == (reason, exit_code)
+    assert end.position.model_dump() == {"epoch": 2, "batch": 3}
 
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
@@ -89,14 +94,14 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     run.claim({})
     with (
         pytest.raises(DefectError) as raised,
-        attempt.recorded(run, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+        attempt.recorded(run, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
     ):
         {}["a key"]
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["error"]) == ("failed", 1, "KeyError")
-    assert end["traceback"].startswith("Traceback (most recent call last)")
-    assert '{}["a key"]' in end["traceback"]
-    assert end["message"] == str(raised.value)
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.error) == ("failed", 1, "KeyError")
+    assert end.traceback.startswith("Traceback (most recent call last)")
+    assert '{}["a key"]' in end.traceback
+    assert end.message == str(raised.value)
     assert str(raised.value).startswith("run zebra: failed by KeyError: 'a key' (test_attempt.py:")
     assert "the same command goes on from the last committed checkpoint" in str(raised.value)
 
@@ -106,25 +111,25 @@ def test_what_a_notice_leaves_uncommitted_is_recorded(store):
     notice = PreemptionError("SIGTERM: asked to stop", "preempted")
     notice.not_committed = "epoch 3 is not committed, StoreError: bucket: no permission"
     end = ended_by(notice, store)
-    assert (end["reason"], end["not_committed"]) == ("preempted", notice.not_committed)
-    assert end["message"] == f"SIGTERM: asked to stop; {notice.not_committed}"
+    assert (end.reason, end.not_committed) == ("preempted", notice.not_committed)
+    assert end.message == f"SIGTERM: asked to stop; {notice.not_committed}"
 
 
 LEAVES = """
 import signal, sys, threading
 from job.session import attempt
 from job.errors import PreemptionError
-from job.goodput import Ledger
-from job.session.preemption import Notices
+from job.goodput import PhaseTimer
+from job.session.preemption import PreemptionWatcher
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from job.session.watchdog import Watchdog
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 number = run.claim({})
-with Notices(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as notices:
-    notices.at_stake = lambda: sys.argv[2]
+with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
+    preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
-    with attempt.recorded(run, number, Ledger(), about, watchdog=Watchdog(0), notices=notices):
+    with attempt.recorded(run, number, PhaseTimer(), about, watchdog=Watchdog(0), preemption=preemption):
         try:
             print("ready", flush=True)
             threading.Event().wait()
@@ -142,8 +147,8 @@ def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(SOON_S) == 75
-    end = Run(FolderStore.open(folder), "zebra").attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == (reason, 75, {"epoch": 3, "batch": 0})
+    end = Run(FolderStore.open(folder), "zebra").attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == (reason, 75, {"epoch": 3, "batch": 0})
     assert end.get("not_committed", "") == lost
 
 
@@ -153,12 +158,17 @@ def test_a_hang_is_recorded_from_outside(store):
     run.claim({})
     watchdog = Watchdog(0)
     with attempt.recorded(
-        run, 1, Ledger(), lambda: {"position": {"epoch": 2, "batch": 3}}, watchdog=watchdog, notices=Notices()
+        run,
+        1,
+        PhaseTimer(),
+        lambda: {"position": {"epoch": 2, "batch": 3}},
+        watchdog=watchdog,
+        preemption=PreemptionWatcher(),
     ):
         watchdog.on_hang(HangError("training: no step was done for 1800 s"))
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 2, "batch": 3})
-    assert end["message"] == "training: no step was done for 1800 s"
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
+    assert end.message == "training: no step was done for 1800 s"
 
 
 def test_an_end_that_cannot_be_recorded_hides_nothing(store):
@@ -167,6 +177,6 @@ def test_an_end_that_cannot_be_recorded_hides_nothing(store):
     refusing = Run(FaultyStore(store, survives=0, error=StoreError("no permission")), "zebra")
     with (
         pytest.raises(TrainingError, match="not a number"),
-        attempt.recorded(refusing, 1, Ledger(), dict, watchdog=Watchdog(0), notices=Notices()),
+        attempt.recorded(refusing, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
     ):
         raise TrainingError("the loss is not a number")

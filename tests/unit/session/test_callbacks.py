@@ -1,4 +1,4 @@
-"""What a training's host does at each step, with parts that only write down what is asked of them."""
+"""What the callbacks of a session do at each step, with parts that only write down what is asked of them."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -6,38 +6,38 @@ from types import SimpleNamespace
 import pytest
 
 from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
-from job.goodput import Label, Ledger
+from job.goodput import Phase, PhaseTimer
 from job.runs.records import CheckpointId
-from job.session.callbacks import FollowerHost, SessionHost
-from job.session.preemption import Notices
-from job.training.distributed import World
+from job.session.callbacks import FollowerCallbacks, SessionCallbacks
+from job.session.preemption import PreemptionWatcher
+from job.training.distributed import ProcessGroup
 
 ROW = {"epoch": 1}
 
 
 def step(epoch, batch):
-    """Return a step, as far as a host looks at it."""
+    """Return a step, as far as callbacks look at it."""
     return SimpleNamespace(epoch=epoch, batch=batch)
 
 
 class Parts:
-    """The parts of a session around one host."""
+    """The parts of a session around its callbacks."""
 
     def __init__(self, restored=None, *, due=False):
         self.committed, self.beats, self.failing = [], 0, []
         self.due, self.error = due, None
         self.peers = None
-        self.notices = Notices()
-        self.ledger = Ledger()
-        self.host = SessionHost(
+        self.preemption = PreemptionWatcher()
+        self.timer = PhaseTimer()
+        self.callbacks = SessionCallbacks(
             committer=SimpleNamespace(
                 submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check
             ),
-            cadence=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
+            schedule=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
             reporter=SimpleNamespace(on_step=lambda _step: None, on_epoch=lambda _row: None),
-            ledger=self.ledger,
-            notices=self.notices,
-            world=SimpleNamespace(agree=self.agree),
+            timer=self.timer,
+            preemption=self.preemption,
+            group=SimpleNamespace(agree=self.agree),
             watchdog=SimpleNamespace(beat=self.beat),
             restored=restored,
             furthest=(0, 0),
@@ -64,39 +64,39 @@ class Parts:
 def test_a_position_is_committed_once():
     """What was committed where training stands, or restored from there, is not committed again."""
     parts = Parts(restored=CheckpointId(1, 2, 1))
-    parts.host.keep(lambda: "restored")
+    parts.callbacks.commit(lambda: "restored")
     assert parts.committed == []
     parts.due = True
-    parts.host.on_step(step(2, 3), lambda: "step")
-    parts.host.keep(lambda: "again")
+    parts.callbacks.on_step(step(2, 3), lambda: "step")
+    parts.callbacks.commit(lambda: "again")
     assert parts.committed == ["step"]
-    parts.host.on_epoch({"epoch": 2}, lambda: "epoch")
-    parts.host.keep(lambda: "again")
+    parts.callbacks.on_epoch({"epoch": 2}, lambda: "epoch")
+    parts.callbacks.commit(lambda: "again")
     assert parts.committed == ["step", "epoch"]
 
 
 def test_the_beginning_is_committed_if_nothing_was_restored():
     """Row 0 of a new run is a position that no checkpoint has."""
     parts = Parts()
-    parts.host.on_epoch({"epoch": 0}, lambda: "row 0")
+    parts.callbacks.on_epoch({"epoch": 0}, lambda: "row 0")
     assert parts.committed == ["row 0"]
 
 
 def test_a_notice_commits_the_step_and_ends_training():
     """The step during which a notice came is committed before training ends by it, due or not."""
     parts = Parts()
-    parts.notices.pending = PreemptionError("SIGTERM", "preempted")
+    parts.preemption.pending = PreemptionError("SIGTERM", "preempted")
     with pytest.raises(PreemptionError):
-        parts.host.on_step(step(1, 1), lambda: "step")
+        parts.callbacks.on_step(step(1, 1), lambda: "step")
     assert parts.committed == ["step"]
 
 
 def test_a_step_is_committed_when_it_is_due_and_not_otherwise():
     """Without a notice the schedule decides."""
     parts = Parts()
-    parts.host.on_step(step(1, 1), lambda: "first")
+    parts.callbacks.on_step(step(1, 1), lambda: "first")
     parts.due = True
-    parts.host.on_step(step(1, 2), lambda: "second")
+    parts.callbacks.on_step(step(1, 2), lambda: "second")
     assert parts.committed == ["second"]
 
 
@@ -106,9 +106,9 @@ def test_a_peer_that_is_lost_costs_no_step(notice):
     is one.
     """
     parts = Parts()
-    parts.peers, parts.notices.pending = PeerError("gone"), notice
+    parts.peers, parts.preemption.pending = PeerError("gone"), notice
     with pytest.raises(type(notice or parts.peers)):
-        parts.host.on_step(step(1, 1), lambda: "step")
+        parts.callbacks.on_step(step(1, 1), lambda: "step")
     assert parts.committed == ["step"]
 
 
@@ -119,26 +119,28 @@ def test_what_fails_beside_training_ends_it_at_the_next_step_or_batch(act):
         parts = Parts()
         vars(parts).update(set_up)
         with pytest.raises((StoreError, BackgroundError)):
-            parts.host.on_step(step(1, 1), lambda: "step") if act == "step" else parts.host.on_validation_batch()
+            parts.callbacks.on_step(
+                step(1, 1), lambda: "step"
+            ) if act == "step" else parts.callbacks.on_validation_batch()
         assert parts.committed == []
 
 
 def test_steps_and_batches_of_a_validation_are_signs_of_life():
     """The watchdog is shown each of them, by the processes that follow as well."""
     parts = Parts()
-    parts.host.on_step(step(1, 1), lambda: "step")
-    parts.host.on_validation_batch()
+    parts.callbacks.on_step(step(1, 1), lambda: "step")
+    parts.callbacks.on_validation_batch()
     assert parts.beats == 2
-    FollowerHost(parts.notices, World(), SimpleNamespace(beat=parts.beat)).on_step(step(1, 1), None)
+    FollowerCallbacks(parts.preemption, ProcessGroup(), SimpleNamespace(beat=parts.beat)).on_step(step(1, 1), None)
     assert parts.beats == 3
 
 
 def test_steps_that_an_earlier_attempt_did_are_recomputed():
     """Up to the furthest position that is known, useful time is counted as recomputed."""
     parts = Parts()
-    parts.host._furthest = (0, 2)
-    parts.host.enter(Label.USEFUL)
-    assert parts.ledger.enter(Label.STALL) is Label.RECOMPUTED
-    parts.host.on_step(step(1, 2), lambda: "step")
-    parts.host.enter(Label.USEFUL)
-    assert parts.ledger.enter(Label.STALL) is Label.USEFUL
+    parts.callbacks._furthest = (0, 2)
+    parts.callbacks.enter(Phase.USEFUL)
+    assert parts.timer.enter(Phase.STALL) is Phase.RECOMPUTED
+    parts.callbacks.on_step(step(1, 2), lambda: "step")
+    parts.callbacks.enter(Phase.USEFUL)
+    assert parts.timer.enter(Phase.STALL) is Phase.USEFUL

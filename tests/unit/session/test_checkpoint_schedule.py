@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from job.session.checkpoint_schedule import Cadence
+from job.session.checkpoint_schedule import CheckpointSchedule
 
 
 class Clock:
@@ -17,63 +17,63 @@ class Clock:
         return self.now
 
 
-def taken(cadence, clock, *stalls_s):
+def taken(schedule, clock, *stalls_s):
     """Take a checkpoint for each stall."""
     for stall_s in stalls_s:
-        with cadence.taking():
+        with schedule.taking():
             clock.now += stall_s
 
 
 def test_a_checkpoint_is_due_after_its_interval_and_not_before():
     """The interval counts from the end of the checkpoint before, however long that one took."""
     clock = Clock()
-    cadence = Cadence(60.0, [], clock)
+    schedule = CheckpointSchedule(60.0, [], clock)
     due = []
     for passed in (59.0, 1.0):
         clock.now += passed
-        due.append(cadence.due())
-    taken(cadence, clock, 5.0)
+        due.append(schedule.due())
+    taken(schedule, clock, 5.0)
     for passed in (0.0, 59.0, 1.0):
         clock.now += passed
-        due.append(cadence.due())
+        due.append(schedule.due())
     assert due == [False, True, False, False, True]
 
 
 def test_an_interval_of_0_takes_checkpoints_at_the_ends_of_epochs_alone():
     """Without an interval none is ever due, and the summary says so."""
     clock = Clock()
-    cadence = Cadence(0.0, [], clock)
+    schedule = CheckpointSchedule(0.0, [], clock)
     clock.now += 1e6
-    assert not cadence.due()
-    assert str(cadence).startswith("checkpoints after each epoch;")
+    assert not schedule.due()
+    assert str(schedule).startswith("checkpoints after each epoch;")
 
 
 def test_the_best_interval_is_that_of_young():
     """The square root of twice the cost of a checkpoint times the mean time between preemptions."""
     clock = Clock()
-    cadence = Cadence(60.0, [1000.0, 3000.0], clock)
-    assert cadence.optimum_s is None  # what a checkpoint costs is not known yet
-    taken(cadence, clock, 0.3, 0.5)
-    assert cadence.stall_s == pytest.approx(0.4)
-    assert cadence.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.0))
-    assert cadence.to_json() == {"every_s": 60.0, "num": 2, "stall_s": 0.4, "num_preempted": 2, "optimum_s": 40.0}
-    assert "cut off after 2000 s on average, for which 40.0 s is best" in str(cadence)
+    schedule = CheckpointSchedule(60.0, [1000.0, 3000.0], clock)
+    assert schedule.optimum_s is None  # what a checkpoint costs is not known yet
+    taken(schedule, clock, 0.3, 0.5)
+    assert schedule.stall_s == pytest.approx(0.4)
+    assert schedule.optimum_s == pytest.approx(math.sqrt(2 * 0.4 * 2000.0))
+    assert schedule.to_json() == {"every_s": 60.0, "num": 2, "stall_s": 0.4, "num_preempted": 2, "optimum_s": 40.0}
+    assert "cut off after 2000 s on average, for which 40.0 s is best" in str(schedule)
 
 
 def test_without_a_preemption_no_interval_is_best():
     """Nothing is advised where nothing was cut off."""
     clock = Clock()
-    cadence = Cadence(60.0, [], clock)
-    taken(cadence, clock, 0.4)
-    assert (cadence.optimum_s, cadence.to_json()["optimum_s"]) == (None, None)
-    assert "each stops training for 400 ms; no attempt was cut off so far" in str(cadence)
+    schedule = CheckpointSchedule(60.0, [], clock)
+    taken(schedule, clock, 0.4)
+    assert (schedule.optimum_s, schedule.to_json()["optimum_s"]) == (None, None)
+    assert "each stops training for 400 ms; no attempt was cut off so far" in str(schedule)
 
 
 @pytest.mark.parametrize("lived_s", [[0.0], [-5.0, 0.0]])
 def test_lives_that_a_clock_made_unknown_advise_nothing(lived_s):
     """Where a clock was set back within an attempt, its life is none to take a root of."""
     clock = Clock()
-    cadence = Cadence(60.0, lived_s, clock)
-    taken(cadence, clock, 0.4)
-    assert cadence.optimum_s is None
-    assert "is best" not in str(cadence)
+    schedule = CheckpointSchedule(60.0, lived_s, clock)
+    taken(schedule, clock, 0.4)
+    assert schedule.optimum_s is None
+    assert "is best" not in str(schedule)

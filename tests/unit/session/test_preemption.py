@@ -10,7 +10,7 @@ import pytest
 
 from job.errors import PauseError, PreemptionError
 from job.session import preemption
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 from tests.support.cli_process import SOON_S, start_python
 from tests.support.fake_metadata_server import running_metadata_server
 
@@ -28,7 +28,7 @@ def server(monkeypatch):
 @pytest.mark.parametrize(("number", "reason"), REASONS)
 def test_a_signal_interrupts(number, reason):
     """A signal raises out of whatever is under way, and says whether a person sent it."""
-    with pytest.raises(PreemptionError) as raised, Notices():
+    with pytest.raises(PreemptionError) as raised, PreemptionWatcher():
         os.kill(os.getpid(), number)
         time.sleep(60)
     assert (raised.value.reason, raised.value.from_server) == (reason, False)
@@ -36,18 +36,18 @@ def test_a_signal_interrupts(number, reason):
 
 def test_what_is_left_alone_asks_by_itself():
     """Inside, a signal only shows as pending; a part that is interruptible again is ended at its beginning."""
-    with Notices() as notices, notices.left_alone():
+    with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notices.pending is not None
+        assert watcher.pending is not None
         entered = False
-        with pytest.raises(PreemptionError), notices.interruptible():
+        with pytest.raises(PreemptionError), watcher.interruptible():
             entered = True
         assert not entered
 
 
 def test_it_is_not_swallowed_by_who_catches_failures():
     """Code that catches every `Exception` does not catch a notice."""
-    with pytest.raises(PreemptionError), Notices():
+    with pytest.raises(PreemptionError), PreemptionWatcher():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
@@ -57,8 +57,8 @@ def test_it_is_not_swallowed_by_who_catches_failures():
 
 def test_the_metadata_server_interrupts(server):
     """A change on the metadata server ends a wait in the main thread."""
-    with pytest.raises(PreemptionError) as raised, Notices() as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError) as raised, PreemptionWatcher() as watcher:
+        watcher.watch()
         assert server.waiting.wait(30)
         server.preempt()
         threading.Event().wait(60)
@@ -67,8 +67,8 @@ def test_the_metadata_server_interrupts(server):
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server):
     """An answer that is none, such as 503, does not end the watching: the notice that comes later is seen."""
-    with pytest.raises(PreemptionError) as raised, Notices() as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError) as raised, PreemptionWatcher() as watcher:
+        watcher.watch()
         assert server.waiting.wait(30)
         server.fail(3)
         threading.Event().wait(60)
@@ -81,11 +81,11 @@ def test_the_answer_to_a_notice_is_not_interrupted(server, number):
     what is done about the first one alone.
     """
     done = []
-    with pytest.raises(PreemptionError) as raised, Notices() as notices:
-        notices.watch()
-        with notices.left_alone():
+    with pytest.raises(PreemptionError) as raised, PreemptionWatcher() as watcher:
+        watcher.watch()
+        with watcher.left_alone():
             server.preempt()
-            while (found := notices.agreed(lambda level: level)) is None:
+            while (found := watcher.agreed(lambda level: level)) is None:
                 time.sleep(0.01)
         try:
             raise found
@@ -99,29 +99,29 @@ def test_the_answer_to_a_notice_is_not_interrupted(server, number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_is_sent_twice_is_one(number):
     """A service manager, make, timeout and a shell that hangs up send theirs to the process and to its group."""
-    with Notices() as notices, notices.left_alone():
+    with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert str(notices.pending) == f"{signal.Signals(number).name}: asked to stop"
+        assert str(watcher.pending) == f"{signal.Signals(number).name}: asked to stop"
 
 
 def test_one_press_of_ctrl_c_may_come_twice(monkeypatch):
     """Ctrl-C that comes once more within a second is the same."""
     monkeypatch.setattr(preemption, "ONE_PRESS_S", 3600)
-    with Notices() as notices, notices.left_alone():
+    with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        assert notices.pending.reason == "interrupted"
+        assert watcher.pending.reason == "interrupted"
 
 
 def test_hanging_up_is_ignored_where_it_was_before():
     """Under nohup a closed terminal is no notice."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Notices() as notices:
+        with PreemptionWatcher() as watcher:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert notices.pending is None
+            assert watcher.pending is None
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -142,13 +142,13 @@ WAITS = """
 import os, signal, sys, threading
 from job.errors import PreemptionError
 from job.log import set_up_logging
-from job.session.preemption import Notices
+from job.session.preemption import PreemptionWatcher
 set_up_logging(for_machines=True)
 limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
-with Notices(limits_s=limits_s, server_limit_s=0.2) as notices:
-    notices.at_stake = lambda: "epoch 3 was trained, and committed is epoch 2"
+with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
+    watcher.at_stake = lambda: "epoch 3 was trained, and committed is epoch 2"
     try:
-        notices.watch()
+        watcher.watch()
         print("ready", flush=True)
         threading.Event().wait(60)
     except PreemptionError:
@@ -186,54 +186,54 @@ def test_a_second_press_of_ctrl_c_leaves_at_once():
 def test_a_machine_that_is_doomed_does_not_start(server):
     """A process that starts after the notice ends before it did anything."""
     server.preempt()
-    with pytest.raises(PreemptionError, match="nothing was started"), Notices() as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError, match="nothing was started"), PreemptionWatcher() as watcher:
+        watcher.watch()
 
 
 def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
     """Without an answer the process goes on and says that notices may not be seen."""
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
-    with Notices() as notices:
-        notices.watch()
+    with PreemptionWatcher() as watcher:
+        watcher.watch()
     assert "cannot be reached" in caplog.text
 
 
 def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server):
     """After the server's notice the process waits to be killed, at longest the cap; a signal ends the wait."""
-    with pytest.raises(PreemptionError), Notices(stay_s=3600) as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=3600) as watcher:
+        watcher.watch()
         try:
             server.preempt()
             threading.Event().wait(60)
         except PreemptionError:
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            notices.stay()  # hangs if the signal does not end it
+            watcher.stay()  # hangs if the signal does not end it
             raise
 
 
 def test_after_the_longest_wait_it_leaves(server):
     """A machine that is not ended after all gets its process back."""
-    with pytest.raises(PreemptionError), Notices(stay_s=0.01) as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
+        watcher.watch()
         try:
             server.preempt()
             threading.Event().wait(60)
         except PreemptionError:
-            notices.stay()
+            watcher.stay()
             raise
 
 
 def test_the_deadline_is_for_what_is_left_to_do(server):
     """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
-    with pytest.raises(PreemptionError), Notices(stay_s=0.01) as notices:
-        notices.watch()
+    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
+        watcher.watch()
         try:
             server.preempt()
             threading.Event().wait(60)
         except PreemptionError:
-            assert notices._deadline < math.inf
-            notices.stay()
-            assert notices._deadline == math.inf
+            assert watcher._deadline < math.inf
+            watcher.stay()
+            assert watcher._deadline == math.inf
             raise
 
 
@@ -241,25 +241,25 @@ def test_handlers_are_put_back():
     """Afterwards signals do what they did before."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
-    with Notices():
+    with PreemptionWatcher():
         assert signal.getsignal(signal.SIGTERM) != handlers[0]
     assert [signal.getsignal(number) for number in numbers] == handlers
 
 
 def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
     """A pause waits until the processes that train together agree on it, and leads to exit 0."""
-    with Notices() as notices:
-        notices.pause(PauseError("asked"))
-        with notices.interruptible():
+    with PreemptionWatcher() as watcher:
+        watcher.pause(PauseError("asked"))
+        with watcher.interruptible():
             time.sleep(0)
-        assert notices.pending is None
-        preemption = notices.agreed(lambda level: level)
+        assert watcher.pending is None
+        preemption = watcher.agreed(lambda level: level)
     assert (preemption.reason, preemption.exit_code, preemption.agreed) == ("paused", 0, True)
 
 
 def test_all_processes_pause_together():
     """A process that hears of the pause from another one ends as paused as well."""
-    with Notices() as one, Notices() as other:
+    with PreemptionWatcher() as one, PreemptionWatcher() as other:
         one.pause(PauseError("asked"))
         levels = []
         one.agreed(lambda level: levels.append(level) or level)
@@ -269,21 +269,21 @@ def test_all_processes_pause_together():
 
 def test_a_machine_that_goes_is_more_urgent_than_a_pause():
     """Whoever is preempted while a pause is asked for ends as preempted: the next attempt answers the request."""
-    with Notices() as notices, notices.left_alone():
-        notices.pause(PauseError("asked"))
+    with PreemptionWatcher() as watcher, watcher.left_alone():
+        watcher.pause(PauseError("asked"))
         os.kill(os.getpid(), signal.SIGTERM)
-        preemption = notices.agreed(lambda level: level)
+        preemption = watcher.agreed(lambda level: level)
     assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
 
 
 def test_whoever_waits_for_its_machine_waits_with_all():
     """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
-    with Notices() as notices, notices.left_alone():
+    with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notices.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
-    with Notices() as notices, notices.left_alone():
-        notices.pending = PreemptionError("metadata server", "preempted", from_server=True)
-        assert notices.agreed(lambda level: max(level, preemption.STOP)).from_server
+        assert watcher.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
+    with PreemptionWatcher() as watcher, watcher.left_alone():
+        watcher.pending = PreemptionError("metadata server", "preempted", from_server=True)
+        assert watcher.agreed(lambda level: max(level, preemption.STOP)).from_server
 
 
 def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
@@ -292,10 +292,10 @@ def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
     def fail(_s):
         raise AssertionError("it waits")
 
-    with Notices() as notices:
-        assert notices.agreed(lambda _level: preemption.STOP).reason == "preempted"
+    with PreemptionWatcher() as watcher:
+        assert watcher.agreed(lambda _level: preemption.STOP).reason == "preempted"
         monkeypatch.setattr(preemption.time, "sleep", fail)
-        notices.stay()
+        watcher.stay()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
 )
 def test_the_nearest_deadline_holds(numbers, limit_s):
     """A second notice that leaves more time changes nothing, and one that leaves less does."""
-    with Notices() as notices, notices.left_alone():
+    with PreemptionWatcher() as watcher, watcher.left_alone():
         for number in numbers:
-            notices._hurry(preemption.LIMITS_S[number])
-    assert notices._limit_s == limit_s
+            watcher._hurry(preemption.LIMITS_S[number])
+    assert watcher._limit_s == limit_s
