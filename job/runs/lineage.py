@@ -97,7 +97,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
         )
     if point.run is not None:
         final = Run(store, point.run).final()
-        if final is not None and digest != final.weights.best.sha256:
+        if final is not None and digest != final.weights["best.pt"].sha256:
             raise WeightsError(
                 f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )

@@ -11,7 +11,7 @@ from job.errors import CorruptObjectError, RunConflictError, UsageError, Weights
 from job.recipes.recipe import Start
 from job.runs import checkpoint
 from job.runs.lineage import fetch_end, fetch_start, find_start
-from job.runs.records import CheckpointId, FinalWeights, InitialWeights
+from job.runs.records import CheckpointId, InitialWeights, WeightsDigests
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded, starting_from
@@ -155,7 +155,7 @@ def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
 def weights(store):
     """A finished run with weights in the bucket, as the start of another one."""
     evidence = recorded("base", run="zebra")
-    digests = FinalWeights.model_validate({"best.pt": {"sha256": hashlib.sha256(b"weights").hexdigest()}})
+    digests = {"best.pt": WeightsDigests(sha256=hashlib.sha256(b"weights").hexdigest())}
     final = evidence.final.model_copy(update={"weights": digests})
     put_recorded(store, dataclasses.replace(evidence, final=final))
     store.put("runs/zebra/weights/best.pt", b"weights")
@@ -223,7 +223,7 @@ def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(sto
     store.put(f"runs/{run}/weights/best.pt", b"weights")
     with pytest.raises(
         CorruptObjectError,
-        match=f"runs/{run}/final.json: has another form.*weights.best.pt: Field required",
+        match=f"runs/{run}/final.json: has another form.*weights: Value error, lacks best.pt",
     ):
         fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
 
