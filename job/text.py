@@ -241,7 +241,7 @@ def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, 
     holder: Any = model
     kind: Any = model
     wanted = "a mapping"
-    for part, following in zip(loc, (*loc[1:], None), strict=True):
+    for index, part in enumerate(loc):
         holder = kind
         if hasattr(kind, FIELDS):
             names.append(str(part))
@@ -252,8 +252,9 @@ def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, 
         elif get_origin(kind) is dict:
             names.append(str(part))
             key, kind = get_args(kind)
-            wanted = _wanted(key if following == "[key]" else kind, ())
-            if following == "[key]":
+            is_key = loc[index + 1 : index + 2] == ("[key]",)
+            wanted = _wanted(key if is_key else kind, ())
+            if is_key:
                 break
         else:
             break

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
@@ -44,6 +44,12 @@ def _check_time(text: str) -> str:
     except ValueError:
         raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
     return text
+
+
+def _check_mapping(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping, got {value!r}")  # noqa: TRY004 -- pydantic collects this one
+    return value
 
 
 Time = Annotated[str, AfterValidator(_check_time)]
@@ -76,8 +82,8 @@ class Submission:
     """Why it was submitted."""
 
     bucket: str
-    request: Request
-    """What was asked for; equal requests are one run."""
+    request: Annotated[Request, PlainValidator(_check_mapping)]
+    """Equal requests are one run; held against another one only, so each version's form will do."""
 
     words: list[str]
     """The command in the container."""
