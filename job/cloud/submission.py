@@ -5,6 +5,7 @@ go on from the record, and of two machines that submit at once one does. Ids are
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import Request, differences
+from job.runs.records import Request, differences, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
@@ -194,9 +195,12 @@ class Submissions:
         return self.run.key(f"segments/{number:04d}{part}.json")
 
     def _read(self, key: str) -> Submission:
+        data = self.run.store.read(key)
         try:
-            submission = TypeAdapter(Submission).validate_json(self.run.store.read(key))
+            submission = TypeAdapter(Submission).validate_json(data)
         except ValidationError as error:
+            with contextlib.suppress(ValueError, RecursionError):  # JSON that it is not is one of the problems
+                refuse_newer(key, json.loads(data))
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
                 f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "
