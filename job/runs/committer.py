@@ -1,4 +1,4 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
+"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
 holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
@@ -48,8 +48,16 @@ class Committable(Protocol):
         """Make the files in that folder, once they are committed, those of the run's own folder."""
 
 
-class Committer:
-    """One thread that commits what it is given; use it as a context manager."""
+class AsyncCommitter:
+    """One thread that commits snapshots; use it as a context manager.
+
+    Args:
+        run: The run.
+        attempt: The attempt that commits.
+        staging: A folder for the files of one snapshot, used by nothing else.
+        restored: The checkpoint that training resumed from.
+        publish: Called after each commit with the folder of its files.
+    """
 
     def __init__(
         self,
@@ -57,19 +65,10 @@ class Committer:
         attempt: int,
         staging: Path,
         restored: Manifest | None,
-        mirror: Callable[[Path], None],
+        publish: Callable[[Path], None],
     ) -> None:
-        """Begin.
-
-        Args:
-            run: The run.
-            attempt: The attempt that commits.
-            staging: A folder of one's own for the files of one snapshot.
-            restored: The checkpoint that training went on from.
-            mirror: Called after each commit with the folder of its files.
-        """
         self.newest = restored
-        self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
+        self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, dict[str, Any]] | None = None
         self._given: CheckpointId | None = None
@@ -158,7 +157,7 @@ class Committer:
         try:
             if not self.hurried:
                 snapshot.publish(self._staging)
-                self._mirror(self._staging)
+                self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
