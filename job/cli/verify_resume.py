@@ -10,7 +10,7 @@ from job.cli.options import bucket_location, read_number, read_seconds, require_
 from job.cli.train import read_order
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import push_dataset
-from job.datasets.subset import take_piece
+from job.datasets.subset import take_subset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
 from job.recipes.recipe import load_recipe
@@ -92,7 +92,7 @@ def _prepare(order: Order, data: Path, folder: Path, batches_per_epoch: float) -
     """Make a folder bucket that holds a piece of the data."""
     batch = order.recipe.train["batch"]
     num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
-    take_piece(data, folder / "piece", num_images)
+    take_subset(data, folder / "piece", num_images)
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(order.recipe.train.get("single_cls"))
     push_dataset(store, folder / "piece", "piece", single_class=single_class)

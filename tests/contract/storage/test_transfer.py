@@ -10,7 +10,7 @@ from job.errors import MachineError, StoreError
 from job.storage import checksums
 from job.storage.atomic_file import write_atomically
 from job.storage.object_store import StoredObject
-from job.storage.transfer import PULLED, PUSHED, Done, mark_own, pull
+from job.storage.transfer import PULLED, PUSHED, TransferProgress, mark_replaceable, pull
 
 NUM_FILES = 30
 
@@ -97,7 +97,7 @@ def test_cut_pull_goes_on(pushed, source, target):
     class Cut(BaseException):
         pass
 
-    def cut(done: Done) -> None:
+    def cut(done: TransferProgress) -> None:
         if done.num_objects == 5:
             raise Cut
 
@@ -143,7 +143,7 @@ def test_what_the_job_changed_is_not_kept(pushed, source, target):
     pull_all(pushed, target)
     name = names(source)[0]
     (target / name).write_bytes(b"struck")
-    mark_own(target, [name])
+    mark_replaceable(target, [name])
     pull_all(pushed, target)
     assert content(target) == content(source)
     assert not target.with_name("target.edited").exists()
@@ -182,7 +182,7 @@ def test_what_a_pull_has_not_brought_is_neither_replaced_nor_removed(pushed, sou
 def test_what_a_loss_of_power_left_is_fetched_again(pushed, source, target):
     """A pull marks its folder before the first file comes, so that files without bytes or record are not the user's."""
 
-    def cut(_done: Done) -> None:
+    def cut(_done: TransferProgress) -> None:
         assert (target / PULLED).is_file()
         raise InterruptedError
 
@@ -257,11 +257,11 @@ def test_progress_ends_at_the_total(pushed, source, target):
     lost_bytes = sum(len((target / name).read_bytes()) for name in lost)
     for name in lost:
         (target / name).unlink()
-    seen: list[Done] = []
+    seen: list[TransferProgress] = []
     pull_all(pushed, target, seen.append)
-    assert seen[0] == Done(NUM_FILES - 4, size - lost_bytes)
+    assert seen[0] == TransferProgress(NUM_FILES - 4, size - lost_bytes)
     assert [done.num_objects for done in seen] == list(range(NUM_FILES - 4, NUM_FILES + 1))
-    assert seen[-1] == Done(NUM_FILES, size)
+    assert seen[-1] == TransferProgress(NUM_FILES, size)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "a//b", PULLED, PUSHED])
@@ -347,7 +347,7 @@ def test_two_names_may_share_an_object(pushed, source, target):
     objects = listed(pushed)
     name, shared = next(iter(objects.items()))
     more = objects | {"copy 1.jpg": shared, "copy 2.jpg": shared}
-    seen: list[Done] = []
+    seen: list[TransferProgress] = []
     assert pull(pushed, more, target, seen.append).num_transferred == NUM_FILES + 2
     assert [(target / copy).read_bytes() for copy in ("copy 1.jpg", "copy 2.jpg")] == [(source / name).read_bytes()] * 2
     assert seen[-1].num_objects == NUM_FILES + 2

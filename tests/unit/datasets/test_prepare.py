@@ -12,7 +12,7 @@ from job.cli.train import read_order
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
-from job.datasets.subset import take_piece
+from job.datasets.subset import take_subset
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
 from job.goodput import PhaseTimer
 from job.session import demo
@@ -285,7 +285,7 @@ def test_a_piece_has_a_label_where_the_dataset_has_one(folder, tmp_path):
     """A piece of a dataset that shows something in one image alone has that image, so that it can be trained on."""
     for label in sorted((folder / "labels/train").iterdir())[:-1]:
         label.write_text("")
-    take_piece(folder, tmp_path / "piece", {"train": 2, "val": 2})
+    take_subset(folder, tmp_path / "piece", {"train": 2, "val": 2})
     labels = [label.read_text() for label in (tmp_path / "piece/labels/train").iterdir()]
     assert sorted(map(bool, labels)) == [False, True]
 

@@ -13,7 +13,7 @@ import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage import local
-from job.storage.local import OWN, FolderStore
+from job.storage.local import INTERNAL, FolderStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +35,7 @@ def store(root) -> FolderStore:
 
 def partials(root):
     """Return what is being written."""
-    return list((root / OWN / "partial").glob("*"))
+    return list((root / INTERNAL / "partial").glob("*"))
 
 
 def test_open_makes_nothing(root):
@@ -106,7 +106,7 @@ def test_rotten_bytes_are_noticed(root, store, tmp_path, known_from):
 def test_damaged_index_is_not_believed(root, store):
     """An index in which a byte of the header or of a row was damaged does not make good objects look rotten."""
     store.put("key", b"wild")
-    index = root / OWN / "checksums"
+    index = root / INTERNAL / "checksums"
     whole = index.read_bytes()
     for position in (position for position, byte in enumerate(whole) if byte or position < HEADER_BYTES):
         index.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -138,17 +138,17 @@ def test_a_program_that_knows_no_lock_is_not_overwritten(root, store, monkeypatc
 def test_own_files_are_hidden(root, store):
     """What the store keeps for itself is not listed and cannot be reached by a key."""
     store.put("key", b"x")
-    assert (root / OWN).exists()
+    assert (root / INTERNAL).exists()
     assert [stored.key for stored in store.list()] == ["key"]
-    assert store.list(OWN) == []
+    assert store.list(INTERNAL) == []
     for use in (store.read, store.stat, store.delete, lambda key: store.put(key, b"x")):
         with pytest.raises(UsageError, match="own files"):
-            use(f"{OWN}/checksums")
+            use(f"{INTERNAL}/checksums")
 
 
 def test_only_the_store_s_own_folder_is_hidden(store):
     """A folder of that name further below is like any other."""
-    stored = store.put(f"a/{OWN}/key", b"x")
+    stored = store.put(f"a/{INTERNAL}/key", b"x")
     assert store.list(checksums=True) == [stored]
 
 
@@ -270,7 +270,7 @@ def test_nothing_is_remembered_of_what_was_deleted(root, store):
 def test_a_reader_gets_the_version_that_it_opened(store):
     """An object that is replaced in the middle of a read is read to its end as it was."""
     old, new = bytes(3 << 20), b"\1" * (3 << 20)
-    chunks = store._bytes_of(store.put("key", old))
+    chunks = store._stream(store.put("key", old))
     first = next(chunks)
     store.put("key", new, overwrite=True)
     assert first + b"".join(chunks) == old
@@ -338,8 +338,8 @@ def test_old_leftovers_are_removed(root, store):
     """Opening removes what processes that died long ago were writing, and nothing that may still be written."""
     store.put("key", b"x")
     for name, age_s in (("old", 25 * 3600), ("young", 23 * 3600)):  # an upload of a day is no leftover
-        (root / OWN / "partial" / name).write_bytes(b"half")
-        os.utime(root / OWN / "partial" / name, (time.time() - age_s,) * 2)
+        (root / INTERNAL / "partial" / name).write_bytes(b"half")
+        os.utime(root / INTERNAL / "partial" / name, (time.time() - age_s,) * 2)
     FolderStore.open(str(root))
     assert [path.name for path in partials(root)] == ["young"]
 
@@ -374,9 +374,9 @@ def test_own_files_that_are_no_files_are_no_wait(root, store, tmp_path):
     """A pipe in the place of a file of the store's own, or of what is being written, is not waited for."""
     store.put("key", b"x")
     for name in ("checksums", "lock", "partial/old"):
-        (root / OWN / name).unlink(missing_ok=True)
-        os.mkfifo(root / OWN / name)
-    os.utime(root / OWN / "partial/old", (0, 0))
+        (root / INTERNAL / name).unlink(missing_ok=True)
+        os.mkfifo(root / INTERNAL / name)
+    os.utime(root / INTERNAL / "partial/old", (0, 0))
     again = FolderStore.open(str(root))
     assert again.read("key") == b"x"
     with pytest.raises(StoreError, match="is no regular file"):
