@@ -4,7 +4,7 @@ Guarantees that a file appears only after its last byte was verified, and that a
 nothing of a backend.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError
 from job.storage.atomic_file import write_atomically
-from job.storage.object_store import StoredObject
+from job.storage.object_store import Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class BaseStore(ABC):
+class BaseStore(Store):
     """`get`, `read`, `get_many` and `put_many`, built upon `put`, `stat` and `_stream`."""
 
     num_downloads: ClassVar[int]
@@ -32,14 +32,6 @@ class BaseStore(ABC):
     def deadline_s(self) -> float:
         """Seconds for which transient failures are retried."""
         return 0.0  # errors of a disk are not transient
-
-    @abstractmethod
-    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
-        """Store a file or bytes; see `Store.put`."""
-
-    @abstractmethod
-    def stat(self, key: str) -> StoredObject:
-        """Return one object's description; see `Store.stat`."""
 
     @abstractmethod
     def _stream(self, stored: StoredObject) -> Iterator[bytes]:

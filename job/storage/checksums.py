@@ -29,6 +29,14 @@ def crc32c(data: bytes, before: int = 0) -> int:
     return value
 
 
+def read_crc32c(opened: BinaryIO) -> str:
+    """Return the encoded CRC-32C of the rest of a file."""
+    crc = 0
+    for chunk in read_chunks(opened):
+        crc = crc32c(chunk, crc)
+    return encode_crc32c(crc)
+
+
 def encode_crc32c(crc: int) -> str:
     """Encode a CRC-32C as Google Cloud Storage does: base64 of its four bytes in big-endian order."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
@@ -75,13 +83,12 @@ class ChecksumIndex:
         if (known := self.known(name, file_version(status))) is not None:
             return status, known
         with open_regular(path, follow_links=True) as opened:
-            status, crc = os.fstat(opened.fileno()), 0
-            for chunk in read_chunks(opened):
-                crc = crc32c(chunk, crc)
+            status = os.fstat(opened.fileno())
+            checksum = read_crc32c(opened)
             unchanged = file_version(os.fstat(opened.fileno())) == file_version(status)
         if unchanged:
-            self.add(name, file_version(status), encode_crc32c(crc))
-        return status, encode_crc32c(crc)
+            self.add(name, file_version(status), checksum)
+        return status, checksum
 
     def add(self, name: str, version: str, checksum: str) -> None:
         """Add the checksum of a file at a version."""

@@ -27,7 +27,7 @@ from obstore.store import GCSStore
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage.base import BaseStore
-from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_chunks
+from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_crc32c
 from job.storage.gcs_errors import translated_errors
 from job.storage.keys import require_key
 from job.storage.object_store import StoredObject
@@ -100,7 +100,7 @@ class GcsStore(BaseStore):
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
         with _opened(source) as opened:
-            checksum = _checksum(opened)
+            checksum = read_crc32c(opened)
             size_bytes = opened.tell()
 
             def upload(retry: Retry) -> StoredObject:
@@ -261,15 +261,6 @@ def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
         raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
     with opened:
         yield opened
-
-
-def _checksum(opened: BinaryIO) -> str:
-    """Return the CRC-32C of a whole file, read to its end."""
-    opened.seek(0)
-    crc = 0
-    for chunk in read_chunks(opened):
-        crc = crc32c(chunk, crc)
-    return encode_crc32c(crc)
 
 
 def _describe(key: str, blob: Blob) -> StoredObject:

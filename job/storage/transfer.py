@@ -80,23 +80,29 @@ def pull(
         paths = _paths(folder, objects, store.uri)
         index = ChecksumIndex(folder / PULLED)
         missing = _plan(folder, index, objects, paths)
-    counter = _Counter(on_progress, objects.values(), [objects[name] for name in missing])
+    fetched, lock = sum(objects[name].size_bytes for name in missing), threading.Lock()
+    progress = TransferProgress(
+        len(objects) - len(missing), sum(stored.size_bytes for stored in objects.values()) - fetched
+    )
+    on_progress(progress)
     left = missing
     try:
         while left:
             turn = {objects[name].key: name for name in left}  # one name for each object
 
             def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
+                nonlocal progress
                 name = turn[stored.key]
                 with _translated_errors(folder):
                     index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
-                counter.add(stored)
+                with lock:
+                    progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
+                    on_progress(progress)
 
             store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
             left = [name for name in left if turn[objects[name].key] != name]
     finally:
         index.save()
-    fetched = sum(objects[name].size_bytes for name in missing)
     return TransferResult(folder, tuple(objects.values()), len(missing), fetched)
 
 
@@ -107,25 +113,6 @@ def mark_replaceable(folder: Path, names: Iterable[str]) -> None:
         for name in names:
             index.read(name, folder / name)
     index.save()
-
-
-class _Counter:
-    def __init__(
-        self,
-        on_progress: Callable[[TransferProgress], None],
-        everything: Collection[StoredObject],
-        missing: Collection[StoredObject],
-    ) -> None:
-        self._on_progress, self._lock = on_progress, threading.Lock()
-        sizes, missing_sizes = ([stored.size_bytes for stored in some] for some in (everything, missing))
-        self._num_objects, self._num_bytes = len(sizes) - len(missing_sizes), sum(sizes) - sum(missing_sizes)
-        on_progress(TransferProgress(self._num_objects, self._num_bytes))
-
-    def add(self, stored: StoredObject) -> None:
-        with self._lock:
-            self._num_objects += 1
-            self._num_bytes += stored.size_bytes
-            self._on_progress(TransferProgress(self._num_objects, self._num_bytes))
 
 
 def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:

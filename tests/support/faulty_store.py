@@ -1,4 +1,4 @@
-"""Stores that fail where they are told to."""
+"""Stores that fail at given calls."""
 
 import random
 from dataclasses import replace

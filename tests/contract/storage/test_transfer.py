@@ -1,4 +1,4 @@
-"""What pulling folders promises, for every store."""
+"""Promises of a pull, for every store."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def refuse_to_read(_opened):
 
 
 def test_there_and_back(pushed, source, target):
-    """What is pushed is pulled as it was."""
+    """A pull has the bytes that were put."""
     done = pull_all(pushed, target)
     assert content(target) == content(source)
     assert (done.num_total, done.num_transferred) == (NUM_FILES, NUM_FILES)
@@ -74,7 +74,7 @@ def test_there_and_back(pushed, source, target):
 
 
 def test_second_pull_transfers_and_reads_nothing(pushed, target, monkeypatch):
-    """A pull of what is there transfers no object, and does not even read the files."""
+    """A second pull transfers no object, and reads no file."""
     pull_all(pushed, target)
     objects = listed(pushed)
     monkeypatch.setattr(checksums, "read_chunks", refuse_to_read)
@@ -125,7 +125,7 @@ def test_what_changed_on_either_side_is_pulled(pushed, source, target):
 
 
 def test_what_was_changed_here_is_kept(pushed, source, target, caplog):
-    """A file that was changed since it was pulled is named and kept, each time under a name of its own."""
+    """A file that was edited after a pull is named and moved, each time to a free name."""
     pull_all(pushed, target)
     name = names(source)[0]
     for number, kept in ((1, name), (2, f"{name}.2")):
@@ -250,7 +250,7 @@ def test_leftovers_are_removed(pushed, target):
 
 
 def test_progress_ends_at_the_total(pushed, source, target):
-    """Progress starts with what is there already, grows by each object, and ends with all of them."""
+    """Progress starts with the objects in the folder, grows by each object, and ends with all."""
     pull_all(pushed, target)
     size = sum(map(len, content(source).values()))
     lost = names(source)[:4]
@@ -274,8 +274,8 @@ def test_names_do_not_lead_out(store, target, name):
     assert list(target.iterdir()) == []
 
 
-def test_every_bad_name_is_told(store, target):
-    """All names that cannot be files are told at once, or the first of very many."""
+def test_every_bad_name_is_listed(store, target):
+    """All invalid names are listed at once, or the first of many."""
     objects = {f"../{number}": StoredObject("data/fine", 1, "1", "AAAAAA==") for number in range(12)}
     with pytest.raises(StoreError) as caught:
         pull(store, objects, target)

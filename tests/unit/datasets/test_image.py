@@ -102,7 +102,7 @@ def test_pixels_are_those_of_training(tmp_path, name, data, num_channels):
 
 def test_pages_can_be_the_channels(tmp_path):
     """A TIFF of five grey pages is a picture of five channels where training asks for five, as in Ultralytics."""
-    from ultralytics.utils.patches import imread  # noqa: PLC0415 -- as above
+    from ultralytics.utils.patches import imread  # noqa: PLC0415 -- imports torch
 
     data = pages(*[(32, 24)] * 5)
     (tmp_path / "a.tif").write_bytes(data)
@@ -121,7 +121,7 @@ def test_pillow_opens_no_format_that_training_does_not_read(monkeypatch):
     """None of Pillow's other readers, of which some run programs, sees a byte of a picture."""
     asked = []
     opener = image.open_image
-    monkeypatch.setattr(image, "open_image", lambda data, **told: asked.append(told) or opener(data, **told))
+    monkeypatch.setattr(image, "open_image", lambda data, **options: asked.append(options) or opener(data, **options))
     check_image(encoded(PIXELS, "PNG"), "a.png")
     load_image(encoded(PIXELS, "PNG"))
     assert [options["formats"] for options in asked] == [image.FORMATS] * 3
