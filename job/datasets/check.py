@@ -116,7 +116,7 @@ def check_dataset(
     warnings = [*layout.warnings, *_without_labels(splits), *noted]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
-    files = frozenset((layout.data.name, *layout.lists, *images, *labels))
+    files = frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files)
     return DatasetReport(names, splits, tuple(problems), tuple(warnings), val, files)
 
 
