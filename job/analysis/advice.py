@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from job.analysis.learning_curve import Trend, trend_in_words, trend_of
+from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
-from job.analysis.summary import Evidence, comparable
+from job.analysis.summary import RunSummary, comparable
 
 TARGET_F1 = 0.72
 """What is good enough without ``--target-f1``: what recipe C is for."""
@@ -77,7 +77,7 @@ class Advice:
 class Case:
     """What the rules look at."""
 
-    evidence: Evidence
+    evidence: RunSummary
     target: float
     f1: float
     precision: float
@@ -205,8 +205,8 @@ NEXT_STEPS = {
 
 
 def advise(
-    evidence: Evidence,
-    others: Sequence[Evidence] = (),
+    evidence: RunSummary,
+    others: Sequence[RunSummary] = (),
     *,
     bucket: str,
     target: float = TARGET_F1,
@@ -254,7 +254,7 @@ def advise(
     is_enough = case.f1 >= case.target
     rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
     options = options_of(rule)
-    because = rule.because.format(target=target, figures=case.figures, trend=trend_in_words(evidence.course))
+    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(evidence.course))
     if options:
         because += f"; so {_next_step(options)}"
     elif not is_enough:
@@ -270,8 +270,8 @@ def advise(
     )
 
 
-def _thin(evidence: Evidence) -> list[str]:
-    num_epochs, num_val = len(evidence.course), evidence.record.facts["num_val_images"]
+def _thin(evidence: RunSummary) -> list[str]:
+    num_epochs, num_val = len(evidence.course), evidence.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")

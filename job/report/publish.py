@@ -1,4 +1,4 @@
-"""Puts a run's report beside the run.
+"""Writes ``report.html`` beside a run's records.
 
 Guarantees that a report which was overtaken while it was rendered does not replace the newer one: the records are read
 again. Two reports put in the same moment are alike but for that moment, and the next commit replaces both.
@@ -14,7 +14,7 @@ REPORT = "report.html"
 
 
 def write_report(run: Run, record: RunRecord) -> str:
-    """Write the report of a run as it stands, in place of an earlier one, and return its key.
+    """Write a run's report, in place of an earlier one, and return its key.
 
     Raises:
         StoreError: If the store refuses.
