@@ -1,7 +1,7 @@
 """Commits in the background: training goes on while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
+holds everything the older one held), and that no failure is swallowed: each is raised in the training
 thread.
 """
 
@@ -100,7 +100,7 @@ class AsyncCommitter:
         elif (failed := self._background.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.words} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
         """Commit a snapshot soon.
@@ -129,7 +129,7 @@ class AsyncCommitter:
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                place = self._id(work[0]).words
+                place = self._id(work[0]).description
                 log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
@@ -151,7 +151,7 @@ class AsyncCommitter:
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
-            *(identity.words, new_bytes / 1e6, time.monotonic() - started),
+            *(identity.description, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
         try:
@@ -161,7 +161,7 @@ class AsyncCommitter:
             if not self.hurried:
                 checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
-            log.warning("after committing %s: %s", identity.words, error)
+            log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
             raise self._unwritable(error) from error
 

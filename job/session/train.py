@@ -322,7 +322,7 @@ class _Session:
                 training, receipt = self._restored(run, record, data, restored, previous)
                 log.info(
                     "run %s: attempt %d goes on after %s of %d",
-                    *(run.name, attempt, restored.id.words, training.num_epochs),
+                    *(run.name, attempt, restored.id.description, training.num_epochs),
                     extra={"receipt": receipt.model_dump(mode="json")},
                 )
             record_start(run, record, attempt, training, receipt)
@@ -369,7 +369,7 @@ class _Session:
             newest, place = committer.newest, CheckpointId(**ready.training.position, attempt=ready.attempt)
             if newest and newest.id.position == place.position:
                 return ""
-            return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
+            return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
         self.preemption.at_stake = at_stake
         with (
