@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from inspect import Parameter
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from job.cli.command import ARGUMENTS_FIELD, Command, details_of
 from job.text import NUM_COLUMNS
@@ -61,6 +60,6 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return " Required."
     default = field.get_default()
-    if default in (None, "", False, (), PydanticUndefined):  # the last: made anew each time, and described in words
+    if default in (None, "", False, ()):
         return ""
     return f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
