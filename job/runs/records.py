@@ -58,6 +58,21 @@ class _NewerSchemaError(ValueError):
     """A newer version of the job wrote the record."""
 
 
+def _newer(key: str, schema: object) -> UnreadableRecordError:
+    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
+
+
+def refuse_newer(key: str, content: object) -> None:
+    """Check the schema of an object's content that is not read as a `Record`.
+
+    Raises:
+        UnreadableRecordError: If a newer version of the job wrote it.
+    """
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise _newer(key, f"schema {schema}")
+
+
 class Part(BaseModel):
     """A part of a record; fields that this version does not know are ignored."""
 
@@ -89,9 +104,7 @@ class Record(Part):
             found = error.errors(include_url=False)
             for each in found:
                 if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
-                    raise UnreadableRecordError(
-                        f"{key}: was written by a newer version of the job ({cause}); update the job"
-                    ) from error
+                    raise _newer(key, cause) from error
             problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
             more = f" and {len(found) - 1} more" if found[1:] else ""
             raise UnreadableRecordError(
@@ -125,7 +138,7 @@ class CheckpointId:
         return self.epoch, self.batch
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The position, for people."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
@@ -400,7 +413,7 @@ class AttemptStart(Record):
     differs: list[str] = []
     receipt: ResumeReceipt | None = None
     curve: list[str] = []
-    """The logs of Weights & Biases that this attempt goes on from."""
+    """The logs of Weights & Biases that this attempt continues."""
 
 
 class Progressing(Record):
@@ -492,7 +505,7 @@ class AttemptRecord:
 
     @property
     def seconds(self) -> Seconds:
-        """Its seconds by label, as far as it told; what no record sorts is start-up."""
+        """Its recorded seconds by phase; without a record, all are start-up."""
         last = self.end or self.heartbeat
         if last and last.seconds is not None:
             return {label: max(0.0, s) for label, s in last.seconds.items()}
@@ -500,7 +513,7 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """What its training saw, as far as it told."""
+        """What its training recorded so far."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
@@ -591,7 +604,7 @@ class FinalRecord(Record):
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say how two requests differ, one sentence for each key."""
+    """Describe how two requests differ, one sentence for each key."""
     found: list[str] = []
     for key in [*existing, *(key for key in asked if key not in existing)]:
         old, new = existing.get(key), asked.get(key)
