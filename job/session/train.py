@@ -60,7 +60,7 @@ from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage import workdir
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
-from job.storage.workdir import folder_of_its_own
+from job.storage.workdir import attempt_folder
 from job.tracking.sidecar import Tracking
 from job.training.distributed import ProcessGroup
 
@@ -147,7 +147,7 @@ def _train(
         return
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with folder_of_its_own(order.workdir, run.name) as folder:
+    with attempt_folder(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, timer, preemption, group, watchdog)
         with _uncollected():
             ready = session.begin(run, request) if record is None else session.go_on(run, record)
@@ -191,7 +191,7 @@ def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") 
     """
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with PreemptionWatcher() as preemption, folder_of_its_own(order.workdir, "rehearsal") as folder:
+    with PreemptionWatcher() as preemption, attempt_folder(order.workdir, "rehearsal") as folder:
         order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
         session = _Session(store, order, folder, PhaseTimer(), preemption, ProcessGroup(), Watchdog(0))
         data = session.prepare_data(str(order.dataset), None, "rehearsal")
