@@ -6,7 +6,7 @@ problems lists them all, one a line. This module imports nothing of ours, so tha
 
 import traceback
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 
 
@@ -25,21 +25,43 @@ class ExitCode(IntEnum):
     ELSEWHERE = 78
 
 
+class EndReason(StrEnum):
+    """Why an attempt ended, as its end record says it; `VANISHED` and `RUNNING` are derived where there is none."""
+
+    FINISHED = "finished"
+    PREEMPTED = "preempted"
+    INTERRUPTED = "interrupted"
+    """A person stopped the process."""
+
+    PAUSED = "paused"
+    """A person asked the run to pause."""
+
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+    TRANSIENT = "transient"
+    """Of a cause outside of the machine, such as a bucket that does not answer."""
+
+    VANISHED = "vanished"
+    RUNNING = "running"
+
+
 FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
-"""Trying again does not change these, wherever it is tried. `ExitCode.ELSEWHERE` asks for another machine."""
+"""No retry changes these, on any machine."""
+
+FATAL_HERE = FATAL | {ExitCode.ELSEWHERE}
+"""No retry on the same machine changes these."""
 
 FIRST_OF_BATCH = 50000
-"""From here on exit codes are Cloud Batch's own; this one is a failure for no known reason."""
+"""Exit codes from here on are Cloud Batch's own; this one is a failure for no known reason."""
 
 LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
 """Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
 
 TIME_LIMIT = 50005
-"""Batch's code for a task that ran too long; a hang must not be repeated ten times."""
+"""Batch's code for a task that ran longer than its limit; a hang must not be repeated ten times."""
 
 KILLED = frozenset({125, 137, 143})
-"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
-Batch's own code."""
+"""Codes of a container that was killed or could not be waited for, also after a preemption if its machine is slower."""
 
 
 GOES_ON = "the same command goes on from the last committed checkpoint"
@@ -174,6 +196,10 @@ class PreconditionError(StoreError):
 
 class CorruptObjectError(StoreError):
     """The bytes that arrived are not the bytes that were stored."""
+
+
+class UnreadableRecordError(CorruptObjectError):
+    """The bytes are those that were stored, and this version of the job cannot read them."""
 
 
 class TransientStoreError(StoreError):

@@ -9,24 +9,25 @@ import contextlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import field_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
 from job.analysis.options import EXTEND
-from job.analysis.summary import Evidence, read_evidence
+from job.analysis.summary import RunSummary, read_summary
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
-from job.runs.records import differences, now
-from job.runs.run import UNREADABLE, Run, check_run_name, is_run_name, next_free_name
+from job.runs.records import SCHEMA, Record, differences, now, refuse_newer
+from job.runs.run import Run, check_run_name, is_run_name, next_free_name
 from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 
 FAMILY = "campaign"
 FIRST_RECIPE = "A"
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +65,13 @@ class Bound:
     def __str__(self) -> str:
         return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
 
-    def left(self, finished: Sequence[Evidence]) -> float:
+    def left(self, finished: Sequence[RunSummary]) -> float:
         """Return what is left after some runs; one whose cost is not known counts with its limit."""
         used = [entry.usd if self.usd else entry.hours for entry in finished]
         return self.total - sum(self.run if one is None else one for one in used)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Record):
     """One run of a campaign, decided before it began."""
 
     number: int
@@ -82,12 +82,35 @@ class Step:
     because: str
     decided_at: str = ""
 
+    @field_validator("recipe")
+    @classmethod
+    def _is_shipped(cls, recipe: str) -> str:
+        if recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{recipe!r} is no recipe of this version")
+        return recipe
+
+    @field_validator("run")
+    @classmethod
+    def _is_run_name(cls, run: str) -> str:
+        if not is_run_name(run):
+            raise ValueError(f"{run!r} is no name of a run")
+        return run
+
     def words(self, goal: Goal) -> list[str]:
         """Return what follows ``job train`` for this run, wherever it is trained."""
         named = {"recipe": self.recipe, "run": self.run, "profile": goal.profile, "dataset": goal.dataset}
         if self.weights is not None:
             named["weights"] = self.weights
         return [f"--{name}={value}" for name, value in (named | goal.arguments).items()]
+
+
+class CampaignRecord(Record):
+    """What a campaign was asked for, and what it can cost (``campaign.json``)."""
+
+    created_at: str = ""
+    campaign: str = ""
+    goal: Goal
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,24 +148,18 @@ class Campaign:
         return f"campaigns/{self.name}/{name}"
 
     def goal(self) -> Goal | None:
-        """Return what was asked for, or nothing if there is no such campaign."""
-        found = self._read("campaign.json")
-        try:
-            return None if found is None else Goal(**found["goal"])
-        except (TypeError, KeyError) as error:
-            raise CorruptObjectError(
-                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
-            ) from error
+        """Return what was asked for, or nothing if there is no such campaign.
+
+        Raises:
+            CorruptObjectError: If the record has another form.
+        """
+        record = self._record()
+        return record.goal if record else None
 
     def bound(self) -> Bound | None:
         """Return the bound that was recorded when the campaign began, if one was."""
-        found = (self._read("campaign.json") or {}).get("bound")
-        try:
-            return None if found is None else Bound(**found)
-        except TypeError as error:
-            raise CorruptObjectError(
-                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
-            ) from error
+        record = self._record()
+        return record.bound if record else None
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
         """Write what is asked for, and what it can cost.
@@ -150,8 +167,8 @@ class Campaign:
         Raises:
             PreconditionError: If the name was taken in the meantime.
         """
-        about = {"goal": asdict(goal), "bound": bound and asdict(bound)}
-        self._write("campaign.json", {"created_at": now(), "campaign": self.name, **about})
+        record = CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound)
+        self.store.put(self.key("campaign.json"), record.to_json())
 
     def steps(self) -> list[Step]:
         """Return the steps so far, in order.
@@ -159,53 +176,45 @@ class Campaign:
         Raises:
             CorruptObjectError: If one of them has another form.
         """
-        keys = [stored.key for stored in self.store.list(self.key("steps/"))]
-        found = [(key, self._read(key.removeprefix(self.key("")))) for key in keys]
-        return [self._step(key, step) for key, step in found if step]
-
-    def _step(self, key: str, loaded: dict[str, Any]) -> Step:
-        try:
-            step = Step(**{name: value for name, value in loaded.items() if name != "schema"})
-            if step.recipe not in recipe_names() or not is_run_name(
-                step.run
-            ):  # a record leads to no file of this machine
-                raise ValueError(f"recipe {step.recipe!r} and run {step.run!r} are none")
-        except UNREADABLE as error:
-            raise CorruptObjectError(f"{key}: is not a step of a campaign, {error}; find out who wrote it") from error
-        return step
+        return [Step.read(stored.key, self.store.read(stored.key)) for stored in self.store.list(self.key("steps/"))]
 
     def add(self, step: Step) -> None:
         """Write a step; if another machine has decided it in the meantime, that decision stands."""
+        record = step.model_copy(update={"decided_at": now()})
         with contextlib.suppress(PreconditionError):
-            self._write(f"steps/{step.number:04d}.json", asdict(replace(step, decided_at=now())))
+            self.store.put(self.key(f"steps/{step.number:04d}.json"), record.to_json())
 
     def final(self) -> dict[str, Any] | None:
         """Return how the campaign ended, or nothing if it has not."""
-        return self._read("final.json")
+        key = self.key("final.json")
+        try:
+            loaded: dict[str, Any] = json.loads(self.store.read(key))
+        except ObjectNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise CorruptObjectError(f"{key}: is not JSON, {error}; restore the object") from error
+        refuse_newer(key, loaded)
+        return loaded
 
     def finish(self, end: End, best: Best | None) -> None:
         """Write how it ended; the first record stands."""
         known = {"best": best.run, "weights": best.weights} if best else {"best": None, "weights": None}
+        content = {"schema": SCHEMA, "finished_at": now(), **known, **asdict(end)}
         with contextlib.suppress(PreconditionError):
-            self._write("final.json", {"finished_at": now(), **known, **asdict(end)})
+            self.store.put(self.key("final.json"), (json.dumps(content, indent=1) + "\n").encode())
 
-    def evidence(self) -> list[Evidence | None]:
+    def evidence(self) -> list[RunSummary | None]:
         """Return what is known of the run of each step; nothing of one that was not begun."""
         runs = [Run(self.store, step.run) for step in self.steps()]
         records = [run.record() for run in runs]
-        return [read_evidence(run, record) if record else None for run, record in zip(runs, records, strict=True)]
+        return [read_summary(run, record) if record else None for run, record in zip(runs, records, strict=True)]
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _record(self) -> CampaignRecord | None:
+        key = self.key("campaign.json")
         try:
-            loaded: dict[str, Any] = json.loads(self.store.read(self.key(name)))
+            return CampaignRecord.read(key, self.store.read(key))
         except ObjectNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
-            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
-        return loaded
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        self.store.put(self.key(name), (json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n").encode())
 
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
@@ -251,7 +260,7 @@ def _goal_of(store: Store, name: str) -> Goal | None:
 def decide(
     goal: Goal,
     name: str,
-    finished: Sequence[Evidence],
+    finished: Sequence[RunSummary],
     usd_per_hour: float | None,
     *,
     bucket: str,
@@ -311,7 +320,7 @@ def decide(
     )
 
 
-def best_of(finished: Sequence[Evidence]) -> Best | None:
+def best_of(finished: Sequence[RunSummary]) -> Best | None:
     """Return the weights with the highest F1, of finished runs and of what the first one started from.
 
     Of equal ones those of the first run are taken.
@@ -320,30 +329,29 @@ def best_of(finished: Sequence[Evidence]) -> Best | None:
         return None
     run, start, before = max(finished, key=_f1), _starts_from(finished[0]), finished[0].before
     if start is not None and before is not None and before["f1"] > _f1(run):
-        origin = finished[0].record.start["point"].get("run")
+        origin = finished[0].record.start.point.run
         return Best(f1=before["f1"], weights=start, run=origin, is_start=True)
     return Best(f1=_f1(run), weights=run.run, run=run.run, is_start=False)
 
 
-def _f1(entry: Evidence) -> float:
+def _f1(entry: RunSummary) -> float:
     return entry.after["f1"] if entry.after else 0.0
 
 
-def _starts_from(entry: Evidence) -> str | None:
+def _starts_from(entry: RunSummary) -> str | None:
     """Return what ``--weights`` takes for the weights that a run started from; nothing if it was from scratch."""
-    point = entry.record.start["point"]
-    weights: str | None = point.get("run") or point["source"]
-    return weights
+    point = entry.record.start.point
+    return point.run or point.source
 
 
-def spent_usd(finished: Sequence[Evidence]) -> float | None:
+def spent_usd(finished: Sequence[RunSummary]) -> float | None:
     """Return what runs have cost; nothing, which means unknown, if that of one is."""
     costs = [entry.usd for entry in finished]
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 def _over_budget(
-    goal: Goal, finished: Sequence[Evidence], next_usd: tuple[float, float] | None, *, bounded: bool
+    goal: Goal, finished: Sequence[RunSummary], next_usd: tuple[float, float] | None, *, bounded: bool
 ) -> End | None:
     if len(finished) >= goal.max_runs:
         return End(reason="budget spent", because=f"{goal.max_runs} runs were allowed, and are done")

@@ -28,7 +28,7 @@ def begun(tmp_path_factory):
     bucket = make_bucket(data, folder / "bucket")
     process = start_job(*ORDER, "--max-det", "300", "--bucket", bucket, at="manifest:2:kill")
     process.communicate(timeout=240)
-    assert Run(open_store(bucket), "zebra").record().facts["max_det"] == 300
+    assert Run(open_store(bucket), "zebra").record().facts.max_det == 300
     return bucket
 
 
@@ -43,7 +43,7 @@ def test_a_run_keeps_the_limit_of_detections_that_it_began_with(bucket):
     """Where a new run would allow more detections, one that began with fewer goes on with those to its end."""
     done = job(*ORDER, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
-    assert Run(open_store(bucket), "zebra").final()["attempt"] == 2
+    assert Run(open_store(bucket), "zebra").final().attempt == 2
 
 
 def test_a_run_of_another_kind_of_device_goes_elsewhere(bucket):

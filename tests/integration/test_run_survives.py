@@ -12,6 +12,7 @@ from job.cli.app import main
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -54,7 +55,7 @@ def epochs_of(bucket, run="zebra"):
 def tensors_of(bucket, run="zebra"):
     """Return the digests of the final weights of a run."""
     final = Run(open_store(bucket), run).final()
-    return {name: entry["tensors"] for name, entry in final["weights"].items()}
+    return final_tensors(final)
 
 
 def has_committed(bucket, epoch, run="zebra"):
@@ -133,7 +134,7 @@ def test_of_two_attempts_at_once_one_goes_on(folder_bucket, tmp_path):
     assert [process.returncode for process in (first, second)] == [75, 0], said
     assert "was superseded by attempt 2" in said[0]
     assert epochs_of(folder_bucket) == [1, 2, 3, 4]
-    assert [run.attempt(number)["end"]["reason"] for number in (1, 2)] == ["superseded", "finished"]
+    assert [run.attempt(number).end.reason for number in (1, 2)] == ["superseded", "finished"]
     assert main(["runs", "verify", "zebra", "--bucket", folder_bucket]) == 0
 
 
@@ -172,7 +173,7 @@ def test_a_new_run_takes_the_next_name_and_leaves_old_ones_alone(folder_bucket):
     assert improved.returncode == 0, improved.stderr
     assert any("took over 499 of 499 tensors, 100.0 %" in message for message in messages(improved.stderr))
     record = Run(store, "yolov11_wildlife2").record()
-    assert record.start["point"]["run"] == "yolov11_wildlife"
+    assert record.start.point.run == "yolov11_wildlife"
     assert store.list("runs/yolov11_wildlife/") == before
     # Row 0 of the new run is what the old one's weights reached at its end.
     start = json.loads(store.read("runs/yolov11_wildlife2/final.json"))["comparison"]["before"]
@@ -199,8 +200,8 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(folder_bucket, tmp_pa
     done = train(folder_bucket, "--quarantine")
     assert done.returncode == 0, done.stderr
     record = Run(open_store(folder_bucket), "zebra").record()
-    assert f"images/train/{image.name}" in record.dataset["set_aside"]
-    assert record.facts["num_train_images"] == 17
+    assert f"images/train/{image.name}" in record.dataset.set_aside
+    assert record.facts.num_train_images == 17
 
 
 def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):

@@ -14,6 +14,7 @@ from job.report.examples import MAX_PX, make_pictures
 from job.report.page import state_of, verdict_of
 from job.report.publish import write_report
 from job.report.reproduce import command_of
+from job.runs.records import PinnedDataset
 from job.storage.open_store import open_store
 from tests.support.cli_process import job
 from tests.support.run_records import at, evaluation, record_run
@@ -120,7 +121,7 @@ def test_the_ledger_and_the_attempts_are_those_of_the_bill(tmp_path):
     """What is lost, useful and paid is what the bill says."""
     price = {"usd_per_h": 3.6, "on_demand_usd_per_h": 7.2}
     run = record_run(tmp_path / "bucket", COURSE, price=price)
-    bill = facts_of(run).bill
+    bill = facts_of(run).cost
     text = words(page_of(run))
     assert bill.seconds["lost"] == 20.0
     assert f"lost 20.0 s {20 / bill.total_s:.1%}".replace("%", " %") + " $0.0200" in text
@@ -219,7 +220,7 @@ def test_pictures_are_those_of_the_run_s_version(tmp_path):
     for seed in (0, 1):
         make_tiny_dataset(data, num_val=8, seed=seed)
         plan_push(run.store, data, "wild").send()
-        pinned = {"name": "wild", "digest": read_version(run.store, "wild").digest}
+        pinned = PinnedDataset(name="wild", digest=read_version(run.store, "wild").digest, set_aside=[])
         shown.append((pinned, make_pictures(run.store, pinned, [], None, seen)[0].data))
     assert shown[0][1] != shown[1][1]
     assert [make_pictures(run.store, pinned, [], None, seen)[0].data for pinned, _ in shown] == [
