@@ -77,7 +77,7 @@ def _estimate(store: Store, order: Order, machine: str | None, price: float | No
 
 
 def _measure(store: Store, order: Order) -> Measurement:
-    from job.session.train import rehearse
+    from job.session.rehearsal import rehearse
 
     watch = Stopwatch()
     with contextlib.suppress(EnoughError):

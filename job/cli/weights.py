@@ -18,9 +18,9 @@ def print_digest(file: str, bucket: str | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("YOLO_CONFIG_DIR", scratch)
         path = _fetch(file, bucket, Path(scratch))
-        from job.training.isolation import confine_ultralytics
+        from job.training.isolation import isolate_ultralytics
 
-        confine_ultralytics(Path(scratch) / "ultralytics")
+        isolate_ultralytics(Path(scratch) / "ultralytics")
         from job.training.weights import digest_file
 
         print(digest_file(path))

@@ -1,97 +1,62 @@
-"""One attempt at a run, from the order to its end: resolve, claim, pull, restore, train, commit, finish.
+"""One attempt at a run, from the request to its end: resolve, start, train, commit, finish.
 
-Guarantees that the same order starts a run, continues it, or says that it is finished; that a new run is written to
-the bucket only once everything that can be checked has been; and that an earlier run is never written to.
+Guarantees that the same request starts a run, continues it, or says that it is finished.
 """
 
 import contextlib
 import gc
 import logging
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.metrics import Comparison, metrics_of
-from job.cloud.prices import price_here
-from job.datasets.prepare import PreparedData, find_dataset, prepare_data
-from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
+from job.datasets.prepare import find_dataset
+from job.errors import PeerError, PreemptionError
 from job.goodput import Phase, PhaseTimer
-from job.recipes.recipe import Band
 from job.report.refresh import Renewal
-from job.runs import checkpoint, resume
 from job.runs.artifacts import Mirror
-from job.runs.checkpoint import CheckpointId, Manifest
+from job.runs.checkpoint import CheckpointId
 from job.runs.committer import Committer
-from job.runs.cost import Price
-from job.runs.heartbeat import Pulse, paused_by
-from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
-from job.runs.records import RunRecord, differences, now
+from job.runs.heartbeat import Pulse
 from job.runs.request import Order
-from job.runs.resume import Past
-from job.runs.run import Run
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
 from job.session import environment
-from job.session.attempt import claim, environment_of, record_start, recorded
+from job.session.attempt import StartedAttempt, attempt_recorded, finish
 from job.session.callbacks import SessionCallbacks
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter, say_finished
-from job.session.doctor import require_fit
-from job.session.follower import File, SharedPlan, SharedState, follow
+from job.session.context import SessionContext
+from job.session.follower import follow
 from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, PreemptionWatcher
+from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
-from job.storage import workdir
-from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
-from job.storage.workdir import folder_of_its_own
 from job.tracking.sidecar import Tracking
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Outcome, TrainingCallbacks
-    from job.training.loop import Training
+    from job.training.callbacks import Outcome
 
 log = logging.getLogger(__name__)
-
-NUM_LEFT_OUT_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A claimed run, set up on this machine and about to train."""
-
-    run: Run
-    record: RunRecord
-    attempt: int
-    training: "Training"
-    past: Past
-    restored: Manifest | None
-    """The checkpoint that it goes on from; perhaps the last one of another run, which this one extends."""
-
-    @property
-    def own(self) -> Manifest | None:
-        """The checkpoint that it goes on from, if it is one of its own."""
-        return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
 def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
-    Safe to call again with the same order after any interruption.
+    Safe to call again with the same request after any interruption.
 
     Args:
         store: The bucket.
-        order: What is asked for.
+        order: The request.
         boot_s: The seconds of this process that went before; its age, unless another run had them.
 
     Raises:
-        JobError: Before training for anything wrong with the order, the data or the machine; during it if training
+        JobError: Before training for anything wrong with the request, the data or the machine; during it if training
             or the store fails, or another machine has taken over.
-        PreemptionError: If this process was asked to stop, or the run to be paused; all that was done is committed.
+        PreemptionError: If this process was asked to stop, or the run to be paused; every step is committed.
     """
     timer = PhaseTimer(before_s=environment.process_age_s() if boot_s is None else boot_s)
     limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
@@ -99,11 +64,14 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
         try:
             preemption.watch()
             group = ProcessGroup.join(lambda: preemption.pending is not None, watchdog.beat)
+            context = SessionContext(
+                store=store, order=order, timer=timer, preemption=preemption, group=group, watchdog=watchdog
+            )
             with watchdog.watching(NO_BYTE, bytes_count=True):
                 if group.is_rank_zero:
-                    _train(store, order, timer, preemption, group=group, watchdog=watchdog)
+                    _lead(context)
                 else:
-                    follow(store, order, timer, preemption, group=group, watchdog=watchdog)
+                    follow(context)
                 group.leave()
         except PreemptionError as notice:
             if notice.agreed:  # or the first to leave would have the others ended while they commit
@@ -113,53 +81,38 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
             raise
 
 
-def _train(
-    store: Store,
-    order: Order,
-    timer: PhaseTimer,
-    preemption: PreemptionWatcher,
-    *,
-    group: ProcessGroup,
-    watchdog: Watchdog,
-) -> None:
-    order = replace(order, dataset=find_dataset(store, order.dataset))
+def _lead(context: SessionContext) -> None:
+    """Bring the run to its end, as rank 0."""
+    store, order = context.store, replace(context.order, dataset=find_dataset(context.store, context.order.dataset))
     request = order.request(order.dataset)
     run, record = find_run(store, order.run, request)
     if record is None and order.run is None:
         tell_beside(store, run, request, "train")
     final = run.final() if record else None
     if final is not None:
-        group.broadcast(None)
+        context.group.broadcast(None)
         say_finished(run, final, already=True)
         return
-    workdir.require_writable(order.workdir)
-    require_fit(order.workdir, order.device)
-    with folder_of_its_own(order.workdir, run.name) as folder:
-        session = _Session(store, order, folder, timer, preemption, group, watchdog)
+    with replace(context, order=order).in_folder(run.name) as here:
         with _uncollected():
-            ready = session.begin(run, request) if record is None else session.go_on(run, record)
-        with Renewal(ready.run) as renewal:
+            started = start(here, run, record, request)
+        run, attempt, training = started.run, started.attempt, started.training
+        with Renewal(run) as renewal:
             with (
-                Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
-                recorded(
-                    ready.run,
-                    ready.attempt,
-                    timer,
-                    lambda: ready.training.about,
-                    watchdog=watchdog,
-                    preemption=preemption,
-                ),
+                Tracking(run, attempt, here.folder / "wandb") as tracking,
+                attempt_recorded(run, attempt, here, lambda: training.about),
             ):
-                mirror = Mirror(ready.run)
-                outcome = session.fit(ready, mirror, renewal, tracking)
-                final = session.finish(ready, outcome, mirror)
+                mirror = Mirror(run)
+                outcome = _train_to_end(here, started, mirror, renewal, tracking)
+                here.timer.enter(Phase.FINAL_EVALUATION)
+                final = finish(started, outcome, here.folder / "run", mirror)
             renewal.finish()
-        say_finished(ready.run, final, already=False)
+        say_finished(run, final, already=False)
 
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Leave garbage alone while libraries are loaded and a training is set up.
+    """Suspend garbage collection while libraries are loaded and a training is set up.
 
     What is made then stays, so that to look through all of it, over and over, only delays the first step.
     """
@@ -170,345 +123,59 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def rehearse(store: Store, order: Order, callbacks: "TrainingCallbacks") -> None:
-    """Train what an order means until the callbacks end it, in a scratch folder; no run is made in the bucket.
+def _train_to_end(
+    context: SessionContext, started: StartedAttempt, mirror: Mirror, renewal: Renewal, tracking: Tracking
+) -> "Outcome":
+    """Train to the end, committing in the background."""
+    run, attempt, training = started.run, started.attempt, started.training
+    preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
+    reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
+    schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.past.preempted_after_s)
 
-    Raises:
-        JobError: As `train`, and whatever the callbacks raise.
-    """
-    workdir.require_writable(order.workdir)
-    require_fit(order.workdir, order.device)
-    with PreemptionWatcher() as preemption, folder_of_its_own(order.workdir, "rehearsal") as folder:
-        order = replace(order, dataset=find_dataset(store, order.dataset))
-        session = _Session(store, order, folder, PhaseTimer(), preemption, ProcessGroup(), Watchdog(0))
-        data = session.prepare_data(str(order.dataset), None, "rehearsal")
-        weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
-        session.set_up(data, point, weights).run(callbacks)
+    def publish(folder: Path) -> None:
+        tracking.news()
+        mirror.copy(folder, lambda: committer.hurried)
+        if committer.newest is not None and not committer.newest.batch:
+            renewal.start()
 
+    committer = Committer(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """What the steps of one attempt share."""
-
-    store: Store
-    order: Order
-    folder: Path
-    timer: PhaseTimer
-    preemption: PreemptionWatcher
-    group: ProcessGroup
-    watchdog: Watchdog
-    price: Price = field(default_factory=price_here)
-
-    def begin(self, run: Run, request: dict[str, Any]) -> Ready:
-        """Check everything that a new run needs, then create and claim it."""
-        if self.order.recipe.start.kind == "end":
-            return self.extend(run, request)
-        data = self.prepare_data(request["dataset"], None, run.name)
-        with self.timer.entered(Phase.PULL):
-            start = find_start(self.store, self.order, run.name)
-            if start.why is not None:
-                log.info("start weights: %s", start.why)
-            weights, point = fetch_start(self.store, start, self.folder / "start")
-        training = self.set_up(data, point, weights)
-        self._share_state(None)
-        transfer = training.transfer
-        if transfer is not None:
-            log.info("start weights %s: took over %s", point, transfer)
-            for line in transfer.left_out[:NUM_LEFT_OUT_SHOWN]:
-                log.info("  left out %s", line)
-            if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
-                log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
-        lineage = {"point": asdict(point), "transfer": asdict(transfer) if transfer else None}
-        return self._create(run, request, data=data, lineage=lineage, training=training)
-
-    def extend(self, run: Run, request: dict[str, Any]) -> Ready:
-        """Check everything that a new run needs to go on where another one ended, then create and claim it."""
-        point = find_start(self.store, self.order, run.name)
-        ended = Run(self.store, str(point.run))
-        record = ended.record()
-        if record is None:
-            raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-        data = self.prepare_data(request["dataset"], record, ended.name)
-        with self.timer.entered(Phase.PULL):
-            restored = fetch_end(self.store, point, self._emptied("restored"))
-        training, receipt = self._restored(run, record, data, restored, Past(()))
-        log.info(
-            "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
-            "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
-            *(run.name, ended.name, restored.epoch, training.num_epochs),
-        )
-        lineage = {"point": asdict(point), "transfer": None}
-        return self._create(
-            run, request, data=data, lineage=lineage, training=training, restored=restored, receipt=receipt
-        )
-
-    def _create(
-        self,
-        run: Run,
-        request: dict[str, Any],
-        *,
-        data: PreparedData,
-        lineage: dict[str, Any],
-        training: "Training",
-        restored: Manifest | None = None,
-        receipt: dict[str, Any] | None = None,
-    ) -> Ready:
-        record = RunRecord(
-            run=run.name,
-            created_at=now(),
-            request=request,
-            recipe_digest=self.order.recipe.digest,
-            expect={name: [band.low, band.high] for name, band in self.order.recipe.expect.items()},
-            start=lineage,
-            dataset=data.pinned,
-            facts=training.facts,
-            environment=environment_of(training),
-            wandb_id=secrets.token_hex(4),
-        )
-        while not run.create(record):
-            # Another machine was first. If it was asked the same, this is its run; else the next name is free.
-            run, existing = find_run(self.store, self.order.run, request)
-            if existing is not None and self.group.size > 1:
-                raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
-            if existing is not None:
-                return self.go_on(run, existing)
-            record = replace(record, run=run.name)
-        log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
-        log.info("recipe %s", self.order.about_recipe)
-        attempt = claim(run, self.timer, self.price)
-        record_start(run, record, attempt, training, receipt)
-        return Ready(run, record, attempt, training, Past(()), restored)
-
-    def go_on(self, run: Run, record: RunRecord) -> Ready:
-        """Claim a run that exists, then set it up from its newest checkpoint."""
-        attempt = claim(run, self.timer, self.price)
-        training: Training | None = None
-        about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
-        with recorded(
-            *(run, attempt, self.timer, about), watchdog=self.watchdog, preemption=self.preemption, finished=False
-        ):
-            past = Past.of(run, attempt)
-            request = past.stop_request(environment.about()["cloud_job"])
-            if request is not None:
-                self.group.broadcast(None)
-                raise paused_by(run, request, agreed=True)
-            data = self.prepare_data(record.dataset["name"], record, run.name)
-            point, receipt = StartPoint(**record.start["point"]), None
-            with self.timer.entered(Phase.PULL):
-                restored = checkpoint.restore(run, self._emptied("restored"))
-                if restored is None and point.kind == "end":
-                    restored = fetch_end(self.store, point, self.folder / "restored")
-            if restored is None:
-                with self.timer.entered(Phase.PULL):
-                    weights, _ = fetch_start(self.store, point, self.folder / "start")
-                training = self.set_up(data, point, weights, record, past)
-                self._require_same_facts(record, training)
-                self._share_state(None)
-                log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
-            else:
-                training, receipt = self._restored(run, record, data, restored, past)
-                log.info(
-                    "run %s: attempt %d goes on after %s of %d",
-                    *(run.name, attempt, restored.id.words, training.num_epochs),
-                    extra={"receipt": receipt},
-                )
-            record_start(run, record, attempt, training, receipt)
-        return Ready(run, record, attempt, training, past, restored)
-
-    def _restored(
-        self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, past: Past
-    ) -> tuple["Training", dict[str, Any]]:
-        """Set up a training from a fetched checkpoint, and return it with its receipt."""
-        folder, reopen = self.folder / "restored", restored.run != run.name
-        as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
-        with checkpoint.gone_on_from(run, restored):
-            training = self.set_up(data, as_it_is, folder / "last.pt", record, past)
-            self._require_same_facts(record, training)
-            self._share_state(folder, reopen=reopen)
-            loaded = training.restore(folder, reopen=reopen)
-            return training, resume.receipt(past, restored, loaded, training.num_batches)
-
-    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
-        """Train to the end, committing in the background."""
-        training = ready.training
-        reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
-        schedule = CheckpointSchedule(self.order.checkpoint_every_s, ready.past.preempted_after_s)
-
-        def publish(folder: Path) -> None:
-            tracking.news()
-            mirror.copy(folder, lambda: committer.hurried)
-            if committer.newest is not None and not committer.newest.batch:
-                renewal.start()
-
-        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.own, publish)
-
-        def about() -> dict[str, Any]:
-            newest = committer.newest
-            own = newest is not None and (newest.run, newest.attempt) == (ready.run.name, ready.attempt)
-            return {
-                **ready.training.about,
-                "seconds": self.timer.seconds(),
-                "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
-                "checkpoints": schedule.to_json(),
-            }
-
-        def at_stake() -> str:
-            newest, place = committer.newest, CheckpointId(**ready.training.position, attempt=ready.attempt)
-            if newest and newest.id.position == place.position:
-                return ""
-            return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
-
-        self.preemption.at_stake = at_stake
-        with (
-            self.preemption.left_alone(),
-            Pulse(ready.run, ready.attempt, about, self.preemption.pause) as pulse,
-            self.timer.watched(),
-            committer,
-        ):
-            callbacks = SessionCallbacks(
-                committer=committer,
-                schedule=schedule,
-                reporter=reporter,
-                timer=self.timer,
-                preemption=self.preemption,
-                group=self.group,
-                watchdog=self.watchdog,
-                restored=ready.restored.id if ready.restored else None,
-                furthest=ready.past.furthest,
-                checks=(pulse.check, self.watchdog.check),
-            )
-            try:
-                with self.watchdog.watching(NO_STEP):
-                    outcome = ready.training.run(callbacks)
-                assert outcome is not None  # noqa: S101 -- this is the first process
-                return outcome
-            finally:
-                self.timer.enter(Phase.STALL)  # what is left to do here is to wait for the last commit
-                reporter.close()
-                log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
-
-    def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> dict[str, Any]:
-        """Bring the last files to the bucket and write the final record, which ends the run."""
-        from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
-
-        self.timer.enter(Phase.FINAL_EVALUATION)
-        files = self.folder / "run"
-        ready.run.require_current(ready.attempt)
-        if missing := checkpoint.missing_end(ready.run, len(outcome.rows)):
-            raise NotCommittedError(f"run {ready.run.name}: {missing}; the same command goes on from there")
-        mirror.copy(files)
-        expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
-        comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
-        final = {
-            "attempt": ready.attempt,
-            "profile": ready.record.request["profile"],
-            "reason": "stopped early" if outcome.stopped_early else "complete",
-            "num_epochs": len(outcome.rows),
-            "best_epoch": outcome.best_epoch,
-            "train_s": round(outcome.rows[-1]["time"], 3),
-            "bits": resume.exactness(ready.record, self._attempts(ready)),
-            "comparison": comparison.to_json(),
-            "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
-            "weights": {
-                name: {"sha256": sha256_of(files / name), "tensors": digest_file(files / name)}
-                for name in ("best.pt", "last.pt")
-            },
+    def about() -> dict[str, Any]:
+        newest = committer.newest
+        own = newest is not None and (newest.run, newest.attempt) == (run.name, attempt)
+        return {
+            **training.about,
+            "seconds": timer.seconds(),
+            "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
+            "checkpoints": schedule.to_json(),
         }
-        ready.run.require_current(ready.attempt)
-        return ready.run.finish(final)
 
-    def prepare_data(self, name: str, record: RunRecord | None, run: str) -> PreparedData:
-        """Pull and check a dataset; that of a run that exists has to be the one of its record."""
-        return prepare_data(
-            self.store,
-            name,
-            self.order.workdir,
-            self.folder / "data.yaml",
-            self.timer,
-            quarantine=self.order.quarantine,
-            single_class=bool(self.order.recipe.train.get("single_cls")),
-            pinned=record.dataset if record else None,
-            subject=f"run {run}",
+    def at_stake() -> str:
+        newest, place = committer.newest, CheckpointId(**training.position, attempt=attempt)
+        if newest and newest.id.position == place.position:
+            return ""
+        return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
+
+    preemption.at_stake = at_stake
+    with preemption.left_alone(), Pulse(run, attempt, about, preemption.pause) as pulse, timer.watched(), committer:
+        callbacks = SessionCallbacks(
+            committer=committer,
+            schedule=schedule,
+            reporter=reporter,
+            timer=timer,
+            preemption=preemption,
+            group=context.group,
+            watchdog=watchdog,
+            restored=started.restored.id if started.restored else None,
+            furthest=started.past.furthest,
+            checks=(pulse.check, watchdog.check),
         )
-
-    def _attempts(self, ready: Ready) -> list[dict[str, Any]]:
-        """Return the records of all attempts at a run, this one's with what it has seen until now."""
-        attempts = [ready.run.attempt(number) for number in ready.run.attempts()]
-        return [*attempts[:-1], attempts[-1] | {"pulse": ready.training.about}]
-
-    def set_up(
-        self,
-        data: PreparedData,
-        point: StartPoint,
-        weights: Path | None,
-        record: RunRecord | None = None,
-        past: Past = Past(()),  # noqa: B008 -- it is immutable
-    ) -> "Training":
-        """Build the training on this machine.
-
-        Args:
-            data: What it trains on.
-            point: Says the architecture.
-            weights: Its start.
-            record: Of the run that goes on, whose frozen values hold; a new one has none.
-            past: The attempts of that run.
-        """
-        from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
-
-        confine_ultralytics(self.order.workdir / "ultralytics")
-        from job.training.loop import Training  # noqa: PLC0415 -- reads what the line above has set
-        from job.training.trainer import Plan  # noqa: PLC0415 -- as above
-
-        recipe = self.order.recipe
-        max_det = recipe.train["max_det"] if "max_det" in recipe.given else None
-        frozen: dict[str, Any] = (
-            record.facts if record else {"num_threads": environment.num_threads(), "max_det": max_det}
-        )
-        plan = Plan(
-            train=recipe.train | {"max_det": frozen["max_det"]},
-            data_yaml=data.yaml,
-            folder=self._made("run"),
-            architecture=point.architecture,
-            weights=weights,
-            same_classes=point.kind == "own" and not self.order.new_classes,
-            device=self.order.device,
-            workers=self.order.workers,
-            num_threads=frozen["num_threads"],
-            resumed=record is not None,
-            ran_out_of_memory=past.ran_out_of_memory,
-            group=self.group,
-        )
-        if self.group.size > 1:
-            self.group.broadcast(
-                SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, File.read(weights) if weights else None)
-            )
-        return Training(plan)
-
-    def _share_state(self, folder: Path | None, *, reopen: bool = False) -> None:
-        """Give the other processes the files of the checkpoint that training goes on from, if there is one."""
-        if self.group.size > 1:
-            files = tuple(File.read(path) for path in folder.iterdir()) if folder else ()
-            self.group.broadcast(SharedState(files, reopen=reopen))
-
-    def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
-        different = differences(record.facts, training.facts)
-        if record.facts["device"] != training.facts["device"]:
-            message = (
-                f"run {record.run}: this machine would train it on another kind of device; take one like its first"
-            )
-            raise MachineError(message, different)
-        if different:
-            raise RunConflictError(
-                f"run {record.run}: this machine would train it differently; continue it on a machine like its first, "
-                "or start a new run",
-                different,
-            )
-
-    def _made(self, name: str) -> Path:
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def _emptied(self, name: str) -> Path:
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        return self._made(name)
+        try:
+            with watchdog.watching(NO_STEP):
+                outcome = training.run(callbacks)
+            assert outcome is not None  # noqa: S101 -- this is rank 0
+            return outcome
+        finally:
+            timer.enter(Phase.STALL)  # what is left to do here is to wait for the last commit
+            reporter.close()
+            log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 
-def confine_ultralytics(folder: Path) -> None:
+def isolate_ultralytics(folder: Path) -> None:
     """Make Ultralytics keep its settings, fonts and logs in a folder of ours and stay off the network."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
