@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from job.errors import MachineError, PeerError
+from job.training.isolation import hide_torchrun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,8 +32,6 @@ NOTICED_S = 5.0
 """How long the first process waits after a notice: what it has to commit needs the rest of the time."""
 
 LOOK_S = 0.05
-
-OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def _never() -> bool:
@@ -62,10 +61,7 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
-        """Find the other processes, if torchrun started any.
-
-        Its variables are taken away: Ultralytics reads them when imported, and would divide the work once more.
-        """
+        """Join the processes that torchrun started, if it did, and hide its variables from Ultralytics."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         import torch  # noqa: PLC0415 -- a process that is alone starts without it
@@ -75,8 +71,7 @@ class ProcessGroup:
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
         place = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
-        for name in OF_TORCHRUN:
-            os.environ.pop(name, None)
+        hide_torchrun()
         return cls(*place, group, noticed, while_waiting)
 
     @property
