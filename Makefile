@@ -50,7 +50,7 @@ WITH_ARGS = $(or $(wildcard $(BIN)/python),$(PYTHON)) -c "$$SPLIT"
 ##@ Help
 
 .PHONY: help
-help: ## Show this list
+help: ## List targets and variables
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +63,8 @@ help: ## Show this list
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  IN=image             train in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
-	@echo '  BASE_IMAGE=..        what the image is built on; any Debian with Python 3.11 or 3.12'
-	@echo "  ARGS='--epochs 3'    anything else for the command behind the target"
+	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
+	@echo "  ARGS='--epochs 3'    further arguments for the command behind the target"
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
 
 ##@ Train
@@ -88,11 +88,11 @@ image-test: $(DEV) ## Test the image that `make image` built, and print its size
 	@exec $(WITH_ARGS) $(BIN)/python -m pytest -n0 -rs -s tests/container/test_image.py
 
 .PHONY: push
-push: ## Push it to REPOSITORY under a tag of its own, and print its digest for IMAGE=
+push: ## Push the image to REPOSITORY under a new tag, and print its digest for IMAGE=
 	@exec docker/push.sh "$$IMAGE_NAME" "$$REPOSITORY"
 
 .PHONY: campaign
-campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is reached; the same command goes on
+campaign: $(ENV) ## Train A, then C or B as the rules advise, until F1 72 % is reached; the same command resumes
 	@exec $(WITH_ARGS) $(BIN)/job campaign $(BUCKET_OR_DEMO)
 
 .PHONY: no-recipe
@@ -106,7 +106,7 @@ runs: $(LIGHT) ## List the runs in BUCKET
 	@exec $(WITH_ARGS) $(BIN)/job runs list --bucket "$${BUCKET:-bucket}"
 
 .PHONY: report
-report: $(if $(RUN),$(LIGHT),no-run) ## Write the report of RUN anew and open it
+report: $(if $(RUN),$(LIGHT),no-run) ## Rewrite the report of RUN and open it
 	@exec $(WITH_ARGS) $(BIN)/job report "$$RUN" --open --bucket "$${BUCKET:-bucket}"
 
 .PHONY: recipes
@@ -116,13 +116,13 @@ recipes: $(LIGHT) ## List the recipes
 ##@ Google Cloud: what outlives a job
 
 .PHONY: infra-plan infra-apply infra-destroy infra-test
-infra-plan: ## Show what infra-apply would change; needs Terraform and infra/terraform.tfvars
+infra-plan: ## Show the changes that infra-apply would make; needs Terraform and infra/terraform.tfvars
 	@exec $(WITH_ARGS) infra/scripts/provision.sh plan
 
-infra-apply: ## Make bucket, registry, identities, network, alerts and the VM's group
+infra-apply: ## Create bucket, registry, identities, network, alerts and the VM's group
 	@exec $(WITH_ARGS) infra/scripts/provision.sh apply
 
-infra-destroy: ## Destroy all of it but the bucket, whose weights survive
+infra-destroy: ## Destroy everything but the bucket, whose weights survive
 	@exec $(WITH_ARGS) infra/scripts/provision.sh destroy
 
 infra-test: ## Check format and schema, and test the rules; needs Terraform and no cloud
@@ -135,28 +135,28 @@ down: ## Prove that nothing is left that costs money by the hour; needs gcloud
 ##@ Google Cloud: a run on Cloud Batch
 
 .PHONY: submit
-submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Send RECIPE to Cloud Batch on a Spot machine; twice is once
+submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Submit RECIPE to Cloud Batch on a Spot machine; submitting twice submits once
 	@exec $(WITH_ARGS) $(BIN)/job submit --recipe "$$RECIPE" $(BUCKET_IF_NAMED) $(if $(RUN),--run "$$RUN") \
 		$(if $(IMAGE),--image "$$IMAGE")
 
 .PHONY: supervise
-supervise: $(if $(RUN),$(CLOUD),no-run) ## Keep RUN going until it is finished, failed for good, or at its limit
+supervise: $(if $(RUN),$(CLOUD),no-run) ## Resubmit RUN until it is finished, failed for good, or at its limit
 	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: resume
-resume: $(if $(RUN),$(CLOUD),no-run) ## Go on with RUN after it was cancelled or given up
+resume: $(if $(RUN),$(CLOUD),no-run) ## Resume RUN after it was cancelled or given up
 	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" --resume $(BUCKET_IF_NAMED)
 
 .PHONY: status
-status: $(if $(RUN),$(CLOUD),no-run) ## Show where RUN stands, its attempts and what it cost
+status: $(if $(RUN),$(CLOUD),no-run) ## Show the state, attempts and cost of RUN
 	@exec $(WITH_ARGS) $(BIN)/job status "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: logs
-logs: $(if $(RUN),$(CLOUD),no-run) ## Print what RUN wrote
+logs: $(if $(RUN),$(CLOUD),no-run) ## Print the logs of RUN
 	@exec $(WITH_ARGS) $(BIN)/job logs "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: cancel
-cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel RUN's job; what is committed stays
+cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel the job of RUN; committed checkpoints stay
 	@exec $(WITH_ARGS) $(BIN)/job cancel "$$RUN" $(BUCKET_IF_NAMED)
 
 .PHONY: no-run
@@ -172,29 +172,29 @@ drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then co
 ##@ Google Cloud: a Spot machine that comes back by itself
 
 .PHONY: vm-up vm-status vm-down
-vm-up: ## Train RECIPE there, in IMAGE; it goes when the run is over, or at its limit: MAX_USD=, or NO_LIMIT=1
+vm-up: ## Train RECIPE in IMAGE on the Spot VM until it ends or reaches its limit (MAX_USD=, NO_LIMIT=1)
 	@exec infra/scripts/machine.sh up
 
-vm-status: ## Show what the machine trains, and what kept it from starting
+vm-status: ## Show the run of the VM, and errors that kept the VM from starting
 	@exec infra/scripts/machine.sh status
 
-vm-down: ## Stop the machine; vm-up continues the run
+vm-down: ## Stop the VM; vm-up resumes its run
 	@exec infra/scripts/machine.sh down
 
 ##@ Develop
 
 .PHONY: env
-env: $(ENV) ## Make the environment alone, in .venv (7.6 GB on Linux, mostly CUDA)
+env: $(ENV) ## Create the full environment in .venv (7.6 GB on Linux, mostly CUDA)
 
 .PHONY: light
-light: $(LIGHT) ## Make it without torch (0.4 GB): enough for recipes, runs and data
+light: $(LIGHT) ## Create the environment without torch (0.4 GB): enough for recipes, runs and data
 
 .PHONY: test
-test: $(DEV) ## Run the tests; what is left out is listed at the end
+test: $(DEV) ## Run the tests; tests left out are listed at the end
 	@exec $(WITH_ARGS) $(BIN)/python -m pytest
 
 .PHONY: test-all
-test-all: $(DEV) ## Run them with the full matrices, then the storm of N=200; docs/test-all.md has the last result
+test-all: $(DEV) ## Run all tests, then the storm of N=200; docs/test-all.md has the last result
 	$(WITH_ARGS) $(BIN)/python -m pytest --full
 	$(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
 
@@ -205,12 +205,12 @@ check: $(DEV) ## Check format, lint and types
 	$(BIN)/mypy
 
 .PHONY: format
-format: $(DEV) ## Format, and fix what can be fixed
+format: $(DEV) ## Format, and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 .PHONY: bench
-bench: $(DEV) ## Measure, and compare with the libraries we could have used
+bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
@@ -220,7 +220,7 @@ kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare 
 	@exec $(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
 
 .PHONY: lock
-lock: $(VENV)/.installed-dev ## Write requirements/*.txt anew from pyproject.toml; ARGS=--upgrade takes newer versions
+lock: $(VENV)/.installed-dev ## Rewrite requirements/*.txt from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml --extra train --group build --group headless --output-file requirements/full.txt
 	$(LOCK) pyproject.toml --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/light.txt

@@ -1,9 +1,14 @@
-"""Text for people, and text from them: units, did-you-mean, limited YAML, pydantic's errors as our messages."""
+"""Text out and in: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as our messages.
+
+Guarantees that a table's cells stand below each other whatever they hold. Knows nothing of runs.
+"""
 
 import difflib
+import textwrap
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -12,6 +17,12 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 MINUTE, HOUR = 60, 3600
+
+NUM_COLUMNS = 80
+"""Width of a terminal."""
+
+NUM_LABEL = 12
+"""Columns of a paragraph's label."""
 
 
 def seconds_between(earlier: str, later: str) -> float:
@@ -36,6 +47,46 @@ def dollars(usd: float) -> str:
 def percent(share: float) -> str:
     """Show a share of 1: ``68.3 %``."""
     return f"{100 * share:.1f} %"
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: int | None = None) -> list[str]:
+    """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
+
+    Args:
+        rows: Of equal length, the heading among them.
+        right: Columns that are aligned to the right.
+        wrap: Width at which cells are wrapped, those of the first column excepted.
+    """
+    if wrap is not None:
+        wrapped = ([[row[0]], *(textwrap.wrap(cell, wrap) for cell in row[1:])] for row in rows)
+        rows = [line for cells in wrapped for line in zip_longest(*cells, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{'>' if number in right else '<'}{width}}"
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """Return a paragraph behind its label; a word too long for a line, such as a path, is not broken."""
+    return textwrap.wrap(
+        text,
+        NUM_COLUMNS,
+        initial_indent=f"{label:{NUM_LABEL - 1}} ",
+        subsequent_indent=" " * NUM_LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [label]
+
+
+def command_line(label: str, command: str) -> list[str]:
+    """Return a shell command behind its label, continued by backslashes so that it can be copied."""
+    lines = textwrap.wrap(command, NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False)
+    continued = [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+    return [f"{label:{NUM_LABEL - 1}} {continued[0]}", *(f"{'':{NUM_LABEL}}  {line}" for line in continued[1:])]
 
 
 MAX_BYTES = 1_000_000

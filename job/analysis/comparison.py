@@ -1,11 +1,12 @@
-"""Runs side by side: where their recipes, data, results and costs differ.
+"""Runs side by side: recipe, data, result and cost.
 
-Guarantees that metrics are called comparable only if they were measured on the same validation set, and that a best
-run is named only then. Knows nothing of how it is shown.
+Guarantees that metrics count as comparable only if they were measured on the same validation set, and that a best run
+is named only then. Knows nothing of terminals and pages.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from job.analysis.metrics import LABELS
@@ -15,8 +16,8 @@ DIGITS_OF_DIGEST = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One thing about each run, in words."""
+class Field:
+    """One property of every run, as text."""
 
     label: str
     values: tuple[str, ...]
@@ -28,74 +29,88 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
+class Comparison:
     """Runs side by side."""
 
     runs: tuple[str, ...]
-    sections: dict[str, tuple[Line, ...]]
-    """Of `recipe`, `data`, `result` and `cost`."""
+    sections: dict[str, tuple[Field, ...]]
+    """Of ``recipe``, ``data``, ``result`` and ``cost``."""
 
     not_comparable: str | None
-    """Why metrics may not be compared; nothing if they may."""
+    """Why metrics must not be compared; None if they may."""
 
     best: str | None
-    """The run with the highest F1, if metrics may be compared and a run is finished."""
+    """The finished run with the highest F1, if metrics may be compared."""
+
+    @property
+    def recorded(self) -> dict[str, list[Field]]:
+        """The sections without fields that no run has."""
+        return {section: [field for field in fields if any(field.values)] for section, fields in self.sections.items()}
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """A label and a sentence."""
+        if self.not_comparable is not None:
+            return "warning", f"metrics are not comparable: {self.not_comparable}"
+        if self.best is None:
+            return "best", "none is finished"
+        return "best", f"{self.best} by F1; all were measured on the same validation set"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sheet as plain values."""
-        lines = {
-            section: {line.label: dict(zip(self.runs, line.values, strict=True)) for line in lines}
-            for section, lines in self.sections.items()
+        """Return plain values."""
+        fields = {
+            section: {field.label: dict(zip(self.runs, field.values, strict=True)) for field in fields}
+            for section, fields in self.sections.items()
         }
         return {
             "runs": list(self.runs),
             "comparable": self.not_comparable is None,
             "not_comparable": self.not_comparable,
             "best": self.best,
-            **lines,
+            **fields,
         }
 
 
-def compare(runs: Sequence[Evidence]) -> Sheet:
-    """Put runs side by side."""
+def compare(runs: Sequence[Evidence]) -> Comparison:
+    """Compare runs field by field."""
 
-    def line(label: str, value: Callable[[Evidence], object]) -> Line:
-        return Line(label=label, values=tuple("" if (said := value(run)) is None else str(said) for run in runs))
+    def field(label: str, value: Callable[[Evidence], object]) -> Field:
+        return Field(label=label, values=tuple("" if (found := value(run)) is None else str(found) for run in runs))
 
     arguments = [name for name in runs[0].train if len({str(run.train.get(name)) for run in runs}) > 1]
     recipe = (
-        line("recipe", lambda run: run.recipe),
-        line("profile", lambda run: run.profile),
-        line("start", _start),
-        *(line(name, lambda run, name=name: run.train.get(name)) for name in arguments),  # type: ignore[misc]  # mypy does not infer a default's type
-        line("optimizer", lambda run: run.record.facts.get("optimizer")),
+        field("recipe", lambda run: run.recipe),
+        field("profile", lambda run: run.profile),
+        field("start", _start),
+        *(field(name, partial(_argument, name)) for name in arguments),
+        field("optimizer", lambda run: run.record.facts.get("optimizer")),
     )
     data = (
-        line("dataset", lambda run: run.record.dataset["name"]),
-        line("digest", lambda run: run.record.dataset["digest"][:DIGITS_OF_DIGEST]),
-        line("training images", lambda run: run.record.facts.get("num_train_images")),
-        line("validation images", lambda run: run.record.facts.get("num_val_images")),
-        line("validation set", lambda run: run.val and run.val[:DIGITS_OF_DIGEST]),
-        line("set aside", lambda run: len(run.record.dataset["set_aside"])),
+        field("dataset", lambda run: run.record.dataset["name"]),
+        field("digest", lambda run: run.record.dataset["digest"][:DIGITS_OF_DIGEST]),
+        field("training images", lambda run: run.record.facts.get("num_train_images")),
+        field("validation images", lambda run: run.record.facts.get("num_val_images")),
+        field("validation set", lambda run: run.val and run.val[:DIGITS_OF_DIGEST]),
+        field("set aside", lambda run: len(run.record.dataset["set_aside"])),
     )
     result = (
-        line("state", lambda run: run.final["reason"] if run.final else "not finished"),
-        line("epochs", lambda run: run.final and run.final["num_epochs"]),
-        line("best epoch", lambda run: run.final and run.final["best_epoch"]),
-        line("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
-        *(line(label, lambda run, name=name: _metric(run, name)) for name, label in LABELS.items()),  # type: ignore[misc]  # as above
+        field("state", lambda run: run.final["reason"] if run.final else "not finished"),
+        field("epochs", lambda run: run.final and run.final["num_epochs"]),
+        field("best epoch", lambda run: run.final and run.final["best_epoch"]),
+        field("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
+        *(field(label, partial(_metric, name)) for name, label in LABELS.items()),
     )
     cost = (
-        line("hours", lambda run: f"{run.hours:.2f}"),
-        line("useful", _useful),
-        line("epoch", lambda run: run.epoch_s and f"{run.epoch_s:.3g} s"),
-        line("attempts", lambda run: len(run.attempts)),
-        line("dollars", lambda run: "unknown" if run.usd is None else f"{run.usd:.2f}"),
-        line("machine", lambda run: "; ".join(run.machines)),
+        field("hours", lambda run: f"{run.hours:.2f}"),
+        field("useful", _useful),
+        field("epoch", lambda run: run.epoch_s and f"{run.epoch_s:.3g} s"),
+        field("attempts", lambda run: len(run.attempts)),
+        field("dollars", lambda run: "unknown" if run.usd is None else f"{run.usd:.2f}"),
+        field("machine", lambda run: "; ".join(run.machines)),
     )
     not_comparable = _why_not_comparable(runs)
     finished = [(run.after["f1"], run.run) for run in runs if run.after]
-    return Sheet(
+    return Comparison(
         runs=tuple(run.run for run in runs),
         sections={"recipe": recipe, "data": data, "result": result, "cost": cost},
         not_comparable=not_comparable,
@@ -123,7 +138,11 @@ def _start(run: Evidence) -> str:
     return str(point["run"] or point["source"] or f"{point['architecture']} from scratch")
 
 
-def _metric(run: Evidence, name: str) -> str | None:
+def _argument(name: str, run: Evidence) -> object:
+    return run.train.get(name)
+
+
+def _metric(name: str, run: Evidence) -> str | None:
     return f"{run.after[name]:.1%}" if run.after else None
 
 

@@ -1,9 +1,13 @@
-"""What came of a run, for people: before and after, against what the recipe expected."""
+"""Detection metrics of a run: F1, precision, recall, mAP; before against after, and against the recipe's bands.
+
+Guarantees shares of 1 under our own names. Knows nothing of where rows come from.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from job.recipes.recipe import Band
+from job.text import table
 
 COLUMNS = {
     "precision": "metrics/precision(B)",
@@ -11,19 +15,19 @@ COLUMNS = {
     "map50": "metrics/mAP50(B)",
     "map50_95": "metrics/mAP50-95(B)",
 }
-"""Our names for Ultralytics' columns."""
+"""Ultralytics' columns by our names."""
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
 
 LOUD_DROP = 0.5
-"""F1 or mAP50 below this share of what they were is a loud warning."""
+"""F1 or mAP50 below this share of its earlier value is a drop."""
 
 TOO_LOW_TO_DROP = 0.1
-"""What was below this has nowhere to fall to; a detector that has just begun to learn scatters so much."""
+"""A metric below this cannot drop: it scatters as much while a detector begins to learn."""
 
 
 def metrics_of(row: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of a row of ``results.csv`` as fractions of 1, with F1, the harmonic mean of P and R."""
+    """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
     metrics = {name: row[column] for name, column in COLUMNS.items()}
     total = metrics["precision"] + metrics["recall"]
     f1 = 2 * metrics["precision"] * metrics["recall"] / total if total else 0.0
@@ -31,32 +35,35 @@ def metrics_of(row: dict[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Before and after, metric by metric."""
+class BeforeAfter:
+    """Metrics of the start weights and of the best weights, and the bands that the recipe expects."""
 
     before: dict[str, float]
     after: dict[str, float]
     expect: dict[str, Band]
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(record["before"], record["after"], {name: Band(*ends) for name, ends in record["expected"].items()})
+
     def table(self, profile: str = "full") -> str:
         """Return a table for a terminal; values are percent.
 
         Args:
-            profile: What was expected is meant for the full profile, which the table of another one says.
+            profile: Bands are meant for ``full``; the heading says so for any other.
         """
-        expected = "expected" if profile == "full" else "expected at full scale"
-        lines = [f"{'':10}{'before':>8}{'after':>8}{'change':>9}   {expected}"]
+        rows = [("", "before", "after", "change", "expected" if profile == "full" else "expected at full scale")]
         for name, label in LABELS.items():
             before, after = self.before[name], self.after[name]
-            band = self.expect.get(name)
             verdict = ""
-            if band is not None:
+            if (band := self.expect.get(name)) is not None:
                 verdict = f"{band.text(100, ' %')}: {'reached' if band.reached(after) else 'not reached'}"
-            lines.append(f"{label:10}{before:8.1%}{after:8.1%}{100 * (after - before):+9.1f}   {verdict}".rstrip())
-        return "\n".join(lines)
+            rows.append((label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f}", verdict))
+        return "\n".join(table(rows, right=(1, 2, 3)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the comparison for the final record."""
+        """Return the entry of the final record."""
         return {
             "before": self.before,
             "after": self.after,
@@ -68,24 +75,24 @@ class Comparison:
         }
 
 
-def dropped(best: dict[str, float], metrics: dict[str, float]) -> bool:
-    """Whether a detector is far worse than it was at its best."""
-    return any(_has_dropped(best[name], metrics[name]) for name in ("f1", "map50"))
+def has_dropped(best: dict[str, float], metrics: dict[str, float]) -> bool:
+    """Whether F1 or mAP50 is far below its best."""
+    return any(_is_drop(best[name], metrics[name]) for name in ("f1", "map50"))
 
 
-def warn_of_drop(best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int) -> str:
-    """Return a warning for an epoch that has dropped.
+def drop_warning(best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int) -> str:
+    """Return the warning for an epoch whose metrics dropped.
 
     Args:
-        best: The metrics of the best epoch before, or of the start weights.
-        best_epoch: Which that was; 0 is the start weights.
-        metrics: Those after the epoch.
-        epoch: Which it is.
+        best: Metrics of the best epoch before it.
+        best_epoch: Its number; 0 is the start weights.
+        metrics: Metrics after the epoch.
+        epoch: Its number.
     """
     fallen = [
         f"{label} {best[name]:.1%} -> {metrics[name]:.1%}"
         for name, label in LABELS.items()
-        if _has_dropped(best[name], metrics[name])
+        if _is_drop(best[name], metrics[name])
     ]
     than = f"after epoch {best_epoch}" if best_epoch else "its start weights"
     why = "the learning rate may be too high" if best_epoch else (
@@ -97,5 +104,5 @@ def warn_of_drop(best: dict[str, float], best_epoch: int, metrics: dict[str, flo
     )
 
 
-def _has_dropped(best: float, now: float) -> bool:
+def _is_drop(best: float, now: float) -> bool:
     return best >= TOO_LOW_TO_DROP and now < LOUD_DROP * best

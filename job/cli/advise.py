@@ -7,10 +7,9 @@ from job.analysis.options import EXTEND, Option
 from job.analysis.summary import Evidence, gather, read_evidence
 from job.cli.options import read_flag, read_fraction, read_price, require_store
 from job.cli.runs import require_run
-from job.cli.tables import command_line, labelled
 from job.errors import RunConflictError
 from job.recipes.recipe import Band
-from job.text import HOUR, between, duration
+from job.text import HOUR, between, command_line, duration, labelled
 
 
 def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_per_hour: str | None, json: str) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
 from job.cli.options import Mistakes, read_flag, read_fraction, read_number, read_price
-from job.cli.tables import columns, labelled
 from job.cli.train import open_bucket, read_order
 from job.cloud.machine_types import find_machine
 from job.cloud.prices import read_usd
@@ -17,7 +16,7 @@ from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
 from job.session.preemption import OF_A_CHILD_S, PreemptionWatcher
 from job.storage.object_store import Store
-from job.text import HOUR, duration
+from job.text import HOUR, duration, labelled, table
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +85,9 @@ def run_campaign(
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
     """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
-    from job.cloud.allowance import load_allowed
+    from job.cloud.allowance import load_allowance
 
-    limit = load_allowed({}).limit([find_machine(cloud).type], spot=True)
+    limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
     run = limit.hours or 0.0 if limit.usd is None else limit.usd
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
@@ -101,7 +100,7 @@ def told(campaign: Campaign) -> list[str]:
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
-    lines = [*columns(rows), ""]
+    lines = [*table(rows), ""]
     lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
     lines += labelled("because", final["because"])
     if final["best"] is not None or final.get("weights") is not None:

@@ -148,7 +148,7 @@ def supervise(
     poll: str = "60",
     **settings: str,
 ) -> None:
-    """Keep a submitted run going, segment by segment, until it is finished, failed for good, or at its limit.
+    """Keep a submitted run going, submission by submission, until it is finished, failed for good, or at its limit.
 
     What the bucket's records ask for is done only if it is what the settings of this machine allow.
 
@@ -178,7 +178,7 @@ def supervise(
 
 @command
 def status(run: str, *, bucket: str | None = None, **settings: str) -> None:
-    """Show a submitted run: its state, its segments and attempts, what it cost, and what comes next.
+    """Show a submitted run: its state, its submissions and attempts, what it cost, and what comes next.
 
     Args:
         run: The run's name.
@@ -191,18 +191,18 @@ def status(run: str, *, bucket: str | None = None, **settings: str) -> None:
 
 
 @command
-def logs(run: str, *, bucket: str | None = None, segment: str | None = None, **settings: str) -> None:
+def logs(run: str, *, bucket: str | None = None, submission: str | None = None, **settings: str) -> None:
     """Print what a submitted run wrote, oldest line first.
 
     Args:
         run: The run's name.
         bucket: gs://bucket/prefix; JOB_BUCKET, or the settings, if left out.
-        segment: One segment's number; all of them if left out.
+        submission: One submission's number; all of them if left out.
         **settings: --project and --region, if they are in no file.
     """
     from job.cli.supervise import print_logs
 
-    print_logs(run, bucket, segment, settings)
+    print_logs(run, bucket, submission, settings)
 
 
 @command

@@ -19,7 +19,6 @@ from job.analysis.estimate import (
 )
 from job.analysis.summary import Evidence, gather
 from job.cli.options import read_flag, read_price, require_store
-from job.cli.tables import labelled
 from job.cli.train import read_order
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError, WeightsError
@@ -28,7 +27,7 @@ from job.runs.lineage import find_start
 from job.runs.request import Order
 from job.session import environment as this_machine
 from job.storage.object_store import Store
-from job.text import HOUR, between, duration
+from job.text import HOUR, between, duration, labelled
 
 log = logging.getLogger(__name__)
 

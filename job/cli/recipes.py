@@ -9,8 +9,7 @@ from job.analysis.metrics import LABELS
 from job.cli.options import read_profile
 from job.recipes.arguments import DEFAULTS
 from job.recipes.recipe import Recipe, load_recipe, recipe_names
-
-NUM_COLUMNS = 80
+from job.text import NUM_COLUMNS
 
 
 def list_recipes() -> None:

@@ -7,12 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from job.analysis.metrics import Comparison
+from job.analysis.metrics import BeforeAfter
 from job.cli.options import read_flag, require_store
-from job.cli.tables import labelled
 from job.errors import CorruptObjectError, RunConflictError
 from job.goodput import Phase
-from job.recipes.recipe import Band
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, offline_logs
 from job.runs.accounting import make_bill, read_bill
@@ -20,7 +18,7 @@ from job.runs.records import RunRecord, now
 from job.runs.run import Run, readable
 from job.runs.search import list_runs, survey
 from job.storage.object_store import Store
-from job.text import duration, nearest
+from job.text import duration, labelled, nearest, table
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +38,7 @@ def print_runs(bucket: str | None) -> None:
     if len(rows) == 1:
         print(f"no runs in {store.uri}")
     else:
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(table(rows)))
     for name, why in seen.strays.items():
         print(f"runs/{name}: {why}")
 
@@ -120,9 +116,8 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{bill.table()}")
     if final is not None:
-        expect = {metric: Band(*ends) for metric, ends in final["comparison"]["expected"].items()}
-        table = Comparison(final["comparison"]["before"], final["comparison"]["after"], expect).table(final["profile"])
-        print(f"\n{table}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
+        metrics = BeforeAfter.from_record(final["comparison"])
+        print(f"\n{metrics.table(final['profile'])}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
 def verify_run(name: str, bucket: str | None) -> None:

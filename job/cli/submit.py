@@ -1,4 +1,4 @@
-"""``job submit`` and ``job render``: from words to a segment, and to a Batch job."""
+"""``job submit`` and ``job render``: from words to a submission, and to a Batch job."""
 
 import json
 import logging
@@ -18,12 +18,12 @@ from job.cli.options import (
     require_store,
 )
 from job.cli.train import read_order
-from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.job_spec import render
 from job.cloud.machine_types import find_machine
 from job.cloud.settings import Settings, load_settings
-from job.cloud.submission import Placement, Segment, Segments, find_submission
+from job.cloud.submission import Placement, Submission, Submissions, find_submission
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
@@ -73,21 +73,21 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
     stay = read_flag(supervise, "supervise")
     order, words, limit = _read(flags, training_arguments)
     said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
-    settings, allowed = load_settings(said), load_allowed(said, limit)
-    how = _how(flags, settings, allowed)
+    settings, allowance = load_settings(said), load_allowance(said, limit)
+    how = _how(flags, settings, allowance)
     store = require_store(require_gs(cloud_bucket(flags["bucket"], flags)))
     order = replace(order, dataset=find_dataset(store, order.dataset))
     request = order.request(order.dataset)
-    run, segments = find_submission(store, order.run, request)
+    run, submissions = find_submission(store, order.run, request)
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
-    if not segments:
+    if not submissions:
         if run.record() is None:
             if order.run is None:
                 tell_beside(store, run, request, "submit")
             find_start(store, order, run.name)  # a run that cannot start must not cost a machine
-        segment = _first_segment(
+        submission = _first_submission(
             bucket=store.uri,
             run=run.name,
             words=[*words, f"--dataset={order.dataset}"],
@@ -95,11 +95,11 @@ def run_submit(*, training_arguments: dict[str, str], supervise: str, **flags: A
             settings=settings,
             **how,
         )
-        segments = [segment] if Segments(run).write(segment) else Segments(run).list()
-    newest = segments[-1]
-    supervisor = Supervisor(run=run, batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
-    if newest.number == 1 and Segments(run).job_of(1) is None:  # the supervisor submits later ones
-        allowed.require(newest)
+        submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
+    newest = submissions[-1]
+    supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
+    if newest.number == 1 and Submissions(run).job_of(1) is None:  # the supervisor submits later ones
+        allowance.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, worst_words(newest))
         supervisor.act(history, decide(history))
@@ -120,18 +120,18 @@ def run_render(*, training_arguments: dict[str, str], **flags: Any) -> None:  # 
     """
     order, words, limit = _read(flags, training_arguments)
     said = {name: flags[name] for name in CLOUD_FLAGS if flags[name] is not None}
-    settings, allowed = load_settings(said), load_allowed(said, limit)
+    settings, allowance = load_settings(said), load_allowance(said, limit)
     if order.dataset is not None:
         words.append(f"--dataset={order.dataset}")
-    segment = _first_segment(
+    submission = _first_submission(
         bucket=require_gs(cloud_bucket(flags["bucket"], flags)),
         run=order.run or FAMILY,
         words=words,
         request=order.request(order.dataset),
         settings=settings,
-        **_how(flags, settings, allowed),
+        **_how(flags, settings, allowance),
     )
-    print(json.dumps(render(segment), indent=2))
+    print(json.dumps(render(submission), indent=2))
 
 
 def _read(flags: dict[str, Any], training_arguments: dict[str, str]) -> tuple[Order, list[str], Limit | None]:
@@ -156,9 +156,9 @@ def print_limit(machine: str, *, max_usd: str | None, no_limit: str) -> None:
         UsageError: If the limit is not understood, or its machine has no price.
         MachineError: If a setting is missing or malformed.
     """
-    allowed, type_ = load_allowed({}, read_limit(max_usd, no_limit)), find_machine(machine).type
-    price = usd_per_hour(allowed.prices, type_, spot=True)
-    found = allowed.limit([type_], spot=True)
+    allowance, type_ = load_allowance({}, read_limit(max_usd, no_limit)), find_machine(machine).type
+    price = usd_per_hour(allowance.prices, type_, spot=True)
+    found = allowance.limit([type_], spot=True)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
     if seconds is None:
@@ -169,11 +169,11 @@ def print_limit(machine: str, *, max_usd: str | None, no_limit: str) -> None:
         print(f"{seconds / HOUR:.3f}")
 
 
-def worst_words(segment: Segment) -> str:
-    """Return the worst that a segment can cost, as people read it."""
-    seconds, price = worst_s(segment.max_retries, segment.max_run_s), segment.usd_per_hour
-    hours = f"{seconds / HOUR:.1f} hours of {segment.placement}"
-    limit = Limit(segment.max_usd, segment.max_hours)
+def worst_words(submission: Submission) -> str:
+    """Return the worst that a submission can cost, as people read it."""
+    seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
+    hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
+    limit = Limit(submission.max_usd, submission.max_hours)
     bound = (
         "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
     )
@@ -215,13 +215,13 @@ def cloud_words(flags: Mapping[str, Any], training_arguments: dict[str, str]) ->
     return order, ["train", *(f"--{name.replace('_', '-')}={text}" for name, text in said.items())]
 
 
-def _how(flags: dict[str, Any], settings: Settings, allowed: Allowed) -> dict[str, Any]:
-    """Return a segment's fields that say where it runs, for how long, and for how much."""
+def _how(flags: dict[str, Any], settings: Settings, allowance: Allowance) -> dict[str, Any]:
+    """Return a submission's fields that say where it runs, for how long, and for how much."""
     machines = [find_machine(name.strip()) for name in flags["machine"].split(",")]
     spot = not read_flag(flags["on_demand"], "on-demand")
     if not spot and not machines[0].on_demand:
         raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
-    limit = allowed.limit([machine.type for machine in machines], spot=spot)
+    limit = allowance.limit([machine.type for machine in machines], spot=spot)
     price = usd_per_hour(settings.prices, machines[0].type, spot=spot)
     retries, run_s = durations_within(limit, price)
     return {
@@ -236,8 +236,8 @@ def _how(flags: dict[str, Any], settings: Settings, allowed: Allowed) -> dict[st
     }
 
 
-def _first_segment(*, bucket: str, run: str, words: list[str], **fields: Any) -> Segment:  # noqa: ANN401 -- a segment's
-    return Segment(
+def _first_submission(*, bucket: str, run: str, words: list[str], **fields: Any) -> Submission:  # noqa: ANN401 -- a submission's
+    return Submission(
         run=check_run_name(run),
         number=1,
         created_at=now(),

@@ -2,17 +2,17 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from job.cli.options import cloud_bucket, read_deadline, read_flag, read_limit, read_number, read_seconds, require_store
-from job.cloud.allowance import Allowed, load_allowed
+from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.policy import decide
-from job.cloud.status import Attempt, History, SegmentSeen
-from job.cloud.submission import Segments
+from job.cloud.status import Attempt, History, SubmissionStatus
+from job.cloud.submission import Submissions
 from job.errors import RunConflictError
 from job.runs.run import Run
-from job.text import duration
+from job.text import duration, table
 
 if TYPE_CHECKING:
     from job.cloud.supervisor import Supervisor
@@ -41,7 +41,7 @@ def run_supervise(
     """
     again, limit, due = read_flag(resume, "resume"), read_limit(max_usd, no_limit), read_deadline(deadline)
     poll_s = read_seconds(poll, "poll")
-    supervisor = _supervisor(name, bucket, load_allowed(settings, limit))
+    supervisor = _supervisor(name, bucket, load_allowance(settings, limit))
     supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=poll_s)
     if again:
         supervisor.resume()
@@ -63,7 +63,7 @@ def print_status(name: str, bucket: str | None, settings: Mapping[str, str]) -> 
     Raises:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    print(describe(_supervisor(name, bucket, load_allowed(settings)).history()))
+    print(describe(_supervisor(name, bucket, load_allowance(settings)).history()))
 
 
 def describe(history: History) -> str:
@@ -88,7 +88,7 @@ def describe(history: History) -> str:
         f"worst       {_worst(history)}",
         f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
         "",
-        *_segment_lines(history),
+        *_submission_lines(history),
         "",
         *attempt_lines(history.attempts),
     ]
@@ -106,24 +106,24 @@ def _worst(history: History) -> str:
     return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
 
 
-def print_logs(name: str, bucket: str | None, segment: str | None, settings: Mapping[str, str]) -> None:
-    """Print the lines of one segment's job, or of all.
+def print_logs(name: str, bucket: str | None, submission: str | None, settings: Mapping[str, str]) -> None:
+    """Print the lines of one submission's job, or of all.
 
     Raises:
         JobError: If the logs cannot be read, or the run is not in this machine's project.
     """
     from job.cloud.logs import read_lines
 
-    number = None if segment is None else read_number(segment, "segment")
-    run, allowed = _run(name, bucket), load_allowed(settings)
-    chosen = [entry for entry in Segments(run).list() if number in {None, entry.number}]
+    number = None if submission is None else read_number(submission, "submission")
+    run, allowance = _run(name, bucket), load_allowance(settings)
+    chosen = [entry for entry in Submissions(run).list() if number in {None, entry.number}]
     if not chosen:
-        raise RunConflictError(f"run {name}: has no such segment; `job status {name}` lists them")
+        raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
-        allowed.require_place(entry)
-        made = Segments(run).job_of(entry.number)
+        allowance.require_place(entry)
+        made = Submissions(run).job_of(entry.number)
         if made is not None:
-            for line in read_lines(allowed.project, made["uid"]):
+            for line in read_lines(allowance.project, made["uid"]):
                 print(line)
 
 
@@ -133,14 +133,14 @@ def run_cancel(name: str, bucket: str | None, settings: Mapping[str, str]) -> No
     Raises:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    supervisor = _supervisor(name, bucket, load_allowed(settings))
+    supervisor = _supervisor(name, bucket, load_allowance(settings))
     history = supervisor.history()
-    live = [seen.segment for seen in history.segments if seen.live]
+    live = [seen.submission for seen in history.submissions if seen.live]
     if not live:
         log.info("run %s: no job of it is running", name)
-    for segment in live:
-        supervisor.batch.cancel(segment.job_name)
-        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", segment.job_id, name)
+    for submission in live:
+        supervisor.batch.cancel(submission.job_name)
+        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", submission.job_id, name)
 
 
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
@@ -157,48 +157,43 @@ def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
         )
         for attempt in attempts
     ]
-    return _table(rows) if attempts else ["no attempt has claimed the run yet"]
+    return table(rows) if attempts else ["no attempt has claimed the run yet"]
 
 
-def _segment_lines(history: History) -> list[str]:
-    head = ("segment", "job", "where", "why", "state", "machine time")
+def _submission_lines(history: History) -> list[str]:
+    head = ("submission", "job", "where", "why", "state", "machine time")
     rows = [
         (
-            str(seen.segment.number),
-            seen.segment.job_id,
-            str(seen.segment.placement),
-            seen.segment.reason,
+            str(seen.submission.number),
+            seen.submission.job_id,
+            str(seen.submission.placement),
+            seen.submission.reason,
             _state(seen),
             _machine_time(seen, history),
         )
-        for seen in history.segments
+        for seen in history.submissions
     ]
-    return _table([head, *rows])
+    return table([head, *rows])
 
 
-def _state(seen: SegmentSeen) -> str:
+def _state(seen: SubmissionStatus) -> str:
     if seen.job is None:
         return "deleted" if seen.made else "not made yet"
     return seen.job.state.lower() + (", no machine yet" if seen.job.waiting_since else "")
 
 
-def _machine_time(seen: SegmentSeen, history: History) -> str:
+def _machine_time(seen: SubmissionStatus, history: History) -> str:
     if seen.job is None or seen.job.scheduled_at is None:
         return ""
     return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _run(name: str, bucket: str | None) -> Run:
     return Run(require_store(cloud_bucket(bucket, {})), name)
 
 
-def _supervisor(name: str, bucket: str | None, allowed: Allowed) -> "Supervisor":
+def _supervisor(name: str, bucket: str | None, allowance: Allowance) -> "Supervisor":
     from job.cloud.batch import Batch
     from job.cloud.supervisor import Supervisor
 
-    return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowed=allowed, poll_s=POLL_S)
+    return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)

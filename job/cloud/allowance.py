@@ -1,8 +1,8 @@
-"""What this machine's own settings allow: a recorded segment is data, and is obeyed only as far as they go.
+"""What this machine's settings allow a recorded submission to ask for.
 
-Every writer of the bucket can write a segment, the training container among them. Guarantees that nothing is looked up,
-cancelled or read in a project or region that is not the settings', and that nothing is made with another account,
-network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
+Every writer of the bucket, the training container among them, can write a submission. Guarantees that no job is looked
+up, cancelled or read outside of the settings' project and regions, and that none is made with another account, network,
+image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from job.cloud.budget import Limit, Prices, require_price, usd_per_hour
 from job.cloud.machine_types import machines
 from job.cloud.settings import FORMS, IMAGE, checked_settings
-from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Segment
+from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Submission
 from job.errors import RunConflictError, UsageError
 from job.text import nearest
 
@@ -19,8 +19,8 @@ FLAGS = [*FORMS, "image_repository"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
-    """What a recorded segment may ask for."""
+class Allowance:
+    """The most that a recorded submission may ask for."""
 
     project: str
     subnetworks: Mapping[str, str | None]
@@ -52,7 +52,7 @@ class Allowed:
         known = all(usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in machine_types)
         return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
 
-    def limit_of(self, segment: Segment) -> Limit:
+    def limit_of(self, submission: Submission) -> Limit:
         """Return the limit that holds for a recorded run: the given one, or else dollars or hours as the usual one.
 
         Whether it is dollars is decided by the prices that are known here: one on record could say that a machine costs
@@ -60,28 +60,28 @@ class Allowed:
         """
         if self.given is not None:
             return self.given
-        types, spot = {*segment.machines, segment.placement.machine}, segment.placement.spot
+        types, spot = {*submission.machines, submission.placement.machine}, submission.placement.spot
         if all(type_ in machines() and usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in types):
-            return Limit(usd=self.max_usd if segment.max_usd is None else segment.max_usd)
-        return Limit(hours=self.max_hours if segment.max_hours is None else segment.max_hours)
+            return Limit(usd=self.max_usd if submission.max_usd is None else submission.max_usd)
+        return Limit(hours=self.max_hours if submission.max_hours is None else submission.max_hours)
 
-    def require_place(self, segment: Segment) -> None:
-        """Check that a recorded segment's job is where this machine looks for jobs.
+    def require_place(self, submission: Submission) -> None:
+        """Check that a recorded submission's job is where this machine looks for jobs.
 
         Raises:
             RunConflictError: If it is not; names every difference.
         """
-        _refuse(segment, self._problems_of_place(segment))
+        _refuse(submission, self._problems_of_place(submission))
 
-    def require(self, segment: Segment) -> None:
-        """Check that a recorded segment asks for nothing that the settings do not allow.
+    def require(self, submission: Submission) -> None:
+        """Check that a recorded submission asks for nothing that the settings do not allow.
 
         Raises:
             RunConflictError: If it does; names every difference.
             UsageError: If dollars were given, and its machine has no price.
         """
-        settings = segment.settings
-        problems = self._problems_of_place(segment)
+        settings = submission.settings
+        problems = self._problems_of_place(submission)
         problems += _differences("service_account", settings.service_account, self.service_account)
         problems += _differences("network", _path(settings.network), _path(self.network))
         problems += _differences("wandb_secret", _secret(settings.wandb_secret), _secret(self.wandb_secret))
@@ -95,32 +95,32 @@ class Allowed:
             problems.append(
                 f"image: the record has {settings.image!r}, the settings here take images of {here}, by digest"
             )
-        if segment.words[:1] != ["train"] or segment.words[-2:] != [
-            f"--bucket={segment.bucket}",
-            f"--run={segment.run}",
+        if submission.words[:1] != ["train"] or submission.words[-2:] != [
+            f"--bucket={submission.bucket}",
+            f"--run={submission.run}",
         ]:
-            problems.append(f"words: the record has {' '.join(segment.words)!r}, which is not to train this run")
-        unknown = [type_ for type_ in [segment.placement.machine, *segment.machines] if type_ not in machines()]
+            problems.append(f"words: the record has {' '.join(submission.words)!r}, which is not to train this run")
+        unknown = [type_ for type_ in [submission.placement.machine, *submission.machines] if type_ not in machines()]
         problems += [f"machine: the record has {type_!r}, which is not known here" for type_ in unknown]
-        if segment.max_retries > MAX_RETRIES or segment.max_run_s > MAX_RUN_S:
+        if submission.max_retries > MAX_RETRIES or submission.max_run_s > MAX_RUN_S:
             problems.append(
-                f"durations: the record has {segment.max_retries} retries of {segment.max_run_s} s, at most "
+                f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
-        problems += self._problems_of_limit(Limit(segment.max_usd, segment.max_hours))
-        _refuse(segment, problems)
-        self.limit([segment.placement.machine], spot=segment.placement.spot)
+        problems += self._problems_of_limit(Limit(submission.max_usd, submission.max_hours))
+        _refuse(submission, problems)
+        self.limit([submission.placement.machine], spot=submission.placement.spot)
 
-    def price(self, segment: Segment) -> float | None:
-        """Return what an hour of a segment's machine costs: the higher of what is on record and what is known here."""
-        placement = segment.placement
+    def price(self, submission: Submission) -> float | None:
+        """Return the dollars an hour of a submission's machine: the higher of the price on record and the one here."""
+        placement = submission.placement
         here = usd_per_hour(self.prices, placement.machine, spot=placement.spot)
-        known = [price for price in (segment.usd_per_hour, here) if price is not None]
+        known = [price for price in (submission.usd_per_hour, here) if price is not None]
         return max(known) if known else None
 
-    def _problems_of_place(self, segment: Segment) -> list[str]:
-        problems = _differences("project", segment.settings.project, self.project)
-        regions = [segment.placement.region, segment.settings.region, *segment.settings.other_regions]
+    def _problems_of_place(self, submission: Submission) -> list[str]:
+        problems = _differences("project", submission.settings.project, self.project)
+        regions = [submission.placement.region, submission.settings.region, *submission.settings.other_regions]
         here = " and ".join(self.subnetworks)
         return problems + [
             f"region: the record has {region!r}, the settings here have {here}"
@@ -138,7 +138,7 @@ class Allowed:
         ]
 
 
-def load_allowed(flags: Mapping[str, str | None], given: Limit | None = None) -> Allowed:
+def load_allowance(flags: Mapping[str, str | None], given: Limit | None = None) -> Allowance:
     """Put together what the settings allow; all but project and region may be missing, which allows none of it.
 
     Args:
@@ -155,7 +155,7 @@ def load_allowed(flags: Mapping[str, str | None], given: Limit | None = None) ->
     found = checked_settings(flags, FORMS.keys() - {"project", "region"})
     image = found["image"]
     repositories = (found["image_repository"], image and image.partition("@")[0].rpartition("/")[0])
-    return Allowed(
+    return Allowance(
         project=found["project"],
         subnetworks={found["region"]: found["subnetwork"], **found["other_regions"]},
         image_repositories=tuple(dict.fromkeys(repository for repository in repositories if repository)),
@@ -175,10 +175,10 @@ def _differences(name: str, recorded: str | None, here: str | None) -> list[str]
     return [f"{name}: the record has {recorded!r}, the settings here have {here or 'none'}"]
 
 
-def _refuse(segment: Segment, problems: list[str]) -> None:
+def _refuse(submission: Submission, problems: list[str]) -> None:
     if problems:
         raise RunConflictError(
-            f"run {segment.run}: segment {segment.number} as it is recorded in {segment.bucket} is not what this "
+            f"run {submission.run}: submission {submission.number} as recorded in {submission.bucket} is not what this "
             "machine's settings allow; if the settings are wrong correct cloud.yaml or pass them, else find out who "
             "wrote the record, and submit under another --run",
             problems,

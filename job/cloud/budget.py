@@ -1,6 +1,6 @@
-"""What machines of a run may still cost: the worst case of a segment, and the limit that it has to fit into.
+"""What machines of a run may still cost: the worst case of a submission, and the limit that it has to fit into.
 
-Guarantees that a segment that fits into what is left of a limit cannot pass it, even without a supervisor. Counts
+Guarantees that a submission that fits into what is left of a limit cannot pass it, even without a supervisor. Counts
 machines only: disk, storage, network and logs come on top, and so does a price that rises above the range on record.
 What was used, by the attempts' records, is `job.runs.cost`.
 """
@@ -22,7 +22,7 @@ MIN_RUN_S = 1800
 
 LIMITED_RETRIES = 3
 """If more would leave each attempt less than `LONG_RUN_S`: fewer, so that each may be longer. The supervisor adds
-segments."""
+submissions."""
 
 LONG_RUN_S = 12 * HOUR
 
@@ -67,12 +67,12 @@ def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
 
 
 def worst_s(max_retries: int, max_run_s: int) -> float:
-    """Return the longest that a segment's machines can run: every attempt to its limit, each after a slow start."""
+    """Return the longest that a submission's machines can run: every attempt to its limit, each after a slow start."""
     return float((max_retries + 1) * (max_run_s + START_UP_S))
 
 
 def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
-    """Return the retries, and the seconds of one attempt, of a segment that takes at most what is left.
+    """Return the retries, and the seconds of one attempt, of a submission that takes at most what is left.
 
     Args:
         left: What is left of the limit.

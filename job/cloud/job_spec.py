@@ -1,4 +1,4 @@
-"""A segment as Cloud Batch's specification of a job: values in, values out.
+"""A submission as Cloud Batch's specification of a job: values in, values out.
 
 Guarantees what the service demands and what an unattended run needs: Spot capacity that is tried again, an image by
 digest, a secret by reference, no external address, logs that are kept. Knows nothing of Batch's client; that the
@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from job.cloud.machine_types import machines
-from job.cloud.submission import Segment
+from job.cloud.submission import Submission
 from job.errors import FATAL, TIME_LIMIT, ExitCode
 
 FAILS_THE_TASK = sorted([*FATAL, ExitCode.ELSEWHERE, TIME_LIMIT])
@@ -29,11 +29,11 @@ SHARED_MEMORY_PART = 3 / 8
 """Of the memory: the loaders hand images over in shared memory, and Docker's 64 MB hold none of 2048 pixels."""
 
 
-def render(segment: Segment) -> dict[str, Any]:
+def render(submission: Submission) -> dict[str, Any]:
     """Return the job's specification in the JSON form of ``batch_v1.Job``."""
-    settings, placement, machine = segment.settings, segment.placement, machines()[segment.placement.machine]
-    labels = {"app": "yolo-train", "run": label(segment.run), "segment": f"{segment.number:04d}"}
-    environment: dict[str, Any] = {"variables": {"JOB_CLOUD_JOB": segment.job_id, "PYTHONUNBUFFERED": "1"}}
+    settings, placement, machine = submission.settings, submission.placement, machines()[submission.placement.machine]
+    labels = {"app": "yolo-train", "run": label(submission.run), "segment": f"{submission.number:04d}"}
+    environment: dict[str, Any] = {"variables": {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}}
     own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
     if own_price is not None:  # else the job looks its machine up
         environment["variables"]["JOB_USD_PER_HOUR"] = f"{own_price:g}"
@@ -41,7 +41,7 @@ def render(segment: Segment) -> dict[str, Any]:
         environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
     container = {
         "imageUri": settings.image,
-        "commands": segment.words,  # after the image's entry point, without a shell
+        "commands": submission.words,  # after the image's entry point, without a shell
         "options": f"--shm-size={int(machine.memory_gib * SHARED_MEMORY_PART)}g --stop-timeout={STOP_TIMEOUT_S}",
     }
     task = {
@@ -51,8 +51,8 @@ def render(segment: Segment) -> dict[str, Any]:
             "cpuMilli": str(machine.vcpus * 1000),
             "memoryMib": str(int(machine.memory_gib * MEMORY_PART * 1024)),
         },
-        "maxRetryCount": segment.max_retries,
-        "maxRunDuration": f"{segment.max_run_s}s",
+        "maxRetryCount": submission.max_retries,
+        "maxRunDuration": f"{submission.max_run_s}s",
         # One policy: these fail at once, and everything else is tried again. A list of what to retry would miss what
         # a preempted container reports when it loses the race with its machine.
         "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
@@ -74,7 +74,7 @@ def render(segment: Segment) -> dict[str, Any]:
         "noExternalIpAddress": True,
     }
     return {
-        "labels": labels | {"digest": segment.digest[:40]},
+        "labels": labels | {"digest": submission.digest[:40]},
         "taskGroups": [{"taskCount": "1", "parallelism": "1", "taskCountPerNode": "1", "taskSpec": task}],
         "allocationPolicy": {
             # The region that the job is in, any of its zones: Batch takes no other.

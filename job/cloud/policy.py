@@ -14,7 +14,7 @@ from typing import Literal
 
 from job.cloud.budget import START_UP_S, Limit, durations_within, require_price
 from job.cloud.machine_types import find_machine
-from job.cloud.status import BEING_ENDED, History, SegmentSeen
+from job.cloud.status import BEING_ENDED, History, SubmissionStatus
 from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 
@@ -42,19 +42,19 @@ class Decision:
     """What to do, and why, for the log and the record."""
 
     do: Literal["wait", "create", "cancel", "submit", "finish", "fail", "stop"]
-    """``create`` makes the newest segment's job; ``cancel`` ends the job of the one before it; ``submit`` records the
-    next segment; ``finish`` is the good end; ``fail`` gives the run up; ``stop`` leaves it to be continued."""
+    """``create`` makes the newest submission's job; ``cancel`` ends the job of the one before; ``submit`` records the
+    next submission; ``finish`` is the good end; ``fail`` gives the run up; ``stop`` leaves it to be continued."""
 
     reason: str
     placement: Placement | None = None
-    """Where the next segment goes."""
+    """Where the next submission goes."""
 
 
 Rule = Callable[[History], Decision | None]
 
 
 def decide(history: History) -> Decision:
-    """Say what to do next; the history has at least one segment."""
+    """Say what to do next; the history has at least one submission."""
     for rule in RULES:
         decision = rule(history)
         if decision is not None:
@@ -70,26 +70,26 @@ def _finished(history: History) -> Decision | None:
 
 
 def _recorded_only(history: History) -> Decision | None:
-    """The newest segment has no job yet: it is made as soon as the one before has ended."""
+    """The newest submission has no job yet: it is made as soon as the one before has ended."""
     if history.newest.made:
         return None
-    before = history.segments[-2].job if len(history.segments) > 1 else None
+    before = history.submissions[-2].job if len(history.submissions) > 1 else None
     if before is None or before.over:
         if too_much := _beyond_limit(history, going_on=True):
-            return Decision(do="stop", reason=f"segment {history.newest.segment.number} {too_much}")
-        return Decision(do="create", reason=history.newest.segment.reason)
+            return Decision(do="stop", reason=f"submission {history.newest.submission.number} {too_much}")
+        return Decision(do="create", reason=history.newest.submission.reason)
     if before.state in BEING_ENDED:
-        return Decision(do="wait", reason="the segment before is being cancelled")
-    return Decision(do="cancel", reason=history.newest.segment.reason)
+        return Decision(do="wait", reason="the submission before is being cancelled")
+    return Decision(do="cancel", reason=history.newest.submission.reason)
 
 
 def _fenced(history: History) -> Decision | None:
     """A later attempt from elsewhere has claimed the run: two would take it from each other forever."""
     last = history.attempts[-1] if history.attempts else None
-    if last is None or last.reason != "running" or last.job in {seen.segment.job_id for seen in history.segments}:
+    if last is None or last.reason != "running" or last.job in {seen.submission.job_id for seen in history.submissions}:
         return None
     if last.claimed_at <= history.by_hand_at:
-        return None  # it was there before, and this segment is to take over
+        return None  # it was there before, and this submission is to take over
     return Decision(
         do="stop",
         reason=f"attempt {last.number} on {last.host} has claimed the run, and is not of this job; it goes on there",
@@ -106,8 +106,8 @@ def _paused(history: History) -> Decision | None:
 
 def _failed(history: History) -> Decision | None:
     """An attempt ended with a code that trying again does not change."""
-    job, segment = history.newest.job, history.newest.segment
-    last = next((attempt for attempt in reversed(history.attempts) if attempt.job == segment.job_id), None)
+    job, submission = history.newest.job, history.newest.submission
+    last = next((attempt for attempt in reversed(history.attempts) if attempt.job == submission.job_id), None)
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
         return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
@@ -167,7 +167,7 @@ def _stuck(history: History) -> Decision | None:
     """Attempts end without a checkpoint, and preemptions do not explain it."""
     job = history.newest.job
     newest = history.committed.attempt if history.committed else 0
-    here = [attempt.number for attempt in history.attempts if attempt.job == history.newest.segment.job_id]
+    here = [attempt.number for attempt in history.attempts if attempt.job == history.newest.submission.job_id]
     if (
         job
         and job.state == "FAILED"
@@ -186,15 +186,15 @@ def _stuck(history: History) -> Decision | None:
     )
 
 
-def _num_unexplained(history: History, seen: SegmentSeen, committed: int) -> int:
-    """Return how many attempts of a segment ended after the newest checkpoint, and not by preemption.
+def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -> int:
+    """Return how many attempts of a submission ended after the newest checkpoint, and not by preemption.
 
     Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: what both tell
     counts once.
 
     Args:
         history: What is known.
-        seen: One of its segments.
+        seen: One of its submissions.
         committed: The attempt that made the newest checkpoint.
     """
     attempts = history.attempts_in(seen)
@@ -213,7 +213,7 @@ def _num_unexplained(history: History, seen: SegmentSeen, committed: int) -> int
 
 
 def _cancelled(history: History) -> Decision | None:
-    """Somebody cancelled or deleted the job, and no next segment says that it was the supervisor."""
+    """Somebody cancelled or deleted the job, and no next submission says that it was the supervisor."""
     job = history.newest.job
     if job is not None and job.state not in {*BEING_ENDED, "CANCELLED"}:
         return None
@@ -221,7 +221,7 @@ def _cancelled(history: History) -> Decision | None:
 
 
 def _overdrawn(history: History) -> Decision | None:
-    """The limit is used up; it was lowered, since no segment is made that could pass it."""
+    """The limit is used up; it was lowered, since no submission is made that could pass it."""
     too_much = _beyond_limit(history, going_on=False) if history.newest.live else None
     return Decision(do="stop", reason=f"the job {too_much}") if too_much else None
 
@@ -240,8 +240,8 @@ def _beyond_limit(history: History, *, going_on: bool) -> str | None:
 
 def _late(history: History) -> Decision | None:
     """On Spot the deadline would be missed, and on demand may still keep it."""
-    segment = history.newest.segment
-    if history.deadline is None or not segment.placement.spot:
+    submission = history.newest.submission
+    if history.deadline is None or not submission.placement.spot:
         return None
     left_s = (history.deadline - history.now).total_seconds()
     needed_s = history.remaining_s
@@ -249,10 +249,10 @@ def _late(history: History) -> Decision | None:
         needed_s = (history.deadline - history.by_hand_at).total_seconds() / 2
     if left_s > needed_s + START_UP_S + DEADLINE_RESERVE_S:
         return None
-    machine = next((name for name in segment.machines if find_machine(name).on_demand), None)
+    machine = next((name for name in submission.machines if find_machine(name).on_demand), None)
     if machine is None:
         return None
-    placement = Placement(region=segment.placement.region, machine=machine, spot=False)
+    placement = Placement(region=submission.placement.region, machine=machine, spot=False)
     try:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
@@ -274,7 +274,7 @@ def _no_capacity(history: History) -> Decision | None:
     if waited < timedelta(seconds=PATIENCE_S) or elsewhere is None:
         return None
     decision = _submit(
-        history, elsewhere, f"{seen.segment.placement} gave no machine for {waited.total_seconds() / 60:.0f} min"
+        history, elsewhere, f"{seen.submission.placement} gave no machine for {waited.total_seconds() / 60:.0f} min"
     )
     return decision if decision.do == "submit" else None
 
@@ -297,8 +297,8 @@ RULES: tuple[Rule, ...] = (
 
 
 def _go_on(history: History) -> Decision:
-    """The job is over and the run is not: the next segment follows, after a pause if this one came to nothing."""
-    job, here = history.newest.job, history.newest.segment.placement
+    """The job is over and the run is not: the next submission follows, after a pause if this one came to nothing."""
+    job, here = history.newest.job, history.newest.submission.placement
     if history.was_unfit(history.newest):
         placement, reason = _elsewhere(history) or here, "the machine was unfit; another one may do"
     elif job is not None and job.exit_codes[-1:] and job.exit_codes[-1] in LOST_MACHINE:
@@ -328,16 +328,16 @@ def _pause_s(history: History) -> float:
 
 def _elsewhere(history: History) -> Placement | None:
     """Return the next place to try, in turn; nothing if there is only one."""
-    segment = history.newest.segment
-    places = segment.placements
+    submission = history.newest.submission
+    places = submission.placements
     if len(places) == 1:
         return None
-    here = places.index(segment.placement) if segment.placement in places else -1
+    here = places.index(submission.placement) if submission.placement in places else -1
     return places[(here + 1) % len(places)]
 
 
 def _submit(history: History, placement: Placement, reason: str) -> Decision:
-    """Submit the next segment if what is left of the limit pays for it."""
+    """Submit the next submission if what is left of the limit pays for it."""
     try:
         budget(history, placement)
     except (RunStoppedError, UsageError) as error:

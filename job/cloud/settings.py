@@ -69,7 +69,7 @@ class Settings:
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as they are recorded with a segment."""
+        """Return the settings as they are recorded with a submission."""
         return asdict(self)
 
     def subnetwork_in(self, region: str) -> str:

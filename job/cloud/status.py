@@ -1,4 +1,4 @@
-"""What is known of a run in the cloud: its segments, their Batch jobs, its attempts, and how far it came.
+"""What is known of a run in the cloud: its submissions, their Batch jobs, its attempts, and how far it came.
 
 Guarantees one consistent kind of value for the policy and the status; the bucket tells what happened, Batch adds
 what it did with the machines. Knows no client: `read_history` is handed one.
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from job.cloud.allowance import Allowed
+from job.cloud.allowance import Allowance
 from job.cloud.budget import Limit, Prices, worst_s
-from job.cloud.submission import Segment, Segments
+from job.cloud.submission import Submission, Submissions
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
 from job.runs import checkpoint
 from job.runs.accounting import make_bill
@@ -54,10 +54,10 @@ class BatchJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentSeen:
-    """A segment and what became of it."""
+class SubmissionStatus:
+    """A submission and what became of it."""
 
-    segment: Segment
+    submission: Submission
     made: bool
     """Whether its job was made; one that was and is not there now was deleted."""
 
@@ -77,7 +77,7 @@ class SegmentSeen:
             now: The time.
             going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
         """
-        worst = worst_s(self.segment.max_retries, self.segment.max_run_s)
+        worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
             return worst if self.made or going_on else 0.0  # one that was deleted is not known
         if self.live and going_on:
@@ -120,7 +120,7 @@ class History:
 
     run: str
     now: datetime
-    segments: tuple[SegmentSeen, ...]
+    submissions: tuple[SubmissionStatus, ...]
     attempts: tuple[Attempt, ...] = ()
     committed: CheckpointId | None = None
     committed_at: datetime | None = None
@@ -141,44 +141,44 @@ class History:
     deadline: datetime | None = None
 
     @property
-    def newest(self) -> SegmentSeen:
-        """The segment that counts."""
-        return self.segments[-1]
+    def newest(self) -> SubmissionStatus:
+        """The submission that counts."""
+        return self.submissions[-1]
 
     @property
     def by_hand_at(self) -> datetime:
-        """When somebody last submitted by hand; the first segment always is."""
-        return time_of(self.segments_of_this_try[0].segment.created_at)
+        """When somebody last submitted by hand; the first submission always is."""
+        return time_of(self.submissions_of_this_try[0].submission.created_at)
 
     @property
-    def segments_of_this_try(self) -> tuple[SegmentSeen, ...]:
-        """The segments since somebody last submitted by hand: what came before was seen and answered."""
-        by_hand = [index for index, seen in enumerate(self.segments) if seen.segment.by == "hand"]
-        return self.segments[max(by_hand, default=0) :]
+    def submissions_of_this_try(self) -> tuple[SubmissionStatus, ...]:
+        """The submissions since somebody last submitted by hand: what came before was seen and answered."""
+        by_hand = [index for index, seen in enumerate(self.submissions) if seen.submission.by == "hand"]
+        return self.submissions[max(by_hand, default=0) :]
 
     @property
     def of_this_try(self) -> tuple[Attempt, ...]:
         """The attempts since somebody last submitted by hand."""
-        jobs = {seen.segment.job_id for seen in self.segments_of_this_try}
+        jobs = {seen.submission.job_id for seen in self.submissions_of_this_try}
         return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
 
-    def attempts_in(self, seen: SegmentSeen) -> tuple[Attempt, ...]:
-        """Return the attempts that were part of a segment's job."""
-        return tuple(attempt for attempt in self.attempts if attempt.job == seen.segment.job_id)
+    def attempts_in(self, seen: SubmissionStatus) -> tuple[Attempt, ...]:
+        """Return the attempts that were part of a submission's job."""
+        return tuple(attempt for attempt in self.attempts if attempt.job == seen.submission.job_id)
 
     @property
-    def since_the_commit(self) -> tuple[SegmentSeen, ...]:
-        """The segments of this try from the one that made the newest checkpoint on; all of them if none made one."""
+    def since_the_commit(self) -> tuple[SubmissionStatus, ...]:
+        """The submissions of this try from the one that made the newest checkpoint on; all of them if none made one."""
         newest = self.committed.attempt if self.committed else None
         there = [
             index
-            for index, seen in enumerate(self.segments_of_this_try)
+            for index, seen in enumerate(self.submissions_of_this_try)
             if any(attempt.number == newest for attempt in self.attempts_in(seen))
         ]
-        return self.segments_of_this_try[there[0] if there else 0 :]
+        return self.submissions_of_this_try[there[0] if there else 0 :]
 
-    def was_unfit(self, seen: SegmentSeen) -> bool:
-        """Whether a segment's job ended because its machine could not do the work."""
+    def was_unfit(self, seen: SubmissionStatus) -> bool:
+        """Whether a submission's job ended because its machine could not do the work."""
         if seen.job is None or seen.job.state != "FAILED":
             return False
         recorded = [attempt.exit_code for attempt in self.attempts_in(seen)[-1:] if attempt.ended_at is not None]
@@ -201,9 +201,9 @@ class History:
         """Return the longest that all machines can have run in the end.
 
         Args:
-            going_on: The newest segment goes on to each of its limits; else it is cancelled now, or not made at all.
+            going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
         """
-        return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.segments) / HOUR
+        return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.submissions) / HOUR
 
     def worst_usd(self, *, going_on: bool) -> float | None:
         """Return what that costs at most; nothing, which means unknown, if one price is not known.
@@ -211,12 +211,12 @@ class History:
         Args:
             going_on: As `worst_hours`.
         """
-        return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.segments)
+        return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.submissions)
 
     @property
     def num_preemptions(self) -> int:
         """How many attempts were taken away, with notice or without; cancelling a job is none."""
-        cancelled = {seen.segment.job_id for seen in self.segments if seen.job and seen.job.state == "CANCELLED"}
+        cancelled = {seen.submission.job_id for seen in self.submissions if seen.job and seen.job.state == "CANCELLED"}
         newest = {attempt.job: attempt.number for attempt in self.attempts}
         taken: Counter[str | None] = Counter(
             attempt.job
@@ -226,8 +226,8 @@ class History:
         # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
         # bucket alone.
         lost: Counter[str | None] = Counter(
-            seen.segment.job_id
-            for seen in self.segments
+            seen.submission.job_id
+            for seen in self.submissions
             if seen.job
             for code in seen.job.exit_codes
             if code in LOST_MACHINE or code in KILLED
@@ -244,7 +244,7 @@ class History:
         """How many exit codes no preemption and no end record explains, such as 139 for a crashed interpreter."""
         codes = Counter(
             code
-            for seen in self.segments
+            for seen in self.submissions
             if seen.job
             for code in seen.job.exit_codes
             if code < FIRST_OF_BATCH and code not in KILLED
@@ -274,7 +274,7 @@ def read_history(
     run: Run,
     look: Callable[[str], BatchJob | None],
     now: datetime,
-    allowed: Allowed,
+    allowance: Allowance,
     deadline: str | None = None,
 ) -> History:
     """Read everything from the bucket and from Batch.
@@ -283,23 +283,25 @@ def read_history(
         run: The run.
         look: Returns a Batch job by its name, or nothing if there is none.
         now: The time that durations end at.
-        allowed: What this machine's settings allow; nothing is looked up elsewhere.
-        deadline: Replaces the one that the newest segment was submitted with.
+        allowance: What this machine's settings allow; nothing is looked up elsewhere.
+        deadline: Replaces the one that the newest submission was submitted with.
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.
         CorruptObjectError: If one of its records has another form.
     """
-    segments = Segments(run)
+    submissions = Submissions(run)
     seen = []
-    for segment in segments.list():
-        allowed.require_place(segment)
-        made = segments.job_of(segment.number) is not None
-        job = look(segment.job_name) if made else None
-        seen.append(SegmentSeen(segment=segment, made=made, job=job, usd_per_hour=allowed.price(segment)))
+    for submission in submissions.list():
+        allowance.require_place(submission)
+        made = submissions.job_of(submission.number) is not None
+        job = look(submission.job_name) if made else None
+        seen.append(
+            SubmissionStatus(submission=submission, made=made, job=job, usd_per_hour=allowance.price(submission))
+        )
     if not seen:
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
-    newest = seen[-1].segment
+    newest = seen[-1].submission
     due = deadline or newest.deadline
     with readable(run.name):
         # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
@@ -312,7 +314,7 @@ def read_history(
         return History(
             run=run.name,
             now=now,
-            segments=tuple(seen),
+            submissions=tuple(seen),
             attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
             committed=committed[-1] if committed else None,
             committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
@@ -320,8 +322,8 @@ def read_history(
             expected_s=hours[1] * 3600 if hours and hours[1] else None,
             final=final,
             used_usd=make_bill(claims, {}, now.isoformat()).usd,
-            limit=allowed.limit_of(newest),
-            prices=allowed.prices,
+            limit=allowance.limit_of(newest),
+            prices=allowance.prices,
             deadline=time_of(due) if due else None,
         )
 

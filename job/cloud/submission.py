@@ -1,7 +1,7 @@
-"""A segment: one Batch job of a run. A run outlives Batch's ten retries because another segment follows.
+"""A submission: one Batch job of a run. A run outlives Batch's ten retries because another submission follows.
 
-Guarantees that a segment is recorded in the bucket, whole and create-only, before its job exists: any
-machine can go on from the record, and of two that would submit the next segment one does. Ids are a pure
+Guarantees that a submission is recorded in the bucket, whole and create-only, before its job exists: any
+machine can go on from the record, and of two that would submit the next submission one does. Ids are a pure
 function of bucket, run and number, so submitting twice is once. Knows nothing of Batch's client.
 """
 
@@ -25,7 +25,7 @@ MAX_RETRIES = 10
 """Batch's limit, for all causes together."""
 
 MAX_RUN_S = 2 * 24 * 3600
-"""For one attempt; one that is not finished by then goes on in the next segment, unless it made no progress."""
+"""For one attempt; one that is not finished by then goes on in the next submission, unless it made no progress."""
 
 
 LARGEST = 10**9
@@ -34,7 +34,7 @@ LARGEST = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a segment runs."""
+    """Where a submission runs."""
 
     region: str
     machine: str
@@ -47,7 +47,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Submission:
     """What one Batch job of a run is to be, complete."""
 
     run: str
@@ -114,33 +114,33 @@ class Segment:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything; equal segments are the same submission."""
+        """SHA-256 over everything; equal submissions are the same submission."""
         content = asdict(self)
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, loaded: dict[str, Any]) -> "Segment":
-        """Read what `Segments.write` wrote.
+    def from_json(cls, loaded: dict[str, Any]) -> "Submission":
+        """Read what `Submissions.write` wrote.
 
         Raises:
             TypeError: If it is something else, as well as the others of `UNREADABLE`.
         """
         parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
-        segment = cls(**(loaded | parts))
-        _require_types(segment)
-        return segment
+        submission = cls(**(loaded | parts))
+        _require_types(submission)
+        return submission
 
 
-class Segments:
-    """The segments of a run in its bucket."""
+class Submissions:
+    """The submissions of a run in its bucket."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def list(self) -> list[Segment]:
-        """Return the segments in order."""
+    def list(self) -> list[Submission]:
+        """Return the submissions in order."""
         prefix = self.run.key("segments/")
         return [
             self._read(stored.key)
@@ -148,16 +148,16 @@ class Segments:
             if re.fullmatch(r"\d{4,}\.json", stored.key.removeprefix(prefix))
         ]
 
-    def write(self, segment: Segment) -> bool:
-        """Record a segment before its job is made; false if another one has its number."""
+    def write(self, submission: Submission) -> bool:
+        """Record a submission before its job is made; false if another one has its number."""
         try:
-            self.run.store.put(self._key(segment.number), (json.dumps(asdict(segment), indent=1) + "\n").encode())
+            self.run.store.put(self._key(submission.number), (json.dumps(asdict(submission), indent=1) + "\n").encode())
         except PreconditionError:
             return False
         return True
 
     def job_of(self, number: int) -> dict[str, str] | None:
-        """Return the name and uid of a segment's Batch job once it was made.
+        """Return the name and uid of a submission's Batch job once it was made.
 
         Raises:
             CorruptObjectError: If the record is something else.
@@ -175,57 +175,70 @@ class Segments:
         return loaded
 
     def write_job(self, number: int, name: str, uid: str) -> None:
-        """Record that a segment's Batch job was made."""
+        """Record that a submission's Batch job was made."""
         self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
 
     def _key(self, number: int, part: str = "") -> str:
         return self.run.key(f"segments/{number:04d}{part}.json")
 
-    def _read(self, key: str) -> Segment:
+    def _read(self, key: str) -> Submission:
         try:
-            segment = Segment.from_json(json.loads(self.run.store.read(key)))
+            submission = Submission.from_json(json.loads(self.run.store.read(key)))
         except UNREADABLE as error:
             raise CorruptObjectError(
                 f"{key}: was written by another version of the job, {error}; use that version"
             ) from error
-        if (segment.bucket, segment.run, key) != (self.run.store.uri, self.run.name, self._key(segment.number)):
+        if (submission.bucket, submission.run, key) != (
+            self.run.store.uri,
+            self.run.name,
+            self._key(submission.number),
+        ):
             raise CorruptObjectError(
-                f"{key}: is the record of segment {segment.number} of run {segment.run} in {segment.bucket}; find out "
-                "who put it here, and submit under another --run"
+                f"{key}: is the record of submission {submission.number} of run {submission.run} in "
+                f"{submission.bucket}; find out who put it here, and submit under another --run"
             )
-        return segment
+        return submission
 
 
-def _require_types(segment: Segment) -> None:
+def _require_types(submission: Submission) -> None:
     """Check what is used before anything else could notice that it is of another type: the record is data.
 
     Raises:
         TypeError: If a field is of another type.
     """
-    settings, placement = segment.settings, segment.placement
-    texts = [segment.run, segment.created_at, segment.reason, segment.bucket, *segment.words, *segment.machines]
+    settings, placement = submission.settings, submission.placement
+    texts = [
+        submission.run,
+        submission.created_at,
+        submission.reason,
+        submission.bucket,
+        *submission.words,
+        *submission.machines,
+    ]
     texts += [placement.region, placement.machine, settings.project, settings.region, settings.image, settings.network]
     texts += [settings.service_account, settings.subnetwork, *settings.other_regions, *settings.other_regions.values()]
-    texts += [text for text in (settings.wandb_secret, segment.deadline) if text is not None]
-    for text in filter(None, (segment.created_at, segment.deadline)):
+    texts += [text for text in (settings.wandb_secret, submission.deadline) if text is not None]
+    for text in filter(None, (submission.created_at, submission.deadline)):
         datetime.fromisoformat(text)
-    whole = [segment.number, segment.max_retries, segment.max_run_s]
-    amounts = [amount for amount in (segment.max_usd, segment.max_hours, segment.usd_per_hour) if amount is not None]
+    whole = [submission.number, submission.max_retries, submission.max_run_s]
+    amounts = [
+        amount for amount in (submission.max_usd, submission.max_hours, submission.usd_per_hour) if amount is not None
+    ]
     if not (
         all(isinstance(text, str) for text in texts)
         and all(type(number) is int and 0 <= number < LARGEST for number in whole)
         and all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in amounts)
-        and isinstance(segment.words, list)
-        and isinstance(segment.machines, list)
+        and isinstance(submission.words, list)
+        and isinstance(submission.machines, list)
         and isinstance(placement.spot, bool)
         and all(isinstance(usd, int | float) for price in settings.prices.values() for usd in price.values())
-        and segment.by in {"hand", "supervisor"}
+        and submission.by in {"hand", "supervisor"}
     ):
         raise TypeError("a field has another type")
 
 
-def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Segment]]:
-    """Return the run that a request means, whether it has begun or only been submitted, and its segments.
+def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Submission]]:
+    """Return the run that a request means, whether it has begun or only been submitted, and its submissions.
 
     Args:
         store: The bucket.
@@ -244,12 +257,12 @@ def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> 
     if name is None:
         for run in (Run(store, candidate) for candidate in reversed(submitted)):
             if run.submitted() == request:
-                return run, Segments(run).list()
+                return run, Submissions(run).list()
         return find_run(store, None, request)[0], []
     run, _ = find_run(store, name, request)
-    segments = Segments(run).list()
-    if segments and (different := differences(segments[0].request, request)):
+    submissions = Submissions(run).list()
+    if submissions and (different := differences(submissions[0].request, request)):
         raise RunConflictError(
             f"run {name}: was submitted with other values; repeat those, or choose another --run", different
         )
-    return run, segments
+    return run, submissions

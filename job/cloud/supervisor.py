@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from job.cloud.allowance import Allowed
+from job.cloud.allowance import Allowance
 from job.cloud.batch import Batch
 from job.cloud.budget import usd_per_hour
 from job.cloud.job_spec import render
 from job.cloud.policy import Decision, budget, decide
 from job.cloud.status import BEING_ENDED, History, read_history
-from job.cloud.submission import Placement, Segment, Segments
+from job.cloud.submission import Placement, Submission, Submissions
 from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
 from job.runs.records import now
 from job.runs.run import Run
@@ -32,7 +32,7 @@ class Supervisor:
 
     run: Run
     batch: Batch
-    allowed: Allowed
+    allowance: Allowance
     deadline: str | None = None
     """Replaces the one that the run was submitted with."""
 
@@ -54,10 +54,10 @@ class Supervisor:
         while True:
             try:
                 history = self.history()
-                self.allowed.require(history.newest.segment)
+                self.allowance.require(history.newest.submission)
                 decision = decide(history)
                 if (decision.do, decision.reason) != said:
-                    log.info("%s: %s, %s", history.newest.segment.job_id, decision.do, decision.reason)
+                    log.info("%s: %s, %s", history.newest.submission.job_id, decision.do, decision.reason)
                     said = (decision.do, decision.reason)
                 if decision.do == "finish":
                     return history
@@ -70,7 +70,7 @@ class Supervisor:
 
     def history(self) -> History:
         """Return what is known of the run."""
-        return read_history(self.run, self.batch.look, self.clock(), self.allowed, self.deadline)
+        return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
         """Do what was decided.
@@ -80,24 +80,24 @@ class Supervisor:
             RunStoppedError: If that is to leave it.
         """
         if decision.do == "create":
-            make(self.run, self.batch, history.newest.segment)
+            make(self.run, self.batch, history.newest.submission)
         elif decision.do == "cancel":
-            self.batch.cancel(history.segments[-2].segment.job_name)
+            self.batch.cancel(history.submissions[-2].submission.job_name)
         elif decision.do == "submit" and decision.placement is not None:
-            self.add_segment(history, decision.placement, decision.reason, by_hand=False)
+            self.add_submission(history, decision.placement, decision.reason, by_hand=False)
         elif decision.do in {"fail", "stop"}:
             if history.newest.live:
-                self.batch.cancel(history.newest.segment.job_name)
+                self.batch.cancel(history.newest.submission.job_name)
             message = f"run {self.run.name}: {decision.reason}"
             if decision.do == "fail":
                 raise RunFailedError(f"{message}; `job supervise {self.run.name} --resume` tries again")
             raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` goes on")
 
-    def add_segment(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
-        """Record the next segment; if another supervisor was first, its segment stands."""
+    def add_submission(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
+        """Record the next submission; if another supervisor was first, its submission stands."""
         retries, run_s = budget(history, placement)
-        before = history.newest.segment
-        segment = dataclasses.replace(
+        before = history.newest.submission
+        submission = dataclasses.replace(
             before,
             number=before.number + 1,
             created_at=now(),
@@ -114,25 +114,25 @@ class Supervisor:
             max_retries=retries,
             max_run_s=run_s,
         )
-        Segments(self.run).write(segment)
+        Submissions(self.run).write(submission)
 
     def resume(self) -> None:
-        """Record another segment by hand, for a run that was stopped or given up.
+        """Record another submission by hand, for a run that was stopped or given up.
 
         Raises:
             RunStoppedError: If what is left of the limit does not pay for one.
             RunConflictError: If what is recorded is not what this machine's settings allow.
         """
         history = self.history()
-        self.allowed.require(history.newest.segment)
+        self.allowance.require(history.newest.submission)
         job = history.newest.job
         ended = job is None or job.over or job.state in BEING_ENDED
         if history.final is None and history.newest.made and ended:
-            self.add_segment(history, history.newest.segment.placement, "resumed by hand", by_hand=True)
+            self.add_submission(history, history.newest.submission.placement, "resumed by hand", by_hand=True)
 
 
-def make(run: Run, batch: Batch, segment: Segment) -> None:
-    """Make a recorded segment's job; doing so again changes nothing."""
-    job = batch.make(segment.job_name, render(segment), segment.request_id)
-    Segments(run).write_job(segment.number, segment.job_name, job.uid)
-    log.info("made %s: segment %d, %s", segment.job_id, segment.number, segment.placement)
+def make(run: Run, batch: Batch, submission: Submission) -> None:
+    """Make a recorded submission's job; doing so again changes nothing."""
+    job = batch.make(submission.job_name, render(submission), submission.request_id)
+    Submissions(run).write_job(submission.number, submission.job_name, job.uid)
+    log.info("made %s: submission %d, %s", submission.job_id, submission.number, submission.placement)

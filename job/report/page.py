@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from job.analysis.learning_curve import RULES, notes_on
 from job.analysis.metrics import LABELS
 from job.goodput import Phase
@@ -18,10 +16,11 @@ from job.report.charts import Line
 from job.report.data import Facts
 from job.report.examples import make_pictures
 from job.report.reproduce import command_of
+from job.report.template import format_clock, render_template
 from job.runs.checkpoint import CheckpointId
 from job.runs.cost import AttemptBill, Bill
 from job.runs.resume import warnings_of
-from job.text import MINUTE, dollars, duration, percent
+from job.text import MINUTE, percent
 
 ULTRALYTICS_CONFIDENCE = 0.25
 """What ``yolo predict`` takes if nobody says otherwise."""
@@ -56,15 +55,7 @@ class Change:
 
 def render(facts: Facts) -> str:
     """Return the report as HTML."""
-    environment = Environment(
-        loader=PackageLoader("job.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "dollars": dollars, "clock": _clock}
-    return environment.get_template("report.html.j2").render(**_context(facts))
+    return render_template("report.html.j2", **_context(facts))
 
 
 def _context(facts: Facts) -> dict[str, Any]:
@@ -100,7 +91,7 @@ def state_of(facts: Facts) -> str:
     if facts.final is not None:
         return f"{facts.final['reason']} after {len(facts.rows)} epochs"
     ended = facts.bill.attempts[-1].ended if facts.bill.attempts else "vanished"
-    when = f" at {_clock(facts.at)} UTC," if ended == "running" else ""
+    when = f" at {format_clock(facts.at)} UTC," if ended == "running" else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 
@@ -299,8 +290,3 @@ def _attempts(facts: Facts) -> Iterator[tuple[AttemptBill, str]]:
         receipt = (entry["start"] or {}).get("receipt")
         checkpoint = CheckpointId.parse(receipt["checkpoint"]) if receipt else None
         yield bill, checkpoint.words if checkpoint else "the start"
-
-
-def _clock(time: str) -> str:
-    """Show a recorded time to the second."""
-    return time[:19].replace("T", " ")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.metrics import Comparison, metrics_of
+from job.analysis.metrics import BeforeAfter, metrics_of
 from job.errors import (
     DefectError,
     ExitCode,
@@ -164,7 +164,7 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mi
         raise NotCommittedError(f"run {run.name}: {missing}; the same command goes on from there")
     mirror.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
-    comparison = Comparison(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+    comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
     *earlier, own = (run.attempt(number) for number in run.attempts())
     attempts = [*earlier, own | {"pulse": started.training.about}]
     final = {

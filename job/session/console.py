@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.metrics import Comparison, dropped, metrics_of, warn_of_drop
+from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped, metrics_of
 from job.log import Progress
-from job.recipes.recipe import Band
 from job.runs.run import Run
 from job.text import HOUR, duration
 
@@ -85,8 +84,8 @@ class Reporter:
         best_epoch, best = self._best or (epoch, metrics)
         if metrics["f1"] >= best["f1"]:
             self._best = epoch, metrics
-        fell_before, self._has_dropped = self._has_dropped, dropped(best, metrics)
-        return warn_of_drop(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
+        fell_before, self._has_dropped = self._has_dropped, has_dropped(best, metrics)
+        return drop_warning(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
 
     def _say_time_left(self, num_epochs: int, epoch_s: float) -> None:
         """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""
@@ -107,8 +106,6 @@ class Reporter:
 
 def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
     """Print what came of a run."""
-    comparison = final["comparison"]
-    expect = {name: Band(*ends) for name, ends in comparison["expected"].items()}
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
         run.name,
@@ -121,5 +118,5 @@ def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
     bits = final.get("bits", {"exact": True})
     if not bits["exact"]:
         log.warning("not bit-exact from attempt %d: %s", bits["from_attempt"], "; ".join(bits["because"]))
-    table = Comparison(comparison["before"], comparison["after"], expect).table(final["profile"])
+    table = BeforeAfter.from_record(final["comparison"]).table(final["profile"])
     print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

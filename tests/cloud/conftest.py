@@ -48,9 +48,9 @@ class Cloud:
         """The run in the bucket."""
         return Run(open_store(self.bucket), "zebra")
 
-    def job(self, segment: int) -> str:
-        """The full name of a segment's job, which is there."""
-        suffix = f"-{segment:03d}"
+    def job(self, submission: int) -> str:
+        """The full name of a submission's job, which is there."""
+        suffix = f"-{submission:03d}"
         wait_for(lambda: any(name.endswith(suffix) for name in self.batch.jobs))
         return next(name for name in self.batch.jobs if name.endswith(suffix))
 

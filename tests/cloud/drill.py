@@ -20,7 +20,7 @@ import yaml
 
 from job.cli.app import main
 from job.cli.supervise import attempt_lines
-from job.cloud.allowance import load_allowed
+from job.cloud.allowance import load_allowance
 from job.cloud.batch import Batch
 from job.cloud.status import History
 from job.cloud.supervisor import Supervisor
@@ -120,7 +120,7 @@ class Drill:
             self._straight()
             self._preempted()
             supervisor = Supervisor(
-                run=Run(self.store, PREEMPTED_RUN), batch=Batch.connect(), allowed=load_allowed({}), poll_s=0
+                run=Run(self.store, PREEMPTED_RUN), batch=Batch.connect(), allowance=load_allowance({}), poll_s=0
             )
             history = supervisor.history()
             self._check(history)
@@ -218,7 +218,8 @@ class Drill:
         tensors = [{file: entry["tensors"] for file, entry in final["weights"].items()} for final in finals.values()]
         self.say("\n".join(attempt_lines(history.attempts)))
         self.say(
-            f"{len(history.segments)} segments, {history.num_preemptions} preemptions, {history.num_crashes} crashes"
+            f"{len(history.submissions)} submissions, {history.num_preemptions} preemptions, "
+            f"{history.num_crashes} crashes"
         )
         for name, found in zip(finals, tensors, strict=True):
             self.say(f"{name:10} {', '.join(f'{file} {digest[:16]}' for file, digest in found.items())}")
@@ -228,7 +229,7 @@ class Drill:
         assert recorded >= sum(entry.noticed and entry.trained for entry in self.preemptions), "a notice was not obeyed"
         assert history.num_preemptions == self.num_preemptions
         assert history.num_crashes == 0
-        assert len(history.segments) == 1 + self.num_preemptions // 11  # the first try and Batch's ten retries
+        assert len(history.submissions) == 1 + self.num_preemptions // 11  # the first try and Batch's ten retries
 
     def _said(self) -> str:
         """Return the last that the machines said."""

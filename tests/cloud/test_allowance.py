@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from job.cli.app import main
-from job.cloud.allowance import load_allowed
+from job.cloud.allowance import load_allowance
 from job.cloud.batch import Batch
 from job.cloud.budget import Limit
-from job.cloud.submission import Segment, Segments
+from job.cloud.submission import Submission, Submissions
 from job.cloud.supervisor import Supervisor
 from job.errors import CorruptObjectError, RunConflictError
 from job.runs.cost import usd_of
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import wait_until
-from tests.unit.cloud.test_job_spec import make_segment
+from tests.unit.cloud.test_job_spec import make_submission
 
 EVIL = {
     "project": ("prod-payments", "project: the record has 'prod-payments', the settings here have demo-project"),
@@ -40,48 +40,48 @@ SAME_REPOSITORY = f"us-central1-docker.pkg.dev/demo-project/yolo/other@sha256:{'
 
 
 @pytest.fixture
-def segment(settings):
-    """A segment as a person with these settings submits it."""
-    return make_segment("A", "g2-standard-8", max_usd=50.0)
+def submission(settings):
+    """A submission as a person with these settings submits it."""
+    return make_submission("A", "g2-standard-8", max_usd=50.0)
 
 
-def with_settings(segment, **changes):
-    """Return a segment with other settings."""
-    return dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, **changes))
+def with_settings(submission, **changes):
+    """Return a submission with other settings."""
+    return dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, **changes))
 
 
-def write(cloud, segment):
+def write(cloud, submission):
     """Write a record as whoever may write objects can, in place of what is there."""
-    text = json.dumps(dataclasses.asdict(segment))
-    cloud.run.store.put(cloud.run.key(f"segments/{segment.number:04d}.json"), text.encode(), overwrite=True)
+    text = json.dumps(dataclasses.asdict(submission))
+    cloud.run.store.put(cloud.run.key(f"segments/{submission.number:04d}.json"), text.encode(), overwrite=True)
 
 
-def test_what_the_settings_say_is_allowed(segment):
+def test_what_the_settings_say_is_allowed(submission):
     """A record of the same settings is obeyed; so is another image of the repository, and a key that was renewed."""
-    allowed = load_allowed({})
-    allowed.require(segment)
-    allowed.require(with_settings(segment, image=SAME_REPOSITORY))
-    renewed = segment.settings.wandb_secret.replace("latest", "9")
-    allowed.require(with_settings(segment, wandb_secret=renewed))
-    allowed.require(with_settings(segment, wandb_secret=None))
+    allowance = load_allowance({})
+    allowance.require(submission)
+    allowance.require(with_settings(submission, image=SAME_REPOSITORY))
+    renewed = submission.settings.wandb_secret.replace("latest", "9")
+    allowance.require(with_settings(submission, wandb_secret=renewed))
+    allowance.require(with_settings(submission, wandb_secret=None))
     link = "https://www.googleapis.com/compute/v1/projects/demo-project/global/networks/yolo"
-    allowed.require(with_settings(segment, network=link))
+    allowance.require(with_settings(submission, network=link))
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_each_setting_of_a_record_is_held_against_ones_own(segment, name):
+def test_each_setting_of_a_record_is_held_against_ones_own(submission, name):
     """A record that differs in one setting is refused, and the difference is named."""
     value, said = EVIL[name]
     with pytest.raises(RunConflictError) as refused:
-        load_allowed({}).require(with_settings(segment, **{name: value}))
+        load_allowance({}).require(with_settings(submission, **{name: value}))
     assert len(refused.value.problems) == 1
     assert said in refused.value.problems[0]
 
 
-def test_all_differences_are_named_at_once(segment):
+def test_all_differences_are_named_at_once(submission):
     """A record that differs in everything is refused once."""
     with pytest.raises(RunConflictError) as refused:
-        load_allowed({}).require(with_settings(segment, **{name: value for name, (value, _) in EVIL.items()}))
+        load_allowance({}).require(with_settings(submission, **{name: value for name, (value, _) in EVIL.items()}))
     assert len(refused.value.problems) >= len(EVIL) - 2  # what is said of a foreign region includes its subnetwork
 
 
@@ -101,26 +101,26 @@ def test_all_differences_are_named_at_once(segment):
         ({"machines": ["a4-megagpu"]}, "machine: the record has 'a4-megagpu', which is not known here"),
     ],
 )
-def test_limits_and_words_of_a_record_are_held_against_ones_own(segment, changes, said):
+def test_limits_and_words_of_a_record_are_held_against_ones_own(submission, changes, said):
     """Neither a higher limit, nor longer jobs, nor another command or machine is taken from a record."""
     with pytest.raises(RunConflictError) as refused:
-        load_allowed({}).require(dataclasses.replace(segment, **changes))
+        load_allowance({}).require(dataclasses.replace(submission, **changes))
     assert said in "\n".join(refused.value.problems)
 
 
 @pytest.mark.parametrize("given", [Limit(usd=1e7), Limit()])
-def test_a_limit_of_the_command_line_takes_the_place_of_the_record_s(segment, given):
+def test_a_limit_of_the_command_line_takes_the_place_of_the_record_s(submission, given):
     """Whoever passes --max-usd or --no-limit has decided; what is on record does not matter then."""
-    load_allowed({}, given).require(dataclasses.replace(segment, max_usd=1e6))
+    load_allowance({}, given).require(dataclasses.replace(submission, max_usd=1e6))
 
 
-def test_a_price_on_record_makes_nothing_cheaper(segment):
+def test_a_price_on_record_makes_nothing_cheaper(submission):
     """What is reckoned with is the higher of the price on record and the own one."""
-    allowed = load_allowed({})
-    assert allowed.price(dataclasses.replace(segment, usd_per_hour=0.0001)) == 0.35
-    assert allowed.price(dataclasses.replace(segment, usd_per_hour=None)) == 0.35
-    assert allowed.price(dataclasses.replace(segment, usd_per_hour=2.0)) == 2.0
-    assert usd_of([(3600, allowed.price(segment))]) == 0.35
+    allowance = load_allowance({})
+    assert allowance.price(dataclasses.replace(submission, usd_per_hour=0.0001)) == 0.35
+    assert allowance.price(dataclasses.replace(submission, usd_per_hour=None)) == 0.35
+    assert allowance.price(dataclasses.replace(submission, usd_per_hour=2.0)) == 2.0
+    assert usd_of([(3600, allowance.price(submission))]) == 0.35
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_a_price_on_record_makes_no_limit_wider(tmp_path, own_price, recorded, l
     """
     prices = {} if own_price is None else {"a3-highgpu-1g": {"spot": own_price}}
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": prices}))
-    evil = make_segment("A", "a3-highgpu-1g", **recorded)
-    assert load_allowed({}).limit_of(evil) == limit
-    assert load_allowed({}).limit_of(dataclasses.replace(evil, machines=["a4-megagpu"])) == Limit(
+    evil = make_submission("A", "a3-highgpu-1g", **recorded)
+    assert load_allowance({}).limit_of(evil) == limit
+    assert load_allowance({}).limit_of(dataclasses.replace(evil, machines=["a4-megagpu"])) == Limit(
         hours=recorded.get("max_hours", 48.0)
     )
 
@@ -194,11 +194,11 @@ def test_records_of_another_form_are_told_as_such(cloud, capsys):
     assert main(["status", "zebra"]) == 0
 
 
-def test_the_first_segment_counts_as_made_by_hand(cloud, segment):
+def test_the_first_submission_counts_as_made_by_hand(cloud, submission):
     """Records none of which says that a person submitted, since the first was changed, are still decided on."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     write(cloud, dataclasses.replace(first, by="supervisor"))
     assert main(["status", "zebra"]) == 0
 
@@ -207,11 +207,11 @@ def test_the_supervisor_reckons_with_its_own_price(cloud):
     """A record that says that its machine costs next to nothing brings no run past its limit."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     write(cloud, dataclasses.replace(first, usd_per_hour=0.0001))
-    allowed = load_allowed({})
-    [seen] = Supervisor(run=cloud.run, batch=Batch.connect(), allowed=allowed, poll_s=0).history().segments
-    assert (seen.segment.usd_per_hour, seen.usd_per_hour) == (0.0001, 0.35)
+    allowance = load_allowance({})
+    [seen] = Supervisor(run=cloud.run, batch=Batch.connect(), allowance=allowance, poll_s=0).history().submissions
+    assert (seen.submission.usd_per_hour, seen.usd_per_hour) == (0.0001, 0.35)
 
 
 def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
@@ -223,18 +223,18 @@ def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
     assert "image" not in said
     assert main(["status", "zebra", "--bucket", "gs://b", "--projct", "p"]) == 2
     assert "--projct: there is no such flag; did you mean 'project'?" in capsys.readouterr().err
-    allowed = load_allowed({"project": "demo-project", "region": "us-central1"})
-    assert (allowed.project, allowed.image_repositories, allowed.max_usd, allowed.max_hours) == (
+    allowance = load_allowance({"project": "demo-project", "region": "us-central1"})
+    assert (allowance.project, allowance.image_repositories, allowance.max_usd, allowance.max_hours) == (
         "demo-project", (), 50.0, 48.0
     )  # fmt: skip
 
 
 def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
-    """Whoever writes a next segment into the bucket gets no job: no other image, account, project, price or limit."""
+    """A next submission that a stranger writes gets no job: no other image, account, project, price or limit."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     changes = {name: value for name, (value, _) in EVIL.items() if name not in {"region", "other_regions"}}
     evil = dataclasses.replace(with_settings(first, **changes), number=2, by="supervisor", max_usd=1e6)
     write(cloud, evil)
@@ -255,7 +255,7 @@ def test_a_record_makes_a_repeated_submission_submit_nothing(cloud, capsys):
     """The same command finds what was recorded and not made, and makes it only if it is what the settings allow."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     cloud.run.store.delete(cloud.run.key("segments/0001.job.json"))
     Batch.connect()._client.delete_job(name=first.job_name)
     write(cloud, with_settings(first, image=EVIL["image"][0]))
@@ -270,7 +270,7 @@ def test_a_record_leads_nobody_to_another_project(cloud, capsys, command):
     """What only looks or cancels does so in the project and regions of the settings."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     write(cloud, with_settings(first, project="prod-payments"))
     capsys.readouterr()
     assert main([command, "zebra"]) == 65
@@ -292,29 +292,29 @@ def test_a_changed_setting_does_not_keep_anybody_from_cancelling(cloud, tmp_path
     cloud.batch.jobs[cloud.job(1)].ended.wait()
 
 
-def test_a_run_without_a_limit_gets_that_of_the_settings(cloud, segment):
+def test_a_run_without_a_limit_gets_that_of_the_settings(cloud, submission):
     """A run of before limits were usual, or of --no-limit, is supervised within the own limit, in dollars or hours as
     its machines' prices allow, unless a person says again that there is none.
     """
-    unlimited = dataclasses.replace(segment, max_usd=None)
-    assert load_allowed({}).limit_of(unlimited) == Limit(usd=50.0)
-    assert load_allowed({}).limit_of(dataclasses.replace(unlimited, machines=["a2-highgpu-1g"])) == Limit(hours=48.0)
-    assert load_allowed({}, Limit()).limit_of(segment) == Limit()
-    assert load_allowed({}).limit_of(dataclasses.replace(segment, max_usd=3.0)) == Limit(usd=3.0)
+    unlimited = dataclasses.replace(submission, max_usd=None)
+    assert load_allowance({}).limit_of(unlimited) == Limit(usd=50.0)
+    assert load_allowance({}).limit_of(dataclasses.replace(unlimited, machines=["a2-highgpu-1g"])) == Limit(hours=48.0)
+    assert load_allowance({}, Limit()).limit_of(submission) == Limit()
+    assert load_allowance({}).limit_of(dataclasses.replace(submission, max_usd=3.0)) == Limit(usd=3.0)
     cloud.script(["commit 1 0", "finish"])
     assert cloud.submit("--no-limit") == 0
     assert cloud.supervise() == 0
 
 
 def test_a_record_of_another_run_is_not_followed(cloud, capsys):
-    """A segment that was copied from another run, bucket or number would lead to the job of that one."""
+    """A submission that was copied from another run, bucket or number would lead to the job of that one."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    [first] = Segments(cloud.run).list()
+    [first] = Submissions(cloud.run).list()
     for changes in ({"run": "gnu"}, {"bucket": "gs://other"}):
         write(cloud, dataclasses.replace(first, **changes))
-        with pytest.raises(CorruptObjectError, match="is the record of segment 1 of run"):
-            Segments(cloud.run).list()
+        with pytest.raises(CorruptObjectError, match="is the record of submission 1 of run"):
+            Submissions(cloud.run).list()
     content = dataclasses.asdict(dataclasses.replace(first, number=3))
     cloud.run.store.put(cloud.run.key("segments/0002.json"), json.dumps(content).encode())
     assert main(["cancel", "zebra"]) == 74
@@ -328,17 +328,17 @@ def test_a_record_of_another_run_is_not_followed(cloud, capsys):
         {"max_usd": float("nan")}, {"number": True},
     ],
 )  # fmt: skip
-def test_a_record_of_another_form_is_refused_as_one(segment, changes):
+def test_a_record_of_another_form_is_refused_as_one(submission, changes):
     """A field of another type is told as such, and never as a traceback later."""
     with pytest.raises((TypeError, KeyError)):
-        Segment.from_json(json.loads(json.dumps(dataclasses.asdict(segment) | changes)))
+        Submission.from_json(json.loads(json.dumps(dataclasses.asdict(submission) | changes)))
 
 
-def test_a_record_of_before_there_were_hours_is_read(segment):
-    """Segments without the newer field are read, and their digest is what their job's label says."""
-    old = dataclasses.asdict(segment)
+def test_a_record_of_before_there_were_hours_is_read(submission):
+    """Submissions without the newer field are read, and their digest is what their job's label says."""
+    old = dataclasses.asdict(submission)
     del old["max_hours"]
-    read = Segment.from_json(json.loads(json.dumps(old)))
-    assert read == segment
-    assert read.digest == segment.digest
-    assert dataclasses.replace(segment, max_hours=1.0).digest != segment.digest
+    read = Submission.from_json(json.loads(json.dumps(old)))
+    assert read == submission
+    assert read.digest == submission.digest
+    assert dataclasses.replace(submission, max_hours=1.0).digest != submission.digest

@@ -8,7 +8,7 @@ import yaml
 
 from job.analysis.campaign import Campaign
 from job.cli.app import main
-from job.cloud.submission import Segments
+from job.cloud.submission import Submissions
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
@@ -44,12 +44,12 @@ def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
     store = open_store(bucket)
     run = Run(store, "zoo-1-A")
     first = start_job(*CAMPAIGN)
-    wait_until(lambda: Segments(run).list() and Segments(run).job_of(1), first)
+    wait_until(lambda: Submissions(run).list() and Submissions(run).job_of(1), first)
     kill(first)
     done = job(*CAMPAIGN)
     assert done.returncode == 0, done.stderr
     assert run.final() is not None
-    assert run.attempt(1)["cloud_job"] == Segments(run).list()[0].job_id
+    assert run.attempt(1)["cloud_job"] == Submissions(run).list()[0].job_id
     assert len(batch.jobs) == 1
     final = Campaign(store, "zoo").final()
     assert (final["reason"], final["best"]) in {("budget spent", "zoo-1-A"), ("target reached", "zoo-1-A")}

@@ -10,7 +10,7 @@ from google.cloud import batch_v1
 from job.cloud.batch import Batch
 from job.cloud.job_spec import render
 from tests.support.fake_batch import FakeBatch, running_batch, wait_for
-from tests.unit.cloud.test_job_spec import make_segment
+from tests.unit.cloud.test_job_spec import make_submission
 
 ENGINE = """#!/bin/sh
 # Stands for docker: `run` notes its words and stays, `kill` ends it.
@@ -21,18 +21,18 @@ esac
 """
 
 
-def request_of(segment, **changes):
-    """Return the request that makes a segment's job."""
-    parent, _, job_id = segment.job_name.rpartition("/jobs/")
-    job = batch_v1.Job.from_json(json.dumps(render(segment)))
-    values = {"parent": parent, "job_id": job_id, "job": job, "request_id": segment.request_id}
+def request_of(submission, **changes):
+    """Return the request that makes a submission's job."""
+    parent, _, job_id = submission.job_name.rpartition("/jobs/")
+    job = batch_v1.Job.from_json(json.dumps(render(submission)))
+    values = {"parent": parent, "job_id": job_id, "job": job, "request_id": submission.request_id}
     return batch_v1.CreateJobRequest(**(values | changes))
 
 
 def test_a_repeated_request_is_the_same_job(cloud):
     """The same request id gives the same job; another one under the same name is refused."""
     cloud.script(["hold"])
-    client, request = Batch.connect()._client, request_of(make_segment("A", "g2-standard-8"))
+    client, request = Batch.connect()._client, request_of(make_submission("A", "g2-standard-8"))
     assert client.create_job(request).uid == client.create_job(request).uid
     request.request_id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
     with pytest.raises(AlreadyExists):
@@ -43,16 +43,16 @@ def test_a_repeated_request_is_the_same_job(cloud):
 def test_a_name_that_is_none_is_refused(cloud, job_id):
     """Names are as strict as the real service's."""
     with pytest.raises(InvalidArgument):
-        Batch.connect()._client.create_job(request_of(make_segment("A", "g2-standard-8"), job_id=job_id))
+        Batch.connect()._client.create_job(request_of(make_submission("A", "g2-standard-8"), job_id=job_id))
 
 
 def test_what_the_service_does_not_take_is_refused(cloud):
     """Eleven retries and a location in another region are refused."""
-    request = request_of(make_segment("A", "g2-standard-8"))
+    request = request_of(make_submission("A", "g2-standard-8"))
     request.job.task_groups[0].task_spec.max_retry_count = 11
     with pytest.raises(InvalidArgument, match="max_retry_count"):
         Batch.connect()._client.create_job(request)
-    request = request_of(make_segment("A", "g2-standard-8"))
+    request = request_of(make_submission("A", "g2-standard-8"))
     request.job.allocation_policy.location.allowed_locations = ["regions/us-east1"]
     with pytest.raises(InvalidArgument, match="are not in us-central1"):
         Batch.connect()._client.create_job(request)
@@ -88,19 +88,19 @@ def test_a_container_engine_runs_the_image_and_is_told_to_kill_it(settings, tmp_
     engine.write_text(ENGINE.format(notes=notes))
     engine.chmod(engine.stat().st_mode | stat.S_IXUSR)
     machines.mkdir()
-    segment = make_segment("A", "g2-standard-8", max_retries=0)
+    submission = make_submission("A", "g2-standard-8", max_retries=0)
     with running_batch(FakeBatch(machines, engine=str(engine))) as batch:
         monkeypatch.setenv("BATCH_EMULATOR_HOST", batch.host)
-        Batch.connect().make(segment.job_name, render(segment), segment.request_id)
-        fake = batch.jobs[segment.job_name]
+        Batch.connect().make(submission.job_name, render(submission), submission.request_id)
+        fake = batch.jobs[submission.job_name]
         while not (notes.with_name("notes.pid").exists() and fake.machine):
             assert not fake.ended.is_set()
-        assert batch.preempt(segment.job_name)
+        assert batch.preempt(submission.job_name)
         fake.ended.wait()
-        assert Batch.connect().look(segment.job_name).exit_codes == (50001,)
+        assert Batch.connect().look(submission.job_name).exit_codes == (50001,)
     run, kill = notes.read_text().splitlines()
     assert run.startswith("run --rm --name job-")
-    assert f"{segment.settings.image} train --recipe=A" in run
+    assert f"{submission.settings.image} train --recipe=A" in run
     assert "--shm-size=12g" in run
-    assert f"--env JOB_CLOUD_JOB={segment.job_id}" in run
+    assert f"--env JOB_CLOUD_JOB={submission.job_id}" in run
     assert kill.startswith("kill --signal KILL job-")

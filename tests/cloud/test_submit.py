@@ -15,7 +15,7 @@ from google.cloud import batch_v1
 
 from job.cli.app import main
 from job.cloud.batch import Batch
-from job.cloud.submission import Segments, find_submission
+from job.cloud.submission import Submissions, find_submission
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
@@ -59,11 +59,11 @@ def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
     """If the job was made and the answer got lost, submitting again finds it instead of making another."""
     cloud.script(["hold"])
     with monkeypatch.context() as lost:
-        lost.setattr(Segments, "write_job", lambda *_args: None)
+        lost.setattr(Submissions, "write_job", lambda *_args: None)
         assert cloud.submit() == 0
-    assert Segments(cloud.run).job_of(1) is None
+    assert Submissions(cloud.run).job_of(1) is None
     assert cloud.submit() == 0
-    assert Segments(cloud.run).job_of(1) is not None
+    assert Submissions(cloud.run).job_of(1) is not None
     assert len(cloud.batch.jobs) == 1
 
 
@@ -75,17 +75,17 @@ def test_a_submission_that_died_before_its_job_was_made_is_completed(cloud, monk
         """The end of the process."""
 
     def die(*_args):
-        assert [segment.number for segment in Segments(cloud.run).list()] == [1]
+        assert [submission.number for submission in Submissions(cloud.run).list()] == [1]
         raise DeathError
 
     with monkeypatch.context() as dead:
         dead.setattr(Batch, "make", die)
         with pytest.raises(DeathError):
             cloud.submit()
-    recorded = Segments(cloud.run).list()
+    recorded = Submissions(cloud.run).list()
     assert (len(recorded), cloud.batch.jobs) == (1, {})
     assert cloud.submit() == 0
-    assert Segments(cloud.run).list() == recorded
+    assert Submissions(cloud.run).list() == recorded
     assert cloud.job(1) == recorded[0].job_name
 
 
@@ -95,7 +95,7 @@ def test_the_newest_of_equal_submissions_is_meant(cloud):
     names = ["yolov11_wildlife", *(f"yolov11_wildlife{number}" for number in range(2, 12))]
     for name in names:
         assert main(["submit", "--model", "yolo11n.yaml", "--run", name]) == 0
-    request = Segments(Run(open_store(cloud.bucket), names[0])).list()[0].request
+    request = Submissions(Run(open_store(cloud.bucket), names[0])).list()[0].request
     assert find_submission(open_store(cloud.bucket), None, request)[0].name == names[-1]
 
 
@@ -288,8 +288,8 @@ def test_what_is_submitted_has_a_limit_and_its_worst_is_said(cloud, capsys, tmp_
     cloud.script(["hold"])
     assert cloud.submit(*words) == 0
     assert worst in capsys.readouterr().err
-    [segment] = Segments(cloud.run).list()
-    assert (segment.max_usd, segment.max_hours) == limit
+    [submission] = Submissions(cloud.run).list()
+    assert (submission.max_usd, submission.max_hours) == limit
 
 
 def test_a_price_of_one_s_own_makes_a_limit_possible(tmp_path, capsys):
@@ -308,7 +308,7 @@ def test_a_run_that_was_never_submitted_is_told(cloud, capsys, command):
 
 
 def test_status_shows_what_is_known(cloud, capsys, tmp_path):
-    """The status names state, progress, cost, segments and attempts."""
+    """The status names state, progress, cost, submissions and attempts."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
     cloud.script(["commit 3 7", "hold"])
     assert cloud.submit("--max-usd", "5", "--deadline", "20h") == 0
@@ -328,7 +328,7 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
     """The lines of the job's container come in order, whichever form an entry has, over several pages."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    uid = Segments(cloud.run).job_of(1)["uid"]
+    uid = Submissions(cloud.run).job_of(1)["uid"]
     entries = [
         {"timestamp": "2026-11-23T09:00:00.1Z", "textPayload": "plain\n"},
         {"timestamp": "2026-11-23T09:00:01.1Z", "jsonPayload": {"message": "ours", "attempt": 1}},

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from job.cli.app import main
-from job.cloud.allowance import load_allowed
+from job.cloud.allowance import load_allowance
 from job.cloud.batch import Batch
 from job.cloud.policy import decide
 from job.cloud.status import read_history
-from job.cloud.submission import Segments
+from job.cloud.submission import Submissions
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
 from job.runs.accounting import read_bill
@@ -35,14 +35,14 @@ def one_retry(monkeypatch):
     monkeypatch.setattr("job.cloud.budget.MAX_RETRIES", 1)
 
 
-def state(cloud, segment):
-    """Return the state of a segment's job."""
-    return cloud.batch.jobs[cloud.job(segment)].job.status.state.name
+def state(cloud, submission):
+    """Return the state of a submission's job."""
+    return cloud.batch.jobs[cloud.job(submission)].job.status.state.name
 
 
 def supervisor(cloud, clock=lambda: datetime.now(UTC)):
     """Return a supervisor with a clock of the test's own."""
-    return Supervisor(run=cloud.run, batch=Batch.connect(), allowed=load_allowed({}), poll_s=0.02, clock=clock)
+    return Supervisor(run=cloud.run, batch=Batch.connect(), allowance=load_allowance({}), poll_s=0.02, clock=clock)
 
 
 def killing(cloud, *kills):
@@ -58,7 +58,7 @@ def killing(cloud, *kills):
 
 
 def test_a_preempted_run_is_tried_again_and_finishes(cloud, capsys):
-    """After a preemption without notice Batch tries again, and the run finishes in one segment, which is success
+    """After a preemption without notice Batch tries again, and the run finishes in one submission, which is success
     although the last exit code that Batch shows is that of the preemption.
     """
     cloud.script(["commit 2 0", "hold"], ["commit 4 0", "finish"])
@@ -75,14 +75,14 @@ def test_a_preempted_run_is_tried_again_and_finishes(cloud, capsys):
 
 
 def test_a_run_outlives_the_retries_of_batch(cloud):
-    """Twelve preemptions are more than one job survives: the supervisor submits the next segment, and the run ends."""
+    """Twelve preemptions are more than one job survives: the supervisor submits again, and the run ends."""
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 13)), ["finish"])
     assert cloud.submit() == 0
     killer = killing(cloud, *((number, f"{number:04d}-000000", {}) for number in range(1, 13)))
     assert cloud.supervise() == 0
     killer.join()
     assert (state(cloud, 1), len(cloud.batch.jobs), len(cloud.run.attempts())) == ("FAILED", 2, 13)
-    assert [segment.reason for segment in Segments(cloud.run).list()] == [
+    assert [submission.reason for submission in Submissions(cloud.run).list()] == [
         "submitted",
         "the retries are used up by preemptions",
     ]
@@ -154,7 +154,10 @@ def test_a_machine_that_is_unfit_is_left_for_another_one(cloud):
     cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
     assert cloud.submit("--machine", "l4,t4") == 0
     assert cloud.supervise() == 0
-    assert [segment.placement.machine for segment in Segments(cloud.run).list()] == ["g2-standard-8", "n1-standard-8"]
+    assert [submission.placement.machine for submission in Submissions(cloud.run).list()] == [
+        "g2-standard-8",
+        "n1-standard-8",
+    ]
     assert [fake.num_attempts for fake in cloud.batch.jobs.values()] == [1, 1]
 
 
@@ -227,7 +230,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
 
 
 def test_a_long_run_goes_on_after_its_time_limit(cloud, monkeypatch):
-    """An attempt that reaches its time limit and has committed goes on in the next segment."""
+    """An attempt that reaches its time limit and has committed goes on in the next submission."""
     monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
@@ -258,7 +261,7 @@ def test_a_finished_run_is_not_submitted_again(cloud, capsys):
 
 
 def test_a_run_that_was_cancelled_stays_so_until_it_is_resumed(cloud, capsys):
-    """`job cancel` ends the job for good; only `--resume` submits another segment, which finishes."""
+    """`job cancel` ends the job for good; only `--resume` submits another submission, which finishes."""
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
@@ -267,7 +270,7 @@ def test_a_run_that_was_cancelled_stays_so_until_it_is_resumed(cloud, capsys):
     assert "cancelled or deleted by hand" in capsys.readouterr().err
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise("--resume") == 0
-    assert [segment.by for segment in Segments(cloud.run).list()] == ["hand", "hand"]
+    assert [submission.by for submission in Submissions(cloud.run).list()] == ["hand", "hand"]
 
 
 def test_a_job_that_was_deleted_is_not_made_again(cloud, capsys):
@@ -289,7 +292,7 @@ def test_resuming_a_crash_loop_gives_it_another_two_tries(cloud, capsys):
 
 
 def test_the_next_region_is_asked_when_one_gives_no_machine(cloud, tmp_path):
-    """After 20 minutes without a machine the job is cancelled and the next segment goes to another region that is
+    """After 20 minutes without a machine the job is cancelled and the next submission goes to another region that is
     near the data.
     """
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
@@ -312,7 +315,10 @@ def test_the_next_machine_is_asked_when_one_is_not_to_be_had(cloud, one_retry):
     killer = killing(cloud, *((number, f"{number:04d}-000000", {}) for number in range(1, 3)))
     assert cloud.supervise() == 0
     killer.join()
-    assert [segment.placement.machine for segment in Segments(cloud.run).list()] == ["g2-standard-8", "a2-highgpu-1g"]
+    assert [submission.placement.machine for submission in Submissions(cloud.run).list()] == [
+        "g2-standard-8",
+        "a2-highgpu-1g",
+    ]
 
 
 def test_a_deadline_that_spot_would_miss_is_kept_on_demand(cloud):
@@ -322,7 +328,7 @@ def test_a_deadline_that_spot_would_miss_is_kept_on_demand(cloud):
     wait_until(lambda: cloud.run.attempts() == [1])
     later = lambda: datetime.now(UTC) + timedelta(hours=9.5)  # noqa: E731
     supervisor(cloud, later).watch()
-    first, second = Segments(cloud.run).list()
+    first, second = Submissions(cloud.run).list()
     assert (first.placement.spot, second.placement.spot) == (True, False)
     model = cloud.batch.jobs[cloud.job(2)].job.allocation_policy.instances[0].policy.provisioning_model
     assert model.name == "STANDARD"
@@ -358,7 +364,7 @@ def test_a_run_has_a_limit_that_nobody_asked_for(cloud):
         supervisor(cloud, later).watch()
 
 
-def test_no_segment_is_submitted_that_the_limit_does_not_pay_for(cloud, capsys, one_retry):
+def test_no_submission_is_submitted_that_the_limit_does_not_pay_for(cloud, capsys, one_retry):
     """With too little left for one attempt the supervisor stops instead of submitting."""
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 3)), ["finish"])
     assert cloud.submit() == 0
@@ -368,7 +374,7 @@ def test_no_segment_is_submitted_that_the_limit_does_not_pay_for(cloud, capsys, 
     assert "one attempt of 30 minutes on this machine may cost 0.26" in capsys.readouterr().err
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise("--resume", "--max-usd", "5") == 0
-    assert Segments(cloud.run).list()[-1].max_usd == 5
+    assert Submissions(cloud.run).list()[-1].max_usd == 5
 
 
 def test_a_job_of_a_limited_run_cannot_pass_the_limit_unwatched(cloud):
@@ -381,7 +387,7 @@ def test_a_job_of_a_limited_run_cannot_pass_the_limit_unwatched(cloud):
 
 
 def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
-    """A supervisor is killed, the job runs out of retries, and another supervisor submits the next segment."""
+    """A supervisor is killed, the job runs out of retries, and another supervisor submits the next submission."""
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 3)), ["finish"])
     assert cloud.submit() == 0
     first = start_job("supervise", "zebra", "--poll", "0.1")
@@ -393,7 +399,7 @@ def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
     assert len(cloud.batch.jobs) == 2
 
 
-def test_a_segment_that_was_only_recorded_is_made(cloud, capsys):
+def test_a_submission_that_was_only_recorded_is_made(cloud, capsys):
     """A supervisor that died between the record and the job, with the job before still running, is taken up: that
     one is cancelled first.
     """
@@ -402,7 +408,7 @@ def test_a_segment_that_was_only_recorded_is_made(cloud, capsys):
     wait_until(lambda: cloud.run.attempts() == [1])
     dead = supervisor(cloud)
     history = dead.history()
-    dead.add_segment(history, history.newest.segment.placement, "of a test", by_hand=False)
+    dead.add_submission(history, history.newest.submission.placement, "of a test", by_hand=False)
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise() == 0
     cloud.batch.jobs[cloud.job(2)].ended.wait()
@@ -411,7 +417,7 @@ def test_a_segment_that_was_only_recorded_is_made(cloud, capsys):
 
 
 def test_two_supervisors_do_no_harm(cloud, one_retry):
-    """Two supervisors at once submit each segment once, and both see the end."""
+    """Two supervisors at once submit each submission once, and both see the end."""
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 3)), ["finish"])
     assert cloud.submit() == 0
     ends = []
@@ -434,7 +440,7 @@ def test_a_service_that_does_not_answer_is_asked_again(cloud):
 
 
 def test_a_bucket_that_does_not_answer_is_asked_again(cloud, monkeypatch):
-    """An outage of the bucket between two looks neither ends the supervisor nor costs a segment."""
+    """An outage of the bucket between two looks neither ends the supervisor nor costs a submission."""
     cloud.script(["commit 1 0", "finish"])
     assert cloud.submit() == 0
     outages, read = [TransientStoreError("bucket: kept failing; try again")] * 3, Run.final
@@ -447,7 +453,7 @@ def test_a_bucket_that_does_not_answer_is_asked_again(cloud, monkeypatch):
     monkeypatch.setattr(Run, "final", final)
     assert cloud.supervise() == 0
     assert outages == []
-    assert len(Segments(cloud.run).list()) == 1
+    assert len(Submissions(cloud.run).list()) == 1
 
 
 def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
@@ -465,7 +471,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
         cloud.run.finish({"attempt": number, "reason": "complete", "num_epochs": 10})
         return ended
 
-    seen = read_history(cloud.run, look, datetime.now(UTC), load_allowed({}))
+    seen = read_history(cloud.run, look, datetime.now(UTC), load_allowance({}))
     assert decide(seen).do == "finish"
     assert seen.attempts[-1].number == seen.final["attempt"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.analysis.metrics import COLUMNS, Comparison, dropped, metrics_of, warn_of_drop
+from job.analysis.metrics import COLUMNS, BeforeAfter, drop_warning, has_dropped, metrics_of
 from job.recipes.recipe import Band
 
 
@@ -20,7 +20,7 @@ def test_f1_is_the_harmonic_mean_of_the_reported_precision_and_recall():
 def test_the_table_shows_change_and_whether_the_expectation_was_reached():
     """Each metric has its change, and each that was expected a verdict."""
     before, after = metrics_of(row(0.74, 0.47)), metrics_of(row(0.70, 0.65))
-    table = Comparison(before, after, {"f1": Band(0.65, 0.70), "recall": Band(0.66, None)}).table().splitlines()
+    table = BeforeAfter(before, after, {"f1": Band(0.65, 0.70), "recall": Band(0.66, None)}).table().splitlines()
     assert table[1].split() == ["F1", "57.5%", "67.4%", "+9.9", "65", "to", "70", "%:", "reached"]
     assert table[3].split() == ["recall", "47.0%", "65.0%", "+18.0", "over", "66", "%:", "not", "reached"]
     assert all(len(line) <= 80 for line in table)
@@ -29,16 +29,16 @@ def test_the_table_shows_change_and_whether_the_expectation_was_reached():
 def test_a_fall_after_the_first_epoch_is_told_loudly():
     """A metric far below the start weights' is warned of by name, a small fall is not, nor is one from near nothing."""
     best, fallen = metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1))
-    assert dropped(best, fallen)
-    warning = warn_of_drop(best, 0, fallen, 1)
+    assert has_dropped(best, fallen)
+    warning = drop_warning(best, 0, fallen, 1)
     assert (
         "after epoch 1 the detector is far worse than its start weights: F1 64.6% -> 17.1%, recall 60.0% -> 10.0%;"
         in (warning)
     )
     assert "class order" in warning
-    assert not dropped(best, metrics_of(row(0.6, 0.5)))
-    assert dropped(best, metrics_of(row(0.7, 0.6, map50=0.2)))
+    assert not has_dropped(best, metrics_of(row(0.6, 0.5)))
+    assert has_dropped(best, metrics_of(row(0.7, 0.6, map50=0.2)))
     nothing = metrics_of(row(0.0, 0.0, 0.0, 0.0))
-    assert not dropped(nothing, nothing)
-    assert not dropped(metrics_of(row(0.09, 0.09, 0.09)), nothing)
-    assert dropped(metrics_of(row(0.1, 0.1, 0.0)), nothing)
+    assert not has_dropped(nothing, nothing)
+    assert not has_dropped(metrics_of(row(0.09, 0.09, 0.09)), nothing)
+    assert has_dropped(metrics_of(row(0.1, 0.1, 0.0)), nothing)

@@ -119,7 +119,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["supervise", "zebra", "--deadline", "9" * 20 + "h"], 2, "--deadline: must be hours from now"),
         (["supervise", "zebra", "--max-usd", "9" * 400], 2, "--max-usd: must be a number of dollars"),
         (["supervise", "zebra", "--poll", "1e300"], 2, "--poll: must be a number of seconds from 0"),
-        (["logs", "zebra", "--segment", "0"], 2, "--segment: must be a whole number from 1"),
+        (["logs", "zebra", "--submission", "0"], 2, "--submission: must be a whole number from 1"),
         (["train", "--recipe", "A"], 2, "bucket: none was named"),
         (["train", "--recipe", "A", "--bucket", "ftp://x"], 2, "is neither gs://BUCKET nor a folder"),
         (["train", "--recipe", "A", "--bucket", "nowhere"], 74, "no such folder"),

@@ -15,7 +15,7 @@ from job.cli.submit import cloud_words
 from job.cloud.job_spec import render
 from job.cloud.machine_types import machines
 from job.cloud.settings import load_settings
-from job.cloud.submission import Placement, Segment
+from job.cloud.submission import Placement, Submission
 from job.recipes.recipe import recipe_names
 from tests.support.fake_batch import problem_with
 
@@ -25,13 +25,13 @@ EVERY = list(itertools.product(recipe_names(), machines()))
 
 
 @pytest.fixture
-def segment(settings):
-    """A segment of recipe A on the machine that is the default."""
-    return make_segment("A", "g2-standard-8")
+def submission(settings):
+    """A submission of recipe A on the machine that is the default."""
+    return make_submission("A", "g2-standard-8")
 
 
-def make_segment(recipe: str, machine: str, **changes) -> Segment:
-    """Return a run's first segment, for a recipe and a machine."""
+def make_submission(recipe: str, machine: str, **changes) -> Submission:
+    """Return a run's first submission, for a recipe and a machine."""
     _, words = cloud_words({"recipe": recipe, "dataset": "wildlife"}, {})
     values = {
         "run": "yolov11_wildlife2",
@@ -49,12 +49,12 @@ def make_segment(recipe: str, machine: str, **changes) -> Segment:
         "max_usd": None,
         "usd_per_hour": None,
     }
-    return Segment(**(values | changes))
+    return Submission(**(values | changes))
 
 
-def parsed(segment: Segment) -> batch_v1.Job:
-    """Return a segment's job as Batch reads it."""
-    return batch_v1.Job.from_json(json.dumps(render(segment)))
+def parsed(submission: Submission) -> batch_v1.Job:
+    """Return a submission's job as Batch reads it."""
+    return batch_v1.Job.from_json(json.dumps(render(submission)))
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ def check(pytestconfig):
 @pytest.mark.parametrize("machine", machines())
 def test_the_job_of_each_machine_is_as_it_was(settings, check, machine):
     """The whole job for recipe A on each machine is the golden one."""
-    check(machine, render(make_segment("A", machine)))
+    check(machine, render(make_submission("A", machine)))
 
 
 def test_the_command_of_each_recipe_is_as_it_was(settings, check):
     """What each recipe says to the container is the golden list."""
-    check("recipes", {recipe: make_segment(recipe, "g2-standard-8").words for recipe in recipe_names()})
+    check("recipes", {recipe: make_submission(recipe, "g2-standard-8").words for recipe in recipe_names()})
 
 
 @pytest.mark.parametrize(("recipe", "machine"), EVERY)
@@ -87,29 +87,29 @@ def test_recipe_and_machine_change_nothing_but_their_own(settings, recipe, machi
     """The job of every recipe on every machine is that machine's golden job with that recipe's golden command, and
     Batch's message types take it.
     """
-    segment = make_segment(recipe, machine)
+    submission = make_submission(recipe, machine)
     expected = json.loads((GOLDEN / f"{machine}.json").read_text())
     container = expected["taskGroups"][0]["taskSpec"]["runnables"][0]["container"]
     container["commands"] = json.loads((GOLDEN / "recipes.json").read_text())[recipe]
-    expected["labels"]["digest"] = segment.digest[:40]
-    assert render(segment) == expected
-    assert parsed(segment).task_groups[0].task_spec.runnables[0].container.commands == container["commands"]
+    expected["labels"]["digest"] = submission.digest[:40]
+    assert render(submission) == expected
+    assert parsed(submission).task_groups[0].task_spec.runnables[0].container.commands == container["commands"]
 
 
 @pytest.mark.parametrize("machine", machines())
 def test_the_service_would_take_it(settings, machine):
     """Names, retries, policies and locations are within what the service accepts."""
-    segment = make_segment("A", machine)
-    parent, _, job_id = segment.job_name.rpartition("/jobs/")
+    submission = make_submission("A", machine)
+    parent, _, job_id = submission.job_name.rpartition("/jobs/")
     request = batch_v1.CreateJobRequest(
-        parent=parent, job_id=job_id, job=parsed(segment), request_id=segment.request_id
+        parent=parent, job_id=job_id, job=parsed(submission), request_id=submission.request_id
     )
     assert problem_with(request) is None
 
 
-def test_a_misspelt_field_would_be_noticed(segment):
+def test_a_misspelt_field_would_be_noticed(submission):
     """The parse is strict: an unknown field, and a duration that is a number, are errors."""
-    spec = render(segment)
+    spec = render(submission)
     with pytest.raises(ParseError):
         batch_v1.Job.from_json(json.dumps({**spec, "logPolicy": {}}))
     spec["taskGroups"][0]["taskSpec"]["maxRunDuration"] = 3600
@@ -117,11 +117,11 @@ def test_a_misspelt_field_would_be_noticed(segment):
         batch_v1.Job.from_json(json.dumps(spec))
 
 
-def test_everything_but_our_fatal_codes_is_tried_again(segment):
+def test_everything_but_our_fatal_codes_is_tried_again(submission):
     """One policy fails the task on 2, 65, 70, 74, 78 and Batch's time limit; preemption and the rest are retried, ten
     times.
     """
-    task = parsed(segment).task_groups[0].task_spec
+    task = parsed(submission).task_groups[0].task_spec
     [policy] = task.lifecycle_policies
     assert policy.action.name == "FAIL_TASK"
     assert set(policy.action_condition.exit_codes) == {2, 65, 70, 74, 78, 50005}
@@ -129,38 +129,38 @@ def test_everything_but_our_fatal_codes_is_tried_again(segment):
     assert not task.runnables[0].ignore_exit_status
 
 
-def test_there_is_one_task(segment):
+def test_there_is_one_task(submission):
     """One task on one machine, which is what a run is."""
-    [group] = parsed(segment).task_groups
+    [group] = parsed(submission).task_groups
     assert (group.task_count, group.parallelism, group.task_count_per_node) == (1, 1, 1)
 
 
-def test_the_image_is_named_by_digest(segment):
+def test_the_image_is_named_by_digest(submission):
     """A tag may be moved between two attempts; a digest may not."""
-    image = parsed(segment).task_groups[0].task_spec.runnables[0].container.image_uri
+    image = parsed(submission).task_groups[0].task_spec.runnables[0].container.image_uri
     assert re.search(r"@sha256:[0-9a-f]{64}$", image)
 
 
-def test_the_command_needs_no_shell(segment):
+def test_the_command_needs_no_shell(submission):
     """The words follow the image's entry point one by one, and none is left to a shell."""
-    container = parsed(segment).task_groups[0].task_spec.runnables[0].container
+    container = parsed(submission).task_groups[0].task_spec.runnables[0].container
     assert container.commands[0] == "train"
     assert not container.entrypoint
     assert [word for word in container.commands if re.search(r"[$`;|&<>]", word)] == []
 
 
-def test_secrets_are_named_and_not_contained(segment):
+def test_secrets_are_named_and_not_contained(submission):
     """The W&B key is a reference to Secret Manager, and no other variable looks like a secret."""
-    environment = parsed(segment).task_groups[0].task_spec.environment
+    environment = parsed(submission).task_groups[0].task_spec.environment
     assert dict(environment.secret_variables) == {
         "WANDB_API_KEY": "projects/demo-project/secrets/wandb-api-key/versions/latest"
     }
     assert [name for name in environment.variables if re.search("KEY|TOKEN|SECRET|PASSWORD", name)] == []
 
 
-def test_without_a_secret_there_is_no_variable(segment):
+def test_without_a_secret_there_is_no_variable(submission):
     """A project without W&B gets a job without its key."""
-    without = dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, wandb_secret=None))
+    without = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, wandb_secret=None))
     assert dict(parsed(without).task_groups[0].task_spec.environment.secret_variables) == {}
 
 
@@ -169,7 +169,7 @@ def test_loaders_have_shared_memory(settings, machine):
     """The container gets gigabytes of shared memory, as a container option, and never image streaming, which would
     drop the option.
     """
-    container = parsed(make_segment("A", machine)).task_groups[0].task_spec.runnables[0].container
+    container = parsed(make_submission("A", machine)).task_groups[0].task_spec.runnables[0].container
     assert int(re.search(r"--shm-size=(\d+)g", container.options)[1]) >= 6
     assert not container.enable_image_streaming
 
@@ -177,23 +177,23 @@ def test_loaders_have_shared_memory(settings, machine):
 @pytest.mark.parametrize("machine", machines())
 def test_the_task_gets_the_machine_it_is_on(settings, machine):
     """CPU and memory fill the machine with some left for the system; the defaults would be 2 cores and 2 GB."""
-    resource = parsed(make_segment("A", machine)).task_groups[0].task_spec.compute_resource
+    resource = parsed(make_submission("A", machine)).task_groups[0].task_spec.compute_resource
     assert resource.cpu_milli == machines()[machine].vcpus * 1000
     assert 0.8 < resource.memory_mib / (machines()[machine].memory_gib * 1024) < 0.95
 
 
 @pytest.mark.parametrize("spot", [True, False])
-def test_spot_is_asked_for_unless_told_otherwise(segment, spot):
+def test_spot_is_asked_for_unless_told_otherwise(submission, spot):
     """The provisioning model is said aloud either way."""
-    placement = dataclasses.replace(segment.placement, spot=spot)
-    [instance] = parsed(dataclasses.replace(segment, placement=placement)).allocation_policy.instances
+    placement = dataclasses.replace(submission.placement, spot=spot)
+    [instance] = parsed(dataclasses.replace(submission, placement=placement)).allocation_policy.instances
     assert instance.policy.provisioning_model.name == ("SPOT" if spot else "STANDARD")
 
 
 @pytest.mark.parametrize("machine", machines())
 def test_the_driver_is_installed_and_the_gpu_named(settings, machine):
     """`installGpuDrivers` stands beside the policy, where it works, and the accelerator is the machine's own."""
-    job = parsed(make_segment("A", machine))
+    job = parsed(make_submission("A", machine))
     [instance] = job.allocation_policy.instances
     [accelerator] = instance.policy.accelerators
     assert instance.install_gpu_drivers
@@ -202,86 +202,86 @@ def test_the_driver_is_installed_and_the_gpu_named(settings, machine):
     assert instance.policy.machine_type == machine
 
 
-def test_the_machine_has_no_external_address(segment):
+def test_the_machine_has_no_external_address(submission):
     """One interface, in the private network, without an external address; the container itself may use it."""
-    job = parsed(segment)
+    job = parsed(submission)
     [interface] = job.allocation_policy.network.network_interfaces
     assert interface.no_external_ip_address
     assert not job.task_groups[0].task_spec.runnables[0].container.block_external_network
 
 
-def test_the_job_runs_as_the_training_and_nobody_else(segment):
+def test_the_job_runs_as_the_training_and_nobody_else(submission):
     """The service account is the one that may do no more than train."""
-    account = parsed(segment).allocation_policy.service_account
+    account = parsed(submission).allocation_policy.service_account
     assert account.email == "trainer@demo-project.iam.gserviceaccount.com"
     assert not account.scopes
 
 
-def test_locations_are_in_the_job_s_own_region(segment):
+def test_locations_are_in_the_job_s_own_region(submission):
     """Newer projects take no other; any zone of the region will do."""
     moved = dataclasses.replace(
-        segment,
+        submission,
         settings=dataclasses.replace(
-            segment.settings, other_regions={"us-east1": "projects/p/regions/us-east1/subnetworks/s"}
+            submission.settings, other_regions={"us-east1": "projects/p/regions/us-east1/subnetworks/s"}
         ),
-        placement=dataclasses.replace(segment.placement, region="us-east1"),
+        placement=dataclasses.replace(submission.placement, region="us-east1"),
     )
-    for entry in (segment, moved):
+    for entry in (submission, moved):
         region = entry.job_name.split("/")[3]
         policy = parsed(entry).allocation_policy
         assert list(policy.location.allowed_locations) == [f"regions/{region}"]
         assert f"/regions/{region}/" in policy.network.network_interfaces[0].subnetwork
 
 
-def test_logs_are_kept(segment):
+def test_logs_are_kept(submission):
     """Without a destination Batch keeps no logs."""
-    assert parsed(segment).logs_policy.destination.name == "CLOUD_LOGGING"
+    assert parsed(submission).logs_policy.destination.name == "CLOUD_LOGGING"
 
 
-def test_labels_find_the_run_again(segment):
+def test_labels_find_the_run_again(submission):
     """Job and machines carry the run's name, in the characters that a label may have."""
-    job = parsed(dataclasses.replace(segment, run="Wild_Life-2"))
+    job = parsed(dataclasses.replace(submission, run="Wild_Life-2"))
     for labels in (job.labels, job.allocation_policy.labels):
         assert labels["run"] == "wild_life-2"
         assert [value for value in labels.values() if not re.fullmatch(r"[a-z0-9_-]{1,63}", value)] == []
         assert [name for name in labels if name.startswith(("goog-", "google-"))] == []
 
 
-def test_durations_are_text_with_a_unit(segment):
+def test_durations_are_text_with_a_unit(submission):
     """A duration is a string such as 3600s, at most the 14 days that Batch runs a job for."""
-    spec = render(segment)["taskGroups"][0]["taskSpec"]
+    spec = render(submission)["taskGroups"][0]["taskSpec"]
     assert re.fullmatch(r"\d+s", spec["maxRunDuration"])
-    assert parsed(segment).task_groups[0].task_spec.max_run_duration <= timedelta(days=14)
+    assert parsed(submission).task_groups[0].task_spec.max_run_duration <= timedelta(days=14)
 
 
-def test_paths_lose_the_address_of_their_api(segment):
+def test_paths_lose_the_address_of_their_api(submission):
     """Terraform's self links are taken, and Batch gets the path that it wants."""
-    link = f"https://www.googleapis.com/compute/v1/{segment.settings.network}"
-    linked = dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, network=link))
-    assert parsed(linked).allocation_policy.network == parsed(segment).allocation_policy.network
+    link = f"https://www.googleapis.com/compute/v1/{submission.settings.network}"
+    linked = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, network=link))
+    assert parsed(linked).allocation_policy.network == parsed(submission).allocation_policy.network
 
 
 @pytest.mark.parametrize(
     "run", ["yolov11_wildlife", "Zebra", "2e967232", "a", "x" * 63, "a-_-b", "trailing-", "A" * 40 + "-" * 20]
 )
-def test_every_run_name_makes_a_job_id(segment, run):
+def test_every_run_name_makes_a_job_id(submission, run):
     """A job's id has at most 63 lowercase letters, digits and hyphens, begins with a letter, and ends with none."""
-    named = dataclasses.replace(segment, run=run, number=1234)
+    named = dataclasses.replace(submission, run=run, number=1234)
     assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", named.job_id)
 
 
-def test_ids_tell_runs_buckets_and_segments_apart(segment):
-    """Equal segments have equal ids; another run, bucket or number has others."""
+def test_ids_tell_runs_buckets_and_submissions_apart(submission):
+    """Equal submissions have equal ids; another run, bucket or number has others."""
     others = [
-        segment,
-        dataclasses.replace(segment, run="yolov11-wildlife2"),
-        dataclasses.replace(segment, run="YOLOv11_wildlife2"),
-        dataclasses.replace(segment, bucket="gs://other"),
-        dataclasses.replace(segment, number=2),
+        submission,
+        dataclasses.replace(submission, run="yolov11-wildlife2"),
+        dataclasses.replace(submission, run="YOLOv11_wildlife2"),
+        dataclasses.replace(submission, bucket="gs://other"),
+        dataclasses.replace(submission, number=2),
     ]
     assert len({entry.job_id for entry in others}) == len({entry.request_id for entry in others}) == 5
-    again = dataclasses.replace(segment, created_at="2026-11-24T00:00:00+00:00")
-    assert (again.job_id, again.request_id) == (segment.job_id, segment.request_id)
+    again = dataclasses.replace(submission, created_at="2026-11-24T00:00:00+00:00")
+    assert (again.job_id, again.request_id) == (submission.job_id, submission.request_id)
 
 
 def test_every_machine_has_prices_or_a_reason():

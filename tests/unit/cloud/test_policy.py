@@ -8,12 +8,12 @@ import pytest
 
 from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, worst_s
 from job.cloud.policy import decide
-from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SegmentSeen
+from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SubmissionStatus
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
 from job.runs.checkpoint import CheckpointId
 from job.runs.cost import usd_of
 from tests.cloud.conftest import OTHER_REGION
-from tests.unit.cloud.test_job_spec import make_segment
+from tests.unit.cloud.test_job_spec import make_submission
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 
@@ -33,29 +33,29 @@ def job(state="RUNNING", **changes):
 
 
 @pytest.fixture
-def segment(settings):
-    """A first segment on an L4, with another region to go to and a price."""
-    made = make_segment("A", "g2-standard-8", created_at=START.isoformat(), usd_per_hour=0.35)
+def submission(settings):
+    """A first submission on an L4, with another region to go to and a price."""
+    made = make_submission("A", "g2-standard-8", created_at=START.isoformat(), usd_per_hour=0.35)
     return dataclasses.replace(made, settings=dataclasses.replace(made.settings, other_regions=OTHER_REGION))
 
 
-def seen_of(segment, found, **changes):
-    """Return a segment whose job was made, with what Batch says of it."""
-    values = {"segment": segment, "made": True, "job": found, "usd_per_hour": segment.usd_per_hour}
-    return SegmentSeen(**(values | changes))
+def seen_of(submission, found, **changes):
+    """Return a submission whose job was made, with what Batch says of it."""
+    values = {"submission": submission, "made": True, "job": found, "usd_per_hour": submission.usd_per_hour}
+    return SubmissionStatus(**(values | changes))
 
 
-def chain(segment, *jobs, attempts=(), minutes=60.0, **changes):
+def chain(submission, *jobs, attempts=(), minutes=60.0, **changes):
     """Return what is known some minutes after the newest of several jobs ended, each an hour after the one before.
 
     Args:
-        segment: The first one.
-        jobs: What Batch says of each segment's job.
-        attempts: Of which segment, from 1 on, and what else is known of it.
+        submission: The first one.
+        jobs: What Batch says of each submission's job.
+        attempts: Of which submission, from 1 on, and what else is known of it.
         minutes: Since the newest job ended.
         changes: Of the history.
     """
-    entries = [dataclasses.replace(segment, number=number, by="hand" if number == 1 else "supervisor")
+    entries = [dataclasses.replace(submission, number=number, by="hand" if number == 1 else "supervisor")
                for number in range(1, len(jobs) + 1)]  # fmt: skip
     ended = [START + timedelta(hours=number) for number in range(1, len(jobs) + 1)]
     seen = [
@@ -67,22 +67,27 @@ def chain(segment, *jobs, attempts=(), minutes=60.0, **changes):
                 **({"ended_at": ended[place - 1]} if about.get("exit_code") else {}), **about)
         for number, (place, about) in enumerate(attempts, start=1)
     ]  # fmt: skip
-    values = {"run": segment.run, "now": ended[-1] + timedelta(minutes=minutes), "num_epochs": 10}
-    return History(**(values | {"segments": tuple(seen), "attempts": tuple(made)} | changes))
+    values = {"run": submission.run, "now": ended[-1] + timedelta(minutes=minutes), "num_epochs": 10}
+    return History(**(values | {"submissions": tuple(seen), "attempts": tuple(made)} | changes))
 
 
-def history(segment, seen=None, hours=1.0, **changes):
-    """Return what is known some hours after the start, of one segment."""
-    segments = (seen_of(segment, seen or job()),)
-    values = {"run": segment.run, "now": START + timedelta(hours=hours), "segments": segments, "num_epochs": 10}
+def history(submission, seen=None, hours=1.0, **changes):
+    """Return what is known some hours after the start, of one submission."""
+    submissions = (seen_of(submission, seen or job()),)
+    values = {
+        "run": submission.run,
+        "now": START + timedelta(hours=hours),
+        "submissions": submissions,
+        "num_epochs": 10,
+    }
     return History(**(values | changes))
 
 
-def attempt(segment, number=1, **changes):
-    """Return an attempt of the segment that claimed the run at the start."""
+def attempt(submission, number=1, **changes):
+    """Return an attempt of the submission that claimed the run at the start."""
     values = {
         "number": number,
-        "job": segment.job_id,
+        "job": submission.job_id,
         "host": "vm",
         "claimed_at": START,
         "ended_at": None,
@@ -94,115 +99,115 @@ def attempt(segment, number=1, **changes):
     return Attempt(**(values | changes))
 
 
-def at_epoch(segment, epoch, hours):
+def at_epoch(submission, epoch, hours):
     """Return what is known of a run that has taken so long for so many epochs."""
     return {
-        "attempts": (attempt(segment),),
+        "attempts": (attempt(submission),),
         "committed": CheckpointId(epoch, 0, 1),
         "committed_at": START + timedelta(hours=hours),
     }
 
 
 @pytest.mark.parametrize(("due_h", "do"), [(9.0, "wait"), (5.5, "wait"), (4.7, "submit"), (2.0, "submit")])
-def test_a_deadline_is_measured_at_the_pace_so_far(segment, due_h, do):
+def test_a_deadline_is_measured_at_the_pace_so_far(submission, due_h, do):
     """Five epochs in two hours leave two more; with a start and a reserve of 45 minutes, on demand comes later than
     2.75 hours before the deadline and not before.
     """
-    known = history(segment, hours=2.0, deadline=START + timedelta(hours=due_h), **at_epoch(segment, 5, 2.0))
+    known = history(submission, hours=2.0, deadline=START + timedelta(hours=due_h), **at_epoch(submission, 5, 2.0))
     decision = decide(known)
     assert decision.do == do
     if do == "submit":
         assert not decision.placement.spot
 
 
-def test_an_unknown_pace_may_wait_half_of_the_time(segment):
+def test_an_unknown_pace_may_wait_half_of_the_time(submission):
     """With nothing committed and nothing expected, Spot gets half of the time until the deadline."""
     due = START + timedelta(hours=10)
-    assert decide(history(segment, hours=4.0, deadline=due)).do == "wait"
-    assert decide(history(segment, hours=5.0, deadline=due)).do == "submit"
+    assert decide(history(submission, hours=4.0, deadline=due)).do == "wait"
+    assert decide(history(submission, hours=5.0, deadline=due)).do == "submit"
 
 
-def test_before_the_first_epoch_the_recipe_s_hours_count(segment):
+def test_before_the_first_epoch_the_recipe_s_hours_count(submission):
     """What the recipe expects stands in for a pace that is not known yet."""
     due = START + timedelta(hours=10)
-    assert decide(history(segment, hours=0.5, deadline=due, expected_s=8 * 3600)).do == "wait"
-    assert decide(history(segment, hours=2.0, deadline=due, expected_s=8 * 3600)).do == "submit"
+    assert decide(history(submission, hours=0.5, deadline=due, expected_s=8 * 3600)).do == "wait"
+    assert decide(history(submission, hours=2.0, deadline=due, expected_s=8 * 3600)).do == "submit"
 
 
-def test_lost_work_and_starts_count_in_the_pace(segment):
+def test_lost_work_and_starts_count_in_the_pace(submission):
     """Time that preempted attempts took is part of what an epoch takes."""
     attempts = (
-        attempt(segment, 1, reason="vanished"),
-        attempt(segment, 2, claimed_at=START + timedelta(hours=3)),
+        attempt(submission, 1, reason="vanished"),
+        attempt(submission, 2, claimed_at=START + timedelta(hours=3)),
     )
     known = history(
-        segment, attempts=attempts, committed=CheckpointId(2, 0, 2), committed_at=START + timedelta(hours=4)
+        submission, attempts=attempts, committed=CheckpointId(2, 0, 2), committed_at=START + timedelta(hours=4)
     )
     assert known.remaining_s == 4 / 2 * 8 * 3600
 
 
-def test_a_clock_that_was_set_back_makes_no_pace(segment):
+def test_a_clock_that_was_set_back_makes_no_pace(submission):
     """Attempts whose records come from the past took no time, so that the rest never takes less than none."""
-    about = at_epoch(segment, 2, hours=-3)
-    assert history(segment, **about).remaining_s == 0.0
-    earlier = attempt(segment, 1, ended_at=START - timedelta(hours=5))
-    known = history(segment, **about | {"attempts": (earlier,), "committed": CheckpointId(2, 0, 2)})
+    about = at_epoch(submission, 2, hours=-3)
+    assert history(submission, **about).remaining_s == 0.0
+    earlier = attempt(submission, 1, ended_at=START - timedelta(hours=5))
+    known = history(submission, **about | {"attempts": (earlier,), "committed": CheckpointId(2, 0, 2)})
     assert known.remaining_s == 0.0
 
 
-def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(segment):
+def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(submission):
     """On demand goes to the first machine of the list that can be had so; if there is none, Spot goes on."""
     spot_only = dataclasses.replace(
-        segment,
+        submission,
         machines=["a3-highgpu-1g", "g2-standard-8"],
-        placement=dataclasses.replace(segment.placement, machine="a3-highgpu-1g"),
+        placement=dataclasses.replace(submission.placement, machine="a3-highgpu-1g"),
     )
     late = {"hours": 9.0, "deadline": START + timedelta(hours=10)}
     assert decide(history(spot_only, **late)).placement.machine == "g2-standard-8"
     assert decide(history(dataclasses.replace(spot_only, machines=["a3-highgpu-1g"]), **late)).do == "wait"
 
 
-def test_a_deadline_does_not_break_the_limit(segment):
+def test_a_deadline_does_not_break_the_limit(submission):
     """On demand is not taken if what is left does not pay for the rest of the work: the run goes on as it is."""
     due = START + timedelta(hours=10)
-    assert decide(history(segment, hours=9.0, deadline=due, limit=Limit(usd=3.5))).do == "wait"
-    half = at_epoch(segment, 5, 9.0)
-    assert decide(history(segment, hours=9.0, deadline=due, limit=Limit(usd=10.0), **half)).do == "wait"
-    assert decide(history(segment, hours=9.0, deadline=due, limit=Limit(usd=20.0), **half)).do == "submit"
+    assert decide(history(submission, hours=9.0, deadline=due, limit=Limit(usd=3.5))).do == "wait"
+    half = at_epoch(submission, 5, 9.0)
+    assert decide(history(submission, hours=9.0, deadline=due, limit=Limit(usd=10.0), **half)).do == "wait"
+    assert decide(history(submission, hours=9.0, deadline=due, limit=Limit(usd=20.0), **half)).do == "submit"
 
 
 @pytest.mark.parametrize(("minutes", "do"), [(19, "wait"), (21, "submit")])
 @pytest.mark.parametrize("state", ["QUEUED", "SCHEDULED", "RUNNING"])
-def test_another_place_is_asked_after_20_minutes_without_a_machine(segment, state, minutes, do):
+def test_another_place_is_asked_after_20_minutes_without_a_machine(submission, state, minutes, do):
     """Waiting counts before the first machine and after a preemption alike."""
     waiting = job(state, waiting_since=START + timedelta(hours=1) - timedelta(minutes=minutes))
-    decision = decide(history(segment, waiting))
+    decision = decide(history(submission, waiting))
     assert decision.do == do
     if do == "submit":
         assert decision.placement.region == "us-east1"
 
 
-def test_places_are_asked_in_turn_and_from_the_start_again(segment):
+def test_places_are_asked_in_turn_and_from_the_start_again(submission):
     """Each machine in each region comes once, then the first again."""
-    segment = dataclasses.replace(segment, machines=["g2-standard-8", "a2-highgpu-1g"])
+    submission = dataclasses.replace(submission, machines=["g2-standard-8", "a2-highgpu-1g"])
     seen = []
     for _ in range(5):
-        seen.append((segment.placement.machine, segment.placement.region))
+        seen.append((submission.placement.machine, submission.placement.region))
         waiting = job("QUEUED", scheduled_at=None, waiting_since=START)
-        segment = dataclasses.replace(segment, placement=decide(history(segment, waiting)).placement)
+        submission = dataclasses.replace(submission, placement=decide(history(submission, waiting)).placement)
     assert len(set(seen)) == 4
     assert seen[4] == seen[0]
 
 
-def test_with_one_place_it_waits(segment):
+def test_with_one_place_it_waits(submission):
     """Where there is nowhere else to go, a queued job is left in its place in the queue."""
-    alone = dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, other_regions={}))
+    alone = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, other_regions={}))
     assert decide(history(alone, job("QUEUED", scheduled_at=None, waiting_since=START), hours=30)).do == "wait"
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_worst_case_of_a_segment_is_within_what_is_left(seed):
-    """Whatever is left, in dollars or in hours, and whatever an hour costs, a segment's retries and times cannot take
+def test_the_worst_case_of_a_submission_is_within_what_is_left(seed):
+    """Whatever is left, in dollars or hours, and whatever an hour costs, a submission's retries and times cannot take
     more, and an attempt is long enough to be worth its start.
     """
     random_ = random.Random(seed)  # noqa: S311 -- a test's numbers
@@ -236,74 +241,76 @@ def test_a_limit_buys_many_attempts_if_each_is_long_enough(limit, price, retries
     assert (found_retries, round(run_s / 3600, 2)) == (retries, pytest.approx(hours, abs=0.05))
 
 
-def test_a_chain_of_segments_stays_within_the_limit(segment):
-    """Each next segment's worst case and all that was spent are within the limit, until none is submitted."""
-    segments, now, limit = [], START, Limit(usd=5.0)
-    segment = dataclasses.replace(segment, max_usd=5.0)
+def test_a_chain_of_submissions_stays_within_the_limit(submission):
+    """Each next submission's worst case and all that was spent are within the limit, until none is submitted."""
+    submissions, now, limit = [], START, Limit(usd=5.0)
+    submission = dataclasses.replace(submission, max_usd=5.0)
     while True:
-        known = History(run="r", now=now, segments=tuple(segments), limit=limit)
+        known = History(run="r", now=now, submissions=tuple(submissions), limit=limit)
         spent = known.worst_usd(going_on=False)
         try:
             retries, run_s = durations_within(Limit(usd=5.0 - spent), 0.35)
         except RunStoppedError:
             break
-        number = len(segments) + 1
-        entry = dataclasses.replace(segment, number=number, max_retries=retries, max_run_s=run_s)
+        number = len(submissions) + 1
+        entry = dataclasses.replace(submission, number=number, max_retries=retries, max_run_s=run_s)
         ended = now + timedelta(seconds=run_s * (retries + 1))
-        begun = History(run="r", now=now, segments=(*segments, seen_of(entry, job(scheduled_at=now))), limit=limit)
+        begun = History(
+            run="r", now=now, submissions=(*submissions, seen_of(entry, job(scheduled_at=now))), limit=limit
+        )
         assert begun.worst_usd(going_on=True) <= 5.0
-        segments.append(seen_of(entry, job("FAILED", scheduled_at=now, ended_at=ended, exit_codes=(50001,))))
+        submissions.append(seen_of(entry, job("FAILED", scheduled_at=now, ended_at=ended, exit_codes=(50001,))))
         now = ended
         known = History(
-            run="r", now=now + timedelta(hours=2), segments=tuple(segments), limit=limit,
-            attempts=tuple(attempt(one.segment, one.segment.number) for one in segments),
+            run="r", now=now + timedelta(hours=2), submissions=tuple(submissions), limit=limit,
+            attempts=tuple(attempt(one.submission, one.submission.number) for one in submissions),
             committed=CheckpointId(1, 0, number),
         )  # fmt: skip
         affordable = known.worst_usd(going_on=False) <= 5.0 - usd_of([(worst_s(0, MIN_RUN_S), 0.35)])
         assert (decide(known).do == "submit") == affordable
-    assert len(segments) > 1
+    assert len(submissions) > 1
 
 
-def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(segment):
+def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(submission):
     """What can still come is told from what has: a live job goes on to its limits, or is cancelled within minutes; one
     that is over has run from the first request to its end.
     """
-    worst = worst_s(segment.max_retries, segment.max_run_s)
+    worst = worst_s(submission.max_retries, submission.max_run_s)
     live, over, queued = job(), job("FAILED"), job("QUEUED", scheduled_at=None, waiting_since=START)
     later = START + timedelta(hours=5)
-    assert seen_of(segment, live).worst_s(later, going_on=True) == worst
-    assert seen_of(segment, live).worst_s(later, going_on=False) == 5 * 3600 + CANCELLING_S
-    assert seen_of(segment, over).worst_s(later, going_on=True) == 3600
-    assert seen_of(segment, queued).worst_s(later, going_on=False) == 0
-    assert seen_of(segment, queued).worst_s(later, going_on=True) == worst
-    assert seen_of(segment, None).worst_s(later, going_on=False) == worst  # it was deleted
-    assert seen_of(segment, None, made=False).worst_s(later, going_on=False) == 0
-    assert seen_of(segment, None, made=False).worst_s(later, going_on=True) == worst
-    waited = dataclasses.replace(segment, max_retries=0, max_run_s=600)  # most of the hour there was no machine
+    assert seen_of(submission, live).worst_s(later, going_on=True) == worst
+    assert seen_of(submission, live).worst_s(later, going_on=False) == 5 * 3600 + CANCELLING_S
+    assert seen_of(submission, over).worst_s(later, going_on=True) == 3600
+    assert seen_of(submission, queued).worst_s(later, going_on=False) == 0
+    assert seen_of(submission, queued).worst_s(later, going_on=True) == worst
+    assert seen_of(submission, None).worst_s(later, going_on=False) == worst  # it was deleted
+    assert seen_of(submission, None, made=False).worst_s(later, going_on=False) == 0
+    assert seen_of(submission, None, made=False).worst_s(later, going_on=True) == worst
+    waited = dataclasses.replace(submission, max_retries=0, max_run_s=600)  # most of the hour there was no machine
     assert seen_of(waited, over).worst_s(later, going_on=True) == worst_s(0, 600)
 
 
-def test_the_worst_is_unknown_where_one_price_is(segment):
+def test_the_worst_is_unknown_where_one_price_is(submission):
     """Where a price is not known dollars are not claimed to be few, and hours are still counted."""
-    first = dataclasses.replace(segment, usd_per_hour=None)
-    known = History(run="r", now=START, segments=(seen_of(first, job("FAILED")), seen_of(segment, job("FAILED"))))
+    first = dataclasses.replace(submission, usd_per_hour=None)
+    known = History(run="r", now=START, submissions=(seen_of(first, job("FAILED")), seen_of(submission, job("FAILED"))))
     assert known.worst_usd(going_on=True) is None
     assert known.worst_hours(going_on=True) == 2
 
 
-def test_dollars_that_nobody_can_reckon_are_not_spent(segment):
+def test_dollars_that_nobody_can_reckon_are_not_spent(submission):
     """Where dollars are limited and the price of one of the machines is not known, the run is stopped."""
-    known = seen_of(dataclasses.replace(segment, number=2), job())
-    unknown = seen_of(segment, job("FAILED"), usd_per_hour=None)
-    for segments in ((unknown, known), (dataclasses.replace(unknown, job=job()),)):
-        history = History(run="zebra", now=START + timedelta(hours=2), segments=segments, limit=Limit(usd=50.0))
+    known = seen_of(dataclasses.replace(submission, number=2), job())
+    unknown = seen_of(submission, job("FAILED"), usd_per_hour=None)
+    for submissions in ((unknown, known), (dataclasses.replace(unknown, job=job()),)):
+        history = History(run="zebra", now=START + timedelta(hours=2), submissions=submissions, limit=Limit(usd=50.0))
         decision = decide(history)
         assert (decision.do, "a machine of the run has no price" in decision.reason) == ("stop", True)
 
 
-def test_a_limit_of_hours_is_kept_as_one_of_dollars(segment):
-    """On a machine without a price the next segment fits into the hours that are left, and none is made without any."""
-    alone = dataclasses.replace(segment, usd_per_hour=None, machines=["a2-highgpu-1g"])
+def test_a_limit_of_hours_is_kept_as_one_of_dollars(submission):
+    """On a machine without a price the next submission fits into the hours left, and none is made without any."""
+    alone = dataclasses.replace(submission, usd_per_hour=None, machines=["a2-highgpu-1g"])
     alone = dataclasses.replace(
         alone, placement=dataclasses.replace(alone.placement, machine="a2-highgpu-1g"), max_hours=48.0
     )
@@ -316,11 +323,11 @@ def test_a_limit_of_hours_is_kept_as_one_of_dollars(segment):
     assert "0.50 machine hours are left" in decision.reason
 
 
-def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(segment):
+def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(submission):
     """A record that another one wrote, or that is made late, is held against the limit like what is made at once."""
-    recorded = seen_of(dataclasses.replace(segment, number=2, by="supervisor"), None, made=False)
-    ended = seen_of(segment, job("FAILED"))
-    known = History(run="r", now=START + timedelta(hours=1), segments=(ended, recorded), limit=Limit(usd=50.0))
+    recorded = seen_of(dataclasses.replace(submission, number=2, by="supervisor"), None, made=False)
+    ended = seen_of(submission, job("FAILED"))
+    known = History(run="r", now=START + timedelta(hours=1), submissions=(ended, recorded), limit=Limit(usd=50.0))
     decision = decide(known)
     assert (decision.do, "could take the cost to 186.1" in decision.reason) == ("stop", True)
     assert decide(dataclasses.replace(known, limit=Limit(usd=200.0))).do == "create"
@@ -328,75 +335,77 @@ def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(segment):
     assert decide(dataclasses.replace(known, limit=Limit(usd=exactly))).do == "create"
 
 
-def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(segment):
+def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(submission):
     """A limit that was lowered ends a job by what it costs if it is cancelled now, not by all that it could cost."""
-    known = history(segment, hours=5.0, limit=Limit(usd=2.0))
+    known = history(submission, hours=5.0, limit=Limit(usd=2.0))
     assert known.worst_usd(going_on=True) > 100
     assert decide(known).do == "wait"
     assert decide(dataclasses.replace(known, limit=Limit(usd=1.8))).do == "stop"
 
 
 @pytest.mark.parametrize(("minutes", "do"), [(-1, "wait"), (0, "wait"), (1, "stop")])
-def test_a_run_that_goes_on_elsewhere_is_left_to_that_machine(segment, minutes, do):
+def test_a_run_that_goes_on_elsewhere_is_left_to_that_machine(submission, minutes, do):
     """An attempt of no job that has claimed the run since somebody submitted it keeps it; one of before does not."""
-    there = attempt(segment, job=None, host="desk", claimed_at=START + timedelta(minutes=minutes))
-    assert decide(history(segment, attempts=(there,))).do == do
+    there = attempt(submission, job=None, host="desk", claimed_at=START + timedelta(minutes=minutes))
+    assert decide(history(submission, attempts=(there,))).do == do
 
 
-def test_success_without_a_final_record_is_none(segment):
+def test_success_without_a_final_record_is_none(submission):
     """What Batch calls a success has failed if the bucket does not say that the run is finished."""
-    assert decide(history(segment, job("SUCCEEDED"))).do == "fail"
+    assert decide(history(submission, job("SUCCEEDED"))).do == "fail"
 
 
 @pytest.mark.parametrize(("codes", "do"), [((139, 65), "fail"), ((65, 139), "submit")])
-def test_of_ends_that_nothing_recorded_the_last_one_decides(segment, codes, do):
+def test_of_ends_that_nothing_recorded_the_last_one_decides(submission, codes, do):
     """Batch tells the oldest first, and the newest is what the job ended by."""
-    attempts = (attempt(segment, reason="vanished"), attempt(segment, 2, reason="vanished"))
-    assert decide(history(segment, job("FAILED", exit_codes=codes), hours=9.0, attempts=attempts)).do == do
+    attempts = (attempt(submission, reason="vanished"), attempt(submission, 2, reason="vanished"))
+    assert decide(history(submission, job("FAILED", exit_codes=codes), hours=9.0, attempts=attempts)).do == do
 
 
-def test_a_job_with_a_fatal_end_is_waited_for(segment):
+def test_a_job_with_a_fatal_end_is_waited_for(submission):
     """Batch fails the job by itself, and until then it is not given up."""
-    attempts = (attempt(segment, reason="failed", exit_code=65, message="data: broken", ended_at=START),)
-    assert decide(history(segment, attempts=attempts)).do == "wait"
-    assert decide(history(segment, job("FAILED", exit_codes=(65,)), attempts=attempts)).do == "fail"
+    attempts = (attempt(submission, reason="failed", exit_code=65, message="data: broken", ended_at=START),)
+    assert decide(history(submission, attempts=attempts)).do == "wait"
+    assert decide(history(submission, job("FAILED", exit_codes=(65,)), attempts=attempts)).do == "fail"
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"])
-def test_a_job_that_was_ended_by_hand_is_not_replaced(segment, state):
+def test_a_job_that_was_ended_by_hand_is_not_replaced(submission, state):
     """Whoever cancelled it meant it."""
-    assert decide(history(segment, job(state))).do == "stop"
+    assert decide(history(submission, job(state))).do == "stop"
 
 
 @pytest.mark.parametrize(("state", "do"), [("RUNNING", "wait"), ("SUCCEEDED", "stop")])
-def test_a_run_that_was_paused_is_left_alone(segment, state, do):
+def test_a_run_that_was_paused_is_left_alone(submission, state, do):
     """Once its attempt has ended as paused, a run is not started again, and has not failed."""
-    attempts = (attempt(segment, reason="paused", exit_code=0),)
-    assert decide(history(segment, job(state), attempts=attempts)).do == do
+    attempts = (attempt(submission, reason="paused", exit_code=0),)
+    assert decide(history(submission, job(state), attempts=attempts)).do == do
 
 
-def test_many_preemptions_without_progress_are_no_crash(segment):
+def test_many_preemptions_without_progress_are_no_crash(submission):
     """A storm of preemptions that Batch explains is waited out, however long it lasts."""
-    attempts = tuple(attempt(segment, number, reason="vanished") for number in range(1, 9))
-    assert decide(history(segment, job(exit_codes=(50001,) * 8), attempts=attempts)).do == "wait"
+    attempts = tuple(attempt(submission, number, reason="vanished") for number in range(1, 9))
+    assert decide(history(submission, job(exit_codes=(50001,) * 8), attempts=attempts)).do == "wait"
 
 
-def test_transient_ends_are_tried_again_but_not_forever(segment):
+def test_transient_ends_are_tried_again_but_not_forever(submission):
     """A bucket that does not answer is no crash loop at once; five times without a checkpoint is."""
     attempts = tuple(
-        attempt(segment, number, reason="transient", exit_code=75, message="bucket: no answer", position=(1, 0))
+        attempt(submission, number, reason="transient", exit_code=75, message="bucket: no answer", position=(1, 0))
         for number in range(1, 6)
     )
-    assert decide(history(segment, attempts=attempts[:4])).do == "wait"
-    assert decide(history(segment, attempts=attempts)).do == "fail"
+    assert decide(history(submission, attempts=attempts[:4])).do == "wait"
+    assert decide(history(submission, attempts=attempts)).do == "fail"
 
 
-def test_a_hang_at_the_same_place_twice_is_a_crash_loop(segment):
+def test_a_hang_at_the_same_place_twice_is_a_crash_loop(submission):
     """What failed and is to be tried again is tried again, and given up when it fails alike at the same place."""
     hang = {"reason": "failed", "exit_code": 75, "message": "training: no step was done for 1800 s", "position": (1, 4)}
-    elsewhere = attempt(segment, 2, **(hang | {"position": (2, 0)}))
-    assert decide(history(segment, attempts=(attempt(segment, 1, **hang), elsewhere))).do == "wait"
-    again = decide(history(segment, attempts=(attempt(segment, 1, **hang), elsewhere, attempt(segment, 3, **hang))))
+    elsewhere = attempt(submission, 2, **(hang | {"position": (2, 0)}))
+    assert decide(history(submission, attempts=(attempt(submission, 1, **hang), elsewhere))).do == "wait"
+    again = decide(
+        history(submission, attempts=(attempt(submission, 1, **hang), elsewhere, attempt(submission, 3, **hang)))
+    )
     assert again.do == "fail"
     assert "attempts 1 and 3 ended at epoch 1, batch 4 with the same error" in again.reason
 
@@ -405,9 +414,9 @@ BROKEN = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zon
 
 
 @pytest.mark.parametrize("num_jobs", [1, 2, 3, 50, 999])
-def test_jobs_that_never_begin_are_made_three_times_and_explained(segment, num_jobs):
+def test_jobs_that_never_begin_are_made_three_times_and_explained(submission, num_jobs):
     """After three jobs in a row without an attempt the run is given up with Batch's own words, not resubmitted."""
-    decision = decide(chain(segment, *[job("FAILED", last_event=BROKEN)] * num_jobs))
+    decision = decide(chain(submission, *[job("FAILED", last_event=BROKEN)] * num_jobs))
     assert decision.do == ("submit" if num_jobs < 3 else "fail")
     if num_jobs >= 3:
         assert (
@@ -416,13 +425,13 @@ def test_jobs_that_never_begin_are_made_three_times_and_explained(segment, num_j
 
 
 @pytest.mark.parametrize("code", [125, 50000, 1, 137])
-def test_one_exit_code_a_job_is_counted_over_all_jobs(segment, code):
+def test_one_exit_code_a_job_is_counted_over_all_jobs(submission, code):
     """Where Batch shows one code for each job, three jobs that only that is known of are as many as three."""
     failed = job("FAILED", exit_codes=(code,))
-    assert [decide(chain(segment, *[failed] * number)).do for number in (1, 2, 3)] == ["submit", "submit", "fail"]
+    assert [decide(chain(submission, *[failed] * number)).do for number in (1, 2, 3)] == ["submit", "submit", "fail"]
 
 
-def test_attempts_that_end_by_themselves_are_counted_over_all_jobs(segment):
+def test_attempts_that_end_by_themselves_are_counted_over_all_jobs(submission):
     """Four jobs with one crash each are tried again, the fifth is not; a checkpoint in between begins the count anew,
     and what was taken away by the cloud does not count.
     """
@@ -430,7 +439,7 @@ def test_attempts_that_end_by_themselves_are_counted_over_all_jobs(segment):
 
     def after(number, reason="vanished", jobs=crashed, **changes):
         attempts = [(place, {"reason": reason}) for place in range(1, number + 1)]
-        return decide(chain(segment, *[jobs] * number, attempts=attempts, minutes=120, **changes)).do
+        return decide(chain(submission, *[jobs] * number, attempts=attempts, minutes=120, **changes)).do
 
     assert [after(4), after(5)] == ["submit", "fail"]
     assert after(5, committed=CheckpointId(1, 0, 3), committed_at=START) == "submit"
@@ -438,25 +447,25 @@ def test_attempts_that_end_by_themselves_are_counted_over_all_jobs(segment):
     assert after(40, jobs=job("FAILED", exit_codes=(50001,))) == "submit"
 
 
-def test_ends_before_the_checkpoint_do_not_count(segment):
+def test_ends_before_the_checkpoint_do_not_count(submission):
     """Of a job's exit codes those of the attempts up to the newest checkpoint are answered by it."""
     crashed = job("FAILED", exit_codes=(139,) * 6)
-    known = chain(segment, crashed, attempts=[(1, {"reason": "vanished"})] * 6, minutes=120)
+    known = chain(submission, crashed, attempts=[(1, {"reason": "vanished"})] * 6, minutes=120)
     assert decide(known).do == "fail"
     committed = {"committed": CheckpointId(1, 0, 2), "committed_at": START}
     assert decide(dataclasses.replace(known, **committed)).do == "submit"
 
 
 @pytest.mark.parametrize("code", sorted(KILLED))
-def test_a_container_that_recorded_its_end_and_was_killed_counts_once(segment, code):
+def test_a_container_that_recorded_its_end_and_was_killed_counts_once(submission, code):
     """A preempted attempt that committed and said so, and whose container was then killed, is no crash at all."""
     killed = job("FAILED", exit_codes=(code,) * 6)
     attempts = [(1, {"reason": "preempted", "exit_code": 75})] * 6
-    known = chain(segment, killed, attempts=attempts, minutes=120)
+    known = chain(submission, killed, attempts=attempts, minutes=120)
     assert (decide(known).do, known.num_crashes, known.num_preemptions) == ("submit", 0, 6)
 
 
-def test_the_pause_before_the_next_job_doubles_up_to_an_hour(segment):
+def test_the_pause_before_the_next_job_doubles_up_to_an_hour(submission):
     """After a job that has committed the next follows at once; after each that has not the pause is twice as long."""
     taken = job("FAILED", exit_codes=(50001,))
 
@@ -464,19 +473,19 @@ def test_the_pause_before_the_next_job_doubles_up_to_an_hour(segment):
         attempts = [(place, {"reason": "vanished"}) for place in range(1, number + 1)]
         for minutes in (0, *(2**power for power in range(12))):
             changes = {"committed": CheckpointId(1, 0, committed), "committed_at": START} if committed else {}
-            known = chain(segment, *[taken] * number, attempts=attempts, minutes=minutes, **changes)
+            known = chain(submission, *[taken] * number, attempts=attempts, minutes=minutes, **changes)
             if decide(known).do == "submit":
                 return minutes
         return None
 
     assert [pause_after(number, 0) for number in range(1, 9)] == [1, 2, 4, 8, 16, 32, 64, 64]
     assert [pause_after(5, committed) for committed in (5, 4, 1)] == [0, 1, 8]
-    known = chain(segment, taken, attempts=[(1, {"reason": "vanished"})], minutes=0.5)
+    known = chain(submission, taken, attempts=[(1, {"reason": "vanished"})], minutes=0.5)
     assert (decide(known).do, decide(known).reason.endswith("the next is made at 01:01 UTC")) == ("wait", True)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_an_unfit_machine_is_left_for_another_place_three_times(segment, recorded):
+def test_an_unfit_machine_is_left_for_another_place_three_times(submission, recorded):
     """After exit 78 the next place is asked, whether the attempt could record it or not, and at most three times in a
     row; then the run is given up with the last message.
     """
@@ -484,7 +493,7 @@ def test_an_unfit_machine_is_left_for_another_place_three_times(segment, recorde
     for number in range(1, 6):
         about = {"reason": "failed", "exit_code": 78, "message": "GPU: no device"}
         attempts = [(place, about) for place in range(1, number + 1)] if recorded else []
-        decision = decide(chain(segment, *[unfit] * number, attempts=attempts, minutes=120))
+        decision = decide(chain(submission, *[unfit] * number, attempts=attempts, minutes=120))
         places.append(decision.placement and decision.placement.region)
         said.append(decision.do)
     assert said == ["submit", "submit", "submit", "fail", "fail"]
@@ -492,39 +501,39 @@ def test_an_unfit_machine_is_left_for_another_place_three_times(segment, recorde
     assert decision.reason.endswith("GPU: no device" if recorded else "Task failed")
 
 
-def test_a_job_that_got_no_machine_does_not_hide_a_row_of_unfit_ones(segment):
+def test_a_job_that_got_no_machine_does_not_hide_a_row_of_unfit_ones(submission):
     """Places that give no machine in between do not begin the count anew."""
     unfit, nothing = job("FAILED", exit_codes=(78,)), job("CANCELLED", scheduled_at=None)
-    assert decide(chain(segment, unfit, nothing, unfit, nothing, unfit, nothing, unfit)).do == "fail"
-    assert decide(chain(segment, unfit, nothing, unfit, nothing, unfit)).do == "submit"
+    assert decide(chain(submission, unfit, nothing, unfit, nothing, unfit, nothing, unfit)).do == "fail"
+    assert decide(chain(submission, unfit, nothing, unfit, nothing, unfit)).do == "submit"
 
 
-def test_unfit_machines_and_jobs_that_never_begin_are_one_row(segment):
+def test_unfit_machines_and_jobs_that_never_begin_are_one_row(submission):
     """Two kinds of failures that take turns are bounded like one."""
     unfit, nothing = job("FAILED", exit_codes=(78,)), job("FAILED")
-    assert decide(chain(segment, nothing, unfit)).do == "submit"
-    assert decide(chain(segment, nothing, unfit, nothing)).do == "fail"
+    assert decide(chain(submission, nothing, unfit)).do == "submit"
+    assert decide(chain(submission, nothing, unfit, nothing)).do == "fail"
 
 
-def test_an_unfit_machine_has_no_other_place_to_go_to(segment):
+def test_an_unfit_machine_has_no_other_place_to_go_to(submission):
     """With one place another machine there is asked for."""
-    alone = dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, other_regions={}))
+    alone = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, other_regions={}))
     decision = decide(chain(alone, job("FAILED", exit_codes=(78,))))
     assert (decision.do, decision.placement) == ("submit", alone.placement)
 
 
 @pytest.mark.parametrize(("code", "do"), [(75, "fail"), (1, "fail"), (78, "wait")])
-def test_the_same_fault_at_the_same_place_twice_is_a_loop(segment, code, do):
+def test_the_same_fault_at_the_same_place_twice_is_a_loop(submission, code, do):
     """A fault of the hardware, which is worth another try, is none any more when it comes back at the same step; that
     a machine is unfit says nothing about the step.
     """
     same = {"reason": "failed", "exit_code": code, "message": "GPU: an error that cannot be corrected"}
-    first = attempt(segment, 1, position=(3, 7), ended_at=START, **same)
-    assert decide(history(segment, attempts=(first, attempt(segment, 2)))).do == "wait"
-    elsewhere = attempt(segment, 2, position=(3, 8), ended_at=START, **same)
-    assert decide(history(segment, attempts=(first, elsewhere, attempt(segment, 3)))).do == "wait"
-    again = attempt(segment, 2, position=(3, 7), ended_at=START, **same)
-    assert decide(history(segment, attempts=(first, again, attempt(segment, 3)))).do == do
+    first = attempt(submission, 1, position=(3, 7), ended_at=START, **same)
+    assert decide(history(submission, attempts=(first, attempt(submission, 2)))).do == "wait"
+    elsewhere = attempt(submission, 2, position=(3, 8), ended_at=START, **same)
+    assert decide(history(submission, attempts=(first, elsewhere, attempt(submission, 3)))).do == "wait"
+    again = attempt(submission, 2, position=(3, 7), ended_at=START, **same)
+    assert decide(history(submission, attempts=(first, again, attempt(submission, 3)))).do == do
 
 
 @pytest.mark.parametrize(
@@ -535,28 +544,28 @@ def test_the_same_fault_at_the_same_place_twice_is_a_loop(segment, code, do):
         *((code, "neither") for code in (50000, 50005)),
     ],
 )
-def test_each_exit_code_means_what_the_table_says(segment, code, kind):
+def test_each_exit_code_means_what_the_table_says(submission, code, kind):
     """An end that nothing recorded is told by its code alone: taken away, ended by itself, or neither is known."""
-    known = history(segment, job("FAILED", exit_codes=(code,)))
+    known = history(submission, job("FAILED", exit_codes=(code,)))
     assert (known.num_preemptions, known.num_crashes) == (kind == "preemption", kind == "crash")
 
 
 @pytest.mark.parametrize("code", sorted({*FATAL, ExitCode.DEFECT, ExitCode.ELSEWHERE, *LOST_MACHINE, TIME_LIMIT}))
-def test_each_exit_code_leads_to_its_next_step(segment, code):
+def test_each_exit_code_leads_to_its_next_step(submission, code):
     """What nothing changes ends the run, what another machine changes goes elsewhere, what was lost goes on, a hang
     ends it; none of them by the codes of another table.
     """
-    decision = decide(chain(segment, job("FAILED", exit_codes=(code,)), minutes=120))
+    decision = decide(chain(submission, job("FAILED", exit_codes=(code,)), minutes=120))
     expected = {2: "fail", 65: "fail", 70: "fail", 74: "fail", 50005: "fail"}
     assert decision.do == expected.get(code, "submit")
     if code in {78, 50001, 50002, 50003, 50004, 50006}:
         assert decision.placement.region == "us-east1"
 
 
-def test_what_batch_says_of_a_wait_is_shown(segment):
+def test_what_batch_says_of_a_wait_is_shown(submission):
     """While there is no machine the reason that Batch gives is part of the state, such as a quota."""
     waiting = job("QUEUED", scheduled_at=None, waiting_since=START, last_event="Quota GPUS_ALL_REGIONS exceeded")
-    alone = dataclasses.replace(segment, settings=dataclasses.replace(segment.settings, other_regions={}))
+    alone = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, other_regions={}))
     assert "no machine yet; Batch says: Quota GPUS_ALL_REGIONS exceeded" in decide(history(alone, waiting)).reason
 
 

@@ -1,0 +1,33 @@
+"""The jinja2 templates of every page, with one style sheet.
+
+Guarantees one self-contained file: a page makes no request, and text from records never becomes markup. Knows nothing
+of what a page shows.
+"""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from job.text import dollars, duration, percent
+
+
+def render_template(name: str, **context: object) -> str:
+    """Return a page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("job.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "share": "{:.1%}".format,
+        "duration": duration,
+        "dollars": dollars,
+        "clock": format_clock,
+    }
+    return environment.get_template(name).render(**context)
+
+
+def format_clock(time: str) -> str:
+    """Return a recorded time to the second."""
+    return time[:19].replace("T", " ")
