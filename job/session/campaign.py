@@ -1,4 +1,4 @@
-"""Bringing a campaign to its end: decide, train, decide again.
+"""Campaign loop: decide the next run, train it, repeat.
 
 Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
 runs are trained is a `Place`.
@@ -28,25 +28,25 @@ log = logging.getLogger(__name__)
 class Place:
     """Where runs are trained: what follows ``job`` to train one to its end there.
 
-    Each is trained by a process of its own, since what a process trained before changes the last bits.
+    Each run has a process of its own: an earlier training in the same process changes the last bits.
     """
 
     before: tuple[str, ...]
-    """The command, ahead of what says which run it is."""
+    """The words of the command before those of the run."""
 
     after: tuple[str, ...]
-    """What it needs to know of bucket and machine."""
+    """The words of bucket and machine."""
 
     usd_per_hour: float | None
-    """What an hour costs, if that is known; each attempt records it."""
+    """The price of the machine, if it is known; each attempt records it."""
 
     bounds: bool = False
-    """Whether a run is kept within the dollars that are left for it."""
+    """Whether each run gets the dollars that are left as its ``--max-usd``."""
 
     def train(self, words: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
-        A notice is passed on; the process may have it already, and takes both for one.
+        A notice is passed on; a process that has it already takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *words, *self.after]

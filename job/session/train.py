@@ -167,7 +167,7 @@ def _train_to_end(
             group=context.group,
             watchdog=watchdog,
             restored=started.restored.id if started.restored else None,
-            furthest=started.past.furthest,
+            furthest_position=started.past.furthest,
             checks=(pulse.check, watchdog.check),
         )
         try:

@@ -1,8 +1,8 @@
-"""Everything that a later process needs to go on as if it had never been another.
+"""Complete training state; loads with weights_only=True.
 
 Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
 waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in
-full precision, and made of tensors and plain values, so that nothing of it is run when it is read.
+full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
 import io
@@ -28,7 +28,7 @@ SCHEMA = 1
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where training stands, in plain values."""
+    """The position and history of a training, in plain values."""
 
     epoch: int = 0
     """Epochs that are complete."""
@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state at one moment, to be written whenever there is time."""
+    """A copy of the state at one moment, to be written in the background."""
 
     progress: Progress
     state: dict[str, Any]
@@ -82,7 +82,7 @@ class Snapshot:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a manifest says of the snapshot."""
+        """Return the metadata of the snapshot for its manifest."""
         return {
             "phase": self.progress.phase,
             "train_s": round(self.progress.train_s, 3),
@@ -93,7 +93,7 @@ class Snapshot:
         """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
 
         Raises:
-            TrainingError: If the state holds what is not a number: it must not take the place of a good checkpoint.
+            TrainingError: If a tensor is not a number: the state must not take the place of a good checkpoint.
         """
         if found := not_a_number(self.state):
             raise TrainingError(
@@ -177,7 +177,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def not_a_number(state: dict[str, Any]) -> str | None:
-    """Name a tensor of a state that holds what is not a number, if there is one."""
+    """Name a tensor of a state with a value that is not a number, if there is one."""
     # A scaler lets gradients overflow, and leaves out the step.
     for group in ("model", "ema") if state["scaler"] else ("model", "ema", "gradients"):
         for name, tensor in state[group].items():
@@ -190,7 +190,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> Progress:
     """Put a captured state back into a freshly set up trainer.
 
     Raises:
-        CorruptObjectError: If it is that of another model, lacks a part, or holds what is not a number.
+        CorruptObjectError: If it is that of another model, lacks a part, or has a value that is not a number.
     """
     model = unwrap_model(trainer.model)
     try:
@@ -232,7 +232,7 @@ def _put_back(trainer: Trainer, state: dict[str, Any]) -> Progress:
 
 
 def tensors_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors that a state is told by: of the live weights, the EMA and the optimizer."""
+    """Return the tensors that identify a state: of the live weights, the EMA and the optimizer."""
     moments = {
         f"{index}.{name}": value
         for index, entry in state["optimizer"]["state"].items()
@@ -248,7 +248,7 @@ def digest_state(state: dict[str, Any]) -> dict[str, str]:
 
 
 def digest_live(trainer: Trainer) -> dict[str, str]:
-    """Return what `digest_state` says of the state that a trainer would capture now."""
+    """Return `digest_state` of the state that a trainer would capture now."""
     model = unwrap_model(trainer.model)
     live = {
         "model": model.state_dict(),

@@ -1,8 +1,8 @@
 """Ultralytics' detection trainer, set up from a plan: its pieces are used, its loop and its files are not.
 
-Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. What the
-stock trainer would do behind one's back is decided here instead: the precision check that downloads a model, the
-number of threads, loader workers on a CPU.
+Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. Hidden
+choices of the stock trainer are made here instead: the precision check that downloads a model, the number of threads,
+loader workers on a CPU.
 """
 
 import logging
@@ -46,7 +46,7 @@ BODY_PERCENT_NEEDED = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to train, on this machine."""
+    """One training, on this machine."""
 
     train: dict[str, Any]
     """Ultralytics' argument names and final values; a ``max_det`` of `None` is decided by the data."""
@@ -74,7 +74,7 @@ class Plan:
     """Threads of torch on the CPU; part of what decides the bits."""
 
     resumed: bool = False
-    """The run exists: what this machine cannot do, another one could."""
+    """The run exists: another machine can do it if this one cannot."""
 
     ran_out_of_memory: bool = False
     """An earlier attempt at the run did."""
@@ -330,7 +330,7 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         with left_to_the_trainer():
             return start()
 
-    loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
     return loader
 
 
