@@ -1,7 +1,6 @@
-"""What the job says while it works: short text for a person at a terminal, one JSON object a line for a machine.
+"""Logging to stderr, as text on a terminal or as JSON lines for Cloud Logging; progress bar; escaped stdout.
 
-Everything goes to stderr; stdout is for data. Guarantees that neither steers a terminal: names of files, classes and
-runs are a stranger's, and may hold what moves the cursor, clears the screen or types for the person.
+Guarantees that no name of a file, class or run, which may be hostile, moves the cursor, clears the screen or types.
 """
 
 import contextlib
@@ -21,25 +20,25 @@ _SEVERITY = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DE
 
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for tab and newline, what turns the direction of text, and halves of characters."""
+"""Control characters except tab and newline, text direction marks, and surrogates."""
 
 
 def escaped(text: str) -> str:
-    """Return text in which what would steer a terminal, or cannot be written to one, is spelt out."""
+    """Return text with control characters spelt out."""
     return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
-    """Return a part of a line: text in which ends of lines and tabs are spelt out, too."""
+    """Return text with control characters, line ends and tabs spelt out."""
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class EscapedStream(io.TextIOBase):
-    """Standard output that steers no terminal.
+    """Standard output without control characters.
 
     Raises:
-        OutputError: From `write` and `flush`, if it cannot be written; what comes later is thrown away.
-        OutputClosedError: If nothing reads it any more.
+        OutputError: From `write` and `flush`, if the stream cannot be written; later text is thrown away.
+        OutputClosedError: If its reader has gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -54,16 +53,16 @@ class EscapedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what is buffered."""
+        """Flush the stream."""
         with self._explained():
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a person watches."""
+        """Whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """Return the number of the file behind."""
+        """Return the stream's file descriptor."""
         return self._stream.fileno()
 
     @contextlib.contextmanager
@@ -71,9 +70,9 @@ class EscapedStream(io.TextIOBase):
         try:
             yield
         except OSError as error:
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self._stream.fileno())  # or Python would write the rest at its end, and fail again
-            os.close(nothing)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self._stream.fileno())  # or Python would flush the rest at exit, and fail again
+            os.close(devnull)
             if isinstance(error, BrokenPipeError):
                 raise OutputClosedError from error
             raise OutputError(f"stdout: cannot be written, {error.strerror}; write it elsewhere") from error
@@ -86,7 +85,7 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """Keys as Cloud Logging reads them."""
+    """Fields of Cloud Logging's structured logs."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -99,10 +98,10 @@ class _Json(logging.Formatter):
 
 
 def set_up_logging(*, for_machines: bool) -> None:
-    """Send the job's messages to stderr; those of libraries only from a warning on.
+    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on.
 
     Args:
-        for_machines: Write JSON where no person watches.
+        for_machines: Write JSON where stderr is no terminal.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if for_machines and not sys.stderr.isatty() else _Text())
@@ -113,10 +112,10 @@ def set_up_logging(*, for_machines: bool) -> None:
 
 
 class Progress:
-    """A bar for work of known length; nothing where no person watches."""
+    """A progress bar; a no-op where stderr is no terminal."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        from tqdm import tqdm  # noqa: PLC0415 -- `job --help` needs none
+        from tqdm import tqdm  # noqa: PLC0415 -- `job --help` does without tqdm
 
         self._bar = tqdm(
             desc=escaped(label),
@@ -134,12 +133,12 @@ class Progress:
         self.close()
 
     def to(self, done: int, total: int | None = None) -> None:
-        """Show how much is done, and how much there is if that was not known."""
+        """Show progress, and the total once it is known."""
         self._bar.total = total or self._bar.total
         with contextlib.suppress(OSError):  # the terminal was closed
             self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         with contextlib.suppress(OSError):
             self._bar.close()

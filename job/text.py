@@ -194,6 +194,12 @@ def validation_problems(error: "ValidationError", model: "type[BaseModel]", subj
     return list(problems.values())
 
 
+def shortened(lines: Collection[str], limit: int) -> list[str]:
+    """Return the first lines, and how many more there are: ``... 3 more``."""
+    more = [f"... {len(lines) - limit} more"] if len(lines) > limit else []
+    return [*list(lines)[:limit], *more]
+
+
 def counted_problems(problems: list[str]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"

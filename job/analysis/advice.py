@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from job.analysis.learning_curve import Trend, trend_in_words, trend_of
+from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import Evidence, comparable
 
@@ -254,7 +254,7 @@ def advise(
     is_enough = case.f1 >= case.target
     rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
     options = options_of(rule)
-    because = rule.because.format(target=target, figures=case.figures, trend=trend_in_words(evidence.course))
+    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(evidence.course))
     if options:
         because += f"; so {_next_step(options)}"
     elif not is_enough:

@@ -1,7 +1,8 @@
-"""Notes on the epochs of a run, by stated rules that know nothing but the course of one metric.
+"""Rules on a learning curve: gains, plateau, falls, and the trend at its end.
 
-Values are shares of 1. Gains are judged by the median of a few epochs against the last level that was a gain, so that
-slow gains add up, and noise, which is estimated from the course itself, is none.
+A curve is one metric after each epoch, as shares of 1. Guarantees that slow gains add up and that noise, estimated from
+the curve itself, is no gain: a gain is judged by the median of a few epochs against the last level that was one.
+Knows nothing of runs.
 """
 
 import math
@@ -10,35 +11,35 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 MIN_GAIN = 0.005
-"""Half a point; less is taken for noise, whatever the course."""
+"""Half a point; less is noise on any curve."""
 
 WINDOW_SHARE = 0.05
-"""Share of the epochs asked for whose median is a level; in a run of up to 20 epochs each epoch is one."""
+"""A level is the median of this share of the requested epochs; in a run of up to 20 epochs, one epoch."""
 
 NUM_TO_SEE_NOISE = 12
-"""From so many epochs on, noise is estimated; in fewer a trend cannot be told from it."""
+"""Noise is estimated from this many epochs on; in fewer a trend looks the same as noise."""
 
 GAIN_NOISES = 3.5
-"""A gain is so many standard deviations of the mean of a level's epochs, if that is more than `MIN_GAIN`."""
+"""A gain exceeds this many standard deviations of the mean of a level's epochs, and `MIN_GAIN`."""
 
 EARLY_SHARE = 0.2
-"""Of the epochs that were asked for, at least the first two: in these a gain is an early one."""
+"""A gain is early in this share of the requested epochs, at least in the first two."""
 
 PLATEAU_EPOCHS, PLATEAU_SHARE = 3, 0.1
-"""So many epochs without a gain, or this share of those asked for if that is more, make a plateau."""
+"""A plateau lasts this many epochs without a gain, and this share of the requested ones."""
 
 SLOW_RISE, RISE_NOISES = 0.06, 2.5
-"""A rise is seen if it is so many standard errors of a straight line through the epochs, and `MIN_GAIN` at least. Where
-there is noise a plateau takes as many epochs as a rise of six points over those asked for takes to be seen.
+"""A straight line through the epochs rises if its rise exceeds this many standard errors, and `MIN_GAIN`. With noise, a
+plateau lasts as many epochs as a rise of six points over the requested ones needs to be seen.
 """
 
 NEAR_BEST, NEAR_NOISES = 0.02, 3.0
-"""A plateau lies no further below the best level than this, on average over its last epochs, or than so many standard
-deviations if that is more. A level, since the best of many noisy values lies far above all others by chance.
+"""A plateau's last epochs lie on average no further below the best level than this, or than this many standard
+deviations if that is more. The best level, since the best of many noisy values is high by chance.
 """
 
 FALL, FALL_NOISES = 0.05, 6.0
-"""A value so far below the best before it, or so many standard deviations if that is more, is a fall."""
+"""A fall is a value this far below the best before it, and this many standard deviations."""
 
 EARLY_GAIN, STEADY_GAIN, TARGET = "early gain", "steady gain", "target reached"
 PLATEAU, FALLEN, BEST, STOPPED = "plateau", "fall", "best", "stopped early"
@@ -55,11 +56,11 @@ RULES = {
     BEST: "the epoch whose weights are best.pt",
     STOPPED: "patience ran out",
 }
-"""Each note and when it is made."""
+"""Each note and its rule, for the report."""
 
 
 def notes_on(
-    course: Sequence[float],
+    curve: Sequence[float],
     *,
     before: float | None,
     target: float | None,
@@ -67,86 +68,86 @@ def notes_on(
     best_epoch: int | None = None,
     stopped_early: bool = False,
 ) -> list[tuple[str, ...]]:
-    """Return the notes on each epoch.
+    """Return the notes of each epoch.
 
     Args:
-        course: The metric after each epoch.
-        before: The metric of the start weights; without it the first epoch gains nothing.
-        target: What is expected at least, if anything is.
-        num_epochs: The epochs that were asked for.
+        curve: The metric after each epoch.
+        before: The metric of the start weights; without it the first epoch is no gain.
+        target: The lower end of the expected band.
+        num_epochs: The requested epochs.
         best_epoch: The epoch of ``best.pt`` (1-based); without it, the first epoch with the highest value.
-        stopped_early: Whether the last epoch is the last because patience ran out.
+        stopped_early: Patience ran out after the last epoch.
     """
-    if not course:
+    if not curve:
         return []
-    notes: list[list[str]] = [[] for _ in course]
+    notes: list[list[str]] = [[] for _ in curve]
     num_early = max(2, math.ceil(EARLY_SHARE * num_epochs))
-    for epoch in gaining_epochs(course, before, num_epochs):
+    for epoch in gaining_epochs(curve, before, num_epochs):
         notes[epoch - 1].append(EARLY_GAIN if epoch <= num_early else STEADY_GAIN)
-    reached = first_reaching(course, target)
+    reached = first_reaching(curve, target)
     if reached is not None:
         notes[reached - 1].append(TARGET)
-    if (start := plateau_from(course, before, num_epochs)) is not None:
+    if (start := plateau_from(curve, before, num_epochs)) is not None:
         notes[start - 1].append(PLATEAU)
-    for epoch in falling_epochs(course, before):
+    for epoch in falling_epochs(curve, before):
         notes[epoch - 1].append(FALLEN)
-    notes[(best_epoch or 1 + max(range(len(course)), key=course.__getitem__)) - 1].append(BEST)
+    notes[(best_epoch or 1 + max(range(len(curve)), key=curve.__getitem__)) - 1].append(BEST)
     if stopped_early:
         notes[-1].append(STOPPED)
-    return [tuple(said) for said in notes]
+    return [tuple(each) for each in notes]
 
 
-def noise_of(course: Sequence[float]) -> float:
-    """Return how far values scatter around their trend, as a standard deviation; 0 if there are too few to tell.
+def noise_of(curve: Sequence[float]) -> float:
+    """Return the standard deviation of values around their trend; 0 for a curve too short to estimate it.
 
-    By the median bend, which knows nothing of a steady rise and little of a single jump.
+    Estimated from the median second difference, which ignores a steady rise and nearly ignores a single jump.
     """
-    if len(course) < NUM_TO_SEE_NOISE:
+    if len(curve) < NUM_TO_SEE_NOISE:
         return 0.0
-    bends = [abs(a - 2 * b + c) for a, b, c in zip(course, course[1:], course[2:], strict=False)]
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(curve, curve[1:], curve[2:], strict=False)]
     return 1.4826 * statistics.median(bends) / math.sqrt(6)  # of a normal distribution; a bend has variance 1 + 4 + 1
 
 
-def gaining_epochs(course: Sequence[float], before: float | None, num_epochs: int) -> list[int]:
+def gaining_epochs(curve: Sequence[float], before: float | None, num_epochs: int) -> list[int]:
     """Return the epochs (1-based) whose level is a gain on the last level that was one, or on the start weights."""
-    if not course:
+    if not curve:
         return []
-    needed = max(MIN_GAIN, GAIN_NOISES * noise_of(course) / math.sqrt(_window(num_epochs)))
+    needed = max(MIN_GAIN, GAIN_NOISES * noise_of(curve) / math.sqrt(_window(num_epochs)))
     gains: list[int] = []
-    reference = course[0] if before is None else before
-    for epoch, level in enumerate(_levels(course, num_epochs), start=1):
+    reference = curve[0] if before is None else before
+    for epoch, level in enumerate(_levels(curve, num_epochs), start=1):
         if _at_least(level, reference + needed):
             gains.append(epoch)
             reference = level
     return gains
 
 
-def first_reaching(course: Sequence[float], target: float | None) -> int | None:
-    """Return the first epoch (1-based) that reaches a target, if one does."""
-    return next((i for i, value in enumerate(course, start=1) if target is not None and _at_least(value, target)), None)
+def first_reaching(curve: Sequence[float], target: float | None) -> int | None:
+    """Return the first epoch (1-based) that reaches a target."""
+    return next((i for i, value in enumerate(curve, start=1) if target is not None and _at_least(value, target)), None)
 
 
-def plateau_from(course: Sequence[float], before: float | None, num_epochs: int) -> int | None:
-    """Return the epoch (1-based) at which the plateau began that the course is on, if it is on one."""
-    start = max(gaining_epochs(course, before, num_epochs), default=0) + 1
+def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) -> int | None:
+    """Return the first epoch (1-based) of the plateau at the end of a curve."""
+    start = max(gaining_epochs(curve, before, num_epochs), default=0) + 1
     shortest = max(PLATEAU_EPOCHS, math.ceil(PLATEAU_SHARE * num_epochs))
-    noise = noise_of(course)
+    noise = noise_of(curve)
     num_to_see_rise = math.ceil((math.sqrt(12) * RISE_NOISES * noise * num_epochs / SLOW_RISE) ** (2 / 3))
-    if len(course) - start + 1 < shortest or len(course) < num_to_see_rise:
+    if len(curve) - start + 1 < shortest or len(curve) < num_to_see_rise:
         return None
     hides_rises = num_to_see_rise > shortest
-    if hides_rises and _rises(course[min(start - 1, len(course) - num_to_see_rise) :], noise):
+    if hides_rises and _rises(curve[min(start - 1, len(curve) - num_to_see_rise) :], noise):
         return None
-    best = max([*_levels(course, num_epochs), *([] if before is None else [before])])
+    best = max([*_levels(curve, num_epochs), *([] if before is None else [before])])
     near = max(NEAR_BEST, NEAR_NOISES * noise)
-    return start if _at_least(statistics.fmean(course[-shortest:]), best - near) else None
+    return start if _at_least(statistics.fmean(curve[-shortest:]), best - near) else None
 
 
-def _rises(course: Sequence[float], noise: float) -> bool:
-    """Tell whether the straight line through a course rises, by more than noise."""
-    middle = (len(course) - 1) / 2
-    spread = sum((epoch - middle) ** 2 for epoch in range(len(course)))
-    rise = 2 * middle * sum((epoch - middle) * value for epoch, value in enumerate(course)) / spread
+def _rises(curve: Sequence[float], noise: float) -> bool:
+    """Whether the straight line through a curve rises by more than noise."""
+    middle = (len(curve) - 1) / 2
+    spread = sum((epoch - middle) ** 2 for epoch in range(len(curve)))
+    rise = 2 * middle * sum((epoch - middle) * value for epoch, value in enumerate(curve)) / spread
     return _at_least(rise, max(MIN_GAIN, RISE_NOISES * noise * 2 * middle / math.sqrt(spread)))
 
 
@@ -154,18 +155,18 @@ def _window(num_epochs: int) -> int:
     return max(1, round(WINDOW_SHARE * num_epochs))
 
 
-def _levels(course: Sequence[float], num_epochs: int) -> list[float]:
+def _levels(curve: Sequence[float], num_epochs: int) -> list[float]:
     """Return the level after each epoch: the median of the last few."""
     window = _window(num_epochs)
-    return [statistics.median(course[max(0, epoch - window) : epoch]) for epoch in range(1, len(course) + 1)]
+    return [statistics.median(curve[max(0, epoch - window) : epoch]) for epoch in range(1, len(curve) + 1)]
 
 
-def falling_epochs(course: Sequence[float], before: float | None) -> list[int]:
-    """Return the epochs (1-based) at which the course falls; it has to win back half before it can fall again."""
-    deep = max(FALL, FALL_NOISES * noise_of(course))
+def falling_epochs(curve: Sequence[float], before: float | None) -> list[int]:
+    """Return the epochs (1-based) at which a curve falls; it falls again only after half was won back."""
+    deep = max(FALL, FALL_NOISES * noise_of(curve))
     falls: list[int] = []
     best, fallen = before, False
-    for epoch, value in enumerate(course, start=1):
+    for epoch, value in enumerate(curve, start=1):
         if best is not None:
             if not fallen and _at_least(best - deep, value):
                 falls.append(epoch)
@@ -177,7 +178,7 @@ def falling_epochs(course: Sequence[float], before: float | None) -> list[int]:
 
 
 class Trend(StrEnum):
-    """How a metric moves at the end of a run."""
+    """Direction of a metric at the end of a run."""
 
     IMPROVING = "still improving"
     PLATEAU = "plateau"
@@ -185,32 +186,32 @@ class Trend(StrEnum):
     """Too few epochs to tell."""
 
 
-def trend_of(course: Sequence[float]) -> Trend:
-    """Tell how a course ends: it improves if the best of its last epochs is above the best before, and no noise."""
-    rise = _rise_of(course)
+def trend_of(curve: Sequence[float]) -> Trend:
+    """Return the trend: improving if the best of the last epochs exceeds the best before by more than noise."""
+    rise = _rise_of(curve)
     if rise is None:
         return Trend.UNCLEAR
-    return Trend.IMPROVING if _at_least(rise, max(MIN_GAIN, noise_of(course))) else Trend.PLATEAU
+    return Trend.IMPROVING if _at_least(rise, max(MIN_GAIN, noise_of(curve))) else Trend.PLATEAU
 
 
-def trend_in_words(course: Sequence[float]) -> str:
-    """Say the same of a course of F1, with the figures."""
-    rise = _rise_of(course)
+def describe_trend(curve: Sequence[float]) -> str:
+    """Return the trend of an F1 curve as text, with its figures."""
+    rise = _rise_of(curve)
     if rise is None:
-        return f"{len(course)} epochs are too few for a trend"
-    moves = "still improving" if trend_of(course) is Trend.IMPROVING else "on a plateau"
-    return f"{moves}, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {_num_at_end(course)} epochs"
+        return f"{len(curve)} epochs are too few for a trend"
+    moves = "still improving" if trend_of(curve) is Trend.IMPROVING else "on a plateau"
+    return f"{moves}, the best F1 rose by {100 * max(rise, 0.0):.1f} points in the last {_num_at_end(curve)} epochs"
 
 
-def _rise_of(course: Sequence[float]) -> float | None:
-    """Return by how much the best of the last epochs is above the best before; nothing if there are too few."""
-    window = _num_at_end(course)
-    return None if len(course) < 2 * window else max(course[-window:]) - max(course[:-window])
+def _rise_of(curve: Sequence[float]) -> float | None:
+    """Return the best of the last epochs minus the best before; None for a short curve."""
+    window = _num_at_end(curve)
+    return None if len(curve) < 2 * window else max(curve[-window:]) - max(curve[:-window])
 
 
-def _num_at_end(course: Sequence[float]) -> int:
-    """Return how many epochs tell the trend: a quarter of all, from 3 to 10."""
-    return max(3, min(10, len(course) // 4))
+def _num_at_end(curve: Sequence[float]) -> int:
+    """Return the number of epochs that decide the trend: a quarter of all, from 3 to 10."""
+    return max(3, min(10, len(curve) // 4))
 
 
 def _at_least(value: float, wanted: float) -> bool:

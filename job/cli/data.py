@@ -7,10 +7,12 @@ from job.cli.options import read_flag, require_store
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import Progress, one_line
 from job.runs.search import survey
 from job.storage.object_store import Store
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def check_data(name: str, bucket: str | None, workdir: str, **flags: str) -> Non
             folder,
             single_class=allowed["single_cls"],
             follow_links=allowed["follow_links"],
-            cache_file=folder / ".check.json",
+            cache_file=folder / SCAN_CACHE,
             progress=progress.to,
         )
     report.raise_if_broken(f"dataset {name}")
@@ -59,11 +61,10 @@ def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> No
         unfinished = _unfinished_runs(store, dataset)
         hang = f"; the unfinished runs {', '.join(unfinished)} hang on it, and go on with it" if unfinished else ""
         if not allowed["replace"]:
-            more = [f"... {len(plan.changes) - NUM_SHOWN} more"] if len(plan.changes) > NUM_SHOWN else []
             raise DataError(
                 f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
                 "or choose another --dataset",
-                [*plan.changes[:NUM_SHOWN], *more],
+                shortened(plan.changes, NUM_SHOWN),
             )
         log.warning("dataset %s: %d files differ from the version before%s", dataset, len(plan.changes), hang)
     pushed = plan.send()

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from job.datasets.labels import Found, Problem
+from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
-from job.datasets.scan import Contents
+from job.datasets.scan import DatasetScan
 from job.errors import DataError
 
 NUM_SHOWN = 50
@@ -50,6 +50,8 @@ class DatasetReport:
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
     """Images of the validation split, and the labels that there are."""
+    files: frozenset[str] = frozenset()
+    """Files that training reads: the data file, lists of images, images and labels."""
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
         """Stop if there are problems.
@@ -93,29 +95,30 @@ def check_dataset(
     labels = sorted({label_of(image) for image in images} & texts)
     strays = _strays(layout, images)
     candidates = sorted({name for found in strays.values() for name in found if name.lower().endswith(".txt")})
-    contents = Contents(layout, cache_file, single_class=single_class)
-    contents.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
-    problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, contents.digests)]
+    scan = DatasetScan(layout, cache_file, single_class=single_class)
+    scan.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
+    problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
     notes: dict[str, list[str]] = {}
     for path in (*images, *labels):
-        problems += [Problem(path, *problem) for problem in contents.found[path].problems]
-        for text in contents.found[path].warnings:
+        problems += [Problem(path, *problem) for problem in scan.findings[path].problems]
+        for text in scan.findings[path].warnings:
             notes.setdefault(text, []).append(path)
     for image, found in strays.items():
-        _judge_stray(image, found, contents.found, problems, notes)
+        _judge_stray(image, found, scan.findings, problems, notes)
     for image in images:
         beside = f"{image.rpartition('.')[0]}.txt"
         if beside in texts and label_of(image) != beside and label_of(image) in texts:
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
-    splits = {name: _count(split.images, texts, contents.found, len(names)) for name, split in layout.splits.items()}
-    problems += _empty_splits(layout, splits, contents.found)
+    splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
+    problems += _empty_splits(layout, splits, scan.findings)
     problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
     problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
     warnings = [*layout.warnings, *_without_labels(splits), *noted]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
-    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val)
+    files = frozenset((layout.data.name, *layout.lists, *images, *labels))
+    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val, files)
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
@@ -209,7 +212,7 @@ def _stem(name: str) -> str:
 
 
 def _judge_stray(
-    image: str, names: list[str], found: dict[str, Found], problems: list[Problem], notes: dict[str, list[str]]
+    image: str, names: list[str], found: dict[str, Findings], problems: list[Problem], notes: dict[str, list[str]]
 ) -> None:
     """Note what could be the label of an image: a problem if it has rows, or else something to know."""
     labels = [name for name in names if name in found and found[name].has_rows]
@@ -223,12 +226,12 @@ def _judge_stray(
         notes.setdefault(text, []).append(image)
 
 
-def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Found]) -> Iterator[Problem]:
+def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Findings]) -> Iterator[Problem]:
     """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
     for name in NEEDED:
         if name not in splits:
             continue
-        labels = [found.get(label_of(image), Found()) for image in layout.splits[name].images]
+        labels = [found.get(label_of(image), Findings()) for image in layout.splits[name].images]
         if splits[name].num_labelled == 0:
             message = f"`{name}` has images, but no labels with a row; put them there"
             yield Problem(layout.data.name, None, "empty split", message)
@@ -258,8 +261,8 @@ def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Proble
             yield Problem(image, None, "duplicate", f"is the same picture as {other}; leave one of them out")
 
 
-def _count(images: tuple[str, ...], texts: set[str], found: dict[str, Found], num_classes: int) -> SplitCounts:
-    labels = [found.get(label_of(image), Found()) for image in images]
+def _count(images: tuple[str, ...], texts: set[str], found: dict[str, Findings], num_classes: int) -> SplitCounts:
+    labels = [found.get(label_of(image), Findings()) for image in images]
     num_labelled = sum(bool(label.instances or label.problems) for label in labels)
     instances = Counter[int]()
     for label in labels:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import open as open_image  # Ultralytics puts another function in its place, which installs packages
 
-from job.datasets.labels import Found
+from job.datasets.labels import Findings
 from job.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
@@ -43,7 +43,7 @@ MAX_PAGES = 100
 _one_large = threading.Lock()
 
 
-def check_picture(data: bytes, name: str, num_channels: int = 3) -> Found:
+def check_picture(data: bytes, name: str, num_channels: int = 3) -> Findings:
     """Check that a picture can be trained on.
 
     Args:
@@ -140,7 +140,7 @@ def _num_pixels(opened: ImageFile.ImageFile) -> int:
     return num_pixels
 
 
-def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -> Found:
+def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -> Findings:
     try:
         pixels = decode(data, name, num_channels, reduced=reduced)
     except (cv2.error, DataError, MemoryError) as error:
@@ -151,8 +151,8 @@ def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -
     if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
         message = f"has {pixels.shape[2]} channels of {pixels.dtype}, and training takes {num_channels} of uint8"
         return _problem("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
-    return Found()
+    return Findings()
 
 
-def _problem(kind: str, message: str) -> Found:
-    return Found(((None, kind, message),))
+def _problem(kind: str, message: str) -> Findings:
+    return Findings(((None, kind, message),))

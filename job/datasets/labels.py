@@ -40,8 +40,8 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is in one file."""
+class Findings:
+    """Result of checking one file."""
 
     problems: tuple[tuple[int | None, str, str], ...] = ()
     """Line, kind and message."""
@@ -57,7 +57,9 @@ class Found:
         return bool(self.instances) or any(kind in ROW_KINDS for _, kind, _ in self.problems)
 
 
-def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *, single_class: bool = False) -> Found:
+def check_label(
+    data: bytes, num_classes: int, num_keypoint_columns: int = 0, *, single_class: bool = False
+) -> Findings:
     """Check the rows of a label as Ultralytics' ``verify_image_label``, but each one.
 
     Args:
@@ -70,7 +72,7 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *,
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return Found(((line, "encoding", "is not UTF-8 text; save it as UTF-8"),))
+        return Findings(((line, "encoding", "is not UTF-8 text; save it as UTF-8"),))
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     whole = NUM_BOX_COLUMNS + num_keypoint_columns
     rows = [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows]
@@ -78,9 +80,9 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *,
     problems = [(number, *problem) for number, row in rows for problem in _row_problems(row, num_classes)]
     odd = [number for number, row in rows if (len(row) == NUM_BOX_COLUMNS) != (len(rows[0][1]) == NUM_BOX_COLUMNS)]
     if problems:
-        return Found(tuple(problems))
+        return Findings(tuple(problems))
     if odd:
-        return Found(((odd[0], "columns", "boxes and polygons are mixed in one label; write one kind"),))
+        return Findings(((odd[0], "columns", "boxes and polygons are mixed in one label; write one kind"),))
     values = [tuple(float(text) for text in row) for _, row in rows]
     notes = []
     if len(set(values)) < len(values):
@@ -91,7 +93,7 @@ def check_label(data: bytes, num_classes: int, num_keypoint_columns: int = 0, *,
     if any(flat):
         notes.append("has rows without area, which training leaves out, and validation counts as missed")
     classes = Counter(0 if single_class else int(row[0]) for row in set(values))
-    return Found((), tuple(notes), tuple(classes.items()), has_area=not all(flat))
+    return Findings((), tuple(notes), tuple(classes.items()), has_area=not all(flat))
 
 
 def _size(row: Sequence[float]) -> tuple[float, float]:

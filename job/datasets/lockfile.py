@@ -1,7 +1,8 @@
-"""What a dataset consists of, pinned by version: each path with size, checksums and where its bytes lie.
+"""Locks of dataset versions: each path with size, checksums and the key of its bytes.
 
 Guarantees that a version never changes: its lock is written last and once, and bytes that come later under a taken path
-lie elsewhere. Two versions with the same digest have the same files. A dataset without a lock is what lies there.
+get another key. Two versions with the same digest have the same files. A dataset without a lock is every file below its
+prefix. Knows nothing of YOLO.
 """
 
 import hashlib
@@ -9,36 +10,39 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from job.errors import DataError
 from job.storage.object_store import Store, StoredObject
+from job.text import shortened, validation_problems
 
 SCHEMA = 2
 
 LOCK = "dataset.lock.json"
-"""The lock of version 1 where an earlier version of the job, or none, pushed."""
+"""The lock of version 1 of a dataset that an earlier version of the job pushed, or that was copied without it."""
 
 VERSION_LOCK = re.compile(r"versions/([0-9]{4,})\.lock\.json")
 
 BEGUN = re.compile(r"versions/([0-9]{4,})\.begun")
-"""There from the beginning of a push to its end."""
+"""Exists from the beginning of a push to its end."""
 
-OWN = re.compile(rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}")
-"""What lies among a dataset's files and is none of them."""
+INTERNAL = re.compile(rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}")
+"""Keys among a dataset's files that belong to the job."""
 
 NUM_SHOWN = 5
 
 
 def is_dataset_file(name: str) -> bool:
-    """Whether a name below a dataset's folder belongs to it: not ours, not hidden, not a cache of Ultralytics."""
-    return _counted_before(name) and not name.endswith(".npy")
+    """Whether a name below a dataset's prefix is one of its files: not internal, hidden, or a cache of Ultralytics."""
+    return _was_dataset_file(name) and not name.endswith(".npy")
 
 
-def _counted_before(name: str) -> bool:
-    """Whether it belonged to it when copies of pictures (``.npy``, ``data/base.py``: 172) did."""
+def _was_dataset_file(name: str) -> bool:
+    """`is_dataset_file` of earlier versions, which counted ``.npy`` caches of images (``data/base.py``: 172)."""
     hidden = any(part.startswith(".") for part in name.split("/"))
-    return name != LOCK and not name.endswith((".cache", ".part")) and not hidden and not OWN.fullmatch(name)
+    return name != LOCK and not name.endswith((".cache", ".part")) and not hidden and not INTERNAL.fullmatch(name)
 
 
 def version_lock(number: int) -> str:
@@ -46,32 +50,111 @@ def version_lock(number: int) -> str:
     return f"versions/{number:04d}.lock.json"
 
 
+class LockedFile(BaseModel):
+    """Size, checksums and key of one file."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    size: int
+    sha256: str | None = None
+    """Absent in schema 1."""
+    crc32c: str
+    at: str | None = None
+    """Key of the bytes below the dataset's prefix, where it is not the file's path."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, entry: object) -> object:
+        """Schema 1 has size and CRC-32C in a list."""
+        return dict(zip(("size", "crc32c"), entry, strict=False)) if isinstance(entry, list) else entry
+
+    @model_validator(mode="after")
+    def _require_known_key(self) -> Self:
+        if self.at not in {None, f"objects/{self.sha256}"}:
+            raise ValueError(f"its bytes are in {self.at}, which this version of the job does not read")
+        return self
+
+
+class DatasetLock(BaseModel):
+    """Record of one version of a dataset, written last and once."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    schema_version: int = Field(alias="schema")
+    version: int = 1
+    digest: str
+    files: dict[str, LockedFile]
+
+    @classmethod
+    def make(cls, number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> Self:
+        """Lock a version.
+
+        Args:
+            number: Of the version.
+            files: By path: the object with its bytes.
+            sha256: By path, as far as known.
+            prefix: Of the dataset's keys.
+        """
+        locked = {}
+        for path, stored in sorted(files.items()):
+            key, crc32c = stored.key.removeprefix(prefix), str(stored.crc32c)
+            at = None if key == path else key
+            locked[path] = LockedFile(size=stored.size_bytes, sha256=sha256.get(path), crc32c=crc32c, at=at)
+        return cls(schema=SCHEMA, version=number, digest=dataset_digest(files), files=locked)
+
+    @classmethod
+    def parse(cls, data: bytes, subject: str) -> Self:
+        """Read a lock of this schema or an older one.
+
+        Raises:
+            DataError: If a newer version of the job wrote it, or if it is no lock.
+        """
+        try:
+            content = json.loads(data)
+            if content["schema"] > SCHEMA:
+                raise DataError(
+                    f"{subject}: has schema {content['schema']}, which a newer version of the job wrote; use that one"
+                )
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = validation_problems(error, cls)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            problems = [repr(error)]
+        raise DataError(
+            f"{subject}: cannot be read; push the dataset again under another name", shortened(problems, NUM_SHOWN)
+        )
+
+    def to_json(self) -> bytes:
+        """Return the object to store: the same bytes for the same lock."""
+        return (json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=0) + "\n").encode()
+
+
 @dataclass(frozen=True, slots=True)
-class Version:
+class DatasetVersion:
     """One version of a dataset."""
 
     number: int
-    """0 if nothing pins it."""
+    """0 without a lock."""
 
     pinned: dict[str, StoredObject]
     """By path: the object that has its bytes."""
 
     sha256: dict[str, str]
-    """By path, where the lock tells."""
+    """By path; absent for a file of schema 1."""
 
     @property
     def files(self) -> dict[str, StoredObject]:
-        """Those of `pinned` that are used; locks of before list caches of Ultralytics, too."""
+        """The files of `pinned`, without the caches of Ultralytics that older locks list."""
         return {path: stored for path, stored in self.pinned.items() if is_dataset_file(path)}
 
     @property
     def digest(self) -> str:
-        """What runs record of it."""
+        """Digest that a run records."""
         return dataset_digest(self.pinned if self.number else self.files)
 
     @property
     def digests(self) -> set[str]:
-        """What runs may have recorded of it: caches counted before, and do so where a lock lists them."""
+        """Digests that runs may have recorded: with and without caches of Ultralytics."""
         return {dataset_digest(self.files), dataset_digest(self.pinned)}
 
 
@@ -84,7 +167,7 @@ def dataset_digest(files: Mapping[str, StoredObject]) -> str:
 
 
 def split_digest(files: Mapping[str, StoredObject], split: Iterable[str], class_names: Sequence[str]) -> str:
-    """Return the SHA-256 over what decides a measurement on a split: its images and labels, and the classes.
+    """Return the SHA-256 over a split's images, labels and classes: equal digests have comparable metrics.
 
     Args:
         files: The dataset's files by path.
@@ -96,32 +179,8 @@ def split_digest(files: Mapping[str, StoredObject], split: Iterable[str], class_
     return digest.hexdigest()
 
 
-def make_lock(number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> bytes:
-    """Return the lock of a version.
-
-    Args:
-        number: Of the version.
-        files: By path: the object with its bytes.
-        sha256: By path.
-        prefix: What the keys begin with; a path whose bytes lie under it alone is not told where.
-    """
-    entries: dict[str, dict[str, Any]] = {}
-    for path, stored in sorted(files.items()):
-        entries[path] = {"size": stored.size_bytes, "sha256": sha256[path], "crc32c": stored.crc32c}
-        if (place := stored.key.removeprefix(prefix)) != path:
-            entries[path]["at"] = place
-    content = {"schema": SCHEMA, "version": number, "digest": dataset_digest(files), "files": entries}
-    return (json.dumps(content, indent=0) + "\n").encode()
-
-
-def make_first_lock(files: Mapping[str, StoredObject]) -> bytes:
-    """Return a lock of version 1 for files that lie there without one; their SHA-256 is not known."""
-    listed = {path: [stored.size_bytes, stored.crc32c] for path, stored in files.items()}
-    return (json.dumps({"schema": 1, "digest": dataset_digest(files), "files": listed}, indent=0) + "\n").encode()
-
-
-def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> Version:
-    """Return the newest version of a dataset, or the newest that has one of these digests, proved to be there.
+def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
+    """Return the newest version of a dataset, or the newest with one of these digests; all its files are there.
 
     Args:
         store: The bucket.
@@ -138,19 +197,19 @@ def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> Versio
         version = listing.read(store, number)
         newest = newest or version
         if not digests or version.digests.intersection(digests):
-            return listing.proved(version)
+            return listing.verified(version)
     if newest is not None:
-        return listing.proved(newest)
+        return listing.verified(newest)
     if listing.begun:
-        raise DataError(f"dataset {name}: its first push was cut, and part of it is there; push it again")
+        raise DataError(f"dataset {name}: its first push was cut off, and only a part of it is there; push it again")
     return listing.unlocked
 
 
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
-    """Return the keys of a version's files that do not lie under their own path."""
+    """Return, by path, the keys of a version's files that differ from their paths."""
     prefix = f"datasets/{name}/"
     locks = {stored.key.removeprefix(prefix): stored for stored in store.list(f"{prefix}versions/")}
-    listing = Listing(name, locks)
+    listing = DatasetListing(name, locks)
     for number in listing.numbers:
         version = listing.read(store, number)
         if digest in version.digests:
@@ -158,67 +217,58 @@ def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
     return {}
 
 
-def was_cut(store: Store, name: str) -> bool:
-    """Tell whether the first push of a dataset has left a part of it."""
+def is_incomplete(store: Store, name: str) -> bool:
+    """Whether the first push of a dataset was cut off, and left a part of it."""
     listing = list_dataset(store, name)
     return bool(listing.begun and not listing.numbers)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """What lies below a dataset's folder."""
+class DatasetListing:
+    """Objects below a dataset's prefix."""
 
     name: str
     there: dict[str, StoredObject]
-    """By what the key is without the folder."""
+    """By key without the prefix."""
 
     @property
     def prefix(self) -> str:
-        """What its keys begin with."""
+        """Prefix of its keys."""
         return f"datasets/{self.name}/"
 
     @property
     def numbers(self) -> list[int]:
-        """Of the versions, the newest first."""
-        numbers = {int(match[1]) for place in self.there if (match := VERSION_LOCK.fullmatch(place))}
+        """Version numbers, newest first."""
+        numbers = {int(match[1]) for key in self.there if (match := VERSION_LOCK.fullmatch(key))}
         return sorted(numbers | ({1} if LOCK in self.there else set()), reverse=True)
 
     @property
     def begun(self) -> list[str]:
-        """The marks of pushes that were not finished, or are under way."""
-        return [place for place in self.there if BEGUN.fullmatch(place)]
+        """Marks of pushes that are under way or were cut off."""
+        return [key for key in self.there if BEGUN.fullmatch(key)]
 
     @property
-    def unlocked(self) -> Version:
-        """What lies there, as one does without a lock; caches of Ultralytics counted once."""
-        return Version(0, {place: stored for place, stored in self.there.items() if _counted_before(place)}, {})
+    def unlocked(self) -> DatasetVersion:
+        """The dataset without a lock: every file below the prefix."""
+        return DatasetVersion(0, {key: stored for key, stored in self.there.items() if _was_dataset_file(key)}, {})
 
-    def read(self, store: Store, number: int) -> Version:
+    def read(self, store: Store, number: int) -> DatasetVersion:
         """Read the lock of a version.
 
         Raises:
-            DataError: If it cannot be understood.
+            DataError: If it cannot be read.
         """
-        name = version_lock(number) if version_lock(number) in self.there else LOCK
-        subject = f"dataset {self.name}: its {name}"
-        try:
-            content = json.loads(store.read(self.prefix + name))
-            if content["schema"] > SCHEMA:
-                raise DataError(f"{subject} was written by a newer version of the job; use that one")
-            entries = {path: _entry(entry) for path, entry in content["files"].items()}
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{subject} cannot be read, {error!r}; push the dataset again under another name"
-            ) from error
+        name = self._lock_name(number)
+        lock = DatasetLock.parse(store.read(self.prefix + name), f"dataset {self.name}: {name}")
         pinned = {
-            path: StoredObject(self.prefix + entry.get("at", path), entry["size"], "", entry["crc32c"])
-            for path, entry in entries.items()
+            path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
+            for path, file in lock.files.items()
         }
-        sha256 = {path: entry["sha256"] for path, entry in entries.items() if "sha256" in entry}
-        return Version(number, pinned, sha256)
+        sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
+        return DatasetVersion(number, pinned, sha256)
 
-    def proved(self, version: Version) -> Version:
-        """Return a version with what the store knows of its objects.
+    def verified(self, version: DatasetVersion) -> DatasetVersion:
+        """Return a version with its objects as the store lists them.
 
         Raises:
             DataError: If files are missing or changed; lists the first few.
@@ -233,32 +283,21 @@ class Listing:
             else:
                 found[path] = there
         if problems:
-            more = [f"... {len(problems) - NUM_SHOWN} more"] if len(problems) > NUM_SHOWN else []
-            lock = version_lock(version.number) if version_lock(version.number) in self.there else LOCK
             raise DataError(
-                f"dataset {self.name}: differs from its {lock} in {len(problems)} files; push it again, or put them "
-                "back",
-                [*problems[:NUM_SHOWN], *more],
+                f"dataset {self.name}: differs from its {self._lock_name(version.number)} in {len(problems)} files; "
+                "push it again, or put them back",
+                shortened(problems, NUM_SHOWN),
             )
-        return Version(version.number, found, version.sha256)
+        return DatasetVersion(version.number, found, version.sha256)
+
+    def _lock_name(self, number: int) -> str:
+        name = version_lock(number)
+        return name if name in self.there else LOCK
 
 
-def list_dataset(store: Store, name: str) -> Listing:
-    """List what lies below a dataset's folder, with checksums."""
+def list_dataset(store: Store, name: str) -> DatasetListing:
+    """List the objects below a dataset's prefix, with checksums."""
     prefix = f"datasets/{name}/"
-    return Listing(name, {stored.key.removeprefix(prefix): stored for stored in store.list(prefix, checksums=True)})
-
-
-def _entry(entry: Any) -> dict[str, Any]:  # noqa: ANN401 -- of JSON
-    """Return an entry of a lock; the first locks had size and CRC-32C in a list.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    known = {"size": entry[0], "crc32c": entry[1]} if isinstance(entry, list) else dict(entry)
-    place = known.get("at")
-    if type(known["size"]) is not int or not isinstance(known["crc32c"], str):
-        raise ValueError(f"{entry} has no size and CRC-32C")
-    if place is not None and place != f"objects/{known['sha256']}":
-        raise ValueError(f"{entry} lies where this version of the job does not look")
-    return known
+    return DatasetListing(
+        name, {stored.key.removeprefix(prefix): stored for stored in store.list(prefix, checksums=True)}
+    )

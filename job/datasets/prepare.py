@@ -5,26 +5,27 @@ Guarantees that training sees exactly the files whose digest the run records, mi
 
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
-from job.datasets.lockfile import Version, read_version, split_digest
-from job.errors import DataError, RunConflictError
+from job.datasets.lockfile import DatasetVersion, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE
+from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
 from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
 from job.storage.transfer import Transferred, mark_own, pull
 from job.storage.workdir import explained, require_space, require_writable
-from job.text import nearest
+from job.text import nearest, shortened
 
 log = logging.getLogger(__name__)
 
-NUM_WARNINGS_SHOWN = 5
+NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
 SPARE_BYTES = 2_000_000_000
 """Free space that training needs beside the data: checkpoints on their way and plots."""
@@ -109,7 +110,7 @@ def prepare_data(
     Raises:
         DataError: If the dataset is broken; lists every problem.
         RunConflictError: If there is no version like the one that was pinned.
-        MachineError: If it does not fit on the disk.
+        MachineError: If it does not fit on the disk, or if files of the user's in the folder would be trained on.
     """
     with timer.entered(Phase.PULL):
         version = read_version(store, name, (pinned["digest"],) if pinned else ())
@@ -123,6 +124,7 @@ def prepare_data(
     folder = pulled.folder
     with timer.entered(Phase.CHECK), _one_at_a_time(folder):
         report = _check(folder, name, single_class=single_class)
+        _require_no_others(folder, report.files - version.files.keys())
         aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
         if aside:
             mark_own(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
@@ -146,7 +148,7 @@ def _tell(name: str, warnings: list[str]) -> None:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(store: Store, name: str, workdir: Path, version: Version) -> Transferred:
+def _pull(store: Store, name: str, workdir: Path, version: DatasetVersion) -> Transferred:
     folder = workdir / "datasets" / name
     require_writable(folder)
     size = sum(stored.size_bytes for stored in version.files.values())
@@ -158,8 +160,22 @@ def _pull(store: Store, name: str, workdir: Path, version: Version) -> Transferr
 
 def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
     with Progress(f"checking {name}", 1, "file") as progress:
-        cache = folder / ".check.json"
+        cache = folder / SCAN_CACHE
         return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
+
+
+def _require_no_others(folder: Path, others: Collection[str]) -> None:
+    """Refuse files beside those of the version: Ultralytics reads whatever lies in the folder of a split.
+
+    Raises:
+        MachineError: If there are any; lists the first few.
+    """
+    if others:
+        raise MachineError(
+            f"{folder}: {len(others)} files there are not in the dataset, and training would read them; move them "
+            "away, or choose another --workdir",
+            shortened(sorted(others), NUM_SHOWN),
+        )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ last, and that no object which is there is replaced: bytes under a taken path go
 of runs.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -18,17 +17,17 @@ from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
-    Listing,
-    Version,
+    DatasetListing,
+    DatasetLock,
+    DatasetVersion,
     is_dataset_file,
     list_dataset,
-    make_first_lock,
-    make_lock,
     version_lock,
 )
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, PreconditionError
 from job.log import Progress, one_line
-from job.storage.checksums import ChecksumIndex
+from job.storage.checksums import ChecksumIndex, sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.storage.transfer import PUSHED
@@ -51,8 +50,8 @@ class Push:
     """A push that is planned and has changed nothing."""
 
     store: Store
-    listing: Listing
-    current: Version
+    listing: DatasetListing
+    current: DatasetVersion
     """The newest version; without files if there is none."""
 
     paths: dict[str, Path]
@@ -96,7 +95,9 @@ class Push:
         is_pinned = number > 0 and _places(self.files) == _places(self.current.files)
         try:
             if not number and self.current.pinned and _places(self.files) != _places(self.current.pinned):
-                self.store.put(prefix + LOCK, make_first_lock(self.current.pinned))  # runs may hang on what lies there
+                # Runs may be pinned to the files that were copied without a lock.
+                first = DatasetLock.make(1, self.current.pinned, {}, prefix)
+                self.store.put(prefix + LOCK, first.to_json())
                 number = 1
             number += not is_pinned
             marks = {prefix + place for place in self.listing.begun}
@@ -105,8 +106,8 @@ class Push:
                 self.store.put(f"{prefix}versions/{number:04d}.begun", b"{}\n", overwrite=True)
             self._send(missing)
             if not is_pinned:
-                lock = make_lock(number, self.files, self.sha256, prefix)
-                self.store.put(prefix + version_lock(number), lock)
+                lock = DatasetLock.make(number, self.files, self.sha256, prefix)
+                self.store.put(prefix + version_lock(number), lock.to_json())
         except PreconditionError as error:
             raise DataError(f"dataset {self.listing.name}: another push came in between; push again") from error
         for mark in marks:
@@ -196,11 +197,11 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
     return plan.send()
 
 
-def _newest(store: Store, listing: Listing) -> Version:
+def _newest(store: Store, listing: DatasetListing) -> DatasetVersion:
     """Return the newest version; of a dataset without a lock what lies there, unless a push has left it half."""
     if listing.numbers:
         return listing.read(store, listing.numbers[0])
-    return Version(0, {}, {}) if listing.begun else listing.unlocked
+    return DatasetVersion(0, {}, {}) if listing.begun else listing.unlocked
 
 
 def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> DatasetReport:
@@ -209,7 +210,7 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
             folder,
             single_class=single_class,
             follow_links=follow_links,
-            cache_file=folder / ".check.json",
+            cache_file=folder / SCAN_CACHE,
             progress=progress.to,
         )
     for warning in report.warnings:
@@ -224,21 +225,20 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
 
 
 def _place(
-    folder: Path, paths: dict[str, Path], listing: Listing, current: Version
+    folder: Path, paths: dict[str, Path], listing: DatasetListing, current: DatasetVersion
 ) -> tuple[dict[str, StoredObject], dict[str, str]]:
     """Return the object that each file will be, and its SHA-256."""
     index, files, sha256 = ChecksumIndex(folder / PUSHED), {}, {}
     before = current.files
     try:
         for name, path in paths.items():
-            status, crc = index.look(name, path)
+            status, crc = index.read(name, path)
             file = StoredObject(listing.prefix + name, status.st_size, "", crc)
             known = before.get(name)
             unchanged = _same(file, known)
             sha256[name] = current.sha256.get(name, "") if unchanged else ""
             if not sha256[name]:
-                with path.open("rb") as opened:
-                    sha256[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+                sha256[name] = sha256_of(path)
             taken = listing.there.get(name)
             if known is not None and unchanged and _is_free_for(file, listing, known.key):
                 place = known.key
@@ -254,7 +254,7 @@ def _place(
     return files, sha256
 
 
-def _is_free_for(file: StoredObject, listing: Listing, key: str) -> bool:
+def _is_free_for(file: StoredObject, listing: DatasetListing, key: str) -> bool:
     """Tell whether a key is free, or has these bytes."""
     there = listing.there.get(key.removeprefix(listing.prefix))
     return there is None or _same(file, there)

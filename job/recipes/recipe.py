@@ -1,25 +1,27 @@
-"""A recipe: a named, checked training configuration, read from YAML.
+"""Recipe: a named, checked training configuration, read from YAML.
 
-Guarantees that a recipe that loads is complete and valid, and that one that does not is answered with every problem
-at once. Knows nothing of runs, buckets or torch.
+Guarantees that a recipe that loads is complete and valid, and that an invalid one is refused with every problem at
+once. Knows nothing of runs, buckets or torch.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
-from job.recipes.arguments import DEFAULTS, check_arguments
-from job.text import MAX_BYTES, UnreadableYamlError, load_yaml, nearest
+from job.recipes.arguments import DEFAULTS, TrainingArguments, check_arguments
+from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
-
-METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,8 @@ class Start:
     """Where a run's first weights come from."""
 
     kind: Literal["own", "pretrained", "scratch", "end"]
-    """``own``: the best weights of a finished run of ours; ``pretrained``: a published file; ``scratch``: none;
-    ``end``: not only weights, but the whole state in which a run ended (never in a recipe; see `job.extend`).
+    """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
+    ``end``: the whole state in which a run ended (never in a recipe; see `job extend`).
     """
 
     name: str | None = None
@@ -61,7 +63,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A range that an outcome is expected in; a missing end is open."""
+    """Range of an expected metric or duration; a missing end is open."""
 
     low: float | None
     high: float | None
@@ -84,7 +86,7 @@ class Band:
         raise ValueError(value)
 
     def reached(self, value: float) -> bool:
-        """Whether an outcome is at least what was expected."""
+        """Whether a metric is at least the low end."""
         return self.low is None or value >= self.low or round(value, 4) >= self.low
 
     def text(self, scale: float = 1.0, unit: str = "") -> str:
@@ -101,10 +103,10 @@ class Recipe:
 
     name: str
     source: str
-    """What `load_recipe` found it by."""
+    """Argument of `load_recipe`: a name or a path."""
 
     summary: str
-    """What it is for, in a few words."""
+    """Purpose, in a few words."""
 
     profile: Profile
     start: Start
@@ -112,18 +114,18 @@ class Recipe:
     """Ultralytics' argument names and final values, defaults included."""
 
     expect: dict[str, Band]
-    """Expected outcome: `METRICS` as fractions of 1, and ``hours``."""
+    """Expected metrics as fractions of 1, and ``hours``."""
 
     risk: str | None = None
     advised: str | None = None
     """When to use it, for people."""
 
     given: frozenset[str] = frozenset()
-    """The arguments that somebody chose, whatever their values; the others have Ultralytics' defaults."""
+    """Arguments that a person chose, whatever their values; the others have Ultralytics' defaults."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over what decides the outcome: name, start and arguments."""
+        """SHA-256 over name, start and arguments, which decide the outcome."""
         decides = {"name": self.name, "start": str(self.start), "train": self.train}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -135,7 +137,7 @@ class Recipe:
         """
         values, problems = check_arguments(overrides)
         if problems:
-            raise RecipeError(f"training arguments: {_num_problems(problems)}", problems)
+            raise RecipeError(f"training arguments: {counted_problems(problems)}", problems)
         return dataclasses.replace(self, train=self.train | values, given=self.given | values.keys())
 
     def with_start(self, start: Start) -> "Recipe":
@@ -202,97 +204,74 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
         raise RecipeError(
             f"recipe {source}: must be a mapping with the keys start and train, got {type(loaded).__name__}"
         )
-    reader = _Reader(loaded)
-    reader.keys("", loaded, required=("start", "train"), optional=("summary", "risk", "advised", "expect", "demo"))
-    start, train = reader.start(loaded.get("start"), "start"), reader.arguments(loaded.get("train", {}), "train")
-    summary, risk, advised = (reader.text(key) for key in ("summary", "risk", "advised"))
-    expect = reader.expectations(loaded.get("expect", {}))
-    demo = reader.section(loaded.get("demo", {}), "demo")
-    reader.keys("demo.", demo, required=(), optional=("start", "train"))
-    demo_start = reader.start(demo["start"], "demo.start") if "start" in demo else start
-    demo_train = reader.arguments(demo.get("train", {}), "demo.train")
-    if reader.problems:
-        raise RecipeError(f"recipe {source}: {_num_problems(reader.problems)}", reader.problems)
-    chosen = train | (demo_train if profile == "demo" else {})
+    try:
+        read = _RecipeFile.model_validate(loaded)
+    except ValidationError as error:
+        problems = validation_problems(error, _RecipeFile)
+        raise RecipeError(f"recipe {source}: {counted_problems(problems)}", problems) from error
+    train, start = read.train.model_dump(exclude_unset=True), read.start
+    if profile == "demo":
+        train, start = train | read.demo.train.model_dump(exclude_unset=True), read.demo.start or start
     return Recipe(
         name=name,
         source=source,
-        summary=summary or "",
+        summary=read.summary or "",
         profile=profile,
-        start=demo_start if profile == "demo" else start,
-        train=DEFAULTS | chosen,
-        given=frozenset(chosen),
-        expect=expect,
-        risk=risk,
-        advised=advised,
+        start=start,
+        train=DEFAULTS | train,
+        given=frozenset(train),
+        expect={metric: band for metric, band in read.expect if band is not None},
+        risk=read.risk,
+        advised=read.advised,
     )
 
 
-class _Reader:
-    """Reads parts of a recipe and keeps every problem for the one message at the end."""
-
-    def __init__(self, loaded: dict[Any, Any]) -> None:
-        self.loaded = loaded
-        self.problems: list[str] = []
-
-    def keys(self, where: str, section: dict[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-        known = [*required, *optional]
-        self.problems += [
-            f"{where}{key}: unknown key{nearest(str(key), known) or '; known are ' + ', '.join(known)}"
-            for key in section
-            if key not in known
-        ]
-        self.problems += [f"{where}{key}: missing" for key in required if key not in section]
-
-    def section(self, value: object, where: str) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return value
-        self.problems.append(f"{where}: must be a mapping, got {value!r}")
-        return {}
-
-    def text(self, key: str) -> str | None:
-        value = self.loaded.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        self.problems.append(f"{key}: must be text, got {value!r}")
-        return None
-
-    def start(self, value: object, where: str) -> Start:
-        try:
-            return Start.parse(value if isinstance(value, str) else "")
-        except ValueError:
-            if value is not None or where != "start" or "start" in self.loaded:
-                self.problems.append(
-                    f"{where}: must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml, got {value!r}"
-                )
-            return Start("scratch")
-
-    def arguments(self, value: object, where: str) -> dict[str, Any]:
-        values, problems = check_arguments(self.section(value, where), subject=f"{where}.")
-        self.problems += problems
-        return values
-
-    def expectations(self, value: object) -> dict[str, Band]:
-        known = (*METRICS, "hours")
-        section = self.section(value, "expect")
-        self.keys("expect.", section, required=(), optional=known)
-        bands: dict[str, Band] = {}
-        for key in known:
-            if key not in section:
-                continue
-            try:
-                band = Band.parse(section[key])
-            except ValueError:
-                band = None
-            if band is None or (key != "hours" and max(end for end in (band.low, band.high, 0.0) if end) > 1):
-                scale = "hours" if key == "hours" else "fractions of 1"
-                self.problems.append(
-                    f"expect.{key}: must be a number, [low, high] or 'over number' in {scale}, got {section[key]!r}"
-                )
-            else:
-                bands[key] = band
-        return bands
+def _parse_start(value: object) -> Start:
+    try:
+        return Start.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        message = "must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml"
+        raise ValueError(f"{message}, got {value!r}") from None
 
 
-def _num_problems(problems: list[str]) -> str:
-    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+def _parse_band(value: object, scale: str = "hours") -> Band:
+    with contextlib.suppress(ValueError):
+        band = Band.parse(value)
+        if scale == "hours" or max(band.low or 0.0, band.high or 0.0) <= 1:
+            return band
+    raise ValueError(f"must be a number, [low, high] or 'over number' in {scale}, got {value!r}")
+
+
+_Start = Annotated[Start, PlainValidator(_parse_start)]
+_Hours = Annotated[Band, PlainValidator(_parse_band)]
+_Metric = Annotated[Band, PlainValidator(functools.partial(_parse_band, scale="fractions of 1"))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Expectation(_Section):
+    f1: _Metric | None = None
+    precision: _Metric | None = None
+    recall: _Metric | None = None
+    map50: _Metric | None = None
+    map50_95: _Metric | None = None
+    hours: _Hours | None = None
+
+
+class _Demo(_Section):
+    start: _Start | None = None
+    train: TrainingArguments = TrainingArguments()
+
+
+class _RecipeFile(_Section):
+    """A recipe as its file has it."""
+
+    start: _Start
+    train: TrainingArguments
+    summary: str | None = None
+    risk: str | None = None
+    advised: str | None = None
+    expect: _Expectation = _Expectation()
+    demo: _Demo = _Demo()

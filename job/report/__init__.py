@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file that opens offline, and what it is made of.
+"""HTML: a run's report, a campaign's page, a comparison; each one self-contained file that opens offline.
 
-Guarantees that making one reads records alone and writes nothing but ``report.html``. Knows nothing of torch.
+Guarantees that a page is made from records alone, and that nothing else is written. Knows nothing of torch.
 """

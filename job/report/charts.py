@@ -1,6 +1,6 @@
-"""The report's charts: drawn by matplotlib as SVG whose colours and fonts are those of the page around it.
+"""The report's charts: matplotlib SVG with the page's colours and fonts.
 
-Guarantees that a chart needs nothing beside itself: no font, no style sheet, no request. Knows nothing of runs.
+Guarantees that a chart makes no request and repeats no element id. Knows nothing of runs.
 """
 
 import io
@@ -19,21 +19,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from job.recipes.recipe import Band
 
 WIDTH, HEIGHT = 390, 240
-"""Of an ordinary chart, in the units of its own coordinates; the page stretches it."""
+"""Size in points; the page stretches a chart."""
 
 MARGINS = (46, 8, 38, 28)
-"""Left, right, bottom and top: fixed, so that charts in a column are aligned and nothing has to be drawn twice."""
+"""Left, right, bottom and top; fixed, so that charts in a column are aligned."""
 
 NAMES = (
     *("ink", "muted", "line", "blue", "green", "amber", "red", "violet", "teal", "orange"),
     *("grey1", "grey2", "grey3", "grey4", "pale"),
 )
 COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(NAMES, start=0xA1)}
-"""Stand-ins that matplotlib draws with; in the page each is the CSS variable of its name."""
+"""Placeholders for matplotlib; `_svg` replaces each by the CSS variable of its name."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # names within a chart depend on what is drawn, not on chance
+    "svg.hashsalt": "report",  # ids depend on the content, not on chance
     "font.size": 11,
     "text.color": COLOURS["ink"],
     "axes.edgecolor": COLOURS["line"],
@@ -61,8 +61,8 @@ STYLE: Any = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a chart."""
+class Series:
+    """One line, or one colour of bars, of a chart."""
 
     label: str
     colour: str
@@ -72,8 +72,8 @@ class Line:
     dashed: bool = False
 
 
-def course_chart(
-    lines: Sequence[Line],
+def curve_chart(
+    lines: Sequence[Series],
     *,
     first_epoch: int,
     num_epochs: int,
@@ -82,16 +82,16 @@ def course_chart(
     best_epoch: int | None = None,
     shares: bool = True,
 ) -> str:
-    """Draw lines over epochs.
+    """Draw series over epochs.
 
     Args:
-        lines: Of equal length.
-        first_epoch: That of their first values; 0 if they begin with the start weights.
-        num_epochs: How far the axis goes.
-        cuts: Where attempts were cut off.
-        band: What is expected of the first line.
-        best_epoch: Gets a mark on the first line.
-        shares: The values are shares of 1, and shown as percent.
+        lines: Series of equal length.
+        first_epoch: The epoch of their first values; 0 for the start weights.
+        num_epochs: The end of the axis.
+        cuts: Epochs at which attempts were cut off.
+        band: The expected band of the first series.
+        best_epoch: Marked on the first series.
+        shares: Values are shares of 1, shown as percent.
     """
     with _chart() as (figure, axes):
         if band is not None and band.low is not None:
@@ -121,8 +121,8 @@ def course_chart(
     return _svg(figure)
 
 
-def confidence_chart(confidence: Sequence[float], lines: Sequence[Line], best: float) -> str:
-    """Draw precision, recall and F1 over confidence, with the best operating point."""
+def confidence_chart(confidence: Sequence[float], lines: Sequence[Series], best: float) -> str:
+    """Draw series over confidence, and the best operating point."""
     with _chart() as (figure, axes):
         axes.axvline(best, color=COLOURS["muted"], linewidth=1.1, linestyle=(0, (2, 2.5)))
         for line in lines:
@@ -132,37 +132,37 @@ def confidence_chart(confidence: Sequence[float], lines: Sequence[Line], best: f
             )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel("confidence from which on a prediction counts")
+        axes.set_xlabel("confidence threshold")
         _as_percent(axes)
         _legend(figure)
     return _svg(figure)
 
 
-def sizes_chart(labels: Sequence[str], lines: Sequence[Line]) -> str:
-    """Draw bars of recall by object size, one group for each label."""
+def sizes_chart(labels: Sequence[str], lines: Sequence[Series]) -> str:
+    """Draw recall by object size as bars, one group for each label."""
     with _chart() as (figure, axes):
         width = 0.8 / len(lines)
         for number, line in enumerate(lines):
-            places = [place + (number - (len(lines) - 1) / 2) * width for place in range(len(labels))]
-            axes.bar(places, line.values, width * 0.92, color=COLOURS[line.colour], label=line.label, linewidth=0)
+            positions = [position + (number - (len(lines) - 1) / 2) * width for position in range(len(labels))]
+            axes.bar(positions, line.values, width * 0.92, color=COLOURS[line.colour], label=line.label, linewidth=0)
         axes.set_xticks(range(len(labels)), labels)
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, 1)
-        axes.set_xlabel("size of the object in pixels, as the model sees it")
+        axes.set_xlabel("object size in pixels at the training image size")
         _as_percent(axes)
         _legend(figure)
     return _svg(figure)
 
 
-def time_line(
+def timeline(
     rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], gaps: Sequence[float], colours: dict[str, str]
 ) -> str:
-    """Draw attempts one below the other, each a bar of what its time was spent on.
+    """Draw each attempt as a bar of its phases.
 
     Args:
-        rows: The name of each attempt, with labels and minutes.
-        gaps: Minutes between one and the next; a long one is drawn short.
-        colours: One of `NAMES` for each label.
+        rows: For each attempt, its name and the minutes of its phases.
+        gaps: Minutes from each attempt to the next; a long gap is drawn short.
+        colours: One of `NAMES` for each phase.
     """
     total = sum(minutes for _, parts in rows for _, minutes in parts)
     height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
@@ -217,7 +217,7 @@ def _chart(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as an element for the page."""
+    """Return a figure as an ``<svg>`` element."""
     written = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(STYLE):
@@ -225,7 +225,7 @@ def _svg(figure: Figure) -> str:
     text = written.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # they would repeat from chart to chart
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r'="[^"]*"', _shortened, text)
     for name, colour in COLOURS.items():
@@ -234,5 +234,5 @@ def _svg(figure: Figure) -> str:
 
 
 def _shortened(attribute: re.Match[str]) -> str:
-    """Cut coordinates to a hundredth of a pixel."""
+    """Cut coordinates to hundredths."""
     return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

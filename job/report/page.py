@@ -12,7 +12,7 @@ from job.analysis.metrics import LABELS
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.report import charts
-from job.report.charts import Line
+from job.report.charts import Series
 from job.report.data import Facts
 from job.report.examples import make_pictures
 from job.report.reproduce import command_of
@@ -69,7 +69,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "asked": _asked(facts),
         "changes": list(_changes(facts)),
         "expected_label": "expected" if _is_full(facts) else "expected at full scale",
-        "course_charts": list(_course_charts(facts)),
+        "metric_charts": list(_metric_charts(facts)),
         "loss_charts": list(_loss_charts(facts)),
         "epochs": _epochs(facts),
         "rules": RULES,
@@ -77,8 +77,8 @@ def _context(facts: Facts) -> dict[str, Any]:
         "confidence": _confidence(facts),
         "pictures": make_pictures(facts.run.store, dataset, names, facts.evaluation_before, facts.evaluation),
         "sizes": _sizes(facts),
-        "time_line": _time_line(facts.bill),
-        "ledger": _ledger(facts.bill),
+        "timeline": _time_line(facts.bill),
+        "phases": _phases(facts.bill),
         "attempts": list(_attempts(facts)),
         "warnings": warnings_of(facts.attempts),
         "receipts": [start["receipt"] for entry in facts.attempts if (start := entry["start"]) and start["receipt"]],
@@ -142,7 +142,7 @@ def _changes(facts: Facts) -> Iterator[Change]:
         yield Change(label, before, after, band.text(100, " %") if band is not None else "", reached)
 
 
-def _course_charts(facts: Facts) -> Iterator[tuple[str, str]]:
+def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     course = [*([facts.before] if facts.before else []), *facts.course]
     if not course:
         return
@@ -155,8 +155,8 @@ def _course_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     for title, target, lines in charted:
         yield (
             title,
-            charts.course_chart(
-                [Line(label, colour, [metrics[name] for metrics in course]) for label, name, colour in lines],
+            charts.curve_chart(
+                [Series(label, colour, [metrics[name] for metrics in course]) for label, name, colour in lines],
                 first_epoch=0 if facts.before else 1,
                 num_epochs=facts.num_epochs,
                 cuts=facts.cuts,
@@ -171,18 +171,18 @@ def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
         return
     for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss")):
         lines = [
-            Line(label, colour, [row[f"{split}/{short}_loss"] for row in facts.rows], dashed)
+            Series(label, colour, [row[f"{split}/{short}_loss"] for row in facts.rows], dashed)
             for label, split, colour, dashed in (
                 ("training", "train", "blue", False),
                 ("validation", "val", "teal", True),
             )
         ]
         yield title, _over_epochs(facts, lines)
-    yield "Learning rate", _over_epochs(facts, [Line("rate", "blue", [row["lr/pg0"] for row in facts.rows])])
+    yield "Learning rate", _over_epochs(facts, [Series("rate", "blue", [row["lr/pg0"] for row in facts.rows])])
 
 
-def _over_epochs(facts: Facts, lines: Sequence[Line]) -> str:
-    return charts.course_chart(lines, first_epoch=1, num_epochs=facts.num_epochs, cuts=facts.cuts, shares=False)
+def _over_epochs(facts: Facts, lines: Sequence[Series]) -> str:
+    return charts.curve_chart(lines, first_epoch=1, num_epochs=facts.num_epochs, cuts=facts.cuts, shares=False)
 
 
 def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]:
@@ -216,7 +216,7 @@ def _confidence(facts: Facts) -> dict[str, Any] | None:
         return None
     curves = seen["curves"]
     lines = [
-        Line(label, colour, curves[name])
+        Series(label, colour, curves[name])
         for label, name, colour in (
             ("F1", "f1", "blue"),
             ("precision", "precision", "violet"),
@@ -225,7 +225,7 @@ def _confidence(facts: Facts) -> dict[str, Any] | None:
     ]
     earlier = (facts.evaluation_before or {}).get("curves")
     if facts.evaluation and earlier:
-        lines.append(Line("F1 before", "muted", earlier["f1"], dashed=True))
+        lines.append(Series("F1 before", "muted", earlier["f1"], dashed=True))
     best = seen["operating_point"]
     return {
         "chart": charts.confidence_chart(curves["confidence"], lines, best["confidence"]),
@@ -252,7 +252,7 @@ def _sizes(facts: Facts) -> dict[str, Any] | None:
         series = [("before", "grey2", facts.evaluation_before), ("after", "blue", facts.evaluation)]
     bins = seen["sizes"][shown]
     labels = [f"{b['from_px']}-{b['to_px']}" if b["to_px"] else f"{b['from_px']} +" for b in bins]
-    lines = [Line(label, colour, [_recall(b) for b in entry["sizes"][shown]]) for label, colour, entry in series]
+    lines = [Series(label, colour, [_recall(b) for b in entry["sizes"][shown]]) for label, colour, entry in series]
     return {
         "chart": charts.sizes_chart(labels, lines),
         "bins": list(zip(labels, bins, zip(*(line.values for line in lines), strict=True), strict=True)),
@@ -271,11 +271,11 @@ def _time_line(bill: Bill) -> str:
         for attempt in bill.attempts
     ]
     gaps = [(attempt.away_s or 0.0) / MINUTE for attempt in bill.attempts[:-1]]
-    return charts.time_line(rows, gaps, {str(label): colour for label, colour in LABEL_COLOURS.items()})
+    return charts.timeline(rows, gaps, {str(label): colour for label, colour in LABEL_COLOURS.items()})
 
 
-def _ledger(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
-    """Return label, colour, seconds, share and dollars of what seconds were spent on."""
+def _phases(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
+    """Return phase, colour, seconds, share and dollars of each phase that took time."""
     usd = bill.usd_by_label
     return [
         (str(label), LABEL_COLOURS[label], s, s / bill.total_s, usd[label] if usd else None)
@@ -285,7 +285,7 @@ def _ledger(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
 
 
 def _attempts(facts: Facts) -> Iterator[tuple[AttemptBill, str]]:
-    """Yield each attempt and where it went on from."""
+    """Yield each attempt and the position that it resumed from."""
     for bill, entry in zip(facts.bill.attempts, facts.attempts, strict=True):
         receipt = (entry["start"] or {}).get("receipt")
         checkpoint = CheckpointId.parse(receipt["checkpoint"]) if receipt else None

@@ -1,9 +1,10 @@
-"""Puts a run's report beside the run.
+"""Writes ``report.html`` beside a run's records.
 
-Guarantees that of two reports the one that knows more stays: what was read before another was written is read again.
+Guarantees that a report which was overtaken while it was rendered does not replace the newer one: the records are read
+again. Two reports put in the same moment are alike but for that moment, and the next commit replaces both.
 """
 
-from job.errors import ObjectNotFoundError, PreconditionError
+from job.errors import ObjectNotFoundError
 from job.report.data import read_facts
 from job.report.page import render
 from job.runs.records import RunRecord
@@ -13,20 +14,22 @@ REPORT = "report.html"
 
 
 def write_report(run: Run, record: RunRecord) -> str:
-    """Write the report of a run as it stands, in place of an earlier one, and return its key.
+    """Write a run's report, in place of an earlier one, and return its key.
 
     Raises:
         StoreError: If the store refuses.
     """
     key = run.key(REPORT)
     while True:
-        try:
-            version = run.store.stat(key).version
-        except ObjectNotFoundError:
-            version = None
+        before = _version(run, key)
         page = render(read_facts(run, record)).encode()
-        try:
-            run.store.put(key, page, if_version=version)
-        except PreconditionError:
-            continue
-        return key
+        if _version(run, key) == before:
+            run.store.put(key, page, overwrite=True)
+            return key
+
+
+def _version(run: Run, key: str) -> str | None:
+    try:
+        return run.store.stat(key).version
+    except ObjectNotFoundError:
+        return None

@@ -3,7 +3,6 @@
 Guarantees that the file that training gets is the one the run's record names. Knows nothing of what is in it.
 """
 
-import hashlib
 import logging
 import math
 import re
@@ -29,6 +28,7 @@ from job.runs.records import RunRecord
 from job.runs.request import Order
 from job.runs.run import FAMILY, Run, family_of, is_run_name, readable
 from job.runs.search import survey
+from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
@@ -122,8 +122,7 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
         _get_published(store, point.source, target)
     else:
         _get(store, point.source, target, point.source)
-    with target.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = sha256_of(target)
     if point.sha256 is not None and digest != point.sha256:
         raise WeightsError(
             f"{point.source}: is not the file that the run started from, its SHA-256 is {digest[:12]} and was "

@@ -8,7 +8,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from job.datasets.lockfile import was_cut
+from job.datasets.lockfile import is_incomplete
 from job.datasets.push import push_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
@@ -29,7 +29,7 @@ def train_demo(store: Store, order: Order) -> None:
     Raises:
         JobError: As `session.train`.
     """
-    if not store.list("datasets/") or was_cut(store, DATASET):
+    if not store.list("datasets/") or is_incomplete(store, DATASET):
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))

@@ -16,7 +16,7 @@ PART = re.compile(r"\.[0-9a-f]{16}\.part")
 """Names of files that are being written."""
 
 
-def land(target: Path, chunks: Iterable[bytes]) -> None:
+def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
     """Write a file, which appears once the last chunk has come without an error; its parents are made.
 
     Raises:

@@ -6,15 +6,16 @@ Knows nothing of where bytes come from.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError
-from job.storage.atomic_file import land
+from job.storage.atomic_file import write_atomically
 from job.storage.object_store import StoredObject
-from job.storage.parallel import for_each
 from job.storage.retry import RetryableError, retried
 
+Item = TypeVar("Item")
 Taken = TypeVar("Taken")
 
 
@@ -33,9 +34,7 @@ class BaseStore(ABC):
         return 0.0  # a disk that refuses has a reason
 
     @abstractmethod
-    def put(
-        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
-    ) -> StoredObject:
+    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
 
     @abstractmethod
@@ -54,7 +53,7 @@ class BaseStore(ABC):
 
     def get(self, key: str, target: Path) -> StoredObject:
         """Fetch into a file; see `Store.get`."""
-        return self._newest(key, lambda chunks: land(target, chunks))[0]
+        return self._newest(key, lambda chunks: write_atomically(target, chunks))[0]
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a small object; see `Store.read`."""
@@ -67,11 +66,11 @@ class BaseStore(ABC):
 
         def get(item: tuple[StoredObject, Path]) -> None:
             stored, target = item
-            self._fetched(stored, lambda chunks: land(target, chunks))
+            self._fetched(stored, lambda chunks: write_atomically(target, chunks))
             if on_done is not None:
                 on_done(stored)
 
-        for_each(get, objects, self.num_downloads)
+        _in_parallel(get, objects, self.num_downloads)
 
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
@@ -84,7 +83,7 @@ class BaseStore(ABC):
             if on_done is not None:
                 on_done(stored)
 
-        for_each(put, files, self.num_uploads)
+        _in_parallel(put, files, self.num_uploads)
 
     def _newest(self, key: str, take: Callable[[Iterator[bytes]], Taken]) -> tuple[StoredObject, Taken]:
         stored = self.stat(key)
@@ -110,3 +109,14 @@ class BaseStore(ABC):
                 raise RetryableError(stored.key, "was not found, and is there") from error
 
         return retried(fetch, self.deadline_s)
+
+
+def _in_parallel(function: Callable[[Item], object], items: Iterable[Item], num_threads: int) -> None:
+    """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for done in as_completed([pool.submit(function, item) for item in items]):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

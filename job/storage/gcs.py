@@ -28,7 +28,7 @@ from obstore.store import GCSStore
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage.base import BaseStore
-from job.storage.checksums import CHUNK_BYTES, chunks_of, crc32c, encode
+from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_chunks
 from job.storage.gcs_errors import explained
 from job.storage.keys import require_key
 from job.storage.object_store import StoredObject
@@ -98,9 +98,7 @@ class GcsStore(BaseStore):
         """``gs://bucket/prefix``."""
         return f"{self._bucket_uri}/{self._prefix}".rstrip("/")
 
-    def put(
-        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
-    ) -> StoredObject:
+    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
         with _opened(source) as opened:
             checksum = _checksum(opened)
@@ -115,7 +113,7 @@ class GcsStore(BaseStore):
                         size=size_bytes,
                         rewind=True,
                         content_type=mimetypes.guess_type(key)[0] or "application/octet-stream",
-                        if_generation_match=int(if_version) if if_version is not None else None if overwrite else 0,
+                        if_generation_match=None if overwrite else 0,
                         checksum=None,  # in several requests the client would delete whatever is there by then
                         retry=retry,
                         timeout=SILENCE_S,
@@ -124,7 +122,12 @@ class GcsStore(BaseStore):
                     there = self._stat_if_there(key)
                     if there is not None and (there.crc32c, there.size_bytes) == (checksum, size_bytes):
                         return there
-                    raise self._conflict(key, there, if_version, may_be_there=overwrite) from error
+                    subject = f"{self.uri}/{key}"
+                    if there is None or overwrite:
+                        raise RetryableError(subject, "the bucket refused a precondition that holds") from error
+                    raise PreconditionError(
+                        f"{subject}: exists already, with other bytes; choose another name"
+                    ) from error
                 if (blob.crc32c, blob.size) != (checksum, size_bytes):
                     with suppress(NotFound, PreconditionFailed):
                         blob.delete(if_generation_match=blob.generation, retry=retry, timeout=SILENCE_S)
@@ -155,17 +158,13 @@ class GcsStore(BaseStore):
 
         return self._tried(look, key, may_be_absent=True)
 
-    def delete(self, key: str, *, if_version: str | None = None) -> None:
+    def delete(self, key: str) -> None:
         """Delete an object; see `Store.delete`."""
-        blob, generation = self._blob(key), int(if_version) if if_version is not None else None
+        blob = self._blob(key)
 
         def delete(retry: Retry) -> None:
-            try:
-                with suppress(NotFound):
-                    blob.delete(if_generation_match=generation, retry=retry, timeout=SILENCE_S)
-            except PreconditionFailed as error:
-                if (there := self._stat_if_there(key)) is not None:
-                    raise self._conflict(key, there, if_version) from error
+            with suppress(NotFound):
+                blob.delete(retry=retry, timeout=SILENCE_S)
 
         self._tried(delete, key)
 
@@ -187,18 +186,6 @@ class GcsStore(BaseStore):
         except ObjectNotFoundError:
             return None
 
-    def _conflict(
-        self, key: str, there: StoredObject | None, if_version: str | None, *, may_be_there: bool = False
-    ) -> Exception:
-        """Return what a refused precondition means, in view of what is there."""
-        subject, version = f"{self.uri}/{key}", there.version if there else None
-        if version == if_version or (may_be_there and if_version is None):
-            return RetryableError(subject, "the bucket refused a precondition that holds")
-        if if_version is None:
-            return PreconditionError(f"{subject}: exists already, with other bytes; choose another name")
-        what = "is not the version that was expected" if there else "was deleted in the meantime"
-        return PreconditionError(f"{subject}: {what}; look at who else writes to it")
-
     def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
         crc, subject = 0, f"{self.uri}/{stored.key}"
         with self._explained(stored.key, may_be_absent=True):
@@ -213,7 +200,7 @@ class GcsStore(BaseStore):
             for chunk in fetched.stream() if stored.size_bytes > CHUNK_BYTES else [fetched.bytes().to_bytes()]:
                 yield chunk
                 crc = crc32c(chunk, crc)
-        if encode(crc) != stored.crc32c:
+        if encode_crc32c(crc) != stored.crc32c:
             raise RetryableError(subject, "its bytes were damaged on their way")
 
     def _tried(self, operation: Callable[[Retry], Result], key: str = "", *, may_be_absent: bool = False) -> Result:
@@ -281,9 +268,9 @@ def _checksum(opened: BinaryIO) -> str:
     """Return the CRC-32C of a whole file, and stand at its end."""
     opened.seek(0)
     crc = 0
-    for chunk in chunks_of(opened):
+    for chunk in read_chunks(opened):
         crc = crc32c(chunk, crc)
-    return encode(crc)
+    return encode_crc32c(crc)
 
 
 def _describe(key: str, blob: Blob) -> StoredObject:

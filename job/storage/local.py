@@ -1,7 +1,7 @@
 """A folder as a store: its files are the objects.
 
-Guaranteed among all processes that go through this module: puts are atomic, create-only and compare-and-swap hold, and
-what was put survives a loss of power. Links are not followed, own files are hidden in one folder and never listed.
+Guarantees, among all processes that go through this module, that puts are atomic and create-only, and that a stored
+object survives a loss of power. Links are not followed; the store's own files lie in one hidden folder, never listed.
 A file whose bytes rotted since it was put or first read is noticed; one that somebody edited is a new version.
 """
 
@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage.base import BaseStore
-from job.storage.checksums import ChecksumIndex, chunks_of, crc32c, encode, version_of
+from job.storage.checksums import ChecksumIndex, crc32c, encode_crc32c, file_version, read_chunks
 from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
 from job.storage.regular_file import open_regular
@@ -83,27 +83,23 @@ class FolderStore(BaseStore):
         """The absolute path."""
         return str(self._root)
 
-    def put(
-        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
-    ) -> StoredObject:
+    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
         path = self._path(key)
         with self._explained(key), self._partial(source) as (partial, checksum), self._locked():
-            current = _version(path)
-            if current != if_version if if_version is not None else current is not None and not overwrite:
-                if current is not None:
-                    there = self.stat(key)
-                    if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
-                        return there
-                raise PreconditionError(_conflict(self._name(key), if_version))
+            if not overwrite and _version(path) is not None:
+                there = self.stat(key)
+                if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
+                    return there
+                raise PreconditionError(_taken(self._name(key)))
             _make_folders(self._root, path.parent)
-            if overwrite or if_version is not None:
+            if overwrite:
                 partial.replace(path)
             else:
                 _link(partial, path, self._name(key))
             _sync(path.parent)
             stored = _describe(key, path.lstat(), checksum)
-            self._index.remember(key, stored.version, checksum)
+            self._index.add(key, stored.version, checksum)
         self._index.save()
         return stored
 
@@ -123,20 +119,17 @@ class FolderStore(BaseStore):
             raise self._absent(key)
         return found[0]
 
-    def delete(self, key: str, *, if_version: str | None = None) -> None:
+    def delete(self, key: str) -> None:
         """Delete an object; see `Store.delete`."""
         path = self._path(key)
         with self._explained(key):
             if _version(path) is None:  # where nothing can be written, something can still be absent
                 return
             with self._locked():
-                current = _version(path)
-                if if_version is not None and current not in (None, if_version):
-                    raise PreconditionError(_conflict(self._name(key), if_version))
                 path.unlink(missing_ok=True)
                 _sync(path.parent)
                 _remove_empty(path.parent, self._root)
-        self._index.forget(key)
+        self._index.remove(key)
         self._index.save()
 
     def _name(self, key: str) -> str:
@@ -155,15 +148,15 @@ class FolderStore(BaseStore):
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise self._absent(stored.key) from None
             with opened:
-                if version_of(os.fstat(opened.fileno())) != stored.version:
+                if file_version(os.fstat(opened.fileno())) != stored.version:
                     raise ObjectNotFoundError(f"{path}: was replaced since it was listed; start again")
-                for chunk in chunks_of(opened):
+                for chunk in read_chunks(opened):
                     yield chunk
                     crc = crc32c(chunk, crc)
-        if encode(crc) != stored.crc32c:
+        if encode_crc32c(crc) != stored.crc32c:
             raise CorruptObjectError(
-                f"{path}: its bytes are not those that were stored, CRC-32C is {encode(crc)} and was {stored.crc32c}; "
-                "check the disk, and put the file again"
+                f"{path}: its bytes are not those that were stored, CRC-32C is {encode_crc32c(crc)} and was "
+                f"{stored.crc32c}; check the disk, and put the file again"
             )
 
     def _with_checksums(self, keys: Iterable[str]) -> tuple[StoredObject, ...]:
@@ -173,7 +166,7 @@ class FolderStore(BaseStore):
             path = self._path(key)
             with self._explained(key), contextlib.suppress(FileNotFoundError):
                 if _version(path) is not None:
-                    found.append(_describe(key, *self._index.look(key, path)))
+                    found.append(_describe(key, *self._index.read(key, path)))
         self._index.save()
         return tuple(found)
 
@@ -192,7 +185,7 @@ class FolderStore(BaseStore):
                 now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
                 os.utime(opened.fileno(), ns=(now, now))
                 os.fsync(opened.fileno())
-                yield partial, encode(crc)
+                yield partial, encode_crc32c(crc)
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -235,13 +228,13 @@ def _explained(subject: str) -> Iterator[None]:
 def _read(source: Path) -> Iterator[bytes]:
     try:
         with source.open("rb") as opened:
-            yield from chunks_of(opened)
+            yield from read_chunks(opened)
     except OSError as error:
         raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
 
 
 def _describe(key: str, status: os.stat_result, checksum: str | None = None) -> StoredObject:
-    return StoredObject(key, status.st_size, version_of(status), checksum)
+    return StoredObject(key, status.st_size, file_version(status), checksum)
 
 
 def _version(path: Path) -> str | None:
@@ -250,13 +243,11 @@ def _version(path: Path) -> str | None:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return version_of(status) if stat.S_ISREG(status.st_mode) else None
+    return file_version(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def _conflict(name: str, if_version: str | None) -> str:
-    if if_version is None:
-        return f"{name}: exists already, with other bytes; choose another name"
-    return f"{name}: is not the version that was expected; look at who else writes to it"
+def _taken(name: str) -> str:
+    return f"{name}: exists already, with other bytes; choose another name"
 
 
 def _link(partial: Path, path: Path, name: str) -> None:
@@ -266,7 +257,7 @@ def _link(partial: Path, path: Path, name: str) -> None:
     except FileExistsError as error:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
-        raise PreconditionError(_conflict(name, None)) from error
+        raise PreconditionError(_taken(name)) from error
 
 
 def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:

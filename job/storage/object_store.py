@@ -1,8 +1,8 @@
 """Protocol of an object store: durable objects under relative keys.
 
-Guaranteed: a put is atomic (a reader sees the whole object or none), create-only unless told otherwise, and can be
-bound to a version (compare and swap); listing is complete and sorted; a get is verified before the file appears
-under its name. Only `ObjectNotFoundError` means absence. Knows nothing of runs, datasets or YOLO.
+Guarantees that a put is atomic (a reader sees the whole object or none) and create-only unless `overwrite` is given,
+that a listing is complete and sorted, and that a get is verified before the file appears under its name. Only
+`ObjectNotFoundError` means absence. Knows nothing of runs, datasets or YOLO.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,22 +38,19 @@ class Store(Protocol):
     def uri(self) -> str:
         """Where the store lies, for people: ``gs://bucket/prefix`` or an absolute folder."""
 
-    def put(
-        self, key: str, source: Path | bytes, *, overwrite: bool = False, if_version: str | None = None
-    ) -> StoredObject:
+    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes, and return the object with its CRC-32C.
 
         Args:
             key: Where.
             source: What.
             overwrite: Replace whatever is there.
-            if_version: Replace exactly this version.
 
         An own earlier success whose response was lost is recognised by its bytes and is not an error. Therefore two
         writers of the same bytes both succeed; bytes that claim something have to name the claimer.
 
         Raises:
-            PreconditionError: If the key is taken (default), or is not at `if_version`, by other bytes.
+            PreconditionError: If the key is taken by other bytes and `overwrite` is false.
             StoreError: If the source cannot be read, beside the reasons that all methods have.
         """
 
@@ -88,12 +85,8 @@ class Store(Protocol):
             ObjectNotFoundError: If there is no such object.
         """
 
-    def delete(self, key: str, *, if_version: str | None = None) -> None:
-        """Delete an object; one that is already gone is fine.
-
-        Raises:
-            PreconditionError: If the object is not at `if_version`.
-        """
+    def delete(self, key: str) -> None:
+        """Delete an object; a key without an object is no error."""
 
     def get_many(
         self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None

@@ -29,13 +29,3 @@ def open_regular(path: Path, *, append: bool = False, follow_links: bool = False
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     return os.fdopen(descriptor, "ab" if append else "rb", buffering=0)
-
-
-def read_regular(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        OSError: If it cannot be read, or is no regular file.
-    """
-    with open_regular(path) as opened:
-        return opened.read()

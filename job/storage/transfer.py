@@ -17,10 +17,11 @@ from pathlib import Path
 
 from job.errors import MachineError, StoreError, UsageError
 from job.storage.atomic_file import leftovers
-from job.storage.checksums import ChecksumIndex, version_of
+from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def pull(
             def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
                 name = turn[stored.key]
                 with _explained(folder):
-                    index.remember(name, version_of(paths[name].stat()), str(stored.crc32c))
+                    index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
                 counter.add(stored)
 
             store.get_many([(objects[name], paths[name]) for name in turn.values()], on_done)
@@ -104,7 +105,7 @@ def mark_own(folder: Path, names: Iterable[str]) -> None:
     index = ChecksumIndex(folder / PULLED)
     with _explained(folder):
         for name in names:
-            index.look(name, folder / name)
+            index.read(name, folder / name)
     index.save()
 
 
@@ -139,7 +140,9 @@ def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:
         if name in {PULLED, PUSHED}:
             problems.append(f"{name}: is where checksums are kept")
     if problems:
-        raise StoreError(f"{subject}: {len(problems)} names cannot be files of a folder; rename them", _first(problems))
+        raise StoreError(
+            f"{subject}: {len(problems)} names cannot be files of a folder; rename them", shortened(problems, NUM_SHOWN)
+        )
     return paths
 
 
@@ -168,7 +171,7 @@ def _make_way(
         raise MachineError(
             f"{folder}: {len(foreign)} files there differ from those to be pulled, and no pull brought them; move the "
             "folder away, or choose another --workdir",
-            _first(foreign),
+            shortened(foreign, NUM_SHOWN),
         )
     _mark(folder)
     pushed.save()
@@ -184,7 +187,7 @@ def _make_way(
 def _checksum(index: ChecksumIndex, name: str, path: Path) -> tuple[int, str] | None:
     """Return the size and checksum of a file; nothing where there is no file."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        status, checksum = index.look(name, path)
+        status, checksum = index.read(name, path)
         return status.st_size, checksum
     return None
 
@@ -212,21 +215,16 @@ def _keep(folder: Path, names: Collection[str]) -> None:
             target = kept / f"{name}.{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(target)
-    listed = "\n".join(f"  - {name}" for name in _first(names))
+    listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
     log.warning("%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), kept, listed)
-
-
-def _first(names: Collection[str]) -> list[str]:
-    more = [f"... {len(names) - NUM_SHOWN} more"] if len(names) > NUM_SHOWN else []
-    return [*list(names)[:NUM_SHOWN], *more]
 
 
 def _remove(index: ChecksumIndex, name: str, path: Path) -> None:
     """Remove a file that the store no longer has, unless it is not the one that was pulled."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if index.known(name, version_of(path.lstat())):
+        if index.known(name, file_version(path.lstat())):
             path.unlink()
-    index.forget(name)
+    index.remove(name)
 
 
 @contextmanager

@@ -92,14 +92,6 @@ def test_own_success_whose_answer_was_lost_is_recognised(proxy, proxied):
     assert proxied.stat("key") == stored
 
 
-def test_own_swap_whose_answer_was_lost_is_recognised(proxy, proxied):
-    """A put bound to a version that took place and whose answer was lost is recognised as done."""
-    before = proxied.put("key", b"old")
-    proxy.requests.clear()
-    proxy.lose = first_upload(proxy)
-    assert proxied.put("key", b"mine", if_version=before.version) == proxied.stat("key")
-
-
 def test_lost_answer_does_not_hide_a_rival(proxy, proxied):
     """A put whose answer was lost fails if the object is somebody else's."""
     proxied.put("key", b"theirs")
@@ -116,23 +108,6 @@ def test_large_files_are_created_under_the_precondition(proxy, proxied, tmp_path
     proxied.put("key", tmp_path / "large")
     assert "uploadType=resumable" in proxy.requests[0].path
     assert "ifGenerationMatch=0" in proxy.requests[0].path
-
-
-def test_delete_is_bound_to_the_version(proxy, proxied):
-    """A delete of a version says so to the bucket, which the emulator does not honour, and heeds the refusal."""
-    proxied.put("key", b"x")
-    proxy.answer = lambda sent: (412, "conditionNotMet") if "ifGenerationMatch=7" in sent.path else None
-    with pytest.raises(PreconditionError, match="is not the version that was expected"):
-        proxied.delete("key", if_version="7")
-
-
-def test_delete_of_what_is_gone_is_done(proxy, proxied):
-    """A bound delete that took place, whose answer was lost and whose repetition the bucket refuses, is done."""
-    stored = proxied.put("key", b"x")
-    proxied.delete("key")
-    answered = answer_once(proxy, lambda sent: sent.method == "DELETE", 412, "conditionNotMet")
-    proxied.delete("key", if_version=stored.version)
-    assert len(answered) == 1
 
 
 @pytest.mark.parametrize("code", [404, 410])
@@ -205,14 +180,11 @@ def test_damage_that_does_not_end_is_transient(proxy, proxied):
 
 
 def test_refused_precondition_that_holds_is_tried_again(proxy, proxied):
-    """A create-only put that is refused though nothing is there is repeated, and a swap of what is there as well."""
+    """A create-only put that is refused though nothing is there is repeated."""
     answered = answer_once(proxy, lambda sent: sent.method == "POST", 412, "conditionNotMet")
-    stored = proxied.put("key", b"mine")
+    proxied.put("key", b"mine")
     assert len(answered) == 1
-    answered = answer_once(proxy, lambda sent: sent.method == "POST", 412, "conditionNotMet")
-    proxied.put("key", b"new", if_version=stored.version)
-    assert len(answered) == 1
-    assert proxied.read("key") == b"new"
+    assert proxied.read("key") == b"mine"
 
 
 @pytest.mark.usefixtures("at_once")
@@ -221,14 +193,6 @@ def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
     proxy.answer = lambda sent: (412, "conditionNotMet") if sent.method == "POST" else None
     with pytest.raises(TransientStoreError, match="refused a precondition that holds"):
         proxied.put("key", b"mine")
-
-
-def test_swap_of_what_was_deleted_says_so(proxied):
-    """A put that is bound to a version of an object that is gone says that it was deleted."""
-    stored = proxied.put("key", b"old")
-    proxied.delete("key")
-    with pytest.raises(PreconditionError, match="was deleted in the meantime"):
-        proxied.put("key", b"new", if_version=stored.version)
 
 
 def test_missing_permission_says_which_role(proxy, proxied, operation):

@@ -110,29 +110,6 @@ class TestStore:
         assert first.version != second.version
         assert store.read("key") == b"two"
 
-    def test_put_replaces_the_version_it_names(self, store):
-        """A put that is bound to a version replaces that version and no other."""
-        first = store.put("key", b"one")
-        second = store.put("key", b"two", if_version=first.version)
-        with pytest.raises(PreconditionError):
-            store.put("key", b"three", if_version=first.version)
-        assert store.read("key") == b"two"
-        assert store.stat("key") == second
-
-    def test_put_does_not_replace_what_is_gone(self, store):
-        """A put that is bound to a version fails once there is no object."""
-        first = store.put("key", b"one")
-        store.delete("key")
-        with pytest.raises(PreconditionError):
-            store.put("key", b"two", if_version=first.version)
-        assert store.list() == []
-
-    def test_lost_swap_is_recognised(self, store):
-        """A put that is bound to a version, and is repeated because its response was lost, succeeds."""
-        first = store.put("key", b"one")
-        second = store.put("key", b"two", if_version=first.version)
-        assert store.put("key", b"two", if_version=first.version) == second
-
     def test_no_version_comes_twice(self, store):
         """Rewriting the same bytes makes another version each time, so that a stale one never fits again."""
         versions = [store.put("key", b"same", overwrite=True).version for _ in range(20)]
@@ -147,11 +124,6 @@ class TestStore:
         for look in (store.stat, store.read, lambda key: store.get(key, tmp_path / "target")):
             with pytest.raises(ObjectNotFoundError):
                 look("a/key")
-
-    def test_delete_of_the_version_it_names(self, store):
-        """A delete that is bound to the version that is there deletes it."""
-        store.delete("key", if_version=store.put("key", b"x").version)
-        assert store.list() == []
 
     def test_a_folder_is_no_object(self, store):
         """The beginning of a key is not an object."""
@@ -283,25 +255,6 @@ class TestStore:
                 stop.set()
             for reader in readers:
                 reader.result()
-
-    def test_swaps_lose_no_update(self, location):
-        """Counting up by compare-and-swap from several threads, each with a store of its own, loses no count."""
-
-        def count(number):
-            store, done = open_store(location), 0
-            while done < 5:
-                before = store.stat("count")
-                value = int(store.read("count").split()[0])
-                try:
-                    store.put("count", f"{value + 1} by {number}".encode(), if_version=before.version)
-                    done += 1
-                except PreconditionError:
-                    continue
-
-        open_store(location).put("count", b"0")
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(count, range(3)))
-        assert open_store(location).read("count").split()[0] == b"15"
 
     def test_one_of_two_processes_wins(self, location):
         """Of processes that create the same key at once, one wins, and it is its bytes that are there."""

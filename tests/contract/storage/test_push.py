@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 
-from job.datasets.lockfile import dataset_digest, make_first_lock, read_version, split_digest, version_lock
+from job.datasets.lockfile import dataset_digest, read_version, split_digest, version_lock
 from job.datasets.push import plan_push, push_dataset
 from job.errors import DataError, TransientStoreError
 from job.storage import checksums
 from job.storage.transfer import pull
 from tests.support.faulty_store import FaultyStore
+from tests.support.old_locks import first_lock
 from tests.support.tiny_dataset import make_tiny_dataset
 
 LABEL = "labels/train/001.txt"
@@ -76,7 +77,7 @@ def test_a_second_push_sends_and_reads_nothing(store, folder, monkeypatch):
     def refuse(_opened):
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr(checksums, "chunks_of", refuse)
+    monkeypatch.setattr(checksums, "read_chunks", refuse)
     monkeypatch.setattr(hashlib, "file_digest", refuse)
     pushed = push_dataset(store, folder, "wild")
     assert (pushed.version, pushed.num_total, pushed.num_sent, pushed.bytes_sent) == (1, NUM_FILES, 0, 0)
@@ -139,7 +140,7 @@ def test_a_lock_of_before_is_version_1(store, folder, tmp_path):
     """A dataset with the older lock keeps its digest, needs no push, and stays available beside a second version."""
     put_by_hand(store, folder)
     files = read_version(store, "wild").files
-    store.put(f"datasets/wild/{OLD_FORMAT}", make_first_lock(files))
+    store.put(f"datasets/wild/{OLD_FORMAT}", first_lock(files))
     first, old = read_version(store, "wild"), content(folder)
     assert (first.number, first.digest) == (1, dataset_digest(files))
     assert (push_dataset(store, folder, "wild").version, store.list("datasets/wild/versions/")) == (1, [])
@@ -272,7 +273,7 @@ def test_a_lock_of_before_that_lists_copies_of_pictures_keeps_its_digest(store, 
     by_hand = read_version(store, "wild")
     legacy = dataset_digest(by_hand.pinned)
     assert by_hand.digests == {by_hand.digest, legacy}
-    store.put(f"datasets/wild/{OLD_FORMAT}", make_first_lock(by_hand.pinned))
+    store.put(f"datasets/wild/{OLD_FORMAT}", first_lock(by_hand.pinned))
     version = read_version(store, "wild", [legacy])
     assert (version.number, version.digest, len(version.files)) == (1, legacy, NUM_FILES)
     store.delete("datasets/wild/images/train/001.npy")

@@ -8,7 +8,7 @@ import pytest
 
 from job.errors import MachineError, StoreError
 from job.storage import checksums
-from job.storage.atomic_file import land
+from job.storage.atomic_file import write_atomically
 from job.storage.object_store import StoredObject
 from job.storage.transfer import PULLED, PUSHED, Done, mark_own, pull
 
@@ -77,7 +77,7 @@ def test_second_pull_transfers_and_reads_nothing(pushed, target, monkeypatch):
     """A pull of what is there transfers no object, and does not even read the files."""
     pull_all(pushed, target)
     objects = listed(pushed)
-    monkeypatch.setattr(checksums, "chunks_of", refuse_to_read)
+    monkeypatch.setattr(checksums, "read_chunks", refuse_to_read)
     done = pull(pushed, objects, target)
     assert (done.num_total, done.num_transferred, done.bytes_transferred) == (NUM_FILES, 0, 0)
 
@@ -315,7 +315,7 @@ def test_a_short_write_is_continued(tmp_path, monkeypatch):
     """A system that takes a part of the bytes at a time gets all of them."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
-    land(tmp_path / "target", [b"wild cats", b" and dogs"])
+    write_atomically(tmp_path / "target", [b"wild cats", b" and dogs"])
     assert (tmp_path / "target").read_bytes() == b"wild cats and dogs"
 
 
@@ -327,7 +327,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
         raise StoreError("bucket: broke")
 
     with pytest.raises(StoreError, match="broke"):
-        land(tmp_path / "folder" / "target", chunks())
+        write_atomically(tmp_path / "folder" / "target", chunks())
     assert list((tmp_path / "folder").iterdir()) == []
 
 

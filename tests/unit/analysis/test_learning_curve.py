@@ -1,4 +1,4 @@
-"""The notes on the epochs of a run, each rule from a recorded course."""
+"""The notes on the epochs of a run, each rule from a recorded curve."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ GUIDE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 
 def guide(noise=0.0, seed=0):
-    """Return the users' table as a course of 100 epochs, with noise on each."""
+    """Return the users' table as a curve of 100 epochs, with noise on each."""
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
     return [
         low + (high - low) * tenth / 10 + chance.gauss(0, noise)
@@ -44,7 +44,7 @@ def noisy(values, noise, seed=0):
     return [value + chance.gauss(0, noise) for value in values]
 
 
-COURSES = {
+CURVES = {
     "the guide's": guide(),
     "a small validation set": guide(0.01, seed=4),
     "learns to the end": noisy([0.58 + 0.0015 * epoch for epoch in range(1, 81)], 0.005),
@@ -82,9 +82,9 @@ def test_the_users_example_names_target_plateau_and_best():
 
 
 def noted(name):
-    """Return the epochs that have each note, of one of the courses."""
-    course = COURSES[name]
-    notes = notes_on(course, before=BEFORE.get(name, 0.58), target=0.70, num_epochs=len(course))
+    """Return the epochs that have each note, of one of the curves."""
+    curve = CURVES[name]
+    notes = notes_on(curve, before=BEFORE.get(name, 0.58), target=0.70, num_epochs=len(curve))
     return {note: with_note(notes, note) for note in RULES}
 
 
@@ -104,13 +104,13 @@ def test_the_guides_table_reads_as_in_the_guide(name):
 
 @pytest.mark.parametrize(("noise", "least"), [(0.0, 1.0), (0.003, 0.97), (0.01, 0.9), (0.02, 0.8)])
 def test_a_plateau_is_seen_through_noise_and_a_slow_rise_is_none(noise, least):
-    """Of drawn courses with the users' table, most are on a plateau at the end; of those that stay level nearly all; of
+    """Of drawn curves with the users' table, most are on a plateau at the end; of those that stay level nearly all; of
     those that still rise by ten points or more over the run nearly none.
     """
     seeds = range(120)
 
-    def share(courses):
-        return sum(plateau_from(course, 0.58, 100) is not None for course in courses) / len(seeds)
+    def share(curves):
+        return sum(plateau_from(curve, 0.58, 100) is not None for curve in curves) / len(seeds)
 
     assert share(guide(noise, seed) for seed in seeds) >= least
     assert share(noisy([0.58] * 100, noise, seed) for seed in seeds) >= 0.95
@@ -128,7 +128,7 @@ def test_slow_gains_add_up():
 
 
 def test_noise_is_no_gain():
-    """A course that scatters by a point around its start gains nothing, and is a plateau from the beginning."""
+    """A curve that scatters by a point around its start gains nothing, and is a plateau from the beginning."""
     notes = noted("was done before it began")
     assert (notes[EARLY_GAIN], notes[STEADY_GAIN], notes[PLATEAU], notes[FALLEN]) == ([], [], [1], [])
 
@@ -155,7 +155,7 @@ def test_a_fall_is_noted_where_it_happens_and_once():
     assert (notes[FALLEN], notes[PLATEAU]) == ([31], [])
 
 
-def test_a_dip_is_a_fall_and_the_course_goes_on_to_gain():
+def test_a_dip_is_a_fall_and_the_curve_goes_on_to_gain():
     """Three epochs below the best are one fall; later gains count against what was there before it."""
     notes = noted("dips and recovers")
     assert notes[FALLEN] == [21]
@@ -187,7 +187,7 @@ def test_noise_is_told_from_a_trend(noise):
 
 
 def test_a_fall_needs_five_points_or_more_where_there_is_noise():
-    """Just below five points is none, five points are one, and a course that scatters by two points needs more."""
+    """Just below five points is none, five points are one, and a curve that scatters by two points needs more."""
     assert with_note(notes_on((0.551, 0.56), before=0.6, target=None, num_epochs=2), FALLEN) == []
     assert with_note(notes_on((0.55, 0.56), before=0.6, target=None, num_epochs=2), FALLEN) == [1]
     scattered = noisy([0.6] * 40, 0.02)
@@ -200,7 +200,7 @@ def test_the_target_is_noted_where_it_is_first_reached(target, epoch):
     assert with_note(notes_on(USERS, before=0.58, target=target, num_epochs=10), TARGET) == epoch
 
 
-def test_a_course_that_still_rises_has_no_plateau():
+def test_a_curve_that_still_rises_has_no_plateau():
     """Two epochs without a gain are no plateau, and a gain after a long halt ends what looked like one."""
     assert with_note(notes_on(USERS[:9], before=0.58, target=None, num_epochs=10), PLATEAU) == []
     assert with_note(notes_on((*USERS, 0.73), before=0.58, target=None, num_epochs=11), PLATEAU) == []
@@ -208,9 +208,9 @@ def test_a_course_that_still_rises_has_no_plateau():
 
 def test_a_plateau_takes_longer_in_a_long_run():
     """In a run of 100 epochs a plateau takes ten epochs, from where the median of five has risen as far as it does."""
-    course = [0.6, *[0.7] * 11]
-    assert with_note(notes_on(course, before=0.5, target=None, num_epochs=100), PLATEAU) == []
-    assert with_note(notes_on([*course, 0.7], before=0.5, target=None, num_epochs=100), PLATEAU) == [4]
+    curve = [0.6, *[0.7] * 11]
+    assert with_note(notes_on(curve, before=0.5, target=None, num_epochs=100), PLATEAU) == []
+    assert with_note(notes_on([*curve, 0.7], before=0.5, target=None, num_epochs=100), PLATEAU) == [4]
 
 
 def test_small_steps_are_noise_until_they_add_up():
@@ -219,7 +219,7 @@ def test_small_steps_are_noise_until_they_add_up():
     assert with_note(notes, EARLY_GAIN) == [3]
 
 
-def test_a_course_below_its_start_gains_nothing():
+def test_a_curve_below_its_start_gains_nothing():
     """Epochs that only win back what the first one lost are no gains, and no plateau before they are near the best."""
     fallen = notes_on((0.3, 0.4, 0.5), before=0.6, target=None, num_epochs=3)
     assert {note for said in fallen for note in said} == {FALLEN, BEST}

@@ -9,7 +9,7 @@ import yaml
 
 from job.cli.app import main
 from job.cli.train import read_order
-from job.datasets.lockfile import dataset_digest, make_first_lock, read_version
+from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
 from job.datasets.subset import take_piece
@@ -18,6 +18,7 @@ from job.goodput import PhaseTimer
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
+from tests.support.old_locks import first_lock
 from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -53,6 +54,33 @@ def prepare(store, tmp_path):
 def push(store, folder, **options):
     """Push the folder, whatever is there."""
     return plan_push(store, folder, "wild", **options).send()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [["images/train/mine.jpg"], ["labels/train/004.txt"], ["images/val/mine.png", "labels/val/mine.txt"]],
+    ids=["an image", "a label", "both, in val"],
+)
+def test_files_of_the_users_own_are_not_trained_on(store, folder, prepare, tmp_path, others):
+    """Files in the folder of a pulled dataset that no version has are refused by name; other files do not matter."""
+    (folder / "labels/train/004.txt").unlink()
+    push(store, folder)
+    first = prepare()
+    pulled = tmp_path / "work/datasets/wild"
+    for name in ("notes.txt", "images/train/.hidden.jpg", "images/unused/mine.jpg", "labels/train.cache"):
+        (pulled / name).parent.mkdir(exist_ok=True)
+        (pulled / name).write_bytes(b"mine")
+    assert prepare() == first
+    for name in others:
+        source = folder / ("images/train/000.jpg" if name.startswith("images") else "labels/train/000.txt")
+        shutil.copyfile(source, pulled / name)
+    for pinned in (None, first.pinned):
+        with pytest.raises(MachineError, match="are not in the dataset, and training would read them") as caught:
+            prepare(pinned)
+        assert caught.value.problems == tuple(others)
+    for name in others:
+        (pulled / name).unlink()
+    assert prepare() == first
 
 
 def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, monkeypatch):
@@ -107,7 +135,7 @@ def test_a_run_of_before_goes_on_without_copies_of_pictures(store, folder, prepa
     for _ in ("copied by hand", "locked"):
         assert prepare(pinned).digest == pinned["digest"]
         assert list((tmp_path / "work").rglob("*.npy")) == []
-        store.put("datasets/wild/dataset.lock.json", make_first_lock(files), overwrite=True)
+        store.put("datasets/wild/dataset.lock.json", first_lock(files), overwrite=True)
 
 
 def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, caplog):

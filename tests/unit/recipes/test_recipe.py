@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from job.errors import RecipeError
 from job.recipes.arguments import DEFAULTS
@@ -101,6 +102,33 @@ def test_every_problem_of_a_recipe_is_reported_at_once():
         "expect.f1: must be a number",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("start: 7", "start: must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml, got 7"),
+        ("demo: {strat: x.pt}", "demo.strat: unknown key; did you mean 'start'?"),
+        ("demo: {train: {epochs: 0}}", "demo.train.epochs: must be a whole number from 1 to 2147483647, got 0"),
+        ("demo: {start: nowhere}", "demo.start: must be 'own best.pt'"),
+        ("expect: {recal: 0.5}", "expect.recal: unknown key; did you mean 'recall'?"),
+        (
+            "expect: {hours: [8, 5]}",
+            "expect.hours: must be a number, [low, high] or 'over number' in hours, got [8, 5]",
+        ),
+        ("expect: {f1: over 68}", "expect.f1: must be a number, [low, high] or 'over number' in fractions of 1"),
+        ("summary: [a]", "summary: must be text, got ['a']"),
+        ("train: [a]", "train: must be a mapping, got ['a']"),
+        ("7: a", "7: unknown key; known are start, train"),
+    ],
+)
+def test_each_section_of_a_recipe_names_its_problem(text, problem):
+    """A wrong value in any section is named with its path, what it must be and what was found."""
+    given = {"start": "yolo11n.pt", "train": {}} | yaml.safe_load(text)
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe(yaml.safe_dump(given), name="mine", source="mine.yaml")
+    assert len(raised.value.problems) == 1
+    assert problem in raised.value.problems[0]
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "train: [", "just text", "start: own best.pt\ntrain: 3\n"])

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from job.recipes.recipe import Band
-from job.report.charts import Line, confidence_chart, course_chart, sizes_chart
+from job.report.charts import Series, confidence_chart, curve_chart, sizes_chart
 from job.report.data import read_facts
 from job.report.page import render
 from tests.support.chart import Chart
@@ -16,7 +16,9 @@ VALUES = [0.5, 0.6, 0.55, 0.65, 0.62]
 
 def drawn(values=VALUES, **more):
     """Return a chart of one line."""
-    return Chart(course_chart([Line("F1", "blue", values)], **({"first_epoch": 0, "num_epochs": 6, "cuts": []} | more)))
+    return Chart(
+        curve_chart([Series("F1", "blue", values)], **({"first_epoch": 0, "num_epochs": 6, "cuts": []} | more))
+    )
 
 
 @pytest.mark.parametrize("first_epoch", [0, 1])
@@ -58,8 +60,8 @@ def test_shares_are_shown_as_percent_and_other_values_as_they_are():
     assert {"50 %", "60 %"} <= set(drawn().y_labels)
     assert not any("%" in label for label in drawn(shares=False).y_labels)
     assert "0.5" in drawn(shares=False).y_labels
-    curve = Chart(confidence_chart([0, 0.5, 1], [Line("F1", "blue", [0.2, 0.8, 0.1])], 0.5))
-    bars = Chart(sizes_chart(["0-8", "8 +"], [Line("now", "blue", [0.5, 1.0])]))
+    curve = Chart(confidence_chart([0, 0.5, 1], [Series("F1", "blue", [0.2, 0.8, 0.1])], 0.5))
+    bars = Chart(sizes_chart(["0-8", "8 +"], [Series("now", "blue", [0.5, 1.0])]))
     assert (curve.y_labels[0], curve.y_labels[-1], bars.y_labels[-1]) == ("0 %", "100 %", "100 %")
     assert curve.line("blue")[1] == pytest.approx((0.5, 0.8), abs=0.01)
 
@@ -67,11 +69,11 @@ def test_shares_are_shown_as_percent_and_other_values_as_they_are():
 def charts_of(run):
     """Return the charts of the course in a run's report, by title."""
     page = render(read_facts(run, run.record(), at(400)))
-    section = page[page.index('id="course"') : page.index('id="losses"')]
+    section = page[page.index('id="curves"') : page.index('id="losses"')]
     return {title: Chart(svg) for title, svg in re.findall(r"<h3>([^<]*)</h3>(<svg.*?</svg>)", section, re.DOTALL)}
 
 
-def test_the_report_draws_course_best_epoch_band_and_cuts_where_they_are(tmp_path):
+def test_the_report_draws_curve_best_epoch_band_and_cuts_where_they_are(tmp_path):
     """In the report's chart of F1: the start weights at 0, each epoch at its own, the best at that of best.pt, the
     recipe's 65 to 70 %, and the cut within epoch 4.
     """

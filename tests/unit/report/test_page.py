@@ -8,7 +8,7 @@ import pytest
 from job.cli.app import main
 from job.datasets.lockfile import read_version
 from job.datasets.push import plan_push
-from job.report.charts import Line, course_chart
+from job.report.charts import Series, curve_chart
 from job.report.data import read_facts
 from job.report.examples import MAX_PX, make_pictures
 from job.report.page import state_of, verdict_of
@@ -22,7 +22,7 @@ from tests.support.tiny_dataset import make_tiny_dataset
 COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 SECTIONS = (
-    *("verdict", "course", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
+    *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
     *("exactness", "tracking", "repeat"),
 )
 
@@ -188,7 +188,7 @@ def test_images_without_mistakes_or_without_a_file_are_left_out(tmp_path):
 
 def test_charts_take_the_colours_of_the_page():
     """A chart names no colour and no font of its own, so that it is light or dark with the page."""
-    svg = course_chart([Line("F1", "blue", [0.5, 0.6])], first_epoch=0, num_epochs=2, cuts=[1.5], best_epoch=1)
+    svg = curve_chart([Series("F1", "blue", [0.5, 0.6])], first_epoch=0, num_epochs=2, cuts=[1.5], best_epoch=1)
     assert "var(--blue)" in svg
     assert "var(--red)" in svg
     assert not re.search(r"#[0-9a-fA-F]{6}\b", svg)

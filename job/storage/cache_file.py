@@ -1,0 +1,99 @@
+"""A cache in a file: rows of text in SQLite, shared by threads and processes.
+
+Guarantees that a row is read as it was written, and that a cache which is absent, damaged, locked, or no regular file
+costs time and nothing else. A file made by a stranger runs nothing. Knows nothing of what is cached.
+"""
+
+import errno
+import os
+import sqlite3
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+TABLE = "CREATE TABLE cache (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID"
+
+SIDE_FILES = ("-journal", "-wal", "-shm")
+"""What SQLite adds to the name of a database for the files that it opens beside it."""
+
+MAX_ROW_BYTES = 64_000_000
+"""Of a value: limited before memory is allocated for it."""
+
+ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
+"""Of SQLite, of the file system, and of text or types that are no row's."""
+
+
+class CacheFile:
+    """Values by key, each sealed with a CRC-32 over schema, key and value.
+
+    No connection outlives a call, so that a process may fork.
+
+    Args:
+        path: Its folder may be absent or unwritable: then nothing is kept.
+        schema: Rows written under another schema are not read.
+    """
+
+    def __init__(self, path: Path, schema: str = "") -> None:
+        self._path, self._schema = path, schema
+
+    def read(self) -> dict[str, str]:
+        """Return all rows whose seal fits."""
+        with suppress(*ERRORS), self._connected("rw") as database:
+            rows = database.execute("SELECT CAST(key AS BLOB), CAST(value AS BLOB), seal FROM cache")
+            return {key.decode(): value.decode() for key, value, seal in rows if seal == self._seal(key, value)}
+        return {}
+
+    def write(self, rows: Mapping[str, str | None]) -> None:
+        """Insert or replace rows in one transaction; `None` deletes the row of a key."""
+        with suppress(*ERRORS), self._connected("rwc") as database:
+            database.execute("BEGIN IMMEDIATE")
+            if not _schema(database):
+                database.execute(TABLE)
+            for key, value in rows.items():
+                if value is None:
+                    database.execute("DELETE FROM cache WHERE key = ?", (key,))
+                else:
+                    row = key, value, self._seal(key.encode(), value.encode())
+                    database.execute("INSERT OR REPLACE INTO cache VALUES (?, ?, ?)", row)
+
+    def _seal(self, key: bytes, value: bytes) -> int:
+        return zlib.crc32(b"\t".join((self._schema.encode(), key, value)))
+
+    @contextmanager
+    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
+        """Open the database for one transaction; empty a damaged one, so that the next call starts anew."""
+        for suffix in ("", *SIDE_FILES):
+            _require_regular(Path(f"{self._path}{suffix}"))
+        address = f"{self._path.absolute().as_uri()}?mode={mode}"
+        try:
+            with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as database, database:
+                database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+                database.execute("PRAGMA trusted_schema = OFF")
+                database.execute("PRAGMA synchronous = OFF")  # a loss of power costs time only
+                _require_own(database)
+                yield database
+        except sqlite3.OperationalError:  # absent, locked, or not writable
+            raise
+        except sqlite3.DatabaseError:
+            with suppress(OSError):
+                os.truncate(self._path, 0)  # in one step: the file itself can have a meaning, and stays
+            raise
+
+
+def _require_regular(path: Path) -> None:
+    """Refuse a pipe, which would be waited for, and a link."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def _require_own(database: sqlite3.Connection) -> None:
+    """Refuse views, triggers and whatever else could run something."""
+    if _schema(database) not in ([], [(TABLE,)]):
+        raise sqlite3.DatabaseError("is not a cache")
+
+
+def _schema(database: sqlite3.Connection) -> list[tuple[str]]:
+    return database.execute("SELECT sql FROM sqlite_master").fetchall()
