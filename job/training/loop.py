@@ -25,7 +25,7 @@ from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
-from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
+from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Transfer, Weights, load_weights
 
@@ -47,7 +47,7 @@ class Training:
         self._ooms_before = num_ooms(self.trainer.device)
         self._seen_elsewhere: list[dict[str, Any]] = []
         self.nominal_accumulate: int = self.trainer.accumulate
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
         self.evaluation_before: bytes | None = None
@@ -141,7 +141,7 @@ class Training:
                 number; no code in it was run.
             WeightsError: If the file has no weights; no code in it was run.
         """
-        self.progress = restore(self.trainer, read_state(folder / "state.pt"))
+        self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
         train_args = dict(vars(self.trainer.args))
         self.last = Weights.restored(folder / "last.pt", train_args)
         best = folder / "best.pt"

@@ -27,7 +27,7 @@ SCHEMA = 1
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """The position and history of a training, in plain values."""
 
     epoch: int = 0
@@ -63,7 +63,7 @@ class Progress:
 class Snapshot:
     """A copy of the state at one moment, to be written in the background."""
 
-    progress: Progress
+    progress: TrainingProgress
     state: dict[str, Any]
     last: Weights
     best: Weights | None
@@ -134,7 +134,7 @@ class Snapshot:
         }
 
 
-def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+def capture(trainer: Trainer, progress: TrainingProgress) -> dict[str, Any]:
     """Copy the whole state to the CPU; nothing in it changes when training goes on."""
     model = unwrap_model(trainer.model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -169,7 +169,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with CheckpointFile(path) as file:
             state: dict[str, Any] = file.plain()
-        Progress(**state["progress"])
+        TrainingProgress(**state["progress"])
     except (UnreadableFileError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
@@ -186,7 +186,7 @@ def not_a_number(state: dict[str, Any]) -> str | None:
     return None
 
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> Progress:
+def restore_state(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
     """Put a captured state back into a freshly set up trainer.
 
     Raises:
@@ -209,8 +209,8 @@ def _shapes_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def _put_back(trainer: Trainer, state: dict[str, Any]) -> Progress:
-    progress = Progress(**state["progress"])
+def _put_back(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
+    progress = TrainingProgress(**state["progress"])
     model = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
