@@ -14,7 +14,7 @@ from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, prepare_data
 from job.goodput import PhaseTimer
 from job.runs.cost import Price
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.doctor import require_fit
 from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import Watchdog
@@ -28,7 +28,7 @@ class SessionContext:
     """One attempt on this machine."""
 
     store: Store
-    order: Order
+    order: TrainRequest
     preemption: PreemptionWatcher
     timer: PhaseTimer = field(default_factory=PhaseTimer)
     group: ProcessGroup = field(default_factory=ProcessGroup)

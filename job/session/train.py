@@ -20,7 +20,7 @@ from job.runs.artifacts import Mirror
 from job.runs.checkpoint import CheckpointId
 from job.runs.committer import Committer
 from job.runs.heartbeat import Pulse
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
 from job.session import environment
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
+def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
     Safe to call again with the same request after any interruption.
@@ -83,8 +83,9 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
 
 def _lead(context: SessionContext) -> None:
     """Bring the run to its end, as rank 0."""
-    store, order = context.store, replace(context.order, dataset=find_dataset(context.store, context.order.dataset))
-    request = order.request(order.dataset)
+    store = context.store
+    order = context.order.model_copy(update={"dataset": find_dataset(store, context.order.dataset)})
+    request = order.identity(order.dataset)
     run, record = find_run(store, order.run, request)
     if record is None and order.run is None:
         tell_beside(store, run, request, "train")

@@ -6,25 +6,20 @@ import json
 
 import pytest
 
-from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
 from job.runs import checkpoint
 from job.runs.checkpoint import CheckpointId
 from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
+from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 
 
 def order(recipe="A", **changes):
-    """Return an order of a recipe on the data set wildlife."""
-    words = {
-        "recipe": recipe, "dataset": "wildlife", "run": None, "weights": None, "model": None, "profile": "full",
-        "device": "", "workers": "0", "workdir": "work", "checkpoint_every": "60", "new_classes": "false",
-        "quarantine": "false", "training_arguments": {},
-    }  # fmt: skip
-    return read_order(**(words | changes))
+    """Return a request for a recipe on the data set wildlife."""
+    return TrainRequest.parse({"recipe": recipe, "dataset": "wildlife", **changes})
 
 
 @pytest.fixture
@@ -234,9 +229,9 @@ def ended(store, tmp_path, *, final=True):
 
 
 def extending(epochs):
-    """Return an order to go on where the run zebra ended."""
-    asked = order(training_arguments={"epochs": epochs})
-    return dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, start=Start("end", "zebra")))
+    """Return a request to go on where the run zebra ended."""
+    asked = order(arguments={"epochs": epochs})
+    return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
 
 
 def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):
