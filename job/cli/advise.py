@@ -6,7 +6,7 @@ from pydantic import Field
 
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
-from job.analysis.summary import Evidence, gather, read_evidence
+from job.analysis.summary import RunSummary, finished_runs, read_summary
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
@@ -33,9 +33,9 @@ def advise_next(options: AdviseOptions) -> None:
         RunConflictError: If there is no such run, or none that is finished.
     """
     price, store = options.price_of(), options.store()
-    finished = gather(store)
+    finished = finished_runs(store)
     if options.run is not None:
-        evidence = read_evidence(*require_run(store, options.run))
+        evidence = read_summary(*require_run(store, options.run))
     elif finished:
         evidence = finished[-1]
     else:
@@ -47,9 +47,9 @@ def advise_next(options: AdviseOptions) -> None:
     print("\n".join(told(evidence, advice)))
 
 
-def told(evidence: Evidence, advice: Advice) -> list[str]:
+def told(evidence: RunSummary, advice: Advice) -> list[str]:
     """Return an advice as lines for a terminal."""
-    ended = f"{evidence.final['reason']} after {len(evidence.course)} epochs" if evidence.final else "not finished"
+    ended = f"{evidence.final.reason} after {len(evidence.course)} epochs" if evidence.final else "not finished"
     lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
     lines += labelled("because", advice.because)

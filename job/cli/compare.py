@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from job.analysis.comparison import Comparison, compare
-from job.analysis.summary import read_evidence
+from job.analysis.summary import read_summary
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
 from job.cli.runs import require_run
@@ -42,7 +42,7 @@ def compare_runs(options: CompareOptions) -> None:
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- one has nothing to be compared with
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
     store = options.store()
-    comparison = compare([read_evidence(*require_run(store, name)) for name in names])
+    comparison = compare([read_summary(*require_run(store, name)) for name in names])
     if html is not None:
         try:
             Path(html).write_text(render(comparison), encoding="utf-8")

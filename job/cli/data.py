@@ -123,7 +123,7 @@ def push(options: PushDataOptions) -> None:
 def _unfinished_runs(store: Store, dataset: str) -> list[str]:
     """Name the runs on a dataset that have not come to their end."""
     return [
-        found.run.name for found in survey(store).runs if found.record.dataset["name"] == dataset and not found.finished
+        found.run.name for found in survey(store).runs if found.record.dataset.name == dataset and not found.finished
     ]
 
 

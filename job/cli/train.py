@@ -13,7 +13,7 @@ from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
 from job.runs.flags import Switch
-from job.runs.lineage import StartPoint, find_start
+from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
@@ -92,7 +92,7 @@ def _print_plan(options: TrainOptions) -> None:
             plan["run"] = run.name
             if record is None and request.run is None:
                 tell_beside(store, run, identity, "train")
-            point = find_start(store, request, run.name) if record is None else StartPoint(**record.start["point"])
+            point = find_start(store, request, run.name) if record is None else record.start.point
             plan["start"]["found"] = str(point)
             if record is None and point.why is not None:
                 log.info("start weights: %s", point.why)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import differences
+from job.runs.records import Request, differences
 from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
@@ -61,7 +62,7 @@ class Submission:
     """Why it was submitted."""
 
     bucket: str
-    request: dict[str, Any]
+    request: Request
     """What was asked for; equal requests are one run."""
 
     words: list[str]
@@ -240,7 +241,7 @@ def _require_types(submission: Submission) -> None:
         raise TypeError("a field has another type")
 
 
-def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Submission]]:
+def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:
     """Return the run that a request means, whether it has begun or only been submitted, and its submissions.
 
     Args:

@@ -14,6 +14,7 @@ from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
 from job.runs.flags import Problem, Seconds, Switch, WorkdirOption, reads, whole_number
+from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
 
@@ -156,7 +157,7 @@ class TrainRequest(Execution):
         scale = "" if recipe.profile == "full" else " at full scale"
         return f"{name}; expected{scale}: {', '.join(told) or 'nothing is stated'}"
 
-    def identity(self, dataset: str | None) -> dict[str, Any]:
+    def identity(self, dataset: str | None) -> Request:
         """Return what makes two requests the same run; the machine has no part in it.
 
         Args:

@@ -3,13 +3,14 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.analysis.metrics import BeforeAfter, metrics_of
 from job.errors import (
     DefectError,
+    EndReason,
     ExitCode,
     JobError,
     NotCommittedError,
@@ -21,9 +22,8 @@ from job.errors import (
 from job.recipes.recipe import Band
 from job.runs import checkpoint, offline_logs, resume
 from job.runs.artifacts import Mirror
-from job.runs.checkpoint import Manifest
-from job.runs.records import RunRecord
-from job.runs.resume import Past
+from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
+from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.session import environment
 from job.session.context import SessionContext
@@ -44,7 +44,7 @@ class StartedAttempt:
     record: RunRecord
     attempt: int
     training: "Training"
-    past: Past
+    previous: PreviousAttempts
     restored: Manifest | None
     """The checkpoint that it goes on from; the last one of another run if it extends that."""
 
@@ -57,7 +57,7 @@ class StartedAttempt:
 def claim(run: Run, context: SessionContext) -> int:
     """Claim a run for this machine; return the number of the attempt."""
     age_s = round(sum(context.timer.seconds().values()), 3)
-    return run.claim({"process_age_s": age_s, "price": asdict(context.price), **environment.about()})
+    return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
 
 
 def environment_of(training: "Training") -> dict[str, Any]:
@@ -66,7 +66,7 @@ def environment_of(training: "Training") -> dict[str, Any]:
 
 
 def record_start(
-    run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
+    run: Run, record: RunRecord, attempt: int, training: "Training", receipt: ResumeReceipt | None
 ) -> None:
     """Record what an attempt goes on from, and say what makes its bits another machine's."""
     found = environment_of(training)
@@ -80,7 +80,8 @@ def record_start(
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
     gone_on_from = [str(segment) for segment in offline_logs.segments(run)]
-    run.start_attempt(attempt, {"environment": found, "differs": differs, "receipt": receipt, "curve": gone_on_from})
+    fields = {"environment": found, "differs": differs, "receipt": receipt and receipt.model_dump(mode="json")}
+    run.start_attempt(attempt, {**fields, "curve": gone_on_from})
 
 
 @contextlib.contextmanager
@@ -100,7 +101,7 @@ def attempt_recorded(
         DefectError: For an exception that nothing foresees.
     """
 
-    def end(reason: str, exit_code: int, message: str, error: str | None, **more: str) -> None:
+    def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
         ended = {"exit_code": exit_code, "message": message, "error": error, **more}
         run.end_attempt(attempt, reason, {**ended, **about(), "seconds": context.timer.seconds()})
 
@@ -126,24 +127,25 @@ def attempt_recorded(
         end_by(defect)
         raise defect from error
     if finished:
-        end("finished", 0, "", None)
+        end(EndReason.FINISHED, 0, "", None)
 
 
-def _classified(error: BaseException) -> tuple[str, int]:
+def _classified(error: BaseException) -> tuple[EndReason, int]:
     """Return the reason to record for an error, and the exit code that it leads to.
 
     What fails and is to be tried again is ``failed`` as well, with exit 75: a supervisor gives it up if it comes twice
     at the same place. ``transient`` is what lies outside of this machine, and may last.
     """
     if isinstance(error, PreemptionError):
-        return error.reason, error.exit_code
+        return EndReason(error.reason), error.exit_code
     exit_code = error.exit_code if isinstance(error, JobError) else ExitCode.DEFECT
     if isinstance(error, SupersededError):
-        return "superseded", exit_code
-    return "transient" if isinstance(error, TransientStoreError | PeerError) else "failed", exit_code
+        return EndReason.SUPERSEDED, exit_code
+    passing = isinstance(error, TransientStoreError | PeerError)
+    return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code
 
 
-def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mirror) -> dict[str, Any]:
+def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mirror) -> FinalRecord:
     """Bring the last files to the bucket and write the final record, which ends the run.
 
     Args:
@@ -165,8 +167,9 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mi
     mirror.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
-    *earlier, own = (run.attempt(number) for number in run.attempts())
-    attempts = [*earlier, own | {"pulse": started.training.about}]
+    *earlier, this = run.attempt_records()
+    seen = Heartbeat.model_validate({"at": now(), **started.training.about})
+    exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {
         "attempt": attempt,
         "profile": record.request["profile"],
@@ -174,7 +177,7 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mi
         "num_epochs": len(outcome.rows),
         "best_epoch": outcome.best_epoch,
         "train_s": round(outcome.rows[-1]["time"], 3),
-        "bits": resume.exactness(record, attempts),
+        "bits": exactness.model_dump(exclude_unset=True),
         "comparison": comparison.to_json(),
         "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
         "weights": {

@@ -13,7 +13,7 @@ from typing import Any
 from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, prepare_data
 from job.goodput import PhaseTimer
-from job.runs.cost import Price
+from job.runs.records import Price
 from job.runs.request import TrainRequest
 from job.session.doctor import require_fit
 from job.session.preemption import PreemptionWatcher

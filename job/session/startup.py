@@ -13,17 +13,27 @@ import logging
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.datasets.prepare import PreparedData
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
 from job.runs import checkpoint, resume
-from job.runs.checkpoint import Manifest
 from job.runs.heartbeat import paused_by
-from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
-from job.runs.records import RunRecord, differences, now
-from job.runs.resume import Past
+from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.records import (
+    Facts,
+    InitialWeights,
+    Lineage,
+    Manifest,
+    PinnedDataset,
+    Request,
+    ResumeReceipt,
+    RunRecord,
+    differences,
+    now,
+)
+from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.session import environment
@@ -40,10 +50,10 @@ log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
 
-NOTHING_BEFORE = Past(())
+NOTHING_BEFORE = PreviousAttempts()
 
 
-def start(context: SessionContext, run: Run, record: RunRecord | None, request: dict[str, Any]) -> StartedAttempt:
+def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
     """Set up the training of a run and claim it.
 
     Args:
@@ -65,13 +75,13 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     training: Training | None = None
     about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
     with attempt_recorded(run, attempt, context, about, finished=False):
-        past = Past.of(run, attempt)
-        request = past.stop_request(environment.about()["cloud_job"])
+        previous = PreviousAttempts.of(run, attempt)
+        request = previous.stop_request(environment.about()["cloud_job"])
         if request is not None:
             context.group.broadcast(None)
             raise paused_by(run, request, agreed=True)
-        data = context.prepare_data(record.dataset["name"], record.dataset, f"run {run.name}")
-        point, receipt = StartPoint(**record.start["point"]), None
+        data = context.prepare_data(record.dataset.name, record.dataset.model_dump(), f"run {run.name}")
+        point, receipt = record.start.point, None
         with context.timer.entered(Phase.PULL):
             restored = checkpoint.restore(run, context.empty_folder("restored"))
             if restored is None and point.kind == "end":
@@ -79,32 +89,32 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
         if restored is None:
             with context.timer.entered(Phase.PULL):
                 weights, _ = fetch_start(context.store, point, context.folder / "start")
-            training = set_up(context, data, point, weights, record=record, past=past)
+            training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
             log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
         else:
-            training, receipt = _restore(context, run, record, data, restored, past=past)
+            training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
                 "run %s: attempt %d goes on after %s of %d",
                 *(run.name, attempt, restored.id.words, training.num_epochs),
-                extra={"receipt": receipt},
+                extra={"receipt": receipt.model_dump(mode="json")},
             )
         record_start(run, record, attempt, training, receipt)
-    return StartedAttempt(run, record, attempt, training, past, restored)
+    return StartedAttempt(run, record, attempt, training, previous, restored)
 
 
-def extend_run(context: SessionContext, run: Run, request: dict[str, Any]) -> StartedAttempt:
+def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
     """2: set up a new run from the end of a finished one, then create and claim it."""
     point = find_start(context.store, context.order, run.name)
     ended = Run(context.store, str(point.run))
     record = ended.record()
     if record is None:
         raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-    data = context.prepare_data(request["dataset"], record.dataset, f"run {ended.name}")
+    data = context.prepare_data(str(request["dataset"]), record.dataset.model_dump(), f"run {ended.name}")
     with context.timer.entered(Phase.PULL):
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
-    training, receipt = _restore(context, run, record, data, restored, past=NOTHING_BEFORE)
+    training, receipt = _restore(context, run, record, data, restored, previous=NOTHING_BEFORE)
     log.info(
         "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
@@ -113,9 +123,9 @@ def extend_run(context: SessionContext, run: Run, request: dict[str, Any]) -> St
     return _create(context, run, request, _NewRun(data, training, point, None, restored, receipt))
 
 
-def start_new_run(context: SessionContext, run: Run, request: dict[str, Any]) -> StartedAttempt:
+def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
     """3 and 4: set up a new run from weights, or from scratch where its lineage has none, then create and claim it."""
-    data = context.prepare_data(request["dataset"], None, f"run {run.name}")
+    data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
     with context.timer.entered(Phase.PULL):
         found = find_start(context.store, context.order, run.name)
         if found.why is not None:
@@ -136,11 +146,11 @@ def start_new_run(context: SessionContext, run: Run, request: dict[str, Any]) ->
 def set_up(
     context: SessionContext,
     data: PreparedData,
-    point: StartPoint,
+    point: InitialWeights,
     weights: Path | None,
     *,
     record: RunRecord | None = None,
-    past: Past = NOTHING_BEFORE,
+    previous: PreviousAttempts = NOTHING_BEFORE,
 ) -> "Training":
     """Build the training on this machine, and broadcast its plan.
 
@@ -150,18 +160,17 @@ def set_up(
         point: Names the architecture.
         weights: Its start.
         record: Of the run that goes on, whose frozen values hold; a new one has none.
-        past: The attempts of that run.
+        previous: The attempts of that run.
     """
     context.isolate_training()
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
     from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
     order, recipe = context.order, context.order.recipe
-    max_det = recipe.train["max_det"] if "max_det" in recipe.given else None
-    frozen: dict[str, Any] = record.facts if record else {"num_threads": environment.num_threads(), "max_det": max_det}
+    max_det = record.facts.max_det if record else recipe.train["max_det"] if "max_det" in recipe.given else None
     (context.folder / "run").mkdir(exist_ok=True)
     plan = Plan(
-        train=recipe.train | {"max_det": frozen["max_det"]},
+        train=recipe.train | {"max_det": max_det},
         data_yaml=data.yaml,
         folder=context.folder / "run",
         architecture=point.architecture,
@@ -169,9 +178,9 @@ def set_up(
         same_classes=point.kind == "own" and not order.new_classes,
         device=order.device,
         workers=order.workers,
-        num_threads=frozen["num_threads"],
+        num_threads=record.facts.num_threads if record else environment.num_threads(),
         resumed=record is not None,
-        ran_out_of_memory=past.ran_out_of_memory,
+        ran_out_of_memory=previous.ran_out_of_memory,
         group=context.group,
     )
     if context.group.size > 1:
@@ -186,13 +195,13 @@ class _NewRun:
 
     data: PreparedData
     training: "Training"
-    point: StartPoint
+    point: InitialWeights
     transfer: "Transfer | None"
     restored: Manifest | None = None
-    receipt: dict[str, Any] | None = None
+    receipt: ResumeReceipt | None = None
 
 
-def _create(context: SessionContext, run: Run, request: dict[str, Any], new: _NewRun) -> StartedAttempt:
+def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -> StartedAttempt:
     """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
     order = context.order
     record = RunRecord(
@@ -200,10 +209,10 @@ def _create(context: SessionContext, run: Run, request: dict[str, Any], new: _Ne
         created_at=now(),
         request=request,
         recipe_digest=order.recipe.digest,
-        expect={name: [band.low, band.high] for name, band in order.recipe.expect.items()},
-        start={"point": asdict(new.point), "transfer": asdict(new.transfer) if new.transfer else None},
-        dataset=new.data.pinned,
-        facts=new.training.facts,
+        expect={name: (band.low, band.high) for name, band in order.recipe.expect.items()},
+        start=Lineage(point=new.point, transfer=asdict(new.transfer) if new.transfer else None),
+        dataset=PinnedDataset.model_validate(new.data.pinned),
+        facts=Facts.model_validate(new.training.facts),
         environment=environment_of(new.training),
         wandb_id=secrets.token_hex(4),
     )
@@ -214,7 +223,7 @@ def _create(context: SessionContext, run: Run, request: dict[str, Any], new: _Ne
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
         if existing is not None:
             return resume_run(context, run, existing)
-        record = replace(record, run=run.name)
+        record = record.model_copy(update={"run": run.name})
     log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
     log.info("recipe %s", order.about_recipe)
     attempt = claim(run, context)
@@ -223,17 +232,23 @@ def _create(context: SessionContext, run: Run, request: dict[str, Any], new: _Ne
 
 
 def _restore(
-    context: SessionContext, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, *, past: Past
-) -> tuple["Training", dict[str, Any]]:
+    context: SessionContext,
+    run: Run,
+    record: RunRecord,
+    data: PreparedData,
+    restored: Manifest,
+    *,
+    previous: PreviousAttempts,
+) -> tuple["Training", ResumeReceipt]:
     """Set up a training from a fetched checkpoint, and return it with its receipt."""
     folder, reopen = context.folder / "restored", restored.run != run.name
-    as_it_is = StartPoint("restored", None, None)  # the weights name the architecture, class branches included
+    as_it_is = InitialWeights("restored", None, None)  # the weights name the architecture, class branches included
     with checkpoint.gone_on_from(run, restored):
-        training = set_up(context, data, as_it_is, folder / "last.pt", record=record, past=past)
+        training = set_up(context, data, as_it_is, folder / "last.pt", record=record, previous=previous)
         _require_same_facts(record, training)
         _broadcast_state(context, folder, reopen=reopen)
         loaded = training.restore(folder, reopen=reopen)
-        return training, resume.receipt(past, restored, loaded, training.num_batches)
+        return training, resume.receipt(previous, restored, loaded, training.num_batches)
 
 
 def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
@@ -244,8 +259,8 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
 
 
 def _require_same_facts(record: RunRecord, training: "Training") -> None:
-    different = differences(record.facts, training.facts)
-    if record.facts["device"] != training.facts["device"]:
+    different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
+    if record.facts.device != training.facts["device"]:
         message = f"run {record.run}: this machine would train it on another kind of device; take one like its first"
         raise MachineError(message, different)
     if different:

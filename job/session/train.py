@@ -17,9 +17,9 @@ from job.errors import PeerError, PreemptionError
 from job.goodput import Phase, PhaseTimer
 from job.report.refresh import Renewal
 from job.runs.artifacts import Mirror
-from job.runs.checkpoint import CheckpointId
 from job.runs.committer import Committer
-from job.runs.heartbeat import Pulse
+from job.runs.heartbeat import Heartbeat
+from job.runs.records import CheckpointId
 from job.runs.request import TrainRequest
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
@@ -131,7 +131,7 @@ def _train_to_end(
     run, attempt, training = started.run, started.attempt, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
     reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
-    schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.past.preempted_after_s)
+    schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:
         tracking.news()
@@ -147,7 +147,7 @@ def _train_to_end(
         return {
             **training.about,
             "seconds": timer.seconds(),
-            "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
+            "kept": {"checkpoint": str(newest.id), "seconds": newest.metadata.seconds} if newest and own else None,
             "checkpoints": schedule.to_json(),
         }
 
@@ -158,7 +158,12 @@ def _train_to_end(
         return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
 
     preemption.at_stake = at_stake
-    with preemption.left_alone(), Pulse(run, attempt, about, preemption.pause) as pulse, timer.watched(), committer:
+    with (
+        preemption.left_alone(),
+        Heartbeat(run, attempt, about, preemption.pause) as heartbeat,
+        timer.watched(),
+        committer,
+    ):
         callbacks = SessionCallbacks(
             committer=committer,
             schedule=schedule,
@@ -168,8 +173,8 @@ def _train_to_end(
             group=context.group,
             watchdog=watchdog,
             restored=started.restored.id if started.restored else None,
-            furthest_position=started.past.furthest,
-            checks=(pulse.check, watchdog.check),
+            furthest_position=started.previous.furthest_position,
+            checks=(heartbeat.check, watchdog.check),
         )
         try:
             with watchdog.watching(NO_STEP):
