@@ -53,12 +53,9 @@ def threads_divided(num_processes: int) -> Iterator[None]:
 
     torchrun gives each process one thread.
     """
-    given = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = given or str(max(1, (os.cpu_count() or 1) // num_processes))
-    try:
+    with _threads_kept():
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
         yield
-    finally:
-        _set_variable("OMP_NUM_THREADS", given)
 
 
 def patch_ultralytics(_worker: int = 0) -> None:
@@ -131,19 +128,14 @@ def _configure_libraries() -> None:
 
 @contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Undo what Ultralytics sets when imported: the next run of this process would take it for the user's word."""
+    """Restore ``OMP_NUM_THREADS``, which Ultralytics sets when imported: the next run would take it for the user's."""
     given = os.environ.get("OMP_NUM_THREADS")
     try:
         yield
     finally:
-        _set_variable("OMP_NUM_THREADS", given)
-
-
-def _set_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if given is not None:
+            os.environ["OMP_NUM_THREADS"] = given
 
 
 def _leave_image(_file: str, _write: object) -> None:
