@@ -18,7 +18,7 @@ from job.analysis.options import EXTEND
 from job.analysis.summary import RunSummary, read_summary
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
-from job.runs.records import differences, now
+from job.runs.records import differences, now, refuse_newer
 from job.runs.run import UNREADABLE, Run, check_run_name, is_run_name, next_free_name
 from job.storage.object_store import Store
 
@@ -202,6 +202,7 @@ class Campaign:
             return None
         except (ValueError, RecursionError) as error:
             raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
+        refuse_newer(self.key(name), loaded)
         return loaded
 
     def _write(self, name: str, content: dict[str, Any]) -> None:

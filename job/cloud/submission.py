@@ -19,7 +19,7 @@ from typing import Any, Literal
 from job.cloud.settings import Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import Request, differences
+from job.runs.records import Request, differences, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
@@ -187,7 +187,9 @@ class Submissions:
 
     def _read(self, key: str) -> Submission:
         try:
-            submission = Submission.from_json(json.loads(self.run.store.read(key)))
+            content = json.loads(self.run.store.read(key))
+            refuse_newer(key, content)
+            submission = Submission.from_json(content)
         except UNREADABLE as error:
             raise CorruptObjectError(
                 f"{key}: was written by another version of the job, {error}; use that version"

@@ -58,6 +58,21 @@ class _NewerSchemaError(ValueError):
     """A newer version of the job wrote the record."""
 
 
+def _newer(key: str, schema: object) -> UnreadableRecordError:
+    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
+
+
+def refuse_newer(key: str, content: object) -> None:
+    """Check the schema of an object's content that is not read as a `Record`.
+
+    Raises:
+        UnreadableRecordError: If a newer version of the job wrote it.
+    """
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise _newer(key, f"schema {schema}")
+
+
 class Part(BaseModel):
     """A part of a record; fields that this version does not know are ignored."""
 
@@ -89,9 +104,7 @@ class Record(Part):
             found = error.errors(include_url=False)
             for each in found:
                 if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
-                    raise UnreadableRecordError(
-                        f"{key}: was written by a newer version of the job ({cause}); update the job"
-                    ) from error
+                    raise _newer(key, cause) from error
             problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
             more = f" and {len(found) - 1} more" if found[1:] else ""
             raise UnreadableRecordError(
