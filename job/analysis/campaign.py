@@ -9,8 +9,10 @@ import contextlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import field_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
@@ -18,15 +20,14 @@ from job.analysis.options import EXTEND
 from job.analysis.summary import RunSummary, read_summary
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
-from job.runs.records import differences, now, refuse_newer
-from job.runs.run import UNREADABLE, Run, check_run_name, is_run_name, next_free_name
+from job.runs.records import SCHEMA, Record, differences, now, refuse_newer
+from job.runs.run import Run, check_run_name, is_run_name, next_free_name
 from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
 
 FAMILY = "campaign"
 FIRST_RECIPE = "A"
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,7 @@ class Bound:
         return self.total - sum(self.run if one is None else one for one in used)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Record):
     """One run of a campaign, decided before it began."""
 
     number: int
@@ -82,12 +82,35 @@ class Step:
     because: str
     decided_at: str = ""
 
+    @field_validator("recipe")
+    @classmethod
+    def _is_shipped(cls, recipe: str) -> str:
+        if recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{recipe!r} is no recipe of this version")
+        return recipe
+
+    @field_validator("run")
+    @classmethod
+    def _is_run_name(cls, run: str) -> str:
+        if not is_run_name(run):
+            raise ValueError(f"{run!r} is no name of a run")
+        return run
+
     def words(self, goal: Goal) -> list[str]:
         """Return what follows ``job train`` for this run, wherever it is trained."""
         named = {"recipe": self.recipe, "run": self.run, "profile": goal.profile, "dataset": goal.dataset}
         if self.weights is not None:
             named["weights"] = self.weights
         return [f"--{name}={value}" for name, value in (named | goal.arguments).items()]
+
+
+class CampaignRecord(Record):
+    """What a campaign was asked for, and what it can cost (``campaign.json``)."""
+
+    created_at: str = ""
+    campaign: str = ""
+    goal: Goal
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,24 +148,18 @@ class Campaign:
         return f"campaigns/{self.name}/{name}"
 
     def goal(self) -> Goal | None:
-        """Return what was asked for, or nothing if there is no such campaign."""
-        found = self._read("campaign.json")
-        try:
-            return None if found is None else Goal(**found["goal"])
-        except (TypeError, KeyError) as error:
-            raise CorruptObjectError(
-                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
-            ) from error
+        """Return what was asked for, or nothing if there is no such campaign.
+
+        Raises:
+            CorruptObjectError: If the record has another form.
+        """
+        record = self._record()
+        return record.goal if record else None
 
     def bound(self) -> Bound | None:
         """Return the bound that was recorded when the campaign began, if one was."""
-        found = (self._read("campaign.json") or {}).get("bound")
-        try:
-            return None if found is None else Bound(**found)
-        except TypeError as error:
-            raise CorruptObjectError(
-                f"{self.key('campaign.json')}: was written by another version of the job, {error}; use that version"
-            ) from error
+        record = self._record()
+        return record.bound if record else None
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
         """Write what is asked for, and what it can cost.
@@ -150,8 +167,8 @@ class Campaign:
         Raises:
             PreconditionError: If the name was taken in the meantime.
         """
-        about = {"goal": asdict(goal), "bound": bound and asdict(bound)}
-        self._write("campaign.json", {"created_at": now(), "campaign": self.name, **about})
+        record = CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound)
+        self.store.put(self.key("campaign.json"), record.to_json())
 
     def steps(self) -> list[Step]:
         """Return the steps so far, in order.
@@ -159,35 +176,32 @@ class Campaign:
         Raises:
             CorruptObjectError: If one of them has another form.
         """
-        keys = [stored.key for stored in self.store.list(self.key("steps/"))]
-        found = [(key, self._read(key.removeprefix(self.key("")))) for key in keys]
-        return [self._step(key, step) for key, step in found if step]
-
-    def _step(self, key: str, loaded: dict[str, Any]) -> Step:
-        try:
-            step = Step(**{name: value for name, value in loaded.items() if name != "schema"})
-            if step.recipe not in recipe_names() or not is_run_name(
-                step.run
-            ):  # a record leads to no file of this machine
-                raise ValueError(f"recipe {step.recipe!r} and run {step.run!r} are none")
-        except UNREADABLE as error:
-            raise CorruptObjectError(f"{key}: is not a step of a campaign, {error}; find out who wrote it") from error
-        return step
+        return [Step.read(stored.key, self.store.read(stored.key)) for stored in self.store.list(self.key("steps/"))]
 
     def add(self, step: Step) -> None:
         """Write a step; if another machine has decided it in the meantime, that decision stands."""
+        record = step.model_copy(update={"decided_at": now()})
         with contextlib.suppress(PreconditionError):
-            self._write(f"steps/{step.number:04d}.json", asdict(replace(step, decided_at=now())))
+            self.store.put(self.key(f"steps/{step.number:04d}.json"), record.to_json())
 
     def final(self) -> dict[str, Any] | None:
         """Return how the campaign ended, or nothing if it has not."""
-        return self._read("final.json")
+        key = self.key("final.json")
+        try:
+            loaded: dict[str, Any] = json.loads(self.store.read(key))
+        except ObjectNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise CorruptObjectError(f"{key}: is not JSON, {error}; restore the object") from error
+        refuse_newer(key, loaded)
+        return loaded
 
     def finish(self, end: End, best: Best | None) -> None:
         """Write how it ended; the first record stands."""
         known = {"best": best.run, "weights": best.weights} if best else {"best": None, "weights": None}
+        content = {"schema": SCHEMA, "finished_at": now(), **known, **asdict(end)}
         with contextlib.suppress(PreconditionError):
-            self._write("final.json", {"finished_at": now(), **known, **asdict(end)})
+            self.store.put(self.key("final.json"), (json.dumps(content, indent=1) + "\n").encode())
 
     def evidence(self) -> list[RunSummary | None]:
         """Return what is known of the run of each step; nothing of one that was not begun."""
@@ -195,18 +209,12 @@ class Campaign:
         records = [run.record() for run in runs]
         return [read_summary(run, record) if record else None for run, record in zip(runs, records, strict=True)]
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _record(self) -> CampaignRecord | None:
+        key = self.key("campaign.json")
         try:
-            loaded: dict[str, Any] = json.loads(self.store.read(self.key(name)))
+            return CampaignRecord.read(key, self.store.read(key))
         except ObjectNotFoundError:
             return None
-        except (ValueError, RecursionError) as error:
-            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
-        refuse_newer(self.key(name), loaded)
-        return loaded
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        self.store.put(self.key(name), (json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n").encode())
 
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:

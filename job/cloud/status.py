@@ -147,18 +147,18 @@ class History:
 
     @property
     def by_hand_at(self) -> datetime:
-        """When somebody last submitted by hand; the first submission always is."""
+        """When a person last submitted; the first submission always is by hand."""
         return time_of(self.submissions_of_this_try[0].submission.created_at)
 
     @property
     def submissions_of_this_try(self) -> tuple[SubmissionStatus, ...]:
-        """The submissions since somebody last submitted by hand: what came before was seen and answered."""
+        """The submissions since a person last submitted: earlier failures were seen and answered."""
         by_hand = [index for index, seen in enumerate(self.submissions) if seen.submission.by == "hand"]
         return self.submissions[max(by_hand, default=0) :]
 
     @property
     def of_this_try(self) -> tuple[Attempt, ...]:
-        """The attempts since somebody last submitted by hand."""
+        """The attempts since a person last submitted."""
         jobs = {seen.submission.job_id for seen in self.submissions_of_this_try}
         return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
 

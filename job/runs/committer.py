@@ -1,7 +1,7 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
+"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
+holds everything the older one held), and that no failure is swallowed: each is raised in the training
 thread.
 """
 
@@ -48,8 +48,16 @@ class Committable(Protocol):
         """Make the files in that folder, once they are committed, those of the run's own folder."""
 
 
-class Committer:
-    """One thread that commits what it is given; use it as a context manager."""
+class AsyncCommitter:
+    """One thread that commits snapshots; use it as a context manager.
+
+    Args:
+        run: The run.
+        attempt: The attempt that commits.
+        staging: A folder for the files of one snapshot, used by nothing else.
+        restored: The checkpoint that training resumed from.
+        publish: Called after each commit with the folder of its files.
+    """
 
     def __init__(
         self,
@@ -57,19 +65,10 @@ class Committer:
         attempt: int,
         staging: Path,
         restored: Manifest | None,
-        mirror: Callable[[Path], None],
+        publish: Callable[[Path], None],
     ) -> None:
-        """Begin.
-
-        Args:
-            run: The run.
-            attempt: The attempt that commits.
-            staging: A folder of one's own for the files of one snapshot.
-            restored: The checkpoint that training went on from.
-            mirror: Called after each commit with the folder of its files.
-        """
         self.newest = restored
-        self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
+        self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, dict[str, Any]] | None = None
         self._given: CheckpointId | None = None
@@ -101,7 +100,7 @@ class Committer:
         elif (failed := self._background.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.words} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
         """Commit a snapshot soon.
@@ -130,7 +129,7 @@ class Committer:
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                place = self._id(work[0]).words
+                place = self._id(work[0]).description
                 log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
@@ -152,17 +151,17 @@ class Committer:
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
-            *(identity.words, new_bytes / 1e6, time.monotonic() - started),
+            *(identity.description, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
         try:
             if not self.hurried:
                 snapshot.publish(self._staging)
-                self._mirror(self._staging)
+                self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
-            log.warning("after committing %s: %s", identity.words, error)
+            log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
             raise self._unwritable(error) from error
 

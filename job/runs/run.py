@@ -1,7 +1,7 @@
 """A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
 
 Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
-of two machines on one run the later claim wins. Knows nothing of what is trained.
+of two machines on one run the later claim wins. Knows nothing of the training.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from job.runs.records import (
 from job.storage.object_store import Store
 
 FAMILY = "yolov11_wildlife"
-"""What runs are called when nobody says otherwise: this, then this with 2, 3, ..."""
+"""Default name of a run: this, then this with 2, 3, ..."""
 
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -48,7 +48,7 @@ SUBMISSIONS = "segments/"
 
 
 def is_run_name(name: str) -> bool:
-    """Tell whether a run can be called so."""
+    """Whether a name can be a run's."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name) is not None
 
 
@@ -100,7 +100,7 @@ class Run:
         """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
         try:
             loaded = self._read(f"{SUBMISSIONS}0001.json")
-        except CorruptObjectError:  # a file of somebody's own under that name
+        except CorruptObjectError:  # a foreign file under that name
             return None
         return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 

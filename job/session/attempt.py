@@ -21,7 +21,7 @@ from job.errors import (
 )
 from job.recipes.recipe import Band
 from job.runs import checkpoint, offline_logs, resume
-from job.runs.artifacts import Mirror
+from job.runs.artifacts import ArtifactPublisher
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
@@ -145,14 +145,14 @@ def _classified(error: BaseException) -> tuple[EndReason, int]:
     return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code
 
 
-def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mirror) -> FinalRecord:
+def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
     """Bring the last files to the bucket and write the final record, which ends the run.
 
     Args:
         started: The attempt.
         outcome: Of its training.
         folder: The files that training left.
-        mirror: Copies them.
+        publisher: Copies them.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.
@@ -164,7 +164,7 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, mirror: Mi
     run.require_current(attempt)
     if missing := checkpoint.missing_end(run, len(outcome.rows)):
         raise NotCommittedError(f"run {run.name}: {missing}; the same command goes on from there")
-    mirror.copy(folder)
+    publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
     *earlier, this = run.attempt_records()

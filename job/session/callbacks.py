@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from job.errors import PeerError
 from job.goodput import Phase, PhaseTimer
-from job.runs.committer import Committer
+from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
@@ -34,7 +34,7 @@ TRACE = "JOB_TRACE"
 class SessionCallbacks:
     """The callbacks of rank 0; see `job.training.callbacks.TrainingCallbacks`."""
 
-    committer: Committer
+    committer: AsyncCommitter
     schedule: CheckpointSchedule
     reporter: Reporter
     timer: PhaseTimer

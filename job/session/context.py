@@ -47,7 +47,7 @@ class SessionContext:
         """
         workdir.require_writable(self.order.workdir)
         require_fit(self.order.workdir, self.order.device)
-        with workdir.folder_of_its_own(self.order.workdir, owner) as folder:
+        with workdir.attempt_folder(self.order.workdir, owner) as folder:
             yield replace(self, folder=folder, price=price_here())
 
     def prepare_data(self, name: str, pinned: dict[str, Any] | None, subject: str) -> PreparedData:

@@ -97,7 +97,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
                 "run %s: attempt %d goes on after %s of %d",
-                *(run.name, attempt, restored.id.words, training.num_epochs),
+                *(run.name, attempt, restored.id.description, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
         record_start(run, record, attempt, training, receipt)

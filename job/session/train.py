@@ -16,8 +16,8 @@ from job.datasets.prepare import find_dataset
 from job.errors import PeerError, PreemptionError
 from job.goodput import Phase, PhaseTimer
 from job.report.refresh import Renewal
-from job.runs.artifacts import Mirror
-from job.runs.committer import Committer
+from job.runs.artifacts import ArtifactPublisher
+from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
 from job.runs.records import CheckpointId
 from job.runs.request import TrainRequest
@@ -103,10 +103,10 @@ def _lead(context: SessionContext) -> None:
                 Tracking(run, attempt, here.folder / "wandb") as tracking,
                 attempt_recorded(run, attempt, here, lambda: training.about),
             ):
-                mirror = Mirror(run)
-                outcome = _train_to_end(here, started, mirror, renewal, tracking)
+                publisher = ArtifactPublisher(run)
+                outcome = _train_to_end(here, started, publisher, renewal, tracking)
                 here.timer.enter(Phase.FINAL_EVALUATION)
-                final = finish(started, outcome, here.folder / "run", mirror)
+                final = finish(started, outcome, here.folder / "run", publisher)
             renewal.finish()
         say_finished(run, final, already=False)
 
@@ -125,7 +125,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _train_to_end(
-    context: SessionContext, started: StartedAttempt, mirror: Mirror, renewal: Renewal, tracking: Tracking
+    context: SessionContext, started: StartedAttempt, publisher: ArtifactPublisher, renewal: Renewal, tracking: Tracking
 ) -> "Outcome":
     """Train to the end, committing in the background."""
     run, attempt, training = started.run, started.attempt, started.training
@@ -135,11 +135,11 @@ def _train_to_end(
 
     def publish(folder: Path) -> None:
         tracking.news()
-        mirror.copy(folder, lambda: committer.hurried)
+        publisher.copy(folder, lambda: committer.hurried)
         if committer.newest is not None and not committer.newest.batch:
             renewal.start()
 
-    committer = Committer(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
+    committer = AsyncCommitter(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
 
     def about() -> dict[str, Any]:
         newest = committer.newest
@@ -155,7 +155,7 @@ def _train_to_end(
         newest, place = committer.newest, CheckpointId(**training.position, attempt=attempt)
         if newest and newest.id.position == place.position:
             return ""
-        return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
+        return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
     preemption.at_stake = at_stake
     with (

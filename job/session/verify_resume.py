@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from job.datasets.push import push_dataset
-from job.datasets.subset import take_piece
+from job.datasets.subset import take_subset
 from job.errors import TrainingError
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
@@ -144,7 +144,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     """Make a folder bucket that holds a piece of the data."""
     batch = request.recipe.train["batch"]
     num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
-    take_piece(data, folder / "piece", num_images)
+    take_subset(data, folder / "piece", num_images)
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(request.recipe.train.get("single_cls"))
     push_dataset(store, folder / "piece", "piece", single_class=single_class)

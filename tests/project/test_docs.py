@@ -150,5 +150,6 @@ def flags_of(path: list[str], capsys) -> set[str] | None:
     if code != 0 or f"job {' '.join(path)}" not in text:
         return None
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
+    flags |= {f"--{name.lower().replace('_', '-')}" for name in re.findall(r"^  ([A-Z_]+)\b", text, re.MULTILINE)}
     passes_on = "training argument" in text.lower()
     return flags | ({f"--{name.replace('_', '-')}" for name in (*DEFAULTS, *ALIASES)} if passes_on else set())

@@ -206,7 +206,7 @@ def test_a_step_that_another_machine_decided_stands(store):
     campaign = find_campaign(store, "zoo", GOAL)
     first = decided()
     campaign.add(first)
-    campaign.add(dataclasses.replace(first, recipe="B"))
+    campaign.add(first.model_copy(update={"recipe": "B"}))
     assert [step.recipe for step in campaign.steps()] == ["A"]
 
 
