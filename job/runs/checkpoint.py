@@ -10,9 +10,8 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from job.errors import (
     CorruptObjectError,
@@ -38,7 +37,7 @@ MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
 
 
 def commit(
-    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: dict[str, Any], previous: Manifest | None
+    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
     """Make files a checkpoint: in the order that they are given, the manifest last.
 
@@ -303,7 +302,7 @@ def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
         run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
 
 
-def _sealed(content: dict[str, Any]) -> bytes:
+def _sealed(content: Mapping[str, object]) -> bytes:
     """Return a manifest as JSON with a digest over itself."""
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**content, "seal": seal}, indent=1) + "\n").encode()

@@ -9,10 +9,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
@@ -38,8 +38,8 @@ class Committable(Protocol):
         """Complete batches of the next epoch."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+    def metadata(self) -> Mapping[str, object]:
+        """Metadata of its manifest."""
 
     def write(self, folder: Path) -> list[Path]:
         """Write its files into an empty folder; return them, the most valuable first."""
@@ -70,7 +70,7 @@ class AsyncCommitter:
         self.newest = restored
         self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
         self._changed = threading.Condition()
-        self._waiting: tuple[Committable, dict[str, Any]] | None = None
+        self._waiting: tuple[Committable, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
         """Whether nothing but a commit is worth the time that is left."""
@@ -102,19 +102,19 @@ class AsyncCommitter:
             if isinstance(error, PreemptionError) and self._given:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
-    def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
+    def submit(self, snapshot: Committable, **metadata: object) -> None:
         """Commit a snapshot soon.
 
         Args:
             snapshot: What to commit.
-            **about: Further entries of what the manifest says of it.
+            **metadata: Further entries of the manifest's metadata.
 
         Raises:
             JobError: If an earlier commit failed for good.
         """
         self.check()
         with self._changed:
-            self._waiting, self._given = (snapshot, about), self._id(snapshot)
+            self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -136,18 +136,18 @@ class AsyncCommitter:
                 with self._changed:
                     self._waiting = self._waiting or work
 
-    def _next(self) -> tuple[Committable, dict[str, Any]] | None:
+    def _next(self) -> tuple[Committable, Mapping[str, object]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
             work, self._waiting = self._waiting, None
             return work
 
-    def _commit(self, snapshot: Committable, about: dict[str, Any]) -> None:
+    def _commit(self, snapshot: Committable, metadata: Mapping[str, object]) -> None:
         started = time.monotonic()
         paths = self._written(snapshot)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about | about, self.newest)
+        self.newest = checkpoint.commit(self._run, identity, paths, {**snapshot.metadata, **metadata}, self.newest)
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",

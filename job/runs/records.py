@@ -99,7 +99,7 @@ class Record(Part):
             UnreadableRecordError: If a newer version of the job wrote it, or it has another form.
         """
         try:
-            return cls.model_validate_json(data)
+            return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             found = error.errors(include_url=False)
             for each in found:

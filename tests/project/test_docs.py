@@ -91,7 +91,7 @@ def test_named_commands_exist(page, capsys):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_flags_exist(page, capsys):
     """Each flag that a page names is one of some command, or of the program that its command line starts."""
-    flags = {flag for span in quoted(page.read_text()) for flag in re.findall(r"^(--[a-z][a-z-]+)", span)}
+    flags = {flag for span in quoted(page.read_text()) for flag in re.findall(r"^(--[a-z][a-z0-9-]*)", span)}
     main(["--help"])
     names = re.findall(r"^  job ([a-z -]*[a-z])", capsys.readouterr().out, re.MULTILINE)
     assert len(names) > 20

@@ -18,7 +18,7 @@ class Snapshot:
     """A snapshot of one small file, which may wait to be written until it is let go."""
 
     batch = 0
-    about = {"phase": "training"}  # noqa: RUF012  # never changed
+    metadata = {"phase": "training"}  # noqa: RUF012  # never changed
 
     def __init__(self, epoch, gate=None, writing=None, error=None):
         self.epoch, self.gate, self.writing, self.error = epoch, gate, writing, error
