@@ -6,7 +6,7 @@ problems lists them all, one a line. This module imports nothing of ours, so tha
 
 import traceback
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 
 
@@ -23,6 +23,26 @@ class ExitCode(IntEnum):
     REFUSED = 74
     TRY_AGAIN = 75
     ELSEWHERE = 78
+
+
+class EndReason(StrEnum):
+    """Why an attempt ended, as its end record says it; `VANISHED` and `RUNNING` are derived where there is none."""
+
+    FINISHED = "finished"
+    PREEMPTED = "preempted"
+    INTERRUPTED = "interrupted"
+    """A person stopped the process."""
+
+    PAUSED = "paused"
+    """A person asked the run to pause."""
+
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+    TRANSIENT = "transient"
+    """Of a cause outside of the machine, such as a bucket that does not answer."""
+
+    VANISHED = "vanished"
+    RUNNING = "running"
 
 
 FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
@@ -174,6 +194,10 @@ class PreconditionError(StoreError):
 
 class CorruptObjectError(StoreError):
     """The bytes that arrived are not the bytes that were stored."""
+
+
+class UnreadableRecordError(CorruptObjectError):
+    """The bytes are those that were stored, and this version of the job cannot read them."""
 
 
 class TransientStoreError(StoreError):

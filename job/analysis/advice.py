@@ -11,7 +11,7 @@ from typing import Any
 
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
-from job.analysis.summary import Evidence, comparable
+from job.analysis.summary import RunSummary, comparable
 
 TARGET_F1 = 0.72
 """What is good enough without ``--target-f1``: what recipe C is for."""
@@ -77,7 +77,7 @@ class Advice:
 class Case:
     """What the rules look at."""
 
-    evidence: Evidence
+    evidence: RunSummary
     target: float
     f1: float
     precision: float
@@ -205,8 +205,8 @@ NEXT_STEPS = {
 
 
 def advise(
-    evidence: Evidence,
-    others: Sequence[Evidence] = (),
+    evidence: RunSummary,
+    others: Sequence[RunSummary] = (),
     *,
     bucket: str,
     target: float = TARGET_F1,
@@ -270,8 +270,8 @@ def advise(
     )
 
 
-def _thin(evidence: Evidence) -> list[str]:
-    num_epochs, num_val = len(evidence.course), evidence.record.facts["num_val_images"]
+def _thin(evidence: RunSummary) -> list[str]:
+    num_epochs, num_val = len(evidence.course), evidence.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")

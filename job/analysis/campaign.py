@@ -15,7 +15,7 @@ from typing import Any
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
 from job.analysis.options import EXTEND
-from job.analysis.summary import Evidence, read_evidence
+from job.analysis.summary import RunSummary, read_summary
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
 from job.runs.records import differences, now
@@ -64,7 +64,7 @@ class Bound:
     def __str__(self) -> str:
         return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
 
-    def left(self, finished: Sequence[Evidence]) -> float:
+    def left(self, finished: Sequence[RunSummary]) -> float:
         """Return what is left after some runs; one whose cost is not known counts with its limit."""
         used = [entry.usd if self.usd else entry.hours for entry in finished]
         return self.total - sum(self.run if one is None else one for one in used)
@@ -189,11 +189,11 @@ class Campaign:
         with contextlib.suppress(PreconditionError):
             self._write("final.json", {"finished_at": now(), **known, **asdict(end)})
 
-    def evidence(self) -> list[Evidence | None]:
+    def evidence(self) -> list[RunSummary | None]:
         """Return what is known of the run of each step; nothing of one that was not begun."""
         runs = [Run(self.store, step.run) for step in self.steps()]
         records = [run.record() for run in runs]
-        return [read_evidence(run, record) if record else None for run, record in zip(runs, records, strict=True)]
+        return [read_summary(run, record) if record else None for run, record in zip(runs, records, strict=True)]
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -251,7 +251,7 @@ def _goal_of(store: Store, name: str) -> Goal | None:
 def decide(
     goal: Goal,
     name: str,
-    finished: Sequence[Evidence],
+    finished: Sequence[RunSummary],
     usd_per_hour: float | None,
     *,
     bucket: str,
@@ -311,7 +311,7 @@ def decide(
     )
 
 
-def best_of(finished: Sequence[Evidence]) -> Best | None:
+def best_of(finished: Sequence[RunSummary]) -> Best | None:
     """Return the weights with the highest F1, of finished runs and of what the first one started from.
 
     Of equal ones those of the first run are taken.
@@ -320,30 +320,29 @@ def best_of(finished: Sequence[Evidence]) -> Best | None:
         return None
     run, start, before = max(finished, key=_f1), _starts_from(finished[0]), finished[0].before
     if start is not None and before is not None and before["f1"] > _f1(run):
-        origin = finished[0].record.start["point"].get("run")
+        origin = finished[0].record.start.point.run
         return Best(f1=before["f1"], weights=start, run=origin, is_start=True)
     return Best(f1=_f1(run), weights=run.run, run=run.run, is_start=False)
 
 
-def _f1(entry: Evidence) -> float:
+def _f1(entry: RunSummary) -> float:
     return entry.after["f1"] if entry.after else 0.0
 
 
-def _starts_from(entry: Evidence) -> str | None:
+def _starts_from(entry: RunSummary) -> str | None:
     """Return what ``--weights`` takes for the weights that a run started from; nothing if it was from scratch."""
-    point = entry.record.start["point"]
-    weights: str | None = point.get("run") or point["source"]
-    return weights
+    point = entry.record.start.point
+    return point.run or point.source
 
 
-def spent_usd(finished: Sequence[Evidence]) -> float | None:
+def spent_usd(finished: Sequence[RunSummary]) -> float | None:
     """Return what runs have cost; nothing, which means unknown, if that of one is."""
     costs = [entry.usd for entry in finished]
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 def _over_budget(
-    goal: Goal, finished: Sequence[Evidence], next_usd: tuple[float, float] | None, *, bounded: bool
+    goal: Goal, finished: Sequence[RunSummary], next_usd: tuple[float, float] | None, *, bounded: bool
 ) -> End | None:
     if len(finished) >= goal.max_runs:
         return End(reason="budget spent", because=f"{goal.max_runs} runs were allowed, and are done")

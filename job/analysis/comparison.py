@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from job.analysis.metrics import LABELS
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 
 DIGITS_OF_DIGEST = 12
 
@@ -71,10 +71,10 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[Evidence]) -> Comparison:
+def compare(runs: Sequence[RunSummary]) -> Comparison:
     """Compare runs field by field."""
 
-    def field(label: str, value: Callable[[Evidence], object]) -> Field:
+    def field(label: str, value: Callable[[RunSummary], object]) -> Field:
         return Field(label=label, values=tuple("" if (found := value(run)) is None else str(found) for run in runs))
 
     arguments = [name for name in runs[0].train if len({str(run.train.get(name)) for run in runs}) > 1]
@@ -83,20 +83,20 @@ def compare(runs: Sequence[Evidence]) -> Comparison:
         field("profile", lambda run: run.profile),
         field("start", _start),
         *(field(name, partial(_argument, name)) for name in arguments),
-        field("optimizer", lambda run: run.record.facts.get("optimizer")),
+        field("optimizer", lambda run: run.record.facts.optimizer),
     )
     data = (
-        field("dataset", lambda run: run.record.dataset["name"]),
-        field("digest", lambda run: run.record.dataset["digest"][:DIGITS_OF_DIGEST]),
-        field("training images", lambda run: run.record.facts.get("num_train_images")),
-        field("validation images", lambda run: run.record.facts.get("num_val_images")),
+        field("dataset", lambda run: run.record.dataset.name),
+        field("digest", lambda run: run.record.dataset.digest[:DIGITS_OF_DIGEST]),
+        field("training images", lambda run: run.record.facts.num_train_images),
+        field("validation images", lambda run: run.record.facts.num_val_images),
         field("validation set", lambda run: run.val and run.val[:DIGITS_OF_DIGEST]),
-        field("set aside", lambda run: len(run.record.dataset["set_aside"])),
+        field("set aside", lambda run: len(run.record.dataset.set_aside)),
     )
     result = (
-        field("state", lambda run: run.final["reason"] if run.final else "not finished"),
-        field("epochs", lambda run: run.final and run.final["num_epochs"]),
-        field("best epoch", lambda run: run.final and run.final["best_epoch"]),
+        field("state", lambda run: run.final.reason if run.final else "not finished"),
+        field("epochs", lambda run: run.final and run.final.num_epochs),
+        field("best epoch", lambda run: run.final and run.final.best_epoch),
         field("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
         *(field(label, partial(_metric, name)) for name, label in LABELS.items()),
     )
@@ -118,7 +118,7 @@ def compare(runs: Sequence[Evidence]) -> Comparison:
     )
 
 
-def _why_not_comparable(runs: Sequence[Evidence]) -> str | None:
+def _why_not_comparable(runs: Sequence[RunSummary]) -> str | None:
     first = runs[0]
     others = [run for run in runs[1:] if not first.measured_alike(run)]
     if not others:
@@ -131,20 +131,20 @@ def _why_not_comparable(runs: Sequence[Evidence]) -> str | None:
     return f"{first.run} and {names} were measured on different validation sets"
 
 
-def _start(run: Evidence) -> str:
-    point = run.record.start["point"]
-    if point["kind"] == "end":
-        return f"end of {point['run']}"
-    return str(point["run"] or point["source"] or f"{point['architecture']} from scratch")
+def _start(run: RunSummary) -> str:
+    point = run.record.start.point
+    if point.kind == "end":
+        return f"end of {point.run}"
+    return point.run or point.source or f"{point.architecture} from scratch"
 
 
-def _argument(name: str, run: Evidence) -> object:
+def _argument(name: str, run: RunSummary) -> object:
     return run.train.get(name)
 
 
-def _metric(name: str, run: Evidence) -> str | None:
+def _metric(name: str, run: RunSummary) -> str | None:
     return f"{run.after[name]:.1%}" if run.after else None
 
 
-def _useful(run: Evidence) -> str | None:
-    return f"{run.bill.goodput:.0%}" if run.attempts else None
+def _useful(run: RunSummary) -> str | None:
+    return f"{run.cost.goodput:.0%}" if run.attempts else None

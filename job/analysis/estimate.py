@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.goodput import Phase
 from job.recipes.recipe import Recipe
 from job.runs.request import Order
@@ -137,8 +137,8 @@ class Stopwatch:
 
 
 def from_runs(
-    order: Order, dataset: str, machine: Callable[[Evidence], bool], runs: Sequence[Evidence]
-) -> Evidence | None:
+    order: Order, dataset: str, machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
+) -> RunSummary | None:
     """Return the newest finished run that tells what an order will take, if there is one.
 
     Args:
@@ -149,7 +149,7 @@ def from_runs(
     """
     request = order.request(dataset)
 
-    def alike(run: Evidence) -> bool:
+    def alike(run: RunSummary) -> bool:
         theirs = run.record.request
         same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
         same &= run.trained_as == order.trained_as
@@ -158,7 +158,7 @@ def from_runs(
     return next((run for run in reversed(runs) if alike(run) and machine(run)), None)
 
 
-def is_kind(run: Evidence, machine: str) -> bool:
+def is_kind(run: RunSummary, machine: str) -> bool:
     """Whether all of a run was trained on a kind of machine, such as ``l4``, ``a100-80`` or ``l4-spot``."""
     named = [word for word in re.findall(r"[a-z0-9]+", machine.lower()) if word not in {"spot", "on", "demand"}]
     kinds = [re.findall(r"[a-z0-9]+", kind.lower()) for kind in run.machines]
@@ -167,10 +167,10 @@ def is_kind(run: Evidence, machine: str) -> bool:
     )
 
 
-def by_run(recipe: Recipe, run: Evidence, usd_per_hour: float | None) -> Estimate:
+def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estimate:
     """Return an estimate by a run like it."""
     epoch_s = run.epoch_s or 0.0
-    around_s = max(0.0, run.bill.total_s - epoch_s * len(run.course))
+    around_s = max(0.0, run.cost.total_s - epoch_s * len(run.course))
     based_on = f"run {run.run}, {len(run.course)} epochs on {'; '.join(run.machines)}"
     return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
 

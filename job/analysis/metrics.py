@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from job.recipes.recipe import Band
+from job.runs.records import BeforeAfterRecord
 from job.text import table
 
 COLUMNS = {
@@ -43,9 +44,9 @@ class BeforeAfter:
     expect: dict[str, Band]
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Self:
+    def from_record(cls, record: BeforeAfterRecord) -> Self:
         """Read what `to_json` wrote."""
-        return cls(record["before"], record["after"], {name: Band(*ends) for name, ends in record["expected"].items()})
+        return cls(record.before, record.after, {name: Band(*ends) for name, ends in record.expected.items()})
 
     def table(self, profile: str = "full") -> str:
         """Return a table for a terminal; values are percent.

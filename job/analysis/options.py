@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
 
 EXTEND = "extend"
@@ -38,7 +38,7 @@ class Option:
 
 
 def find_option(
-    name: str, run: Evidence, alike: Sequence[Evidence], *, bucket: str, usd_per_hour: float | None
+    name: str, run: RunSummary, alike: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
     """Return what a recipe would take and promise after a finished run.
 
@@ -54,7 +54,7 @@ def find_option(
     return _of_recipe(name, run, alike, bucket, usd_per_hour)
 
 
-def _extension(run: Evidence, bucket: str, usd_per_hour: float | None) -> Option:
+def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
     done = len(run.course)
     words = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
     hours = done * (run.epoch_s or 0.0) / 3600
@@ -70,13 +70,15 @@ def _extension(run: Evidence, bucket: str, usd_per_hour: float | None) -> Option
     )
 
 
-def _of_recipe(name: str, run: Evidence, alike: Sequence[Evidence], bucket: str, usd_per_hour: float | None) -> Option:
+def _of_recipe(
+    name: str, run: RunSummary, alike: Sequence[RunSummary], bucket: str, usd_per_hour: float | None
+) -> Option:
     f1 = run.after["f1"] if run.after else 0.0
     recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
     own = recipe.start.kind == "own"
     words = ["--recipe", name]
     words += ["--weights", run.run] if own else []
-    words += ["--dataset", str(run.record.dataset["name"])]
+    words += ["--dataset", run.record.dataset.name]
     words += ["--profile", "demo"] if run.profile == "demo" else []
     scale = _carried_over(run, recipe)
     words += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]
@@ -98,7 +100,7 @@ def _of_recipe(name: str, run: Evidence, alike: Sequence[Evidence], bucket: str,
     )
 
 
-def _carried_over(run: Evidence, recipe: Recipe) -> dict[str, Any]:
+def _carried_over(run: RunSummary, recipe: Recipe) -> dict[str, Any]:
     """Return what a person chose for the scale of a run and would choose again."""
     if run.trained_as not in recipe_names():
         return {}
@@ -111,7 +113,7 @@ def _carried_over(run: Evidence, recipe: Recipe) -> dict[str, Any]:
     return carried
 
 
-def _hours(recipe: Recipe, run: Evidence, alike: Sequence[Evidence]) -> tuple[tuple[float, float] | None, str]:
+def _hours(recipe: Recipe, run: RunSummary, alike: Sequence[RunSummary]) -> tuple[tuple[float, float] | None, str]:
     """Return how long a recipe takes, from low to high, and how that is known."""
     same_size = [other for other in (run, *reversed(alike)) if other.train["imgsz"] == recipe.train["imgsz"]]
     of_recipe = next((other for other in same_size if other.trained_as == recipe.name), None)

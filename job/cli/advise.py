@@ -4,7 +4,7 @@ import json as json_format
 
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
-from job.analysis.summary import Evidence, gather, read_evidence
+from job.analysis.summary import RunSummary, finished_runs, read_summary
 from job.cli.options import read_flag, read_fraction, read_price, require_store
 from job.cli.runs import require_run
 from job.errors import RunConflictError
@@ -20,9 +20,9 @@ def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_pe
     """
     as_json, target, price = read_flag(json, "json"), read_fraction(target_f1, "target-f1"), read_price(usd_per_hour)
     store = require_store(bucket)
-    finished = gather(store)
+    finished = finished_runs(store)
     if name is not None:
-        evidence = read_evidence(*require_run(store, name))
+        evidence = read_summary(*require_run(store, name))
     elif finished:
         evidence = finished[-1]
     else:
@@ -34,9 +34,9 @@ def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_pe
     print("\n".join(told(evidence, advice)))
 
 
-def told(evidence: Evidence, advice: Advice) -> list[str]:
+def told(evidence: RunSummary, advice: Advice) -> list[str]:
     """Return an advice as lines for a terminal."""
-    ended = f"{evidence.final['reason']} after {len(evidence.course)} epochs" if evidence.final else "not finished"
+    ended = f"{evidence.final.reason} after {len(evidence.course)} epochs" if evidence.final else "not finished"
     lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
     lines += labelled("because", advice.because)

@@ -4,7 +4,7 @@ import json as json_format
 from pathlib import Path
 
 from job.analysis.comparison import Comparison, compare
-from job.analysis.summary import read_evidence
+from job.analysis.summary import read_summary
 from job.cli.options import read_flag, require_store
 from job.cli.runs import require_run
 from job.errors import MachineError, UsageError
@@ -27,7 +27,7 @@ def compare_runs(names: tuple[str, ...], bucket: str | None, *, html: str | None
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- one has nothing to be compared with
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
     store = require_store(bucket)
-    comparison = compare([read_evidence(*require_run(store, name)) for name in names])
+    comparison = compare([read_summary(*require_run(store, name)) for name in names])
     if html is not None:
         try:
             Path(html).write_text(render(comparison), encoding="utf-8")

@@ -77,7 +77,7 @@ def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> No
 def _unfinished_runs(store: Store, dataset: str) -> list[str]:
     """Name the runs on a dataset that have not come to their end."""
     return [
-        found.run.name for found in survey(store).runs if found.record.dataset["name"] == dataset and not found.finished
+        found.run.name for found in survey(store).runs if found.record.dataset.name == dataset and not found.finished
     ]
 
 

@@ -17,7 +17,7 @@ from job.analysis.estimate import (
     from_runs,
     is_kind,
 )
-from job.analysis.summary import Evidence, gather
+from job.analysis.summary import RunSummary, finished_runs
 from job.cli.options import read_flag, read_price, require_store
 from job.cli.train import read_order
 from job.datasets.prepare import find_dataset
@@ -56,12 +56,14 @@ def _estimate(store: Store, order: Order, machine: str | None, price: float | No
     dataset = find_dataset(store, order.dataset)
     here = this_machine.about()
 
-    def on_machine(run: Evidence) -> bool:
+    def on_machine(run: RunSummary) -> bool:
         if machine is not None:
             return is_kind(run, machine)
-        return all((attempt["host"], attempt["machine"]) == (here["host"], here["machine"]) for attempt in run.attempts)
+        return all(
+            (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
+        )
 
-    run = from_runs(order, dataset, on_machine, gather(store))
+    run = from_runs(order, dataset, on_machine, finished_runs(store))
     if run is not None:
         return by_run(order.recipe, run, price)
     if machine is None:

@@ -3,19 +3,17 @@
 import json as json_format
 import logging
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from job.analysis.metrics import BeforeAfter
 from job.cli.options import read_flag, require_store
-from job.errors import CorruptObjectError, RunConflictError
+from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, offline_logs
-from job.runs.accounting import make_bill, read_bill
-from job.runs.records import RunRecord, now
-from job.runs.run import Run, readable
+from job.runs.accounting import read_cost
+from job.runs.records import AttemptRecord, FinalRecord, InitialWeights, RunRecord, now
+from job.runs.run import Run
 from job.runs.search import list_runs, survey
 from job.storage.object_store import Store
 from job.text import duration, labelled, nearest, table
@@ -44,11 +42,10 @@ def print_runs(bucket: str | None) -> None:
 
 
 def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
-    with readable(run.name):
-        final = run.final()
-        f1 = [f"{final['comparison'][when]['f1']:.1%}" for when in ("before", "after")] if final else ["", ""]
-        row = (run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1)
-        return tuple(str(cell) for cell in row)
+    final = run.final()
+    metrics = (final.comparison.before, final.comparison.after) if final else ()
+    f1 = [f"{each['f1']:.1%}" for each in metrics] or ["", ""]
+    return run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1
 
 
 def show_run(name: str, bucket: str | None, json: str) -> None:
@@ -60,48 +57,48 @@ def show_run(name: str, bucket: str | None, json: str) -> None:
     """
     as_json = read_flag(json, "json")
     run, record = require_run(require_store(bucket), name)
-    with readable(name):
-        _show(run, record, as_json=as_json)
+    _show(run, record, as_json=as_json)
 
 
 def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     name, store, final = run.name, run.store, run.final()
-    attempts = [run.attempt(number) for number in run.attempts()]
+    attempts = run.attempt_records()
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
     set_aside = checkpoint.set_aside(run)
-    bill = read_bill(run)
+    cost = read_cost(run)
     if as_json:
         shown = {
-            "run": asdict(record),
-            "attempts": attempts,
-            "bill": bill.to_json(),
-            "checkpoints": [asdict(manifest) for manifest in checkpoints],
+            "run": record.model_dump(mode="json"),
+            "attempts": [attempt.to_json() for attempt in attempts],
+            "bill": cost.to_json(),
+            "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
             "set_aside": {str(identity): why for identity, why in set_aside.items()},
             "tracking": offline_logs.tell(run),
-            "final": final,
+            "final": final and final.model_dump(mode="json"),
         }
         print(json_format.dumps(shown, indent=1))
         return
-    point = record.start["point"]
+    point = record.start.point
     told = [
         ("run", f"{name}, {_state(run, record, final)}"),
         ("created", f"{_clock(record.created_at)} UTC"),
         ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         ("start", _start(point)),
-        ("dataset", f"{record.dataset['name']}, digest {record.dataset['digest'][:12]}"),
+        ("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
     ]
-    if record.dataset["set_aside"]:
-        told.append(("set aside", f"{len(record.dataset['set_aside'])} broken files"))
-    for entry, account in zip(attempts, bill.attempts, strict=True):
+    if record.dataset.set_aside:
+        told.append(("set aside", f"{len(record.dataset.set_aside)} broken files"))
+    for attempt, account in zip(attempts, cost.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
         ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
-        ended += ", was asked to stop" if entry["stop"] else ""
-        end = entry["end"] or {}
-        ended += f": {end['message']}" if account.ended in {"failed", "transient"} or end.get("not_committed") else ""
+        ended += ", was asked to stop" if attempt.stop else ""
+        end = attempt.end
+        if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
+            ended += f": {end.message}"
         told.append(
             (
                 f"attempt {account.attempt}",
-                f"{_clock(account.began_at)}, {ended}, on {entry['host']}, {account.machine}",
+                f"{_clock(account.began_at)}, {ended}, on {attempt.claim.host}, {account.machine}",
             )
         )
     told += [
@@ -114,10 +111,10 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     told += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
     told.append(("W&B", offline_logs.tell(run)))
     print("\n".join(line for label, text in told for line in labelled(label, text)))
-    print(f"\n{bill.table()}")
+    print(f"\n{cost.table()}")
     if final is not None:
-        metrics = BeforeAfter.from_record(final["comparison"])
-        print(f"\n{metrics.table(final['profile'])}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
+        metrics = BeforeAfter.from_record(final.comparison)
+        print(f"\n{metrics.table(final.profile)}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
 def verify_run(name: str, bucket: str | None) -> None:
@@ -139,7 +136,7 @@ def verify_run(name: str, bucket: str | None) -> None:
             problems += found
             print(f"{identity}: {'damaged' if found else 'whole'}")
     final = run.final()
-    if final is not None and (missing := checkpoint.missing_end(run, final["num_epochs"])):
+    if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
         raise CorruptObjectError(
             f"run {name}: {missing}; it cannot be extended, its weights are what they are", problems
         )
@@ -159,27 +156,27 @@ def _clock(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _start(point: dict[str, Any]) -> str:
-    if point["kind"] == "end":
-        return f"the end of run {point['run']}, {point['source']}"
-    return str(point["source"] or f"{point['architecture']}, from scratch")
+def _start(point: InitialWeights) -> str:
+    if point.kind == "end":
+        return f"the end of run {point.run}, {point.source}"
+    return point.source or f"{point.architecture}, from scratch"
 
 
-def _state(run: Run, record: RunRecord, final: dict[str, Any] | None) -> str:
+def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
-        return f"{final['reason']}, {final['num_epochs']} epochs"
+        return f"{final.reason}, {final.num_epochs} epochs"
     committed, attempts = checkpoint.committed(run), run.attempts()
     done = committed[-1].epoch if committed else 0
     ended = _how_it_stands(run.attempt(attempts[-1])) if attempts else "not begun"
     return f"{ended}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
-def _how_it_stands(newest: dict[str, Any]) -> str:
+def _how_it_stands(newest: AttemptRecord) -> str:
     """Say in a word or two how the newest attempt of an unfinished run ended, or that it runs."""
-    ended = make_bill([newest], {}, now()).attempts[0].ended
-    if ended == "running" and newest["stop"]:
+    state = newest.state(newest=True, at=now())
+    if state is EndReason.RUNNING and newest.stop:
         return "running, asked to stop"
-    return "cut off" if ended == "vanished" else ended
+    return "cut off" if state is EndReason.VANISHED else state
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

@@ -2,8 +2,8 @@
 
 from job.cli.options import require_store
 from job.cli.runs import require_run
-from job.errors import RunConflictError
-from job.runs.accounting import read_bill
+from job.errors import EndReason, RunConflictError
+from job.runs.accounting import read_cost
 from job.session import environment
 
 
@@ -22,24 +22,22 @@ def stop_run(name: str, bucket: str | None) -> None:
     if run.final() is not None:
         print(f"run {name} is finished; there is nothing to stop")
         return
-    attempts = read_bill(run).attempts
+    attempts = read_cost(run).attempts
     if not attempts:
         raise RunConflictError(f"run {name}: no attempt has begun yet; ask again when one has")
     newest = attempts[-1]
-    if newest.ended == "paused":
+    if newest.ended is EndReason.PAUSED:
         print(f"run {name} is paused; the command that started it goes on with it")
         return
-    if newest.ended != "running":
+    if newest.ended is not EndReason.RUNNING:
         raise RunConflictError(
             f"run {name}: does not run, attempt {newest.attempt} {_how(newest.ended)}; nothing was asked, so that the "
             f"command that started it goes on with it; where a Batch job starts it again, `job cancel {name}` ends that"
         )
+    host = run.attempt(newest.attempt).claim.host
     run.ask_to_stop(newest.attempt, {"host": environment.about()["host"]})
-    print(
-        f"run {name}: attempt {newest.attempt} on {run.attempt(newest.attempt)['host']} was asked to stop; it commits "
-        "and ends after its next batch"
-    )
+    print(f"run {name}: attempt {newest.attempt} on {host} was asked to stop; it commits and ends after its next batch")
 
 
-def _how(ended: str) -> str:
-    return "has vanished" if ended == "vanished" else f"has ended, {ended}"
+def _how(ended: EndReason) -> str:
+    return "has vanished" if ended is EndReason.VANISHED else f"has ended, {ended}"

@@ -16,7 +16,7 @@ from job.errors import JobError, MachineError, UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe
 from job.recipes.recognition import with_expectation
-from job.runs.lineage import StartPoint, find_start
+from job.runs.lineage import find_start
 from job.runs.request import Order
 from job.runs.run import check_run_name
 from job.runs.search import find_run
@@ -206,7 +206,7 @@ def _print_plan(order: Order, location: str | None) -> None:
             plan["run"] = run.name
             if record is None and order.run is None:
                 tell_beside(store, run, order.request(plan["dataset"]), "train")
-            point = find_start(store, order, run.name) if record is None else StartPoint(**record.start["point"])
+            point = find_start(store, order, run.name) if record is None else record.start.point
             plan["start"]["found"] = str(point)
             if record is None and point.why is not None:
                 log.info("start weights: %s", point.why)

@@ -66,7 +66,7 @@ def _finished(history: History) -> Decision | None:
     """The final record is in the bucket."""
     if history.final is None:
         return None
-    return Decision(do="finish", reason=f"finished after {history.final['num_epochs']} epochs")
+    return Decision(do="finish", reason=f"finished after {history.final.num_epochs} epochs")
 
 
 def _recorded_only(history: History) -> Decision | None:

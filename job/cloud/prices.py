@@ -6,7 +6,7 @@ import os
 from job.cloud.gce_metadata import MetadataError, MetadataServer
 from job.cloud.machine_types import machines
 from job.errors import UsageError
-from job.runs.cost import Price
+from job.runs.records import Price
 
 USD_PER_HOUR = "JOB_USD_PER_HOUR"
 """The variable with the dollars for an hour of the machine that the job runs on."""
@@ -42,6 +42,7 @@ def price_here() -> Price:
         usd_per_h=machine.usd_per_hour(spot=spot) if said is None and machine else said,
         on_demand_usd_per_h=machine.usd_per_hour(spot=False) if machine else None,
         machine=f"{type_}, {'Spot' if spot else 'on demand'}",
+        machine_type=type_,
         date=prices.date if prices and said is None else "",
     )
 

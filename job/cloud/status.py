@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from job.cloud.allowance import Allowance
 from job.cloud.budget import Limit, Prices, worst_s
 from job.cloud.submission import Submission, Submissions
-from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, ExitCode, RunConflictError
+from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
-from job.runs.accounting import make_bill
-from job.runs.checkpoint import CheckpointId
+from job.runs.accounting import cost_of
 from job.runs.cost import usd_of
-from job.runs.run import Run, readable
+from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
+from job.runs.run import Run
 from job.text import HOUR
 
 CANCELLING_S = 600
@@ -99,8 +99,8 @@ class Attempt:
     host: str
     claimed_at: datetime
     ended_at: datetime | None
-    reason: str
-    """Of its end record; ``running`` for the newest without one, ``vanished`` for any other."""
+    reason: EndReason
+    """The newest without an end record counts as running: Batch tells whether it does."""
 
     exit_code: int | None
     message: str
@@ -109,9 +109,9 @@ class Attempt:
     @property
     def kind(self) -> Literal["preempted", "crashed", "other"]:
         """Whether it was taken away, or failed by itself."""
-        if self.reason in {"preempted", "interrupted", "vanished"}:
+        if self.reason in {EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.VANISHED}:
             return "preempted"
-        return "crashed" if self.reason in {"failed", "transient"} else "other"
+        return "crashed" if self.reason in {EndReason.FAILED, EndReason.TRANSIENT} else "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class History:
     expected_s: float | None = None
     """How long the recipe says that the whole run takes."""
 
-    final: dict[str, Any] | None = None
+    final: FinalRecord | None = None
     used_usd: float | None = None
     """What the attempts have used by their records; nothing, which means unknown, if one has no price."""
 
@@ -303,29 +303,26 @@ def read_history(
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
     newest = seen[-1].submission
     due = deadline or newest.deadline
-    with readable(run.name):
-        # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
-        final, record = run.final(), run.record()
-        if final is not None and not isinstance(final["num_epochs"], int):
-            raise TypeError("num_epochs")
-        committed = checkpoint.committed(run)
-        claims = [run.attempt(number) for number in run.attempts()]
-        hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
-        return History(
-            run=run.name,
-            now=now,
-            submissions=tuple(seen),
-            attempts=tuple(_attempt(claim, newest=claim is claims[-1]) for claim in claims),
-            committed=committed[-1] if committed else None,
-            committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
-            num_epochs=record.request["train"]["epochs"] if record else None,
-            expected_s=hours[1] * 3600 if hours and hours[1] else None,
-            final=final,
-            used_usd=make_bill(claims, {}, now.isoformat()).usd,
-            limit=allowance.limit_of(newest),
-            prices=allowance.prices,
-            deadline=time_of(due) if due else None,
-        )
+    # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+    final, record = run.final(), run.record()
+    committed = checkpoint.committed(run)
+    attempts = run.attempt_records()
+    hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
+    return History(
+        run=run.name,
+        now=now,
+        submissions=tuple(seen),
+        attempts=tuple(_attempt(attempt, newest=attempt is attempts[-1]) for attempt in attempts),
+        committed=committed[-1] if committed else None,
+        committed_at=time_of(checkpoint.read_manifest(run, committed[-1]).committed_at) if committed else None,
+        num_epochs=record.request["train"]["epochs"] if record else None,
+        expected_s=hours[1] * HOUR if hours and hours[1] else None,
+        final=final,
+        used_usd=cost_of(attempts, now.isoformat()).usd,
+        limit=allowance.limit_of(newest),
+        prices=allowance.prices,
+        deadline=time_of(due) if due else None,
+    )
 
 
 def time_of(text: str) -> datetime:
@@ -333,23 +330,16 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _attempt(claim: dict[str, Any], *, newest: bool) -> Attempt:
-    end = claim["end"] or {}
-    position = end.get("position") or {}
-    job, host, message = claim.get("cloud_job"), claim["host"], end.get("message", "")
-    reason, exit_code = end.get("reason", "running" if newest else "vanished"), end.get("exit_code")
-    texts = [text for text in (job, host, message, reason) if text is not None]
-    numbers = [number for number in (claim["attempt"], exit_code, *position.values()) if number is not None]
-    if not (all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)):
-        raise TypeError(f"attempt {claim['attempt']}")
+def _attempt(record: AttemptRecord, *, newest: bool) -> Attempt:
+    end = record.end
     return Attempt(
-        number=claim["attempt"],
-        job=job,
-        host=host,
-        claimed_at=time_of(claim["claimed_at"]),
-        ended_at=time_of(end["ended_at"]) if end else None,
-        reason=reason,
-        exit_code=exit_code,
-        message=message,
-        position=(position["epoch"], position["batch"]) if position else None,
+        number=record.number,
+        job=record.claim.cloud_job,
+        host=record.claim.host,
+        claimed_at=time_of(record.claim.claimed_at),
+        ended_at=time_of(end.ended_at) if end else None,
+        reason=record.state(newest=newest),
+        exit_code=end.exit_code if end else None,
+        message=end.message if end else "",
+        position=record.position if end else None,
     )

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -237,7 +238,7 @@ def _require_types(submission: Submission) -> None:
         raise TypeError("a field has another type")
 
 
-def find_submission(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, list[Submission]]:
+def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:
     """Return the run that a request means, whether it has begun or only been submitted, and its submissions.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from job.analysis.campaign import Campaign, Goal
 from job.analysis.metrics import LABELS
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.report.template import render_template
 
 
@@ -43,7 +43,7 @@ def address_of_best(campaign: Campaign, final: dict[str, Any]) -> str:
     return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
 
 
-def _best(campaign: Campaign, final: dict[str, Any], runs: list[Evidence | None]) -> dict[str, Any] | None:
+def _best(campaign: Campaign, final: dict[str, Any], runs: list[RunSummary | None]) -> dict[str, Any] | None:
     if final["best"] is None and final.get("weights") is None:
         return None
     after = next((run.after for run in runs if run is not None and run.run == final["best"]), None)

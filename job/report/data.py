@@ -13,10 +13,10 @@ from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
 from job.recipes.recipe import Band
 from job.runs import offline_logs, resume
-from job.runs.accounting import read_bill
-from job.runs.cost import Bill
+from job.runs.accounting import read_cost
+from job.runs.cost import RunCost
 from job.runs.progress import read_progress
-from job.runs.records import RunRecord, now
+from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 
 EVALUATION = "evaluation.json"
@@ -28,7 +28,7 @@ class Facts:
 
     run: Run
     record: RunRecord
-    final: dict[str, Any] | None
+    final: FinalRecord | None
     at: str
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
@@ -39,9 +39,9 @@ class Facts:
     evaluation: dict[str, Any] | None
     """The same of the best weights, at the end."""
 
-    attempts: list[dict[str, Any]]
-    bill: Bill
-    bits: dict[str, Any]
+    attempts: list[AttemptRecord]
+    cost: RunCost
+    bits: Exactness
     """Whether the attempts can be compared bit by bit; see `job.runs.resume.exactness`."""
 
     tracking: str
@@ -61,7 +61,7 @@ class Facts:
     def best_epoch(self) -> int | None:
         """The epoch of ``best.pt`` (1-based): the last of those with the highest mAP50-95, as Ultralytics has it."""
         if self.final is not None:
-            return int(self.final["best_epoch"])
+            return self.final.best_epoch
         course = self.course
         return max(range(len(course)), key=lambda i: (course[i]["map50_95"], i)) + 1 if course else None
 
@@ -69,7 +69,7 @@ class Facts:
     def after(self) -> dict[str, float] | None:
         """The metrics of the best weights: as evaluated at the end, before that those of the best epoch so far."""
         if self.final is not None:
-            return dict(self.final["comparison"]["after"])
+            return self.final.comparison.after
         return self.course[self.best_epoch - 1] if self.best_epoch else None
 
     @property
@@ -86,11 +86,10 @@ class Facts:
     def cuts(self) -> list[float]:
         """Where in the course, in epochs, attempts ended before the run did."""
         facts = self.record.facts
-        num_batches = math.ceil(facts["num_train_images"] / facts["batch"])
-        cut_off = [bill.ended not in {"finished", "running"} for bill in self.bill.attempts]
-        known = [(attempt["end"] or attempt["pulse"] or {}).get("position") for attempt in self.attempts]
-        positions = [position for position, cut in zip(known, cut_off, strict=True) if cut and position]
-        return [position["epoch"] + position["batch"] / num_batches for position in positions]
+        num_batches = math.ceil(facts.num_train_images / facts.batch)
+        pairs = zip(self.attempts, self.cost.attempts, strict=True)
+        positions = [attempt.position for attempt, cost in pairs if cost.was_cut_off and attempt.position]
+        return [epoch + batch / num_batches for epoch, batch in positions]
 
 
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
@@ -103,7 +102,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     """
     at = at or now()
     progress = read_progress(run)
-    attempts = [run.attempt(number) for number in run.attempts()]
+    attempts = run.attempt_records()
     return Facts(
         run=run,
         record=record,
@@ -113,7 +112,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         evaluation_before=progress.evaluation_before,
         evaluation=_read_evaluation(run),
         attempts=attempts,
-        bill=read_bill(run, at),
+        cost=read_cost(run, at),
         bits=resume.exactness(record, attempts),
         tracking=offline_logs.tell(run),
     )

@@ -6,13 +6,14 @@ lie in the image.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from job.datasets.image import load_picture
 from job.datasets.lockfile import moved_files
 from job.errors import DataError, ObjectNotFoundError
+from job.runs.records import PinnedDataset
 from job.storage.object_store import Store
 
 NUM_SHOWN = 6
@@ -72,7 +73,7 @@ class Picture:
 
 def make_pictures(
     store: Store,
-    dataset: Mapping[str, Any],
+    dataset: PinnedDataset,
     names: Sequence[str],
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
@@ -81,7 +82,7 @@ def make_pictures(
 
     Args:
         store: The bucket.
-        dataset: Name and digest of the dataset; an image that is not there any more is left out.
+        dataset: The run's dataset; an image that is not there any more is left out.
         names: The names of the classes.
         before: What the validation of the start weights saw.
         after: The same of the best weights.
@@ -91,7 +92,7 @@ def make_pictures(
         return []
     others = {entry["image"]: entry for entry in (before or {}).get("images", [])}
     pictures = []
-    moved, folder = moved_files(store, dataset["name"], dataset["digest"]), f"datasets/{dataset['name']}"
+    moved, folder = moved_files(store, dataset.name, dataset.digest), f"datasets/{dataset.name}"
     for entry in seen["images"][:NUM_SHOWN]:
         if entry["num_missed"] + entry["num_false_alarms"] == 0:
             break

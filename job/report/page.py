@@ -9,6 +9,7 @@ from typing import Any
 
 from job.analysis.learning_curve import RULES, notes_on
 from job.analysis.metrics import LABELS
+from job.errors import EndReason
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.report import charts
@@ -17,8 +18,7 @@ from job.report.data import Facts
 from job.report.examples import make_pictures
 from job.report.reproduce import command_of
 from job.report.template import format_clock, render_template
-from job.runs.checkpoint import CheckpointId
-from job.runs.cost import AttemptBill, Bill
+from job.runs.cost import AttemptCost, RunCost
 from job.runs.resume import warnings_of
 from job.text import MINUTE, percent
 
@@ -63,7 +63,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     dataset = facts.record.dataset
     return {
         "facts": facts,
-        "bill": facts.bill,
+        "bill": facts.cost,
         "state": state_of(facts),
         "verdict": verdict_of(facts),
         "asked": _asked(facts),
@@ -77,11 +77,11 @@ def _context(facts: Facts) -> dict[str, Any]:
         "confidence": _confidence(facts),
         "pictures": make_pictures(facts.run.store, dataset, names, facts.evaluation_before, facts.evaluation),
         "sizes": _sizes(facts),
-        "timeline": _time_line(facts.bill),
-        "phases": _phases(facts.bill),
+        "timeline": _timeline(facts.cost),
+        "phases": _phases(facts.cost),
         "attempts": list(_attempts(facts)),
         "warnings": warnings_of(facts.attempts),
-        "receipts": [start["receipt"] for entry in facts.attempts if (start := entry["start"]) and start["receipt"]],
+        "receipts": [attempt.receipt for attempt in facts.attempts if attempt.receipt],
         "command": command_of(facts.record),
     }
 
@@ -89,9 +89,9 @@ def _context(facts: Facts) -> dict[str, Any]:
 def state_of(facts: Facts) -> str:
     """Say how far the run is; of one that runs, when that was."""
     if facts.final is not None:
-        return f"{facts.final['reason']} after {len(facts.rows)} epochs"
-    ended = facts.bill.attempts[-1].ended if facts.bill.attempts else "vanished"
-    when = f" at {format_clock(facts.at)} UTC," if ended == "running" else ""
+        return f"{facts.final.reason} after {len(facts.rows)} epochs"
+    ended = facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
+    when = f" at {format_clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 
@@ -113,19 +113,20 @@ def verdict_of(facts: Facts) -> str:
 
 
 def _is_full(facts: Facts) -> bool:
-    return bool(facts.record.request["profile"] == "full")
+    return facts.record.request["profile"] == "full"
 
 
 def _asked(facts: Facts) -> list[tuple[str, str]]:
     record = facts.record
-    point, train, known = record.start["point"], record.request["train"], record.facts
-    start = point["source"] or f"{point['architecture']}, from scratch"
-    if point.get("sha256"):
-        start += f" ({point['sha256'][:12]})"
-    data = f"{record.dataset['name']} ({record.dataset['digest'][:12]}), {known['num_train_images']} images to train on"
-    data += f", {known['num_val_images']} to validate on"
-    if record.dataset["set_aside"]:
-        data += f", {len(record.dataset['set_aside'])} broken files set aside"
+    point, train, known = record.start.point, record.request["train"], record.facts
+    start = point.source or f"{point.architecture}, from scratch"
+    if point.sha256:
+        start += f" ({point.sha256[:12]})"
+    dataset = record.dataset
+    data = f"{dataset.name} ({dataset.digest[:12]}), {known.num_train_images} images to train on"
+    data += f", {known.num_val_images} to validate on"
+    if dataset.set_aside:
+        data += f", {len(dataset.set_aside)} broken files set aside"
     return [
         ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         ("asked for", f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"),
@@ -194,7 +195,7 @@ def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]
         target=target.low if target else None,
         num_epochs=facts.num_epochs,
         best_epoch=facts.best_epoch,
-        stopped_early=bool(facts.final and facts.final["reason"] == "stopped early"),
+        stopped_early=bool(facts.final and facts.final.reason == "stopped early"),
     )
     rows = [(epoch, metrics, said) for epoch, (metrics, said) in enumerate(zip(course, notes, strict=True), start=1)]
     return [(0, facts.before, ("start weights",)), *rows] if facts.before else rows
@@ -265,7 +266,7 @@ def _recall(entry: dict[str, Any]) -> float:
     return float(entry["num_found"] / entry["num_objects"]) if entry["num_objects"] else 0.0
 
 
-def _time_line(bill: Bill) -> str:
+def _timeline(bill: RunCost) -> str:
     rows = [
         (str(attempt.attempt), [(label, s / MINUTE) for label, s in attempt.seconds.items() if s])
         for attempt in bill.attempts
@@ -274,7 +275,7 @@ def _time_line(bill: Bill) -> str:
     return charts.timeline(rows, gaps, {str(label): colour for label, colour in LABEL_COLOURS.items()})
 
 
-def _phases(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
+def _phases(bill: RunCost) -> list[tuple[str, str, float, float, float | None]]:
     """Return phase, colour, seconds, share and dollars of each phase that took time."""
     usd = bill.usd_by_label
     return [
@@ -284,9 +285,7 @@ def _phases(bill: Bill) -> list[tuple[str, str, float, float, float | None]]:
     ]
 
 
-def _attempts(facts: Facts) -> Iterator[tuple[AttemptBill, str]]:
+def _attempts(facts: Facts) -> Iterator[tuple[AttemptCost, str]]:
     """Yield each attempt and the position that it resumed from."""
-    for bill, entry in zip(facts.bill.attempts, facts.attempts, strict=True):
-        receipt = (entry["start"] or {}).get("receipt")
-        checkpoint = CheckpointId.parse(receipt["checkpoint"]) if receipt else None
-        yield bill, checkpoint.words if checkpoint else "the start"
+    for cost, attempt in zip(facts.cost.attempts, facts.attempts, strict=True):
+        yield cost, attempt.receipt.checkpoint.words if attempt.receipt else "the start"

@@ -9,10 +9,8 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,11 @@ from job.errors import (
     CorruptObjectError,
     ObjectNotFoundError,
     PreconditionError,
-    RunConflictError,
     TransientStoreError,
+    UnreadableRecordError,
     WeightsError,
 )
-from job.runs.records import now
+from job.runs.records import CheckpointFile, CheckpointId, CheckpointMetadata, Manifest, SetAside, now
 from job.runs.run import Run
 from job.storage.checksums import sha256_of
 from job.storage.object_store import StoredObject
@@ -39,76 +37,8 @@ MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
 """What makes a checkpoint, and what unmakes one that turned out to be damaged."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class CheckpointId:
-    """Where in a run a checkpoint was taken, and by whom; ordered by age."""
-
-    epoch: int
-    """Complete epochs."""
-
-    batch: int
-    """Complete batches of the next epoch."""
-
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch:04d}-{self.batch:06d}.a{self.attempt:04d}"
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """Complete epochs, and complete batches of the next."""
-        return self.epoch, self.batch
-
-    @property
-    def words(self) -> str:
-        """The place in a run, for people."""
-        return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
-
-    @classmethod
-    def parse(cls, name: str) -> "CheckpointId | None":
-        """Read a name as `str` writes it; nothing if it is none."""
-        match = re.fullmatch(r"(\d{4,})-(\d{6,})\.a(\d{4,})", name)
-        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of a checkpoint and where its bytes lie, perhaps with an earlier checkpoint."""
-
-    name: str
-    key: str
-    size_bytes: int
-    sha256: str
-    crc32c: str | None = None
-    """As the bucket computes it; manifests of older versions do not have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The object that makes a checkpoint."""
-
-    run: str
-    epoch: int
-    batch: int
-    attempt: int
-    committed_at: str
-    about: dict[str, Any]
-    files: tuple[File, ...]
-    schema: int = 1
-
-    @property
-    def id(self) -> CheckpointId:
-        """The checkpoint's identity."""
-        return CheckpointId(self.epoch, self.batch, self.attempt)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes in all files, shared ones included."""
-        return sum(file.size_bytes for file in self.files)
-
-
 def commit(
-    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], about: dict[str, Any], previous: Manifest | None
+    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: dict[str, Any], previous: Manifest | None
 ) -> Manifest:
     """Make files a checkpoint: in the order that they are given, the manifest last.
 
@@ -116,7 +46,7 @@ def commit(
         run: The run.
         checkpoint: Position and attempt; the key of every file contains it.
         paths: The files.
-        about: Kept in the manifest, for people and reports.
+        metadata: Kept in the manifest, for people and reports.
         previous: A checkpoint whose unchanged files need not be stored again.
 
     Raises:
@@ -132,11 +62,21 @@ def commit(
             key = _key(run, checkpoint, path.name)
             stored[digest] = key, run.store.put(key, path).crc32c
         key, crc32c = stored[digest]
-        files.append(File(path.name, key, path.stat().st_size, digest, crc32c))
-    manifest = Manifest(run.name, checkpoint.epoch, checkpoint.batch, checkpoint.attempt, now(), about, tuple(files))
+        files.append(
+            CheckpointFile(name=path.name, key=key, size_bytes=path.stat().st_size, sha256=digest, crc32c=crc32c)
+        )
+    manifest = Manifest(
+        run=run.name,
+        epoch=checkpoint.epoch,
+        batch=checkpoint.batch,
+        attempt=checkpoint.attempt,
+        committed_at=now(),
+        about=CheckpointMetadata.model_validate(metadata),
+        files=tuple(files),
+    )
     run.require_current(checkpoint.attempt)
     try:
-        run.store.put(_key(run, checkpoint, MANIFEST), _sealed(asdict(manifest)))
+        run.store.put(_key(run, checkpoint, MANIFEST), _sealed(manifest.model_dump(mode="json")))
     except PreconditionError:
         earlier = read_manifest(run, checkpoint)
         if earlier.files != manifest.files:
@@ -154,8 +94,8 @@ def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     """Return the checkpoints that were found to be damaged, oldest first, and what is wrong with each."""
     listing = run.store.list(run.key("checkpoints/"))
     found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
-    records = (run.noted(f"checkpoints/{checkpoint}/{SET_ASIDE}") for checkpoint in found)
-    return {checkpoint: (record or {}).get("problems", []) for checkpoint, record in zip(found, records, strict=True)}
+    keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
+    return {checkpoint: SetAside.read(key, run.store.read(key)).problems for checkpoint, key in keys.items()}
 
 
 def missing_end(run: Run, num_epochs: int) -> str:
@@ -171,7 +111,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 
     Raises:
         CorruptObjectError: If it is not as it was written.
-        RunConflictError: If another version of the job wrote it.
+        UnreadableRecordError: If another version of the job wrote it.
     """
     key = _key(run, checkpoint, MANIFEST)
     data = run.store.read(key)
@@ -182,12 +122,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
         raise CorruptObjectError(f"{key}: is not a manifest, {' '.join(str(error).split())}") from error
     if data != _sealed(loaded):
         raise CorruptObjectError(f"{key}: was changed after it was written, its seal {str(seal)[:12]} does not match")
-    try:
-        manifest = Manifest(**loaded | {"files": tuple(File(**file) for file in loaded["files"])})
-    except (TypeError, KeyError) as error:
-        raise RunConflictError(
-            f"{key}: was written by another version of the job, {error}; use that version"
-        ) from error
+    manifest = Manifest.read(key, data)
     escaping = [file.name for file in manifest.files if Path(file.name).name != file.name or file.name in {".", ".."}]
     if manifest.id != checkpoint or manifest.run != run.name or escaping:
         raise CorruptObjectError(f"{key}: is not the manifest of this checkpoint")
@@ -224,6 +159,8 @@ def restore(run: Run, folder: Path) -> Manifest | None:
         newest = checkpoints[-1]
         try:
             return fetch(run, newest, folder)
+        except UnreadableRecordError:  # it is whole, and another version goes on from it
+            raise
         except (CorruptObjectError, ObjectNotFoundError) as error:
             problems = _damage(run, newest, folder) and _damage(run, newest, folder)
             for path in folder.iterdir():
@@ -331,7 +268,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
     return [problem for problem in found if problem]
 
 
-def _contradiction(run: Run, file: File, there: StoredObject | None, scratch: Path) -> str | None:
+def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
     """Say how the bucket contradicts what a manifest says of a file.
 
     Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
@@ -359,9 +296,9 @@ def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
         "checkpoint %s is skipped, and set aside by %s: %s",
         *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
     )
-    record = {"schema": 1, "at": now(), "problems": problems}
+    record = SetAside(at=now(), problems=problems)
     with contextlib.suppress(PreconditionError):  # another machine saw it too
-        run.store.put(_key(run, checkpoint, SET_ASIDE), (json.dumps(record, indent=1) + "\n").encode())
+        run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
@@ -374,7 +311,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
     return run.key(f"checkpoints/{checkpoint}/{name}")
 
 
-def _fetch(run: Run, file: File, folder: Path) -> None:
+def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
     """Fetch a file; what does not come as it was committed is fetched a second time."""
     try:
         _fetch_once(run, file, folder)
@@ -382,7 +319,7 @@ def _fetch(run: Run, file: File, folder: Path) -> None:
         _fetch_once(run, file, folder)
 
 
-def _fetch_once(run: Run, file: File, folder: Path) -> None:
+def _fetch_once(run: Run, file: CheckpointFile, folder: Path) -> None:
     target = folder / file.name
     run.store.get(file.key, target)
     if target.stat().st_size != file.size_bytes or sha256_of(target) != file.sha256:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId, Manifest
+from job.runs.records import CheckpointId, Manifest
 from job.runs.run import Run
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """What a run took: seconds by label, attempt by attempt, and what they cost.
 
-Guarantees that what a run has used is one figure, `Bill.usd`, and is unknown as soon as one price is. Dollars are
+Guarantees that what a run has used is one figure, `RunCost.usd`, and is unknown as soon as one price is. Dollars are
 seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
 and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
 nor of what may still come: that is `job.cloud.budget`.
@@ -12,25 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from job.errors import EndReason
 from job.goodput import Phase
+from job.runs.records import Price
 from job.text import HOUR, dollars, duration, percent, seconds_between
 
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What an hour of an attempt's machine costs, as its claim has it under ``price``."""
-
-    usd_per_h: float | None = None
-    on_demand_usd_per_h: float | None = None
-    machine: str = ""
-    date: str = ""
-    """When the price was looked up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptBill:
+class AttemptCost:
     """One attempt's seconds."""
 
     attempt: int
@@ -39,8 +30,7 @@ class AttemptBill:
     ended_at: str
     """When it was last heard of."""
 
-    ended: str
-    """The reason of its end record, or ``vanished`` or ``running``."""
+    ended: EndReason
 
     seconds: dict[Phase, float]
     steps_lost: int
@@ -48,6 +38,11 @@ class AttemptBill:
     """From its last record to the start of the next attempt; nothing for the newest."""
 
     price: Price
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether it ended before the run did."""
+        return self.ended not in {EndReason.FINISHED, EndReason.RUNNING}
 
     @property
     def wall_s(self) -> float:
@@ -66,10 +61,10 @@ class AttemptBill:
 
 
 @dataclass(frozen=True)
-class Bill:
+class RunCost:
     """A whole run's seconds and dollars."""
 
-    attempts: tuple[AttemptBill, ...]
+    attempts: tuple[AttemptCost, ...]
 
     @cached_property
     def seconds(self) -> dict[Phase, float]:
@@ -94,7 +89,7 @@ class Bill:
     @property
     def num_cut_off(self) -> int:
         """How many attempts ended before the run did."""
-        return sum(attempt.ended not in {"finished", "running"} for attempt in self.attempts)
+        return sum(attempt.was_cut_off for attempt in self.attempts)
 
     @cached_property
     def usd_by_label(self) -> dict[Phase, float] | None:

@@ -4,13 +4,11 @@ Guarantees that the file that training gets is the one the run's record names. K
 """
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from job.errors import (
     CorruptObjectError,
@@ -23,10 +21,9 @@ from job.errors import (
 from job.recipes.recipe import Profile, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId, Manifest
-from job.runs.records import RunRecord
+from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Order
-from job.runs.run import FAMILY, Run, family_of, is_run_name, readable
+from job.runs.run import FAMILY, Run, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
@@ -35,37 +32,7 @@ from job.storage.open_store import open_store
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StartPoint:
-    """Where the first weights are; frozen in the run's record."""
-
-    kind: str
-    """``own``, ``pretrained``, ``scratch`` or ``end``, as in `Start`."""
-
-    source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
-    folder of a checkpoint.
-    """
-
-    architecture: str | None
-    """A model file of Ultralytics; nothing if the weights say it."""
-
-    run: str | None = None
-    """The run that the weights come from."""
-
-    sha256: str | None = None
-    """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
-
-    why: str | None = None
-    """The reason for choosing this run where the request names none."""
-
-    def __str__(self) -> str:
-        if self.source is None:
-            return f"{self.architecture} from scratch"
-        return f"{self.source} as {self.architecture}" if self.architecture else self.source
-
-
-def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
+def find_start(store: Store, order: Order, run: str | None) -> InitialWeights:
     """Decide where the first weights come from.
 
     Args:
@@ -86,9 +53,9 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
     if start.kind == "end":
         return _find_end(Run(store, str(start.name)), order.recipe.train["epochs"])
     if start.kind == "scratch":
-        return StartPoint("scratch", None, start.name)
+        return InitialWeights("scratch", None, start.name)
     if start.kind == "pretrained":
-        return StartPoint("pretrained", f"weights/{start.name}", None)
+        return InitialWeights("pretrained", f"weights/{start.name}", None)
     own = _best_own(store, order, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
     if own is not None:
         return own
@@ -99,7 +66,7 @@ def find_start(store: Store, order: Order, run: str | None) -> StartPoint:
     )
 
 
-def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | None, StartPoint]:
+def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
     """Fetch the start weights and return the file with the digest filled in.
 
     Published weights that the bucket does not have are downloaded as Ultralytics does, and stored for next time.
@@ -129,17 +96,15 @@ def fetch_start(store: Store, point: StartPoint, folder: Path) -> tuple[Path | N
             f"{point.sha256[:12]}; put that file back, or start a new run"
         )
     if point.run is not None:
-        with readable(point.run):
-            final = Run(store, point.run).final()
-            recorded = None if final is None else _digest_of_best(final)
-        if final is not None and digest != recorded:
+        final = Run(store, point.run).final()
+        if final is not None and digest != final.weights.best.sha256:
             raise WeightsError(
                 f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )
     return target, replace(point, sha256=digest)
 
 
-def fetch_end(store: Store, point: StartPoint, folder: Path) -> Manifest:
+def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
     """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
 
     Raises:
@@ -160,7 +125,7 @@ def fetch_end(store: Store, point: StartPoint, folder: Path) -> Manifest:
     return manifest
 
 
-def _find_end(run: Run, num_epochs: int) -> StartPoint:
+def _find_end(run: Run, num_epochs: int) -> InitialWeights:
     committed, final = checkpoint.committed(run), run.final()
     if final is None:
         raise RunConflictError(
@@ -168,7 +133,7 @@ def _find_end(run: Run, num_epochs: int) -> StartPoint:
         )
     if not committed:
         raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
-    if missing := checkpoint.missing_end(run, final["num_epochs"]):
+    if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
             f"run {run.name}: {missing}, so there is no end to go on from; start a new run with --weights {run.name}"
         )
@@ -179,25 +144,25 @@ def _find_end(run: Run, num_epochs: int) -> StartPoint:
             f"{num_epochs}"
         )
     digest = _digest_of_state(checkpoint.read_manifest(run, newest))
-    return StartPoint("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
+    return InitialWeights("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
 
 
 def _digest_of_state(manifest: Manifest) -> str | None:
     return next((file.sha256 for file in manifest.files if file.name == "state.pt"), None)
 
 
-def _named(store: Store, weights: str) -> StartPoint:
+def _named(store: Store, weights: str) -> InitialWeights:
     if weights.startswith("gs://"):
-        return StartPoint("own", weights, None)
+        return InitialWeights("own", weights, None)
     if Path(weights).is_file():
-        return StartPoint("own", str(Path(weights).resolve()), None)
+        return InitialWeights("own", str(Path(weights).resolve()), None)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", weights):
         run = Run(store, weights)
         if run.record() is None:
             raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")
         if run.final() is None:
             raise WeightsError(f"--weights {weights}: that run is not finished; finish it, or name its file yourself")
-        return StartPoint("own", run.key("weights/best.pt"), None, run=weights)
+        return InitialWeights("own", run.key("weights/best.pt"), None, run=weights)
     key = weights.removeprefix("./")
     try:
         store.stat(key)
@@ -205,7 +170,7 @@ def _named(store: Store, weights: str) -> StartPoint:
         raise WeightsError(
             f"--weights {weights}: is neither a file here nor an object in {store.uri}; pass a run, a file or a URI"
         ) from error
-    return StartPoint("own", key, None)
+    return InitialWeights("own", key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +186,10 @@ class _Finished:
     finished_at: datetime
 
     def measured_alike(self, other: "_Finished") -> bool:
-        return self.record.dataset.get("val") == other.record.dataset.get("val")
+        return self.record.dataset.val == other.record.dataset.val
 
 
-def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> StartPoint | None:
+def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
     """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
 
     Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
@@ -244,7 +209,7 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
     ]
     by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
     for runs in by_family:
-        if on_data := [entry for entry in runs if entry.record.dataset["name"] == order.dataset]:
+        if on_data := [entry for entry in runs if entry.record.dataset.name == order.dataset]:
             return _best_of(store, on_data, f"on {order.dataset}", order.recipe.profile)
     for runs in by_family:
         if runs:
@@ -257,26 +222,17 @@ def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable
 def _finished(run: Run, record: RunRecord) -> _Finished | None:
     """Read everything that a choice among finished runs needs; nothing, with a warning, if a record is damaged."""
     try:
-        with readable(run.name):
-            final = run.final()
-            if final is None:
-                return None
-            f1 = float(final["comparison"]["after"]["f1"])
-            finished_at = datetime.fromisoformat(final["finished_at"])
-            if not math.isfinite(f1) or finished_at.tzinfo is None or not isinstance(_digest_of_best(final), str):
-                raise ValueError("the final record lacks F1, time or weights")
-            recipes = frozenset({record.request["recipe"], trained_as(record.request)})
+        final = run.final()
     except CorruptObjectError as error:
         log.warning("%s; passed over as start weights", error)
         return None
-    return _Finished(run, record, recipes, f1, finished_at)
+    if final is None:
+        return None
+    recipes = frozenset({record.request["recipe"], trained_as(record.request)})
+    return _Finished(run, record, recipes, final.comparison.after["f1"], datetime.fromisoformat(final.finished_at))
 
 
-def _digest_of_best(final: dict[str, Any]) -> Any:  # noqa: ANN401 -- of a record, which may have any form
-    return final["weights"]["best.pt"]["sha256"]
-
-
-def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> StartPoint:
+def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> InitialWeights:
     newest = max(runs, key=lambda entry: entry.finished_at)
     usual = published_model(str(load_recipe("base", profile).start))
     of_size = [entry for entry in runs if _model_of(store, entry.record) in {usual, None}] or runs
@@ -289,9 +245,9 @@ def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profi
     )
 
 
-def _own_point(entry: _Finished, why: str) -> StartPoint:
+def _own_point(entry: _Finished, why: str) -> InitialWeights:
     key = entry.run.key("weights/best.pt")
-    return StartPoint("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
+    return InitialWeights("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
 
 
 def _model_of(store: Store, record: RunRecord) -> str | None:
@@ -301,11 +257,10 @@ def _model_of(store: Store, record: RunRecord) -> str | None:
     while found is not None and found.run not in seen:
         seen.add(found.run)
         try:
-            with readable(found.run):
-                model, earlier = _origin_of(found)
-                if model:
-                    return model
-                found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
+            model, earlier = _origin_of(found)
+            if model:
+                return model
+            found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
         except CorruptObjectError as error:
             log.warning("%s; the model of run %s is not known", error, record.run)
             return None
@@ -314,10 +269,10 @@ def _model_of(store: Store, record: RunRecord) -> str | None:
 
 def _origin_of(record: RunRecord) -> tuple[str | None, str | None]:
     """Return the published model that a run started from, or the run whose weights it started from, as recorded."""
-    point = record.start["point"]
-    source = str(point["architecture"] or point["source"] or "")
+    point = record.start.point
+    source = point.architecture or point.source or ""
     named = re.match(r"runs/([^/]+)/", source)
-    return published_model(source), point.get("run") or (named and named[1])
+    return published_model(source), point.run or (named[1] if named else None)
 
 
 def _get(store: Store, key: str, target: Path, subject: str) -> None:

@@ -52,14 +52,14 @@ def found(run: Run) -> list[Segment]:
 
 def gone_on_from(run: Run, attempt: int) -> list[Segment]:
     """Return the segments that an attempt took note of when it began."""
-    start = run.attempt(attempt)["start"] or {}
-    return [segment for name in start.get("curve", ()) if (segment := Segment.parse(name))]
+    start = run.attempt(attempt).start
+    return [segment for name in (start.curve if start else ()) if (segment := Segment.parse(name))]
 
 
 def segments(run: Run) -> list[Segment]:
     """Return the segments that together are the run's curve, oldest first."""
     newest_first = reversed(run.attempts())
-    started = next((number for number in newest_first if run.attempt(number)["start"] is not None), None)
+    started = next((number for number in newest_first if run.attempt(number).start is not None), None)
     if started is None:
         return []
     return gone_on_from(run, started) + [segment for segment in found(run) if segment.attempt == started]

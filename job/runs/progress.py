@@ -8,7 +8,7 @@ from typing import Any
 
 from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 
 RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from job.recipes.recipe import Recipe, recipe_names
 from job.recipes.recognition import recognise
+from job.runs.records import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Order:
         scale = "" if recipe.profile == "full" else " at full scale"
         return f"{name}; expected{scale}: {', '.join(told) or 'nothing is stated'}"
 
-    def request(self, dataset: str | None) -> dict[str, Any]:
+    def request(self, dataset: str | None) -> Request:
         """Return what makes two orders the same run; the machine has no part in it.
 
         Args:

@@ -3,43 +3,48 @@
 Read from the attempts' records; an attempt that vanished is known up to its last sign of life.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from job.errors import CorruptObjectError, OutOfMemoryError
-from job.runs.checkpoint import Manifest
-from job.runs.records import RunRecord, differences
+from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
+from job.runs.records import (
+    AttemptRecord,
+    Exactness,
+    Manifest,
+    Observations,
+    Position,
+    ResumeReceipt,
+    RunRecord,
+    StopRequest,
+    differences,
+)
 from job.runs.run import Run
 from job.text import seconds_between
 
-CUT_OFF = {"preempted", None}
-"""How an attempt ended that a machine took away; `None` is one that vanished. One that a person stopped says nothing of
-machines.
-"""
-
+TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
+"""How an attempt ends whose machine is taken away. One that a person stopped says nothing of machines."""
 
 DEVICE = {"gpu", "compute_capability", "driver", "cuda", "cudnn"}
 """What an environment has on a GPU only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PreviousAttempts:
     """The attempts before this one."""
 
-    attempts: tuple[dict[str, Any], ...]
+    attempts: tuple[AttemptRecord, ...] = ()
 
     @classmethod
-    def of(cls, run: Run, attempt: int) -> "Past":
+    def of(cls, run: Run, attempt: int) -> "PreviousAttempts":
         """Read the records of the attempts before an attempt."""
         return cls(tuple(run.attempt(number) for number in run.attempts() if number < attempt))
 
     @property
-    def furthest(self) -> tuple[int, int]:
+    def furthest_position(self) -> tuple[int, int]:
         """The complete epochs, and batches of the next, that any of them is known to have reached."""
-        return max((_position(attempt) for attempt in self.attempts), default=(0, 0))
+        return max((attempt.position or (0, 0) for attempt in self.attempts), default=(0, 0))
 
-    def stop_request(self, cloud_job: str | None) -> dict[str, Any] | None:
+    def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop by which no attempt has ended yet, and the next one has to.
 
         The machine of an attempt that was asked may be taken away before it sees the request, and its Batch job start
@@ -49,42 +54,41 @@ class Past:
             cloud_job: The Batch job of the next attempt, if it has one.
         """
         for attempt in reversed(self.attempts):
-            end, request = attempt["end"], attempt["stop"]
-            if cloud_job is None or attempt.get("cloud_job") != cloud_job or (end and end["reason"] == "paused"):
+            end, request = attempt.end, attempt.stop
+            if cloud_job is None or attempt.claim.cloud_job != cloud_job or (end and end.reason is EndReason.PAUSED):
                 return None
             if request:
-                return None if end and end["ended_at"] < request["asked_at"] else dict(request)
+                return None if end and end.ended_at < request.asked_at else request
         return None
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Whether any of them ended because the GPU's memory did not do."""
-        ends = [attempt["end"] or {} for attempt in self.attempts]
-        return any(end.get("error") == OutOfMemoryError.__name__ for end in ends)
+        """Whether the GPU's memory ran out in any of them."""
+        return any(attempt.end and attempt.end.error == OutOfMemoryError.__name__ for attempt in self.attempts)
 
     @property
     def preempted_after_s(self) -> list[float]:
-        """How long those lived that were cut off, in seconds."""
+        """How long those lived whose machine was taken away, in seconds."""
         return [
-            seconds_between(attempt["claimed_at"], _last_sign(attempt))
+            seconds_between(attempt.claim.claimed_at, attempt.last_sign_at)
             for attempt in self.attempts
-            if (attempt["end"] or {"reason": None})["reason"] in CUT_OFF
+            if attempt.state(newest=False) in TAKEN
         ]
 
 
-def receipt(past: Past, restored: Manifest, loaded: dict[str, str], num_batches: int) -> dict[str, Any]:
+def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
     """Return what a resumed attempt records of its resumption.
 
     Args:
-        past: The attempts before it.
+        previous: The attempts before it.
         restored: The checkpoint that it goes on from.
-        loaded: Digests of what is live after loading.
+        loaded: Digests of the state after loading.
         num_batches: Batches in an epoch.
 
     Raises:
-        CorruptObjectError: If what is live is not what was saved.
+        CorruptObjectError: If the loaded state is not the saved one.
     """
-    saved = restored.about["digests"]
+    saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip
         raise CorruptObjectError(
@@ -92,51 +96,51 @@ def receipt(past: Past, restored: Manifest, loaded: dict[str, str], num_batches:
             different,
         )
     steps_lost, seconds_lost = 0, 0.0
-    if past.attempts:  # else it goes on from where another run ended
-        last = past.attempts[-1]
-        epoch, batch = _position(last)
+    if previous.attempts:  # else it goes on from where another run ended
+        last = previous.attempts[-1]
+        epoch, batch = last.position or (0, 0)
         steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
-        seconds_lost = seconds_between(max(restored.committed_at, last["claimed_at"]), _last_sign(last))
-    return {
-        "run": restored.run,
-        "checkpoint": str(restored.id),
-        "position": {"epoch": restored.epoch, "batch": restored.batch},
-        "saved": saved,
-        "loaded": loaded,
-        "steps_lost": steps_lost,
-        "seconds_lost": seconds_lost,
-    }
+        seconds_lost = seconds_between(max(restored.committed_at, last.claim.claimed_at), last.last_sign_at)
+    return ResumeReceipt(
+        run=restored.run,
+        checkpoint=restored.id,
+        position=Position(epoch=restored.epoch, batch=restored.batch),
+        saved=saved,
+        loaded=loaded,
+        steps_lost=steps_lost,
+        seconds_lost=seconds_lost,
+    )
 
 
-def exactness(record: RunRecord, attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness:
     """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why.
 
-    Told from what was seen: machines that differ, warnings of kernels, memory that ran short.
+    Derived from what was seen: machines that differ, warnings of kernels, memory that ran short.
 
     Args:
         record: The run's own.
-        attempts: Its records, in order, as `Run.attempt` returns them.
+        attempts: Its attempts, in order.
     """
     if not record.request["train"].get("deterministic", True):
         because = ["deterministic: is off, so kernels may differ from one time to the next"]
-        return {"exact": False, "from_attempt": 1, "because": because}
+        return Exactness(exact=False, from_attempt=1, because=because)
     for attempt in attempts:
-        because = [*(attempt["start"] or {}).get("differs", []), *_inexact(attempt)]
+        because = [*(attempt.start.differs if attempt.start else []), *_inexact(attempt.observations)]
         if because:
-            return {"exact": False, "from_attempt": attempt["attempt"], "because": because}
-    return {"exact": True}
+            return Exactness(exact=False, from_attempt=attempt.number, because=because)
+    return Exactness(exact=True)
 
 
-def warnings_of(attempts: Sequence[dict[str, Any]]) -> dict[str, int]:
+def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
     """Return each warning of a library with the first attempt that had it."""
     first: dict[str, int] = {}
     for attempt in attempts:
-        for text in _evidence(attempt).get("warnings", []):
-            first.setdefault(text, attempt["attempt"])
+        for text in attempt.observations.warnings:
+            first.setdefault(text, attempt.number)
     return first
 
 
-def environment_differences(existing: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
     """Say what decides the last bits and is not as it was when the run began, one sentence for each.
 
     Of what an older version of the job did not record when the run began, nothing is known.
@@ -147,25 +151,8 @@ def environment_differences(existing: dict[str, Any], found: dict[str, Any]) -> 
     ]
 
 
-def _evidence(attempt: dict[str, Any]) -> dict[str, Any]:
-    """Return what an attempt saw while it trained, as far as it told."""
-    return (attempt["end"] or {}).get("evidence") or (attempt["pulse"] or {}).get("evidence") or {}
-
-
-def _inexact(attempt: dict[str, Any]) -> Iterator[str]:
+def _inexact(seen: Observations) -> Iterator[str]:
     """Say what an attempt saw that makes its bits another's."""
-    evidence = _evidence(attempt)
-    yield from (text for text in evidence.get("warnings", []) if "determin" in text)
-    if num := evidence.get("num_ooms"):
-        yield f"GPU memory: was too short {num} times, so that slower kernels may have been chosen"
-
-
-def _position(attempt: dict[str, Any]) -> tuple[int, int]:
-    known = (attempt["end"] or attempt["pulse"] or {}).get("position") or {"epoch": 0, "batch": 0}
-    return known["epoch"], known["batch"]
-
-
-def _last_sign(attempt: dict[str, Any]) -> str:
-    if attempt["end"]:
-        return str(attempt["end"]["ended_at"])
-    return str(attempt["pulse"]["at"] if attempt["pulse"] else attempt["claimed_at"])
+    yield from (text for text in seen.warnings if "determin" in text)
+    if seen.num_ooms:
+        yield f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"

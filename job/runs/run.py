@@ -8,18 +8,30 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from job.errors import (
     CorruptObjectError,
+    EndReason,
     ObjectNotFoundError,
     PreconditionError,
     SupersededError,
     UsageError,
 )
-from job.runs.records import RECORDS, SCHEMA, RunRecord, now
+from job.runs.records import (
+    SCHEMA,
+    AttemptClaim,
+    AttemptEnd,
+    AttemptRecord,
+    AttemptStart,
+    FinalRecord,
+    Heartbeat,
+    Record,
+    RunRecord,
+    StopRequest,
+    now,
+)
 from job.storage.object_store import Store
 
 FAMILY = "yolov11_wildlife"
@@ -29,24 +41,10 @@ FAMILY = "yolov11_wildlife"
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of a record that has another form than it is written in: it is data, and not always ours."""
 
+RecordType = TypeVar("RecordType", bound=Record)
+
 SUBMISSIONS = "segments/"
 """Where a run's submissions lie, of which the first may be there before the run begins."""
-
-
-@contextlib.contextmanager
-def readable(run: str) -> Iterator[None]:
-    """Tell what comes of records of another form as an error of the run's records.
-
-    Raises:
-        CorruptObjectError: If one of them has another form.
-    """
-    try:
-        yield
-    except UNREADABLE as error:
-        raise CorruptObjectError(
-            f"run {run}: one of its records has another form than this version writes, {type(error).__name__} {error}; "
-            "restore it, or use the version that wrote it"
-        ) from error
 
 
 def is_run_name(name: str) -> bool:
@@ -95,18 +93,10 @@ class Run:
 
     def record(self) -> RunRecord | None:
         """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
-        loaded = self._read("run.json")
-        if loaded is None:
-            return None
-        try:
-            record = RunRecord(**loaded)
-        except TypeError as error:
-            raise CorruptObjectError(
-                f"{self.key('run.json')}: was written by another version of the job, {error}; use that version"
-            ) from error
-        return record if record.run == self.name else None
+        record = self._read_as(RunRecord, "run.json")
+        return record if record and record.run == self.name else None
 
-    def submitted(self) -> dict[str, Any] | None:
+    def submitted(self) -> Mapping[str, Any] | None:
         """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
         try:
             loaded = self._read(f"{SUBMISSIONS}0001.json")
@@ -117,7 +107,7 @@ class Run:
     def create(self, record: RunRecord) -> bool:
         """Write the record of a new run; false if the name was taken in the meantime."""
         try:
-            self._write("run.json", asdict(record))
+            self.store.put(self.key("run.json"), record.to_json())
         except PreconditionError:
             return False
         return True
@@ -129,20 +119,34 @@ class Run:
         )
         return sorted(int(match[1]) for match in numbers if match)
 
-    def attempt(self, number: int) -> dict[str, Any]:
-        """Return an attempt's claim, and under ``start``, ``pulse``, ``stop`` and ``end`` its other records.
+    def attempt(self, number: int) -> AttemptRecord:
+        """Return the records of an attempt; one without an end vanished, or runs.
 
-        One without an end vanished, or runs.
+        Raises:
+            UnreadableRecordError: If one of them has another form.
         """
-        claim = self._read(f"attempts/{number:04d}.json") or {}
-        return claim | {name: self._read(f"attempts/{number:04d}.{name}.json") for name in RECORDS}
+        name = f"attempts/{number:04d}"
+        claim = self._read_as(AttemptClaim, f"{name}.json")
+        if claim is None:
+            raise ObjectNotFoundError(f"{self.key(name)}.json: no such object; restore it")
+        return AttemptRecord(
+            claim,
+            start=self._read_as(AttemptStart, f"{name}.start.json"),
+            heartbeat=self._read_as(Heartbeat, f"{name}.pulse.json"),
+            stop=self.stop_request(number),
+            end=self._read_as(AttemptEnd, f"{name}.end.json"),
+        )
+
+    def attempt_records(self) -> list[AttemptRecord]:
+        """Return the records of all attempts, in order."""
+        return [self.attempt(number) for number in self.attempts()]
 
     def claim(self, about: dict[str, Any]) -> int:
         """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
         while True:
             earlier = self.attempts()
             number = earlier[-1] + 1 if earlier else 1
-            ended = (self.attempt(earlier[-1])["end"] or {"reason": "vanished"}) if earlier else None
+            ended = self._read(f"attempts/{earlier[-1]:04d}.end.json") if earlier else None
             try:
                 self._write(
                     f"attempts/{number:04d}.json",
@@ -151,7 +155,7 @@ class Run:
                         "attempt": number,
                         "claimed_at": now(),
                         "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
-                        "previous_ended": ended,
+                        "previous_ended": (ended or {"reason": EndReason.VANISHED}) if earlier else None,
                         **about,
                     },
                 )
@@ -188,12 +192,12 @@ class Run:
         with contextlib.suppress(PreconditionError):
             self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **about})
 
-    def stop_request(self, attempt: int) -> dict[str, Any] | None:
+    def stop_request(self, attempt: int) -> StopRequest | None:
         """Return what an attempt was asked by `ask_to_stop`, if it was."""
-        return self._read(f"attempts/{attempt:04d}.stop.json")
+        return self._read_as(StopRequest, f"attempts/{attempt:04d}.stop.json")
 
-    def pulse(self, attempt: int, about: dict[str, Any]) -> None:
-        """Say that an attempt is alive and how far it is, in place of what it said before."""
+    def heartbeat(self, attempt: int, about: dict[str, Any]) -> None:
+        """Record that an attempt is alive and how far it is, in place of its last heartbeat."""
         content = {"schema": SCHEMA, "at": now(), **about}
         self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
 
@@ -205,11 +209,11 @@ class Run:
         """Return what was written by `note`, if anything was."""
         return self._read(name)
 
-    def final(self) -> dict[str, Any] | None:
+    def final(self) -> FinalRecord | None:
         """Return the final record, or nothing if the run is not finished."""
-        return self._read("final.json")
+        return self._read_as(FinalRecord, "final.json")
 
-    def finish(self, final: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, final: dict[str, Any]) -> FinalRecord:
         """Write the final record and return it; if there is one already, that one."""
         with contextlib.suppress(PreconditionError):
             self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
@@ -217,6 +221,12 @@ class Run:
         if written is None:
             raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
         return written
+
+    def _read_as(self, kind: type[RecordType], name: str) -> RecordType | None:
+        try:
+            return kind.read(self.key(name), self.store.read(self.key(name)))
+        except ObjectNotFoundError:
+            return None
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

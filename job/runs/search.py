@@ -6,12 +6,13 @@ no folder that is not a run stops anything. Knows nothing of what is trained.
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import CorruptObjectError, RunConflictError
 from job.runs.records import RunRecord, differences
-from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name, readable
+from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 10
 
 
-def find_run(store: Store, name: str | None, request: dict[str, Any]) -> tuple[Run, RunRecord | None]:
+def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, RunRecord | None]:
     """Return the run that a request means, and its record if it exists.
 
     Args:
@@ -52,7 +53,7 @@ def find_run(store: Store, name: str | None, request: dict[str, Any]) -> tuple[R
     return Run(store, next_free_name(FAMILY, seen.names)), None
 
 
-def _taken_by(run: Run, request: dict[str, Any]) -> RunRecord | None:
+def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
     """Return the record that another machine has just written, or nothing if the run may be started under its name.
 
     Raises:
@@ -127,10 +128,7 @@ def _look_at(run: Run | None, name: str, inside: set[str], seen: Survey) -> None
         seen.strays[shown] = "is not a run, no run can be called so"
     elif "run.json" in inside:
         try:
-            with readable(name):
-                record = run.record()
-                if record is not None:
-                    record.require_form()
+            record = run.record()
         except CorruptObjectError as error:
             seen.strays[name] = f"is not a run that this version can read, {error}"
         else:

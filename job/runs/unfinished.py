@@ -29,10 +29,10 @@ def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -
     unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
     if not unfinished:
         return
-    nearest = min(unfinished, key=lambda found: len(differences(found.record.request, dict(request))))
+    nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))
     lines = [
         f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
-        *(f"  - {line}" for line in differences(nearest.record.request, dict(request))),
+        *(f"  - {line}" for line in differences(nearest.record.request, request)),
         f"  to go on with {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
         f"  to train {run.name}: {command_for(verb, request, run.name)}",
     ]

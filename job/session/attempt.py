@@ -3,14 +3,21 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from job.errors import DefectError, ExitCode, JobError, PeerError, PreemptionError, SupersededError, TransientStoreError
+from job.errors import (
+    DefectError,
+    EndReason,
+    ExitCode,
+    JobError,
+    PeerError,
+    PreemptionError,
+    SupersededError,
+    TransientStoreError,
+)
 from job.goodput import PhaseTimer
 from job.runs import offline_logs, resume
-from job.runs.cost import Price
-from job.runs.records import RunRecord
+from job.runs.records import Price, ResumeReceipt, RunRecord
 from job.runs.run import Run
 from job.session import environment
 from job.session.preemption import PreemptionWatcher
@@ -25,7 +32,7 @@ log = logging.getLogger(__name__)
 def claim(run: Run, timer: PhaseTimer, price: Price) -> int:
     """Claim a run for this machine; return the number of the attempt."""
     age_s = round(sum(timer.seconds().values()), 3)
-    return run.claim({"process_age_s": age_s, "price": asdict(price), **environment.about()})
+    return run.claim({"process_age_s": age_s, "price": price.model_dump(), **environment.about()})
 
 
 def environment_of(training: "Training") -> dict[str, Any]:
@@ -34,7 +41,7 @@ def environment_of(training: "Training") -> dict[str, Any]:
 
 
 def record_start(
-    run: Run, record: RunRecord, attempt: int, training: "Training", receipt: dict[str, Any] | None
+    run: Run, record: RunRecord, attempt: int, training: "Training", receipt: ResumeReceipt | None
 ) -> None:
     """Record what an attempt goes on from, and say what makes its bits another machine's."""
     found = environment_of(training)
@@ -48,7 +55,15 @@ def record_start(
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
     gone_on_from = [str(segment) for segment in offline_logs.segments(run)]
-    run.start_attempt(attempt, {"environment": found, "differs": differs, "receipt": receipt, "curve": gone_on_from})
+    run.start_attempt(
+        attempt,
+        {
+            "environment": found,
+            "differs": differs,
+            "receipt": receipt and receipt.model_dump(mode="json"),
+            "curve": gone_on_from,
+        },
+    )
 
 
 @contextlib.contextmanager
@@ -77,7 +92,7 @@ def recorded(
         DefectError: For an exception that nothing foresees.
     """
 
-    def end(reason: str, exit_code: int, message: str, error: str | None, **more: str) -> None:
+    def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
         ended = {"exit_code": exit_code, "message": message, "error": error, **more}
         run.end_attempt(attempt, reason, {**ended, **about(), "seconds": timer.seconds()})
 
@@ -103,18 +118,19 @@ def recorded(
         end_by(defect)
         raise defect from error
     if finished:
-        end("finished", 0, "", None)
+        end(EndReason.FINISHED, 0, "", None)
 
 
-def _classified(error: BaseException) -> tuple[str, int]:
+def _classified(error: BaseException) -> tuple[EndReason, int]:
     """Return the reason to record for an error, and the exit code that it leads to.
 
     What fails and is to be tried again is ``failed`` as well, with exit 75: a supervisor gives it up if it comes twice
     at the same place. ``transient`` is what lies outside of this machine, and may last.
     """
     if isinstance(error, PreemptionError):
-        return error.reason, error.exit_code
+        return EndReason(error.reason), error.exit_code
     exit_code = error.exit_code if isinstance(error, JobError) else ExitCode.DEFECT
     if isinstance(error, SupersededError):
-        return "superseded", exit_code
-    return "transient" if isinstance(error, TransientStoreError | PeerError) else "failed", exit_code
+        return EndReason.SUPERSEDED, exit_code
+    passing = isinstance(error, TransientStoreError | PeerError)
+    return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from job.errors import PeerError
 from job.goodput import Phase, PhaseTimer
-from job.runs.checkpoint import CheckpointId
 from job.runs.committer import Committer
+from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
 from job.session.preemption import PreemptionWatcher

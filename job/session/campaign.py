@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.analysis.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.report.campaign import write_page
@@ -110,7 +110,7 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
     return final
 
 
-def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[Evidence]) -> None:
+def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
     words = step.words(goal)
     left, bound = None, campaign.bound()

@@ -3,10 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped, metrics_of
 from job.log import Progress
+from job.runs.records import FinalRecord
 from job.runs.run import Run
 from job.text import HOUR, duration
 
@@ -104,19 +105,18 @@ class Reporter:
             self._bar = None
 
 
-def say_finished(run: Run, final: dict[str, Any], *, already: bool) -> None:
+def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     """Print what came of a run."""
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
         run.name,
         "was finished before" if already else "is finished",
-        final["reason"],
-        final["num_epochs"],
-        final["best_epoch"],
+        final.reason,
+        final.num_epochs,
+        final.best_epoch,
         "; to train it again, pass --run with a new name" if already else "",
     )
-    bits = final.get("bits", {"exact": True})
-    if not bits["exact"]:
-        log.warning("not bit-exact from attempt %d: %s", bits["from_attempt"], "; ".join(bits["because"]))
-    table = BeforeAfter.from_record(final["comparison"]).table(final["profile"])
+    if not final.bits.exact:
+        log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))
+    table = BeforeAfter.from_record(final.comparison).table(final.profile)
     print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data

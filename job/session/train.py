@@ -22,16 +22,29 @@ from job.errors import MachineError, NotCommittedError, PeerError, PreemptionErr
 from job.goodput import Phase, PhaseTimer
 from job.recipes.recipe import Band
 from job.report.refresh import Renewal
-from job.runs import checkpoint, resume
+from job.runs import checkpoint, records, resume
 from job.runs.artifacts import Mirror
-from job.runs.checkpoint import CheckpointId, Manifest
 from job.runs.committer import Committer
-from job.runs.cost import Price
-from job.runs.heartbeat import Pulse, paused_by
-from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
-from job.runs.records import RunRecord, differences, now
+from job.runs.heartbeat import Heartbeat, paused_by
+from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.records import (
+    AttemptRecord,
+    CheckpointId,
+    Facts,
+    FinalRecord,
+    InitialWeights,
+    Lineage,
+    Manifest,
+    PinnedDataset,
+    Price,
+    Request,
+    ResumeReceipt,
+    RunRecord,
+    differences,
+    now,
+)
 from job.runs.request import Order
-from job.runs.resume import Past
+from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.runs.unfinished import tell_beside
@@ -68,7 +81,7 @@ class Ready:
     record: RunRecord
     attempt: int
     training: "Training"
-    past: Past
+    previous: PreviousAttempts
     restored: Manifest | None
     """The checkpoint that it goes on from; perhaps the last one of another run, which this one extends."""
 
@@ -199,11 +212,11 @@ class _Session:
     watchdog: Watchdog
     price: Price = field(default_factory=price_here)
 
-    def begin(self, run: Run, request: dict[str, Any]) -> Ready:
+    def begin(self, run: Run, request: Request) -> Ready:
         """Check everything that a new run needs, then create and claim it."""
         if self.order.recipe.start.kind == "end":
             return self.extend(run, request)
-        data = self.prepare_data(request["dataset"], None, run.name)
+        data = self.prepare_data(str(request["dataset"]), None, run.name)
         with self.timer.entered(Phase.PULL):
             start = find_start(self.store, self.order, run.name)
             if start.why is not None:
@@ -218,26 +231,26 @@ class _Session:
                 log.info("  left out %s", line)
             if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
                 log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
-        lineage = {"point": asdict(point), "transfer": asdict(transfer) if transfer else None}
+        lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
         return self._create(run, request, data=data, lineage=lineage, training=training)
 
-    def extend(self, run: Run, request: dict[str, Any]) -> Ready:
+    def extend(self, run: Run, request: Request) -> Ready:
         """Check everything that a new run needs to go on where another one ended, then create and claim it."""
         point = find_start(self.store, self.order, run.name)
         ended = Run(self.store, str(point.run))
         record = ended.record()
         if record is None:
             raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-        data = self.prepare_data(request["dataset"], record, ended.name)
+        data = self.prepare_data(str(request["dataset"]), record, ended.name)
         with self.timer.entered(Phase.PULL):
             restored = fetch_end(self.store, point, self._emptied("restored"))
-        training, receipt = self._restored(run, record, data, restored, Past(()))
+        training, receipt = self._restored(run, record, data, restored, PreviousAttempts())
         log.info(
             "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
             "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
             *(run.name, ended.name, restored.epoch, training.num_epochs),
         )
-        lineage = {"point": asdict(point), "transfer": None}
+        lineage = Lineage(point=point)
         return self._create(
             run, request, data=data, lineage=lineage, training=training, restored=restored, receipt=receipt
         )
@@ -245,23 +258,23 @@ class _Session:
     def _create(
         self,
         run: Run,
-        request: dict[str, Any],
+        request: Request,
         *,
         data: PreparedData,
-        lineage: dict[str, Any],
+        lineage: Lineage,
         training: "Training",
         restored: Manifest | None = None,
-        receipt: dict[str, Any] | None = None,
+        receipt: ResumeReceipt | None = None,
     ) -> Ready:
         record = RunRecord(
             run=run.name,
             created_at=now(),
             request=request,
             recipe_digest=self.order.recipe.digest,
-            expect={name: [band.low, band.high] for name, band in self.order.recipe.expect.items()},
+            expect={name: (band.low, band.high) for name, band in self.order.recipe.expect.items()},
             start=lineage,
-            dataset=data.pinned,
-            facts=training.facts,
+            dataset=PinnedDataset.model_validate(data.pinned),
+            facts=Facts.model_validate(training.facts),
             environment=environment_of(training),
             wandb_id=secrets.token_hex(4),
         )
@@ -272,12 +285,12 @@ class _Session:
                 raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
             if existing is not None:
                 return self.go_on(run, existing)
-            record = replace(record, run=run.name)
+            record = record.model_copy(update={"run": run.name})
         log.info("run %s: recipe %s on %s", run.name, self.order.recipe.name, data.name)
         log.info("recipe %s", self.order.about_recipe)
         attempt = claim(run, self.timer, self.price)
         record_start(run, record, attempt, training, receipt)
-        return Ready(run, record, attempt, training, Past(()), restored)
+        return Ready(run, record, attempt, training, PreviousAttempts(), restored)
 
     def go_on(self, run: Run, record: RunRecord) -> Ready:
         """Claim a run that exists, then set it up from its newest checkpoint."""
@@ -287,13 +300,13 @@ class _Session:
         with recorded(
             *(run, attempt, self.timer, about), watchdog=self.watchdog, preemption=self.preemption, finished=False
         ):
-            past = Past.of(run, attempt)
-            request = past.stop_request(environment.about()["cloud_job"])
+            previous = PreviousAttempts.of(run, attempt)
+            request = previous.stop_request(environment.about()["cloud_job"])
             if request is not None:
                 self.group.broadcast(None)
                 raise paused_by(run, request, agreed=True)
-            data = self.prepare_data(record.dataset["name"], record, run.name)
-            point, receipt = StartPoint(**record.start["point"]), None
+            data = self.prepare_data(record.dataset.name, record, run.name)
+            point, receipt = record.start.point, None
             with self.timer.entered(Phase.PULL):
                 restored = checkpoint.restore(run, self._emptied("restored"))
                 if restored is None and point.kind == "end":
@@ -301,38 +314,38 @@ class _Session:
             if restored is None:
                 with self.timer.entered(Phase.PULL):
                     weights, _ = fetch_start(self.store, point, self.folder / "start")
-                training = self.set_up(data, point, weights, record, past)
+                training = self.set_up(data, point, weights, record, previous)
                 self._require_same_facts(record, training)
                 self._share_state(None)
                 log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
             else:
-                training, receipt = self._restored(run, record, data, restored, past)
+                training, receipt = self._restored(run, record, data, restored, previous)
                 log.info(
                     "run %s: attempt %d goes on after %s of %d",
                     *(run.name, attempt, restored.id.words, training.num_epochs),
-                    extra={"receipt": receipt},
+                    extra={"receipt": receipt.model_dump(mode="json")},
                 )
             record_start(run, record, attempt, training, receipt)
-        return Ready(run, record, attempt, training, past, restored)
+        return Ready(run, record, attempt, training, previous, restored)
 
     def _restored(
-        self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, past: Past
-    ) -> tuple["Training", dict[str, Any]]:
+        self, run: Run, record: RunRecord, data: PreparedData, restored: Manifest, previous: PreviousAttempts
+    ) -> tuple["Training", ResumeReceipt]:
         """Set up a training from a fetched checkpoint, and return it with its receipt."""
         folder, reopen = self.folder / "restored", restored.run != run.name
-        as_it_is = StartPoint("restored", None, None)  # the weights say the architecture, class branches included
+        as_it_is = InitialWeights("restored", None, None)  # the weights say the architecture, class branches included
         with checkpoint.gone_on_from(run, restored):
-            training = self.set_up(data, as_it_is, folder / "last.pt", record, past)
+            training = self.set_up(data, as_it_is, folder / "last.pt", record, previous)
             self._require_same_facts(record, training)
             self._share_state(folder, reopen=reopen)
             loaded = training.restore(folder, reopen=reopen)
-            return training, resume.receipt(past, restored, loaded, training.num_batches)
+            return training, resume.receipt(previous, restored, loaded, training.num_batches)
 
     def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""
         training = ready.training
         reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
-        schedule = CheckpointSchedule(self.order.checkpoint_every_s, ready.past.preempted_after_s)
+        schedule = CheckpointSchedule(self.order.checkpoint_every_s, ready.previous.preempted_after_s)
 
         def publish(folder: Path) -> None:
             tracking.news()
@@ -348,7 +361,7 @@ class _Session:
             return {
                 **ready.training.about,
                 "seconds": self.timer.seconds(),
-                "kept": {"checkpoint": str(newest.id), "seconds": newest.about["seconds"]} if newest and own else None,
+                "kept": {"checkpoint": str(newest.id), "seconds": newest.metadata.seconds} if newest and own else None,
                 "checkpoints": schedule.to_json(),
             }
 
@@ -361,7 +374,7 @@ class _Session:
         self.preemption.at_stake = at_stake
         with (
             self.preemption.left_alone(),
-            Pulse(ready.run, ready.attempt, about, self.preemption.pause) as pulse,
+            Heartbeat(ready.run, ready.attempt, about, self.preemption.pause) as heartbeat,
             self.timer.watched(),
             committer,
         ):
@@ -374,8 +387,8 @@ class _Session:
                 group=self.group,
                 watchdog=self.watchdog,
                 restored=ready.restored.id if ready.restored else None,
-                furthest=ready.past.furthest,
-                checks=(pulse.check, self.watchdog.check),
+                furthest=ready.previous.furthest_position,
+                checks=(heartbeat.check, self.watchdog.check),
             )
             try:
                 with self.watchdog.watching(NO_STEP):
@@ -387,7 +400,7 @@ class _Session:
                 reporter.close()
                 log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
 
-    def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> dict[str, Any]:
+    def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> FinalRecord:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
@@ -406,7 +419,7 @@ class _Session:
             "num_epochs": len(outcome.rows),
             "best_epoch": outcome.best_epoch,
             "train_s": round(outcome.rows[-1]["time"], 3),
-            "bits": resume.exactness(ready.record, self._attempts(ready)),
+            "bits": resume.exactness(ready.record, self._attempts(ready)).model_dump(exclude_unset=True),
             "comparison": comparison.to_json(),
             "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
             "weights": {
@@ -427,22 +440,23 @@ class _Session:
             self.timer,
             quarantine=self.order.quarantine,
             single_class=bool(self.order.recipe.train.get("single_cls")),
-            pinned=record.dataset if record else None,
+            pinned=record.dataset.model_dump() if record else None,
             subject=f"run {run}",
         )
 
-    def _attempts(self, ready: Ready) -> list[dict[str, Any]]:
+    def _attempts(self, ready: Ready) -> list[AttemptRecord]:
         """Return the records of all attempts at a run, this one's with what it has seen until now."""
-        attempts = [ready.run.attempt(number) for number in ready.run.attempts()]
-        return [*attempts[:-1], attempts[-1] | {"pulse": ready.training.about}]
+        *earlier, this = ready.run.attempt_records()
+        seen = records.Heartbeat.model_validate({"at": now(), **ready.training.about})
+        return [*earlier, replace(this, heartbeat=seen)]
 
     def set_up(
         self,
         data: PreparedData,
-        point: StartPoint,
+        point: InitialWeights,
         weights: Path | None,
         record: RunRecord | None = None,
-        past: Past = Past(()),  # noqa: B008 -- it is immutable
+        previous: PreviousAttempts = PreviousAttempts(),  # noqa: B008 -- it is immutable
     ) -> "Training":
         """Build the training on this machine.
 
@@ -451,7 +465,7 @@ class _Session:
             point: Says the architecture.
             weights: Its start.
             record: Of the run that goes on, whose frozen values hold; a new one has none.
-            past: The attempts of that run.
+            previous: The attempts of that run.
         """
         from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
 
@@ -460,12 +474,9 @@ class _Session:
         from job.training.trainer import Plan  # noqa: PLC0415 -- as above
 
         recipe = self.order.recipe
-        max_det = recipe.train["max_det"] if "max_det" in recipe.given else None
-        frozen: dict[str, Any] = (
-            record.facts if record else {"num_threads": environment.num_threads(), "max_det": max_det}
-        )
+        max_det = record.facts.max_det if record else recipe.train["max_det"] if "max_det" in recipe.given else None
         plan = Plan(
-            train=recipe.train | {"max_det": frozen["max_det"]},
+            train=recipe.train | {"max_det": max_det},
             data_yaml=data.yaml,
             folder=self._made("run"),
             architecture=point.architecture,
@@ -473,9 +484,9 @@ class _Session:
             same_classes=point.kind == "own" and not self.order.new_classes,
             device=self.order.device,
             workers=self.order.workers,
-            num_threads=frozen["num_threads"],
+            num_threads=record.facts.num_threads if record else environment.num_threads(),
             resumed=record is not None,
-            ran_out_of_memory=past.ran_out_of_memory,
+            ran_out_of_memory=previous.ran_out_of_memory,
             group=self.group,
         )
         if self.group.size > 1:
@@ -491,8 +502,8 @@ class _Session:
             self.group.broadcast(SharedState(files, reopen=reopen))
 
     def _require_same_facts(self, record: RunRecord, training: "Training") -> None:
-        different = differences(record.facts, training.facts)
-        if record.facts["device"] != training.facts["device"]:
+        different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
+        if record.facts.device != training.facts["device"]:
             message = (
                 f"run {record.run}: this machine would train it on another kind of device; take one like its first"
             )

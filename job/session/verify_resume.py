@@ -182,8 +182,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
 
 def _resumed_at(run: Run) -> tuple[str, ...]:
     """Return the checkpoint that each resumption began from."""
-    started = [run.attempt(number)["start"] for number in run.attempts()]
-    return tuple(start["receipt"]["checkpoint"] for start in started if start and start["receipt"])
+    return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
 
 
 def _distance(trace: Trace, num_steps: int) -> int:

@@ -179,9 +179,9 @@ def _config(record: RunRecord) -> dict[str, Any]:
         "recipe": record.request["recipe"],
         "recipe_digest": record.recipe_digest,
         "train": record.request["train"],
-        "start": record.start,
-        "dataset": record.dataset,
-        "facts": record.facts,
+        "start": record.start.model_dump(),
+        "dataset": record.dataset.model_dump(),
+        "facts": record.facts.model_dump(exclude_unset=True),
         "environment": record.environment,
     }
 

@@ -38,22 +38,21 @@ def tell_the_end(run: Run, record: RunRecord, curve: Curve, folder: Path) -> Non
     if curve.online and facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)
-        curve.keep(best, facts.final["weights"]["best.pt"])
+        curve.keep(best, facts.final.weights.best.model_dump())
     curve.close()
 
 
 def _summary(facts: Facts) -> dict[str, Any]:
     """Return before, after and change, and what it took."""
-    final = facts.final or {}
-    measured = {name: final["comparison"][name] for name in ("before", "after", "change")} if final else {}
-    bill = facts.bill
+    final, cost = facts.final, facts.cost
+    measured = final.comparison.model_dump(include={"before", "after", "change"}) if final else {}
     return measured | {
-        "reason": final.get("reason"),
+        "reason": final.reason if final else None,
         "best_epoch": facts.best_epoch,
-        "preemptions": bill.num_cut_off,
+        "preemptions": cost.num_cut_off,
         "cut_at_epochs": facts.cuts,
-        "exact": facts.bits,
-        "goodput": bill.goodput,
-        "seconds": {str(label): seconds for label, seconds in bill.seconds.items() if seconds},
-        "usd": bill.usd,
+        "exact": facts.bits.model_dump(exclude_unset=True),
+        "goodput": cost.goodput,
+        "seconds": {str(label): seconds for label, seconds in cost.seconds.items() if seconds},
+        "usd": cost.usd,
     }

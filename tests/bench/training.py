@@ -194,7 +194,7 @@ def bench_epochs(bench: Bench, num_epochs: int) -> None:
         },
     )
     stock, ours, often = found.values()
-    num_taken = bench.run("epochs-often").attempt(1)["pulse"]["checkpoints"]["num"] - num_epochs - 1
+    num_taken = bench.run("epochs-often").attempt(1).heartbeat.checkpoints["num"] - num_epochs - 1
     print(f"time of an epoch, ours / stock, {len(stock)} pairs: {spread(ratios(ours, stock))}; goal 1.005")
     print(f"  all together {sum(ours) / sum(stock):.3f}; an epoch of stock takes {statistics.median(stock):.2f} s")
     print(f"the same with {num_taken} checkpoints within epochs: {spread(ratios(often, stock))}")
@@ -206,11 +206,11 @@ def bench_checkpoint(bench: Bench) -> None:
     """Measure how long a checkpoint of yolo11s stops training, and how large it is."""
     finish(bench.ours("stall", 1, every_s=1, model="yolo11s.yaml"))
     run = bench.run("stall")
-    pulse = run.attempt(1)["pulse"]["checkpoints"]
+    heartbeat = run.attempt(1).heartbeat.checkpoints
     manifest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
     sizes = {file.name: file.size_bytes / 1e6 for file in manifest.files}
     print(
-        f"a checkpoint of yolo11s stops training for {1000 * pulse['stall_s']:.0f} ms, mean of {pulse['num']}; "
+        f"a checkpoint of yolo11s stops training for {1000 * heartbeat['stall_s']:.0f} ms, mean of {heartbeat['num']}; "
         "goal 100 ms"
     )
     print("its bytes: " + ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))

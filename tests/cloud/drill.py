@@ -24,10 +24,11 @@ from job.cloud.allowance import load_allowance
 from job.cloud.batch import Batch
 from job.cloud.status import History
 from job.cloud.supervisor import Supervisor
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
+from tests.support.attempt_records import final_tensors
 from tests.support.cli_process import job, kill, messages, start_job
 from tests.support.emulator import running_emulator
 from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch, wait_for
@@ -180,13 +181,13 @@ class Drill:
     def _epoch_s(self) -> float:
         """Return how long the untouched run took for an epoch."""
         final = Run(self.store, UNTOUCHED_RUN).final()
-        return final["train_s"] / final["num_epochs"]
+        return final.train_s / final.num_epochs
 
     def _has_ended(self) -> bool:
         """Whether the newest attempt has recorded its end, so that all it does is wait."""
         run = Run(self.store, PREEMPTED_RUN)
         numbers = run.attempts()
-        return bool(numbers) and run.attempt(numbers[-1])["end"] is not None
+        return bool(numbers) and run.attempt(numbers[-1]).end is not None
 
     def _machine(self) -> FakeJob:
         """Wait for a machine that works on the run, and return its job."""
@@ -215,7 +216,7 @@ class Drill:
     def _check(self, history: History) -> None:
         """Compare the two runs."""
         finals = {name: Run(self.store, name).final() for name in (UNTOUCHED_RUN, PREEMPTED_RUN)}
-        tensors = [{file: entry["tensors"] for file, entry in final["weights"].items()} for final in finals.values()]
+        tensors = [final_tensors(final) for final in finals.values()]
         self.say("\n".join(attempt_lines(history.attempts)))
         self.say(
             f"{len(history.submissions)} submissions, {history.num_preemptions} preemptions, "

@@ -49,7 +49,7 @@ def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
     done = job(*CAMPAIGN)
     assert done.returncode == 0, done.stderr
     assert run.final() is not None
-    assert run.attempt(1)["cloud_job"] == Submissions(run).list()[0].job_id
+    assert run.attempt(1).claim.cloud_job == Submissions(run).list()[0].job_id
     assert len(batch.jobs) == 1
     final = Campaign(store, "zoo").final()
     assert (final["reason"], final["best"]) in {("budget spent", "zoo-1-A"), ("target reached", "zoo-1-A")}

@@ -17,9 +17,10 @@ from job.cloud.status import read_history
 from job.cloud.submission import Submissions
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
+from tests.support.attempt_records import final_content
 from tests.support.cli_process import kill, start_job, wait_until
 
 
@@ -468,12 +469,12 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
     def look(_name):
         number = cloud.run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
         cloud.run.end_attempt(number, "finished", {"exit_code": 0, "seconds": {}})
-        cloud.run.finish({"attempt": number, "reason": "complete", "num_epochs": 10})
+        cloud.run.finish(final_content(attempt=number, num_epochs=10))
         return ended
 
     seen = read_history(cloud.run, look, datetime.now(UTC), load_allowance({}))
     assert decide(seen).do == "finish"
-    assert seen.attempts[-1].number == seen.final["attempt"]
+    assert seen.attempts[-1].number == seen.final.attempt
 
 
 def test_attempts_are_read_after_the_end(cloud, monkeypatch):
@@ -486,11 +487,11 @@ def test_attempts_are_read_after_the_end(cloud, monkeypatch):
     def final(run):
         monkeypatch.setattr(Run, "final", read)
         number = run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
-        return run.finish({"attempt": number, "reason": "complete", "num_epochs": 10})
+        return run.finish(final_content(attempt=number, num_epochs=10))
 
     monkeypatch.setattr(Run, "final", final)
     seen = supervisor(cloud).history()
-    assert seen.attempts[-1].number == seen.final["attempt"]
+    assert seen.attempts[-1].number == seen.final.attempt
 
 
 def test_what_was_used_is_what_the_report_says(cloud):
@@ -501,9 +502,9 @@ def test_what_was_used_is_what_the_report_says(cloud):
     assert supervisor(cloud).history().used_usd == 0
     about = {"host": "machine", "machine": "a machine", "price": {"usd_per_h": 2.0}}
     cloud.run.end_attempt(cloud.run.claim(about), "finished", {"seconds": {"useful step": 5400.0}})
-    assert supervisor(cloud).history().used_usd == read_bill(cloud.run).usd == 3.0
+    assert supervisor(cloud).history().used_usd == read_cost(cloud.run).usd == 3.0
     cloud.run.claim(about | {"price": None})
-    assert supervisor(cloud).history().used_usd is read_bill(cloud.run).usd is None
+    assert supervisor(cloud).history().used_usd is read_cost(cloud.run).usd is None
 
 
 def test_a_refusal_of_the_service_is_told(cloud, capsys):

@@ -99,9 +99,9 @@ def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
     assert engine("stop", "--time", "60", name).returncode == 0
     said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75, said
-    end = run.attempt(1)["end"]
+    end = run.attempt(1).end
     newest = checkpoint.committed(run)[-1]
-    assert (end["reason"], end["position"]) == ("preempted", {"epoch": newest.epoch, "batch": newest.batch})
+    assert (end.reason, end.position.model_dump()) == ("preempted", {"epoch": newest.epoch, "batch": newest.batch})
     finished = engine(*confined(folders, *words))
     assert finished.returncode == 0, finished.stderr
     assert run.final() is not None
@@ -109,8 +109,8 @@ def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
 
 def steps_of(run):
     """Return how many steps the first attempt has said that it did."""
-    pulse = run.attempt(1)["pulse"] or {"position": {"epoch": 0, "batch": 0}}
-    return pulse["position"]["epoch"] * 1000 + pulse["position"]["batch"]
+    epoch, batch = run.attempt(1).position or (0, 0)
+    return epoch * 1000 + batch
 
 
 def test_no_secret_is_in_any_layer():

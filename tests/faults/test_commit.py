@@ -17,7 +17,8 @@ from job.errors import (
     WeightsError,
 )
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId, commit, committed, read_manifest, restore, retain, set_aside, verify
+from job.runs.checkpoint import commit, committed, read_manifest, restore, retain, set_aside, verify
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.faulty_store import ABSENT, DAMAGED, WHOLE, Died, FaultyStore, FlakyStore

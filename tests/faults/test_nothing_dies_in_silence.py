@@ -8,7 +8,7 @@ from job.cli.app import main
 from job.errors import NotCommittedError
 from job.goodput import PhaseTimer
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.session.train import _Session
 from job.storage.open_store import open_store
@@ -42,8 +42,8 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     assert "committer: failed, KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:" in said
     run = Run(open_store(bucket), "zebra")
     assert run.final() is None
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"]) == ("failed", 75)  # so that a supervisor counts it
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code) == ("failed", 75)  # so that a supervisor counts it
     assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
     again = job(*ORDER, "--bucket", bucket)
     assert again.returncode == 0, again.stderr
@@ -63,12 +63,12 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     (told,) = [message for message in messages(said) if "a defect of the program" in message]
     assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:")
     run = Run(open_store(bucket), "zebra")
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["error"], end["message"]) == ("failed", 1, "KeyError", told)
-    assert "in break_down" in end["traceback"]
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)
+    assert "in break_down" in end.traceback
     assert max(checkpoint.committed(run)).position == (1, 0)
     assert job(*ORDER, "--bucket", bucket).returncode == 0
-    assert run.attempt(2)["start"]["receipt"]["checkpoint"] == "0001-000000.a0001"
+    assert str(run.attempt(2).start.receipt.checkpoint) == "0001-000000.a0001"
 
 
 def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
@@ -81,8 +81,8 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     assert hangs.returncode == 75, said
     (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
     assert all(words in told for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
-    end = Run(open_store(bucket), "zebra").attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 1, "batch": 1})
+    end = Run(open_store(bucket), "zebra").attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
     assert job(*ORDER, "--bucket", bucket).returncode == 0
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from tests.support.cli_process import job
 from tests.support.terraform import needs_terraform
 

@@ -339,7 +339,7 @@ def test_a_preempted_run_is_finished_by_the_next_machine_and_never_trained_again
     wait_until(lambda: trace.exists() and len(trace.read_text().splitlines()) >= 3, machine.process)
     said = machine.stop()
     assert machine.process.returncode == 0, said
-    assert run.attempt(1)["end"]["reason"] == "preempted"
+    assert run.attempt(1).end.reason == "preempted"
     assert "committed batch" in said
     assert machine.google.num_asked == 0
 

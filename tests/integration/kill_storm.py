@@ -30,6 +30,7 @@ from job.runs import checkpoint
 from job.runs.run import Run
 from job.session.callbacks import TRACE
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, TIMEOUT_S, start_job, wait_until
 from tests.support.clock.sitecustomize import CLOCK
@@ -174,8 +175,7 @@ def storm(
             found.failures += [f"{name}: {key} {ends[key]} instead of {expected[key]}" for key in expected
                                if ends[key] != expected[key]]  # fmt: skip
         run = ground.run(name)
-        starts = [run.attempt(number)["start"] for number in run.attempts()]
-        found.num_resumed += sum(1 for start in starts if start and start["receipt"])
+        found.num_resumed += sum(attempt.receipt is not None for attempt in run.attempt_records())
         verdict = "equal" if len(found.failures) == before else "\n  ".join(found.failures[before:])
         print(f"{name}: {verdict}, {found.num_disturbances} disturbances so far", flush=True)
 
@@ -328,9 +328,9 @@ def ends_of(run: Run) -> dict[str, Any]:
     newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
     rows = list(csv.DictReader(io.StringIO(run.store.read(run.key("results.csv")).decode())))
     return {
-        "tensors": {file: entry["tensors"] for file, entry in final["weights"].items()} | newest.about["digests"],
+        "tensors": final_tensors(final) | newest.metadata.digests,
         "results.csv": [{name: value for name, value in row.items() if name != "time"} for row in rows],
-        **{name: final[name] for name in ("reason", "num_epochs", "best_epoch", "comparison", "course", "bits")},
+        **final.model_dump(include={"reason", "num_epochs", "best_epoch", "comparison", "course", "bits"}),
     }
 
 

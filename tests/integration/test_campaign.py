@@ -82,14 +82,14 @@ def test_c_follows_an_a_that_was_good_enough(bucket):
     process = start_job(*CAMPAIGN, "--bucket", bucket, at="decision:2:kill")
     process.communicate(timeout=TIMEOUT_S)
     run, store = run_in(bucket, "zoo-1-A"), open_store(bucket)
-    final = run.final()
+    final = json.loads(store.read(run.key("final.json")))
     final["comparison"]["after"] |= {"f1": 0.70, "precision": 0.72, "recall": 0.68}
     store.put(run.key("final.json"), json.dumps(final).encode(), overwrite=True)
     done = job(*CAMPAIGN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert steps_of(bucket) == [("A", "first"), ("C", "good enough for C")]
     assert run_in(bucket, "zoo-2-C").record().start["point"]["run"] == "zoo-1-A"
-    assert Campaign(store, "zoo").final()["best"] == "zoo-1-A"
+    assert Campaign(store, "zoo").final().best == "zoo-1-A"
     assert "runs/zoo-1-A/weights/best.pt" in done.stdout
 
 
@@ -100,4 +100,4 @@ def test_a_campaign_that_is_told_to_stop_passes_it_on(bucket):
     process.terminate()
     said = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 75, said
-    assert run_in(bucket, "zoo-1-A").attempt(1)["end"]["reason"] in {"preempted", "finished"}
+    assert run_in(bucket, "zoo-1-A").attempt(1).end.reason in {"preempted", "finished"}

@@ -12,6 +12,7 @@ import torch
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -56,8 +57,8 @@ def results_of(bucket):
 def end_of(bucket):
     """Return the final tensors and figures of the run, and its best epoch."""
     final = Run(open_store(bucket), "zebra").final()
-    tensors = {name: entry["tensors"] for name, entry in final["weights"].items()}
-    return tensors, final["comparison"], final["best_epoch"], final["bits"]
+    tensors = final_tensors(final)
+    return tensors, final.comparison, final.best_epoch, final.bits
 
 
 def test_the_training_of_these_tests_learns(undisturbed):

@@ -4,13 +4,13 @@ import csv
 import io
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 
 from job.analysis.metrics import metrics_of
 from job.runs import checkpoint
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from job.runs.search import list_runs
 from job.storage.open_store import open_store
@@ -71,17 +71,18 @@ def test_the_demo_learns_and_its_recipe_improves_on_the_baseline(bucket):
     """On an empty folder the demo trains a baseline of F1 0.3 or more, and recipe A betters it by 0.05 or more."""
     store = open_store(str(bucket))
     assert list_runs(store) == ["yolov11_wildlife", "yolov11_wildlife2"]
-    base, improved = (Run(store, name).final()["comparison"] for name in list_runs(store))
-    assert base["after"]["f1"] >= 0.3
-    assert improved["before"] == base["after"]
-    assert improved["change"]["f1"] >= 0.05
+    base, improved = (Run(store, name).final().comparison for name in list_runs(store))
+    assert base.after["f1"] >= 0.3
+    assert improved.before == base.after
+    assert improved.change["f1"] >= 0.05
     record = json.loads(store.read("runs/yolov11_wildlife2/run.json"))
     assert record["request"]["profile"] == "demo"
     assert record["start"]["point"]["run"] == "yolov11_wildlife"
     first = Run(store, "yolov11_wildlife2").attempt(1)
-    base_end = Run(store, "yolov11_wildlife").attempt(1)["end"]
-    began_at = datetime.fromisoformat(first["claimed_at"]) - timedelta(seconds=first["process_age_s"])
-    assert began_at >= datetime.fromisoformat(base_end["ended_at"])  # no second of the baseline is in the bill of A
+    base_end = Run(store, "yolov11_wildlife").attempt(1).end
+    assert datetime.fromisoformat(first.began_at) >= datetime.fromisoformat(
+        base_end.ended_at
+    )  # no second of the baseline is in the bill of A
 
 
 def test_the_report_tells_the_figures_of_the_run(run, report):
@@ -90,8 +91,8 @@ def test_the_report_tells_the_figures_of_the_run(run, report):
     """
     rows = list(csv.DictReader(io.StringIO(run.store.read(run.key("results.csv")).decode())))
     course = [metrics_of({name: float(value) for name, value in row.items()}) for row in rows]
-    final, bill = run.final(), read_bill(run)
-    before, after = final["comparison"]["before"], final["comparison"]["after"]
+    final, bill = run.final(), read_cost(run)
+    before, after = final.comparison.before, final.comparison.after
     with opened(report) as page:
         assert page.measure("[...document.querySelectorAll('header[id], section[id]')].map(e => e.id)") == [*SECTIONS]
         assert page.measure("document.querySelectorAll('figure > svg').length") == 4 + 4 + 3 + 12  # 12 are pictures

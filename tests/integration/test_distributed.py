@@ -53,7 +53,9 @@ def ends_of(bucket):
     """Return the digests of the final weights and of the last state."""
     run = run_in(bucket)
     newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
-    return {name: entry["tensors"] for name, entry in run.final()["weights"].items()} | newest.about["digests"]
+    return {
+        name: entry["tensors"] for name, entry in run.final().weights.model_dump().items()
+    } | newest.metadata.digests
 
 
 def num_steps(trace):
@@ -90,7 +92,7 @@ def test_two_processes_that_are_killed_end_like_two_that_are_not(bucket, undistu
     assert (alone.returncode, "world_size: the run has 2" in alone.stderr) == (65, True), alone.stderr
     resumed = job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
-    assert run_in(bucket).attempt(3)["start"]["receipt"]["position"]["batch"] > 0
+    assert run_in(bucket).attempt(3).start.receipt.position.batch > 0
     assert ends_of(bucket) == undisturbed
 
 
@@ -112,7 +114,7 @@ def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
     assert process.returncode == 75, said
     newest = checkpoint.committed(run_in(bucket))[-1]
     assert (newest.epoch, newest.batch) == divmod(num_steps(trace), NUM_BATCHES)
-    assert run_in(bucket).attempt(1)["end"]["reason"] == "preempted"
+    assert run_in(bucket).attempt(1).end.reason == "preempted"
     assert job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket).returncode == 0
     assert ends_of(bucket) == undisturbed
 
@@ -128,7 +130,7 @@ def test_two_machines_train_together(bucket, undisturbed, tmp_path):
     take_machine(processes[1])
     said = processes[0].communicate(timeout=TIMEOUT_S)[1]
     assert "another process of this training is gone" in said
-    assert run_in(bucket).attempt(1)["end"]["exit_code"] == 75
+    assert run_in(bucket).attempt(1).end.exit_code == 75
     port = free_port()
     processes = [start_machine(bucket, tmp_path, number, port, trace) for number in range(2)]
     said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from job.analysis.metrics import metrics_of
 from job.cli.app import main
-from job.runs.accounting import read_bill
+from job.runs.accounting import read_cost
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
@@ -43,9 +43,9 @@ sys.exit(main(sys.argv[1:]))
 LIVELY = """
 import sys
 from job.cli.app import main
-from job.runs.heartbeat import Pulse
+from job.runs.heartbeat import Heartbeat
 
-Pulse.__init__.__defaults__ = (0.05,)
+Heartbeat.__init__.__defaults__ = (0.05,)
 sys.exit(main(sys.argv[1:]))
 """
 """The command line that gives a sign of life after every step, almost."""
@@ -63,8 +63,8 @@ def data(tmp_path_factory):
 
 def is_within_an_epoch(bucket, attempt):
     """Whether an attempt has said that it is two or three steps into an epoch after the first."""
-    said = Run(open_store(bucket), "zebra").attempt(attempt).get("pulse")
-    return bool(said) and said["position"]["epoch"] > 0 and said["position"]["batch"] in {2, 3}
+    said = Run(open_store(bucket), "zebra").attempt(attempt).heartbeat
+    return bool(said) and said.position.epoch > 0 and said.position.batch in {2, 3}
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +118,14 @@ def test_the_figures_are_those_of_the_run(killed):
     """Row 0 and the final figures are in the two files, the first kept over every resumption, and the means over the
     classes at the operating point are the run's precision and recall.
     """
-    comparison = run_in(killed).final()["comparison"]
+    comparison = run_in(killed).final().comparison
     for name, when in (("evaluation-before.json", "before"), ("evaluation.json", "after")):
-        evaluation = read_json(killed, name)
-        assert metrics_of(evaluation["row"]) == comparison[when]
-        assert evaluation["operating_point"]["precision"] == pytest.approx(comparison[when]["precision"], abs=1e-4)
-        assert evaluation["operating_point"]["recall"] == pytest.approx(comparison[when]["recall"], abs=1e-4)
+        evaluation, metrics = read_json(killed, name), getattr(comparison, when)
+        assert metrics_of(evaluation["row"]) == metrics
+        assert evaluation["operating_point"]["precision"] == pytest.approx(metrics["precision"], abs=1e-4)
+        assert evaluation["operating_point"]["recall"] == pytest.approx(metrics["recall"], abs=1e-4)
         recalls = [entry["recall"] for entry in evaluation["classes"]]
-        assert np.mean(recalls) == pytest.approx(comparison[when]["recall"], abs=1e-4)
+        assert np.mean(recalls) == pytest.approx(metrics["recall"], abs=1e-4)
 
 
 def test_every_object_is_counted_once_whichever_way_they_are_sorted(killed, data):
@@ -159,7 +159,7 @@ def test_boxes_lie_where_the_labels_say(killed, data):
 
 def test_the_seconds_of_every_attempt_add_up(killed):
     """Whether an attempt was killed, stopped or finished, its labels come to its wall time within 1 %."""
-    bill = read_bill(run_in(killed))
+    bill = read_cost(run_in(killed))
     assert [attempt.ended for attempt in bill.attempts] == ["vanished", "preempted", "finished"]
     for attempt in bill.attempts:
         assert sum(attempt.seconds.values()) == pytest.approx(attempt.wall_s, rel=0.01)

@@ -43,7 +43,7 @@ def test_a_run_keeps_the_limit_of_detections_that_it_began_with(bucket):
     """Where a new run would allow more detections, one that began with fewer goes on with those to its end."""
     done = job(*ORDER, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
-    assert Run(open_store(bucket), "zebra").final()["attempt"] == 2
+    assert Run(open_store(bucket), "zebra").final().attempt == 2
 
 
 def test_a_run_of_another_kind_of_device_goes_elsewhere(bucket):

@@ -159,7 +159,7 @@ def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, 
     """
     store = FolderStore.create(str(tmp_path / "bucket"))
     new, old = Run(store, "new"), Run(store, "old")
-    before = replace(recorded().record, environment={})
+    before = recorded().record.model_copy(update={"environment": {}})
 
     def start(run, record):
         attempt.record_start(run, record, run.claim({"host": "here"}), training, None)

@@ -1,12 +1,12 @@
 """Warnings of the wrapped libraries: logged once, kept for the record, whichever process and however they come."""
 
-import json
 import logging
 import multiprocessing
 import warnings
 
 import pytest
 
+from job.runs.records import Exactness
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
@@ -124,6 +124,6 @@ def test_a_runs_warnings_are_in_its_log_its_record_and_its_report(tmp_path):
     assert rounded[0].startswith("ultralytics: ")
     assert "updating to" in rounded[0]
     run = Run(open_store(bucket), "zebra")
-    assert run.attempt(1)["end"]["evidence"]["warnings"] == rounded
+    assert run.attempt(1).end.evidence.warnings == rounded
     assert rounded[0].split("updating to")[1] in run.store.read(run.key("report.html")).decode()
-    assert json.loads(json.dumps(run.final()["bits"])) == {"exact": True}
+    assert run.final().bits == Exactness(exact=True)

@@ -63,7 +63,7 @@ def test_a_loss_that_is_not_a_number_ends_training_and_replaces_nothing_good(buc
     assert "is not a number" in failed.stderr
     assert "the last good checkpoint is kept" in failed.stderr
     run = Run(open_store(bucket), "zebra")
-    assert run.attempt(1)["end"]["reason"] == "failed"
+    assert run.attempt(1).end.reason == "failed"
     kept = checkpoint.committed(run)
     assert kept
     assert all((identity.epoch, identity.batch) <= (1, 2) for identity in kept)

@@ -46,7 +46,7 @@ def run_in(bucket, name="zebra"):
 
 def tensors_of(bucket, name):
     """Return the digests of the final weights."""
-    return {which: entry["tensors"] for which, entry in run_in(bucket, name).final()["weights"].items()}
+    return {which: entry["tensors"] for which, entry in run_in(bucket, name).final().weights.model_dump().items()}
 
 
 def course_of(bucket, name):
@@ -55,10 +55,10 @@ def course_of(bucket, name):
     return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
 
 
-def another_pulse(bucket):
+def another_heartbeat(bucket):
     """Return what tells whether the first attempt has given another sign of life than until now."""
-    before = run_in(bucket).attempt(1)["pulse"]
-    return lambda: run_in(bucket).attempt(1)["pulse"] != before
+    before = run_in(bucket).attempt(1).heartbeat
+    return lambda: run_in(bucket).attempt(1).heartbeat != before
 
 
 def objects_of(bucket, name):
@@ -76,15 +76,15 @@ def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, ca
     wait_until(held.exists, process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     for _ in range(2):  # the attempt looks for the request after each sign of life
-        wait_until(another_pulse(bucket), process)
+        wait_until(another_heartbeat(bucket), process)
     held.unlink()
     said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 0, said
     assert any("run zebra: paused, as was asked at" in message for message in messages(said))
     newest = checkpoint.committed(run_in(bucket))[-1]
     assert (newest.epoch, newest.batch) == (0, 3)
-    end = run_in(bucket).attempt(1)["end"]
-    assert (end["reason"], end["exit_code"]) == ("paused", 0)
+    end = run_in(bucket).attempt(1).end
+    assert (end.reason, end.exit_code) == ("paused", 0)
     capsys.readouterr()
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     assert "run zebra is paused" in capsys.readouterr().out
@@ -111,8 +111,8 @@ def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, ca
     restarted = job(*words, JOB_CLOUD_JOB="job-1")
     assert restarted.returncode == 0, restarted.stderr
     assert any("run zebra: paused, as was asked at" in message for message in messages(restarted.stderr))
-    assert run_in(bucket).attempt(2)["end"]["reason"] == "paused"
-    assert run_in(bucket).attempt(2)["start"] is None
+    assert run_in(bucket).attempt(2).end.reason == "paused"
+    assert run_in(bucket).attempt(2).start is None
     assert run_in(bucket).final() is None
     train(bucket, "zebra", "--epochs", "1")
     assert run_in(bucket).attempts() == [1, 2, 3]
@@ -128,19 +128,19 @@ def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, tmp_path):
     said = hasty.communicate(timeout=TIMEOUT_S)[1]
     assert hasty.returncode == 0, said
     final = run_in(bucket, "hasty").final()
-    assert (final["reason"], final["num_epochs"]) == ("stopped early", 3)
+    assert (final.reason, final.num_epochs) == ("stopped early", 3)
     before = objects_of(bucket, "hasty")
     extended = job("extend", "hasty", "--epochs", "5", "--run", "longer", "--bucket", bucket, "--workers", "0")
     assert extended.returncode == 0, extended.stderr
     assert objects_of(bucket, "hasty") == before
     final = run_in(bucket, "longer").final()
-    assert (final["reason"], final["num_epochs"]) == ("complete", 5)  # its patience began anew
+    assert (final.reason, final.num_epochs) == ("complete", 5)  # its patience began anew
     assert course_of(bucket, "longer") == course_of(bucket, "patient")
     assert tensors_of(bucket, "longer") == tensors_of(bucket, "patient")
     record = run_in(bucket, "longer").record()
-    assert (record.start["point"]["kind"], record.start["point"]["run"]) == ("end", "hasty")
-    receipt = run_in(bucket, "longer").attempt(1)["start"]["receipt"]
-    assert (receipt["run"], receipt["saved"] == receipt["loaded"]) == ("hasty", True)
+    assert (record.start.point.kind, record.start.point.run) == ("end", "hasty")
+    receipt = run_in(bucket, "longer").attempt(1).start.receipt
+    assert (receipt.run, receipt.saved == receipt.loaded) == ("hasty", True)
 
 
 def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_path):
@@ -191,9 +191,9 @@ def test_processes_that_train_together_pause_together(bucket):
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 0, said
-    end = run_in(bucket).attempt(1)["end"]
+    end = run_in(bucket).attempt(1).end
     newest = checkpoint.committed(run_in(bucket))[-1]
-    assert (end["reason"], end["position"]) == ("paused", {"epoch": newest.epoch, "batch": newest.batch})
+    assert (end.reason, end.position.model_dump()) == ("paused", {"epoch": newest.epoch, "batch": newest.batch})
 
 
 @pytest.mark.full

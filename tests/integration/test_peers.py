@@ -114,7 +114,7 @@ def test_a_silent_peer_costs_no_step_when_the_machine_goes(tmp_path):
     run = Run(open_store(bucket), "zebra")
     newest = checkpoint.committed(run)[-1]
     assert (newest.epoch, newest.batch) == (1, 2)
-    assert run.attempt(1)["end"]["reason"] == "preempted"
+    assert run.attempt(1).end.reason == "preempted"
 
 
 def second_of(launcher):
@@ -222,10 +222,10 @@ def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact
         finally:
             end(processes)
         assert processes[0].returncode == exit_code, said
-        evidence = run.attempt(attempt)["end"]["evidence"]
+        evidence = run.attempt(attempt).end.evidence
         for rank in range(2):
-            assert [text for text in evidence["warnings"] if f"a kernel of process {rank}" in text], evidence
-        assert evidence["num_ooms"] == 1
-    bits = run.final()["bits"]
-    assert (bits["exact"], bits["from_attempt"]) == (False, 1)
-    assert [line for line in bits["because"] if "a kernel of process 1 is not deterministic" in line]
+            assert [text for text in evidence.warnings if f"a kernel of process {rank}" in text], evidence
+        assert evidence.num_ooms == 1
+    bits = run.final().bits
+    assert (bits.exact, bits.from_attempt) == (False, 1)
+    assert [line for line in bits.because if "a kernel of process 1 is not deterministic" in line]

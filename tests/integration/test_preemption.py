@@ -7,6 +7,7 @@ import pytest
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
@@ -47,7 +48,7 @@ def run_in(bucket):
 
 def tensors_of(bucket):
     """Return the digests of the final weights."""
-    return {name: entry["tensors"] for name, entry in run_in(bucket).final()["weights"].items()}
+    return final_tensors(run_in(bucket).final())
 
 
 def num_steps(trace):
@@ -72,13 +73,13 @@ def test_a_signal_during_a_step_loses_no_step(bucket, undisturbed, tmp_path):
     said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75, said
     assert position(bucket) == divmod(num_steps(trace), 6)
-    end = run_in(bucket).attempt(1)["end"]
-    assert (end["reason"], end["exit_code"]) == ("preempted", 75)
+    end = run_in(bucket).attempt(1).end
+    assert (end.reason, end.exit_code) == ("preempted", 75)
     resumed = job(*ORDER, "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
-    receipt = run_in(bucket).attempt(2)["start"]["receipt"]
-    assert receipt["saved"] == receipt["loaded"]
-    assert receipt["steps_lost"] == 0
+    receipt = run_in(bucket).attempt(2).start.receipt
+    assert receipt.saved == receipt.loaded
+    assert receipt.steps_lost == 0
     assert tensors_of(bucket) == undisturbed
 
 
@@ -89,7 +90,7 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
         process = start_job(*ORDER, "--bucket", bucket, JOB_TRACE=trace, **server.env)
         wait_until(lambda: num_steps(trace) >= 2, process)
         server.preempt()
-        wait_until(lambda: run_in(bucket).attempt(1)["end"] is not None, process)
+        wait_until(lambda: run_in(bucket).attempt(1).end is not None, process)
         assert position(bucket) == divmod(num_steps(trace), 6)
         assert process.poll() is None
         kill(process)
@@ -129,7 +130,7 @@ def test_a_notice_at_any_time_keeps_all_that_was_done(bucket, undisturbed, tmp_p
         else:
             server.preempt()
             attempts = run_in(bucket).attempts()
-            wait_until(lambda: not attempts or run_in(bucket).attempt(1)["end"] is not None, process)
+            wait_until(lambda: not attempts or run_in(bucket).attempt(1).end is not None, process)
             process.send_signal(signal.SIGTERM)  # the machine's shutdown, which ends the wait
         said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said

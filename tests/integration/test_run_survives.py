@@ -12,6 +12,7 @@ from job.cli.app import main
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -54,7 +55,7 @@ def epochs_of(bucket, run="zebra"):
 def tensors_of(bucket, run="zebra"):
     """Return the digests of the final weights of a run."""
     final = Run(open_store(bucket), run).final()
-    return {name: entry["tensors"] for name, entry in final["weights"].items()}
+    return final_tensors(final)
 
 
 def has_committed(bucket, epoch, run="zebra"):
@@ -133,7 +134,7 @@ def test_of_two_attempts_at_once_one_goes_on(folder_bucket, tmp_path):
     assert [process.returncode for process in (first, second)] == [75, 0], said
     assert "was superseded by attempt 2" in said[0]
     assert epochs_of(folder_bucket) == [1, 2, 3, 4]
-    assert [run.attempt(number)["end"]["reason"] for number in (1, 2)] == ["superseded", "finished"]
+    assert [run.attempt(number).end.reason for number in (1, 2)] == ["superseded", "finished"]
     assert main(["runs", "verify", "zebra", "--bucket", folder_bucket]) == 0
 
 

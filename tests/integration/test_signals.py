@@ -92,8 +92,8 @@ def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phas
         assert done == num_steps, said
         if num_steps is not None:
             assert len(trace.read_text().splitlines()) == num_steps
-            end = run.attempt(1)["end"]
-            assert (end["reason"], end["exit_code"]) == (SIGNALS[name], 75)
+            end = run.attempt(1).end
+            assert (end.reason, end.exit_code) == (SIGNALS[name], 75)
         wait_until(lambda: not processes_of(terminal.process.pid), timeout_s=SOON_S)
     finally:
         terminal.close()

@@ -12,6 +12,7 @@ from job.runs.progress import read_progress
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from job.tracking.transaction_log import records, rows
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, job, kill, start_job, surroundings, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
@@ -55,7 +56,7 @@ def run_in(bucket):
 
 def tensors_of(bucket):
     """Return the digests of the final weights."""
-    return {name: entry["tensors"] for name, entry in run_in(bucket).final()["weights"].items()}
+    return final_tensors(run_in(bucket).final())
 
 
 def logs_of(bucket, folder):
@@ -99,7 +100,7 @@ def killed(data, tmp_path_factory):
             server.preempt() if env.keys() & server.env.keys() else process.terminate()
             held.unlink()
             if number == WITH_NOTICE[-1]:
-                wait_until(lambda: run.attempt(NUM_ENDINGS)["end"] is not None, process)
+                wait_until(lambda: run.attempt(NUM_ENDINGS).end is not None, process)
                 kill(process)
             else:
                 said = process.communicate(timeout=SOON_S)[1]
@@ -149,7 +150,7 @@ def test_what_was_logged_without_a_server_is_sent_once(killed):
         sent_rows = [row for _, row in sorted(sent["history"].items()) if "metrics/F1(B)" in row]
         assert [row["epoch"] for row in sent_rows] == list(range(LONG + 1))
         assert {row["attempt"] for row in sent_rows} <= set(range(1, NUM_ENDINGS + 2))
-        assert sent["summary"]["after"] == run.final()["comparison"]["after"]
+        assert sent["summary"]["after"] == run.final().comparison.after
         assert sent["summary"]["preemptions"] == NUM_ENDINGS
         assert sent["config"]["train"]["value"] == record.request["train"]
     assert list(server.runs) == [record.wandb_id]
@@ -175,7 +176,7 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
         assert epochs == list(range(LONG + 1))
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]
-        assert run.final()["weights"]["best.pt"]["sha256"] in artifact["metadata"]
+        assert run.final().weights.best.sha256 in artifact["metadata"]
     assert offline_logs.said(run, run.attempts()[-1])["sent"] is True
     assert tensors_of(bucket) == undisturbed[LONG]
     assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))

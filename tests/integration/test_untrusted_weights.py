@@ -93,7 +93,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)
     assert again.returncode == 0, again.stderr
-    assert run.attempt(4)["start"]["receipt"]["checkpoint"] == str(before)
+    assert run.attempt(4).start.receipt.checkpoint == before
     assert not mark.exists()
 
 

@@ -1,14 +1,24 @@
 """Runs as their records tell them, without training."""
 
-from dataclasses import asdict
-
-from job.analysis.summary import Evidence
+from job.analysis.summary import RunSummary
 from job.recipes.recipe import load_recipe
-from job.runs.records import RunRecord
+from job.runs.records import FinalRecord, Lineage, RunRecord
 from job.runs.run import Run
+from tests.support.attempt_records import attempt_record
 
 USERS_COURSE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 """F1 by epoch, the users' example of a run that reaches its target and then its plateau."""
+
+
+FACTS = {
+    "num_train_images": 1000,
+    "num_val_images": 200,
+    "batch": 16,
+    "num_threads": 1,
+    "max_det": 300,
+    "device": "cpu",
+}
+"""What a training decided during its set-up."""
 
 
 def metrics(f1, precision=None, recall=None):
@@ -58,7 +68,7 @@ def recorded(
         expect={name: [band.low, band.high] for name, band in loaded.expect.items()},
         start={"point": {"kind": start, "source": "weights/yolo11s.pt", "architecture": None, "run": None}},
         dataset={"name": dataset, "digest": "d" * 64, "set_aside": [], "val": val},
-        facts={"num_val_images": num_val, "num_train_images": 1000, "num_threads": 1},
+        facts=FACTS | {"num_val_images": num_val},
         environment={"cpu": "AVX2"},
         wandb_id="0" * 8,
     )
@@ -80,22 +90,26 @@ def recorded(
         "course": [{"epoch": number, **metrics(f1)} for number, f1 in enumerate(course, start=1)],
         "weights": {"best.pt": {"sha256": "b" * 64}},
     }
-    attempt = {
-        "attempt": 1,
-        "claimed_at": record.created_at,
-        "host": "savanna",
-        "machine": machine,
-        "price": {"usd_per_h": usd_per_hour},
-        "start": None,
-        "pulse": None,
-        "stop": None,
-        "end": {
+    attempt = attempt_record(
+        {
+            "attempt": 1,
+            "claimed_at": record.created_at,
+            "host": "savanna",
+            "machine": machine,
+            "price": {"usd_per_h": usd_per_hour},
+        },
+        end={
             "reason": "finished",
             "ended_at": finished_at,
             "seconds": seconds or {"useful step": epoch_s * len(course)},
         },
-    }
-    return Evidence(record=record, attempts=(attempt,), final=final)
+    )
+    return RunSummary(record=record, attempts=(attempt,), final=FinalRecord.model_validate(final))
+
+
+def starting_from(record, point):
+    """Return a run's record with other initial weights."""
+    return record.model_copy(update={"start": Lineage.model_validate({"point": point})})
 
 
 def put_recorded(store, evidence):
@@ -103,9 +117,8 @@ def put_recorded(store, evidence):
     run = Run(store, evidence.run)
     run.create(evidence.record)
     for attempt in evidence.attempts:
-        claim = {name: value for name, value in attempt.items() if name not in {"start", "pulse", "stop", "end"}}
-        number = run.claim(claim)
-        run.end_attempt(number, attempt["end"]["reason"], attempt["end"])
+        number = run.claim(attempt.claim.model_dump(mode="json"))
+        run.end_attempt(number, attempt.end.reason, attempt.end.model_dump(mode="json"))
     if evidence.final is not None:
-        run.finish(evidence.final)
-    assert asdict(evidence.record) == asdict(run.record())
+        run.finish(evidence.final.model_dump(mode="json"))
+    assert evidence.record == run.record()

@@ -21,10 +21,10 @@ import threading
 from pathlib import Path
 
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.records import RunRecord, now
+from job.runs.records import CheckpointId, RunRecord, now
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_content
 
 NUM_EPOCHS = 10
 
@@ -47,7 +47,7 @@ def main() -> int:
         elif word == "hold":
             threading.Event().wait()
         elif word == "finish":
-            run.finish({"attempt": attempt, "reason": "complete", "num_epochs": NUM_EPOCHS, "finished_at": now()})
+            run.finish(final_content(attempt=attempt, num_epochs=NUM_EPOCHS))
             return 0
         elif word == "success":
             return 0

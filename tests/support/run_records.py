@@ -10,10 +10,11 @@ from PIL import Image
 
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.records import RunRecord
+from job.runs.records import CheckpointId, RunRecord
 from job.runs.run import Run
 from job.storage.local import FolderStore
+from tests.support.attempt_records import final_content
+from tests.support.bucket_records import FACTS
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -135,21 +136,17 @@ def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64,
     told = [dict(zip(("f1", "precision", "recall", "map50", "map50_95"), (f1, *metrics(f1).values()), strict=True))
             for f1 in (before, max(course))]  # fmt: skip
     run.finish(
-        {
-            "attempt": 2,
-            "profile": "full",
-            "reason": "complete",
-            "num_epochs": len(course),
-            "best_epoch": course.index(max(course)) + 1,
-            "bits": {"exact": True},
-            "comparison": {
+        final_content(
+            attempt=2,
+            num_epochs=len(course),
+            best_epoch=course.index(max(course)) + 1,
+            comparison={
                 "before": told[0],
                 "after": told[1],
                 "expected": {"f1": [0.65, 0.7]},
                 "reached": {"f1": True},
             },
-            "weights": {name: {"sha256": "c" * 64, "tensors": "d" * 64} for name in ("best.pt", "last.pt")},
-        }
+        )
     )
     return run
 
@@ -172,7 +169,7 @@ def _record(name, recipe, num_epochs):
             "transfer": None,
         },
         dataset={"name": "wild", "digest": "b" * 64, "set_aside": []},
-        facts={"num_train_images": 40, "num_val_images": 8, "batch": 4},
+        facts=FACTS | {"num_train_images": 40, "num_val_images": 8, "batch": 4},
         environment={"device": "cpu", "versions": {"torch": "2.10.0"}},
         wandb_id="0000",
     )  # fmt: skip

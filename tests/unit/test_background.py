@@ -7,7 +7,7 @@ import pytest
 
 from job.background import Background
 from job.errors import BackgroundError, PauseError, StoreError
-from job.runs.heartbeat import Pulse
+from job.runs.heartbeat import Heartbeat
 from job.runs.run import Run
 from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
@@ -44,31 +44,31 @@ def test_what_ends_well_raises_nothing():
     background.check()
 
 
-def test_a_pulse_that_dies_ends_training(run):
-    """An exception of the thread that gives signs of life is kept for the training thread."""
+def test_a_heartbeat_that_dies_ends_training(run):
+    """An exception of the heartbeat thread is kept for the training thread."""
 
     def about():
         raise ZeroDivisionError("a clock that was set back")
 
-    with Pulse(run, 1, about, lambda _notice: None) as pulse:
-        pulse._background.join()
-    with pytest.raises(BackgroundError, match="sign of life: failed, ZeroDivisionError: a clock"):
-        pulse.check()
+    with Heartbeat(run, 1, about, lambda _notice: None) as heartbeat:
+        heartbeat._background.join()
+    with pytest.raises(BackgroundError, match="heartbeat: failed, ZeroDivisionError: a clock"):
+        heartbeat.check()
 
 
-def test_a_bucket_that_fails_a_pulse_ends_nothing(run, monkeypatch, caplog):
-    """Signs of life that cannot be written are told once, and one can be asked to stop as soon as they can."""
-    asked, pulse = threading.Event(), Run.pulse
+def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
+    """Heartbeats that cannot be written are told once, and one can be asked to stop as soon as they can."""
+    asked, heartbeat = threading.Event(), Run.heartbeat
     answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
 
     def flaky(*words):
         if (error := next(answers, None)) is not None:
             raise error
-        pulse(*words)
+        heartbeat(*words)
 
-    monkeypatch.setattr(Run, "pulse", flaky)
+    monkeypatch.setattr(Run, "heartbeat", flaky)
     run.ask_to_stop(1, {"host": "here"})
-    with Pulse(run, 1, dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01) as living:
+    with Heartbeat(run, 1, dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01) as living:
         assert asked.wait(30)
         living.check()
     assert caplog.text.count("bucket: away") == 1
@@ -83,7 +83,7 @@ def test_a_request_to_stop_is_passed_on_once(run):
         return {}
 
     run.ask_to_stop(1, {"host": "here"})
-    with Pulse(run, 1, about, asked.append, every_s=0.01):
+    with Heartbeat(run, 1, about, asked.append, every_s=0.01):
         assert all(beats.acquire(timeout=30) for _ in range(4))
     assert len(asked) == 1
 

@@ -11,7 +11,7 @@ from job.errors import CampaignError, PauseError, RunConflictError, UsageError
 from job.report.campaign import render
 from job.session.campaign import go_on, here, on_batch
 from job.storage.local import FolderStore
-from tests.support.bucket_records import put_recorded, recorded
+from tests.support.bucket_records import put_recorded, recorded, starting_from
 
 GOAL = Goal(
     target_f1=0.72, max_runs=4, max_usd=None, profile="full", dataset="wildlife", weights=None,
@@ -264,8 +264,8 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
 def started(entry, run, before=0.3):
     """Return the evidence of a run that started from another one's weights, which had an F1."""
     point = {"kind": "own", "source": f"runs/{run}/weights/best.pt", "architecture": None, "run": run}
-    entry.final["comparison"]["before"]["f1"] = before
-    return dataclasses.replace(entry, record=dataclasses.replace(entry.record, start={"point": point}))
+    entry.final.comparison.before["f1"] = before
+    return dataclasses.replace(entry, record=starting_from(entry.record, point))
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ def stand(run, *, end=None, alive=False, stop=False):
     if end is not None:
         run.end_attempt(2, end["reason"], {name: value for name, value in end.items() if name != "reason"})
     if alive:
-        pulse = run.attempt(2)["pulse"]
-        run.pulse(2, {name: pulse[name] for name in ("position", "seconds", "kept")})
+        run.heartbeat(
+            2, run.attempt(2).heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"})
+        )
     if stop:
         run.ask_to_stop(2, {"host": "here"})
 

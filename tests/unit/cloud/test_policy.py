@@ -10,8 +10,8 @@ from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, wor
 from job.cloud.policy import decide
 from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SubmissionStatus
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
-from job.runs.checkpoint import CheckpointId
 from job.runs.cost import usd_of
+from job.runs.records import CheckpointId
 from tests.cloud.conftest import OTHER_REGION
 from tests.unit.cloud.test_job_spec import make_submission
 

@@ -122,7 +122,7 @@ def typed(recipe, f1, start, asked):
     """Return the evidence of a run with the values of a recipe that was asked for under another name."""
     evidence = recorded(recipe, course=(0.2, *[f1] * 11))
     request = {**evidence.record.request, "recipe": asked, "start": start}
-    return dataclasses.replace(evidence, record=dataclasses.replace(evidence.record, request=request))
+    return dataclasses.replace(evidence, record=evidence.record.model_copy(update={"request": request}))
 
 
 @pytest.mark.parametrize(

@@ -124,15 +124,14 @@ def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path,
     """Where an attempt fails or is stopped after its report was begun, the report is rewritten and says so."""
     monkeypatch.setattr(refresh, "AT_END_S", 300.0)  # this machine may be busy
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
-    pulse = run.attempt(2)["pulse"]
-    run.pulse(2, {name: pulse[name] for name in ("position", "seconds", "kept")})  # it lives
+    heartbeat = run.attempt(2).heartbeat
+    run.heartbeat(2, heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"}))  # it lives
     with pytest.raises(type(error)), Renewal(run) as renewed:
         renewed.start()
         assert renewed._process.wait() == 0
         assert b"running at" in run.store.read(run.key("report.html"))
-        run.end_attempt(
-            2, "failed", {"position": pulse["position"], "seconds": pulse["seconds"], "message": "", "exit_code": 70}
-        )
+        stood = heartbeat.model_dump(mode="json", include={"position", "seconds"})
+        run.end_attempt(2, "failed", stood | {"message": "", "exit_code": 70})
         raise error
     page = run.store.read(run.key("report.html"))
     assert b"failed after epoch 2 of 80" in page

@@ -6,8 +6,9 @@ import pytest
 
 from job.errors import BackgroundError, MachineError, PreemptionError, StoreError, SupersededError, TransientStoreError
 from job.runs import checkpoint, committer
-from job.runs.checkpoint import CheckpointId, commit, committed
+from job.runs.checkpoint import commit, committed
 from job.runs.committer import Committer
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.analysis.campaign import spent_usd
-from job.analysis.summary import read_evidence
+from job.analysis.summary import read_summary
 from job.goodput import Phase, PhaseTimer
-from job.runs.accounting import make_bill, read_bill
-from job.runs.checkpoint import CheckpointId
+from job.runs.accounting import cost_of, read_cost
 from job.runs.cost import usd_of
+from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import attempt_record
 from tests.support.bucket_records import put_recorded, recorded
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -39,35 +40,37 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
     """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and what else is said."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
-    return {
-        "attempt": number,
-        "claimed_at": at(began + age),
-        "process_age_s": age,
-        "host": "here",
-        "machine": "Linux x86_64, 2 cores",
-        "price": price,
-        "start": None if started is None else {"started_at": at(started), "receipt": receipt},
-        "pulse": pulse and {"at": at(said_at), "seconds": pulse_seconds, "kept": kept},
-        "end": end and {"ended_at": at(time), "seconds": seconds, **more},
-    }
+    return attempt_record(
+        {
+            "attempt": number,
+            "claimed_at": at(began + age),
+            "process_age_s": age,
+            "host": "here",
+            "machine": "Linux x86_64, 2 cores",
+            "price": price,
+        },
+        start=None if started is None else {"started_at": at(started), "receipt": receipt},
+        pulse=pulse and {"at": at(said_at), "seconds": pulse_seconds, "kept": kept},
+        end=end and {"ended_at": at(time), "seconds": seconds, **more},
+    )
 
 
 def bill_of(*attempts, kept=None, now=10_000):
     """Account for attempts."""
-    return make_bill(list(attempts), kept or {}, at(now))
+    return cost_of(attempts, at(now), kept)
 
 
 def test_each_label_is_timed_and_priced():
     """A second under any label costs the same, each label has its own sum, and both add up to the whole."""
     clock = Clock()
-    timer = PhaseTimer(clock, before_s=1.0)
+    ledger = PhaseTimer(clock, before_s=1.0)
     for number, label in enumerate(label for label in Phase if label is not Phase.BOOT):
-        timer.enter(label)
+        ledger.enter(label)
         clock.now += 2.0 + number
     spent = {label: float(place + 1) for place, label in enumerate(Phase)}
-    assert timer.seconds() == spent | {Phase.START_UP: spent[Phase.START_UP]}
+    assert ledger.seconds() == spent | {Phase.START_UP: spent[Phase.START_UP]}
     whole = sum(spent.values())
-    bill = bill_of(attempt(1, 0, end=(whole, timer.seconds(), {"reason": "finished"})))
+    bill = bill_of(attempt(1, 0, end=(whole, ledger.seconds(), {"reason": "finished"})))
     assert bill.seconds == spent
     assert bill.total_s == bill.attempts[0].wall_s == whole
     assert bill.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
@@ -235,8 +238,8 @@ def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
     run.claim(claimed)
-    evidence = read_evidence(run, run.record())
-    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_bill(run).usd, abs=0.001)
+    evidence = read_summary(run, run.record())
+    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_cost(run).usd, abs=0.001)
     assert evidence.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
     assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
@@ -267,7 +270,7 @@ def test_records_of_a_bucket_are_read(tmp_path):
     number = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
     run.start_attempt(number, {"receipt": None})
     run.end_attempt(number, "finished", {"seconds": {"boot": 3.0, "useful step": 0.0}})
-    bill = read_bill(run)
+    bill = read_cost(run)
     assert bill.attempts[0].ended == "finished"
     assert bill.attempts[0].price.machine == PRICE["machine"]
     assert bill.to_json()["seconds"]["boot"] == 3.0

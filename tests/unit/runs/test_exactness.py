@@ -2,7 +2,9 @@
 
 import pytest
 
-from job.runs.resume import Past, environment_differences, exactness, warnings_of
+from job.runs.records import Exactness
+from job.runs.resume import PreviousAttempts, environment_differences, exactness, warnings_of
+from tests.support.attempt_records import attempt_record
 from tests.support.bucket_records import recorded
 
 AT = "2026-11-23T10:00:{:02}.000+00:00"
@@ -12,15 +14,12 @@ KERNEL = "torch: index_put_ does not have a deterministic implementation"
 
 def attempt(number, *, differs=(), pulse=None, end=None, claimed=0):
     """Return an attempt's records; `pulse` and `end` are what those say."""
-    start = {"started_at": AT.format(claimed), "differs": list(differs), "receipt": None}
-    return {
-        "attempt": number,
-        "claimed_at": AT.format(claimed),
-        "start": start,
-        "pulse": pulse and {"at": AT.format(30), **pulse},
-        "stop": None,
-        "end": end and {"ended_at": AT.format(40), "reason": "preempted", **end},
-    }
+    return attempt_record(
+        {"attempt": number, "claimed_at": AT.format(claimed)},
+        start={"started_at": AT.format(claimed), "differs": list(differs), "receipt": None},
+        pulse=pulse and {"at": AT.format(30), **pulse},
+        end=end if end is None else {"ended_at": AT.format(40), "reason": "preempted", **end},
+    )
 
 
 def seen(*warnings, num_ooms=0):
@@ -36,7 +35,7 @@ def bits(*attempts, **train):
 def test_a_run_of_which_nothing_is_known_against_it_is_exact():
     """Attempts that saw nothing but harmless warnings, also of an older version that recorded none, are comparable."""
     harmless = seen("ultralytics: imgsz=70 must be multiple of max stride 32, updating to 96")
-    assert bits(attempt(1), attempt(2, pulse=harmless), attempt(3, end=harmless)) == {"exact": True}
+    assert bits(attempt(1), attempt(2, pulse=harmless), attempt(3, end=harmless)) == Exactness(exact=True)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +53,15 @@ def test_exact_is_told_from_what_was_seen(against, because):
     tells of it, ends the claim from that attempt on, with the reason.
     """
     found = bits(attempt(1), attempt(2, **against), attempt(3))
-    assert (found["exact"], found["from_attempt"], len(found["because"])) == (False, 2, 1)
-    assert found["because"][0].startswith(because)
+    assert (found.exact, found.from_attempt, len(found.because)) == (False, 2, 1)
+    assert found.because[0].startswith(because)
 
 
 def test_kernels_that_need_not_be_deterministic_make_no_exact_run():
     """What was trained with --deterministic false is not called exact, whatever was seen."""
     found = bits(attempt(1), deterministic=False)
-    assert (found["exact"], found["from_attempt"]) == (False, 1)
-    assert "deterministic" in found["because"][0]
+    assert (found.exact, found.from_attempt) == (False, 1)
+    assert "deterministic" in found.because[0]
 
 
 def test_other_pictures_are_a_difference():
@@ -82,6 +81,6 @@ def test_each_warning_is_told_once_with_the_first_attempt():
 
 def test_running_out_of_memory_is_remembered():
     """The next attempt knows that one before it ended for want of memory, by the record and not by its words."""
-    assert Past((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
+    assert PreviousAttempts((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
     told = {"error": "TrainingError", "message": "out of memory"}
-    assert not Past((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory
+    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory

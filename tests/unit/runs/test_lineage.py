@@ -10,11 +10,11 @@ from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
 from job.runs import checkpoint
-from job.runs.checkpoint import CheckpointId
-from job.runs.lineage import StartPoint, fetch_end, fetch_start, find_start
+from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.records import CheckpointId, FinalWeights, InitialWeights
 from job.runs.run import Run
 from job.storage.local import FolderStore
-from tests.support.bucket_records import put_recorded, recorded
+from tests.support.bucket_records import put_recorded, recorded, starting_from
 
 
 def order(recipe="A", **changes):
@@ -39,7 +39,8 @@ def put(store, number, f1, recipe="base", *, source="weights/yolo11s.pt", origin
     evidence = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
     point = {"kind": "pretrained", "source": source, "architecture": None, "run": origin}
     put_recorded(
-        store, dataclasses.replace(evidence, record=dataclasses.replace(evidence.record, start={"point": point}))
+        store,
+        dataclasses.replace(evidence, record=starting_from(evidence.record, point)),
     )
     return name
 
@@ -123,7 +124,7 @@ def test_a_recipe_that_was_typed_out_is_that_recipe(store):
         find_start(store, order("C"), None)
     typed = recorded("A", run="yolov11_wildlife2", course=(0.66,))
     request = {**typed.record.request, "recipe": "continue", "start": "yolov11_wildlife"}
-    put_recorded(store, dataclasses.replace(typed, record=dataclasses.replace(typed.record, request=request)))
+    put_recorded(store, dataclasses.replace(typed, record=typed.record.model_copy(update={"request": request})))
     assert chosen(store, "C")[0] == "yolov11_wildlife2"
 
 
@@ -154,12 +155,11 @@ def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
 def weights(store):
     """A finished run with weights in the bucket, as the start of another one."""
     evidence = recorded("base", run="zebra")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    put_recorded(
-        store, dataclasses.replace(evidence, final=evidence.final | {"weights": {"best.pt": {"sha256": digest}}})
-    )
+    digests = FinalWeights.model_validate({"best.pt": {"sha256": hashlib.sha256(b"weights").hexdigest()}})
+    final = evidence.final.model_copy(update={"weights": digests})
+    put_recorded(store, dataclasses.replace(evidence, final=final))
     store.put("runs/zebra/weights/best.pt", b"weights")
-    return StartPoint("own", "runs/zebra/weights/best.pt", None, run="zebra")
+    return InitialWeights("own", "runs/zebra/weights/best.pt", None, run="zebra")
 
 
 def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
@@ -221,7 +221,10 @@ def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(sto
     key = f"runs/{run}/final.json"
     store.put(key, json.dumps(json.loads(store.read(key)) | {"weights": {}}).encode(), overwrite=True)
     store.put(f"runs/{run}/weights/best.pt", b"weights")
-    with pytest.raises(CorruptObjectError, match=f"run {run}: one of its records has another form"):
+    with pytest.raises(
+        CorruptObjectError,
+        match=f"runs/{run}/final.json: has another form.*weights.best.pt: Field required",
+    ):
         fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
 
 

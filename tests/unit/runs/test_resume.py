@@ -3,10 +3,11 @@
 import pytest
 
 from job.errors import CorruptObjectError
-from job.runs.checkpoint import Manifest
-from job.runs.resume import Past, receipt
+from job.runs.records import CheckpointMetadata, Manifest, StopRequest
+from job.runs.resume import PreviousAttempts, receipt
 from job.runs.run import Run
 from job.storage.local import FolderStore
+from tests.support.attempt_records import attempt_record
 from tests.support.run_records import at
 
 DIGESTS = {"model": "a" * 64, "ema": "b" * 64, "optimizer": "c" * 64}
@@ -14,20 +15,25 @@ DIGESTS = {"model": "a" * 64, "ema": "b" * 64, "optimizer": "c" * 64}
 
 def manifest(epoch, batch, committed_s):
     """Return the manifest of a checkpoint of the first attempt."""
-    return Manifest("zebra", epoch, batch, 1, at(committed_s), {"digests": DIGESTS}, ())
+    return Manifest(
+        run="zebra",
+        epoch=epoch,
+        batch=batch,
+        attempt=1,
+        committed_at=at(committed_s),
+        about=CheckpointMetadata(digests=DIGESTS),
+        files=(),
+    )
 
 
 def attempt(number=1, *, claimed_s=0, end=None, pulse=None, stop=None, cloud_job=None):
     """Return an attempt's records: `end` is a reason, a time and a position, `pulse` a time and a position."""
-    return {
-        "attempt": number,
-        "claimed_at": at(claimed_s),
-        "cloud_job": cloud_job,
-        "start": None,
-        "stop": stop,
-        "end": end and {"reason": end[0], "ended_at": at(end[1]), "position": end[2]},
-        "pulse": pulse and {"at": at(pulse[0]), "position": pulse[1]},
-    }
+    return attempt_record(
+        {"attempt": number, "claimed_at": at(claimed_s), "cloud_job": cloud_job},
+        stop=stop,
+        end=end and {"reason": end[0], "ended_at": at(end[1]), "position": end[2]},
+        pulse=pulse and {"at": at(pulse[0]), "position": pulse[1]},
+    )
 
 
 def place(epoch, batch):
@@ -39,15 +45,15 @@ def place(epoch, batch):
 def test_a_state_that_did_not_load_as_it_was_saved_is_refused(group):
     """One digest that differs, of any group, ends the resumption and names the group."""
     with pytest.raises(CorruptObjectError) as raised:
-        receipt(Past(()), manifest(2, 3, 60), DIGESTS | {group: "f" * 64}, 10)
+        receipt(PreviousAttempts(()), manifest(2, 3, 60), DIGESTS | {group: "f" * 64}, 10)
     assert raised.value.problems == (f"{group}: saved {DIGESTS[group][:12]}, loaded {'f' * 12}",)
 
 
 def test_a_receipt_has_what_was_saved_and_what_was_loaded():
     """The digests of both, the checkpoint and the place are in it."""
-    made = receipt(Past(()), manifest(2, 3, 60), dict(DIGESTS), 10)
-    assert (made["saved"], made["loaded"]) == (DIGESTS, DIGESTS)
-    assert (made["run"], made["checkpoint"], made["position"]) == ("zebra", "0002-000003.a0001", place(2, 3))
+    made = receipt(PreviousAttempts(()), manifest(2, 3, 60), dict(DIGESTS), 10)
+    assert (made.saved, made.loaded) == (DIGESTS, DIGESTS)
+    assert (made.run, str(made.checkpoint), made.position.model_dump()) == ("zebra", "0002-000003.a0001", place(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -65,14 +71,14 @@ def test_what_was_lost_is_what_came_after_the_checkpoint(last, steps, seconds):
     """Steps from the checkpoint's place to the last that is known, across epochs, and the seconds since it; never
     fewer than none.
     """
-    made = receipt(Past((last,)), manifest(2, 3, 60), DIGESTS, 10)
-    assert (made["steps_lost"], made["seconds_lost"]) == (steps, seconds)
+    made = receipt(PreviousAttempts((last,)), manifest(2, 3, 60), DIGESTS, 10)
+    assert (made.steps_lost, made.seconds_lost) == (steps, seconds)
 
 
 def test_a_run_that_goes_on_where_another_ended_lost_nothing():
     """Without an attempt before, nothing is lost."""
-    made = receipt(Past(()), manifest(2, 3, 60), DIGESTS, 10)
-    assert (made["steps_lost"], made["seconds_lost"]) == (0, 0.0)
+    made = receipt(PreviousAttempts(()), manifest(2, 3, 60), DIGESTS, 10)
+    assert (made.steps_lost, made.seconds_lost) == (0, 0.0)
 
 
 def test_only_a_machine_that_was_taken_is_a_preemption():
@@ -83,35 +89,35 @@ def test_only_a_machine_that_was_taken_is_a_preemption():
     ended = [attempt(number, end=(reason, 10 * number, place(0, number)))
              for number, reason in enumerate(reasons, start=1)]  # fmt: skip
     vanished = attempt(8, pulse=(80, place(0, 8)))
-    assert Past((*ended, vanished)).preempted_after_s == [10.0, 80.0]
+    assert PreviousAttempts((*ended, vanished)).preempted_after_s == [10.0, 80.0]
 
 
 def test_the_furthest_place_is_that_of_any_attempt():
     """An earlier attempt may have come further than the newest; without one nothing was reached."""
-    past = Past((attempt(pulse=(50, place(3, 1))), attempt(2, end=("failed", 90, place(2, 9))), attempt(3)))
-    assert (past.furthest, Past(()).furthest) == ((3, 1), (0, 0))
+    past = PreviousAttempts((attempt(pulse=(50, place(3, 1))), attempt(2, end=("failed", 90, place(2, 9))), attempt(3)))
+    assert (past.furthest_position, PreviousAttempts(()).furthest_position) == ((3, 1), (0, 0))
 
 
 def test_a_request_to_stop_holds_for_the_same_job_until_an_attempt_has_paused_by_it():
     """A job's next attempt ends by a request that none before it has obeyed, also after one that saw nothing of it."""
-    asked = {"asked_at": at(50), "host": "here"}
+    asked = StopRequest(asked_at=at(50), host="here")
     vanished = attempt(stop=asked, cloud_job="job-1")
     cut_off = attempt(stop=asked, cloud_job="job-1", end=("preempted", 60, place(1, 0)))
     paused = attempt(2, cloud_job="job-1", end=("paused", 80, place(1, 0)))
     for first in (vanished, cut_off):
-        assert Past((first,)).stop_request("job-1") == asked
-        assert Past((first, attempt(2, cloud_job="job-1"))).stop_request("job-1") == asked
-        assert Past((first, paused)).stop_request("job-1") is None
+        assert PreviousAttempts((first,)).stop_request("job-1") == asked
+        assert PreviousAttempts((first, attempt(2, cloud_job="job-1"))).stop_request("job-1") == asked
+        assert PreviousAttempts((first, paused)).stop_request("job-1") is None
     again = attempt(3, cloud_job="job-1", stop=asked)
-    assert Past((vanished, paused, again)).stop_request("job-1") == asked
-    assert Past((attempt(cloud_job="job-1"),)).stop_request("job-1") is None
+    assert PreviousAttempts((vanished, paused, again)).stop_request("job-1") == asked
+    assert PreviousAttempts((attempt(cloud_job="job-1"),)).stop_request("job-1") is None
 
 
 def test_a_request_to_stop_binds_no_attempt_that_a_person_starts():
     """An attempt that is of no job, or of another one, trains, whatever an earlier one was asked."""
-    asked = {"asked_at": at(50), "host": "here"}
+    asked = StopRequest(asked_at=at(50), host="here")
     for job in (None, "job-1"):
-        past = Past((attempt(stop=asked, cloud_job=job),))
+        past = PreviousAttempts((attempt(stop=asked, cloud_job=job),))
         assert past.stop_request(None) is None
         assert past.stop_request("job-2") is None
 
@@ -119,14 +125,14 @@ def test_a_request_to_stop_binds_no_attempt_that_a_person_starts():
 def test_a_request_that_came_after_the_end_is_void():
     """A request to stop that was written when the attempt had ended makes no other one end."""
     ended = ("preempted", 40, place(1, 0))
-    past = Past((attempt(cloud_job="job-1", end=ended, stop={"asked_at": at(50), "host": "here"}),))
+    past = PreviousAttempts((attempt(cloud_job="job-1", end=ended, stop=StopRequest(asked_at=at(50), host="here")),))
     assert past.stop_request("job-1") is None
 
 
 def test_a_clock_that_was_set_back_loses_no_seconds():
     """Records that seem to come from the past make neither a negative loss nor a negative life."""
-    past = Past((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
-    assert receipt(past, manifest(2, 3, 60), DIGESTS, 10)["seconds_lost"] == 0.0
+    past = PreviousAttempts((attempt(claimed_s=70, pulse=(50, place(2, 5))),))
+    assert receipt(past, manifest(2, 3, 60), DIGESTS, 10).seconds_lost == 0.0
     assert past.preempted_after_s == [0.0]
 
 
@@ -135,4 +141,4 @@ def test_the_past_is_what_came_before(tmp_path):
     run = Run(FolderStore.create(str(tmp_path / "bucket")), "zebra")
     for _ in range(3):
         run.claim({})
-    assert [entry["attempt"] for entry in Past.of(run, 2).attempts] == [1]
+    assert [entry.number for entry in PreviousAttempts.of(run, 2).attempts] == [1]

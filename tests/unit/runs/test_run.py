@@ -8,6 +8,8 @@ from job.runs.records import RunRecord, differences
 from job.runs.run import Run, check_run_name, family_of, next_free_name
 from job.runs.search import find_run, list_runs
 from job.storage.local import FolderStore
+from tests.support.attempt_records import final_content
+from tests.support.bucket_records import FACTS
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def record(name, **request):
         },
         recipe_digest="0" * 64,
         expect={},
-        start={"point": {}},
+        start={"point": {"kind": "own", "source": "best.pt", "architecture": None}},
         dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
-        facts={},
+        facts=FACTS,
         environment={},
         wandb_id=f"id-of-{name}",
     )
@@ -108,8 +110,8 @@ def test_a_claim_says_how_the_one_before_it_ended(store):
     run.end_attempt(second, "failed", {"message": "loss is not a number"})
     run.end_attempt(second, "finished", {})
     third = run.claim({})
-    assert run.attempt(second)["previous_ended"] == {"reason": "vanished"}
-    assert run.attempt(third)["previous_ended"]["reason"] == "failed"
+    assert run.attempt(second).claim.previous_ended == {"reason": "vanished"}
+    assert run.attempt(third).claim.previous_ended["reason"] == "failed"
 
 
 def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
@@ -133,10 +135,10 @@ def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
 def test_what_an_attempt_began_with_is_written_once(store):
     """A second record of an attempt's beginning is refused, and the first one stands."""
     run = Run(store, "zebra")
-    run.start_attempt(run.claim({}), {"receipt": "first"})
+    run.start_attempt(run.claim({}), {"differs": ["first"]})
     with pytest.raises(PreconditionError):
-        run.start_attempt(1, {"receipt": "second"})
-    assert run.attempt(1)["start"]["receipt"] == "first"
+        run.start_attempt(1, {"differs": ["second"]})
+    assert run.attempt(1).start.differs == ["first"]
 
 
 def test_the_same_request_finds_its_run_again(store):
@@ -168,19 +170,20 @@ def test_differences_name_keys_on_either_side():
 def test_a_final_record_stands(store):
     """A run that is finished a second time keeps its first final record, which is what the second one gets."""
     run = Run(store, "zebra")
-    first = run.finish({"reason": "complete"})
-    assert run.finish({"reason": "stopped early"}) == first == run.final()
-    assert first["reason"] == "complete"
+    first = run.finish(final_content(reason="complete"))
+    assert run.finish(final_content(reason="stopped early")) == first == run.final()
+    assert first.reason == "complete"
 
 
 def test_a_note_replaces_the_one_before(store):
     """What nothing hangs on is written again and again, and the last of it is read."""
     run = Run(store, "zebra")
+    run.claim({})
     for number in (1, 2):
         run.note("wandb/0001.json", {"number": number})
-        run.pulse(1, {"number": number})
+        run.heartbeat(1, {"position": {"epoch": number, "batch": 0}})
     assert run.noted("wandb/0001.json")["number"] == 2
-    assert run.attempt(1)["pulse"]["number"] == 2
+    assert run.attempt(1).position == (2, 0)
 
 
 def test_the_first_request_to_stop_stands(store):
@@ -188,7 +191,7 @@ def test_the_first_request_to_stop_stands(store):
     run = Run(store, "zebra")
     run.ask_to_stop(1, {"host": "here"})
     run.ask_to_stop(1, {"host": "there"})
-    assert run.stop_request(1)["host"] == "here"
+    assert run.stop_request(1).host == "here"
 
 
 def test_a_copied_folder_is_not_the_run_that_was_copied(store):

@@ -3,11 +3,10 @@
 import json
 import logging
 import shlex
-from dataclasses import replace
 
 import pytest
 
-from job.analysis.summary import gather
+from job.analysis.summary import finished_runs
 from job.cli.app import main
 from job.cli.submit import TRAIN_FLAGS
 from job.cli.train import read_order
@@ -17,6 +16,7 @@ from job.runs.run import Run
 from job.runs.search import find_run, list_runs, survey
 from job.runs.unfinished import command_for, tell_beside
 from job.storage.local import FolderStore
+from tests.support.attempt_records import final_content
 from tests.unit.runs.test_run import record
 
 REQUEST = record("any").request
@@ -149,7 +149,7 @@ def test_strays_stop_nothing(store, caplog):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife12"
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert gather(store) == []
+        assert finished_runs(store) == []
     for stray in ("my copy", "yolov11_wildlife9", "yolov11_wildlife10", "yolov11_wildlife11", "other"):
         assert f"runs/{stray}: is not a run" in caplog.text
     assert "my copy" not in list_runs(store)
@@ -232,7 +232,7 @@ def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
     tell_beside(store, Run(store, "zebra"), REQUEST, "train")
     run = Run(store, "yolov11_wildlife")
     run.create(record("yolov11_wildlife"))
-    run.finish({})
+    run.finish(final_content())
     tell_beside(store, Run(store, "zebra"), REQUEST, "train")
     assert caplog.text == ""
 
@@ -242,7 +242,7 @@ def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
     store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
     request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
     point = {"point": {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}}
-    Run(store, "yolov11_wildlife").create(replace(record("yolov11_wildlife", **request), start=point))
+    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **request).model_copy(update={"start": point}))
     for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):
         words = ["train", "--dry-run", "--model", "yolo11n.yaml", "--epochs", epochs, "--bucket", store.uri]
         assert main(words) == 0

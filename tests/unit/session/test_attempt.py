@@ -55,7 +55,7 @@ def ended_by(error, store):
     ):
         raise error
     assert (raised.value is error) is not isinstance(raised.value, DefectError)
-    return run.attempt(1)["end"]
+    return run.attempt(1).end
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def ended_by(error, store):
 def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
     """States never mix: taken, asked by a person, paused, overtaken, passing, or failed; and where it stood is said."""
     end = ended_by(error, store)
-    assert (end["reason"], end["exit_code"]) == (reason, exit_code)
-    assert end["position"] == {"epoch": 2, "batch": 3}
+    assert (end.reason, end.exit_code) == (reason, exit_code)
+    assert end.position.model_dump() == {"epoch": 2, "batch": 3}
 
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
@@ -97,11 +97,11 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
         attempt.recorded(run, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
     ):
         {}["a key"]
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["error"]) == ("failed", 1, "KeyError")
-    assert end["traceback"].startswith("Traceback (most recent call last)")
-    assert '{}["a key"]' in end["traceback"]
-    assert end["message"] == str(raised.value)
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.error) == ("failed", 1, "KeyError")
+    assert end.traceback.startswith("Traceback (most recent call last)")
+    assert '{}["a key"]' in end.traceback
+    assert end.message == str(raised.value)
     assert str(raised.value).startswith("run zebra: failed by KeyError: 'a key' (test_attempt.py:")
     assert "the same command goes on from the last committed checkpoint" in str(raised.value)
 
@@ -111,8 +111,8 @@ def test_what_a_notice_leaves_uncommitted_is_recorded(store):
     notice = PreemptionError("SIGTERM: asked to stop", "preempted")
     notice.not_committed = "epoch 3 is not committed, StoreError: bucket: no permission"
     end = ended_by(notice, store)
-    assert (end["reason"], end["not_committed"]) == ("preempted", notice.not_committed)
-    assert end["message"] == f"SIGTERM: asked to stop; {notice.not_committed}"
+    assert (end.reason, end.not_committed) == ("preempted", notice.not_committed)
+    assert end.message == f"SIGTERM: asked to stop; {notice.not_committed}"
 
 
 LEAVES = """
@@ -147,8 +147,8 @@ def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(SOON_S) == 75
-    end = Run(FolderStore.open(folder), "zebra").attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == (reason, 75, {"epoch": 3, "batch": 0})
+    end = Run(FolderStore.open(folder), "zebra").attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == (reason, 75, {"epoch": 3, "batch": 0})
     assert end.get("not_committed", "") == lost
 
 
@@ -166,9 +166,9 @@ def test_a_hang_is_recorded_from_outside(store):
         preemption=PreemptionWatcher(),
     ):
         watchdog.on_hang(HangError("training: no step was done for 1800 s"))
-    end = run.attempt(1)["end"]
-    assert (end["reason"], end["exit_code"], end["position"]) == ("failed", 75, {"epoch": 2, "batch": 3})
-    assert end["message"] == "training: no step was done for 1800 s"
+    end = run.attempt(1).end
+    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
+    assert end.message == "training: no step was done for 1800 s"
 
 
 def test_an_end_that_cannot_be_recorded_hides_nothing(store):

@@ -7,7 +7,7 @@ import pytest
 
 from job.errors import BackgroundError, PeerError, PreemptionError, StoreError
 from job.goodput import Phase, PhaseTimer
-from job.runs.checkpoint import CheckpointId
+from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerCallbacks, SessionCallbacks
 from job.session.preemption import PreemptionWatcher
 from job.training.distributed import ProcessGroup

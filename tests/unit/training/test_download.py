@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from job.errors import WeightsError
-from job.runs.lineage import StartPoint, fetch_start
+from job.runs.lineage import fetch_start
+from job.runs.records import InitialWeights
 from job.storage.open_store import open_store
 from job.training import download
 
@@ -25,7 +26,7 @@ def store(tmp_path, monkeypatch):
 
 def fetch(store, name, folder):
     """Fetch published weights as a new run does."""
-    return fetch_start(store, StartPoint("pretrained", f"weights/{name}", None), folder)
+    return fetch_start(store, InitialWeights("pretrained", f"weights/{name}", None), folder)
 
 
 def test_weights_that_are_not_the_published_ones_are_not_stored(store, tmp_path):
