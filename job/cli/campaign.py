@@ -72,8 +72,8 @@ def run_campaign(
         arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
     )
     campaign = find_campaign(store, name, goal, bound)
-    if (recorded := campaign.bound()) is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", campaign.name, recorded)
+    if (record := campaign.record()) is not None and record.bound is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", campaign.name, record.bound)
     machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every", "hang_after")}
     machine |= {} if cloud else {"workdir": flags["workdir"]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
@@ -94,18 +94,20 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
 
 def told(campaign: Campaign) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
-    final = campaign.final() or {}
+    result = campaign.result()
     rows: list[tuple[str, ...]] = [HEAD]
-    for entry in campaign.evidence():
+    for entry in campaign.runs():
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
     lines = [*table(rows), ""]
-    lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
-    lines += labelled("because", final["because"])
-    if final["best"] is not None or final.get("weights") is not None:
-        lines += labelled("best", address_of_best(campaign, final))
-        if final["best"] not in {row[0] for row in rows[1:]}:
+    if result is None:
+        return lines
+    lines += labelled("campaign", f"{campaign.name}: {result.reason}")
+    lines += labelled("because", result.because)
+    if result.best is not None or result.weights is not None:
+        lines += labelled("best", address_of_best(campaign, result))
+        if result.best not in {row[0] for row in rows[1:]}:
             lines += labelled("", "which the first run started from; no run is better")
     return [*lines, *labelled("page", write_page(campaign))]
 
