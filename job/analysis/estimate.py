@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
 from job.recipes.recipe import Recipe
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step
@@ -137,7 +137,7 @@ class Stopwatch:
 
 
 def from_runs(
-    order: Order, dataset: str, machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
+    order: TrainRequest, dataset: str, machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
 ) -> RunSummary | None:
     """Return the newest finished run that tells what an order will take, if there is one.
 
@@ -147,7 +147,7 @@ def from_runs(
         machine: Whether a run was trained on the machine that is meant.
         runs: Finished runs, the newest last.
     """
-    request = order.request(dataset)
+    request = order.identity(dataset)
 
     def alike(run: RunSummary) -> bool:
         theirs = run.record.request

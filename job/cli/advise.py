@@ -1,35 +1,48 @@
 """``job advise``: what to do after a run, by the users' rules."""
 
-import json as json_format
+import json
+
+from pydantic import Field
 
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
 from job.analysis.summary import RunSummary, finished_runs, read_summary
-from job.cli.options import read_flag, read_fraction, read_price, require_store
+from job.cli.command import command
+from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
 from job.recipes.recipe import Band
 from job.text import HOUR, between, command_line, duration, labelled
 
 
-def print_advice(name: str | None, bucket: str | None, *, target_f1: str, usd_per_hour: str | None, json: str) -> None:
-    """Print what to do after a run; the one that ended last, if none is named.
+class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
+    """Flags of ``job advise``."""
+
+    positional = ("run",)
+
+    run: str | None = Field(None, description="The run; the one that ended last if left out.")
+
+
+@command(AdviseOptions, "job advise zebra --target-f1 0.75 --bucket gs://my-bucket")
+def advise_next(options: AdviseOptions) -> None:
+    """Print the next training after a run.
+
+    Names the rule, the command to give, the expected gain and the cost.
 
     Raises:
         RunConflictError: If there is no such run, or none that is finished.
     """
-    as_json, target, price = read_flag(json, "json"), read_fraction(target_f1, "target-f1"), read_price(usd_per_hour)
-    store = require_store(bucket)
+    price, store = options.price_of(), options.store()
     finished = finished_runs(store)
-    if name is not None:
-        evidence = read_summary(*require_run(store, name))
+    if options.run is not None:
+        evidence = read_summary(*require_run(store, options.run))
     elif finished:
         evidence = finished[-1]
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
-    advice = advise(evidence, finished, bucket=store.uri, target=target, usd_per_hour=price)
-    if as_json:
-        print(json_format.dumps(advice.to_json(), indent=1))
+    advice = advise(evidence, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
+    if options.as_json:
+        print(json.dumps(advice.to_json(), indent=1))
         return
     print("\n".join(told(evidence, advice)))
 

@@ -1,17 +1,21 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
 import logging
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
-from job.cli.options import Mistakes, read_flag, read_fraction, read_number, read_price
-from job.cli.train import open_bucket, read_order
+from job.cli.command import command
+from job.cli.options import BucketOption, PriceOption, TargetOption
 from job.cloud.machine_types import find_machine
 from job.cloud.prices import read_usd
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
+from job.runs.flags import reads, whole_number
+from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
 from job.session.preemption import OF_A_CHILD_S, PreemptionWatcher
@@ -23,64 +27,74 @@ log = logging.getLogger(__name__)
 HEAD = ("run", "recipe", "F1 before", "after", "precision", "recall", "time")
 
 
-def run_campaign(
-    *,
-    target_f1: str,
-    max_runs: str,
-    max_usd: str | None,
-    usd_per_hour: str | None,
-    name: str | None,
-    cloud: str | None,
-    bucket: str | None,
-    training_arguments: dict[str, str],
-    **flags: Any,  # noqa: ANN401 -- text by flag, as Fire has it
-) -> None:
-    """Go on with a campaign, or start it, and print what came of it.
+class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
+    """Flags of ``job campaign``."""
+
+    left_out = frozenset({"recipe", "run", "model"})
+
+    max_runs: Annotated[int, whole_number()] = Field(4, description="The largest number of runs.")
+    max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
+        None,
+        description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "
+        "has the limit of the settings, and the campaign that of --max-runs such runs.",
+    )
+    name: str | None = Field(None, description="The campaign's name; campaign, campaign2, ... if left out.")
+    cloud: str | None = Field(
+        None,
+        description="Train on Cloud Batch, on Spot machines of this kind (l4, a100, ...); this command stays, decides "
+        "and supervises. On this machine if left out.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_first_recipe(cls, given: dict[str, object]) -> dict[str, object]:
+        return {**given, "recipe": FIRST_RECIPE}
+
+    def price(self) -> float | None:
+        """Return what an hour of the campaign's machine costs, if that is known.
+
+        Raises:
+            UsageError: If dollars are limited and it is not known, or there is no such machine.
+        """
+        price = self.price_of(f"{self.cloud}-spot" if self.cloud else None)
+        if self.max_usd is not None and price is None:
+            raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
+        return price
+
+
+@command(CampaignOptions, "job campaign --target-f1 0.75 --max-runs 3 --bucket gs://my-bucket")
+def campaign(options: CampaignOptions) -> None:
+    """Train A, then C or B as `job advise` has it.
+
+    Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
+    interruption. A run that has begun is finished, whatever its cost. Training arguments apply to every run.
 
     Raises:
         UsageError: If dollars are limited and the price of an hour is not known.
-        JobError: For whatever is wrong; see the exit codes.
+        JobError: For each error, with its exit code.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
-    mistakes = Mistakes()
-    price = order = None
-    with mistakes:
-        price = read_price(usd_per_hour, f"{cloud}-spot" if cloud else None)
-        if max_usd is not None and price is None:
-            raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
-    with mistakes:
-        order = read_order(recipe=FIRST_RECIPE, run=None, model=None, training_arguments=training_arguments, **flags)
-    with mistakes:
-        target = read_fraction(target_f1, "target-f1")
-    with mistakes:
-        num_runs = read_number(max_runs, "max-runs")
-    with mistakes:
-        usd = None if max_usd is None else read_usd(max_usd, "--max-usd")
-    mistakes.tell()
-    assert order is not None  # noqa: S101 -- for the type checker: else a mistake was told
-    bound = None if cloud is None or usd is not None else _bound_of(cloud, num_runs)
-    profile = order.recipe.profile
-    store = open_bucket(profile, bucket)
-    chosen = {name: "true" for name in ("new_classes", "quarantine") if read_flag(flags[name], name)}
+    price, cloud, profile = options.price(), options.cloud, options.recipe.profile
+    bound = None if cloud is None or options.max_usd is not None else _bound_of(cloud, options.max_runs)
+    store = options.store_for(profile)
+    chosen = {name: "true" for name in ("new_classes", "quarantine") if getattr(options, name)}
     goal = Goal(
-        target_f1=target,
-        max_runs=num_runs,
-        max_usd=usd,
+        target_f1=options.target_f1,
+        max_runs=options.max_runs,
+        max_usd=options.max_usd,
         profile=profile,
-        dataset=_dataset(store, order.dataset, profile),
-        weights=order.weights,
-        arguments={name.replace("_", "-"): value for name, value in (chosen | training_arguments).items()},
+        dataset=_dataset(store, options.dataset, profile),
+        weights=options.weights,
+        arguments={name.replace("_", "-"): value for name, value in (chosen | options.arguments).items()},
     )
-    campaign = find_campaign(store, name, goal, bound)
-    if (record := campaign.record()) is not None and record.bound is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", campaign.name, record.bound)
-    machine = {name: flags[name] for name in ("device", "workers", "checkpoint_every", "hang_after")}
-    machine |= {} if cloud else {"workdir": flags["workdir"]}
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in machine.items() if value]
-    place = on_batch(store.uri, cloud, words) if cloud else here(store.uri, words, price)
+    found = find_campaign(store, options.name, goal, bound)
+    if (record := found.record()) is not None and record.bound is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, record.bound)
+    args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
+    place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
-        go_on(campaign, goal, place, price)
-    print("\n".join(told(campaign)))
+        go_on(found, goal, place, price)
+    print("\n".join(told(found)))
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:

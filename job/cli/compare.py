@@ -1,11 +1,14 @@
 """``job compare``: runs side by side, on the terminal or as a page."""
 
-import json as json_format
+import json
 from pathlib import Path
+
+from pydantic import Field
 
 from job.analysis.comparison import Comparison, compare
 from job.analysis.summary import read_summary
-from job.cli.options import read_flag, require_store
+from job.cli.command import command
+from job.cli.options import BucketOption, JsonOption
 from job.cli.runs import require_run
 from job.errors import MachineError, UsageError
 from job.report.comparison import render
@@ -15,26 +18,38 @@ MIN_CELL = 13
 """Columns of a cell, at least."""
 
 
-def compare_runs(names: tuple[str, ...], bucket: str | None, *, html: str | None, json: str) -> None:
+class CompareOptions(BucketOption, JsonOption):
+    """Flags of ``job compare``."""
+
+    positional = ("runs",)
+
+    runs: tuple[str, ...] = Field((), description="The runs' names.")
+    html: str | None = Field(None, description="A file to write the comparison to as an HTML page.")
+
+
+@command(CompareOptions, "job compare zebra gnu --html compared.html --bucket gs://my-bucket")
+def compare_runs(options: CompareOptions) -> None:
     """Print runs side by side.
+
+    Shows recipe, data, result and cost, and tells whether the metrics may be compared.
 
     Raises:
         UsageError: If fewer than two different runs are named.
         RunConflictError: If one is not there.
         MachineError: If the page cannot be written.
     """
-    as_json = read_flag(json, "json")
+    names, html = options.runs, options.html
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- one has nothing to be compared with
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
-    store = require_store(bucket)
+    store = options.store()
     comparison = compare([read_summary(*require_run(store, name)) for name in names])
     if html is not None:
         try:
             Path(html).write_text(render(comparison), encoding="utf-8")
         except OSError as error:
             raise MachineError(f"{html}: cannot be written, {error.strerror}; pass another --html") from error
-    if as_json:
-        print(json_format.dumps(comparison.to_json(), indent=1))
+    if options.as_json:
+        print(json.dumps(comparison.to_json(), indent=1))
     else:
         print("\n".join(format_comparison(comparison)))
 

@@ -3,13 +3,17 @@
 import logging
 from pathlib import Path
 
-from job.cli.options import read_flag, require_store
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import BucketOption
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import Progress, one_line
+from job.runs.flags import Options, Switch, WorkdirOption
 from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import shortened
@@ -17,22 +21,62 @@ from job.text import shortened
 log = logging.getLogger(__name__)
 
 
-def check_data(name: str, bucket: str | None, workdir: str, **flags: str) -> None:
+class CheckOptions(Options):
+    """How a dataset is read."""
+
+    single_cls: Switch = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
+    follow_links: Switch = Field(default=False, description="Follow links that lead out of the folder.")
+
+
+class CheckDataOptions(CheckOptions, BucketOption, WorkdirOption):
+    """Flags of ``job data check``."""
+
+    positional = ("name",)
+
+    name: str = Field(description="A dataset of the bucket, or a folder here as a path such as ./wildlife.")
+
+
+class PushDataOptions(CheckOptions, BucketOption):
+    """Flags of ``job data push``."""
+
+    positional = ("folder",)
+
+    folder: str = Field(description="A folder with data.yaml, images and labels.")
+    dataset: str = Field(description="The dataset's name in the bucket.")
+    replace: Switch = Field(
+        default=False, description="Replace a dataset of other content by a new version; unfinished runs keep theirs."
+    )
+    force: Switch = Field(default=False, description="Push a dataset that training will refuse.")
+
+
+class PullDataOptions(BucketOption, WorkdirOption):
+    """Flags of ``job data pull``."""
+
+    positional = ("name",)
+
+    name: str = Field(description="A dataset of the bucket; it goes to datasets/NAME in the workdir.")
+
+
+@command(CheckDataOptions, "job data check ./wildlife")
+def check(options: CheckDataOptions) -> None:
     """Check a dataset of the bucket, or a folder here.
+
+    Reads every label and image once.
 
     Raises:
         DataError: If it is broken; lists every problem.
     """
-    folder, allowed = Path(name), {flag: read_flag(text, flag) for flag, text in flags.items()}
+    name = options.name
+    folder = Path(name)
     if "/" not in name:  # a name is the bucket's, whatever lies here
-        store = require_store(bucket)
+        store = options.store()
         name = find_dataset(store, name)
-        folder = pull_dataset(store, name, Path(workdir).resolve()).folder
+        folder = pull_dataset(store, name, options.workdir).folder
     with Progress(f"checking {name}", 1, "file") as progress:
         report = check_dataset(
             folder,
-            single_class=allowed["single_cls"],
-            follow_links=allowed["follow_links"],
+            single_class=options.single_cls,
+            follow_links=options.follow_links,
             cache_file=folder / SCAN_CACHE,
             progress=progress.to,
         )
@@ -40,27 +84,29 @@ def check_data(name: str, bucket: str | None, workdir: str, **flags: str) -> Non
     print("\n".join(_in_words(name, report)))
 
 
-def push_data(folder: str, dataset: str, bucket: str | None, **flags: str) -> None:
+@command(PushDataOptions, "job data push ./wildlife --dataset wildlife --bucket gs://my-bucket")
+def push(options: PushDataOptions) -> None:
     """Push a folder.
+
+    It is checked as training checks it; files that are in the bucket are not sent again.
 
     Raises:
         DataError: If it is no dataset or a broken one, or there is another one of that name.
         StoreError: If the bucket refuses.
     """
-    allowed = {flag: read_flag(text, flag) for flag, text in flags.items()}
-    store = require_store(bucket)
+    folder, dataset, store = options.folder, options.dataset, options.store()
     plan = plan_push(
         *(store, Path(folder), dataset),
-        force=allowed["force"],
-        single_class=allowed["single_cls"],
-        follow_links=allowed["follow_links"],
+        force=options.force,
+        single_class=options.single_cls,
+        follow_links=options.follow_links,
     )
     if plan.left_out:
         log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
     if plan.replaces:
         unfinished = _unfinished_runs(store, dataset)
         hang = f"; the unfinished runs {', '.join(unfinished)} hang on it, and go on with it" if unfinished else ""
-        if not allowed["replace"]:
+        if not options.replace:
             raise DataError(
                 f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
                 "or choose another --dataset",
@@ -81,15 +127,18 @@ def _unfinished_runs(store: Store, dataset: str) -> list[str]:
     ]
 
 
-def pull_data(name: str, bucket: str | None, workdir: str) -> None:
+@command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")
+def pull(options: PullDataOptions) -> None:
     """Pull a dataset.
+
+    Every file is verified; files that are here are not fetched again.
 
     Raises:
         DataError: If there is none of that name.
         StoreError: If the bucket refuses.
     """
-    store = require_store(bucket)
-    pulled = pull_dataset(store, find_dataset(store, name), Path(workdir).resolve())
+    name, store = options.name, options.store()
+    pulled = pull_dataset(store, find_dataset(store, name), options.workdir)
     print(
         f"dataset {name}: {pulled.num_total} files in {pulled.folder}, {pulled.num_transferred} of them fetched now "
         f"({pulled.bytes_transferred / 1e6:.1f} MB)"

@@ -1,32 +1,43 @@
 """``job doctor``: whether this machine can train."""
 
-import json as json_format
+import json
 from dataclasses import asdict
-from pathlib import Path
 
-from job.cli.options import bucket_location, read_flag, read_profile
-from job.cli.train import read_workers
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import BucketOption, JsonOption
 from job.recipes.recipe import load_recipe
+from job.runs.flags import WorkdirOption
+from job.runs.request import WORKERS_HELP, ProfileName, Workers, default_workers
 from job.session.doctor import examine, summarise
 from job.storage.open_store import open_store
 
 
-def run_doctor(
-    *, recipe: str | None, profile: str, bucket: str | None, workers: str | None, workdir: str, json: str
-) -> None:
+class DoctorOptions(BucketOption, WorkdirOption, JsonOption):
+    """Flags of ``job doctor``."""
+
+    bucket: str | None = Field(
+        None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not tried."
+    )
+    recipe: str | None = Field(None, description="Check memory of GPU and machine for this recipe too.")
+    profile: ProfileName = Field("full", description="full or demo.")
+    workers: Workers = Field(default_factory=default_workers, description=WORKERS_HELP)
+
+
+@command(DoctorOptions, "job doctor --recipe A --bucket gs://my-bucket")
+def doctor(options: DoctorOptions) -> None:
     """Print one line for each check.
 
     Raises:
         MachineError: If this machine is unfit.
-        JobError: If a flag, the recipe or the bucket's name is wrong.
+        JobError: If the recipe or the bucket's name is wrong.
     """
-    as_json = read_flag(json, "json")
-    loaded = load_recipe(recipe, read_profile(profile)) if recipe else None
-    location = bucket_location(bucket)
-    store = open_store(location) if location else None
-    findings = examine(Path(workdir).resolve(), loaded, store, read_workers(workers))
-    if as_json:
-        print(json_format.dumps([asdict(finding) for finding in findings], indent=1))
+    recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
+    store = open_store(options.location) if options.location else None
+    findings = examine(options.workdir, recipe, store, options.workers)
+    if options.as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         print("\n".join(map(str, findings)))
     summarise(findings)

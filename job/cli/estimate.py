@@ -1,10 +1,10 @@
 """``job estimate``: what a training will take, before it is started."""
 
 import contextlib
-import dataclasses
-import json as json_format
+import json
 import logging
-from typing import Any
+
+from pydantic import Field
 
 from job.analysis.estimate import (
     EnoughError,
@@ -18,13 +18,13 @@ from job.analysis.estimate import (
     is_kind,
 )
 from job.analysis.summary import RunSummary, finished_runs
-from job.cli.options import read_flag, read_price, require_store
-from job.cli.train import read_order
+from job.cli.command import command
+from job.cli.options import BucketOption, JsonOption, PriceOption
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError, WeightsError
 from job.recipes.recipe import load_recipe
 from job.runs.lineage import find_start
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session import environment as this_machine
 from job.storage.object_store import Store
 from job.text import HOUR, between, duration, labelled
@@ -32,27 +32,38 @@ from job.text import HOUR, between, duration, labelled
 log = logging.getLogger(__name__)
 
 
-def print_estimate(*, machine: str | None, usd_per_hour: str | None, json: str, **words: Any) -> None:  # noqa: ANN401 -- text by flag, as Fire has it
-    """Print what a training will take.
+class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
+    """Flags of ``job estimate``."""
 
-    A finished run like it, on the same kind of machine, tells it best; else a few steps are trained here, in a scratch
-    folder. On another machine nothing can be measured from here.
+    positional = ("recipe",)
+    left_out = frozenset({"run", "checkpoint_every", "hang_after"})
+
+    machine: str | None = Field(
+        None,
+        description="A kind of machine, such as l4-spot, that earlier runs were trained on; this machine if left out.",
+    )
+
+
+@command(EstimateOptions, "job estimate A --machine l4-spot --bucket gs://my-bucket")
+def estimate(options: EstimateOptions) -> None:
+    """Print the time and cost that a training takes.
+
+    A finished run like it, on the same kind of machine, is the best source; else a few steps are trained here, in a
+    scratch folder. Another machine cannot be measured from here.
 
     Raises:
         UsageError: If nothing is known of the machine that is named.
-        JobError: As `session.train`, for anything wrong with recipe, data or machine.
+        JobError: As `session.train`, for an error of recipe, data or machine.
     """
-    as_json, price = read_flag(json, "json"), read_price(usd_per_hour, machine)
-    order = read_order(**words, run=None, checkpoint_every="0")
-    store = require_store(words["bucket"])
-    found = _estimate(store, order, machine, price)
-    if as_json:
-        print(json_format.dumps({**found.to_json(), "machine": machine, "usd_per_hour": price}, indent=1))
+    machine, price = options.machine, options.price_of(options.machine)
+    found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
+    if options.as_json:
+        print(json.dumps({**found.to_json(), "machine": machine, "usd_per_hour": price}, indent=1))
     else:
-        print("\n".join(_told(found, order, machine, price)))
+        print("\n".join(_told(found, options, machine, price)))
 
 
-def _estimate(store: Store, order: Order, machine: str | None, price: float | None) -> Estimate:
+def _estimate(store: Store, order: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, order.dataset)
     here = this_machine.about()
 
@@ -77,7 +88,7 @@ def _estimate(store: Store, order: Order, machine: str | None, price: float | No
     return expected
 
 
-def _measure(store: Store, order: Order) -> Measurement:
+def _measure(store: Store, order: TrainRequest) -> Measurement:
     from job.session.train import rehearse
 
     watch = Stopwatch()
@@ -86,7 +97,7 @@ def _measure(store: Store, order: Order) -> Measurement:
     return watch.measurement()
 
 
-def _without_download(store: Store, order: Order) -> Order:
+def _without_download(store: Store, order: TrainRequest) -> TrainRequest:
     """Return an order that trains as fast and needs no weights that are not there: pace is the same with any."""
     if order.weights is not None or order.model is not None:
         return order
@@ -98,11 +109,11 @@ def _without_download(store: Store, order: Order) -> Order:
             start = load_recipe("base", order.recipe.profile).start
             log.info("no own weights are there yet; measured with the model of recipe base, %s", start)
     if start.kind == "pretrained":
-        return dataclasses.replace(order, model=str(start.name).replace(".pt", ".yaml"))
-    return dataclasses.replace(order, recipe=order.recipe.with_start(start))
+        return order.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
+    return order.model_copy(update={"recipe": order.recipe.with_start(start)})
 
 
-def _told(found: Estimate, order: Order, machine: str | None, price: float | None) -> list[str]:
+def _told(found: Estimate, order: TrainRequest, machine: str | None, price: float | None) -> list[str]:
     train = order.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")

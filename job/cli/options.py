@@ -1,232 +1,223 @@
-"""Values from text, for every command alike."""
+"""Groups of flags that several commands share, and where a command finds its bucket."""
 
 import math
 import os
 import re
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from job.cloud.budget import Limit
 from job.cloud.machine_types import find_machine
 from job.cloud.prices import read_usd, usd_per_hour
 from job.cloud.settings import known_settings
-from job.errors import JobError, RecipeError, UsageError
+from job.errors import MachineError, UsageError
 from job.recipes.recipe import Profile
+from job.runs.flags import Options, Problem, Switch, reads
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
-YEAR_S = 365 * 24 * 3600
-"""The longest duration that is taken; what waits cannot count much further."""
+
+class BucketOption(Options):
+    """The bucket."""
+
+    bucket: str | None = Field(None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out.")
+
+    @property
+    def location(self) -> str | None:
+        """The bucket of the command line, or of the environment."""
+        return self.bucket or os.environ.get("JOB_BUCKET") or None
+
+    def store(self) -> Store:
+        """Open the bucket.
+
+        Raises:
+            UsageError: If none was named.
+            StoreError: If it cannot be opened.
+        """
+        if self.location is None:
+            raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
+        return open_store(self.location)
+
+    def store_for(self, profile: Profile) -> Store:
+        """Open the bucket; a folder for the demo is made.
+
+        Raises:
+            JobError: If it cannot be opened or made.
+        """
+        location = self.location
+        if profile == "demo" and location and "://" not in location:
+            try:
+                Path(location).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise MachineError(
+                    f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
+                ) from error
+        return self.store()
 
 
-def read_flag(text: str, name: str) -> bool:
-    """Read a flag that may carry a value: ``--dry-run`` or ``--dry-run=false``.
+class JsonOption(Options):
+    """Output for programs."""
 
-    Raises:
-        UsageError: If it is neither true nor false.
-    """
-    folded = text.casefold()
-    if folded in {"true", "yes", "1"}:
-        return True
-    if folded in {"false", "no", "0"}:
-        return False
-    raise UsageError(f"--{name}: must be true or false, got {text!r}; leave the value out to mean true")
+    as_json: Switch = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
 
 
-def read_profile(text: str) -> Profile:
-    """Read ``full`` or ``demo``.
+class RunOptions(BucketOption):
+    """A run of the bucket."""
 
-    Raises:
-        UsageError: If it is neither.
-    """
-    for profile in get_args(Profile):
-        if text == profile:
-            return profile  # type: ignore[no-any-return]  # get_args loses the literal
-    raise UsageError(f"--profile: must be full or demo, got {text!r}")
+    positional = ("run",)
+
+    run: str = Field(description="The run's name.")
 
 
-def bucket_location(bucket: str | None) -> str | None:
-    """Return the bucket of the command line, or of the environment."""
-    return bucket or os.environ.get("JOB_BUCKET") or None
+class PriceOption(Options):
+    """The price of a machine."""
+
+    usd_per_hour: Annotated[float, reads(lambda text: read_usd(text, "--usd-per-hour"))] | None = Field(
+        None,
+        description="Dollars that an hour of the machine costs. If left out: the price on record of the machine that "
+        "is named, or else JOB_USD_PER_HOUR.",
+    )
+
+    def price_of(self, machine: str | None = None) -> float | None:
+        """Return what an hour costs, if that is known.
+
+        Args:
+            machine: A machine that is meant instead of this one; with ``-spot`` at its end, on Spot.
+
+        Raises:
+            UsageError: If there is no such machine.
+        """
+        if self.usd_per_hour is not None:
+            return self.usd_per_hour
+        if machine is None:
+            return usd_per_hour()
+        kind = machine.removesuffix("-spot")
+        return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(spot=kind != machine)
 
 
-def require_store(bucket: str | None) -> Store:
-    """Open the bucket that was named.
-
-    Raises:
-        UsageError: If none was.
-        StoreError: If it cannot be opened.
-    """
-    location = bucket_location(bucket)
-    if location is None:
-        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
-    return open_store(location)
-
-
-def read_price(text: str | None, machine: str | None = None) -> float | None:
-    """Read ``--usd-per-hour``; without it, what the machine's profile or else the environment says, if they do.
-
-    Args:
-        text: An amount.
-        machine: A machine that is meant instead of this one; with ``-spot`` at its end, on Spot.
-
-    Raises:
-        UsageError: If it is no amount, or there is no such machine.
-    """
-    if text is not None:
-        return read_usd(text, "--usd-per-hour")
-    if machine is None:
-        return usd_per_hour()
-    kind = machine.removesuffix("-spot")
-    return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(spot=kind != machine)
-
-
-def read_fraction(text: str, name: str) -> float:
-    """Read a metric, as a fraction of 1 or in percent with its sign.
-
-    Raises:
-        UsageError: If it is neither.
-    """
+def _read_fraction(text: str) -> float:
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = math.nan
     if not 0 < value <= 1:
-        raise UsageError(f"--{name}: must be a fraction of 1 such as 0.72, or 72%, got {text!r}")
+        raise ValueError(f"must be a fraction of 1 such as 0.72, or 72%, got {text!r}")
     return value
 
 
-def read_number(text: str, name: str, minimum: int = 1, maximum: int = 1_000_000) -> int:
-    """Read a whole number.
+class TargetOption(Options):
+    """The goal of advice and campaigns."""
 
-    Raises:
-        UsageError: If it is none, or out of range.
-    """
-    number = int(text) if re.fullmatch(r"\d{1,12}", text) else -1
-    if not minimum <= number <= maximum:
-        raise UsageError(f"--{name}: must be a whole number from {minimum} to {maximum}, got {text!r}")
-    return number
+    target_f1: Annotated[float, reads(_read_fraction)] = Field(0.72, description="The F1 to reach, 0.72 or 72%.")
 
 
-def read_seconds(text: str, name: str) -> float:
-    """Read a duration.
+class CloudOptions(BucketOption):
+    """Settings of the cloud; read from infra/outputs.json, then cloud.yaml, then flags."""
 
-    Raises:
-        UsageError: If it is none, or longer than a year.
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= YEAR_S:
-        raise UsageError(f"--{name}: must be a number of seconds from 0 to {YEAR_S}, which is a year, got {text!r}")
-    return seconds
+    bucket: str | None = Field(None, description="gs://BUCKET/PREFIX; JOB_BUCKET, or the settings, if left out.")
+    project: str | None = Field(None, description="The project's id.")
+    region: str | None = Field(None, description="Region of the job and its machines; near the bucket.")
+    image: str | None = Field(
+        None,
+        description="REPOSITORY/NAME@sha256:DIGEST, or NAME@sha256:DIGEST in the repository of infra/outputs.json.",
+    )
+    service_account: str | None = Field(None, description="The e-mail address that the training runs as.")
+    network: str | None = Field(None, description="projects/P/global/networks/NAME.")
+    subnetwork: str | None = Field(None, description="projects/P/regions/R/subnetworks/NAME.")
+    wandb_secret: str | None = Field(None, description="The secret with the W&B key, projects/P/secrets/NAME.")
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that were given as flags, by name."""
+        names = CloudOptions.model_fields.keys() - {"bucket"}
+        return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
-class Mistakes:
-    """Everything that is wrong with a command line, told at once: each ``with`` keeps the error that it ends in."""
-
-    def __init__(self) -> None:
-        self._found: list[JobError] = []
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, UsageError | RecipeError):
-            self._found.append(error)
-            return True
-        return False
-
-    def tell(self) -> None:
-        """Raise what was kept, if anything was.
+    def gs_location(self) -> str:
+        """Return the bucket of the command line, of the environment, or of the settings.
 
         Raises:
-            UsageError: If a flag is wrong, with every problem.
-            RecipeError: If only the recipe or its training arguments are.
+            UsageError: If none was named, or if the cloud cannot reach it.
         """
-        if len(self._found) == 1:
-            raise self._found[0]
-        if self._found:
-            problems = [problem for error in self._found for problem in error.problems or (error.message,)]
-            kind = UsageError if any(isinstance(error, UsageError) for error in self._found) else RecipeError
-            raise kind(f"command line: {len(problems)} problems", problems)
+        location = self.location
+        if location is None:
+            found = known_settings(self.settings).get("bucket")
+            if not isinstance(found, str):
+                raise UsageError(
+                    "bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml"
+                )
+            location = found if "://" in found else f"gs://{found}"
+        if not location.startswith("gs://"):
+            raise UsageError(
+                f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
+            )
+        return location
+
+    def store(self) -> Store:
+        """Open the bucket.
+
+        Raises:
+            UsageError: If none was named, or if the cloud cannot reach it.
+            StoreError: If it cannot be opened.
+        """
+        return open_store(self.gs_location())
 
 
-CLOUD_FLAGS = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
+class SubmittedRunOptions(CloudOptions, RunOptions):
+    """A run that was submitted to the cloud."""
 
 
-def cloud_bucket(bucket: str | None, flags: dict[str, Any]) -> str | None:
-    """Return the bucket of the command line, of the environment, or of the settings."""
-    location = bucket_location(bucket)
-    if location is not None:
-        return require_gs(location)
-    found = known_settings({name: flags[name] for name in CLOUD_FLAGS if name in flags}).get("bucket")
-    if not isinstance(found, str):
-        return None
-    return require_gs(found if "://" in found else f"gs://{found}")
-
-
-def read_deadline(text: str | None) -> str | None:
-    """Read ``12h`` from now, or a time; without a zone it is this machine's.
-
-    Raises:
-        UsageError: If it is neither, or has passed.
-    """
-    if text is None:
-        return None
+def _read_deadline(text: str) -> str:
+    """Read ``12h`` from now, or a time; without a zone it is this machine's."""
     try:
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)h", text):
             due = datetime.now(UTC) + timedelta(hours=float(match[1]))
         else:
             due = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"--deadline: must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
+        raise ValueError(
+            f"must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
         ) from error
     if due <= datetime.now(UTC):
-        raise UsageError(f"--deadline: has passed, got {text!r}")
+        raise ValueError(f"has passed, got {text!r}")
     return due.isoformat(timespec="seconds")
 
 
-def read_max_usd(text: str | None) -> float | None:
-    """Read a number of dollars.
+Deadline = Annotated[str, reads(_read_deadline)]
 
-    Raises:
-        UsageError: If it is none, or not positive.
-    """
-    if text is None:
-        return None
+
+def _read_max_usd(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
-        raise UsageError(f"--max-usd: must be a number of dollars, got {text!r}")
+        raise ValueError(f"must be a number of dollars, got {text!r}")
     return float(text)
 
 
-def read_limit(max_usd: str | None, no_limit: str) -> Limit | None:
-    """Read ``--max-usd`` and ``--no-limit``; nothing if neither is given.
-
-    Raises:
-        UsageError: If both are, or one is not understood.
-    """
-    usd = read_max_usd(max_usd)
-    if not read_flag(no_limit, "no-limit"):
-        return None if usd is None else Limit(usd=usd)
-    if usd is not None:
-        raise UsageError(f"--max-usd: {usd:g} and --no-limit contradict each other; pass one of them")
-    return Limit()
+Dollars = Annotated[float, reads(_read_max_usd)]
 
 
-def require_gs(location: str | None) -> str:
-    """Return the location of a bucket that the cloud can reach.
+class LimitOptions(Options):
+    """The most that a run in the cloud may cost."""
 
-    Raises:
-        UsageError: If none was named, or if it is a folder.
-    """
-    if location is None:
-        raise UsageError("bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml")
-    if not location.startswith("gs://"):
-        raise UsageError(f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
-    return location
+    max_usd: Dollars | None = Field(
+        None,
+        description="Dollars that its machines may cost. If left out: 50, or 48 hours of machines whose price is not "
+        "known, or max_usd and max_hours of cloud.yaml.",
+    )
+    no_limit: Switch = Field(default=False, description="Set no limit to the cost.")
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        if self.no_limit and self.max_usd is not None:
+            raise Problem(
+                UsageError(f"--max-usd: {self.max_usd:g} and --no-limit contradict each other; pass one of them")
+            )
+        return self
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit of the command line, if there is one."""
+        if self.no_limit:
+            return Limit()
+        return None if self.max_usd is None else Limit(usd=self.max_usd)

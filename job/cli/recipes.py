@@ -4,15 +4,36 @@ import textwrap
 from typing import Any
 
 import yaml
+from pydantic import Field
 
 from job.analysis.metrics import LABELS
-from job.cli.options import read_profile
+from job.cli.command import command
 from job.recipes.arguments import DEFAULTS
 from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.runs.flags import Options
+from job.runs.request import ProfileName
 from job.text import NUM_COLUMNS
 
 
-def list_recipes() -> None:
+class ShowRecipeOptions(Options):
+    """Flags of ``job recipes show``."""
+
+    positional = ("name",)
+
+    name: str = Field(description="A name of `job recipes list`, or a path to a YAML file.")
+    profile: ProfileName = Field("full", description="full or demo.")
+
+
+class CheckRecipeOptions(Options):
+    """Flags of ``job recipes check``."""
+
+    positional = ("file",)
+
+    file: str = Field(description="A path to a YAML file, or a recipe's name.")
+
+
+@command(Options, "job recipes list")
+def list_recipes(_options: Options) -> None:
     """Print a few lines for each recipe."""
     recipes = [load_recipe(name) for name in recipe_names()]
     width = max(len(recipe.name) for recipe in recipes) + 2
@@ -24,13 +45,14 @@ def list_recipes() -> None:
             print(textwrap.fill(line, NUM_COLUMNS, initial_indent=indent, subsequent_indent=indent))
 
 
-def show_recipe(name: str, profile: str) -> None:
+@command(ShowRecipeOptions, "job recipes show A --profile demo")
+def show_recipe(options: ShowRecipeOptions) -> None:
     """Print a recipe as YAML, every value decided.
 
     Raises:
         RecipeError: If there is no such recipe or it is wrong.
     """
-    recipe = load_recipe(name, read_profile(profile))
+    recipe = load_recipe(options.name, options.profile)
     shown: dict[str, Any] = {
         "recipe": recipe.name,
         "summary": recipe.summary,
@@ -45,14 +67,15 @@ def show_recipe(name: str, profile: str) -> None:
     print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
 
 
-def check_recipe(file: str) -> None:
+@command(CheckRecipeOptions, "job recipes check mine.yaml")
+def check_recipe(options: CheckRecipeOptions) -> None:
     """Check a recipe, both profiles of it.
 
     Raises:
         RecipeError: Lists every problem.
     """
-    recipe = load_recipe(file)
-    print(f"{file}: a valid recipe; {_settings(recipe)}")
+    recipe = load_recipe(options.file)
+    print(f"{options.file}: a valid recipe; {_settings(recipe)}")
 
 
 def _settings(recipe: Recipe) -> str:

@@ -4,32 +4,44 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from job.cli.options import read_flag, require_store
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import MachineError
+from job.runs.flags import Switch
 
 
-def report_run(name: str, bucket: str | None, open_it: str) -> None:
-    """Write the report of a run, print where it lies, and open it if that is wanted.
+class ReportOptions(RunOptions):
+    """Flags of ``job report``."""
+
+    open: Switch = Field(default=False, description="Open it in the browser.")
+
+
+@command(ReportOptions, "job report zebra --bucket gs://my-bucket --open")
+def report(options: ReportOptions) -> None:
+    """Write the report of a run, print its address, and open it with --open.
+
+    It is one HTML file, beside the run's weights.
 
     Raises:
         RunConflictError: If there is no such run.
         MachineError: If it cannot be drawn here, or there is no browser to open it.
     """
-    wants_it_open = read_flag(open_it, "open")
-    store = require_store(bucket)
-    run, record = require_run(store, name)
+    store = options.store()
+    run, record = require_run(store, options.run)
     try:
         from job.report.publish import write_report
     except ImportError as error:
         raise MachineError(f"report: the package {error.name} is missing; install it, or run `make light`") from error
     key = write_report(run, record)
     print(f"{store.uri}/{key}")
-    if not wants_it_open:
+    if not options.open:
         return
     page = Path(store.uri, key)
     if "://" in store.uri:
-        page = Path(tempfile.mkdtemp(prefix="job-report-"), f"{name}.html")
+        page = Path(tempfile.mkdtemp(prefix="job-report-"), f"{options.run}.html")
         store.get(key, page)
     if not webbrowser.open(page.as_uri()):
         raise MachineError(f"report: there is no browser here; open {page} yourself")

@@ -1,12 +1,13 @@
 """``job runs``: list, show, verify."""
 
-import json as json_format
+import json
 import logging
 import tempfile
 from pathlib import Path
 
 from job.analysis.metrics import BeforeAfter
-from job.cli.options import read_flag, require_store
+from job.cli.command import command
+from job.cli.options import BucketOption, JsonOption, RunOptions
 from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
@@ -21,9 +22,14 @@ from job.text import duration, labelled, nearest, table
 log = logging.getLogger(__name__)
 
 
-def print_runs(bucket: str | None) -> None:
+class ShowRunOptions(RunOptions, JsonOption):
+    """Flags of ``job runs show``."""
+
+
+@command(BucketOption, "job runs list --bucket gs://my-bucket")
+def list_(options: BucketOption) -> None:
     """Print one line for each run."""
-    store = require_store(bucket)
+    store = options.store()
     rows: list[tuple[str, ...]] = [("run", "recipe", "profile", "state", "F1 before", "after")]
     seen = survey(store)
     for found in seen.runs:
@@ -48,16 +54,16 @@ def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
     return run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1
 
 
-def show_run(name: str, bucket: str | None, json: str) -> None:
+@command(ShowRunOptions, "job runs show zebra --bucket gs://my-bucket")
+def show(options: ShowRunOptions) -> None:
     """Print one run.
 
     Raises:
         RunConflictError: If there is no such run.
         CorruptObjectError: If one of its records has another form.
     """
-    as_json = read_flag(json, "json")
-    run, record = require_run(require_store(bucket), name)
-    _show(run, record, as_json=as_json)
+    run, record = require_run(options.store(), options.run)
+    _show(run, record, as_json=options.as_json)
 
 
 def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
@@ -76,7 +82,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
             "tracking": offline_logs.tell(run),
             "final": final and final.model_dump(mode="json"),
         }
-        print(json_format.dumps(shown, indent=1))
+        print(json.dumps(shown, indent=1))
         return
     point = record.start.point
     told = [
@@ -117,15 +123,16 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         print(f"\n{metrics.table(final.profile)}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
 
 
-def verify_run(name: str, bucket: str | None) -> None:
-    """Read every checkpoint again.
+@command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")
+def verify(options: RunOptions) -> None:
+    """Read every committed checkpoint again, and compare the digests.
 
     Raises:
         CorruptObjectError: If any is not what was committed; names the files.
         RunConflictError: If there is no such run.
     """
-    store = require_store(bucket)
-    run, _ = require_run(store, name)
+    name = options.run
+    run, _ = require_run(options.store(), name)
     problems: list[str] = []
     identities, set_aside = checkpoint.committed(run), checkpoint.set_aside(run)
     for identity, why in set_aside.items():

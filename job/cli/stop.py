@@ -1,24 +1,27 @@
 """``job stop``: ask a run's newest attempt to commit and to end as paused."""
 
-from job.cli.options import require_store
+from job.cli.command import command
+from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import EndReason, RunConflictError
 from job.runs.accounting import read_cost
 from job.session import environment
 
 
-def stop_run(name: str, bucket: str | None) -> None:
+@command(RunOptions, "job stop zebra --bucket gs://my-bucket")
+def stop(options: RunOptions) -> None:
     """Ask a run's newest attempt to end as paused.
 
-    The attempt looks for the request every few seconds and obeys it after a batch (a validation is ended first, and a
+    The attempt polls for the request every few seconds and obeys it after a batch (a validation is ended first, and a
     run whose last batch is over is finished): it commits, and ends with exit code 0, so that no scheduler starts it
-    again. If its machine is taken away before that, and its Batch job starts another one, that one ends by the same
-    request, at once. The command that started the run goes on with it: a request binds no attempt that a person starts.
+    again. If its machine is preempted before that, and its Batch job starts another attempt, that one ends by the same
+    request, at once. The command that started the run resumes it: a request binds no attempt that a person starts.
 
     Raises:
         RunConflictError: If there is no such run, or it does not run; then nothing is asked.
     """
-    run, _ = require_run(require_store(bucket), name)
+    name = options.run
+    run, _ = require_run(options.store(), name)
     if run.final() is not None:
         print(f"run {name} is finished; there is nothing to stop")
         return

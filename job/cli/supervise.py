@@ -2,15 +2,18 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from job.cli.options import cloud_bucket, read_deadline, read_flag, read_limit, read_number, read_seconds, require_store
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import Deadline, Dollars, LimitOptions, SubmittedRunOptions
 from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import RunConflictError
+from job.runs.flags import Seconds, Switch, whole_number
 from job.runs.run import Run
 from job.text import duration, table
 
@@ -23,27 +26,38 @@ POLL_S = 60.0
 """Between two looks at a run, where nothing else is asked for."""
 
 
-def run_supervise(
-    name: str,
-    bucket: str | None,
-    *,
-    resume: str,
-    deadline: str | None,
-    max_usd: str | None,
-    no_limit: str,
-    poll: str,
-    settings: Mapping[str, str],
-) -> None:
-    """Keep a run going until it ends.
+class SuperviseOptions(LimitOptions, SubmittedRunOptions):
+    """Flags of ``job supervise``."""
+
+    max_usd: Dollars | None = Field(
+        None,
+        description="Replaces the limit it was submitted with, which may be no higher than that of the settings.",
+    )
+    resume: Switch = Field(default=False, description="Resume a run that was cancelled or given up.")
+    deadline: Deadline | None = Field(None, description="Replaces the deadline that it was submitted with.")
+    poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
+
+
+class LogsOptions(SubmittedRunOptions):
+    """Flags of ``job logs``."""
+
+    submission: Annotated[int, whole_number()] | None = Field(
+        None, description="The number of one Batch job of the run; all of them if left out."
+    )
+
+
+@command(SuperviseOptions, "job supervise zebra --bucket gs://my-bucket")
+def supervise(options: SuperviseOptions) -> None:
+    """Keep a run going until it is finished, failed for good, or at its limit.
+
+    A record of the bucket is obeyed only as far as the settings of this machine allow it.
 
     Raises:
         JobError: If it does not end well.
     """
-    again, limit, due = read_flag(resume, "resume"), read_limit(max_usd, no_limit), read_deadline(deadline)
-    poll_s = read_seconds(poll, "poll")
-    supervisor = _supervisor(name, bucket, load_allowance(settings, limit))
-    supervisor = dataclasses.replace(supervisor, deadline=due, poll_s=poll_s)
-    if again:
+    supervisor = _supervisor(options, load_allowance(options.settings, options.limit))
+    supervisor = dataclasses.replace(supervisor, deadline=options.deadline, poll_s=options.poll_s)
+    if options.resume:
         supervisor.resume()
     watch(supervisor)
 
@@ -57,13 +71,14 @@ def watch(supervisor: "Supervisor") -> None:
     print(describe(supervisor.watch()))
 
 
-def print_status(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
-    """Print what is known of a run.
+@command(SubmittedRunOptions, "job status zebra --bucket gs://my-bucket")
+def status(options: SubmittedRunOptions) -> None:
+    """Print a run's state, its submissions and attempts, its cost, and the next step.
 
     Raises:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    print(describe(_supervisor(name, bucket, load_allowance(settings)).history()))
+    print(describe(_supervisor(options, load_allowance(options.settings)).history()))
 
 
 def describe(history: History) -> str:
@@ -106,17 +121,18 @@ def _worst(history: History) -> str:
     return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
 
 
-def print_logs(name: str, bucket: str | None, submission: str | None, settings: Mapping[str, str]) -> None:
-    """Print the lines of one submission's job, or of all.
+@command(LogsOptions, "job logs zebra --bucket gs://my-bucket")
+def logs(options: LogsOptions) -> None:
+    """Print the lines of one submission's job, or of all, oldest first.
 
     Raises:
         JobError: If the logs cannot be read, or the run is not in this machine's project.
     """
     from job.cloud.logs import read_lines
 
-    number = None if submission is None else read_number(submission, "submission")
-    run, allowance = _run(name, bucket), load_allowance(settings)
-    chosen = [entry for entry in Submissions(run).list() if number in {None, entry.number}]
+    name = options.run
+    run, allowance = Run(options.store(), name), load_allowance(options.settings)
+    chosen = [entry for entry in Submissions(run).list() if options.submission in {None, entry.number}]
     if not chosen:
         raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
@@ -127,13 +143,17 @@ def print_logs(name: str, bucket: str | None, submission: str | None, settings: 
                 print(line)
 
 
-def run_cancel(name: str, bucket: str | None, settings: Mapping[str, str]) -> None:
+@command(SubmittedRunOptions, "job cancel zebra --bucket gs://my-bucket")
+def cancel(options: SubmittedRunOptions) -> None:
     """Cancel a run's job.
+
+    Committed checkpoints stay, and `job supervise --resume` continues the run.
 
     Raises:
         JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    supervisor = _supervisor(name, bucket, load_allowance(settings))
+    name = options.run
+    supervisor = _supervisor(options, load_allowance(options.settings))
     history = supervisor.history()
     live = [seen.submission for seen in history.submissions if seen.live]
     if not live:
@@ -188,12 +208,8 @@ def _machine_time(seen: SubmissionStatus, history: History) -> str:
     return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
 
 
-def _run(name: str, bucket: str | None) -> Run:
-    return Run(require_store(cloud_bucket(bucket, {})), name)
-
-
-def _supervisor(name: str, bucket: str | None, allowance: Allowance) -> "Supervisor":
+def _supervisor(options: SubmittedRunOptions, allowance: Allowance) -> "Supervisor":
     from job.cloud.batch import Batch
     from job.cloud.supervisor import Supervisor
 
-    return Supervisor(run=_run(name, bucket), batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
+    return Supervisor(run=Run(options.store(), options.run), batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)

@@ -3,20 +3,24 @@
 import tempfile
 from pathlib import Path
 
-from job.cli.options import require_store
+from job.cli.command import command
+from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import MachineError
 
 
-def sync_run(name: str, bucket: str | None) -> None:
-    """Bring W&B's server up to date with a run, and print where it is shown.
+@command(RunOptions, "job wandb sync zebra --bucket gs://my-bucket")
+def sync_run(options: RunOptions) -> None:
+    """Bring W&B's server up to date with a run, and print its page.
+
+    Sends the records that were logged without a key, or while the server was away.
 
     Raises:
         RunConflictError: If there is no such run.
         MachineError: If there is no key, or the library is missing.
         TransientStoreError: If the server does not take it.
     """
-    run, record = require_run(require_store(bucket), name)
+    run, record = require_run(options.store(), options.run)
     try:
         from job.tracking.sync import sync
     except ImportError as error:

@@ -4,20 +4,36 @@ import os
 import tempfile
 from pathlib import Path
 
-from job.cli.options import bucket_location, require_store
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import BucketOption
 from job.errors import ObjectNotFoundError, UsageError, WeightsError
 from job.storage.open_store import open_store
 
 
-def print_digest(file: str, bucket: str | None) -> None:
+class DigestOptions(BucketOption):
+    """Flags of ``job weights digest``."""
+
+    positional = ("file",)
+
+    file: str = Field(
+        description="A file here, a gs:// address, or a path in the bucket such as runs/NAME/weights/best.pt."
+    )
+
+
+@command(DigestOptions, "job weights digest runs/zebra/weights/best.pt --bucket gs://my-bucket")
+def digest(options: DigestOptions) -> None:
     """Print the digest of a model's tensors.
+
+    It is equal for equal weights, whatever else the file holds.
 
     Raises:
         WeightsError: If there is no such file or it cannot be loaded safely.
     """
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("YOLO_CONFIG_DIR", scratch)
-        path = _fetch(file, bucket, Path(scratch))
+        path = _fetch(options, Path(scratch))
         from job.training.isolation import confine_ultralytics
 
         confine_ultralytics(Path(scratch) / "ultralytics")
@@ -26,14 +42,15 @@ def print_digest(file: str, bucket: str | None) -> None:
         print(digest_file(path))
 
 
-def _fetch(file: str, bucket: str | None, scratch: Path) -> Path:
+def _fetch(options: DigestOptions, scratch: Path) -> Path:
+    file = options.file
     if Path(file).is_file():
         return Path(file)
     if file.startswith("gs://"):
         parent, _, key = file.rpartition("/")
         store = open_store(parent)
-    elif bucket_location(bucket):
-        store, key = require_store(bucket), file
+    elif options.location:
+        store, key = options.store(), file
     else:
         raise WeightsError(f"{file}: no such file here; pass a file, a gs:// address, or --bucket with a path in it")
     target = scratch / Path(key).name

@@ -13,11 +13,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from job.cloud.settings import Settings
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
-from job.runs.records import differences
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
+from job.runs.flags import as_args
+from job.runs.records import Request, differences, refuse_newer
+from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
 from job.storage.object_store import Store
@@ -59,7 +62,7 @@ class Submission:
     """Why it was submitted."""
 
     bucket: str
-    request: dict[str, Any]
+    request: Request
     """What was asked for; equal requests are one run."""
 
     words: list[str]
@@ -184,7 +187,9 @@ class Submissions:
 
     def _read(self, key: str) -> Submission:
         try:
-            submission = Submission.from_json(json.loads(self.run.store.read(key)))
+            content = json.loads(self.run.store.read(key))
+            refuse_newer(key, content)
+            submission = Submission.from_json(content)
         except UNREADABLE as error:
             raise CorruptObjectError(
                 f"{key}: was written by another version of the job, {error}; use that version"
@@ -267,3 +272,33 @@ def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) 
             f"run {name}: was submitted with other values; repeat those, or choose another --run", different
         )
     return run, submissions
+
+
+NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}
+"""Fields of a request that `container_args` has in another form, or that are decided later."""
+
+GPU = "0"
+"""Given explicitly, so that a machine whose driver is missing fails at once instead of training on its CPU."""
+
+
+def container_args(request: TrainRequest) -> list[str]:
+    """Return the command that requests the same training in the container, without run, dataset and bucket.
+
+    Raises:
+        UsageError: If the request names a file of this machine, or several devices.
+    """
+    recipe = request.recipe
+    if recipe.source != recipe.name:
+        raise UsageError(
+            f"--recipe {recipe.source}: is a file on this machine; pass a recipe of the image, "
+            "and other values as flags"
+        )
+    if "," in request.device:
+        raise UsageError(f"--device: the machines of `job submit` have one GPU, got {request.device!r}; leave it out")
+    if request.weights is not None and not request.weights.startswith("gs://") and Path(request.weights).is_file():
+        raise UsageError(
+            f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
+        )
+    fixed = as_args({"recipe": recipe.name, "device": request.device or GPU})
+    names = [name for name in TrainRequest.model_fields if name not in NOT_IN_ARGS]
+    return ["train", *fixed, *request.args(names), *as_args(request.arguments)]

@@ -18,11 +18,11 @@ from job.errors import (
     UsageError,
     WeightsError,
 )
-from job.recipes.recipe import Profile, Start, load_recipe
+from job.recipes.recipe import Band, Profile, Recipe, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
-from job.runs.request import Order
+from job.runs.request import Execution, TrainRequest
 from job.runs.run import FAMILY, Run, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
@@ -32,7 +32,7 @@ from job.storage.open_store import open_store
 log = logging.getLogger(__name__)
 
 
-def find_start(store: Store, order: Order, run: str | None) -> InitialWeights:
+def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWeights:
     """Decide where the first weights come from.
 
     Args:
@@ -63,6 +63,35 @@ def find_start(store: Store, order: Order, run: str | None) -> InitialWeights:
     raise WeightsError(
         f"start weights: there is no finished run{of} in {store.uri}; run --recipe {start.name or 'base'} first, or "
         "pass --weights with a run, a file or a URI"
+    )
+
+
+def extended_request(
+    name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
+) -> TrainRequest:
+    """Return the request for a run with another number of epochs, which starts from the end of the old one.
+
+    Args:
+        name: The old run.
+        record: Of the old run; its values stay but for the epochs.
+        num_epochs: The new total.
+        new_run: The new run's name, if it was named.
+        execution: How it is trained.
+    """
+    request = record.request
+    recipe = Recipe(
+        name=request["recipe"],
+        source=request["recipe"],
+        summary="",
+        profile=request["profile"],
+        start=Start("end", name),
+        train=request["train"],
+        expect={metric: Band(*ends) for metric, ends in record.expect.items()},
+    )
+    how = {field: getattr(execution, field) for field in Execution.model_fields}
+    same = {field: request[field] for field in ("dataset", "profile", "new_classes", "quarantine")}
+    return TrainRequest.parse(
+        {**how, **same, "run": new_run, "recipe": recipe.with_arguments(recipe.train | {"epochs": num_epochs})}
     )
 
 
@@ -97,7 +126,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
         )
     if point.run is not None:
         final = Run(store, point.run).final()
-        if final is not None and digest != final.weights.best.sha256:
+        if final is not None and digest != final.weights["best.pt"].sha256:
             raise WeightsError(
                 f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
             )
@@ -189,7 +218,7 @@ class _Finished:
         return self.record.dataset.val == other.record.dataset.val
 
 
-def _best_own(store: Store, order: Order, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
+def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
     """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
 
     Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.

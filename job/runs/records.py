@@ -24,7 +24,6 @@ from pydantic import (
     field_validator,
     with_config,
 )
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic does not take that of typing before Python 3.12
 
 from job.errors import EndReason, UnreadableRecordError
@@ -55,6 +54,25 @@ def _require_time(text: str) -> str:
 Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
+class _NewerSchemaError(ValueError):
+    """A newer version of the job wrote the record."""
+
+
+def _newer(key: str, schema: object) -> UnreadableRecordError:
+    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
+
+
+def refuse_newer(key: str, content: object) -> None:
+    """Check the schema of an object's content that is not read as a `Record`.
+
+    Raises:
+        UnreadableRecordError: If a newer version of the job wrote it.
+    """
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise _newer(key, f"schema {schema}")
+
+
 class Part(BaseModel):
     """A part of a record; fields that this version does not know are ignored."""
 
@@ -70,7 +88,7 @@ class Record(Part):
     @classmethod
     def _require_known(cls, value: int) -> int:
         if value > SCHEMA:
-            raise PydanticCustomError("newer_schema", "schema {schema}", {"schema": value})
+            raise _NewerSchemaError(f"schema {value}")
         return value
 
     @classmethod
@@ -85,15 +103,13 @@ class Record(Part):
         except ValidationError as error:
             found = error.errors(include_url=False)
             for each in found:
-                if each["type"] == "newer_schema":
-                    raise UnreadableRecordError(
-                        f"{key}: was written by a newer version of the job ({each['msg']}); update the job"
-                    ) from error
-            problems = [": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found]
+                if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
+                    raise _newer(key, cause) from error
+            problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
+            more = f" and {len(found) - 1} more" if found[1:] else ""
             raise UnreadableRecordError(
-                f"{key}: has another form than this version reads, {problems[0]}; restore the object, or use the "
-                "version that wrote it",
-                problems[1:],
+                f"{key}: has another form than this version reads, {problem}{more}; restore the object, or use the "
+                "version that wrote it"
             ) from error
 
     def to_json(self) -> bytes:
@@ -560,11 +576,10 @@ class WeightsDigests(Part):
     tensors: str | None = None
 
 
-class FinalWeights(Part):
-    """The weights that a run ended with."""
-
-    best: WeightsDigests = Field(alias="best.pt")
-    last: WeightsDigests | None = Field(default=None, alias="last.pt")
+def _require_best(weights: dict[str, WeightsDigests]) -> dict[str, WeightsDigests]:
+    if "best.pt" not in weights:
+        raise ValueError("lacks best.pt")
+    return weights
 
 
 class FinalRecord(Record):
@@ -584,7 +599,8 @@ class FinalRecord(Record):
     course: list[Metrics]
     """Metrics after each epoch."""
 
-    weights: FinalWeights
+    weights: Annotated[dict[str, WeightsDigests], AfterValidator(_require_best)]
+    """By the name of the file."""
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

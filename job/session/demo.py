@@ -3,7 +3,6 @@
 Knows what a newcomer's empty bucket lacks, and supplies it; everything else is the session that real runs use.
 """
 
-import dataclasses
 import logging
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
 from job.recipes.recipe import Recipe, load_recipe
 from job.runs.lineage import find_start
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.train import train
 from job.storage.object_store import Store
 
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 DATASET = "wildlife-demo"
 
 
-def train_demo(store: Store, order: Order) -> None:
+def train_demo(store: Store, order: TrainRequest) -> None:
     """Train a recipe at demo scale, and before it whatever it starts from.
 
     Raises:
@@ -38,7 +37,7 @@ def train_demo(store: Store, order: Order) -> None:
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which come first", order.recipe.name, earlier)
         recipe = load_recipe(earlier, "demo")
-        train_demo(store, dataclasses.replace(order, recipe=recipe, run=None, weights=None, model=None))
+        train_demo(store, order.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
     log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
     train(store, order, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
 
@@ -56,7 +55,7 @@ def changes(recipe: Recipe) -> str:
     return ", ".join(said) or "nothing is changed"
 
 
-def _missing_start(store: Store, order: Order) -> str | None:
+def _missing_start(store: Store, order: TrainRequest) -> str | None:
     """Return the recipe that has to be run before, if one has to be."""
     if order.weights is not None or order.model is not None or order.recipe.start.kind != "own":
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from job.datasets.prepare import prepare_data
 from job.goodput import PhaseTimer
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.session.callbacks import FollowerCallbacks
 from job.session.doctor import require_fit
 from job.session.preemption import PreemptionWatcher
@@ -61,7 +61,7 @@ class SharedState:
 
 def follow(
     store: Store,
-    order: Order,
+    order: TrainRequest,
     timer: PhaseTimer,
     preemption: PreemptionWatcher,
     *,

@@ -43,7 +43,7 @@ from job.runs.records import (
     differences,
     now,
 )
-from job.runs.request import Order
+from job.runs.request import TrainRequest
 from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
@@ -91,7 +91,7 @@ class Ready:
         return self.restored if self.restored and self.restored.run == self.run.name else None
 
 
-def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
+def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
     """Bring a run to its end from wherever its last checkpoint left it.
 
     Safe to call again with the same order after any interruption.
@@ -128,15 +128,15 @@ def train(store: Store, order: Order, *, boot_s: float | None = None) -> None:
 
 def _train(
     store: Store,
-    order: Order,
+    order: TrainRequest,
     timer: PhaseTimer,
     preemption: PreemptionWatcher,
     *,
     group: ProcessGroup,
     watchdog: Watchdog,
 ) -> None:
-    order = replace(order, dataset=find_dataset(store, order.dataset))
-    request = order.request(order.dataset)
+    order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
+    request = order.identity(order.dataset)
     run, record = find_run(store, order.run, request)
     if record is None and order.run is None:
         tell_beside(store, run, request, "train")
@@ -183,7 +183,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def rehearse(store: Store, order: Order, callbacks: "TrainingCallbacks") -> None:
+def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") -> None:
     """Train what an order means until the callbacks end it, in a scratch folder; no run is made in the bucket.
 
     Raises:
@@ -192,7 +192,7 @@ def rehearse(store: Store, order: Order, callbacks: "TrainingCallbacks") -> None
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
     with PreemptionWatcher() as preemption, folder_of_its_own(order.workdir, "rehearsal") as folder:
-        order = replace(order, dataset=find_dataset(store, order.dataset))
+        order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
         session = _Session(store, order, folder, PhaseTimer(), preemption, ProcessGroup(), Watchdog(0))
         data = session.prepare_data(str(order.dataset), None, "rehearsal")
         weights, point = fetch_start(store, find_start(store, order, None), folder / "start")
@@ -204,7 +204,7 @@ class _Session:
     """What the steps of one attempt share."""
 
     store: Store
-    order: Order
+    order: TrainRequest
     folder: Path
     timer: PhaseTimer
     preemption: PreemptionWatcher

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from job.datasets.push import push_dataset
+from job.datasets.subset import take_piece
 from job.errors import TrainingError
+from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.session.callbacks import TRACE
+from job.storage.local import FolderStore
 from job.storage.object_store import Store
 from job.tracking.sidecar import MODE, NOT_AT_ALL
 
 COMMAND = (sys.executable, "-m", "job")
 
 STRAIGHT, KILLED = "straight", "killed"
+
+NUM_EPOCHS = 3
+
+BATCHES_PER_EPOCH = 6.5
+"""The half is for a last batch that is not full."""
+
+NUM_VALIDATION_BATCHES = 2
+
+CHECKPOINT_EVERY_S = 0.2
+"""Often, so that most kills are followed by a resumption within an epoch."""
+
+AT_MOST_LARGER = 50.0
 
 NUM_TRIES = 3
 """How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
@@ -102,6 +120,58 @@ class Verdict:
 
     differences: tuple[str, ...] = field(default=())
     """The first tensor, the first step, and the cause; empty if all is equal."""
+
+
+def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: float) -> tuple[Piece, float]:
+    """Train a piece of the data straight; return it and its seconds.
+
+    Args:
+        request: What to train.
+        data: The whole dataset.
+        scratch: A folder for pieces, buckets and runs.
+        at_least_s: A shorter piece is replaced by a larger one.
+    """
+    piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
+    took_s = train_straight(piece)
+    if took_s < at_least_s:
+        larger = BATCHES_PER_EPOCH * min(at_least_s / took_s, AT_MOST_LARGER)
+        piece = _prepare(request, data, scratch / "2", larger)
+        took_s = train_straight(piece)
+    return piece, took_s
+
+
+def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch: float) -> Piece:
+    """Make a folder bucket that holds a piece of the data."""
+    batch = request.recipe.train["batch"]
+    num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
+    take_piece(data, folder / "piece", num_images)
+    store = FolderStore.create(str(folder / "bucket"))
+    single_class = bool(request.recipe.train.get("single_cls"))
+    push_dataset(store, folder / "piece", "piece", single_class=single_class)
+    shutil.rmtree(folder / "piece")
+    words = {
+        "recipe": request.recipe.source,
+        "profile": request.recipe.profile,
+        "model": request.model or _architecture(request),
+        "device": request.device,
+        "workers": request.workers,
+        "workdir": folder / "work",
+        "checkpoint-every": request.checkpoint_every_s,
+        **{name.replace("_", "-"): value for name, value in _changed(request).items()},
+    }
+    return Piece(store, tuple(f"--{name}={value}" for name, value in words.items() if value != ""), folder)
+
+
+def _architecture(request: TrainRequest) -> str:
+    """Return the model that a family begins with; start weights have no part in resuming."""
+    start = load_recipe("base", request.recipe.profile).start
+    return str(start.name).replace(".pt", ".yaml")
+
+
+def _changed(request: TrainRequest) -> dict[str, object]:
+    """Return the training arguments that the command line changed."""
+    recipe = load_recipe(request.recipe.source, request.recipe.profile)
+    return {name: value for name, value in request.recipe.train.items() if value != recipe.train[name]}
 
 
 def train_straight(piece: Piece) -> float:

@@ -38,7 +38,7 @@ def tell_the_end(run: Run, record: RunRecord, curve: Curve, folder: Path) -> Non
     if curve.online and facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)
-        curve.keep(best, facts.final.weights.best.model_dump())
+        curve.keep(best, facts.final.weights["best.pt"].model_dump())
     curve.close()
 
 

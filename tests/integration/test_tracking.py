@@ -176,7 +176,7 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
         assert epochs == list(range(LONG + 1))
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]
-        assert run.final().weights.best.sha256 in artifact["metadata"]
+        assert run.final().weights["best.pt"].sha256 in artifact["metadata"]
     assert offline_logs.said(run, run.attempts()[-1])["sent"] is True
     assert tensors_of(bucket) == undisturbed[LONG]
     assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))

@@ -39,6 +39,7 @@ OUTSIDE = {
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
     "tqdm": {"log"},
+    "typing_extensions": {"runs.records"},
     "ultralytics": {"training"},
     "wandb": {"tracking"},
     "yaml": {"cli", "cloud.machine_types", "datasets", "text"},

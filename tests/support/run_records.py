@@ -10,7 +10,7 @@ from PIL import Image
 
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
-from job.runs.records import CheckpointId, RunRecord
+from job.runs.records import METRICS, CheckpointId, RunRecord
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
@@ -34,6 +34,11 @@ def metrics(f1):
     recall = 0.9 * f1
     precision = f1 * recall / (2 * recall - f1)
     return dict(zip(COLUMNS, (precision, recall, f1, f1 / 2), strict=True))
+
+
+def ours(f1):
+    """Return the metrics of a final record that come to an F1."""
+    return {"f1": f1, **dict(zip(METRICS[1:], metrics(f1).values(), strict=True))}
 
 
 def evaluation(f1, num_images=8):
@@ -133,16 +138,16 @@ def record_run(folder, course, *, before=0.58, finished=True, asked=None, px=64,
     store.put(run.key("evaluation.json"), json.dumps(evaluation(max(course))).encode())
     _put(run, 2, "end", {"ended_at": at(350), "reason": "finished", "position": place,
                          "seconds": spent | {"final evaluation": 10.0}})  # fmt: skip
-    told = [dict(zip(("f1", "precision", "recall", "map50", "map50_95"), (f1, *metrics(f1).values()), strict=True))
-            for f1 in (before, max(course))]  # fmt: skip
     run.finish(
         final_content(
             attempt=2,
             num_epochs=len(course),
             best_epoch=course.index(max(course)) + 1,
+            train_s=60.0 * len(course),
+            course=[{"epoch": epoch, **ours(f1)} for epoch, f1 in enumerate(course, start=1)],
             comparison={
-                "before": told[0],
-                "after": told[1],
+                "before": ours(before),
+                "after": ours(max(course)),
                 "expected": {"f1": [0.65, 0.7]},
                 "reached": {"f1": True},
             },

@@ -1,5 +1,6 @@
 """Runs side by side, on the terminal, as JSON and as a page."""
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 
@@ -58,7 +59,8 @@ def test_without_a_record_of_the_validation_set_only_equal_data_are_comparable()
     """Runs of before the validation set was recorded are comparable if all of their data are the same."""
     old, other = recorded(run="old", val=None), recorded(run="other", val=None)
     assert compare([old, other]).not_comparable is None
-    other.record.dataset["digest"] = "e" * 64
+    dataset = other.record.dataset.model_copy(update={"digest": "e" * 64})
+    other = dataclasses.replace(other, record=other.record.model_copy(update={"dataset": dataset}))
     assert "it was not recorded" in compare([old, other]).not_comparable
 
 

@@ -17,11 +17,11 @@ from job.analysis.estimate import (
     is_kind,
 )
 from job.cli.app import main
-from job.cli.train import read_order
 from job.cloud.prices import USD_PER_HOUR, usd_per_hour
 from job.errors import UsageError
 from job.goodput import Phase
 from job.recipes.recipe import load_recipe
+from job.runs.request import TrainRequest
 from job.session.console import Reporter
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
@@ -42,20 +42,8 @@ class Clock:
 
 
 def order(recipe="A", **training_arguments):
-    """Return an order as the command line makes it."""
-    words = dict.fromkeys(("dataset", "run", "weights", "model"))
-    return read_order(
-        recipe=recipe,
-        profile="full",
-        device="",
-        workers="0",
-        workdir=".",
-        checkpoint_every="0",
-        new_classes="false",
-        quarantine="false",
-        training_arguments=training_arguments,
-        **words,
-    )
+    """Return a request as the command line makes it."""
+    return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
 
 def test_a_run_like_it_tells_what_a_training_will_take():

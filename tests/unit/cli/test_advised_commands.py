@@ -1,7 +1,6 @@
 """What people are advised to type: commands that there are, with flags that they have; and words that fit any data."""
 
 import ast
-import inspect
 import itertools
 import re
 import shlex
@@ -10,7 +9,8 @@ import pytest
 
 from job.analysis.advice import RULES, advise
 from job.analysis.campaign import Goal, find_campaign
-from job.cli.app import COMMANDS, _parse, main
+from job.cli.app import COMMANDS, find, load, main
+from job.errors import UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED
 from job.report.campaign import render
 from job.report.reproduce import command_of
@@ -52,17 +52,22 @@ def strings():
 
 def find_command(words):
     """Return the function that a command line means, and the words that follow its name; none if there is no such."""
-    found, rest = COMMANDS, list(words)
-    while isinstance(found, dict):
-        if not rest or rest[0] not in found:
-            return None, rest
-        found = found[rest.pop(0)]
-    return found, rest
+    try:
+        path, found = find(words)
+    except UsageError:
+        return None, words
+    return (None if isinstance(found, dict) else load(found)), words[len(path) :]
+
+
+def understand(words):
+    """Let a command line be read as `main` reads it; nothing of it runs."""
+    command, rest = find_command(words)
+    command.read("job", rest)
 
 
 def flags_of(command):
     """Return the flags that a command has."""
-    parameters = inspect.signature(command).parameters.values()
+    parameters = command.signature.parameters.values()
     names = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         names |= {*DEFAULTS, *ALIASES}
@@ -101,7 +106,7 @@ def test_every_advised_command_is_one_that_would_start(store, capsys, recipe, sh
     for option in options:
         program, *words = shlex.split(option.command)
         assert program == "job"
-        _parse(words)
+        understand(words)
         command, rest = find_command(words)
         assert flags_in(rest) <= flags_of(command), option.command
         if words[0] == "train":
@@ -126,7 +131,7 @@ def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
     )  # fmt: skip
     page = render(find_campaign(store, "zoo", goal))
     words = shlex.split(re.search(r"<code>(job campaign .*?)</code>", page)[1])[1:]
-    _parse(words)
+    understand(words)
     command, rest = find_command(words)
     assert flags_in(rest) <= flags_of(command)
     assert {"--max-usd", "--epochs", "--weights", "--bucket"} <= flags_in(rest)
@@ -153,7 +158,7 @@ def test_every_flag_in_a_message_is_one_of_some_command():
 
     def walk(commands):
         for entry in commands.values():
-            yield from walk(entry) if isinstance(entry, dict) else (flags_of(entry),)
+            yield from walk(entry) if isinstance(entry, dict) else (flags_of(load(entry)),)
 
     known = set().union(*walk(COMMANDS)) | OF_OTHERS | {"--help"} | {f"--{name.replace('_', '-')}" for name in OWNED}
     wrong = [

@@ -1,6 +1,9 @@
 """The command line: what it understands, and what it says of what it does not."""
 
+import dataclasses
 import os
+import pkgutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from job.cli.app import COMMANDS, main
-from job.cli.help import find_help
+from job import __version__
+from job.cli.app import COMMANDS, load, main
 from tests.support.cli_process import JOB, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -135,6 +138,14 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["runs", "list", "--bukket", "x"], 2, "did you mean '--bucket'?"),
         (["data", "push", "."], 2, "--dataset is missing"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),
+        (["train", "A", "--epochs", "3", "--epochs", "4"], 2, "--epochs is given twice"),
+        (["train", "A", "--epochs", "3", "epochs=3"], 2, "--epochs is given twice"),
+        (["train", "A", "--hsv-s=0.1", "--hsv_s=0.2"], 2, "--hsv-s is given twice"),
+        (["train", "A", "--epochs"], 2, "--epochs has no value"),
+        (["train", "A", "--bucket", "--epochs", "3"], 2, "--bucket has no value"),
+        (["train", "A", "--bucket=", "--epochs", "3"], 2, "--bucket has no value"),
+        (["train", "A", "lr00=0.1"], 2, "--lr00: there is no such flag; did you mean 'lr0'?"),
+        (["runs", "list", "--", "--interactive"], 2, "'--' is not understood"),
     ],
 )
 def test_a_mistake_ends_with_one_message_and_the_right_code(capsys, words, code, part):
@@ -218,12 +229,62 @@ def test_every_shipped_recipe_passes_its_check(capsys):
     assert "B: a valid recipe" in capsys.readouterr().out
 
 
-def test_help_explains_every_flag_of_every_command():
-    """Each command's help names each of its flags and says something of it."""
+def test_help_explains_every_flag_of_every_command(capsys):
+    """Each command's help names each of its flags and says something of it, in lines of a terminal."""
     for words, command in every_command(COMMANDS):
-        text = find_help(COMMANDS, [*words, "--help"])
-        for name in command.__wrapped__.__kwdefaults__ or {}:
-            assert f"--{name.replace('_', '-')} " in text, (words, name)
+        assert main([*words, "--help"]) == 0
+        text = capsys.readouterr().out
+        for name, field in command.options.flags().items():
+            assert field.description, (words, name)
+            flag = name.upper() if name in command.options.positional else f"--{name.replace('_', '-')} "
+            assert name == "arguments" or f"  {flag}" in text, (words, name)
+        assert max(map(len, text.splitlines())) <= 80, words
+
+
+def test_help_states_defaults_and_one_example_that_is_understood(capsys):
+    """Each command's help ends with a command line that the command understands; a flag's default is said."""
+    for words, command in every_command(COMMANDS):
+        main([*words, "--help"])
+        text = capsys.readouterr().out
+        program, *example = shlex.split(text.partition("Example:\n")[2])
+        assert (program, tuple(example[: len(words)])) == ("job", words)
+        command.read("job", example[len(words) :])
+    main(["train", "--help"])
+    assert "only. Default: 60." in capsys.readouterr().out
+
+
+def test_every_command_is_where_the_registry_has_it():
+    """Each entry names a command, and a summary that fits a line."""
+    for words, command in every_command(COMMANDS):
+        assert callable(command.function), words
+
+
+def test_the_version_is_printed(capsys):
+    """`job --version` prints the version alone."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"job {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lr0=0.02", "hsv_s=0.1", "rotate=3", "dataset=zoo"],
+        ["--lr0=0.02", "--hsv-s=0.1", "--rotate", "3", "--dataset", "zoo"],
+    ],
+)
+def test_arguments_as_yolo_has_them_are_flags(capsys, words):
+    """``lr0=0.02`` means ``--lr0 0.02``, beside other flags and a recipe."""
+    plan = dry_run(capsys, "A", *words, "--epochs", "7")
+    assert [plan["train"][name] for name in ("lr0", "hsv_s", "degrees", "epochs")] == [0.02, 0.1, 3.0, 7]
+    assert (plan["recipe"], plan["dataset"]) == ("A", "zoo")
+
+
+def test_a_switch_needs_no_value_and_takes_one(capsys):
+    """A switch is true without a value, also one that begins with no."""
+    assert dry_run(capsys, "A", "--cos-lr")["train"]["cos_lr"] is True
+    assert dry_run(capsys, "A", "--new-classes", "false", "--cos-lr=false")["train"]["cos_lr"] is False
+    code, said = complaint(capsys, "limit", "l4", "--no-limit", "--max-usd", "3")
+    assert (code, "contradict each other" in said) == (2, True)
 
 
 def every_command(group, path=()):
@@ -232,7 +293,7 @@ def every_command(group, path=()):
         if isinstance(entry, dict):
             yield from every_command(entry, (*path, name))
         else:
-            yield (*path, name), entry
+            yield (*path, name), load(entry)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
@@ -251,7 +312,7 @@ def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys)
     def fail():
         raise ValueError("no recipe has 7 legs")
 
-    monkeypatch.setattr("job.cli.recipes.list_recipes", fail)
+    monkeypatch.setattr("job.cli.recipes.recipe_names", fail)
     assert main(["recipes", "list"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: job recipes: failed by ValueError: no recipe has 7 legs (test_app.py:")
@@ -281,7 +342,7 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
     def lose(*_):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("job.cli.recipes.list_recipes", lose)
+    monkeypatch.setattr("job.cli.recipes.recipe_names", lose)
     assert main(["recipes", "list"]) == 1
     assert "job recipes: failed by BrokenPipeError" in capsys.readouterr().err
 
@@ -289,15 +350,18 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
 @pytest.mark.parametrize(
     ("function", "words", "advice"),
     [
-        ("data.check_data", ["data", "check", "./wild"], "the same command goes on where it stopped"),
-        ("data.push_data", ["data", "push", "./wild", "--dataset", "d"], "the same command goes on where it stopped"),
-        ("data.pull_data", ["data", "pull", "wild"], "the same command goes on where it stopped"),
-        ("runs.print_runs", ["runs", "list"], "give the same command again"),
-        ("train.run_train", ["train"], "the same command goes on from the last committed checkpoint"),
+        ("data.check", ["data", "check", "./wild"], "the same command goes on where it stopped"),
+        ("data.push", ["data", "push", "./wild", "--dataset", "d"], "the same command goes on where it stopped"),
+        ("data.pull", ["data", "pull", "wild"], "the same command goes on where it stopped"),
+        ("runs.list_", ["runs", "list"], "give the same command again"),
+        ("train.train", ["train"], "the same command goes on from the last committed checkpoint"),
     ],
 )
 def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
     """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
-    monkeypatch.setattr(f"job.cli.{function}", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    path = f"job.cli.{function}"
+    command = pkgutil.resolve_name(path)
+    interrupted = dataclasses.replace(command, function=lambda _options: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(path, interrupted)
     assert main(words) == 75
     assert f"interrupted; {advice}" in capsys.readouterr().err

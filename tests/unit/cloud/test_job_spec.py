@@ -11,12 +11,12 @@ import pytest
 from google.cloud import batch_v1
 from google.protobuf.json_format import ParseError
 
-from job.cli.submit import cloud_words
 from job.cloud.job_spec import render
 from job.cloud.machine_types import machines
 from job.cloud.settings import load_settings
-from job.cloud.submission import Placement, Submission
+from job.cloud.submission import Placement, Submission, container_args
 from job.recipes.recipe import recipe_names
+from job.runs.request import TrainRequest
 from tests.support.fake_batch import problem_with
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +32,7 @@ def submission(settings):
 
 def make_submission(recipe: str, machine: str, **changes) -> Submission:
     """Return a run's first submission, for a recipe and a machine."""
-    _, words = cloud_words({"recipe": recipe, "dataset": "wildlife"}, {})
+    words = container_args(TrainRequest.parse({"recipe": recipe, "dataset": "wildlife"}))
     values = {
         "run": "yolov11_wildlife2",
         "number": 1,

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from job.cli.app import main
-from job.cli.train import read_order
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
 from job.datasets.subset import take_piece
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
 from job.goodput import PhaseTimer
+from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
@@ -295,9 +295,7 @@ def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path)
     monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
     monkeypatch.setattr(demo, "train", lambda *_, **__: None)
     words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
-    words |= {"new_classes": "false", "quarantine": "false", "workdir": str(tmp_path / "work")}
-    named = dict.fromkeys(("dataset", "run", "weights", "model"))
-    order = read_order(**named, **words, training_arguments={})
+    order = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
     faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
     with pytest.raises(TransientStoreError):
         demo.train_demo(faulty, order)

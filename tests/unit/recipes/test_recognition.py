@@ -6,15 +6,10 @@ import pytest
 
 from job.analysis.advice import advise
 from job.cli.app import main
-from job.cli.train import read_order
 from job.recipes.recipe import load_recipe, recipe_names
 from job.recipes.recognition import recognise, shown_recipe, trained_as
+from job.runs.request import TrainRequest
 from tests.support.bucket_records import recorded
-
-WORDS = {
-    "recipe": None, "dataset": "wildlife", "run": None, "weights": None, "model": None, "profile": "full", "device": "",
-    "workers": "0", "workdir": "work", "checkpoint_every": "60", "new_classes": "false", "quarantine": "false",
-}  # fmt: skip
 
 A_TYPED = {"degrees": "15", "scale": "0.7", "translate": "0.15", "fliplr": "0.6", "hsv_s": "0.8", "hsv_v": "0.5"}
 B_TYPED = {"degrees": "20", "scale": "0.8", "translate": "0.15", "fliplr": "0.6", "hsv_s": "0.9"}
@@ -24,8 +19,8 @@ SIZE = {"batch": "4", "imgsz": "2048"}
 
 
 def order(arguments=None, **words):
-    """Return an order as the command line makes it."""
-    return read_order(**(WORDS | words), training_arguments=arguments or {})
+    """Return a request as the command line makes it."""
+    return TrainRequest.parse({"dataset": "wildlife", **words, "arguments": arguments or {}})
 
 
 OWN, MEDIUM = {"weights": "yolov11_wildlife"}, {"model": "yolo11m.pt"}
@@ -95,7 +90,7 @@ def test_band_risk_and_hours_are_those_of_what_is_trained(words, arguments, as_r
 def test_what_a_run_is_asked_for_stays_its_identity():
     """A command of before is still the same request, so that what it began is gone on with."""
     typed = order(A_TYPED | SIZE | {"epochs": "80"}, **OWN)
-    request = typed.request("wildlife")
+    request = typed.identity("wildlife")
     assert (request["recipe"], request["start"]) == ("continue", "yolov11_wildlife")
     assert (trained_as(request), shown_recipe(request)) == ("A", "A")
     assert "expect" not in request
@@ -108,13 +103,13 @@ def test_a_recipe_file_of_ones_own_keeps_its_name_and_its_expectation(tmp_path):
     mine = order(recipe=str(path))
     assert (mine.recipe.expect["f1"].low, mine.recipe.risk) == (0.9, None)
     assert mine.about_recipe == "mine; expected: F1 90 %"
-    request = mine.request("wildlife")
+    request = mine.identity("wildlife")
     assert (shown_recipe(request), trained_as(request) in {"A", "recommended", "finetune"}) == ("mine", True)
 
 
 def test_a_run_that_goes_on_where_another_ended_keeps_its_name():
     """How the other one began is not in its record."""
-    request = order(recipe="B").request("wildlife") | {"start": "end of zebra"}
+    request = order(recipe="B").identity("wildlife") | {"start": "end of zebra"}
     assert trained_as(request) == "B"
 
 

@@ -97,7 +97,7 @@ def test_an_attempt_that_runs_is_not_cut_off(tmp_path):
     """Of two attempts the one that vanished is counted and marked, and the one that runs is neither."""
     run = record_run(tmp_path / "bucket", (0.60, 0.66), finished=False, asked=80)
     facts = read_facts(run, run.record(), at(380))
-    assert [attempt.ended for attempt in facts.bill.attempts] == ["vanished", "running"]
-    assert (facts.bill.num_cut_off, facts.cuts) == (1, [1.2])
+    assert [attempt.ended for attempt in facts.cost.attempts] == ["vanished", "running"]
+    assert (facts.cost.num_cut_off, facts.cuts) == (1, [1.2])
     later = read_facts(run, run.record(), at(1000))
-    assert (later.bill.num_cut_off, later.cuts) == (2, [1.2, 2.0])
+    assert (later.cost.num_cut_off, later.cuts) == (2, [1.2, 2.0])

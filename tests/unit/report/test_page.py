@@ -120,7 +120,7 @@ def test_the_ledger_and_the_attempts_are_those_of_the_bill(tmp_path):
     """What is lost, useful and paid is what the bill says."""
     price = {"usd_per_h": 3.6, "on_demand_usd_per_h": 7.2}
     run = record_run(tmp_path / "bucket", COURSE, price=price)
-    bill = facts_of(run).bill
+    bill = facts_of(run).cost
     text = words(page_of(run))
     assert bill.seconds["lost"] == 20.0
     assert f"lost 20.0 s {20 / bill.total_s:.1%}".replace("%", " %") + " $0.0200" in text

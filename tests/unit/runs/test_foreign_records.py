@@ -114,4 +114,4 @@ def test_a_final_record_that_cannot_be_read_is_listed(bucket, capsys):
     assert main(["runs", "list", "--bucket", bucket.uri]) == 0
     said = capsys.readouterr()
     assert "cannot be read" in said.out.splitlines()[2]
-    assert f"run {FOREIGN}: one of its records has another form" in said.err
+    assert f"runs/{FOREIGN}/final.json: has another form than this version reads, comparison.before" in said.err

@@ -6,25 +6,20 @@ import json
 
 import pytest
 
-from job.cli.train import read_order
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
 from job.runs import checkpoint
 from job.runs.lineage import fetch_end, fetch_start, find_start
-from job.runs.records import CheckpointId, FinalWeights, InitialWeights
+from job.runs.records import CheckpointId, InitialWeights, WeightsDigests
+from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded, starting_from
 
 
 def order(recipe="A", **changes):
-    """Return an order of a recipe on the data set wildlife."""
-    words = {
-        "recipe": recipe, "dataset": "wildlife", "run": None, "weights": None, "model": None, "profile": "full",
-        "device": "", "workers": "0", "workdir": "work", "checkpoint_every": "60", "new_classes": "false",
-        "quarantine": "false", "training_arguments": {},
-    }  # fmt: skip
-    return read_order(**(words | changes))
+    """Return a request for a recipe on the data set wildlife."""
+    return TrainRequest.parse({"recipe": recipe, "dataset": "wildlife", **changes})
 
 
 @pytest.fixture
@@ -155,7 +150,7 @@ def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
 def weights(store):
     """A finished run with weights in the bucket, as the start of another one."""
     evidence = recorded("base", run="zebra")
-    digests = FinalWeights.model_validate({"best.pt": {"sha256": hashlib.sha256(b"weights").hexdigest()}})
+    digests = {"best.pt": WeightsDigests(sha256=hashlib.sha256(b"weights").hexdigest())}
     final = evidence.final.model_copy(update={"weights": digests})
     put_recorded(store, dataclasses.replace(evidence, final=final))
     store.put("runs/zebra/weights/best.pt", b"weights")
@@ -223,7 +218,7 @@ def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(sto
     store.put(f"runs/{run}/weights/best.pt", b"weights")
     with pytest.raises(
         CorruptObjectError,
-        match=f"runs/{run}/final.json: has another form.*weights.best.pt: Field required",
+        match=f"runs/{run}/final.json: has another form.*weights: Value error, lacks best.pt",
     ):
         fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
 
@@ -237,9 +232,9 @@ def ended(store, tmp_path, *, final=True):
 
 
 def extending(epochs):
-    """Return an order to go on where the run zebra ended."""
-    asked = order(training_arguments={"epochs": epochs})
-    return dataclasses.replace(asked, recipe=dataclasses.replace(asked.recipe, start=Start("end", "zebra")))
+    """Return a request to go on where the run zebra ended."""
+    asked = order(arguments={"epochs": epochs})
+    return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
 
 
 def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):

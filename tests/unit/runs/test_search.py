@@ -8,10 +8,9 @@ import pytest
 
 from job.analysis.summary import finished_runs
 from job.cli.app import main
-from job.cli.submit import TRAIN_FLAGS
-from job.cli.train import read_order
 from job.errors import RunConflictError
 from job.runs import search as module
+from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.runs.search import find_run, list_runs, survey
 from job.runs.unfinished import command_for, tell_beside
@@ -178,14 +177,14 @@ def test_the_newest_of_equal_runs_is_meant(store):
 
 def asked(*words):
     """Return what words of a command line ask for, and the run that they name."""
-    flags = TRAIN_FLAGS | {"workdir": "work"}
+    flags = dict.fromkeys(TrainRequest.flags())
     arguments, left = {}, list(words)
     while left:
         name = left.pop(0).removeprefix("--").replace("-", "_")
         value = left.pop(0) if left and not left[0].startswith("--") else "true"
         (flags if name in flags else arguments)[name] = value
-    order = read_order(training_arguments=arguments, **flags)
-    return order.request(flags["dataset"]), flags["run"]
+    request = TrainRequest.parse({name: text for name, text in flags.items() if text} | {"arguments": arguments})
+    return request.identity(flags["dataset"]), flags["run"]
 
 
 @pytest.mark.parametrize(

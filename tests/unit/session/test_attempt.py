@@ -149,7 +149,7 @@ def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
         assert process.wait(SOON_S) == 75
     end = Run(FolderStore.open(folder), "zebra").attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == (reason, 75, {"epoch": 3, "batch": 0})
-    assert end.get("not_committed", "") == lost
+    assert end.not_committed == lost
 
 
 def test_a_hang_is_recorded_from_outside(store):

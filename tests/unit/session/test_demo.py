@@ -1,16 +1,11 @@
 """The demo: what it trains before what was asked for, and whose seconds those are."""
 
-import dataclasses
-
-from job.cli.train import read_order
+from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 
-ORDER = {
-    "dataset": None, "run": None, "weights": None, "model": None, "profile": "demo", "device": "cpu", "workers": "0",
-    "checkpoint_every": "0", "new_classes": "false", "quarantine": "false", "training_arguments": {},
-}  # fmt: skip
+DEMO = {"profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
 
 
 def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monkeypatch):
@@ -31,8 +26,8 @@ def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monke
     monkeypatch.setattr(demo, "draw_demo_dataset", lambda _folder: None)
     monkeypatch.setattr(demo, "push_dataset", lambda store, _, name: store.put(f"datasets/{name}/data.yaml", b"x"))
     store = FolderStore.create(str(tmp_path / "bucket"))
-    order = read_order(recipe="C", workdir=str(tmp_path / "work"), **ORDER)
-    demo.train_demo(store, order)
+    request = TrainRequest.parse({"recipe": "C", "workdir": str(tmp_path / "work"), **DEMO})
+    demo.train_demo(store, request)
     assert trained == [("base", None), ("A", 0.0), ("C", 0.0)]
-    demo.train_demo(store, dataclasses.replace(order, run="another"))
+    demo.train_demo(store, request.model_copy(update={"run": "another"}))
     assert trained[3:] == [("C", None)]
