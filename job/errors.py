@@ -46,20 +46,22 @@ class EndReason(StrEnum):
 
 
 FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
-"""Trying again does not change these, wherever it is tried. `ExitCode.ELSEWHERE` asks for another machine."""
+"""No retry changes these, on any machine."""
+
+FATAL_HERE = FATAL | {ExitCode.ELSEWHERE}
+"""No retry on the same machine changes these."""
 
 FIRST_OF_BATCH = 50000
-"""From here on exit codes are Cloud Batch's own; this one is a failure for no known reason."""
+"""Exit codes from here on are Cloud Batch's own; this one is a failure for no known reason."""
 
 LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
 """Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
 
 TIME_LIMIT = 50005
-"""Batch's code for a task that ran too long; a hang must not be repeated ten times."""
+"""Batch's code for a task that ran longer than its limit; a hang must not be repeated ten times."""
 
 KILLED = frozenset({125, 137, 143})
-"""What a container reports that was killed, or could not be waited for: also after a preemption, if it is faster than
-Batch's own code."""
+"""Codes of a container that was killed or could not be waited for, also after a preemption if its machine is slower."""
 
 
 GOES_ON = "the same command goes on from the last committed checkpoint"

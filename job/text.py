@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import yaml
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
 
 MINUTE, HOUR = 60, 3600
 
@@ -166,7 +166,14 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 """Types as messages name them; any other is a mapping."""
 
 
-def validation_problems(error: "ValidationError", model: "type[BaseModel]", subject: str = "") -> list[str]:
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
+
+FIELDS = "__pydantic_fields__"
+"""Of models and of pydantic's dataclasses alike."""
+
+
+def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
     A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
@@ -174,23 +181,26 @@ def validation_problems(error: "ValidationError", model: "type[BaseModel]", subj
 
     Args:
         error: From validating `model`, without aliases.
-        model: The model, whose fields are the names that a misspelt one may have meant.
+        model: The model or pydantic's dataclass, whose fields are the names that a misspelt one may have meant.
         subject: Put before each name, such as ``train.``.
     """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):
         path, kind, wanted = _locate(model, entry["loc"])
         name, found = f"{subject}{path}".removesuffix("."), entry["input"]
-        if entry["type"] in {"extra_forbidden", "invalid_key"}:
-            problem = f"{name}: {_unknown(str(entry['loc'][-1]), kind)}"
+        if entry["type"] in {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}:
+            problem = _unknown(str(entry["loc"][-1]), kind)
         elif entry["type"] == "missing":
-            problem = f"{name}: missing"
+            problem = "missing"
+        elif entry["type"] == "json_invalid":
+            problem = f"not JSON, {entry['ctx']['error']}"
         elif entry["type"] == "value_error":
-            problem = ": ".join(filter(None, (name, str(entry["ctx"]["error"]))))
+            problem = str(entry["ctx"]["error"])
         else:
-            in_it = " in it" if isinstance(entry["loc"][-1], int) else ""
-            problem = f"{name}: must be {wanted}, got {'nothing' if found is None else repr(found)}{in_it}"
-        problems.setdefault(name or problem, problem)
+            last = (entry["loc"] or ("",))[-1]
+            in_it = " in it" if isinstance(last, int) and not path.endswith(f".{last}") else ""
+            problem = f"must be {wanted}, got {_shown(found)}{in_it}"
+        problems.setdefault(name or problem, f"{name}: {problem}" if name else problem)
     return list(problems.values())
 
 
@@ -200,50 +210,71 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
+def describe_field(model: "type[Any]", name: str) -> str:
+    """Say what a field must be: ``a whole number from 1 to 9``."""
+    field = getattr(model, FIELDS)[name]
+    return field.description or _wanted(field.annotation, field.metadata)
+
+
 def counted_problems(problems: list[str]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
-def _unknown(word: str, model: "type[BaseModel]") -> str:
+def _shown(value: object) -> str:
+    """Return a value as a message has it: the start of a long one."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _unknown(word: str, model: "type[Any]") -> str:
     """Say that a model has no such key, and which one was meant."""
     explain = getattr(model, "explain_unknown", None)
     if explain is not None:
         return str(explain(word))
-    known = list(model.model_fields)
+    known = list(getattr(model, FIELDS))
     return f"unknown key{nearest(word, known) or '; known are ' + ', '.join(known)}"
 
 
-def _locate(model: "type[BaseModel]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, what holds it, and what it must be; parts of lists are the list's."""
+def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
+    """Return the dotted name of an error's field, what holds it, and what it must be.
+
+    An error in a list of plain values is the list's.
+    """
     names: list[str] = []
     holder: Any = model
     kind: Any = model
     wanted = "a mapping"
-    for part in loc:
+    for index, part in enumerate(loc):
         holder = kind
-        if hasattr(kind, "model_fields"):
+        if hasattr(kind, FIELDS):
             names.append(str(part))
-            if part not in kind.model_fields:
+            if part not in getattr(kind, FIELDS):
                 break
-            field = kind.model_fields[part]
-            wanted = field.description or _wanted(field.annotation, field.metadata)
-            kind = _without_none(field.annotation)
+            wanted = describe_field(kind, str(part))
+            kind = _without_none(getattr(kind, FIELDS)[part].annotation)
         elif get_origin(kind) is dict:
             names.append(str(part))
             key, kind = get_args(kind)
-            wanted = _wanted(key if loc[-1] == "[key]" else kind, ())
-            if loc[-1] == "[key]":
+            is_key = loc[index + 1 : index + 2] == ("[key]",)
+            wanted = _wanted(key if is_key else kind, ())
+            kind = _without_none(kind)
+            if is_key:
                 break
+        elif get_origin(kind) is list and hasattr(get_args(kind)[0], FIELDS):
+            names.append(str(part))
+            kind, wanted = get_args(kind)[0], "a mapping"
         else:
             break
     return ".".join(names), holder, wanted
 
 
 def _without_none(kind: Any) -> Any:  # noqa: ANN401 -- an annotation
-    """Return an optional type without its ``None``."""
+    """Return an optional or annotated type without its ``None`` and its annotations."""
+    if get_origin(kind) is Annotated:
+        return _without_none(get_args(kind)[0])
     parts = [part for part in get_args(kind) if part is not type(None)]
-    return parts[0] if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
+    return _without_none(parts[0]) if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
 
 
 def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an annotation
@@ -255,7 +286,7 @@ def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an anno
             parts[0], [each for part in parts[1:] for each in getattr(part, "metadata", [part])]
         )
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return str(parts[0]) if len(parts) == 1 else f"one of {', '.join(map(str, parts))}"
     if origin in {Union, types.UnionType}:
         return " or ".join(_wanted(part, limits) for part in parts if part is not type(None))
     name = KINDS.get(origin or kind, "a mapping")

@@ -8,9 +8,9 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Self, TypeVar
+from typing import TypeVar
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
@@ -72,8 +72,8 @@ class Bound:
 class CampaignRecord(Record):
     """Goal and bound of a campaign (``campaign.json``)."""
 
-    created_at: Timestamp
-    campaign: str
+    created_at: str = ""
+    campaign: str = ""
     goal: Goal
     bound: Bound | None = None
 
@@ -89,12 +89,19 @@ class CampaignStep(Record):
     because: str
     decided_at: str = ""
 
-    @model_validator(mode="after")
-    def _require_names(self) -> Self:
-        """Check that the record leads to no file of this machine."""
-        if self.recipe not in recipe_names() or not is_run_name(self.run):
-            raise ValueError(f"recipe {self.recipe!r} and run {self.run!r} are no names")
-        return self
+    @field_validator("recipe")
+    @classmethod
+    def _require_shipped(cls, recipe: str) -> str:
+        if recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{recipe!r} is no recipe of this version")
+        return recipe
+
+    @field_validator("run")
+    @classmethod
+    def _require_run_name(cls, run: str) -> str:
+        if not is_run_name(run):
+            raise ValueError(f"{run!r} is no name of a run")
+        return run
 
     def train_args(self, goal: Goal) -> list[str]:
         """Return the flags of ``job train`` for this run."""

@@ -158,8 +158,17 @@ def from_runs(
     return next((run for run in reversed(runs) if alike(run) and machine(run)), None)
 
 
-def is_kind(run: RunSummary, machine: str) -> bool:
-    """Whether all of a run was trained on a kind of machine, such as ``l4``, ``a100-80`` or ``l4-spot``."""
+def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> bool:
+    """Whether all of a run was trained on a kind of machine.
+
+    Args:
+        run: The run.
+        machine: The kind, such as ``l4``, ``a100-80`` or ``l4-spot``; compared with GPU and machine as they are shown.
+        machine_type: Google's name of it; compared where every attempt recorded its own.
+    """
+    types = {attempt.machine_type for attempt in run.attempts}
+    if machine_type is not None and types and None not in types:
+        return types == {machine_type}
     named = [word for word in re.findall(r"[a-z0-9]+", machine.lower()) if word not in {"spot", "on", "demand"}]
     kinds = [re.findall(r"[a-z0-9]+", kind.lower()) for kind in run.machines]
     return bool(kinds and named) and all(

@@ -1,4 +1,4 @@
-"""What the records of a run say, for whoever decides or compares: result, course, pace, what it took.
+"""RunSummary: result, course, pace and cost of a run, from its records.
 
 Guarantees that nothing is guessed: what was not recorded is `None`. Reads the bucket only in `finished_runs`.
 """

@@ -20,6 +20,7 @@ from job.analysis.estimate import (
 from job.analysis.summary import RunSummary, finished_runs
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption
+from job.cloud.machine_types import machines
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError, WeightsError
 from job.recipes.recipe import load_recipe
@@ -69,7 +70,7 @@ def _estimate(store: Store, order: TrainRequest, machine: str | None, price: flo
 
     def on_machine(run: RunSummary) -> bool:
         if machine is not None:
-            return is_kind(run, machine)
+            return is_kind(run, machine, _machine_type(machine))
         return all(
             (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
         )
@@ -86,6 +87,12 @@ def _estimate(store: Store, order: TrainRequest, machine: str | None, price: flo
             "cannot be measured from here; train an epoch there first, or leave --machine out to measure this machine"
         )
     return expected
+
+
+def _machine_type(machine: str) -> str | None:
+    """Return Google's name of a machine that the table has; ``-spot`` and ``-on-demand`` do not count."""
+    kind = machine.removesuffix("-spot").removesuffix("-on-demand")
+    return next((each.type for each in machines().values() if kind in {each.type, each.called}), None)
 
 
 def _measure(store: Store, order: TrainRequest) -> Measurement:

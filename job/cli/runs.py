@@ -110,7 +110,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
     told += [
         (
             "checkpoint",
-            f"{_clock(manifest.committed_at)}, after {manifest.id.words}, {manifest.size_bytes / 1e6:.1f} MB",
+            f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {manifest.size_bytes / 1e6:.1f} MB",
         )
         for manifest in checkpoints
     ]

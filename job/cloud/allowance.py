@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from job.cloud.budget import Limit, Prices, require_price, usd_per_hour
 from job.cloud.machine_types import machines
-from job.cloud.settings import FORMS, IMAGE, checked_settings
+from job.cloud.settings import IMAGE, NAMES, checked_settings
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Submission
 from job.errors import RunConflictError, UsageError
 from job.text import nearest
 
-FLAGS = [*FORMS, "image_repository"]
+FLAGS = [*NAMES, "image_repository"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ def load_allowance(flags: Mapping[str, str | None], given: Limit | None = None) 
     for name in flags:
         if name not in FLAGS:
             raise UsageError(f"--{name.replace('_', '-')}: there is no such flag{nearest(name, FLAGS)}")
-    found = checked_settings(flags, FORMS.keys() - {"project", "region"})
+    found = checked_settings(flags, required=("project", "region"))
     image = found["image"]
     repositories = (found["image_repository"], image and image.partition("@")[0].rpartition("/")[0])
     return Allowance(

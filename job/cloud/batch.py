@@ -1,8 +1,8 @@
-"""A thin client of Cloud Batch: make, look at and cancel jobs.
+"""Client of Cloud Batch: create, read and cancel jobs.
 
-Guarantees that making a job twice makes one, that every error is one of ours, and that a missing library or missing
-credentials are told with what to do. Knows what a job looks like to us, and nothing of runs. ``BATCH_EMULATOR_HOST``
-leads it to another server, as the variables of that kind do for Google's other clients.
+Guarantees that creating a job twice creates one, and that every error is a `JobError` with its remedy, a missing
+library or missing credentials included. Knows nothing of runs. ``BATCH_EMULATOR_HOST`` names another server, as the
+variables of that kind do for Google's other clients.
 """
 
 import contextlib
@@ -87,12 +87,12 @@ class Batch:
         again = Retry(predicate=if_exception_type(ServiceUnavailable, DeadlineExceeded), timeout=120)
         with _explained(name):
             try:
-                return self._seen(self._client.create_job(request, retry=again))
+                return self._read(self._client.create_job(request, retry=again))
             except AlreadyExists:
                 existing = self._client.get_job(name=name)
         if existing.labels.get("digest") != spec["labels"]["digest"]:
             raise RunConflictError(f"{name}: exists and is another job; cancel that, or choose another --run")
-        return self._seen(existing)
+        return self._read(existing)
 
     def look(self, name: str) -> BatchJob | None:
         """Return a job, or nothing if there is none.
@@ -104,7 +104,7 @@ class Batch:
 
         with _explained(name):
             try:
-                return self._seen(self._client.get_job(name=name))
+                return self._read(self._client.get_job(name=name))
             except NotFound:
                 return None
 
@@ -119,8 +119,8 @@ class Batch:
         with _explained(name), contextlib.suppress(NotFound, FailedPrecondition):
             self._client.cancel_job(name=name)
 
-    def _seen(self, job: "batch_v1.Job") -> BatchJob:
-        """Put together what Batch says of a job and of its one task."""
+    def _read(self, job: "batch_v1.Job") -> BatchJob:
+        """Return the state of a job and of its one task."""
         from google.api_core.exceptions import NotFound  # noqa: PLC0415 -- as in `connect`
 
         state = job.status.state.name
@@ -147,19 +147,19 @@ class Batch:
             waiting_since=_time(waiting),
             ended_at=_time(ended),
             exit_codes=tuple(event.task_execution.exit_code for event in task_events if event.task_execution.exit_code),
-            last_event=_newest_words(events, task_events),
+            last_event=_newest_reason(events, task_events),
         )
 
 
 def _last_change(events: "Sequence[batch_v1.StatusEvent]") -> Any:  # noqa: ANN401 -- proto-plus types it so
-    """Return when the state changed last: what Batch says meanwhile, over and over, is no change."""
+    """Return when the state changed last; events that repeat a reason are no change."""
     return next((event.event_time for event in reversed(events) if event.type_ == STATUS_CHANGED), None)
 
 
-def _newest_words(events: "Sequence[batch_v1.StatusEvent]", task_events: "Sequence[batch_v1.StatusEvent]") -> str:
+def _newest_reason(events: "Sequence[batch_v1.StatusEvent]", task_events: "Sequence[batch_v1.StatusEvent]") -> str:
     """Return the newest event that gives a reason; without one the newest change of a state, of the task if it has one.
 
-    Events that change a state are of the type ``STATUS_CHANGED``, others tell what kept a job from its machine.
+    Events that change a state are of the type ``STATUS_CHANGED``; others give the reason for waiting.
     """
     reasons = [event for event in (*events, *task_events) if event.type_ != STATUS_CHANGED]
     found = sorted(reasons, key=lambda event: event.event_time) or list(task_events or events)

@@ -1,8 +1,8 @@
-"""What machines of a run may still cost: the worst case of a submission, and the limit that it has to fit into.
+"""Budget: the worst-case cost of a submission, and the limit that it has to fit into.
 
-Guarantees that a submission that fits into what is left of a limit cannot pass it, even without a supervisor. Counts
-machines only: disk, storage, network and logs come on top, and so does a price that rises above the range on record.
-What was used, by the attempts' records, is `job.runs.cost`.
+Guarantees that a submission that fits into the rest of a limit cannot exceed it, even without a supervisor. Counts
+machines only: disk, storage, network and logs come on top, and so does a price above the range on record. The cost so
+far, by the attempts' records, is in `job.runs.cost`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from job.runs.cost import usd_of
 from job.text import HOUR
 
 START_UP_S = 900
-"""What one machine may take to boot, to install its driver and to pull the image, which no limit of Batch covers."""
+"""Boot, driver installation and image pull of one machine, which no limit of Batch covers."""
 
 MIN_RUN_S = 1800
 """An attempt shorter than this is not worth its start."""
@@ -32,7 +32,7 @@ Prices = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What all machines of a run may take; with neither there is no limit."""
+    """Limit of all machines of a run together; with neither field there is none."""
 
     usd: float | None = None
     hours: float | None = None
@@ -45,13 +45,13 @@ class Limit:
 
 
 def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
-    """Return the high end of what a machine costs an hour, the user's own figure first; nothing without a price."""
+    """Return the high end of the dollars an hour, the user's own figure first; nothing without a price."""
     own = prices.get(machine, {}).get("spot" if spot else "on_demand")
     return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
 
 
 def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
-    """Return what a machine costs an hour.
+    """Return the dollars an hour of a machine.
 
     Raises:
         UsageError: If no price is on record, so that no limit could be kept.
@@ -72,10 +72,10 @@ def worst_s(max_retries: int, max_run_s: int) -> float:
 
 
 def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
-    """Return the retries, and the seconds of one attempt, of a submission that takes at most what is left.
+    """Return the retries and the seconds of one attempt that fit into the rest of a limit.
 
     Args:
-        left: What is left of the limit.
+        left: The rest of the limit.
         price: Dollars an hour; known if dollars are limited.
 
     Raises:
@@ -91,8 +91,10 @@ def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
     needed_s = worst_s(0, MIN_RUN_S)
     if left.usd is not None:
         usd = usd_of([(needed_s, price)]) or 0.0
-        said = f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
-        raise RunStoppedError(f"{said}machine may cost {usd:.2f}; raise the limit to go on")
+        raise RunStoppedError(
+            f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
+            f"machine may cost {usd:.2f}; raise the limit to go on"
+        )
     raise RunStoppedError(
         f"limit: {seconds / HOUR:.2f} machine hours are left, and one attempt of {MIN_RUN_S // 60} minutes may take "
         f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to go on"
@@ -100,7 +102,7 @@ def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
 
 
 def seconds_within(left: Limit, price: float | None) -> float | None:
-    """Return how long machines may run on what is left; nothing without a limit."""
+    """Return how long machines may run on the rest of a limit; nothing without a limit."""
     if left.usd is not None and price is not None:
         return max(left.usd, 0.0) / price * HOUR
     return None if left.hours is None else max(left.hours, 0.0) * HOUR

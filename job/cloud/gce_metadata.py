@@ -1,4 +1,4 @@
-"""The metadata server of a Google Cloud machine: says what it is, and that it is about to be preempted.
+"""Metadata server of a Google Cloud machine: machine type, Spot or not, and notice of preemption.
 
 Knows nothing of what the machine does. Honours ``GCE_METADATA_HOST`` as Google's own libraries do.
 """
@@ -45,7 +45,7 @@ class MetadataServer:
         Raises:
             MetadataError: If the server does not say.
         """
-        return self._told("preempted", CONNECT_S)
+        return self._read_flag("preempted", CONNECT_S)
 
     def wait(self, tag: str) -> tuple[bool, str]:
         """Return the same once it changed, or after `POLL_S`.
@@ -53,7 +53,9 @@ class MetadataServer:
         Raises:
             MetadataError: If the server does not say.
         """
-        return self._told(f"preempted?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S + CONNECT_S)
+        return self._read_flag(
+            f"preempted?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S + CONNECT_S
+        )
 
     def machine_type(self) -> str:
         """Return the type of this machine, such as ``g2-standard-8``.
@@ -69,11 +71,11 @@ class MetadataServer:
         Raises:
             MetadataError: If the server does not say.
         """
-        return self._told("scheduling/preemptible", CONNECT_S)[0]
+        return self._read_flag("scheduling/preemptible", CONNECT_S)[0]
 
-    def _told(self, path: str, timeout_s: float) -> tuple[bool, str]:
-        said, tag = self._ask(path, timeout_s)
-        return said == "TRUE", tag
+    def _read_flag(self, path: str, timeout_s: float) -> tuple[bool, str]:
+        answer, tag = self._ask(path, timeout_s)
+        return answer == "TRUE", tag
 
     def _ask(self, path: str, timeout_s: float) -> tuple[str, str]:
         connection = http.client.HTTPConnection(self.host, timeout=timeout_s)  # by address: no proxy is ever asked

@@ -1,8 +1,7 @@
-"""A submission as Cloud Batch's specification of a job: values in, values out.
+"""Cloud Batch's job specification of a submission: values in, values out.
 
-Guarantees what the service demands and what an unattended run needs: Spot capacity that is tried again, an image by
-digest, a secret by reference, no external address, logs that are kept. Knows nothing of Batch's client; that the
-result is a job to Batch is a test, which has its real message types parse it.
+Guarantees retries after preemption, an image by digest, a secret by reference, no external address and kept logs. Knows
+nothing of Batch's client; a test has Batch's message types parse the result.
 """
 
 import re
@@ -10,13 +9,13 @@ from typing import Any
 
 from job.cloud.machine_types import machines
 from job.cloud.submission import Submission
-from job.errors import FATAL, TIME_LIMIT, ExitCode
+from job.errors import FATAL_HERE, TIME_LIMIT
 
-FAILS_THE_TASK = sorted([*FATAL, ExitCode.ELSEWHERE, TIME_LIMIT])
-"""What Batch does not try again: ends that nothing changes, one that needs another machine, and a hang."""
+FAILS_THE_TASK = sorted([*FATAL_HERE, TIME_LIMIT])
+"""Exit codes that Batch does not retry: fatal ones, one that needs another machine, and a hang."""
 
 BOOT_IMAGE = "batch-cos"
-"""Batch's default for containers, said aloud; its driver comes with it and suits the image's CUDA 12."""
+"""Batch's default for containers, named explicitly; its driver suits the image's CUDA 12."""
 
 BOOT_DISK_GB = 100
 STOP_TIMEOUT_S = 25

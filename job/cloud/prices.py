@@ -1,4 +1,4 @@
-"""What an hour of a machine costs: as whoever pays for it says, or by the dated prices of Google Cloud's machines."""
+"""Price of an hour of this machine: the environment's, or the dated one of Google Cloud's machine types."""
 
 import math
 import os
@@ -13,37 +13,37 @@ USD_PER_HOUR = "JOB_USD_PER_HOUR"
 
 
 def usd_per_hour() -> float | None:
-    """Return what an hour of this machine costs by the environment, or nothing if nobody has said it.
+    """Return the dollars an hour that the environment gives, or nothing if it does not.
 
     Raises:
-        UsageError: If what was said is no amount.
+        UsageError: If its value is no amount.
     """
     text = os.environ.get(USD_PER_HOUR)
     return read_usd(text, USD_PER_HOUR) if text else None
 
 
 def price_here() -> Price:
-    """Return what an hour of this machine costs, as far as that is known.
+    """Return the price of this machine, as far as it is known.
 
     Raises:
-        UsageError: If what the environment says is no amount.
+        UsageError: If the environment's value is no amount.
     """
-    said = usd_per_hour()
+    given = usd_per_hour()
     server = MetadataServer.find()
     if server is None:
-        return Price(usd_per_h=said)
+        return Price(usd_per_h=given)
     try:
         type_, spot = server.machine_type(), server.is_spot()
     except MetadataError:
-        return Price(usd_per_h=said)
+        return Price(usd_per_h=given)
     machine = machines().get(type_)
     prices = machine.prices if machine else None
     return Price(
-        usd_per_h=machine.usd_per_hour(spot=spot) if said is None and machine else said,
+        usd_per_h=machine.usd_per_hour(spot=spot) if given is None and machine else given,
         on_demand_usd_per_h=machine.usd_per_hour(spot=False) if machine else None,
         machine=f"{type_}, {'Spot' if spot else 'on demand'}",
         machine_type=type_,
-        date=prices.date if prices and said is None else "",
+        date=prices.date if prices and given is None else "",
     )
 
 

@@ -1,21 +1,30 @@
-"""Where in the cloud a run goes: project, region, image, identities and network.
+"""Cloud settings: project, region, image, identities and network.
 
-Guarantees that settings that load are complete and well-formed, and that anything else is answered with every problem
-at once. Flags come before ``cloud.yaml``, that before what Terraform wrote to ``infra/outputs.json``.
+Guarantees that settings that load are complete and well-formed, and that others are refused with every problem at
+once. Flags come before ``cloud.yaml``, that before what Terraform wrote to ``infra/outputs.json``.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import machines
 from job.errors import MachineError
 from job.storage.regular_file import open_regular
-from job.text import load_yaml, nearest
+from job.text import counted_problems, describe_field, load_yaml, nearest, validation_problems
 
 OUTPUTS = Path("infra/outputs.json")
 """``terraform output -json``."""
@@ -28,32 +37,16 @@ FROM_OUTPUT = {"runtime_service_account": "service_account"}
 IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 """By digest: the attempts of a run must not differ because a tag was moved."""
 
-FORMS: dict[str, tuple[str, str]] = {
-    "project": (r"[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project's id"),
-    "region": (r"[a-z]+-[a-z]+\d+", "a region such as us-central1"),
-    "image": (IMAGE.pattern, "an image by digest, REPOSITORY/NAME@sha256:..."),
-    "service_account": (r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "the e-mail address of a service account"),
-    "network": (r"(https://\S+/)?projects/[^/]+/global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME"),
-    "subnetwork": (
-        r"(https://\S+/)?projects/[^/]+/regions/[^/]+/subnetworks/[a-z0-9-]+",
-        "projects/P/regions/R/subnetworks/NAME",
-    ),
-    "wandb_secret": (
-        r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)",
-        "projects/P/secrets/NAME, with /versions/N or without",
-    ),
-}
-"""What each setting has to look like, and how to say so."""
+RECORD = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""A record is data that any writer of the bucket can change: no value is converted, and no field is passed over."""
 
-OPTIONAL = {"wandb_secret"}
-
-LIMITS = {"max_usd": 50.0, "max_hours": 48.0}
-"""Default limit of a run over all its machines: dollars, or hours where a price is not known."""
+Amount = Annotated[int | float, Field(ge=0, description="a number of at least 0")]
+"""Keeps the number's type, and with it the digests of records that have whole dollars."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Settings:
-    """Everything about the cloud that is not about the run."""
+    """Project, region, image, identities and network of a submission."""
 
     project: str
     region: str
@@ -63,18 +56,91 @@ class Settings:
     subnetwork: str
     wandb_secret: str | None = None
     other_regions: dict[str, str]
-    """Further regions that are near the bucket's data, each with its subnetwork."""
+    """Further regions near the bucket, each with its subnetwork."""
 
-    prices: dict[str, dict[str, float]]
+    prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as they are recorded with a submission."""
-        return asdict(self)
 
     def subnetwork_in(self, region: str) -> str:
         """Return the subnetwork of one of the regions."""
         return self.subnetwork if region == self.region else self.other_regions[region]
+
+
+def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field
+    """Return a constraint of text: how it must look, and what messages call that."""
+    return Field(pattern=f"^(?:{pattern})$", description=description)
+
+
+def _check_machine(type_: str) -> str:
+    if type_ not in machines():
+        raise ValueError(f"there is no such machine{nearest(type_, list(machines()))}")
+    return type_
+
+
+Project = Annotated[str, _form(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project's id")]
+Region = Annotated[str, _form(r"[a-z]+-[a-z]+\d+", "a region such as us-central1")]
+Image = Annotated[str, _form(IMAGE.pattern, "an image by digest, REPOSITORY/NAME@sha256:...")]
+Account = Annotated[
+    str, _form(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "the e-mail address of a service account")
+]
+Network = Annotated[
+    str, _form(r"(https://\S+/)?projects/[^/]+/global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME")
+]
+Subnetwork = Annotated[
+    str,
+    _form(
+        r"(https://\S+/)?projects/[^/]+/regions/[^/]+/subnetworks/[a-z0-9-]+", "projects/P/regions/R/subnetworks/NAME"
+    ),
+]
+Secret = Annotated[
+    str,
+    _form(
+        r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, with /versions/N or without"
+    ),
+]
+Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
+
+
+class _Found(BaseModel):
+    """The settings of flags and files, each in its form; ``None`` where it is missing."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    project: Project | None = None
+    region: Region | None = None
+    image: Image | None = None
+    service_account: Account | None = None
+    network: Network | None = None
+    subnetwork: Subnetwork | None = None
+    wandb_secret: Secret | None = None
+    image_repository: str | None = None
+    other_regions: dict[Region, Subnetwork] = {}
+    prices: dict[Annotated[str, AfterValidator(_check_machine)], dict[Literal["spot", "on_demand"], Positive]] = {}
+    max_usd: Positive = 50.0
+    """Default limit of a run over all its machines."""
+
+    max_hours: Positive = 48.0
+    """Default limit where a price is not known."""
+
+    @field_validator("subnetwork")
+    @classmethod
+    def _is_in_region(cls, subnetwork: str | None, others: ValidationInfo) -> str | None:
+        region = others.data.get("region")
+        if subnetwork is not None and region is not None and f"/regions/{region}/" not in subnetwork:
+            raise ValueError(f"must be in the region {region}, got {subnetwork!r}")
+        return subnetwork
+
+    @field_validator("other_regions")
+    @classmethod
+    def _are_in_regions(cls, subnetworks: dict[str, str]) -> dict[str, str]:
+        wrong = {region: name for region, name in subnetworks.items() if f"/regions/{region}/" not in name}
+        if wrong:
+            raise ValueError(f"must map each region to a subnetwork in it, got {wrong!r}")
+        return subnetworks
+
+
+NAMES = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
+"""Settings that flags may give."""
 
 
 def load_settings(flags: Mapping[str, str | None]) -> Settings:
@@ -86,64 +152,51 @@ def load_settings(flags: Mapping[str, str | None]) -> Settings:
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    found = checked_settings(flags, OPTIONAL)
-    names = [*FORMS, "other_regions", "prices"]
-    return Settings(**{name: found[name] for name in names})
+    found = checked_settings(flags, required=[name for name in NAMES if name != "wandb_secret"])
+    return Settings(**{name: found[name] for name in [*NAMES, "other_regions", "prices"]})
 
 
-def checked_settings(flags: Mapping[str, str | None], optional: Collection[str]) -> dict[str, Any]:
-    """Return every setting by its name, in its form; what may be missing and is, is nothing.
+def checked_settings(flags: Mapping[str, str | None], required: Collection[str]) -> dict[str, Any]:
+    """Return every setting by its name, in its form; ``None`` for one that is missing and may be.
 
     Args:
         flags: As `load_settings`.
-        optional: What may be missing.
+        required: Settings that must not be missing.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    found = LIMITS | known_settings(flags)
-    problems: list[str] = []
-    repository = found.setdefault("image_repository", None)
-    image = found.get("image")
+    given = {name: value for name, value in known_settings(flags).items() if value is not None and value != ""}
+    image, repository, secret = (given.get(name) for name in ("image", "image_repository", "wandb_secret"))
     if isinstance(image, str) and "/" not in image and isinstance(repository, str):
-        found["image"] = f"{repository}/{image}"
-    secret = found.get("wandb_secret")
-    if isinstance(secret, str) and secret:
-        if "/" not in secret:
-            secret = f"projects/{found.get('project')}/secrets/{secret}"
-        found["wandb_secret"] = secret if "/versions/" in secret else f"{secret}/versions/latest"
-    for name, (pattern, form) in FORMS.items():
-        value = found.get(name)
-        if value is None or value == "":
-            found[name] = None
-            if name not in optional:
-                problems.append(f"{name}: is missing, {form}; pass --{name.replace('_', '-')}, or write it to {FILE}")
-        elif not isinstance(value, str) or not re.fullmatch(pattern, value):
-            problems.append(f"{name}: must be {form}, got {value!r}")
-    subnetwork = found["subnetwork"]
-    if isinstance(subnetwork, str) and f"/regions/{found['region']}/" not in subnetwork:
-        problems.append(f"subnetwork: must be in the region {found['region']}, got {subnetwork!r}")
-    problems += _problems_of_other_regions(found.setdefault("other_regions", {}))
-    problems += _problems_of_prices(found.setdefault("prices", {}))
-    problems += [
-        f"{name}: must be a positive number, got {found[name]!r}" for name in LIMITS if not _is_amount(found[name])
+        given["image"] = f"{repository}/{image}"
+    if isinstance(secret, str):
+        path = secret if "/" in secret else f"projects/{given.get('project')}/secrets/{secret}"
+        given["wandb_secret"] = path if "/versions/" in path else f"{path}/versions/latest"
+    problems = [
+        f"{name}: is missing, {describe_field(_Found, name)}; pass --{name.replace('_', '-')}, or write it to {FILE}"
+        for name in required
+        if name not in given
     ]
+    try:
+        found = _Found.model_validate(given).model_dump()
+    except ValidationError as error:
+        problems += validation_problems(error, _Found)
     if problems:
         raise MachineError(
-            f"cloud settings: {len(problems)} problem{'s' if len(problems) > 1 else ''}; `make infra-apply` writes "
-            f"most of them to {OUTPUTS}",
+            f"cloud settings: {counted_problems(problems)}; `make infra-apply` writes most of them to {OUTPUTS}",
             problems,
         )
     return found
 
 
 def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return what flags and files say, complete or not, bucket included.
+    """Return the settings of flags and files, complete or not, bucket included.
 
     Raises:
         MachineError: If a file cannot be understood.
     """
-    known = [*FORMS, "bucket", "image_repository", "other_regions", "prices", *LIMITS]
+    known = [*_Found.model_fields, "bucket"]
     found: dict[str, Any] = {}
     for name, output in _read(OUTPUTS, json.loads).items():
         name = FROM_OUTPUT.get(name, name)  # noqa: PLW2901 -- the same thing
@@ -167,33 +220,3 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise MachineError(f"{path}: must be a mapping, got {type(loaded).__name__}; write it anew")
     return loaded
-
-
-def _problems_of_other_regions(value: object) -> list[str]:
-    if not isinstance(value, dict):
-        return [f"other_regions: must map regions to subnetworks, got {value!r}"]
-    return [
-        f"other_regions.{region}: must be a region with its subnetwork, {FORMS['subnetwork'][1]}, got {subnetwork!r}"
-        for region, subnetwork in value.items()
-        if not re.fullmatch(FORMS["region"][0], str(region))
-        or not re.fullmatch(FORMS["subnetwork"][0], str(subnetwork))
-        or f"/regions/{region}/" not in str(subnetwork)
-    ]
-
-
-def _problems_of_prices(value: object) -> list[str]:
-    if not isinstance(value, dict):
-        return [f"prices: must map machine types to dollars an hour, got {value!r}"]
-    problems = []
-    for type_, prices in value.items():
-        if type_ not in machines():
-            problems.append(f"prices.{type_}: there is no such machine{nearest(str(type_), list(machines()))}")
-        elif not isinstance(prices, dict) or not all(
-            kind in {"spot", "on_demand"} and _is_amount(usd) for kind, usd in prices.items()
-        ):
-            problems.append(f"prices.{type_}: must be {{spot: USD, on_demand: USD}} an hour, got {prices!r}")
-    return problems
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -1,22 +1,25 @@
-"""A submission: one Batch job of a run. A run outlives Batch's ten retries because another submission follows.
+"""Submission: the record of one Batch job of a run. A run outlives Batch's ten retries by further submissions.
 
-Guarantees that a submission is recorded in the bucket, whole and create-only, before its job exists: any
-machine can go on from the record, and of two that would submit the next submission one does. Ids are a pure
-function of bucket, run and number, so submitting twice is once. Knows nothing of Batch's client.
+Guarantees that a submission is recorded in the bucket, whole and create-only, before its job exists: any machine can
+go on from the record, and of two machines that submit at once one does. Ids are a pure function of bucket, run and
+number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
+import contextlib
 import hashlib
 import json
-import math
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from job.cloud.settings import Settings
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
 from job.runs.flags import as_args
 from job.runs.records import Request, differences, refuse_newer
@@ -24,6 +27,7 @@ from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run, family_of, is_run_name
 from job.runs.search import find_run
 from job.storage.object_store import Store
+from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
 """Batch's limit, for all causes together."""
@@ -32,13 +36,30 @@ MAX_RUN_S = 2 * 24 * 3600
 """For one attempt; one that is not finished by then goes on in the next submission, unless it made no progress."""
 
 
-LARGEST = 10**9
-"""Above every whole number of a record."""
+Whole = Annotated[int, Field(ge=0, lt=10**9)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _check_time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
+    return text
+
+
+def _check_mapping(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping, got {value!r}")  # noqa: TRY004 -- pydantic collects this one
+    return value
+
+
+Time = Annotated[str, AfterValidator(_check_time)]
+"""ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Placement:
-    """Where a submission runs."""
+    """Region, machine type and provisioning model of a submission."""
 
     region: str
     machine: str
@@ -50,20 +71,20 @@ class Placement:
         return f"{self.machine} in {self.region}, {'Spot' if self.spot else 'on demand'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Submission:
-    """What one Batch job of a run is to be, complete."""
+    """Everything that one Batch job of a run is made from."""
 
     run: str
-    number: int
-    created_at: str
+    number: Whole
+    created_at: Time
     by: Literal["hand", "supervisor"]
     reason: str
     """Why it was submitted."""
 
     bucket: str
-    request: Request
-    """What was asked for; equal requests are one run."""
+    request: Annotated[Request, PlainValidator(_check_mapping)]
+    """Equal requests are one run; held against another one only, so each version's form will do."""
 
     words: list[str]
     """The command in the container."""
@@ -73,21 +94,21 @@ class Submission:
     """Machine types that will do, best first."""
 
     placement: Placement
-    deadline: str | None
-    """When the run should be finished, ISO 8601."""
+    deadline: Time | None
+    """When the run should be finished."""
 
-    max_usd: float | None
-    """What the whole run may cost. With neither this nor `max_hours` there is no limit."""
+    max_usd: Amount | None
+    """Limit of the whole run. With neither this nor `max_hours` there is none."""
 
-    usd_per_hour: float | None
-    """What was reckoned with, the high end."""
+    usd_per_hour: Amount | None
+    """High end of the machine's price when the submission was recorded."""
 
-    max_retries: int = MAX_RETRIES
-    max_run_s: int = MAX_RUN_S
-    max_hours: float | None = None
-    """How long all machines of the run may work, where a price is not known."""
+    max_retries: Whole = MAX_RETRIES
+    max_run_s: Whole = MAX_RUN_S
+    max_hours: Amount | None = None
+    """Limit of the machine hours of the whole run, where a price is not known."""
 
-    schema: int = 1
+    schema: Literal[1] = 1
 
     @property
     def job_id(self) -> str:
@@ -123,18 +144,6 @@ class Submission:
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @classmethod
-    def from_json(cls, loaded: dict[str, Any]) -> "Submission":
-        """Read what `Submissions.write` wrote.
-
-        Raises:
-            TypeError: If it is something else, as well as the others of `UNREADABLE`.
-        """
-        parts = {"settings": Settings(**loaded["settings"]), "placement": Placement(**loaded["placement"])}
-        submission = cls(**(loaded | parts))
-        _require_types(submission)
-        return submission
 
 
 class Submissions:
@@ -186,13 +195,17 @@ class Submissions:
         return self.run.key(f"segments/{number:04d}{part}.json")
 
     def _read(self, key: str) -> Submission:
+        data = self.run.store.read(key)
         try:
-            content = json.loads(self.run.store.read(key))
-            refuse_newer(key, content)
-            submission = Submission.from_json(content)
-        except UNREADABLE as error:
+            submission = TypeAdapter(Submission).validate_json(data)
+        except ValidationError as error:
+            with contextlib.suppress(ValueError, RecursionError):  # JSON that it is not is one of the problems
+                refuse_newer(key, json.loads(data))
+            problems = validation_problems(error, Submission)
             raise CorruptObjectError(
-                f"{key}: was written by another version of the job, {error}; use that version"
+                f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "
+                "that wrote it, or restore the object",
+                problems,
             ) from error
         if (submission.bucket, submission.run, key) != (
             self.run.store.uri,
@@ -204,43 +217,6 @@ class Submissions:
                 f"{submission.bucket}; find out who put it here, and submit under another --run"
             )
         return submission
-
-
-def _require_types(submission: Submission) -> None:
-    """Check what is used before anything else could notice that it is of another type: the record is data.
-
-    Raises:
-        TypeError: If a field is of another type.
-    """
-    settings, placement = submission.settings, submission.placement
-    texts = [
-        submission.run,
-        submission.created_at,
-        submission.reason,
-        submission.bucket,
-        *submission.words,
-        *submission.machines,
-    ]
-    texts += [placement.region, placement.machine, settings.project, settings.region, settings.image, settings.network]
-    texts += [settings.service_account, settings.subnetwork, *settings.other_regions, *settings.other_regions.values()]
-    texts += [text for text in (settings.wandb_secret, submission.deadline) if text is not None]
-    for text in filter(None, (submission.created_at, submission.deadline)):
-        datetime.fromisoformat(text)
-    whole = [submission.number, submission.max_retries, submission.max_run_s]
-    amounts = [
-        amount for amount in (submission.max_usd, submission.max_hours, submission.usd_per_hour) if amount is not None
-    ]
-    if not (
-        all(isinstance(text, str) for text in texts)
-        and all(type(number) is int and 0 <= number < LARGEST for number in whole)
-        and all(isinstance(amount, int | float) and 0 <= amount < math.inf for amount in amounts)
-        and isinstance(submission.words, list)
-        and isinstance(submission.machines, list)
-        and isinstance(placement.spot, bool)
-        and all(isinstance(usd, int | float) for price in settings.prices.values() for usd in price.values())
-        and submission.by in {"hand", "supervisor"}
-    ):
-        raise TypeError("a field has another type")
 
 
 def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:

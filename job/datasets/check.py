@@ -1,8 +1,7 @@
-"""Every problem of a dataset, found before training.
+"""Check of a dataset before training: all problems at once, quarantine, and the data file for Ultralytics.
 
-Guarantees that each label and image of a dataset that passes was read to its end, that Ultralytics will drop none of
-them, and that none lies outside the folder. What was found in a file is remembered by its content, and the file not
-read again until it changes. Knows nothing of buckets.
+Guarantees that each label and image of a dataset that passes was read to its end, that Ultralytics drops none of them,
+and that none lies outside the folder. Knows nothing of buckets.
 """
 
 import shutil
@@ -21,47 +20,47 @@ from job.errors import DataError
 
 NUM_SHOWN = 50
 
-BESIDE_LABELS = "classes.txt"
-"""A list of classes that labelling tools write among the labels."""
+CLASSES_FILE = "classes.txt"
+"""List of classes that labelling tools write among the labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitCounts:
-    """What a split holds."""
+    """Images and instances of a split."""
 
     num_images: int
     num_labelled: int
     num_background: int
     """Images without a label file, or with an empty one."""
     num_without_label: int
-    """Images without a label file, which count as background."""
+    """Images without a label file; they count as background."""
     instances: tuple[int, ...]
-    """For each class."""
+    """By class."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What a check found."""
+    """Result of a check."""
 
     names: tuple[str, ...]
-    """Of the classes, in the order of their numbers; empty if the data file does not tell."""
+    """Class names in the order of their numbers; empty if the data file has none."""
     splits: dict[str, SplitCounts]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
-    """Images of the validation split, and the labels that there are."""
+    """Images and labels of the validation split."""
     files: frozenset[str] = frozenset()
     """Files that training reads: the data file, lists of images, images and labels."""
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Stop if there are problems.
+        """Refuse a dataset with problems.
 
         Args:
-            subject: What was checked.
-            advice: What to do.
+            subject: Begins the message.
+            advice: Ends the message.
 
         Raises:
-            DataError: If there are; lists as many as a person can read.
+            DataError: If there are problems; lists the first.
         """
         if not self.problems:
             return
@@ -80,21 +79,21 @@ def check_dataset(
     cache_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
-    """Read every label and image of a dataset's splits once.
+    """Check every label and image of a dataset's splits.
 
     Args:
         folder: Has ``data.yaml``.
-        single_class: Training counts all classes as one, whatever their number.
+        single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
-        cache_file: Where to remember what was found.
-        progress: Called with how many files are done, and of how many.
+        cache_file: Cache of the scan; none if left out.
+        progress: Called with the number of files that are done, and of all files.
     """
     layout = read_layout(folder, follow_links=follow_links)
     names, texts = layout.data.names, set(layout.texts)
     images = sorted({image for split in layout.splits.values() for image in split.images})
     labels = sorted({label_of(image) for image in images} & texts)
-    strays = _strays(layout, images)
-    candidates = sorted({name for found in strays.values() for name in found if name.lower().endswith(".txt")})
+    misplaced = _misplaced_labels(layout, images)
+    candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
     scan = DatasetScan(layout, cache_file, single_class=single_class)
     scan.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
@@ -103,33 +102,33 @@ def check_dataset(
         problems += [Problem(path, *problem) for problem in scan.findings[path].problems]
         for text in scan.findings[path].warnings:
             notes.setdefault(text, []).append(path)
-    for image, found in strays.items():
-        _judge_stray(image, found, scan.findings, problems, notes)
+    for image, found in misplaced.items():
+        _report_misplaced(image, found, scan.findings, problems, notes)
     for image in images:
         beside = f"{image.rpartition('.')[0]}.txt"
         if beside in texts and label_of(image) != beside and label_of(image) in texts:
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
-    problems = list(dict.fromkeys(problems))  # of a file that cannot be read both its folder and its contents tell
+    problems = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
     problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
     warnings = [*layout.warnings, *_without_labels(splits), *noted]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
-    files = frozenset((layout.data.name, *layout.lists, *images, *labels))
+    files = frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files)
     return DatasetReport(names, splits, tuple(problems), tuple(warnings), val, files)
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
-    """Return the broken images and labels, each with its counterpart, that could be set aside.
+    """Return the broken images and labels, each with its counterpart, for `set_aside`.
 
-    Of a picture that is in train and in val, it is the copy in train. Problems of the data file, and of lists of
-    images, are not cured by it.
+    Of an image that is in train and in val, that is the copy in train. Problems of the data file, and of lists of
+    images, remain.
 
     Args:
         folder: The dataset.
-        report: Of a check of it just now.
+        report: Of a fresh check.
     """
     layout = read_layout(folder)
     broken = {_pair(problem.path) for problem in report.problems} - layout.lists.keys()
@@ -137,33 +136,33 @@ def broken_files(folder: Path, report: DatasetReport) -> list[str]:
 
 
 def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
-    """Move files of a dataset away, strike them, and images that are not there, from its lists; return these lists.
+    """Move files to a quarantine folder, and remove them from lists of images; return the changed lists.
 
     Args:
         folder: The dataset.
-        names: Of the files; one that is not there is left alone.
-        into: Gets the files under the names they had; on the same disk it takes no time.
+        names: Of the files; missing files are ignored.
+        into: The quarantine folder; files keep their names.
     """
-    layout, moved, struck = read_layout(folder), set(names), []
+    layout, moved, changed_lists = read_layout(folder), set(names), []
     for name in moved.intersection(layout.files):
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(layout.folder / name, into / name)
     for source, named in layout.lists.items():
         lines = (layout.folder / source).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
-        kept = [lines[number - 1] for number, image in named.items() if image not in moved]
-        if kept and kept != lines:
-            (layout.folder / source).write_text("\n".join([*kept, ""]), encoding="utf-8")
-            struck.append(source)
-    return struck
+        remaining = [lines[number - 1] for number, image in named.items() if image not in moved]
+        if remaining and remaining != lines:
+            (layout.folder / source).write_text("\n".join([*remaining, ""]), encoding="utf-8")
+            changed_lists.append(source)
+    return changed_lists
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
-    """Write the data file for Ultralytics: with an absolute path, and nothing that it would download or run.
+    """Write the data file for Ultralytics: an absolute path, and no key that it would download or run.
 
     Args:
         folder: The dataset.
-        report: Of a check that it passed.
-        target: Replaced if it is there.
+        report: Of a check without problems.
+        target: The file; replaced if it exists.
     """
     layout = read_layout(folder)
     data: dict[str, Any] = {"path": str(layout.folder)}
@@ -173,7 +172,7 @@ def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> No
 
 
 def _pair(name: str) -> str:
-    """Return the name of an image's label; of another file its own."""
+    """Return the name of an image's label; of another file, its name."""
     return label_of(name) if is_image(name) else name
 
 
@@ -184,7 +183,7 @@ def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
     folders = {label.rpartition("/")[0] for label in used & texts}
     for text in sorted(texts - used):
         folder, _, name = text.rpartition("/")
-        if name != BESIDE_LABELS and ("labels" in folder.split("/") or folder in folders):
+        if name != CLASSES_FILE and ("labels" in folder.split("/") or folder in folders):
             yield Problem(text, None, "orphan", "belongs to no image; add the image, or leave the label out")
     first: dict[str, str] = {}
     for image in images:
@@ -192,8 +191,8 @@ def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
             yield Problem(image, None, "shared label", f"has the same label as {other}; rename one, with its label")
 
 
-def _strays(layout: Layout, images: list[str]) -> dict[str, list[str]]:
-    """Return, for images without a label, the files that could be it if they lay elsewhere or were called otherwise."""
+def _misplaced_labels(layout: Layout, images: list[str]) -> dict[str, list[str]]:
+    """Return, by image without a label, misplaced or misnamed files that could be its label."""
     used = {label_of(image) for image in layout.images}
     by_stem: dict[str, list[str]] = {}
     for name in (*layout.texts, *layout.annotations):
@@ -206,15 +205,15 @@ def _strays(layout: Layout, images: list[str]) -> dict[str, list[str]]:
 
 
 def _stem(name: str) -> str:
-    """Return what an image has in common with a label that was meant for it, as ``x/a.jpg`` with ``y/A.jpg.TXT``."""
+    """Return the stem that an image shares with its label: ``a`` of ``x/a.jpg`` and of ``y/A.jpg.TXT``."""
     stem = name.rpartition("/")[2].rpartition(".")[0].casefold()
     return stem.rpartition(".")[0] if is_image(stem) else stem
 
 
-def _judge_stray(
+def _report_misplaced(
     image: str, names: list[str], found: dict[str, Findings], problems: list[Problem], notes: dict[str, list[str]]
 ) -> None:
-    """Note what could be the label of an image: a problem if it has rows, or else something to know."""
+    """Report a possible label of an image: a problem if it has rows, otherwise a warning."""
     labels = [name for name in names if name in found and found[name].has_rows]
     if labels:
         message = (
@@ -227,7 +226,7 @@ def _judge_stray(
 
 
 def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Findings]) -> Iterator[Problem]:
-    """Yield splits in which training has nothing to learn from, or no metric would mean anything."""
+    """Yield splits without a labelled instance that has an area."""
     for name in NEEDED:
         if name not in splits:
             continue
@@ -243,12 +242,12 @@ def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[st
 def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
     for name, counts in splits.items():
         if counts.num_without_label:
-            told = f"{counts.num_without_label} of {counts.num_images} images have no label file"
-            yield f"{name}: {told}, and count as background"
+            share = f"{counts.num_without_label} of {counts.num_images} images"
+            yield f"{name}: {share} have no label file, and count as background"
 
 
 def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:
-    """Yield pictures that are both in train and in val."""
+    """Yield images that are in both train and val."""
     if not {"train", "val"} <= layout.splits.keys():
         return
     train, val = (set(layout.splits[name].images) for name in ("train", "val"))

@@ -1,6 +1,6 @@
-"""The data file of a dataset, ``data.yaml``: its classes and what changes how the rest is read.
+"""Data file of a dataset, ``data.yaml``: classes, splits and options.
 
-Guarantees that a file which was built to fill the memory is refused before it does, and that nothing in it is run.
+Guarantees that a file built to fill the memory is refused before it does, and that nothing in it is run.
 """
 
 from dataclasses import dataclass, field
@@ -15,43 +15,43 @@ DATA_YAML = "data.yaml"
 MAX_CLASSES = 50_000
 
 MAX_CHANNELS = 512
-"""More than any camera has; the first layer grows with it."""
+"""More than any camera has; the first layer grows with the number."""
 
 NUM_SHOWN = 80
-"""How many characters of a value are shown."""
+"""Number of characters of a value in a message."""
 
 PASSED_ON = ("channels", "kpt_shape")
-"""Keys, beside classes and splits, that change how Ultralytics reads a dataset."""
+"""Options that Ultralytics gets: they change how it reads a dataset."""
 
 
 @dataclass(slots=True)
 class DataYaml:
-    """What a data file says."""
+    """Content of a data file."""
 
     name: str = DATA_YAML
-    """Of the file."""
+    """Name of the file."""
     content: dict[Any, Any] = field(default_factory=dict)
-    """Empty if it cannot be used."""
+    """Empty if the file cannot be used."""
     names: tuple[str, ...] = ()
-    """Of the classes, in the order of their numbers; empty if they cannot be told."""
+    """Class names in the order of their numbers; empty if they cannot be read."""
     options: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def num_channels(self) -> int:
-        """How many channels training asks of a picture."""
+        """Number of channels of an image in training."""
         return int(self.options.get("channels", 3))
 
     @property
     def num_keypoint_columns(self) -> int:
-        """How many columns Ultralytics cuts off the rows of a dataset of poses."""
+        """Number of keypoint columns, which Ultralytics cuts off the rows of a pose dataset."""
         num_points, num_dimensions = self.options.get("kpt_shape", (0, 0))
         return int(num_points * num_dimensions)
 
 
 def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
-    """Read the data file of a folder: ``data.yaml``, or else the only YAML file that there is.
+    """Read the data file of a folder: ``data.yaml``, or else the only YAML file.
 
     Args:
         folder: Absolute and without links.
@@ -60,8 +60,8 @@ def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
     others = [name for name in names if "/" not in name and name.endswith((".yaml", ".yml"))]
     read = DataYaml(others[0] if len(others) == 1 else DATA_YAML)
     if read.name not in names:
-        told = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; call that one {DATA_YAML} which is meant"
-        read.problems.append(told if others else "there is none; a dataset has images/, labels/ and data.yaml")
+        message = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; rename the right one to {DATA_YAML}"
+        read.problems.append(message if others else "there is none; a dataset has images/, labels/ and data.yaml")
     elif is_inside(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
         if read.name != DATA_YAML:
             read.warnings.append(f"is read in place of {DATA_YAML}")
@@ -72,8 +72,8 @@ def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
     return read
 
 
-def shown(value: object) -> str:
-    """Show a value of a data file, which can be built to fill the memory when it is written out."""
+def quote(value: object) -> str:
+    """Quote a value of a data file in a message, shortened: its text can be built to fill the memory."""
     return repr(value)[:NUM_SHOWN] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
@@ -92,7 +92,7 @@ def _read_file(read: DataYaml, path: Path) -> None:
         if isinstance(content, dict) and content:
             read.content = content
         else:
-            read.problems.append(f"is {shown(content)}; write keys and values, such as `train: images/train`")
+            read.problems.append(f"is {quote(content)}; write keys and values, such as `train: images/train`")
 
 
 def _read_names(read: DataYaml) -> None:
@@ -102,7 +102,7 @@ def _read_names(read: DataYaml) -> None:
         read.names = tuple(f"class_{number}" for number in range(num_classes))
         return
     if not found or not isinstance(found, list | dict):
-        what = "has no `names`" if not found else f"`names` is {shown(found)}"
+        what = "has no `names`" if not found else f"`names` is {quote(found)}"
         read.problems.append(f"{what}; list the classes in the order of their numbers")
         return
     if len(found) > MAX_CLASSES:
@@ -121,14 +121,14 @@ def _read_names(read: DataYaml) -> None:
         read.problems.append(f"`names` has no text for the classes {wrong[:NUM_SHOWN]}; name each class")
         return
     if "nc" in read.content and num_classes != len(names):
-        nc = shown(read.content["nc"])
+        nc = quote(read.content["nc"])
         message = f"`nc` is {nc}, but there are {len(names)} `names`; correct one of them, or leave `nc` out"
         read.problems.append(message)
     read.names = tuple(str(names[number]) for number in range(len(names)))
 
 
 def _num_classes(read: DataYaml) -> int | None:
-    """Return what ``nc`` says, if it is a number that can be one, as Ultralytics' ``check_det_dataset`` reads it."""
+    """Return ``nc`` if it is a valid number of classes, as Ultralytics' ``check_det_dataset`` reads it."""
     try:
         number = float(read.content.get("nc", 0))
     except (TypeError, ValueError, OverflowError):
@@ -139,8 +139,8 @@ def _num_classes(read: DataYaml) -> int | None:
 def _read_options(read: DataYaml) -> None:
     shape, channels = read.content.get("kpt_shape", [0, 0]), read.content.get("channels", 3)
     if not isinstance(shape, list) or [type(number) for number in shape] != [int, int] or min(shape) < 0:
-        read.problems.append(f"`kpt_shape` is {shown(shape)}; write two numbers, such as [17, 3], or leave it out")
+        read.problems.append(f"`kpt_shape` is {quote(shape)}; write two numbers, such as [17, 3], or leave it out")
     elif not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
-        read.problems.append(f"`channels` is {shown(channels)}; write a number up to {MAX_CHANNELS}, or leave it out")
+        read.problems.append(f"`channels` is {quote(channels)}; write a number up to {MAX_CHANNELS}, or leave it out")
     else:
         read.options = {key: read.content[key] for key in PASSED_ON if key in read.content}

@@ -1,7 +1,7 @@
-"""The files of a dataset's folder, as Ultralytics' ``glob`` and a push see them: nothing hidden, links followed.
+"""Listing of a dataset's folder as Ultralytics' ``glob`` sees it: nothing hidden, links followed.
 
-Guarantees that a link which leads out of the folder is followed only if that is allowed. Other such links, pipes,
-devices and links to nothing are reported.
+Guarantees that a link which leads out of the folder is followed only with `follow_links`. Refused links, pipes, devices
+and dangling links are reported.
 """
 
 import os
@@ -9,31 +9,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 UNREADABLE = "unreadable", "is no file that can be read; replace it"
-"""Kind and message of a pipe, a device, or a link to nothing."""
+"""Kind and message of a pipe, a device, or a dangling link."""
 
 MAX_LINKS = 100
-"""How many links to folders are followed; links among links could name a folder without end."""
+"""Limit of links to folders: links among links could name a folder without end."""
 
 
 @dataclass(slots=True)
-class Files:
-    """What a folder holds; names are relative to it and ``/``-separated."""
+class FolderListing:
+    """Files of a folder; names are relative to it and ``/``-separated."""
 
     names: list[str] = field(default_factory=list)
     """Sorted."""
     folders: set[str] = field(default_factory=set)
     refused: list[tuple[str, str, str]] = field(default_factory=list)
-    """Name, kind and message of what is left out."""
+    """Name, kind and message of refused files."""
 
 
-def list_files(folder: Path, *, follow_links: bool = False) -> Files:
+def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
     """List a folder.
 
     Args:
         folder: Absolute and without links.
         follow_links: Follow links that lead out of the folder, too.
     """
-    found, num_links = Files(), 0
+    found, num_links = FolderListing(), 0
     left: list[tuple[str, tuple[str, ...]]] = [("", (str(folder),))]
     while left:
         below, above = left.pop()
@@ -52,7 +52,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> Files:
             refusal = _refusal(folder, real, above, num_links, follow_links=follow_links) if is_link else None
             if refusal is not None:
                 found.refused.append((name, *refusal))
-            elif not is_folder and not entry.is_file():  # a pipe waits for ever to be written to
+            elif not is_folder and not entry.is_file():  # a pipe blocks its reader
                 found.refused.append((name, *UNREADABLE))
             if not is_folder:
                 found.names.append(name)
@@ -63,7 +63,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> Files:
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Tell whether a path, with all links followed, is in a folder that is itself free of links."""
+    """Whether a path, with all links resolved, is in a folder that is itself free of links."""
     try:
         return Path(os.path.realpath(path)).is_relative_to(folder)
     except ValueError:  # a NUL character
@@ -73,7 +73,7 @@ def is_inside(folder: Path, path: Path) -> bool:
 def _refusal(
     folder: Path, real: str, above: tuple[str, ...], num_links: int, *, follow_links: bool
 ) -> tuple[str, str] | None:
-    """Return the kind and message of why a link is not followed, if it is not."""
+    """Return kind and message of a refused link; `None` if it is followed."""
     if not follow_links and not is_inside(folder, Path(real)):
         message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
         return "outside", message

@@ -1,7 +1,7 @@
-"""Whether Ultralytics will train on a picture: what its ``check_image`` accepts, decoded as its ``imread`` does.
+"""Check of an image: accepted as by Ultralytics' ``check_image``, decoded as by its ``imread``.
 
-Guarantees that a picture is opened as one of the formats that training reads and as no other, that its size is known to
-be bearable before its pixels are, and that what passes was decoded to its end by the decoder of training.
+Guarantees that an image is opened in one of the formats that training reads and in no other, that its size is limited
+before its pixels are decoded, and that an image which passes was decoded to its end by the decoder of training.
 """
 
 import io
@@ -14,42 +14,42 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.Image import open as open_image  # Ultralytics puts another function in its place, which installs packages
+from PIL.Image import open as open_image  # Ultralytics replaces it by a function that installs packages
 
 from job.datasets.labels import Findings
 from job.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
-"""Pillow's names of what the decoder of training reads, too; it has dozens of others, some of which run programs."""
+"""Pillow's names of the formats that training decodes; its other formats include some that run programs."""
 
 BY_PAGES, BY_PILLOW = frozenset({"tif", "tiff"}), frozenset({"avif", "heic", "heif"})
-"""What a name ends in for which training decodes in another way."""
+"""Suffixes that training decodes in another way."""
 
 DECODED_BY_NAME = BY_PAGES | BY_PILLOW
 
 MIN_PX = 10
 
 MAX_BYTES = 2_000_000_000
-"""Of a file: more than the largest picture takes without compression."""
+"""Limit of a file: more than the largest image takes without compression."""
 
 MAX_PIXELS = 178_956_970
-"""Of all pages together; Pillow, and so Ultralytics, opens no picture that has more."""
+"""Limit of all pages together, that of Pillow and so of Ultralytics."""
 
 LARGE_PIXELS = 25_000_000
-"""One at a time of those that have more is decoded, or many threads would fill the memory."""
+"""Larger images are decoded one at a time, or many threads would fill the memory."""
 
 MAX_PAGES = 100
 
 _one_large = threading.Lock()
 
 
-def check_picture(data: bytes, name: str, num_channels: int = 3) -> Findings:
-    """Check that a picture can be trained on.
+def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
+    """Check that training can read an image.
 
     Args:
         data: The file.
-        name: Its name, whose ending decides how it is decoded.
-        num_channels: How many of them training asks for.
+        name: Its name; the suffix selects the decoder.
+        num_channels: Number of channels in training.
     """
     try:
         with _opened(data) as opened:
@@ -72,8 +72,8 @@ def check_picture(data: bytes, name: str, num_channels: int = 3) -> Findings:
         return _check_pixels(data, name, num_channels, reduced=is_jpeg)
 
 
-def load_picture(data: bytes) -> Image.Image:
-    """Return a picture, upright and in colour.
+def load_image(data: bytes) -> Image.Image:
+    """Return an image, upright and in colour.
 
     Raises:
         DataError: If it cannot be decoded.
@@ -86,7 +86,7 @@ def load_picture(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes, name: str, num_channels: int = 3, *, reduced: bool = False) -> NDArray[Any] | None:
-    """Return the pixels ``(h, w, c)`` that training sees, or nothing: as ``imread`` (``utils/patches.py``: 18).
+    """Return the pixels ``(h, w, c)`` of training, as ``imread`` (``utils/patches.py``: 18); `None` if it reads none.
 
     The flags are those of ``data/base.py``, line 140. A JPEG in colour can be reduced to an eighth, for which it is
     read to its end all the same, in a third of the time.
@@ -101,7 +101,7 @@ def decode(data: bytes, name: str, num_channels: int = 3, *, reduced: bool = Fal
             pixels = pages[0] if pages[0].ndim > 2 else np.stack(pages, axis=2)  # noqa: PLR2004 -- has channels
             pixels = pixels if flags == cv2.IMREAD_UNCHANGED else pixels[..., :3]
     if pixels is None and suffix in BY_PILLOW:
-        picture = load_picture(data)
+        picture = load_image(data)
         pixels = np.asarray(picture.convert("L")) if num_channels == 1 else np.asarray(picture)[..., ::-1]
     if pixels is None:
         reduced = reduced and flags == cv2.IMREAD_COLOR
@@ -115,7 +115,7 @@ def decode(data: bytes, name: str, num_channels: int = 3, *, reduced: bool = Fal
 
 @contextmanager
 def quiet_decoder() -> Iterator[None]:
-    """Keep OpenCV from writing to the terminal what a check says better."""
+    """Silence OpenCV's log; the check reports the problem."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield
@@ -128,7 +128,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
 
 
 def _num_pixels(opened: ImageFile.ImageFile) -> int:
-    """Count the pixels of all pages, which the decoder of training reads all."""
+    """Return the number of pixels of all pages."""
     num_pixels = opened.width * opened.height
     if opened.format == "TIFF":
         for page in range(1, MAX_PAGES + 1):

@@ -1,4 +1,4 @@
-"""What is in one file of a dataset, and whether the rows of a label are what Ultralytics takes.
+"""Check of a label's rows, as Ultralytics checks them.
 
 Guarantees that a label without problems loses no row in training.
 """
@@ -14,10 +14,8 @@ TOLERANCE = 0.01
 NUM_BOX_COLUMNS, MIN_POLYGON_COLUMNS = 5, 7
 """Class, x, y, width and height; or class and at least three points."""
 
-
 MAX_BYTES = 64_000_000
-"""Of a label: more than a million boxes."""
-
+"""Limit of a label: more than a million boxes."""
 
 ROW_KINDS = frozenset({"class", "coordinates", "size"})
 """Problems that only a row of numbers can have."""
@@ -25,12 +23,12 @@ ROW_KINDS = frozenset({"class", "coordinates", "size"})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something for which Ultralytics would stop, or silently train on less or on something else."""
+    """A defect for which Ultralytics would stop, or silently train on less or on other data."""
 
     path: str
-    """Below the dataset's folder."""
+    """Relative to the dataset's folder."""
     line: int | None
-    """From 1, where it is about a line."""
+    """From 1; `None` for the whole file."""
     kind: str
     message: str
 
@@ -53,20 +51,20 @@ class Findings:
 
     @property
     def has_rows(self) -> bool:
-        """Whether it is a label that is not empty, be it right or wrong; other text has no numbers."""
+        """Whether it is a label with rows, valid or not; other text has no numbers."""
         return bool(self.instances) or any(kind in ROW_KINDS for _, kind, _ in self.problems)
 
 
 def check_label(
     data: bytes, num_classes: int, num_keypoint_columns: int = 0, *, single_class: bool = False
 ) -> Findings:
-    """Check the rows of a label as Ultralytics' ``verify_image_label``, but each one.
+    """Check each row of a label as Ultralytics' ``verify_image_label`` does the whole.
 
     Args:
         data: The file.
-        num_classes: 0 if that is not known.
-        num_keypoint_columns: How many columns a row may have after a box.
-        single_class: All classes count as class 0, whatever their number.
+        num_classes: 0 if unknown.
+        num_keypoint_columns: Number of columns that a row may have after a box.
+        single_class: All classes count as class 0.
     """
     try:
         lines = data.decode("utf-8-sig").splitlines()
@@ -97,14 +95,14 @@ def check_label(
 
 
 def _size(row: Sequence[float]) -> tuple[float, float]:
-    """Return width and height of what a row of numbers describes."""
+    """Return width and height of a box or polygon."""
     if len(row) == NUM_BOX_COLUMNS:
         return row[3], row[4]
     return max(row[1::2]) - min(row[1::2]), max(row[2::2]) - min(row[2::2])
 
 
 def _row_problems(row: list[str], num_classes: int) -> Iterator[tuple[str, str]]:
-    """Yield kind and message of everything that is wrong with a row."""
+    """Yield kind and message of each problem of a row."""
     try:
         values = [float(text) for text in row]
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""The YOLO format: splits of a dataset, and which label belongs to which image.
+"""YOLO layout of a dataset: splits, images and their labels.
 
-Guarantees that whatever it names lies in the dataset's folder, and that it sees what Ultralytics would see. Knows
-nothing of images but their names.
+Guarantees that all its paths lie in the dataset's folder, and that it sees the files that Ultralytics would see. Reads
+no image and no label.
 """
 
 import os
@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job.datasets.data_yaml import DATA_YAML, DataYaml, read_data_yaml, shown
+from job.datasets.data_yaml import DATA_YAML, DataYaml, quote, read_data_yaml
 from job.datasets.files import is_inside, list_files
 from job.datasets.labels import Problem
 from job.storage.keys import is_key
 
 SUFFIXES = frozenset({"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
-"""What the names of images end in; Ultralytics passes over other files."""
+"""Suffixes of images; Ultralytics ignores other files."""
 
 ANNOTATIONS = (".txt", ".xml", ".json")
-"""What the names of labels end in elsewhere, in any case; Ultralytics reads ``.txt`` alone."""
+"""Suffixes of labels elsewhere, in any case; Ultralytics reads ``.txt`` alone."""
 
 NEEDED = ("train", "val")
-"""The splits without which there is no training."""
+"""Splits that training requires."""
 
 RELATIVE = "write it from the folder of the data file on, such as images/train"
 
 MAX_LIST_BYTES = 500_000_000
-"""Of a list of images."""
+"""Limit of a list of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,24 @@ class Layout:
     splits: dict[str, Split] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
-    """Everything that is not hidden."""
+    """All files that are not hidden."""
     images: list[str] = field(default_factory=list)
-    """Every image there is, whether or not it is in a split."""
+    """All images, in a split or not."""
     texts: list[str] = field(default_factory=list)
-    """Everything that could be a label."""
+    """Text files: labels and lists of images."""
     annotations: list[str] = field(default_factory=list)
-    """What could be a label to others, and is none to Ultralytics."""
+    """Labels of other formats, which Ultralytics does not read."""
     lists: dict[str, dict[int, str]] = field(default_factory=dict)
     """Lists of images: the image on each line that names one."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def report(self, kind: str, message: str, path: str | None = None, line: int | None = None) -> None:
-        """Note a problem, of the data file if nothing else is named."""
+        """Add a problem, by default of the data file."""
         self.problems.append(Problem(self.data.name if path is None else path, line, kind, message))
 
     def warn(self, message: str) -> None:
-        """Note something about the data file that a person should know."""
+        """Add a warning about the data file."""
         self.warnings.append(f"{self.data.name}: {message}")
 
 
@@ -101,14 +101,14 @@ def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
 
 
 def label_of(image: str) -> str:
-    """Return the name of an image's label, whether or not there is one: as Ultralytics' ``img2label_paths``."""
+    """Return the name of an image's label, existing or not, as Ultralytics' ``img2label_paths``."""
     head, found, tail = f"/{image}".rpartition("/images/")
     label = f"{head}/labels/{tail}" if found else f"/{image}"
     return label[1:].rpartition(".")[0] + ".txt"
 
 
 def is_image(name: str) -> bool:
-    """Tell whether Ultralytics takes a file of this name for an image."""
+    """Whether Ultralytics reads a file of this name as an image."""
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
 
@@ -132,27 +132,26 @@ def _read_splits(layout: Layout, data: dict[Any, Any]) -> None:
 
 
 def _from(path: object, entry: object) -> object:
-    """Return what an entry of a split names below ``path``, which it may repeat."""
+    """Return an entry of a split relative to ``path``, which it may repeat."""
     if isinstance(path, str) and path.startswith("/") and isinstance(entry, str):
         return entry.removeprefix(f"{path.rstrip('/')}/")
     return entry
 
 
 def _read_root(layout: Layout, path: object, entries: list[object]) -> str:
-    """Return the folder that the entries of splits start from.
+    """Return the folder to which the entries of splits are relative.
 
-    Exporters write where the dataset was on their machine, or what its folder was called there. What they mean is the
-    folder at hand if it has what the entries name.
+    Exporters write the path that the dataset had on their machine. If this folder has all entries, it is meant.
     """
     found = _find(layout, ".", path) if isinstance(path, str) else None
     if found in layout.folders and all(_find(layout, found, entry) for entry in entries):
         return found
     if isinstance(path, str) and entries and all(_find(layout, ".", entry) for entry in entries):
-        layout.warn(f"`path` is {shown(path)}; what `train` and `val` name is in this folder, which is taken for it")
+        layout.warn(f"`path` is {quote(path)}; what `train` and `val` name is in this folder, which is taken for it")
         return "."
     if found in layout.folders:
         return found
-    layout.report("outside", f"`path` is {shown(path)}, which is no folder of the dataset; leave it out")
+    layout.report("outside", f"`path` is {quote(path)}, which is no folder of the dataset; leave it out")
     return "."
 
 
@@ -165,12 +164,12 @@ def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> No
             sources.append(source)
             images += _below(layout.images, source) if source in layout.folders else _listed(layout, source)
         elif isinstance(entry, str) and not is_inside(layout.folder, layout.folder / root / entry.removeprefix("../")):
-            message = f"`{name}` is {shown(entry)}, which lies outside the dataset; put the images inside"
+            message = f"`{name}` is {quote(entry)}, which lies outside the dataset; put the images inside"
             layout.report("outside", message)
         elif isinstance(entry, str) and entry.startswith("/"):
-            layout.report(DATA_YAML, f"`{name}` is {shown(entry)}, which is there on this machine alone; {RELATIVE}")
+            layout.report(DATA_YAML, f"`{name}` is {quote(entry)}, which is there on this machine alone; {RELATIVE}")
         else:
-            missing = f"`{name}` is {shown(entry)}, which is no folder and no list of the dataset"
+            missing = f"`{name}` is {quote(entry)}, which is no folder and no list of the dataset"
             _report_split(layout, name, DATA_YAML, f"{missing}; name one, such as `images/{name}`")
     if sources and images:
         layout.splits[name] = Split(tuple(sources), tuple(images))
@@ -179,7 +178,7 @@ def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> No
 
 
 def _report_split(layout: Layout, name: str, kind: str, message: str) -> None:
-    """Note a problem of a split that training needs, a warning of one that it does not read."""
+    """Add a problem of a split that training requires, a warning of another."""
     if name in NEEDED:
         layout.report(kind, message)
     else:
@@ -187,7 +186,7 @@ def _report_split(layout: Layout, name: str, kind: str, message: str) -> None:
 
 
 def _find(layout: Layout, root: str, entry: object) -> str | None:
-    """Return the folder or text file of the dataset to which an entry of the data file leads.
+    """Return the folder or text file of the dataset that an entry of the data file names.
 
     Roboflow writes ``../train/images`` for ``train/images``, and Ultralytics understands it.
     """

@@ -1,6 +1,6 @@
-"""A dataset of the bucket made ready to train on: pulled, checked, pinned.
+"""Dataset of a run: pulled, checked, pinned.
 
-Guarantees that training sees exactly the files whose digest the run records, minus those that were set aside.
+Guarantees that training reads exactly the files whose digest the run records, minus those in quarantine.
 """
 
 import fcntl
@@ -19,8 +19,8 @@ from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
 from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
-from job.storage.transfer import Transferred, mark_own, pull
-from job.storage.workdir import explained, require_space, require_writable
+from job.storage.transfer import TransferResult, mark_replaceable, pull
+from job.storage.workdir import require_space, require_writable, translated_errors
 from job.text import nearest, shortened
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
 SPARE_BYTES = 2_000_000_000
-"""Free space that training needs beside the data: checkpoints on their way and plots."""
+"""Free space that training needs beside the data, for checkpoints and plots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,22 @@ class PreparedData:
     yaml: Path
     class_names: tuple[str, ...]
     set_aside: tuple[str, ...]
-    """Broken files that training does not see."""
+    """Broken files in quarantine, which training does not read."""
 
     val: str
-    """Digest of what the validation set is: metrics are comparable where it is the same."""
+    """Digest of the validation split; metrics are comparable if it is equal."""
 
     @property
     def pinned(self) -> dict[str, Any]:
-        """What a run's record says of the data."""
+        """Fields of a run's record."""
         return {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
 
 
 def find_dataset(store: Store, name: str | None) -> str:
-    """Return the name of the dataset that is meant: the only one, if none was named.
+    """Return the name of the dataset: by default, that of the only one.
 
     Raises:
-        DataError: If there is none, or several and none was named.
+        DataError: If it does not exist, or if there are several and none is named.
     """
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
     if name is None:
@@ -70,13 +70,13 @@ def find_dataset(store: Store, name: str | None) -> str:
     return name
 
 
-def pull_dataset(store: Store, name: str, workdir: Path) -> Transferred:
+def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
     """Pull the newest version of a dataset into ``datasets/NAME`` of a working folder.
 
     Raises:
-        DataError: If it is not what its lock says.
+        DataError: If it differs from its lock.
         MachineError: If it does not fit on the disk, or the folder cannot be written.
-        StoreError: If the store fails; what has arrived stays for the next time.
+        StoreError: If the store fails; fetched files stay for the next pull.
     """
     return _pull(store, name, workdir, read_version(store, name))
 
@@ -98,18 +98,18 @@ def prepare_data(
     Args:
         store: The bucket.
         name: The dataset's name.
-        workdir: Keeps the files for the next time.
-        target_yaml: Where to write the data file for Ultralytics.
-        timer: Counts what this takes.
+        workdir: Keeps the files for the next run.
+        target_yaml: Data file to write for Ultralytics.
+        timer: Measures pull and check.
         quarantine: Set broken files aside instead of refusing the dataset.
-        single_class: Training counts all classes as one.
-        pinned: The dataset in the record of an existing run: that version is taken, with the same files set aside.
-            Its problems are warnings.
-        subject: What messages call that run.
+        single_class: All classes count as class 0.
+        pinned: Fields of an existing run's record: that version is pulled, the same files are set aside, and problems
+            are warnings.
+        subject: The run, in messages.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
-        RunConflictError: If there is no version like the one that was pinned.
+        RunConflictError: If the pinned version does not exist.
         MachineError: If it does not fit on the disk, or if files of the user's in the folder would be trained on.
     """
     with timer.entered(Phase.PULL):
@@ -122,25 +122,25 @@ def prepare_data(
         pulled = _pull(store, name, workdir, version)
     log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
     folder = pulled.folder
-    with timer.entered(Phase.CHECK), _one_at_a_time(folder):
+    with timer.entered(Phase.CHECK), _exclusive(folder):
         report = _check(folder, name, single_class=single_class)
-        _require_no_others(folder, report.files - version.files.keys())
+        _require_pinned(folder, report.files - version.files.keys())
         aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
         if aside:
-            mark_own(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
+            mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
             log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
             report = _check(folder, name, single_class=single_class)
     if pinned is None:
         advice = "correct them, and push the dataset again"
         report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
-    _tell(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
+    _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
     digest = pinned["digest"] if pinned else version.digest
     return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val)
 
 
-def _tell(name: str, warnings: list[str]) -> None:
+def _log_warnings(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
     if len(warnings) > NUM_WARNINGS_SHOWN:
@@ -148,11 +148,11 @@ def _tell(name: str, warnings: list[str]) -> None:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(store: Store, name: str, workdir: Path, version: DatasetVersion) -> Transferred:
+def _pull(store: Store, name: str, workdir: Path, version: DatasetVersion) -> TransferResult:
     folder = workdir / "datasets" / name
     require_writable(folder)
     size = sum(stored.size_bytes for stored in version.files.values())
-    with _one_at_a_time(folder), explained(workdir):
+    with _exclusive(folder), translated_errors(workdir):
         require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {name}", size, "B") as progress:
             return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes))
@@ -164,11 +164,11 @@ def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
         return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
 
 
-def _require_no_others(folder: Path, others: Collection[str]) -> None:
-    """Refuse files beside those of the version: Ultralytics reads whatever lies in the folder of a split.
+def _require_pinned(folder: Path, others: Collection[str]) -> None:
+    """Refuse files that are in no version: Ultralytics reads every file in the folder of a split.
 
     Raises:
-        MachineError: If there are any; lists the first few.
+        MachineError: If there are any; lists the first.
     """
     if others:
         raise MachineError(
@@ -179,9 +179,9 @@ def _require_no_others(folder: Path, others: Collection[str]) -> None:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process of this machine at a time change a pulled dataset."""
-    with explained(folder.parent):
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold the lock of a pulled dataset: one process of this machine at a time changes it."""
+    with translated_errors(folder.parent):
         opened = open_regular(folder.with_name(f".{folder.name}.lock"), append=True)
     with opened:
         fcntl.flock(opened, fcntl.LOCK_EX)

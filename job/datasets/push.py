@@ -1,8 +1,7 @@
-"""A folder pushed as a version of a dataset: checked as training checks it, and nothing of an older version touched.
+"""Push of a folder as a version of a dataset, checked as before training.
 
-Guarantees that a push which is cut goes on where it was cut, that its version appears with its lock, which is written
-last, and that no object which is there is replaced: bytes under a taken path go to ``objects/<sha256>``. Knows nothing
-of runs.
+Guarantees that an interrupted push resumes, that a version appears with its lock, which is written last, and that no
+object is replaced: bytes under a taken path go to ``objects/<sha256>``. Knows nothing of runs.
 """
 
 import logging
@@ -36,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
-    """What a push did."""
+class PushResult:
+    """Result of a push."""
 
     version: int
     num_total: int
@@ -47,60 +46,60 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Push:
-    """A push that is planned and has changed nothing."""
+    """A planned push; nothing is written before `send`."""
 
     store: Store
     listing: DatasetListing
     current: DatasetVersion
-    """The newest version; without files if there is none."""
+    """The newest version; without files if none exists."""
 
     paths: dict[str, Path]
-    """Where each file of the dataset is on this machine."""
+    """Local path of each file."""
 
     files: dict[str, StoredObject]
-    """What each will be in the store."""
+    """Object of each file."""
 
     sha256: dict[str, str]
     left_out: tuple[str, ...] = field(default=())
-    """Files of the folder that are no part of a dataset."""
+    """Files of the folder that no dataset includes."""
 
     @cached_property
     def changes(self) -> list[str]:
-        """Paths that the newest version has otherwise, each with how."""
+        """Changes since the newest version: ``path: new``, ``gone`` or ``changed``."""
         before = self.current.files
-        told = [f"{path}: new" for path in self.files.keys() - before.keys()]
-        told += [f"{path}: gone" for path in before.keys() - self.files.keys()]
+        found = [f"{path}: new" for path in self.files.keys() - before.keys()]
+        found += [f"{path}: gone" for path in before.keys() - self.files.keys()]
         both = self.files.keys() & before.keys()
-        told += [f"{path}: changed" for path in both if not _same(self.files[path], before[path])]
-        return sorted(told)
+        found += [f"{path}: changed" for path in both if not _same_bytes(self.files[path], before[path])]
+        return sorted(found)
 
     @property
     def replaces(self) -> bool:
-        """Whether there is a version with other content."""
+        """Whether a version with other content exists."""
         return bool(self.current.files and self.changes)
 
-    def send(self) -> Pushed:
-        """Store what is missing, and the lock last.
+    def send(self) -> PushResult:
+        """Store the missing objects, then the lock.
 
         Raises:
-            DataError: If a file changed meanwhile, or another push was faster.
-            StoreError: If the store fails; what has arrived stays for the next time.
+            DataError: If a file changes meanwhile, or another push finishes first.
+            StoreError: If the store fails; stored objects stay for the next push.
         """
         missing = {
             stored.key: path
             for path, stored in self.files.items()
-            if not _same(stored, self.listing.there.get(stored.key.removeprefix(self.listing.prefix)))
+            if not _same_bytes(stored, self.listing.there.get(stored.key.removeprefix(self.listing.prefix)))
         }
         prefix, number = self.listing.prefix, self.current.number
-        is_pinned = number > 0 and _places(self.files) == _places(self.current.files)
+        is_pinned = number > 0 and _fields(self.files) == _fields(self.current.files)
         try:
-            if not number and self.current.pinned and _places(self.files) != _places(self.current.pinned):
+            if not number and self.current.pinned and _fields(self.files) != _fields(self.current.pinned):
                 # Runs may be pinned to the files that were copied without a lock.
                 first = DatasetLock.make(1, self.current.pinned, {}, prefix)
                 self.store.put(prefix + LOCK, first.to_json())
                 number = 1
             number += not is_pinned
-            marks = {prefix + place for place in self.listing.begun}
+            marks = {prefix + key for key in self.listing.begun}
             if not is_pinned:
                 marks.add(f"{prefix}versions/{number:04d}.begun")
                 self.store.put(f"{prefix}versions/{number:04d}.begun", b"{}\n", overwrite=True)
@@ -113,7 +112,7 @@ class Push:
         for mark in marks:
             self.store.delete(mark)
         sent = sum(self.files[path].size_bytes for path in missing.values())
-        return Pushed(number, len(self.files), len(missing), sent)
+        return PushResult(number, len(self.files), len(missing), sent)
 
     def _send(self, missing: dict[str, str]) -> None:
         done, lock = 0, threading.Lock()
@@ -123,13 +122,13 @@ class Push:
             def on_done(stored: StoredObject) -> None:
                 nonlocal done
                 path = missing[stored.key]
-                if not _same(stored, self.files[path]):
+                if not _same_bytes(stored, self.files[path]):
                     raise DataError(f"{self.paths[path]}: was changed while it was pushed; push again")
                 with lock:
                     done += stored.size_bytes
                     progress.to(done)
 
-            for key in missing:  # cut short, or changed on the way: no lock can name it
+            for key in missing:  # differs: written by an interrupted push, and in no lock
                 if key.removeprefix(self.listing.prefix) in self.listing.there:
                     self.store.delete(key)
             self.store.put_many([(self.paths[path], key) for key, path in missing.items()], on_done)
@@ -144,18 +143,18 @@ def plan_push(
     single_class: bool = False,
     follow_links: bool = False,
 ) -> Push:
-    """Check a folder, and find out what a push of it would do.
+    """Check a folder, and plan its push.
 
     Args:
         store: The bucket.
         folder: Has ``data.yaml``, images and labels.
-        name: What the dataset is called.
-        force: Say what is wrong, and go on.
-        single_class: The check counts all classes as one.
-        follow_links: Push what links lead to outside of the folder, too.
+        name: Of the dataset.
+        force: Log problems instead of refusing the folder.
+        single_class: All classes count as class 0.
+        follow_links: Follow links that lead out of the folder.
 
     Raises:
-        DataError: If it is no dataset or a broken one, or the name cannot be one; lists every problem.
+        DataError: If the folder has problems, or the name is invalid; lists every problem.
         MachineError: If a file cannot be read.
         StoreError: If the store fails.
     """
@@ -173,23 +172,23 @@ def plan_push(
     listing = list_dataset(store, name)
     paths = {path: folder / path for path in names}
     current = _newest(store, listing)
-    files, sha256 = _place(folder, paths, listing, current)
+    files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
     return Push(store, listing, current, paths, files, sha256, left_out)
 
 
-def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> Pushed:
-    """Push a folder under a name that is free, or has its content already.
+def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
+    """Push a folder under a name that is free, or that has the same content.
 
     Args:
         store: The bucket.
         folder: Has ``data.yaml``, images and labels.
-        name: What the dataset is called.
-        single_class: The check counts all classes as one.
+        name: Of the dataset.
+        single_class: All classes count as class 0.
 
     Raises:
-        DataError: If it is broken, or the name has other content.
-        StoreError: If the store fails; what has arrived stays for the next time.
+        DataError: If the folder has problems, or the name has other content.
+        StoreError: If the store fails; stored objects stay for the next push.
     """
     plan = plan_push(store, folder, name, single_class=single_class)
     if plan.replaces:
@@ -198,7 +197,7 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
 
 
 def _newest(store: Store, listing: DatasetListing) -> DatasetVersion:
-    """Return the newest version; of a dataset without a lock what lies there, unless a push has left it half."""
+    """Return the newest version; without a lock, all files, unless a push was cut off."""
     if listing.numbers:
         return listing.read(store, listing.numbers[0])
     return DatasetVersion(0, {}, {}) if listing.begun else listing.unlocked
@@ -224,10 +223,10 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
     return report
 
 
-def _place(
+def _assign_keys(
     folder: Path, paths: dict[str, Path], listing: DatasetListing, current: DatasetVersion
 ) -> tuple[dict[str, StoredObject], dict[str, str]]:
-    """Return the object that each file will be, and its SHA-256."""
+    """Return the object of each file, and its SHA-256."""
     index, files, sha256 = ChecksumIndex(folder / PUSHED), {}, {}
     before = current.files
     try:
@@ -235,18 +234,18 @@ def _place(
             status, crc = index.read(name, path)
             file = StoredObject(listing.prefix + name, status.st_size, "", crc)
             known = before.get(name)
-            unchanged = _same(file, known)
+            unchanged = _same_bytes(file, known)
             sha256[name] = current.sha256.get(name, "") if unchanged else ""
             if not sha256[name]:
                 sha256[name] = sha256_of(path)
             taken = listing.there.get(name)
             if known is not None and unchanged and _is_free_for(file, listing, known.key):
-                place = known.key
-            elif taken is None or _same(file, taken):
-                place = file.key
+                key = known.key
+            elif taken is None or _same_bytes(file, taken):
+                key = file.key
             else:
-                place = f"{listing.prefix}objects/{sha256[name]}"
-            files[name] = StoredObject(place, status.st_size, "", crc)
+                key = f"{listing.prefix}objects/{sha256[name]}"
+            files[name] = StoredObject(key, status.st_size, "", crc)
     except OSError as error:
         raise MachineError(f"{error.filename}: cannot be read, {error.strerror}; correct its mode") from error
     finally:
@@ -255,14 +254,14 @@ def _place(
 
 
 def _is_free_for(file: StoredObject, listing: DatasetListing, key: str) -> bool:
-    """Tell whether a key is free, or has these bytes."""
+    """Whether a key is free, or has these bytes."""
     there = listing.there.get(key.removeprefix(listing.prefix))
-    return there is None or _same(file, there)
+    return there is None or _same_bytes(file, there)
 
 
-def _same(one: StoredObject, other: StoredObject | None) -> bool:
+def _same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
     return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
 
 
-def _places(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
+def _fields(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
     return {(path, stored.key, stored.size_bytes, stored.crc32c) for path, stored in files.items()}

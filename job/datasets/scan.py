@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from job.datasets import image, labels
 from job.datasets.files import UNREADABLE
-from job.datasets.image import check_picture, quiet_decoder
+from job.datasets.image import check_image, quiet_decoder
 from job.datasets.labels import Findings, check_label
 from job.datasets.layout import Layout, is_image
 from job.storage.cache_file import CacheFile
@@ -113,7 +113,7 @@ class DatasetScan:
             return digest, known
         yaml = self._layout.data
         if is_image(path):
-            return digest, check_picture(data, path, yaml.num_channels)
+            return digest, check_image(data, path, yaml.num_channels)
         single = self._single_class
         return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 

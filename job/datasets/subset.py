@@ -1,4 +1,4 @@
-"""A small piece of a dataset, for trying a training out on its real images."""
+"""Small subset of a dataset, for trial runs on real images."""
 
 import shutil
 from pathlib import Path
@@ -9,16 +9,16 @@ from job.datasets.layout import label_of, read_layout
 from job.errors import DataError
 
 
-def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
-    """Copy some images of a dataset and their labels, evenly from all over each split, one with a label at least.
+def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
+    """Copy a number of images and labels, evenly spaced over each split, at least one of them labelled.
 
     Args:
         folder: A dataset in YOLO format.
-        target: Becomes one; made if it is not there.
-        num_images: How many by split; there may be fewer.
+        target: Folder of the subset; made if it does not exist.
+        num_images: By split; a smaller split is copied whole.
 
     Returns:
-        How many there are by split.
+        The number of images by split.
 
     Raises:
         DataError: If a split is empty.
@@ -31,8 +31,8 @@ def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[s
             raise DataError(f"{folder}: has no images in {split}; see `job data check`")
         every = max(len(images) / wanted, 1.0)
         chosen = [images[int(number * every)] for number in range(min(wanted, len(images)))]
-        if not any(_shows_something(folder, image) for image in chosen):
-            chosen[0] = next((image for image in images if _shows_something(folder, image)), chosen[0])
+        if not any(_is_labelled(folder, image) for image in chosen):
+            chosen[0] = next((image for image in images if _is_labelled(folder, image)), chosen[0])
         for kind in ("images", "labels"):
             (target / kind / split).mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(chosen):
@@ -46,6 +46,6 @@ def take_piece(folder: Path, target: Path, num_images: dict[str, int]) -> dict[s
     return taken
 
 
-def _shows_something(folder: Path, image: str) -> bool:
+def _is_labelled(folder: Path, image: str) -> bool:
     label = folder / label_of(image)
     return label.is_file() and bool(label.read_bytes().strip())

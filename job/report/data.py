@@ -1,4 +1,4 @@
-"""Everything that a report tells, read from a run's records in the bucket.
+"""Facts of a report, read from a run's records in the bucket.
 
 Guarantees that the course is that of the newest checkpoint, whatever is written meanwhile. Knows nothing of how it is
 shown.

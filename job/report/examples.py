@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.datasets.image import load_picture
+from job.datasets.image import load_image
 from job.datasets.lockfile import moved_files
 from job.errors import DataError, ObjectNotFoundError
 from job.runs.records import PinnedDataset
@@ -111,7 +111,7 @@ def _picture(
     views: tuple[dict[str, Any] | None, dict[str, Any] | None],
     names: Sequence[str],
 ) -> Picture:
-    image = load_picture(data)
+    image = load_image(data)
     window = _window(image.size, _mistakes(entry))
     part = image.crop(window)
     written = io.BytesIO()

@@ -288,4 +288,4 @@ def _phases(bill: RunCost) -> list[tuple[str, str, float, float, float | None]]:
 def _attempts(facts: Facts) -> Iterator[tuple[AttemptCost, str]]:
     """Yield each attempt and the position that it resumed from."""
     for cost, attempt in zip(facts.cost.attempts, facts.attempts, strict=True):
-        yield cost, attempt.receipt.checkpoint.words if attempt.receipt else "the start"
+        yield cost, attempt.receipt.checkpoint.description if attempt.receipt else "the start"

@@ -1,4 +1,4 @@
-"""The run's folder as people know it from Ultralytics, copied from the newest files; never read back for resuming."""
+"""Publishes the run's folder as Ultralytics lays it out: copies of the newest files, never read to resume."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
 FOR_THE_MACHINE = {"state.pt"}
 
 
-class Mirror:
-    """Copies files to the run's folder in the bucket, those that changed since the last time."""
+class ArtifactPublisher:
+    """Copies files that changed since the last time to the run's folder in the bucket."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

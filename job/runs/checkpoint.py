@@ -2,7 +2,7 @@
 
 Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
 same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
-is set aside by a record beside it, and no longer counts. Knows nothing of what is in the files.
+is set aside by a record beside it, and no longer counts. Knows nothing of the files' content.
 """
 
 import contextlib
@@ -10,9 +10,8 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from job.errors import (
     CorruptObjectError,
@@ -38,7 +37,7 @@ MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
 
 
 def commit(
-    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: dict[str, Any], previous: Manifest | None
+    run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
     """Make files a checkpoint: in the order that they are given, the manifest last.
 
@@ -91,7 +90,7 @@ def committed(run: Run) -> list[CheckpointId]:
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
-    """Return the checkpoints that were found to be damaged, oldest first, and what is wrong with each."""
+    """Return the damaged checkpoints, oldest first, with the problems of each."""
     listing = run.store.list(run.key("checkpoints/"))
     found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
     keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
@@ -99,18 +98,18 @@ def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
 
 
 def missing_end(run: Run, num_epochs: int) -> str:
-    """Say how a run's newest checkpoint is not its end after so many epochs; nothing if it is."""
+    """Describe why a run's newest checkpoint is not its end after `num_epochs`; empty if it is."""
     newest = max(committed(run), default=None)
     if newest is not None and newest.position == (num_epochs, 0):
         return ""
-    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.words if newest else 'none'}"
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.description if newest else 'none'}"
 
 
 def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptObjectError: If it is not as it was written.
+        CorruptObjectError: If its bytes are not those that were written.
         UnreadableRecordError: If another version of the job wrote it.
     """
     key = _key(run, checkpoint, MANIFEST)
@@ -182,10 +181,10 @@ def restore(run: Run, folder: Path) -> Manifest | None:
 
 @contextlib.contextmanager
 def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
-    """Say of a checkpoint that is refused inside how to go on from the one before.
+    """Add to a refusal of this checkpoint the command that sets it aside, so that the one before is resumed.
 
-    It lies in the bucket as it was committed. That a state or weights are refused may be a defect of this version, or a
-    stranger's work, so that it is a person who sets it aside.
+    Its bytes are those that were committed. The refusal of state or weights may be a defect of this version, or the
+    files may be malicious: a person decides to set it aside.
 
     Raises:
         CorruptObjectError: If its state is refused.
@@ -199,7 +198,9 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
         if manifest.run != run.name or not older:
             message += "; there is none before it, start a new run"
         else:
-            message += f"; to go on after {older[-1].words}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+            message += (
+                f"; to go on after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+            )
         raise type(error)(message, error.problems) from error
 
 
@@ -212,7 +213,7 @@ def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
-    """Read every byte of a checkpoint again, using a folder for scratch, and return what is wrong with it."""
+    """Read every byte of a checkpoint again, with a folder for scratch, and return the problems."""
     try:
         manifest = read_manifest(run, checkpoint)
     except (CorruptObjectError, ObjectNotFoundError) as error:
@@ -256,7 +257,7 @@ def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointI
 
 
 def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
-    """Say where the bucket contradicts a checkpoint's manifest."""
+    """Return each contradiction between the bucket and a checkpoint's manifest."""
     try:
         manifest = read_manifest(run, checkpoint)
     except CorruptObjectError as error:  # it contradicts itself
@@ -269,7 +270,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
 
 
 def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
-    """Say how the bucket contradicts what a manifest says of a file.
+    """Describe the contradiction between the bucket and a manifest's entry for a file.
 
     Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
     the job recorded no checksum that the description could be compared with.
@@ -301,7 +302,7 @@ def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
         run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
 
 
-def _sealed(content: dict[str, Any]) -> bytes:
+def _sealed(content: Mapping[str, object]) -> bytes:
     """Return a manifest as JSON with a digest over itself."""
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**content, "seal": seal}, indent=1) + "\n").encode()
@@ -312,7 +313,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
 
 
 def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
-    """Fetch a file; what does not come as it was committed is fetched a second time."""
+    """Fetch a file; retry once if its bytes are not those that were committed."""
     try:
         _fetch_once(run, file, folder)
     except (CorruptObjectError, ObjectNotFoundError):

@@ -1,7 +1,7 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and mirrored.
+"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that no failure is swallowed, whatever it is: it is raised in the training
+holds everything the older one held), and that no failure is swallowed: each is raised in the training
 thread.
 """
 
@@ -9,10 +9,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
@@ -38,8 +38,8 @@ class Committable(Protocol):
         """Complete batches of the next epoch."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+    def metadata(self) -> Mapping[str, object]:
+        """Metadata of its manifest."""
 
     def write(self, folder: Path) -> list[Path]:
         """Write its files into an empty folder; return them, the most valuable first."""
@@ -48,8 +48,16 @@ class Committable(Protocol):
         """Make the files in that folder, once they are committed, those of the run's own folder."""
 
 
-class Committer:
-    """One thread that commits what it is given; use it as a context manager."""
+class AsyncCommitter:
+    """One thread that commits snapshots; use it as a context manager.
+
+    Args:
+        run: The run.
+        attempt: The attempt that commits.
+        staging: A folder for the files of one snapshot, used by nothing else.
+        restored: The checkpoint that training resumed from.
+        publish: Called after each commit with the folder of its files.
+    """
 
     def __init__(
         self,
@@ -57,21 +65,12 @@ class Committer:
         attempt: int,
         staging: Path,
         restored: Manifest | None,
-        mirror: Callable[[Path], None],
+        publish: Callable[[Path], None],
     ) -> None:
-        """Begin.
-
-        Args:
-            run: The run.
-            attempt: The attempt that commits.
-            staging: A folder of one's own for the files of one snapshot.
-            restored: The checkpoint that training went on from.
-            mirror: Called after each commit with the folder of its files.
-        """
         self.newest = restored
-        self._run, self._attempt, self._staging, self._mirror = run, attempt, staging, mirror
+        self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
         self._changed = threading.Condition()
-        self._waiting: tuple[Committable, dict[str, Any]] | None = None
+        self._waiting: tuple[Committable, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
         """Whether nothing but a commit is worth the time that is left."""
@@ -101,21 +100,21 @@ class Committer:
         elif (failed := self._background.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.words} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
-    def submit(self, snapshot: Committable, **about: Any) -> None:  # noqa: ANN401 -- whatever JSON can hold
+    def submit(self, snapshot: Committable, **metadata: object) -> None:
         """Commit a snapshot soon.
 
         Args:
             snapshot: What to commit.
-            **about: Further entries of what the manifest says of it.
+            **metadata: Further entries of the manifest's metadata.
 
         Raises:
             JobError: If an earlier commit failed for good.
         """
         self.check()
         with self._changed:
-            self._waiting, self._given = (snapshot, about), self._id(snapshot)
+            self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -130,39 +129,39 @@ class Committer:
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                place = self._id(work[0]).words
+                place = self._id(work[0]).description
                 log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
                 with self._changed:
                     self._waiting = self._waiting or work
 
-    def _next(self) -> tuple[Committable, dict[str, Any]] | None:
+    def _next(self) -> tuple[Committable, Mapping[str, object]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
             work, self._waiting = self._waiting, None
             return work
 
-    def _commit(self, snapshot: Committable, about: dict[str, Any]) -> None:
+    def _commit(self, snapshot: Committable, metadata: Mapping[str, object]) -> None:
         started = time.monotonic()
         paths = self._written(snapshot)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, paths, snapshot.about | about, self.newest)
+        self.newest = checkpoint.commit(self._run, identity, paths, {**snapshot.metadata, **metadata}, self.newest)
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
-            *(identity.words, new_bytes / 1e6, time.monotonic() - started),
+            *(identity.description, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
         try:
             if not self.hurried:
                 snapshot.publish(self._staging)
-                self._mirror(self._staging)
+                self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
-            log.warning("after committing %s: %s", identity.words, error)
+            log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
             raise self._unwritable(error) from error
 

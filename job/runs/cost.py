@@ -120,7 +120,7 @@ class RunCost:
 
     @property
     def uninterrupted_s(self) -> float:
-        """What one attempt that nobody cuts off would have taken, as far as the records tell."""
+        """Seconds that one uninterrupted attempt would have taken, by the records."""
         again = sum(
             s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
         )

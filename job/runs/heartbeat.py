@@ -6,8 +6,8 @@ training; any other failure does, through `check`. Knows nothing of training.
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Self
 
 from job.background import Background
 from job.errors import JobError, PauseError
@@ -34,7 +34,7 @@ class Heartbeat:
         self,
         run: Run,
         attempt: int,
-        content: Callable[[], dict[str, Any]],
+        content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
         every_s: float = EVERY_S,
     ) -> None:

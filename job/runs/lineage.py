@@ -1,6 +1,6 @@
-"""Which weights a run starts from, and how to get them: lineage.
+"""Lineage: which weights a run starts from, and their download.
 
-Guarantees that the file that training gets is the one the run's record names. Knows nothing of what is in it.
+Guarantees that the file that training gets is the one the run's record names. Knows nothing of its content.
 """
 
 import logging
@@ -39,7 +39,7 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
         store: The bucket.
         order: With its dataset. ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile
             do not count.
-        run: The run that starts; finished runs of its family count as one's own, or those of `FAMILY` if it has none.
+        run: The run that starts; finished runs of its family count as own, or those of `FAMILY` if it has none.
 
     Raises:
         WeightsError: If there are none, with what to do.
@@ -219,7 +219,7 @@ class _Finished:
 
 
 def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
-    """Return the best weights of one's own: on the same data, of the size of recipe base, with the highest F1.
+    """Return the best own weights: on the same data, of the size of recipe base, with the highest F1.
 
     Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
     """

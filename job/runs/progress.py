@@ -1,4 +1,4 @@
-"""How far a run is by what is committed: the small files of its newest checkpoint."""
+"""Progress of a run, from the small files of its newest checkpoint."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ NUM_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the newest checkpoint tells."""
+    """Rows and first evaluation of the newest checkpoint."""
 
     checkpoint: CheckpointId | None
     rows: list[dict[str, float]]
@@ -30,7 +30,7 @@ class Progress:
 
 
 def read_progress(run: Run) -> Progress:
-    """Read the newest checkpoint of a run, as far as people look at it.
+    """Read the progress of a run.
 
     Raises:
         ObjectNotFoundError: If no checkpoint stays long enough to be read.

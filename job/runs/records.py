@@ -99,7 +99,7 @@ class Record(Part):
             UnreadableRecordError: If a newer version of the job wrote it, or it has another form.
         """
         try:
-            return cls.model_validate_json(data)
+            return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             found = error.errors(include_url=False)
             for each in found:
@@ -138,7 +138,7 @@ class CheckpointId:
         return self.epoch, self.batch
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The position, for people."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
@@ -413,7 +413,7 @@ class AttemptStart(Record):
     differs: list[str] = []
     receipt: ResumeReceipt | None = None
     curve: list[str] = []
-    """The logs of Weights & Biases that this attempt goes on from."""
+    """The logs of Weights & Biases that this attempt continues."""
 
 
 class Progressing(Record):
@@ -505,7 +505,7 @@ class AttemptRecord:
 
     @property
     def seconds(self) -> Seconds:
-        """Its seconds by label, as far as it told; what no record sorts is start-up."""
+        """Its recorded seconds by phase; without a record, all are start-up."""
         last = self.end or self.heartbeat
         if last and last.seconds is not None:
             return {label: max(0.0, s) for label, s in last.seconds.items()}
@@ -513,7 +513,7 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """What its training saw, as far as it told."""
+        """What its training recorded so far."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
@@ -604,7 +604,7 @@ class FinalRecord(Record):
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say how two requests differ, one sentence for each key."""
+    """Describe how two requests differ, one sentence for each key."""
     found: list[str] = []
     for key in [*existing, *(key for key in asked if key not in existing)]:
         old, new = existing.get(key), asked.get(key)

@@ -1,4 +1,4 @@
-"""What an attempt takes over from the ones before it, what they lost, and whether the chain is exact.
+"""Resume: previous attempts, the receipt of a resumption, and whether the chain of attempts is bit-exact.
 
 Read from the attempts' records; an attempt that vanished is known up to its last sign of life.
 """
@@ -81,7 +81,7 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
 
     Args:
         previous: The attempts before it.
-        restored: The checkpoint that it goes on from.
+        restored: The checkpoint that it resumes from.
         loaded: Digests of the state after loading.
         num_batches: Batches in an epoch.
 
@@ -96,7 +96,7 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
             different,
         )
     steps_lost, seconds_lost = 0, 0.0
-    if previous.attempts:  # else it goes on from where another run ended
+    if previous.attempts:  # else it extends another run
         last = previous.attempts[-1]
         epoch, batch = last.position or (0, 0)
         steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
@@ -141,7 +141,7 @@ def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
 
 
 def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
-    """Say what decides the last bits and is not as it was when the run began, one sentence for each.
+    """Describe what decides the last bits and differs from the run's first attempt, one sentence for each.
 
     Of what an older version of the job did not record when the run began, nothing is known.
     """
@@ -152,7 +152,7 @@ def environment_differences(existing: Mapping[str, object], found: Mapping[str, 
 
 
 def _inexact(seen: Observations) -> Iterator[str]:
-    """Say what an attempt saw that makes its bits another's."""
+    """Yield each observation that makes an attempt's result inexact."""
     yield from (text for text in seen.warnings if "determin" in text)
     if seen.num_ooms:
         yield f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"

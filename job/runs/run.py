@@ -1,7 +1,7 @@
 """A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
 
 Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
-of two machines on one run the later claim wins. Knows nothing of what is trained.
+of two machines on one run the later claim wins. Knows nothing of the training.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from job.runs.records import (
 from job.storage.object_store import Store
 
 FAMILY = "yolov11_wildlife"
-"""What runs are called when nobody says otherwise: this, then this with 2, 3, ..."""
+"""Default name of a run: this, then this with 2, 3, ..."""
 
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -48,7 +48,7 @@ SUBMISSIONS = "segments/"
 
 
 def is_run_name(name: str) -> bool:
-    """Tell whether a run can be called so."""
+    """Whether a name can be a run's."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name) is not None
 
 
@@ -100,7 +100,7 @@ class Run:
         """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
         try:
             loaded = self._read(f"{SUBMISSIONS}0001.json")
-        except CorruptObjectError:  # a file of somebody's own under that name
+        except CorruptObjectError:  # a foreign file under that name
             return None
         return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 
@@ -141,7 +141,7 @@ class Run:
         """Return the records of all attempts, in order."""
         return [self.attempt(number) for number in self.attempts()]
 
-    def claim(self, about: dict[str, Any]) -> int:
+    def claim(self, fields: Mapping[str, object]) -> int:
         """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
         while True:
             earlier = self.attempts()
@@ -156,7 +156,7 @@ class Run:
                         "claimed_at": now(),
                         "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
                         "previous_ended": (ended or {"reason": EndReason.VANISHED}) if earlier else None,
-                        **about,
+                        **fields,
                     },
                 )
             except PreconditionError:
@@ -176,44 +176,44 @@ class Run:
                 "the run to the other"
             )
 
-    def start_attempt(self, attempt: int, about: dict[str, Any]) -> None:
+    def start_attempt(self, attempt: int, fields: Mapping[str, object]) -> None:
         """Record what an attempt found when it was ready to train."""
-        self._write(f"attempts/{attempt:04d}.start.json", {"schema": SCHEMA, "started_at": now(), **about})
+        self._write(f"attempts/{attempt:04d}.start.json", {"schema": SCHEMA, "started_at": now(), **fields})
 
-    def end_attempt(self, attempt: int, reason: str, about: dict[str, Any]) -> None:
+    def end_attempt(self, attempt: int, reason: str, fields: Mapping[str, object]) -> None:
         """Record why an attempt ended; the first record stands."""
         with contextlib.suppress(PreconditionError):
             self._write(
-                f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **about}
+                f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **fields}
             )
 
-    def ask_to_stop(self, attempt: int, about: dict[str, Any]) -> None:
+    def ask_to_stop(self, attempt: int, fields: Mapping[str, object]) -> None:
         """Ask an attempt to commit and end as paused; the first request stands."""
         with contextlib.suppress(PreconditionError):
-            self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **about})
+            self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **fields})
 
     def stop_request(self, attempt: int) -> StopRequest | None:
-        """Return what an attempt was asked by `ask_to_stop`, if it was."""
+        """Return the request of `ask_to_stop`, if there is one."""
         return self._read_as(StopRequest, f"attempts/{attempt:04d}.stop.json")
 
-    def heartbeat(self, attempt: int, about: dict[str, Any]) -> None:
+    def heartbeat(self, attempt: int, fields: Mapping[str, object]) -> None:
         """Record that an attempt is alive and how far it is, in place of its last heartbeat."""
-        content = {"schema": SCHEMA, "at": now(), **about}
+        content = {"schema": SCHEMA, "at": now(), **fields}
         self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
 
-    def note(self, name: str, content: dict[str, Any]) -> None:
-        """Write something that nothing hangs on, in place of what was written before."""
+    def note(self, name: str, content: Mapping[str, object]) -> None:
+        """Write a non-authoritative object, in place of its last version."""
         self.store.put(self.key(name), _json({"schema": SCHEMA, **content}), overwrite=True)
 
     def noted(self, name: str) -> dict[str, Any] | None:
-        """Return what was written by `note`, if anything was."""
+        """Return an object of `note`, if there is one."""
         return self._read(name)
 
     def final(self) -> FinalRecord | None:
         """Return the final record, or nothing if the run is not finished."""
         return self._read_as(FinalRecord, "final.json")
 
-    def finish(self, final: dict[str, Any]) -> FinalRecord:
+    def finish(self, final: Mapping[str, object]) -> FinalRecord:
         """Write the final record and return it; if there is one already, that one."""
         with contextlib.suppress(PreconditionError):
             self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
@@ -239,9 +239,9 @@ class Run:
             raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
         return loaded
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def _write(self, name: str, content: Mapping[str, object]) -> None:
         self.store.put(self.key(name), _json(content))
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def _json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from job.errors import PeerError
 from job.goodput import Phase, PhaseTimer
-from job.runs.committer import Committer
+from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
@@ -35,7 +35,7 @@ class SessionCallbacks:
     def __init__(
         self,
         *,
-        committer: Committer,
+        committer: AsyncCommitter,
         schedule: CheckpointSchedule,
         reporter: Reporter,
         timer: PhaseTimer,

@@ -16,7 +16,7 @@ from job.session.preemption import PreemptionWatcher
 from job.session.watchdog import NO_STEP, Watchdog
 from job.storage import workdir
 from job.storage.object_store import Store
-from job.storage.workdir import folder_of_its_own
+from job.storage.workdir import attempt_folder
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def follow(
 
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with folder_of_its_own(order.workdir, f"follower{group.rank}") as folder:
+    with attempt_folder(order.workdir, f"follower{group.rank}") as folder:
         shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return

@@ -23,8 +23,8 @@ from job.goodput import Phase, PhaseTimer
 from job.recipes.recipe import Band
 from job.report.refresh import Renewal
 from job.runs import checkpoint, records, resume
-from job.runs.artifacts import Mirror
-from job.runs.committer import Committer
+from job.runs.artifacts import ArtifactPublisher
+from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat, paused_by
 from job.runs.lineage import fetch_end, fetch_start, find_start
 from job.runs.records import (
@@ -60,7 +60,7 @@ from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage import workdir
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
-from job.storage.workdir import folder_of_its_own
+from job.storage.workdir import attempt_folder
 from job.tracking.sidecar import Tracking
 from job.training.distributed import ProcessGroup
 
@@ -147,7 +147,7 @@ def _train(
         return
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with folder_of_its_own(order.workdir, run.name) as folder:
+    with attempt_folder(order.workdir, run.name) as folder:
         session = _Session(store, order, folder, timer, preemption, group, watchdog)
         with _uncollected():
             ready = session.begin(run, request) if record is None else session.go_on(run, record)
@@ -163,9 +163,9 @@ def _train(
                     preemption=preemption,
                 ),
             ):
-                mirror = Mirror(ready.run)
-                outcome = session.fit(ready, mirror, renewal, tracking)
-                final = session.finish(ready, outcome, mirror)
+                publisher = ArtifactPublisher(ready.run)
+                outcome = session.fit(ready, publisher, renewal, tracking)
+                final = session.finish(ready, outcome, publisher)
             renewal.finish()
         say_finished(ready.run, final, already=False)
 
@@ -191,7 +191,7 @@ def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") 
     """
     workdir.require_writable(order.workdir)
     require_fit(order.workdir, order.device)
-    with PreemptionWatcher() as preemption, folder_of_its_own(order.workdir, "rehearsal") as folder:
+    with PreemptionWatcher() as preemption, attempt_folder(order.workdir, "rehearsal") as folder:
         order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
         session = _Session(store, order, folder, PhaseTimer(), preemption, ProcessGroup(), Watchdog(0))
         data = session.prepare_data(str(order.dataset), None, "rehearsal")
@@ -322,7 +322,7 @@ class _Session:
                 training, receipt = self._restored(run, record, data, restored, previous)
                 log.info(
                     "run %s: attempt %d goes on after %s of %d",
-                    *(run.name, attempt, restored.id.words, training.num_epochs),
+                    *(run.name, attempt, restored.id.description, training.num_epochs),
                     extra={"receipt": receipt.model_dump(mode="json")},
                 )
             record_start(run, record, attempt, training, receipt)
@@ -341,7 +341,7 @@ class _Session:
             loaded = training.restore(folder, reopen=reopen)
             return training, resume.receipt(previous, restored, loaded, training.num_batches)
 
-    def fit(self, ready: Ready, mirror: Mirror, renewal: Renewal, tracking: Tracking) -> "Outcome":
+    def fit(self, ready: Ready, publisher: ArtifactPublisher, renewal: Renewal, tracking: Tracking) -> "Outcome":
         """Train to the end, committing in the background."""
         training = ready.training
         reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
@@ -349,11 +349,11 @@ class _Session:
 
         def publish(folder: Path) -> None:
             tracking.news()
-            mirror.copy(folder, lambda: committer.hurried)
+            publisher.copy(folder, lambda: committer.hurried)
             if committer.newest is not None and not committer.newest.batch:
                 renewal.start()
 
-        committer = Committer(ready.run, ready.attempt, self.folder / "staging", ready.own, publish)
+        committer = AsyncCommitter(ready.run, ready.attempt, self.folder / "staging", ready.own, publish)
 
         def about() -> dict[str, Any]:
             newest = committer.newest
@@ -369,7 +369,7 @@ class _Session:
             newest, place = committer.newest, CheckpointId(**ready.training.position, attempt=ready.attempt)
             if newest and newest.id.position == place.position:
                 return ""
-            return f"{place.words} was trained, and committed is {newest.id.words if newest else 'nothing'}"
+            return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
         self.preemption.at_stake = at_stake
         with (
@@ -400,7 +400,7 @@ class _Session:
                 reporter.close()
                 log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})
 
-    def finish(self, ready: Ready, outcome: "Outcome", mirror: Mirror) -> FinalRecord:
+    def finish(self, ready: Ready, outcome: "Outcome", publisher: ArtifactPublisher) -> FinalRecord:
         """Bring the last files to the bucket and write the final record, which ends the run."""
         from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
@@ -409,7 +409,7 @@ class _Session:
         ready.run.require_current(ready.attempt)
         if missing := checkpoint.missing_end(ready.run, len(outcome.rows)):
             raise NotCommittedError(f"run {ready.run.name}: {missing}; the same command goes on from there")
-        mirror.copy(files)
+        publisher.copy(files)
         expect = {name: Band(*ends) for name, ends in ready.record.expect.items()}
         comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
         final = {

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from job.datasets.push import push_dataset
-from job.datasets.subset import take_piece
-from job.errors import TrainingError
+from job.datasets.subset import take_subset
+from job.errors import FATAL_HERE, TrainingError
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.request import TrainRequest
@@ -48,9 +48,6 @@ AT_MOST_LARGER = 50.0
 
 NUM_TRIES = 3
 """How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
-
-FATAL = {2, 65, 70, 74, 78}
-"""Exit codes after which another try would end the same way."""
 
 Trace = list[dict[str, Any]]
 """One entry for each step that a process reported, in order; steps that were done again are there again."""
@@ -144,7 +141,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     """Make a folder bucket that holds a piece of the data."""
     batch = request.recipe.train["batch"]
     num_images = {"train": int(batch * batches_per_epoch), "val": batch * NUM_VALIDATION_BATCHES}
-    take_piece(data, folder / "piece", num_images)
+    take_subset(data, folder / "piece", num_images)
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(request.recipe.train.get("single_cls"))
     push_dataset(store, folder / "piece", "piece", single_class=single_class)
@@ -241,7 +238,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
         with contextlib.suppress(ProcessLookupError):  # it was faster
             os.killpg(process.pid, signal.SIGKILL)
-        if process.wait() in FATAL:
+        if process.wait() in FATAL_HERE:
             raise _failed(piece, name, process.returncode)
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
             return killed_after

@@ -1,6 +1,6 @@
-"""Atomic writes of fetched files: a file appears under its name whole, or not at all.
+"""Atomic writes: a file appears under its name whole, or not at all.
 
-A process that is killed leaves a hidden ``*.part`` and nothing else. Knows nothing of where bytes come from.
+A killed process leaves a hidden ``*.part`` and nothing else. Knows nothing of where bytes come from.
 """
 
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 from job.errors import MachineError
 
 PART = re.compile(r"\.[0-9a-f]{16}\.part")
-"""Names of files that are being written."""
+"""Names of partial files."""
 
 
 def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file, which appears once the last chunk has come without an error; its parents are made.
+    """Write chunks to a partial file, then rename it to `target`; makes its parents.
 
     Raises:
         MachineError: If it cannot be written: no permission, a full disk.
-        Exception: What getting the chunks raises.
+        Exception: Any error of `chunks`.
     """
-    # Paths as text, because thousands of files land in a row.
+    # Paths as text, because thousands of files are written in a row.
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120
     try:
         descriptor = _create(part)
@@ -43,8 +43,8 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
         raise
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Return the partial files that killed processes have left below a folder."""
+def partial_files(folder: Path) -> list[Path]:
+    """Return the partial files below a folder, left by killed processes."""
     return [path for path in folder.rglob(".*.part") if PART.fullmatch(path.name)]
 
 

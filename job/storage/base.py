@@ -1,10 +1,10 @@
 """Base class of the stores: verified fetches with retries, and transfers of many objects in parallel.
 
-Guarantees that a file appears only after its last byte was verified, and that an incomplete fetch is tried again.
-Knows nothing of where bytes come from.
+Guarantees that a file appears only after its last byte was verified, and that an incomplete fetch is retried. Knows
+nothing of a backend.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -12,52 +12,44 @@ from typing import ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError
 from job.storage.atomic_file import write_atomically
-from job.storage.object_store import StoredObject
+from job.storage.object_store import Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
 Item = TypeVar("Item")
-Taken = TypeVar("Taken")
+Result = TypeVar("Result")
 
 
-class BaseStore(ABC):
-    """`get`, `read`, `get_many` and `put_many`, built upon `put`, `stat` and `_bytes_of`."""
+class BaseStore(Store):
+    """`get`, `read`, `get_many` and `put_many`, built upon `put`, `stat` and `_stream`."""
 
     num_downloads: ClassVar[int]
-    """How many objects are fetched at once."""
+    """Number of objects fetched at once."""
 
     num_uploads: ClassVar[int]
-    """How many files are stored at once."""
+    """Number of files stored at once."""
 
     @property
     def deadline_s(self) -> float:
-        """For how long a fetch that fails for a passing reason is tried again, in seconds."""
-        return 0.0  # a disk that refuses has a reason
+        """Seconds for which transient failures are retried."""
+        return 0.0  # errors of a disk are not transient
 
     @abstractmethod
-    def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
-        """Store a file or bytes; see `Store.put`."""
-
-    @abstractmethod
-    def stat(self, key: str) -> StoredObject:
-        """Return one object's description; see `Store.stat`."""
-
-    @abstractmethod
-    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
-        """Yield the bytes of one version of an object, with its checksum known.
+    def _stream(self, stored: StoredObject) -> Iterator[bytes]:
+        """Yield the bytes of one version of an object.
 
         Raises:
             ObjectNotFoundError: Before the first byte, if there is another version, or none.
             RetryableError: If they do not arrive whole.
-            CorruptObjectError: After the last byte, if what is stored does not match its checksum.
+            CorruptObjectError: After the last byte, if the stored bytes do not match the checksum.
         """
 
     def get(self, key: str, target: Path) -> StoredObject:
         """Fetch into a file; see `Store.get`."""
-        return self._newest(key, lambda chunks: write_atomically(target, chunks))[0]
+        return self._fetch_newest(key, lambda chunks: write_atomically(target, chunks))[0]
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a small object; see `Store.read`."""
-        return self._newest(key, b"".join)[1]
+        return self._fetch_newest(key, b"".join)[1]
 
     def get_many(
         self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
@@ -66,7 +58,7 @@ class BaseStore(ABC):
 
         def get(item: tuple[StoredObject, Path]) -> None:
             stored, target = item
-            self._fetched(stored, lambda chunks: write_atomically(target, chunks))
+            self._fetch(stored, lambda chunks: write_atomically(target, chunks))
             if on_done is not None:
                 on_done(stored)
 
@@ -85,24 +77,24 @@ class BaseStore(ABC):
 
         _in_parallel(put, files, self.num_uploads)
 
-    def _newest(self, key: str, take: Callable[[Iterator[bytes]], Taken]) -> tuple[StoredObject, Taken]:
+    def _fetch_newest(self, key: str, consume: Callable[[Iterator[bytes]], Result]) -> tuple[StoredObject, Result]:
         stored = self.stat(key)
         while True:
             try:
-                return stored, self._fetched(stored, take)
+                return stored, self._fetch(stored, consume)
             except ObjectNotFoundError:
-                stored = self.stat(key)  # it was replaced in between, or is gone by now
+                stored = self.stat(key)  # replaced or deleted since
 
-    def _fetched(self, stored: StoredObject, take: Callable[[Iterator[bytes]], Taken]) -> Taken:
-        """Take the bytes of one version of an object.
+    def _fetch(self, stored: StoredObject, consume: Callable[[Iterator[bytes]], Result]) -> Result:
+        """Pass the bytes of one version of an object to `consume`.
 
         Raises:
             ObjectNotFoundError: If it is gone, or was replaced.
         """
 
-        def fetch(_left_s: float) -> Taken:
+        def fetch(_left_s: float) -> Result:
             try:
-                return take(self._bytes_of(stored))
+                return consume(self._stream(stored))
             except ObjectNotFoundError as error:
                 if self.stat(stored.key).version != stored.version:
                     raise

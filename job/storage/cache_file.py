@@ -1,7 +1,7 @@
 """A cache in a file: rows of text in SQLite, shared by threads and processes.
 
-Guarantees that a row is read as it was written, and that a cache which is absent, damaged, locked, or no regular file
-costs time and nothing else. A file made by a stranger runs nothing. Knows nothing of what is cached.
+Guarantees that rows are read as they were written, and that an absent, damaged, locked or irregular file costs time and
+nothing else. A database made by a stranger runs nothing. Knows nothing of the values.
 """
 
 import errno
@@ -16,13 +16,13 @@ from pathlib import Path
 TABLE = "CREATE TABLE cache (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID"
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
-"""What SQLite adds to the name of a database for the files that it opens beside it."""
+"""Suffixes of the files that SQLite opens beside a database."""
 
 MAX_ROW_BYTES = 64_000_000
 """Of a value: limited before memory is allocated for it."""
 
 ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
-"""Of SQLite, of the file system, and of text or types that are no row's."""
+"""Errors of SQLite, of the file system, and of rows with other types."""
 
 
 class CacheFile:
@@ -31,7 +31,7 @@ class CacheFile:
     No connection outlives a call, so that a process may fork.
 
     Args:
-        path: Its folder may be absent or unwritable: then nothing is kept.
+        path: Its folder may be absent or unwritable: then nothing is cached.
         schema: Rows written under another schema are not read.
     """
 
@@ -78,7 +78,7 @@ class CacheFile:
             raise
         except sqlite3.DatabaseError:
             with suppress(OSError):
-                os.truncate(self._path, 0)  # in one step: the file itself can have a meaning, and stays
+                os.truncate(self._path, 0)  # and not removed: `.pulled` marks its folder
             raise
 
 

@@ -24,24 +24,32 @@ CHUNK_BYTES = 1 << 20
 
 
 def crc32c(data: bytes, before: int = 0) -> int:
-    """Return the CRC-32C of `data`, or that of the bytes whose own is `before` and `data` after them."""
+    """Return the CRC-32C of `data`, appended to bytes whose CRC-32C is `before`."""
     value: int = google_crc32c.extend(before, data)
     return value
 
 
+def read_crc32c(opened: BinaryIO) -> str:
+    """Return the encoded CRC-32C of the rest of a file."""
+    crc = 0
+    for chunk in read_chunks(opened):
+        crc = crc32c(chunk, crc)
+    return encode_crc32c(crc)
+
+
 def encode_crc32c(crc: int) -> str:
-    """Write a CRC-32C as Google Cloud Storage does: base64 of its four bytes in big-endian order."""
+    """Encode a CRC-32C as Google Cloud Storage does: base64 of its four bytes in big-endian order."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def read_chunks(opened: BinaryIO) -> Iterator[bytes]:
-    """Yield what is left of a file, at most `CHUNK_BYTES` at a time."""
+    """Yield the rest of a file, at most `CHUNK_BYTES` at a time."""
     while chunk := opened.read(CHUNK_BYTES):
         yield chunk
 
 
 def file_version(status: os.stat_result) -> str:
-    """Name a state of a file by its inode, time of change and size."""
+    """Return the version of a file: inode, time of change and size."""
     return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
@@ -75,13 +83,12 @@ class ChecksumIndex:
         if (known := self.known(name, file_version(status))) is not None:
             return status, known
         with open_regular(path, follow_links=True) as opened:
-            status, crc = os.fstat(opened.fileno()), 0
-            for chunk in read_chunks(opened):
-                crc = crc32c(chunk, crc)
+            status = os.fstat(opened.fileno())
+            checksum = read_crc32c(opened)
             unchanged = file_version(os.fstat(opened.fileno())) == file_version(status)
         if unchanged:
-            self.add(name, file_version(status), encode_crc32c(crc))
-        return status, encode_crc32c(crc)
+            self.add(name, file_version(status), checksum)
+        return status, checksum
 
     def add(self, name: str, version: str, checksum: str) -> None:
         """Add the checksum of a file at a version."""

@@ -1,9 +1,8 @@
-"""A bucket of Google Cloud Storage as a store.
+"""Store in a bucket of Google Cloud Storage.
 
 Google's client does what needs preconditions; `obstore` does the downloads, with a tenth of the work for each object.
-Both use the same credentials, endpoint (``STORAGE_EMULATOR_HOST`` included) and deadline, and retry by themselves; what
-they take for final and is not goes through `retried`, within that deadline. Knows nothing of this machine's folders but
-where a fetched file goes.
+Both use the same credentials, endpoint (``STORAGE_EMULATOR_HOST`` included) and deadline, and retry by themselves; the
+transient errors that they do not retry go through `retried`, within that deadline.
 """
 
 import io
@@ -28,8 +27,8 @@ from obstore.store import GCSStore
 
 from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage.base import BaseStore
-from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_chunks
-from job.storage.gcs_errors import explained
+from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_crc32c
+from job.storage.gcs_errors import translated_errors
 from job.storage.keys import require_key
 from job.storage.object_store import StoredObject
 from job.storage.retry import RetryableError, retried
@@ -39,10 +38,10 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig  # not there when the program runs
 
 DEADLINE_S = 120
-"""How long something that fails for a passing reason is tried again."""
+"""Limit of all retries of an operation."""
 
 SILENCE_S = 60
-"""How long a connection may be silent before it counts as lost."""
+"""Read timeout of a connection."""
 
 NO_LIMIT = 1_000_000
 """Of retries; the deadline is the limit."""
@@ -60,24 +59,24 @@ class GcsStore(BaseStore):
         prefix: Empty, or ends in ``/``.
     """
 
-    num_downloads = min(4 * (os.cpu_count() or 1), 32)  # more of them only wait for each other
+    num_downloads = min(4 * (os.cpu_count() or 1), 32)  # more only wait for each other
     num_uploads = 8  # of the ten connections that Google's client keeps, the rest is for others
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_uri, self._prefix = f"gs://{bucket}", prefix
         self._credentials: Credentials | None = None
-        client = self._tried(lambda _retry: self._connected())
+        client = self._retried(lambda _retry: self._connected())
         self._bucket = client.bucket(bucket)
         self._objects = self._downloads()
 
     @property
     def deadline_s(self) -> float:
-        """For how long what fails for a passing reason is tried again, in seconds."""
+        """Seconds for which transient failures are retried."""
         return DEADLINE_S
 
     @classmethod
     def open(cls, location: str) -> "GcsStore":
-        """Open ``gs://bucket[/prefix]`` and look whether it can be read.
+        """Open ``gs://bucket[/prefix]`` and check that it can be read.
 
         Raises:
             UsageError: If the location is not of this form.
@@ -90,7 +89,7 @@ class GcsStore(BaseStore):
             )
         bucket, prefix = parsed.groups(default="")
         store = cls(bucket, f"{require_key(prefix)}/" if prefix else "")
-        store._tried(lambda retry: next(store._listed("", retry, max_results=1), None))
+        store._retried(lambda retry: next(store._listed("", retry, max_results=1), None))
         return store
 
     @property
@@ -101,7 +100,7 @@ class GcsStore(BaseStore):
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
         with _opened(source) as opened:
-            checksum = _checksum(opened)
+            checksum = read_crc32c(opened)
             size_bytes = opened.tell()
 
             def upload(retry: Retry) -> StoredObject:
@@ -114,7 +113,7 @@ class GcsStore(BaseStore):
                         rewind=True,
                         content_type=mimetypes.guess_type(key)[0] or "application/octet-stream",
                         if_generation_match=None if overwrite else 0,
-                        checksum=None,  # in several requests the client would delete whatever is there by then
+                        checksum=None,  # in several requests the client would delete any newer object
                         retry=retry,
                         timeout=SILENCE_S,
                     )
@@ -134,13 +133,13 @@ class GcsStore(BaseStore):
                     raise RetryableError(f"{self.uri}/{key}", "its bytes were damaged on their way")
                 return _describe(key, blob)
 
-            return self._tried(upload, key)
+            return self._retried(upload, key)
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:  # noqa: ARG002 -- they are free
         """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
         if folder := prefix.rpartition("/")[0]:
             require_key(folder)
-        return self._tried(
+        return self._retried(
             lambda retry: [
                 _describe(blob.name.removeprefix(self._prefix), blob)
                 for blob in self._listed(prefix, retry)
@@ -156,7 +155,7 @@ class GcsStore(BaseStore):
             blob.reload(retry=retry, timeout=SILENCE_S)
             return _describe(key, blob)
 
-        return self._tried(look, key, may_be_absent=True)
+        return self._retried(look, key, may_be_absent=True)
 
     def delete(self, key: str) -> None:
         """Delete an object; see `Store.delete`."""
@@ -166,7 +165,7 @@ class GcsStore(BaseStore):
             with suppress(NotFound):
                 blob.delete(retry=retry, timeout=SILENCE_S)
 
-        self._tried(delete, key)
+        self._retried(delete, key)
 
     def _blob(self, key: str) -> Blob:
         return self._bucket.blob(self._prefix + require_key(key))
@@ -186,9 +185,9 @@ class GcsStore(BaseStore):
         except ObjectNotFoundError:
             return None
 
-    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+    def _stream(self, stored: StoredObject) -> Iterator[bytes]:
         crc, subject = 0, f"{self.uri}/{stored.key}"
-        with self._explained(stored.key, may_be_absent=True):
+        with self._translated_errors(stored.key, may_be_absent=True):
             try:
                 fetched = obstore.get(self._objects, self._prefix + require_key(stored.key))
             except UnauthenticatedError:
@@ -203,19 +202,19 @@ class GcsStore(BaseStore):
         if encode_crc32c(crc) != stored.crc32c:
             raise RetryableError(subject, "its bytes were damaged on their way")
 
-    def _tried(self, operation: Callable[[Retry], Result], key: str = "", *, may_be_absent: bool = False) -> Result:
-        """Run an operation that Google's client retries, and again if the client gave up too early."""
+    def _retried(self, operation: Callable[[Retry], Result], key: str = "", *, may_be_absent: bool = False) -> Result:
+        """Run an operation that Google's client retries; retry the transient errors that the client does not."""
 
         def once(left_s: float) -> Result:
-            with self._explained(key, left_s, may_be_absent=may_be_absent):
+            with self._translated_errors(key, left_s, may_be_absent=may_be_absent):
                 return operation(DEFAULT_RETRY.with_timeout(left_s))
 
         return retried(once, self.deadline_s)
 
-    def _explained(
+    def _translated_errors(
         self, key: str, left_s: float | None = None, *, may_be_absent: bool = False
     ) -> AbstractContextManager[None]:
-        return explained(
+        return translated_errors(
             f"{self.uri}/{key}".rstrip("/"),
             self._bucket_uri,
             self.deadline_s if left_s is None else left_s,
@@ -262,15 +261,6 @@ def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
         raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
     with opened:
         yield opened
-
-
-def _checksum(opened: BinaryIO) -> str:
-    """Return the CRC-32C of a whole file, and stand at its end."""
-    opened.seek(0)
-    crc = 0
-    for chunk in read_chunks(opened):
-        crc = crc32c(chunk, crc)
-    return encode_crc32c(crc)
 
 
 def _describe(key: str, blob: Blob) -> StoredObject:

@@ -1,4 +1,4 @@
-"""What the errors of both libraries for Google Cloud Storage mean: absent, refused for good, or to be tried again.
+"""Errors of the Google Cloud Storage libraries: absent, refused, or transient.
 
 Guarantees that no message repeats an address, a header or a token. Answers as documented in
 https://cloud.google.com/storage/docs/json_api/v1/status-codes.
@@ -19,29 +19,29 @@ from job.errors import ObjectNotFoundError, StoreError, TransientStoreError
 from job.storage.retry import RetryableError
 
 REFUSALS = frozenset(range(400, 500)) - {408, 429}
-"""Answers after which trying again is of no use."""
+"""Status codes that are not retried."""
 
 LOST_UPLOAD = {400, 404, 410}
-"""Answers of the address of one upload in several requests, after which it is begun anew. 400: it has other bytes."""
+"""Status codes of a resumable upload session after which the upload starts again. 400: it has other bytes."""
 
 FAILURES = (
     *(GoogleAPICallError, RetryError, GoogleAuthError, RequestException),
     *(BaseError, FileNotFoundError),  # of `obstore`
-    *(ValueError, TypeError, LookupError, AttributeError),  # while an answer is read that is none
+    *(ValueError, TypeError, LookupError, AttributeError),  # while a malformed answer is parsed
 )
 
 
 @contextmanager
-def explained(
+def translated_errors(
     subject: str, bucket: str, left_s: float, *, may_be_absent: bool = False, renewable: bool = False
 ) -> Iterator[None]:
-    """Turn an error of either library into one of a store, or into one that is tried again.
+    """Translate an error of either library into `StoreError`, or into `RetryableError` if it is transient.
 
     Args:
-        subject: What is asked for.
-        bucket: Where.
-        left_s: For how long the libraries themselves try again.
-        may_be_absent: It is an object that may not be there.
+        subject: URI of the object.
+        bucket: URI of the bucket.
+        left_s: Limit of the libraries' own retries.
+        may_be_absent: Not found means `ObjectNotFoundError`.
         renewable: The credentials can get another token.
     """
     began = time.monotonic()
@@ -49,7 +49,7 @@ def explained(
         yield
     except FAILURES as error:
         refused_token = isinstance(error, Unauthorized | UnauthenticatedError) and renewable
-        if what := "the bucket refused the token" if refused_token else _passing(error):
+        if what := "the bucket refused the token" if refused_token else _transient(error):
             raise RetryableError(subject, what) from error
         absent = isinstance(error, NotFound | FileNotFoundError)
         if absent and may_be_absent and not _reason(error).startswith("The specified bucket"):
@@ -62,8 +62,8 @@ def explained(
         raise TransientStoreError(f"{subject}: kept failing for {failed_s:.0f} s; try again later") from error
 
 
-def _passing(error: Exception) -> str | None:
-    """Say what went wrong if it may be gone at the next try, and neither library has tried again."""
+def _transient(error: Exception) -> str | None:
+    """Describe a transient error that neither library has retried; `None` for all others."""
     code = _code(error)
     if _is_of_an_upload(error) and code in LOST_UPLOAD:
         return "the bucket lost what was uploaded so far"
@@ -74,13 +74,13 @@ def _passing(error: Exception) -> str | None:
     if isinstance(error, GoogleAuthError):
         retryable = isinstance(error, TransportError) or getattr(error, "retryable", False)
         return "Google gave no token" if retryable else None
-    if isinstance(error, RetryError) or re.search(r"after [1-9]\d* retries", str(error)):  # how `obstore` tells it
+    if isinstance(error, RetryError) or re.search(r"after [1-9]\d* retries", str(error)):  # of `obstore`
         return None
     return None if code in REFUSALS else "the bucket failed"
 
 
 def _refusal(error: Exception, bucket: str) -> str | None:
-    """Say what the bucket refused for good, and what to do."""
+    """Describe a refusal, and what to do; `None` for other errors."""
     if isinstance(error, Forbidden | PermissionDeniedError):
         return (
             f"permission denied{_quoted(error)}; grant roles/storage.objectUser on {bucket} to the account that this "
@@ -95,23 +95,23 @@ def _refusal(error: Exception, bucket: str) -> str | None:
 
 
 def _is_of_an_upload(error: Exception) -> bool:
-    """Tell whether it was the address of one upload in several requests that answered."""
+    """Whether the error came from a resumable upload session."""
     request = getattr(getattr(error, "response", None), "request", None)
     return "upload_id=" in str(getattr(request, "url", ""))
 
 
 def _code(error: Exception) -> int | None:
-    """Return the status of the answer."""
+    """Return the status code."""
     if isinstance(error, GoogleAPICallError):
         return int(error.code or 0)
     if isinstance(error, FileNotFoundError):
         return HTTPStatus.NOT_FOUND
-    told = re.search(r"status code: (\d+)", str(error))  # `obstore` has no other way to tell
-    return int(told[1]) if told else None
+    match = re.search(r"status code: (\d+)", str(error))  # `obstore` has it in the text alone
+    return int(match[1]) if match else None
 
 
 def _reason(error: Exception) -> str:
-    """Return what the service itself said, if it said something; an error's own text tells addresses too."""
+    """Return the service's message, or an empty one; the text of the error itself contains addresses."""
     try:
         return str(error.response.json()["error"]["message"])  # type: ignore[attr-defined]
     except (AttributeError, ValueError, LookupError, TypeError):

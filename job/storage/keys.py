@@ -1,7 +1,4 @@
-"""Which names are keys: what a folder and a bucket can both hold, and what cannot lead out of a folder.
-
-Knows nothing of what a key is for.
-"""
+"""Validation of keys: names that both a folder and a bucket can hold, and that cannot lead out of a folder."""
 
 import os
 import unicodedata
@@ -10,15 +7,14 @@ from pathlib import Path
 from job.errors import UsageError
 
 MAX_BYTES = 1024
-"""What Google Cloud Storage allows."""
-
+"""Limit of Google Cloud Storage."""
 
 REFUSED = frozenset({"Cc", "Cs"})
 """Control characters, and halves of characters; spaces of every width and joiners are legal."""
 
 
 def is_key(name: str) -> bool:
-    """Tell whether a name is relative, ``/``-separated, and without ``.``, ``..``, backslash or control character."""
+    """Whether a name is relative, ``/``-separated, and without ``.``, ``..``, backslash or control character."""
     return (
         {"", ".", ".."}.isdisjoint(name.split("/"))
         and (name.isprintable() or not any(unicodedata.category(letter) in REFUSED for letter in name))
@@ -28,10 +24,10 @@ def is_key(name: str) -> bool:
 
 
 def require_key(key: str) -> str:
-    """Return a key if it is one.
+    """Return a valid key.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If it is invalid.
     """
     if not is_key(key):
         raise UsageError(
@@ -42,10 +38,10 @@ def require_key(key: str) -> str:
 
 
 def file_below(folder: Path, key: str) -> Path:
-    """Return the file that a key names below a folder.
+    """Return the path of a key below a folder.
 
     Raises:
-        UsageError: If the key is none, or there is a symbolic link on the way or in the place of the file.
+        UsageError: If the key is invalid, or if a part of the path is a symbolic link.
     """
     path = str(folder)
     for part in require_key(key).split("/"):

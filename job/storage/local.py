@@ -1,8 +1,8 @@
-"""A folder as a store: its files are the objects.
+"""Store in a folder: its files are the objects.
 
 Guarantees, among all processes that go through this module, that puts are atomic and create-only, and that a stored
 object survives a loss of power. Links are not followed; the store's own files lie in one hidden folder, never listed.
-A file whose bytes rotted since it was put or first read is noticed; one that somebody edited is a new version.
+Bytes that rotted since the file was put or first read are detected; an edited file is a new version.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
 from job.storage.regular_file import open_regular
 
-OWN = ".store"
-"""Holds the lock, the checksums and what is being written; no key may start with it."""
+INTERNAL = ".store"
+"""Folder of the lock, the checksums and the partial files; no key may start with it."""
 
 STALE_S = 24 * 3600
-"""What was begun so long ago, and is not locked, was left by a process that died."""
+"""Age from which a partial file that is not locked was left by a killed process."""
 
 ADVICE = {
     errno.EACCES: "permission denied; correct its owner or mode, or --bucket",
@@ -50,7 +50,7 @@ class FolderStore(BaseStore):
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._index = ChecksumIndex(root / OWN / "checksums")
+        self._index = ChecksumIndex(root / INTERNAL / "checksums")
 
     @classmethod
     def open(cls, location: str) -> "FolderStore":
@@ -60,10 +60,10 @@ class FolderStore(BaseStore):
             StoreError: If there is none, or it cannot be read.
         """
         root = Path(location).expanduser().absolute()
-        with _explained(f"bucket {root}"):
+        with _translated_errors(f"bucket {root}"):
             root = root.resolve(strict=True)
             os.scandir(root).close()
-            _remove_stale(root / OWN / "partial")
+            _remove_stale(root / INTERNAL / "partial")
         return cls(root)
 
     @classmethod
@@ -74,7 +74,7 @@ class FolderStore(BaseStore):
             StoreError: If it can be neither made nor read.
         """
         root = Path(location).expanduser().absolute()
-        with _explained(f"bucket {root}"):
+        with _translated_errors(f"bucket {root}"):
             root.mkdir(parents=True, exist_ok=True)
         return cls.open(location)
 
@@ -86,7 +86,7 @@ class FolderStore(BaseStore):
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
         path = self._path(key)
-        with self._explained(key), self._partial(source) as (partial, checksum), self._locked():
+        with self._translated_errors(key), self._partial(source) as (partial, checksum), self._locked():
             if not overwrite and _version(path) is not None:
                 there = self.stat(key)
                 if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
@@ -107,7 +107,7 @@ class FolderStore(BaseStore):
         """Return the objects whose key starts with `prefix`, sorted; see `Store.list`."""
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self._root
-        with self._explained(prefix):
+        with self._translated_errors(prefix):
             os.scandir(self._root).close()
             found = [_describe(key, status) for key, status in _walk(start, self._root) if key.startswith(prefix)]
         found.sort(key=lambda stored: stored.key)
@@ -122,7 +122,7 @@ class FolderStore(BaseStore):
     def delete(self, key: str) -> None:
         """Delete an object; see `Store.delete`."""
         path = self._path(key)
-        with self._explained(key):
+        with self._translated_errors(key):
             if _version(path) is None:  # where nothing can be written, something can still be absent
                 return
             with self._locked():
@@ -136,13 +136,13 @@ class FolderStore(BaseStore):
         return f"{self._root}/{key}"
 
     def _path(self, key: str) -> Path:
-        if key.split("/", maxsplit=1)[0] == OWN:
-            raise UsageError(f"key {key!r}: {OWN} is where the store keeps its own files; choose another name")
+        if key.split("/", maxsplit=1)[0] == INTERNAL:
+            raise UsageError(f"key {key!r}: {INTERNAL} has the store's own files; choose another name")
         return file_below(self._root, key)
 
-    def _bytes_of(self, stored: StoredObject) -> Iterator[bytes]:
+    def _stream(self, stored: StoredObject) -> Iterator[bytes]:
         path, crc = self._path(stored.key), 0
-        with self._explained(stored.key):
+        with self._translated_errors(stored.key):
             try:
                 opened = path.open("rb")
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -160,11 +160,11 @@ class FolderStore(BaseStore):
             )
 
     def _with_checksums(self, keys: Iterable[str]) -> tuple[StoredObject, ...]:
-        """Describe those that are there."""
+        """Return the objects that exist, with checksums."""
         found = []
         for key in keys:
             path = self._path(key)
-            with self._explained(key), contextlib.suppress(FileNotFoundError):
+            with self._translated_errors(key), contextlib.suppress(FileNotFoundError):
                 if _version(path) is not None:
                     found.append(_describe(key, *self._index.read(key, path)))
         self._index.save()
@@ -173,7 +173,7 @@ class FolderStore(BaseStore):
     @contextmanager
     def _partial(self, source: Path | bytes) -> Iterator[tuple[Path, str]]:
         """Yield a durable copy of the source, beside the objects, and its checksum; remove it afterwards."""
-        folder, crc = self._root / OWN / "partial", 0
+        folder, crc = self._root / INTERNAL / "partial", 0
         _make_folders(self._root, folder)
         partial, opened = _begin(folder)
         try:
@@ -192,17 +192,17 @@ class FolderStore(BaseStore):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one thread of one process at a time change what keys stand for."""
-        with open_regular(self._root / OWN / "lock", append=True) as opened:
+        """Hold the store's lock: one thread of one process at a time changes objects."""
+        with open_regular(self._root / INTERNAL / "lock", append=True) as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             try:
                 yield
-            finally:  # closing alone leaves it to a process that was forked meanwhile, such as a loader's worker
+            finally:  # a process that was forked meanwhile, such as a loader's worker, still has it open
                 fcntl.flock(opened, fcntl.LOCK_UN)
 
     @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
-        with _explained(self._name(key)):
+    def _translated_errors(self, key: str) -> Iterator[None]:
+        with _translated_errors(self._name(key)):
             try:
                 yield
             except FileNotFoundError as error:
@@ -216,8 +216,8 @@ class FolderStore(BaseStore):
 
 
 @contextmanager
-def _explained(subject: str) -> Iterator[None]:
-    """Turn the refusals of a file system into those of a store."""
+def _translated_errors(subject: str) -> Iterator[None]:
+    """Translate `OSError` into `StoreError`, with advice."""
     try:
         yield
     except OSError as error:
@@ -238,7 +238,7 @@ def _describe(key: str, status: os.stat_result, checksum: str | None = None) -> 
 
 
 def _version(path: Path) -> str | None:
-    """Return an object's version, or `None` where there is none: nothing, or a folder."""
+    """Return an object's version; `None` for a folder, or if there is no file."""
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +251,7 @@ def _taken(name: str) -> str:
 
 
 def _link(partial: Path, path: Path, name: str) -> None:
-    """Put a file in its place unless there is one: atomic also towards programs that know nothing of the lock."""
+    """Link a file to its path if that is free; atomic, also against programs that do not take the lock."""
     try:
         path.hardlink_to(partial)
     except FileExistsError as error:
@@ -265,7 +265,7 @@ def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if folder != root or entry.name != OWN:
+                if folder != root or entry.name != INTERNAL:
                     yield from _walk(folder / entry.name, root)
             elif entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):  # deleted since
@@ -273,7 +273,7 @@ def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _make_folders(root: Path, folder: Path) -> None:
-    """Make a folder below the root durably; the root itself has to be there."""
+    """Make a folder below the root durably; the root must exist."""
     if folder.is_dir():
         return
     for part in folder.relative_to(root).parts:
@@ -300,7 +300,7 @@ def _sync(folder: Path) -> None:
 
 
 def _begin(folder: Path) -> tuple[Path, BinaryIO]:
-    """Make a file to write to, locked for as long as it is open, by which `_remove_stale` knows that it is in use."""
+    """Create a partial file, locked while it is open, so that `_remove_stale` leaves it alone."""
     while True:
         partial = folder / secrets.token_hex(8)
         opened = partial.open("xb")
@@ -311,9 +311,9 @@ def _begin(folder: Path) -> tuple[Path, BinaryIO]:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what processes that died were writing, if it may be removed.
+    """Remove the partial files of killed processes, if permitted.
 
-    The clock alone does not tell, since it may leap. Nor does the lock: earlier versions of the job write without one.
+    They are both old and unlocked: a clock may leap, and earlier versions of the job write without a lock.
     """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():

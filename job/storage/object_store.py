@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a store knows about one object."""
+    """Key, size, version and checksum of one object."""
 
     key: str
     size_bytes: int
@@ -21,37 +21,37 @@ class StoredObject:
     """Opaque; two reads with equal versions saw the same bytes. On GCS it is the generation."""
 
     crc32c: str | None = None
-    """CRC-32C, base64 of the four bytes in big-endian order, as GCS reports it; `None` where it was not asked for."""
+    """CRC-32C, base64 of the four bytes in big-endian order, as GCS reports it; `None` in a plain listing."""
 
 
 class Store(Protocol):
     """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
 
-    What fails for a passing reason is tried again; bytes that were damaged on their way are one.
+    Transient failures are retried, bytes damaged in transfer included.
 
     Every method raises `TransientStoreError` if the backend kept failing until the deadline, `StoreError` if it
-    refused (no permission, no such bucket, a full disk), and `UsageError` if a key is none. What fetches into a file
-    raises `MachineError` if that cannot be written.
+    refused (no permission, no such bucket, a full disk), and `UsageError` if a key is invalid. Fetches into a file
+    raise `MachineError` if it cannot be written.
     """
 
     @property
     def uri(self) -> str:
-        """Where the store lies, for people: ``gs://bucket/prefix`` or an absolute folder."""
+        """Location of the store: ``gs://bucket/prefix`` or an absolute folder."""
 
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes, and return the object with its CRC-32C.
 
         Args:
-            key: Where.
-            source: What.
-            overwrite: Replace whatever is there.
+            key: Of the object.
+            source: Its bytes.
+            overwrite: Replace an object under the key.
 
-        An own earlier success whose response was lost is recognised by its bytes and is not an error. Therefore two
-        writers of the same bytes both succeed; bytes that claim something have to name the claimer.
+        A put is idempotent: an object with the same bytes is the success of an earlier try whose response was lost.
+        Two writers of the same bytes both succeed, so that a claim must contain the claimer's name.
 
         Raises:
             PreconditionError: If the key is taken by other bytes and `overwrite` is false.
-            StoreError: If the source cannot be read, beside the reasons that all methods have.
+            StoreError: If the source cannot be read, beside the reasons above.
         """
 
     def get(self, key: str, target: Path) -> StoredObject:
@@ -59,7 +59,7 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
+            CorruptObjectError: If the stored bytes do not match their CRC-32C, read twice.
         """
 
     def read(self, key: str) -> bytes:
@@ -67,7 +67,7 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If what is stored does not match its own CRC-32C, read twice.
+            CorruptObjectError: If the stored bytes do not match their CRC-32C, read twice.
         """
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
@@ -75,7 +75,7 @@ class Store(Protocol):
 
         Args:
             prefix: A plain string prefix; ``runs/a/`` lists that folder, ``runs/a`` also ``runs/ab``.
-            checksums: Fill in `crc32c`. A folder has to read files it has not seen before.
+            checksums: Fill in `crc32c`. A folder reads the files that its index does not have.
         """
 
     def stat(self, key: str) -> StoredObject:
@@ -100,4 +100,4 @@ class Store(Protocol):
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
-        """Store many files in parallel, each as `put` does where nothing is; errors and `on_done` as in `get_many`."""
+        """Store many files in parallel, each create-only as by `put`; errors and `on_done` as in `get_many`."""

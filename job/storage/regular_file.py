@@ -1,7 +1,6 @@
-"""Opens regular files only: a named pipe would wait for ever, and a device has no end.
+"""Open regular files only: a named pipe would block for ever, and a device has no end.
 
-The job's own files lie in folders that others may have filled. A symbolic link in the place of one is not followed, so
-that nothing is written to where it leads.
+Symbolic links are not followed by default, so that nothing is written outside of a folder that others have filled.
 """
 
 import errno
@@ -16,15 +15,15 @@ def open_regular(path: Path, *, append: bool = False, follow_links: bool = False
 
     Args:
         path: The file.
-        append: Write at its end, and make it if it is not there.
-        follow_links: Open what a symbolic link leads to.
+        append: Write at its end; create the file if it does not exist.
+        follow_links: Follow a symbolic link.
 
     Raises:
         OSError: If it cannot be opened, or is no regular file.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if append else os.O_RDONLY
     flags |= os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # so that a pipe is opened at once
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # a pipe does not block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", str(path))

@@ -1,7 +1,7 @@
-"""Tries again what failed for a passing reason: the one place beside the retries of the cloud's own libraries.
+"""Retries with backoff, beside those of the cloud's libraries.
 
 Guarantees that an operation that keeps failing ends within its deadline, as `TransientStoreError`, and that bytes which
-contradict their stored checksum are read a second time before they count as damaged. Knows nothing of any backend.
+contradict their stored checksum are read a second time before they count as damaged. Knows nothing of a backend.
 """
 
 import random
@@ -14,15 +14,15 @@ from job.errors import CorruptObjectError, TransientStoreError
 Result = TypeVar("Result")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
-"""Between two tries; each pause is twice as long as the one before, and a part of it is left to chance."""
+"""Pause between two tries: doubled each time, with jitter."""
 
 
 class RetryableError(Exception):
-    """One try failed for a reason that may be gone at the next.
+    """A transient failure of one try.
 
     Args:
-        subject: What it happened to.
-        what: What went wrong.
+        subject: URI of the object.
+        what: Description of the failure.
     """
 
     def __init__(self, subject: str, what: str) -> None:
@@ -31,10 +31,10 @@ class RetryableError(Exception):
 
 
 def retried(operation: Callable[[float], Result], deadline_s: float) -> Result:
-    """Return what an operation returns, tried until it succeeds or has failed for `deadline_s` seconds.
+    """Call an operation until it succeeds, or has failed for `deadline_s` seconds; return its result.
 
     Args:
-        operation: Gets the seconds that are left for retries of its own.
+        operation: Takes the seconds left for its own retries.
         deadline_s: Counts from the first failure, so that a long transfer may fail at its end.
 
     Raises:

@@ -1,6 +1,7 @@
-"""A folder for one attempt's files, which no other attempt on the machine uses.
+"""Working folder: one locked folder for each attempt, checks of permissions and disk space.
 
-Guarantees that nothing is left of an attempt that ended, and that what a killed one left is removed by the next.
+Guarantees that no two attempts share a folder, that an attempt which ends leaves nothing, and that the next one removes
+the folder of a killed one.
 """
 
 import contextlib
@@ -16,24 +17,24 @@ from pathlib import Path
 from job.errors import MachineError
 
 LOCK = ".lock"
-"""In the folder of an attempt; held while it lives."""
+"""Lock file in the folder of an attempt, held until the attempt ends."""
 
 NAME = re.compile(r".+-[0-9a-f]{8}")
-"""Of the folder of an attempt."""
+"""Name of the folder of an attempt."""
 
 
 @contextlib.contextmanager
-def folder_of_its_own(workdir: Path, owner: str) -> Iterator[Path]:
-    """Work in a folder under ``workdir`` that is named after its owner and gone afterwards."""
+def attempt_folder(workdir: Path, owner: str) -> Iterator[Path]:
+    """Make a folder below ``workdir/runs``, named after its owner; remove it afterwards."""
     runs = workdir / "runs"
     name = f"{owner}-{secrets.token_hex(4)}"
-    with explained(workdir):
+    with translated_errors(workdir):
         runs.mkdir(parents=True, exist_ok=True)
         for left in runs.glob("[!.]*"):
             if not (NAME.fullmatch(left.name) and (left / LOCK).is_file()):
-                continue  # a folder of the user's own
+                continue  # the user's
             with locked(left / LOCK) as free:
-                if free:  # whoever made it was killed: the system takes the locks of a process that ends
+                if free:  # its process was killed: the system releases its locks
                     shutil.rmtree(left, ignore_errors=True)
         unlocked = runs / f".{name}"
         unlocked.mkdir()
@@ -49,26 +50,26 @@ NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEX
 
 
 def require_writable(folder: Path) -> None:
-    """Check that files can be made in a folder, and make it if it is not there.
+    """Check that a folder is writable; make it if it does not exist.
 
     Raises:
-        MachineError: If they cannot.
+        MachineError: If it is not writable.
     """
     probe = folder / f".probe-{os.getpid()}"
-    with explained(folder):
+    with translated_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"probe")
         probe.unlink()
 
 
 def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
-    """Check that a folder has room until it holds so many bytes, with some to spare.
+    """Check that the disk has room until a folder holds `needed_bytes`, and `spare_bytes` beside.
 
     Raises:
-        MachineError: If it has not, with both figures.
+        MachineError: If it has not; names both figures.
     """
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    missing = max(needed_bytes - there, 0) + spare_bytes
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    missing = max(needed_bytes - present, 0) + spare_bytes
     free = shutil.disk_usage(folder).free
     if free < missing:
         raise MachineError(
@@ -79,7 +80,7 @@ def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold a file's lock; false if another process holds it. The file is made if its folder exists."""
+    """Hold the lock of a file; yield false if another process holds it. Creates the file if its folder exists."""
     with contextlib.ExitStack() as stack:
         held = False
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
@@ -90,8 +91,8 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def explained(workdir: Path) -> Iterator[None]:
-    """Turn errors of the file system into advice."""
+def translated_errors(workdir: Path) -> Iterator[None]:
+    """Translate `OSError` into `MachineError`, with advice."""
     try:
         yield
     except OSError as error:

@@ -134,7 +134,7 @@ class Training:
                 from here on that of the new number, and patience begins anew.
 
         Returns:
-            The digests of what is live now, as `Snapshot.about` had them when it was saved.
+            The digests of what is live now, as `Snapshot.metadata` had them when it was saved.
 
         Raises:
             CorruptObjectError: If the state is none, is that of another model, or holds what is not a number; nothing

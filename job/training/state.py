@@ -81,8 +81,8 @@ class Snapshot:
         return self.progress.batch
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a manifest says of the snapshot."""
+    def metadata(self) -> dict[str, object]:
+        """Metadata of the manifest."""
         return {
             "phase": self.progress.phase,
             "train_s": round(self.progress.train_s, 3),

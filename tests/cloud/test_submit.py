@@ -193,7 +193,8 @@ def test_everything_that_is_missing_is_told_at_once(capsys):
     assert main(["render", "--bucket", "gs://b"]) == 78
     said = capsys.readouterr().err
     for name in ("project", "region", "image", "service_account", "network", "subnetwork"):
-        assert f"- {name}: is missing" in said
+        assert f"- {name}: is missing, " in said
+    assert "- region: is missing, a region such as us-central1; pass --region, or write it to cloud.yaml" in said
     assert "wandb_secret" not in said
 
 
@@ -206,9 +207,20 @@ def test_everything_that_is_missing_is_told_at_once(capsys):
         ({"region": "us-east1"}, "subnetwork: must be in the region us-east1"),
         ({"wandb_secret": "0123456789abcdef/x"}, "wandb_secret: must be projects/P/secrets/NAME"),
         ({"regoin": "us-east1"}, "regoin: there is no such setting; did you mean 'region'?"),
-        ({"other_regions": {"us-east1": SETTINGS["subnetwork"]}}, "other_regions.us-east1: must be a region with"),
+        (
+            {"other_regions": {"us-east1": SETTINGS["subnetwork"]}},
+            "other_regions: must map each region to a subnetwork in it, got {'us-east1'",
+        ),
+        (
+            {"other_regions": {"us-east1": "default"}},
+            "other_regions.us-east1: must be projects/P/regions/R/subnetworks/",
+        ),
         ({"prices": {"g2-standard-9": {"spot": 1}}}, "prices.g2-standard-9: there is no such machine"),
-        ({"prices": {"g2-standard-8": {"spot": "cheap"}}}, "prices.g2-standard-8: must be"),
+        (
+            {"prices": {"g2-standard-8": {"spot": "cheap"}}},
+            "prices.g2-standard-8.spot: must be a positive number, got 'cheap'",
+        ),
+        ({"prices": {"g2-standard-8": {"sopt": 1}}}, "prices.g2-standard-8.sopt: must be one of spot, on_demand"),
         ({"max_usd": 0}, "max_usd: must be a positive number, got 0"),
         ({"max_hours": "long"}, "max_hours: must be a positive number, got 'long'"),
     ],

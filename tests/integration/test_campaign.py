@@ -68,8 +68,8 @@ def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
     done = job(*CAMPAIGN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert "zoo: budget spent" in done.stdout
-    assert run_in(bucket, "zoo-1-A").record().start["point"]["run"] == "yolov11_wildlife"
-    assert run_in(bucket, "zoo-2-B").record().start["point"]["kind"] == "scratch"
+    assert run_in(bucket, "zoo-1-A").record().start.point.run == "yolov11_wildlife"
+    assert run_in(bucket, "zoo-2-B").record().start.point.kind == "scratch"
     store = open_store(bucket)
     assert b"A not enough" in store.read("campaigns/zoo/campaign.html")
     before = [stored for stored in store.list() if not stored.key.endswith(".html")]
@@ -88,7 +88,7 @@ def test_c_follows_an_a_that_was_good_enough(bucket):
     done = job(*CAMPAIGN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert steps_of(bucket) == [("A", "first"), ("C", "good enough for C")]
-    assert run_in(bucket, "zoo-2-C").record().start["point"]["run"] == "zoo-1-A"
+    assert run_in(bucket, "zoo-2-C").record().start.point.run == "zoo-1-A"
     assert Campaign(store, "zoo").result().best == "zoo-1-A"
     assert "runs/zoo-1-A/weights/best.pt" in done.stdout
 

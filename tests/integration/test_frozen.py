@@ -28,7 +28,7 @@ def begun(tmp_path_factory):
     bucket = make_bucket(data, folder / "bucket")
     process = start_job(*ORDER, "--max-det", "300", "--bucket", bucket, at="manifest:2:kill")
     process.communicate(timeout=240)
-    assert Run(open_store(bucket), "zebra").record().facts["max_det"] == 300
+    assert Run(open_store(bucket), "zebra").record().facts.max_det == 300
     return bucket
 
 

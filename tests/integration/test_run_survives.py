@@ -173,7 +173,7 @@ def test_a_new_run_takes_the_next_name_and_leaves_old_ones_alone(folder_bucket):
     assert improved.returncode == 0, improved.stderr
     assert any("took over 499 of 499 tensors, 100.0 %" in message for message in messages(improved.stderr))
     record = Run(store, "yolov11_wildlife2").record()
-    assert record.start["point"]["run"] == "yolov11_wildlife"
+    assert record.start.point.run == "yolov11_wildlife"
     assert store.list("runs/yolov11_wildlife/") == before
     # Row 0 of the new run is what the old one's weights reached at its end.
     start = json.loads(store.read("runs/yolov11_wildlife2/final.json"))["comparison"]["before"]
@@ -200,8 +200,8 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(folder_bucket, tmp_pa
     done = train(folder_bucket, "--quarantine")
     assert done.returncode == 0, done.stderr
     record = Run(open_store(folder_bucket), "zebra").record()
-    assert f"images/train/{image.name}" in record.dataset["set_aside"]
-    assert record.facts["num_train_images"] == 17
+    assert f"images/train/{image.name}" in record.dataset.set_aside
+    assert record.facts.num_train_images == 17
 
 
 def test_the_weights_are_ordinary_ultralytics_files(folder_bucket, tmp_path):

@@ -91,7 +91,7 @@ def test_named_commands_exist(page, capsys):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_flags_exist(page, capsys):
     """Each flag that a page names is one of some command, or of the program that its command line starts."""
-    flags = {flag for span in quoted(page.read_text()) for flag in re.findall(r"^(--[a-z][a-z-]+)", span)}
+    flags = {flag for span in quoted(page.read_text()) for flag in re.findall(r"^(--[a-z][a-z0-9-]*)", span)}
     main(["--help"])
     names = re.findall(r"^  job ([a-z -]*[a-z])", capsys.readouterr().out, re.MULTILINE)
     assert len(names) > 20
@@ -150,5 +150,6 @@ def flags_of(path: list[str], capsys) -> set[str] | None:
     if code != 0 or f"job {' '.join(path)}" not in text:
         return None
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
+    flags |= {f"--{name.lower().replace('_', '-')}" for name in re.findall(r"^  ([A-Z_]+)\b", text, re.MULTILINE)}
     passes_on = "training argument" in text.lower()
     return flags | ({f"--{name.replace('_', '-')}" for name in (*DEFAULTS, *ALIASES)} if passes_on else set())

@@ -44,6 +44,7 @@ def recorded(
     reason="complete",
     finished_at="2026-11-23T12:00:00.000+00:00",
     machine="Linux x86_64, 8 cores",
+    machine_type=None,
     dataset="wildlife",
     **train,
 ):
@@ -96,7 +97,7 @@ def recorded(
             "claimed_at": record.created_at,
             "host": "savanna",
             "machine": machine,
-            "price": {"usd_per_h": usd_per_hour},
+            "price": {"usd_per_h": usd_per_hour, "machine_type": machine_type},
         },
         end={
             "reason": "finished",

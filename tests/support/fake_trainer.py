@@ -25,6 +25,7 @@ from job.runs.records import CheckpointId, RunRecord, now
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.attempt_records import final_content
+from tests.support.bucket_records import FACTS
 
 NUM_EPOCHS = 10
 
@@ -62,16 +63,17 @@ def main() -> int:
 
 def record(name: str) -> RunRecord:
     """Return a record with what is read of it."""
-    request = {"recipe": "A", "profile": "full", "train": {"epochs": NUM_EPOCHS}}
+    asked = {"dataset": "tiny", "start": "own best.pt", "model": None, "new_classes": False, "quarantine": False}
+    request = {"recipe": "A", "profile": "full", "train": {"epochs": NUM_EPOCHS}, **asked}
     return RunRecord(
         run=name,
         created_at=now(),
         request=request,
         recipe_digest="",
         expect={},
-        start={},
-        dataset={},
-        facts={},
+        start={"point": {"kind": "own", "source": "best.pt", "architecture": None}},
+        dataset={"name": "tiny", "digest": "", "set_aside": []},
+        facts=FACTS,
         environment={},
         wandb_id="",
     )

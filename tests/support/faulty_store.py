@@ -1,4 +1,4 @@
-"""Stores that fail where they are told to."""
+"""Stores that fail at given calls."""
 
 import random
 from dataclasses import replace
@@ -176,11 +176,11 @@ def make_unreliable(kind, share, happened):
         setattr(kind, name, wrapped)
 
     def damaged(store, stored):
-        yield from bytes_of(store, stored)
+        yield from stream(store, stored)
         if stored.key not in damaged_once and fails():
             damaged_once.add(stored.key)
             raise CorruptObjectError(f"{stored.key}: its bytes were damaged on the way")
 
     for name in ("put", "list", "stat", "delete"):
         unreliable(name)
-    bytes_of, kind._bytes_of = kind._bytes_of, damaged
+    stream, kind._stream = kind._stream, damaged

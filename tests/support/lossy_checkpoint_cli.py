@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from job.cli.app import main
-from job.runs.committer import Committer
+from job.runs.committer import AsyncCommitter
 from job.session.callbacks import TRACE
 from job.training import isolation
 
@@ -92,7 +92,7 @@ def count_epochs_by_a_list():
 
 def commit_at_once():
     """Commit each snapshot before training goes on."""
-    submit = Committer.submit
+    submit = AsyncCommitter.submit
 
     def submit_and_wait(committer, snapshot, **about):
         submit(committer, snapshot, **about)
@@ -101,7 +101,7 @@ def commit_at_once():
             committer.check()
             time.sleep(0.001)
 
-    Committer.submit = submit_and_wait
+    AsyncCommitter.submit = submit_and_wait
 
 
 def stay_if_held(progress):

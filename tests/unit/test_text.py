@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
 
 from job.text import dollars, duration, percent, seconds_between, validation_problems
 
@@ -57,6 +58,8 @@ class Settings(BaseModel):
     profile: Literal["full", "demo"] = "full"
     prices: dict[str, Price] = {}
     price: Price | None = None
+    hours: dict[str, dict[Literal["spot"], float]] = {}
+    tiers: Annotated[list[Price], Field()] | None = None
 
     @field_validator("layers")
     @classmethod
@@ -70,6 +73,11 @@ class Settings(BaseModel):
     ("given", "problems"),
     [
         ({}, ["batch: missing"]),
+        ([], ["must be a mapping, got []"]),
+        (
+            {7: 1, "batch": 1},
+            ["7: unknown key; known are batch, scale, region, layers, profile, prices, price, hours, tiers"],
+        ),
         ({"batch": 0}, ["batch: must be a whole number from 1 to 64, got 0"]),
         ({"batch": "big"}, ["batch: must be a whole number from 1 to 64, got 'big'"]),
         ({"batch": True}, ["batch: must be a whole number from 1 to 64, got True"]),
@@ -86,6 +94,8 @@ class Settings(BaseModel):
         ({"batch": 1, "price": 3}, ["price: must be a mapping, got 3"]),
         ({"batch": 1, "prices": {"l4": {"spot": 0}}}, ["prices.l4.spot: must be a number above 0, got 0"]),
         ({"batch": 1, "prices": {7: {"spot": 1}}}, ["prices.7: must be text, got 7"]),
+        ({"batch": 1, "tiers": [{"spot": 1}, {}, 7]}, ["tiers.1.spot: missing", "tiers.2: must be a mapping, got 7"]),
+        ({"batch": 1, "hours": {"l4": {"sopt": 1.0}}}, ["hours.l4.sopt: must be spot, got 'sopt'"]),
         ({"batch": 1, "prices": {"l4": 3}}, ["prices.l4: must be a mapping, got 3"]),
         (
             {"btach": 2, "scale": -1, "region": 3, "prices": {"l4": {}}},
@@ -104,5 +114,31 @@ def test_errors_of_a_model_become_messages(given, problems):
     with pytest.raises(ValidationError) as raised:
         Settings.model_validate(given)
     assert validation_problems(raised.value, Settings) == problems
-    named = validation_problems(raised.value, Settings, subject="cloud.")
-    assert named == [f"cloud.{problem}" for problem in problems]
+    if given != []:
+        named = validation_problems(raised.value, Settings, subject="cloud.")
+        assert named == [f"cloud.{problem}" for problem in problems]
+
+
+@dataclass(kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+class Placement:
+    """A record that is a dataclass."""
+
+    region: str
+    spot: bool = False
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("{}", ["region: missing"]),
+        ('{"region": 7, "sopt": true}', ["region: must be text, got 7", "sopt: unknown key; did you mean 'spot'?"]),
+        ("[7]", ["must be a mapping, got [7]"]),
+        ('"' + 999 * "x" + '"', [f"must be a mapping, got '{199 * 'x'}..."]),
+        ("{", ["not JSON, EOF while parsing an object at line 1 column 1"]),
+    ],
+)
+def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
+    """A dataclass of pydantic is treated like a model, text that is not JSON is named, and a long value is cut."""
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(Placement).validate_json(text)
+    assert validation_problems(raised.value, Placement) == problems

@@ -49,7 +49,7 @@ LARGE = bytes(9 << 20)
 
 
 def first_upload(proxy):
-    """Tell of a request whether it is the first upload."""
+    """Return a predicate: whether a request is the first upload."""
     return lambda sent: sent.method == "POST" and [each.method for each in proxy.requests].count("POST") == 1
 
 
@@ -79,7 +79,7 @@ def at_once(monkeypatch):
 
 
 def is_download(sent):
-    """Tell of a request whether it fetches the bytes of an object."""
+    """Whether a request fetches the bytes of an object."""
     return sent.method == "GET" and "/storage/v1/" not in sent.path
 
 
@@ -93,7 +93,7 @@ def test_own_success_whose_answer_was_lost_is_recognised(proxy, proxied):
 
 
 def test_lost_answer_does_not_hide_a_rival(proxy, proxied):
-    """A put whose answer was lost fails if the object is somebody else's."""
+    """A put whose answer was lost fails if the object has other bytes."""
     proxied.put("key", b"theirs")
     proxy.requests.clear()
     proxy.lose = first_upload(proxy)
@@ -150,7 +150,7 @@ def test_upload_that_ended_before_its_session_was_lost_is_recognised(proxy, prox
 
 @pytest.mark.parametrize("content", [b"wild", LARGE], ids=["small", "large"])
 def test_damage_on_the_way_up_is_refused_and_sent_again(proxy, proxied, content):
-    """The bucket is told the checksum before the bytes, and an upload that it refuses for another one is repeated."""
+    """An upload sends its checksum before the bytes, and is repeated if the bucket refuses it for another checksum."""
     message = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "BBBBBB==".'
     upload = "PUT" if content is LARGE else "POST"
     answered = answer_once(proxy, lambda sent: sent.method == upload, 400, message, "invalid")
@@ -161,7 +161,7 @@ def test_damage_on_the_way_up_is_refused_and_sent_again(proxy, proxied, content)
 
 
 def test_bytes_that_were_damaged_on_the_way_up_do_not_stay(proxy, proxied):
-    """Where a bucket takes damaged bytes all the same, exactly those are removed, and the upload is repeated."""
+    """If a bucket accepts damaged bytes, exactly those are removed, and the upload is repeated."""
     proxy.alter = lambda sent, body: body.replace(b"wild", b"mild") if first_upload(proxy)(sent) else body
     stored = proxied.put("key", b"wild")
     assert [sent.method for sent in proxy.requests] == ["POST", "DELETE", "POST"]
@@ -196,7 +196,7 @@ def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
 
 
 def test_missing_permission_says_which_role(proxy, proxied, operation):
-    """Every operation without permission ends with the role to grant, and tells no address."""
+    """Every operation without permission ends with the role to grant, and contains no address."""
     proxy.answer = lambda _: (403, "me@x does not have storage.objects.get access.")
     with pytest.raises(StoreError, match=r"permission denied.*roles/storage\.objectUser") as caught:
         operation(proxied)
@@ -222,7 +222,7 @@ def test_refusal_is_not_repeated(proxy, proxied, operation):
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("code", [408, 429, 503])
 def test_failing_bucket_is_transient(proxy, proxied, operation, code):
-    """Every operation that fails until the deadline can be tried again later, and tells no address."""
+    """Every operation that fails until the deadline can be tried again later, and contains no address."""
     store = open_store(proxied.uri)
     proxy.answer = lambda _: (code, "backend")
     with pytest.raises(TransientStoreError, match="kept failing for 0 s") as caught:

@@ -1,4 +1,4 @@
-"""What every store promises; see `job.storage.object_store.Store`."""
+"""Promises of every store; see `job.storage.object_store.Store`."""
 
 import contextlib
 import os
@@ -98,13 +98,13 @@ class TestStore:
         assert store.stat("key") == first
 
     def test_put_of_the_same_bytes_succeeds(self, store, tmp_path):
-        """A put whose bytes are there already is taken for its own lost success, from bytes and from a file."""
+        """A put of the same bytes succeeds, from bytes and from a file."""
         first = store.put("key", b"same")
         (tmp_path / "same").write_bytes(b"same")
         assert store.put("key", b"same") == store.put("key", tmp_path / "same") == first
 
     def test_overwriting_replaces(self, store):
-        """A put that may overwrite replaces what is there, and makes another version."""
+        """A put with `overwrite` replaces the object, and makes another version."""
         first = store.put("key", b"one", overwrite=True)
         second = store.put("key", b"two", overwrite=True)
         assert first.version != second.version
@@ -200,7 +200,7 @@ class TestStore:
         assert all((tmp_path / "target" / key).read_bytes() == path.read_bytes() for path, key in files)
 
     def test_putting_many_replaces_nothing(self, store, tmp_path):
-        """Putting many files leaves what is there, unless it is the same."""
+        """Putting many files replaces no object."""
         (tmp_path / "new").write_bytes(b"new")
         store.put("key", b"old")
         with pytest.raises(PreconditionError):
@@ -230,7 +230,7 @@ class TestStore:
         assert list(tmp_path.glob("*target*")) == []
 
     def test_readers_see_one_version(self, store, tmp_path):
-        """Whoever reads while others write gets one whole version, never a mixture."""
+        """A reader gets one whole version while others write, never a mixture."""
         size, stop = 300_000, threading.Event()
         store.put("key", bytes(size))
 
@@ -281,7 +281,7 @@ class TestStore:
         assert open_store(location).read("claim").decode() == names[outcomes.index("won")]
 
     def test_uri_names_the_place(self, store, location):
-        """A store calls itself as it was called, so that a person can pass that on."""
+        """The URI of a store is the location by which it was opened."""
         assert store.uri == location
 
     def test_opening_needs_a_place(self, location):

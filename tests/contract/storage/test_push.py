@@ -1,4 +1,4 @@
-"""What pushing a dataset promises, for every store: versions that never change, and nothing that is there replaced."""
+"""Promises of a push, for every store: versions never change, and no object is replaced."""
 
 import hashlib
 import json
@@ -48,13 +48,13 @@ def other_class(folder):
 
 
 def put_by_hand(store, folder):
-    """Copy a dataset's files into the store, as somebody without this project does."""
+    """Copy a dataset's files into the store, without a lock."""
     for name, data in content(folder).items():
         store.put(f"datasets/wild/{name}", data)
 
 
 def test_a_push_is_version_1_and_its_lock_tells_all(store, folder, tmp_path):
-    """The lock of a first push has each file's size, SHA-256 and CRC-32C, and what is pulled is what was pushed."""
+    """The lock of a first push has each file's size, SHA-256 and CRC-32C, and a pull has the same bytes."""
     before = content(folder)
     pushed = push_dataset(store, folder, "wild")
     assert (pushed.version, pushed.num_total, pushed.num_sent) == (1, NUM_FILES, NUM_FILES)
@@ -70,7 +70,7 @@ def test_a_push_is_version_1_and_its_lock_tells_all(store, folder, tmp_path):
 
 
 def test_a_second_push_sends_and_reads_nothing(store, folder, monkeypatch):
-    """A push of what is there makes no version and sends no file, nor does it read one for its checksum."""
+    """A second push makes no version, sends no file, and reads none for its checksum."""
     push_dataset(store, folder, "wild")
     keys = store.list()
 
@@ -101,7 +101,7 @@ def test_the_same_size_with_other_bytes_is_another_version(store, folder, tmp_pa
 
 
 def test_every_version_stays_as_it_was(store, folder, tmp_path):
-    """After changes, additions and removals, and back again, each version is pulled as it was pushed."""
+    """After changes, additions and removals, and back again, a pull of each version has its bytes."""
     versions = {}
 
     def push():
@@ -164,7 +164,7 @@ def test_what_was_copied_by_hand_stays_available(store, folder, tmp_path):
 
 
 def test_what_was_copied_by_hand_is_locked_as_it_is(store, folder):
-    """A push of the very files that somebody has copied sends none of them, and makes version 1."""
+    """A push of files that were copied by hand sends none of them, and makes version 1."""
     put_by_hand(store, folder)
     digest = read_version(store, "wild").digest
     pushed = push_dataset(store, folder, "wild")
@@ -192,7 +192,7 @@ def test_a_push_that_is_cut_goes_on(store, folder, tmp_path, survives):
 
 
 def test_a_second_version_that_is_cut_leaves_the_first(store, folder, tmp_path):
-    """Until the lock of the second version is there, the first one is what is trained on."""
+    """Until the lock of the second version exists, the first one is the newest."""
     push_dataset(store, folder, "wild")
     old = content(folder)
     other_class(folder)
@@ -245,7 +245,7 @@ def test_a_lost_object_is_pushed_again(store, folder):
 
 
 def test_an_object_that_was_replaced_by_hand_is_noticed(store, folder, tmp_path):
-    """Other bytes of the same size under a path are told, and a push puts the right ones beside them."""
+    """Other bytes of the same size under a path are reported, and a push stores the right ones beside them."""
     push_dataset(store, folder, "wild")
     wanted = (folder / LABEL).read_bytes()
     store.put(f"datasets/wild/{LABEL}", wanted.replace(b"0.", b"1.", 1), overwrite=True)
@@ -326,8 +326,8 @@ def test_other_names_of_classes_are_another_measure(store, folder):
     assert split_digest(files, split[:1], ["cow", "deer"]) != digest
 
 
-def test_names_that_no_bucket_takes_are_told_before_anything_is_sent(store, folder):
-    """A file whose name cannot be a key is told by the check, and by a forced push."""
+def test_names_that_no_bucket_takes_are_refused_before_anything_is_sent(store, folder):
+    """A file whose name is no key is refused by the check, and by a forced push."""
     (folder / "back\\slash.txt").write_text("x")
     for force in (False, True):
         with pytest.raises(DataError) as caught:
@@ -346,7 +346,7 @@ def test_odd_names_come_back(store, folder, tmp_path):
 
 
 def test_links_are_pushed_as_what_they_lead_to(store, folder, tmp_path):
-    """A folder that is linked from outside is refused aloud, and pushed with all its files if that is allowed."""
+    """A linked folder outside is refused by name, and pushed with all its files with `follow_links`."""
     before = content(folder)
     (folder / "images/train").rename(tmp_path / "raw")
     (folder / "images/train").symlink_to(tmp_path / "raw")

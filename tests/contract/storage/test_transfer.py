@@ -1,4 +1,4 @@
-"""What pulling folders promises, for every store."""
+"""Promises of a pull, for every store."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from job.errors import MachineError, StoreError
 from job.storage import checksums
 from job.storage.atomic_file import write_atomically
 from job.storage.object_store import StoredObject
-from job.storage.transfer import PULLED, PUSHED, Done, mark_own, pull
+from job.storage.transfer import PULLED, PUSHED, TransferProgress, mark_replaceable, pull
 
 NUM_FILES = 30
 
@@ -65,7 +65,7 @@ def refuse_to_read(_opened):
 
 
 def test_there_and_back(pushed, source, target):
-    """What is pushed is pulled as it was."""
+    """A pull has the bytes that were put."""
     done = pull_all(pushed, target)
     assert content(target) == content(source)
     assert (done.num_total, done.num_transferred) == (NUM_FILES, NUM_FILES)
@@ -74,7 +74,7 @@ def test_there_and_back(pushed, source, target):
 
 
 def test_second_pull_transfers_and_reads_nothing(pushed, target, monkeypatch):
-    """A pull of what is there transfers no object, and does not even read the files."""
+    """A second pull transfers no object, and reads no file."""
     pull_all(pushed, target)
     objects = listed(pushed)
     monkeypatch.setattr(checksums, "read_chunks", refuse_to_read)
@@ -97,7 +97,7 @@ def test_cut_pull_goes_on(pushed, source, target):
     class Cut(BaseException):
         pass
 
-    def cut(done: Done) -> None:
+    def cut(done: TransferProgress) -> None:
         if done.num_objects == 5:
             raise Cut
 
@@ -125,7 +125,7 @@ def test_what_changed_on_either_side_is_pulled(pushed, source, target):
 
 
 def test_what_was_changed_here_is_kept(pushed, source, target, caplog):
-    """A file that was changed since it was pulled is named and kept, each time under a name of its own."""
+    """A file that was edited after a pull is named and moved, each time to a free name."""
     pull_all(pushed, target)
     name = names(source)[0]
     for number, kept in ((1, name), (2, f"{name}.2")):
@@ -143,7 +143,7 @@ def test_what_the_job_changed_is_not_kept(pushed, source, target):
     pull_all(pushed, target)
     name = names(source)[0]
     (target / name).write_bytes(b"struck")
-    mark_own(target, [name])
+    mark_replaceable(target, [name])
     pull_all(pushed, target)
     assert content(target) == content(source)
     assert not target.with_name("target.edited").exists()
@@ -182,7 +182,7 @@ def test_what_a_pull_has_not_brought_is_neither_replaced_nor_removed(pushed, sou
 def test_what_a_loss_of_power_left_is_fetched_again(pushed, source, target):
     """A pull marks its folder before the first file comes, so that files without bytes or record are not the user's."""
 
-    def cut(_done: Done) -> None:
+    def cut(_done: TransferProgress) -> None:
         assert (target / PULLED).is_file()
         raise InterruptedError
 
@@ -250,18 +250,18 @@ def test_leftovers_are_removed(pushed, target):
 
 
 def test_progress_ends_at_the_total(pushed, source, target):
-    """Progress starts with what is there already, grows by each object, and ends with all of them."""
+    """Progress starts with the objects in the folder, grows by each object, and ends with all."""
     pull_all(pushed, target)
     size = sum(map(len, content(source).values()))
     lost = names(source)[:4]
     lost_bytes = sum(len((target / name).read_bytes()) for name in lost)
     for name in lost:
         (target / name).unlink()
-    seen: list[Done] = []
+    seen: list[TransferProgress] = []
     pull_all(pushed, target, seen.append)
-    assert seen[0] == Done(NUM_FILES - 4, size - lost_bytes)
+    assert seen[0] == TransferProgress(NUM_FILES - 4, size - lost_bytes)
     assert [done.num_objects for done in seen] == list(range(NUM_FILES - 4, NUM_FILES + 1))
-    assert seen[-1] == Done(NUM_FILES, size)
+    assert seen[-1] == TransferProgress(NUM_FILES, size)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "a//b", PULLED, PUSHED])
@@ -274,8 +274,8 @@ def test_names_do_not_lead_out(store, target, name):
     assert list(target.iterdir()) == []
 
 
-def test_every_bad_name_is_told(store, target):
-    """All names that cannot be files are told at once, or the first of very many."""
+def test_every_bad_name_is_listed(store, target):
+    """All invalid names are listed at once, or the first of many."""
     objects = {f"../{number}": StoredObject("data/fine", 1, "1", "AAAAAA==") for number in range(12)}
     with pytest.raises(StoreError) as caught:
         pull(store, objects, target)
@@ -347,7 +347,7 @@ def test_two_names_may_share_an_object(pushed, source, target):
     objects = listed(pushed)
     name, shared = next(iter(objects.items()))
     more = objects | {"copy 1.jpg": shared, "copy 2.jpg": shared}
-    seen: list[Done] = []
+    seen: list[TransferProgress] = []
     assert pull(pushed, more, target, seen.append).num_transferred == NUM_FILES + 2
     assert [(target / copy).read_bytes() for copy in ("copy 1.jpg", "copy 2.jpg")] == [(source / name).read_bytes()] * 2
     assert seen[-1].num_objects == NUM_FILES + 2

@@ -1,5 +1,6 @@
 """What a training will take: by a run like it, by a measurement, by its authors; and the correction after an epoch."""
 
+import dataclasses
 import json
 import logging
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from job.cloud.prices import USD_PER_HOUR, usd_per_hour
 from job.errors import UsageError
 from job.goodput import Phase
 from job.recipes.recipe import load_recipe
+from job.runs.records import Price
 from job.runs.request import TrainRequest
 from job.session.console import Reporter
 from job.storage.local import FolderStore
@@ -70,6 +72,27 @@ def test_a_run_like_it_tells_what_a_training_will_take():
 def test_a_kind_of_machine_is_told_by_its_gpu(machine, is_it):
     """A run counts for a kind of machine if that is what all of its attempts were on."""
     assert is_kind(recorded(machine="NVIDIA L4, Linux x86_64, 8 cores"), machine) is is_it
+
+
+@pytest.mark.parametrize(
+    ("machine", "price"),
+    [("l4-large", {"machine_type": "g2-standard-16"}), ("l4-large-spot", {"machine": "g2-standard-16, Spot"})],
+)
+def test_a_run_on_a_machine_type_counts_for_that_one_alone(tmp_path, capsys, machine, price):
+    """`job estimate --machine l4-large` goes by the machine type that the attempts recorded, now or by an older version
+    with the price, and not by a GPU that other types have too.
+    """
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    store.put("datasets/wildlife/data.yaml", b"names: [zebra]\n")
+    summary = recorded("A", run="zebra")
+    (attempt,) = summary.attempts
+    claim = attempt.claim.model_copy(update={"price": Price.model_validate(price)})
+    put_recorded(store, dataclasses.replace(summary, attempts=(dataclasses.replace(attempt, claim=claim),)))
+    words = ["estimate", "--recipe", "A", "--usd-per-hour", "1", "--bucket", store.uri]
+    assert main([*words, "--machine", machine]) == 0
+    assert "run zebra" in capsys.readouterr().out
+    assert main([*words, "--machine", "l4"]) == 0
+    assert "run zebra" not in capsys.readouterr().out
 
 
 def test_the_stopwatch_measures_steps_after_the_warm_up():

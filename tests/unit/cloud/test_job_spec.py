@@ -1,6 +1,7 @@
 """The job's specification: what Batch's own message types take, and the rules that an unattended run needs."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from google.cloud import batch_v1
 from google.protobuf.json_format import ParseError
+from pydantic import TypeAdapter, ValidationError
 
 from job.cloud.job_spec import render
 from job.cloud.machine_types import machines
@@ -17,6 +19,7 @@ from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, container_args
 from job.recipes.recipe import recipe_names
 from job.runs.request import TrainRequest
+from job.text import validation_problems
 from tests.support.fake_batch import problem_with
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -210,7 +213,7 @@ def test_the_machine_has_no_external_address(submission):
     assert not job.task_groups[0].task_spec.runnables[0].container.block_external_network
 
 
-def test_the_job_runs_as_the_training_and_nobody_else(submission):
+def test_the_job_runs_as_the_training_account_alone(submission):
     """The service account is the one that may do no more than train."""
     account = parsed(submission).allocation_policy.service_account
     assert account.email == "trainer@demo-project.iam.gserviceaccount.com"
@@ -259,6 +262,37 @@ def test_paths_lose_the_address_of_their_api(submission):
     link = f"https://www.googleapis.com/compute/v1/{submission.settings.network}"
     linked = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, network=link))
     assert parsed(linked).allocation_policy.network == parsed(submission).allocation_policy.network
+
+
+@pytest.mark.parametrize("usd", [50, 50.0])
+def test_an_older_record_is_read_and_keeps_its_digest(submission, usd):
+    """A record with whole dollars, without the fields of later versions, makes the same job as when it was written."""
+    old = dataclasses.asdict(submission) | {"max_usd": usd, "request": {"recipe": "A"}}
+    old["settings"]["prices"] = {"g2-standard-8": {"spot": 1}}
+    del old["max_hours"]
+    read = TypeAdapter(Submission).validate_json(json.dumps(old))
+    assert read.digest == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"schema": 2}, "schema: must be 1, got 2"),
+        ({"deadline": "soon"}, "deadline: must be a time in ISO 8601, got 'soon'"),
+        ({"request": []}, "request: must be a mapping, got []"),
+        ({"max_usd": -1}, "max_usd: must be a number of at least 0, got -1"),
+        ({"words": "train"}, "words: must be a list, got 'train'"),
+        ({"by": "nobody"}, "by: must be one of hand, supervisor, got 'nobody'"),
+        ({"more": 1}, "more: unknown key; known are run, number"),
+    ],
+)
+def test_a_record_of_another_form_names_its_field(submission, changes, problem):
+    """A field of another type, an unknown one or a newer schema is named, with what was found."""
+    record = json.dumps(dataclasses.asdict(submission) | changes)
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(Submission).validate_json(record)
+    [said] = validation_problems(raised.value, Submission)
+    assert said.startswith(problem)
 
 
 @pytest.mark.parametrize(

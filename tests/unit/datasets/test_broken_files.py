@@ -153,7 +153,7 @@ def test_an_image_without_a_label_is_background(tmp_path, bucket, capsys):
 
 
 def test_a_push_that_was_cut_is_noticed(tmp_path, bucket, capsys):
-    """Files that differ from the lock that a push writes last are told by name."""
+    """Files that differ from the lock are named."""
     folder = make_tiny_dataset(tmp_path / "wild")
     push(folder, bucket)
     lost = first(bucket / "datasets" / "wild", "images")
@@ -166,7 +166,7 @@ def test_a_push_that_was_cut_is_noticed(tmp_path, bucket, capsys):
 
 
 def test_a_second_pull_fetches_nothing(tmp_path, bucket, capsys):
-    """What is here already is not fetched again, and what changed is."""
+    """Unchanged files are not fetched again; changed ones are."""
     folder = make_tiny_dataset(tmp_path / "wild", num_train=8, num_val=4)
     push(folder, bucket)
     for fetched in (25, 0):

@@ -71,19 +71,19 @@ def png_without_end(data):
 
 
 def pipe_as_image(data):
-    """Put a pipe, which nobody writes to, where an image was."""
+    """Put a pipe, without a writer, where an image was."""
     (data / IMAGE).unlink()
     os.mkfifo(data / IMAGE)
 
 
 def pipe_as_list(data):
-    """Let train be a list that nobody writes."""
+    """Let train be a list that is a pipe without a writer."""
     os.mkfifo(data / "train.txt")
     data_yaml(train="train.txt")(data)
 
 
 def pipe_as_yaml(data):
-    """Put a pipe, which nobody writes to, where data.yaml was."""
+    """Put a pipe, without a writer, where data.yaml was."""
     (data / "data.yaml").unlink()
     os.mkfifo(data / "data.yaml")
 
@@ -301,14 +301,14 @@ def test_a_broken_label_is_told_with_its_line(data, break_it, kind, line):
 
 
 @pytest.mark.parametrize(("break_it", "kind", "path"), FILE_CASES.values(), ids=FILE_CASES)
-def test_a_broken_file_is_told(data, break_it, kind, path):
+def test_a_broken_file_is_reported(data, break_it, kind, path):
     """Each file that cannot be trained on, or does not belong there, is reported."""
     break_it(data)
     assert (kind, path) in [(kind, path) for kind, path, _ in found(data)]
 
 
 @pytest.mark.parametrize(("break_it", "kind"), YAML_CASES.values(), ids=YAML_CASES)
-def test_a_broken_data_yaml_is_told(data, break_it, kind):
+def test_a_broken_data_yaml_is_reported(data, break_it, kind):
     """A data.yaml that is absent, unreadable, incomplete or leads out of its folder is reported."""
     break_it(data)
     assert (kind, "data.yaml") in [(kind, path) for kind, path, _ in found(data)]
@@ -397,7 +397,7 @@ def warnings_of(data, **options):
 
 
 def test_images_without_a_label_file_are_counted_aloud(data):
-    """How many images have no label file is told for each split; an empty label is no missing one."""
+    """How many images have no label file is reported for each split; an empty label is not missing."""
     for number in (1, 2):
         (data / f"labels/train/00{number}.txt").unlink()
     (data / "labels/val/000.txt").write_text("")
@@ -408,8 +408,8 @@ def test_images_without_a_label_file_are_counted_aloud(data):
     "place",
     ["images/train/001.txt", "labels/train/001.TXT", "Labels/train/001.txt", "labels/train/001.jpg.txt", "old/001.txt"],
 )
-def test_a_label_that_will_not_be_used_is_told(data, place):
-    """An image whose label lies where Ultralytics does not look, or is called otherwise, is told with that label."""
+def test_a_label_that_will_not_be_used_is_reported(data, place):
+    """An image whose label lies where Ultralytics does not look, or has another name, is reported with that label."""
     (data / place).parent.mkdir(parents=True, exist_ok=True)
     (data / LABEL).rename(data / place)
     problems = [problem for problem in check_dataset(data).problems if problem.kind == "unused label"]
@@ -417,8 +417,8 @@ def test_a_label_that_will_not_be_used_is_told(data, place):
     assert place in problems[0].message
 
 
-def test_labels_beside_images_in_a_folder_called_images_are_told(data):
-    """Labels beside the images are used where no folder is called `images`, and told where one is."""
+def test_labels_beside_images_in_a_folder_called_images_are_reported(data):
+    """Labels beside the images are used where no folder is called `images`, and reported where one is."""
     for split in ("train", "val"):
         (data / "images" / split).rename(data / split)
         for label in (data / "labels" / split).iterdir():
@@ -440,7 +440,7 @@ def test_text_beside_an_image_is_no_label(data, text):
 
 @pytest.mark.parametrize("suffix", ["xml", "json"])
 def test_annotations_of_another_format_are_a_warning(data, suffix):
-    """An image that has annotations in another format, and no label, is told."""
+    """An image that has annotations in another format, and no label, is reported."""
     (data / LABEL).unlink()
     (data / "annotations").mkdir()
     (data / f"annotations/001.{suffix}").write_text("<annotation/>")
@@ -448,20 +448,20 @@ def test_annotations_of_another_format_are_a_warning(data, suffix):
 
 
 def test_a_second_label_beside_the_image_is_a_warning(data):
-    """Of two labels of one image, the one that is not read is told."""
+    """Of two labels of one image, the one that is not read is reported."""
     (data / "images/train/001.txt").write_text(BOX)
     assert ["images/train/001.txt" in warning for warning in warnings_of(data)] == [True]
 
 
 @pytest.mark.parametrize("path", ["datasets/zoo", "/content/zoo"])
 def test_a_path_that_is_taken_for_this_folder_is_a_warning(data, path):
-    """A `path` that names the folder as it was called elsewhere is told."""
+    """A `path` that names the folder by an older name is reported."""
     data_yaml(path=path)(data)
     assert ["`path` is" in warning and "is taken for it" in warning for warning in warnings_of(data)] == [True]
 
 
 def test_another_data_file_is_a_warning(data):
-    """The only YAML file is read whatever its name, and told; of two, none is chosen."""
+    """The only YAML file is read under any name, and reported; of two, none is chosen."""
     (data / "data.yaml").rename(data / "dataset.yaml")
     assert warnings_of(data) == ("dataset.yaml: is read in place of data.yaml",)
     (data / "other.yaml").write_text("x: y")
@@ -469,7 +469,7 @@ def test_another_data_file_is_a_warning(data):
 
 
 def test_classes_without_names_are_called_as_stock_calls_them(data):
-    """With `nc` and no names, the classes get the names that Ultralytics gives, and that is told."""
+    """With `nc` and no names, the classes get the names that Ultralytics gives, with a warning."""
     data_yaml(names=None, nc=2)(data)
     assert check_dataset(data).names == ("class_0", "class_1")
     assert ["class_0 to class_1" in warning for warning in warnings_of(data)] == [True]
@@ -495,7 +495,7 @@ def test_rows_that_are_there_twice_count_once(data):
 
 
 def test_rows_without_area_are_a_warning(data):
-    """A box without width, which stock accepts, is told."""
+    """A box without width, which stock accepts, is reported."""
     (data / LABEL).write_text("0 0.5 0.5 0 0.1\n")
     assert ["without area" in warning for warning in warnings_of(data)] == [True]
 
@@ -616,10 +616,10 @@ def test_a_sound_dataset_raises_nothing(data):
 
 
 def test_progress_reaches_the_end(data):
-    """Every file is told to be done once, and the last one completes the work."""
-    told = []
-    check_dataset(data, progress=lambda done, total: told.append((done, total)))
-    assert told == [(number, 24) for number in range(1, 25)]
+    """Every file is reported as done once, and the last one completes the work."""
+    seen = []
+    check_dataset(data, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 24) for number in range(1, 25)]
 
 
 @pytest.fixture
@@ -745,7 +745,7 @@ def test_quarantine_sets_broken_pairs_aside(data, tmp_path, break_it, moved):
 
 
 def test_quarantine_strikes_images_from_lists(data, tmp_path):
-    """What is set aside, and what never was there, is struck from a list of images."""
+    """Quarantined and missing images are removed from a list of images."""
     listed("./images/train/001.jpg", "./images/train/x.jpg", "./images/train/002.jpg")(data)
     (data / IMAGE).write_bytes(b"text")
     assert quarantine(data, tmp_path / "aside") == [IMAGE, LABEL]

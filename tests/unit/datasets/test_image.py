@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from job.datasets import image
-from job.datasets.image import check_picture, decode, load_picture
+from job.datasets.image import check_image, decode, load_image
 from job.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -97,37 +97,37 @@ def test_pixels_are_those_of_training(tmp_path, name, data, num_channels):
     flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[num_channels]
     theirs = imread(tmp_path / name, flags)
     assert np.array_equal(decode(data, name, num_channels), theirs)
-    assert check_picture(data, name, num_channels).problems == ()
+    assert check_image(data, name, num_channels).problems == ()
 
 
 def test_pages_can_be_the_channels(tmp_path):
     """A TIFF of five grey pages is a picture of five channels where training asks for five, as in Ultralytics."""
-    from ultralytics.utils.patches import imread  # noqa: PLC0415 -- as above
+    from ultralytics.utils.patches import imread  # noqa: PLC0415 -- imports torch
 
     data = pages(*[(32, 24)] * 5)
     (tmp_path / "a.tif").write_bytes(data)
     assert np.array_equal(decode(data, "a.tif", 5), imread(tmp_path / "a.tif", cv2.IMREAD_UNCHANGED))
-    assert check_picture(data, "a.tif", 5).problems == ()
-    assert "has 5 channels of uint8, and training takes 4" in check_picture(data, "a.tif", 4).problems[0][2]
+    assert check_image(data, "a.tif", 5).problems == ()
+    assert "has 5 channels of uint8, and training takes 4" in check_image(data, "a.tif", 4).problems[0][2]
 
 
 @pytest.mark.parametrize(("name", "data", "kind"), REFUSED.values(), ids=REFUSED)
 def test_what_training_cannot_read_is_refused(name, data, kind):
     """A picture that Ultralytics would drop, or stumble over later, is refused; a huge one before it is decoded."""
-    assert [problem[1] for problem in check_picture(data, name).problems] == [kind]
+    assert [problem[1] for problem in check_image(data, name).problems] == [kind]
 
 
 def test_pillow_opens_no_format_that_training_does_not_read(monkeypatch):
     """None of Pillow's other readers, of which some run programs, sees a byte of a picture."""
     asked = []
     opener = image.open_image
-    monkeypatch.setattr(image, "open_image", lambda data, **told: asked.append(told) or opener(data, **told))
-    check_picture(encoded(PIXELS, "PNG"), "a.png")
-    load_picture(encoded(PIXELS, "PNG"))
+    monkeypatch.setattr(image, "open_image", lambda data, **options: asked.append(options) or opener(data, **options))
+    check_image(encoded(PIXELS, "PNG"), "a.png")
+    load_image(encoded(PIXELS, "PNG"))
     assert [options["formats"] for options in asked] == [image.FORMATS] * 3
     assert {"EPS", "GIF", "PSD", "FLI", "WMF"}.isdisjoint(image.FORMATS)
     with pytest.raises(DataError, match="cannot be decoded"):
-        load_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+        load_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
 
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
@@ -135,7 +135,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(image, "LARGE_PIXELS", 100)
     held = []
     monkeypatch.setattr(image, "decode", lambda *_, **__: held.append(image._one_large.locked()) or PIXELS)
-    check_picture(encoded(PIXELS, "PNG"), "a.png")
+    check_image(encoded(PIXELS, "PNG"), "a.png")
     monkeypatch.setattr(image, "LARGE_PIXELS", 10**9)
-    check_picture(encoded(PIXELS, "PNG"), "a.png")
+    check_image(encoded(PIXELS, "PNG"), "a.png")
     assert held == [True, False]

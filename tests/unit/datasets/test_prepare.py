@@ -11,7 +11,7 @@ from job.cli.app import main
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data
 from job.datasets.push import plan_push
-from job.datasets.subset import take_piece
+from job.datasets.subset import take_subset
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
 from job.goodput import PhaseTimer
 from job.runs.request import TrainRequest
@@ -95,14 +95,14 @@ def labels_read(data):
     """Return the rows that Ultralytics reads for training."""
     from ultralytics.data.utils import check_det_dataset  # noqa: PLC0415 -- imports torch
 
-    from job.training.dataset import YOLODataset  # noqa: PLC0415 -- as above, and keeps Ultralytics from the files
+    from job.training.dataset import YOLODataset  # noqa: PLC0415 -- imports torch, and keeps Ultralytics from the files
 
     read = check_det_dataset(data.yaml, autodownload=False)
     return [row for label in YOLODataset(img_path=read["train"], data=read, imgsz=64).labels for row in label["cls"]]
 
 
-def told(caplog):
-    """Return what was said aloud."""
+def warnings_of(caplog):
+    """Return the messages of warnings."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -140,7 +140,7 @@ def test_a_run_of_before_goes_on_without_copies_of_pictures(store, folder, prepa
 
 
 def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, caplog):
-    """What was accepted when a run began is told when it goes on, and stops new runs alone."""
+    """A rule newer than a run is a warning when it resumes, and stops new runs alone."""
     for label in (folder / "labels/val").iterdir():
         label.unlink()
     push(store, folder, force=True)
@@ -148,7 +148,7 @@ def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, ca
         prepare()
     caplog.clear()
     prepare({"digest": read_version(store, "wild").digest, "set_aside": []})
-    assert any("`val` has images, but no labels" in text for text in told(caplog))
+    assert any("`val` has images, but no labels" in text for text in warnings_of(caplog))
 
 
 def test_a_run_goes_on_with_the_same_files_set_aside(store, folder, prepare):
@@ -208,8 +208,8 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
     push(store, folder)
     caplog.clear()
     prepare()
-    assert len(told(caplog)) == 6
-    assert told(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
+    assert len(warnings_of(caplog)) == 6
+    assert warnings_of(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
 
 
 def test_jpegs_with_bytes_behind_them_stay_as_they_are(store, folder, prepare, tmp_path):
@@ -285,7 +285,7 @@ def test_a_piece_has_a_label_where_the_dataset_has_one(folder, tmp_path):
     """A piece of a dataset that shows something in one image alone has that image, so that it can be trained on."""
     for label in sorted((folder / "labels/train").iterdir())[:-1]:
         label.write_text("")
-    take_piece(folder, tmp_path / "piece", {"train": 2, "val": 2})
+    take_subset(folder, tmp_path / "piece", {"train": 2, "val": 2})
     labels = [label.read_text() for label in (tmp_path / "piece/labels/train").iterdir()]
     assert sorted(map(bool, labels)) == [False, True]
 

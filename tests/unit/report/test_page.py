@@ -14,6 +14,7 @@ from job.report.examples import MAX_PX, make_pictures
 from job.report.page import state_of, verdict_of
 from job.report.publish import write_report
 from job.report.reproduce import command_of
+from job.runs.records import PinnedDataset
 from job.storage.open_store import open_store
 from tests.support.cli_process import job
 from tests.support.run_records import at, evaluation, record_run
@@ -219,7 +220,7 @@ def test_pictures_are_those_of_the_run_s_version(tmp_path):
     for seed in (0, 1):
         make_tiny_dataset(data, num_val=8, seed=seed)
         plan_push(run.store, data, "wild").send()
-        pinned = {"name": "wild", "digest": read_version(run.store, "wild").digest}
+        pinned = PinnedDataset(name="wild", digest=read_version(run.store, "wild").digest, set_aside=[])
         shown.append((pinned, make_pictures(run.store, pinned, [], None, seen)[0].data))
     assert shown[0][1] != shown[1][1]
     assert [make_pictures(run.store, pinned, [], None, seen)[0].data for pinned, _ in shown] == [

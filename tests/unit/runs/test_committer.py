@@ -7,7 +7,7 @@ import pytest
 from job.errors import BackgroundError, MachineError, PreemptionError, StoreError, SupersededError, TransientStoreError
 from job.runs import checkpoint, committer
 from job.runs.checkpoint import commit, committed
-from job.runs.committer import Committer
+from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.local import FolderStore
@@ -18,7 +18,7 @@ class Snapshot:
     """A snapshot of one small file, which may wait to be written until it is let go."""
 
     batch = 0
-    about = {"phase": "training"}  # noqa: RUF012  # never changed
+    metadata = {"phase": "training"}  # noqa: RUF012  # never changed
 
     def __init__(self, epoch, gate=None, writing=None, error=None):
         self.epoch, self.gate, self.writing, self.error = epoch, gate, writing, error
@@ -47,7 +47,7 @@ def store(tmp_path):
 def made(store, tmp_path, mirror=lambda _folder: None):
     """Make a committer of attempt 1."""
     run = Run(store, "zebra")
-    return Committer(run, 1, tmp_path / "staging", None, mirror)
+    return AsyncCommitter(run, 1, tmp_path / "staging", None, mirror)
 
 
 def settle(background):

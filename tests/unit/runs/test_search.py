@@ -16,6 +16,7 @@ from job.runs.search import find_run, list_runs, survey
 from job.runs.unfinished import command_for, tell_beside
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
+from tests.support.bucket_records import starting_from
 from tests.unit.runs.test_run import record
 
 REQUEST = record("any").request
@@ -240,8 +241,8 @@ def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
     """`job train --dry-run` warns as the start would, and does not for the run itself."""
     store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
     request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
-    point = {"point": {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}}
-    Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **request).model_copy(update={"start": point}))
+    point = {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}
+    Run(store, "yolov11_wildlife").create(starting_from(record("yolov11_wildlife", **request), point))
     for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):
         words = ["train", "--dry-run", "--model", "yolo11n.yaml", "--epochs", epochs, "--bucket", store.uri]
         assert main(words) == 0

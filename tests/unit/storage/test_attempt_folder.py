@@ -1,6 +1,6 @@
 """The folders of attempts in a working folder."""
 
-from job.storage.workdir import LOCK, folder_of_its_own
+from job.storage.workdir import LOCK, attempt_folder
 
 
 def test_what_a_killed_attempt_left_is_removed(tmp_path):
@@ -8,7 +8,7 @@ def test_what_a_killed_attempt_left_is_removed(tmp_path):
     left = tmp_path / "runs/zebra-01234567"
     left.mkdir(parents=True)
     (left / LOCK).write_text("")
-    with folder_of_its_own(tmp_path, "lion") as lives, folder_of_its_own(tmp_path, "lion") as folder:
+    with attempt_folder(tmp_path, "lion") as lives, attempt_folder(tmp_path, "lion") as folder:
         assert (left.exists(), lives.exists(), folder.exists()) == (False, True, True)
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -20,6 +20,6 @@ def test_folders_of_the_users_own_stay(tmp_path):
         (tmp_path / "runs" / name / "best.pt").write_text("mine")
     (tmp_path / "runs/locked" / LOCK).write_text("mine")
     before = sorted(path for path in tmp_path.rglob("*"))
-    with folder_of_its_own(tmp_path, "lion"):
+    with attempt_folder(tmp_path, "lion"):
         pass
     assert sorted(path for path in tmp_path.rglob("*")) == before

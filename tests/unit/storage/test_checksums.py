@@ -1,4 +1,4 @@
-"""What the index of checksums promises."""
+"""Promises of the checksum index and its cache file."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def test_checksums_are_those_of_the_standard():
 
 
 def test_unchanged_files_are_not_read_again(path, index_path, monkeypatch):
-    """A file that is as it was is not read again, by this process or the next."""
+    """An unchanged file is not read again, by this process or the next."""
     index = ChecksumIndex(index_path)
     first = index.read("file", path)
     index.save()
@@ -63,7 +63,7 @@ def test_changed_files_are_read_again(path, index_path, change):
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(path, index_path, monkeypatch):
-    """The checksum of a file that somebody writes to meanwhile is not kept."""
+    """The checksum of a file that changes during the read is not in the index."""
     read_chunks = checksums.read_chunks
 
     def write_meanwhile(opened):
@@ -77,7 +77,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(path, index_path
 
 
 def test_processes_may_append_at_once(index_path):
-    """What several processes remember is all there for the next."""
+    """Entries of several processes are all there for the next."""
     one, other = ChecksumIndex(index_path), ChecksumIndex(index_path)
     for number in range(10):
         index = one if number % 2 else other
@@ -86,8 +86,8 @@ def test_processes_may_append_at_once(index_path):
     assert set(ChecksumIndex(index_path).names()) == {f"{number}" for number in range(10)}
 
 
-def test_what_is_forgotten_stays_forgotten(index_path):
-    """A name that was dropped is not there for the next process either."""
+def test_a_removed_entry_stays_removed(index_path):
+    """A removed name is absent for the next process, too."""
     index = ChecksumIndex(index_path)
     index.add("file", "1", "AAAAAA==")
     index.save()
@@ -143,7 +143,7 @@ def test_a_killed_process_loses_nothing_that_it_saved(index_path):
 
 
 def test_processes_that_save_at_the_same_time_lose_nothing(index_path):
-    """What several processes save at once is all there for the next."""
+    """Entries that several processes save at once are all there for the next."""
     program = """if True:
         import sys
         from pathlib import Path
@@ -202,7 +202,7 @@ def test_a_database_of_a_stranger_runs_nothing(index_path, schema):
 
 
 def test_an_index_in_a_folder_that_is_read_only_is_read(index_path, path):
-    """Where nothing can be written, what is there is used."""
+    """An index in a read-only folder is used."""
     index = ChecksumIndex(index_path)
     expected = index.read("file", path)
     index.save()
@@ -218,7 +218,7 @@ def test_an_index_in_a_folder_that_is_read_only_is_read(index_path, path):
 
 
 def test_an_index_that_cannot_be_kept_is_no_error(path, tmp_path):
-    """Where nothing can be written, checksums are computed all the same."""
+    """Without a writable folder, checksums are computed."""
     index = ChecksumIndex(tmp_path / "absent" / "index")
     status, checksum = index.read("file", path)
     index.save()

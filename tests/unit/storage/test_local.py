@@ -1,4 +1,4 @@
-"""What a folder as a store promises beyond what every store does."""
+"""Promises of `FolderStore` beyond those of every store."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ import pytest
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage import local
-from job.storage.local import OWN, FolderStore
+from job.storage.local import INTERNAL, FolderStore
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,8 +34,8 @@ def store(root) -> FolderStore:
 
 
 def partials(root):
-    """Return what is being written."""
-    return list((root / OWN / "partial").glob("*"))
+    """Return the partial files."""
+    return list((root / INTERNAL / "partial").glob("*"))
 
 
 def test_open_makes_nothing(root):
@@ -76,7 +76,7 @@ def test_a_folder_that_goes_away_is_not_an_empty_one(root, store):
 
 
 def test_files_that_were_put_by_hand_are_objects(root, store):
-    """A file that somebody copies into the folder is an object, and one that is edited is a new version of it."""
+    """A file copied into the folder is an object; an edited one is a new version."""
     (root / "by").mkdir()
     (root / "by" / "hand").write_bytes(b"one")
     before = store.stat("by/hand")
@@ -89,7 +89,7 @@ def test_files_that_were_put_by_hand_are_objects(root, store):
 
 @pytest.mark.parametrize("known_from", ["put", "an earlier process"])
 def test_rotten_bytes_are_noticed(root, store, tmp_path, known_from):
-    """Bytes that change on the disk while nobody writes them are not handed out."""
+    """Bytes that rotted on the disk are not returned."""
     store.put("key", b"wild")
     status = (root / "key").stat()
     (root / "key").write_bytes(b"mild")
@@ -106,7 +106,7 @@ def test_rotten_bytes_are_noticed(root, store, tmp_path, known_from):
 def test_damaged_index_is_not_believed(root, store):
     """An index in which a byte of the header or of a row was damaged does not make good objects look rotten."""
     store.put("key", b"wild")
-    index = root / OWN / "checksums"
+    index = root / INTERNAL / "checksums"
     whole = index.read_bytes()
     for position in (position for position, byte in enumerate(whole) if byte or position < HEADER_BYTES):
         index.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -138,17 +138,17 @@ def test_a_program_that_knows_no_lock_is_not_overwritten(root, store, monkeypatc
 def test_own_files_are_hidden(root, store):
     """What the store keeps for itself is not listed and cannot be reached by a key."""
     store.put("key", b"x")
-    assert (root / OWN).exists()
+    assert (root / INTERNAL).exists()
     assert [stored.key for stored in store.list()] == ["key"]
-    assert store.list(OWN) == []
+    assert store.list(INTERNAL) == []
     for use in (store.read, store.stat, store.delete, lambda key: store.put(key, b"x")):
         with pytest.raises(UsageError, match="own files"):
-            use(f"{OWN}/checksums")
+            use(f"{INTERNAL}/checksums")
 
 
 def test_only_the_store_s_own_folder_is_hidden(store):
     """A folder of that name further below is like any other."""
-    stored = store.put(f"a/{OWN}/key", b"x")
+    stored = store.put(f"a/{INTERNAL}/key", b"x")
     assert store.list(checksums=True) == [stored]
 
 
@@ -174,7 +174,7 @@ def test_a_link_to_the_folder_is_fine(root, store, tmp_path):
 
 
 def test_a_key_cannot_be_file_and_folder(store):
-    """What a file system cannot hold beside what is there is refused, in either order."""
+    """A key that is a file and a folder at once is refused, in either order."""
     store.put("a/b", b"x")
     with pytest.raises(StoreError, match="a folder where a file is needed"):
         store.put("a", b"x")
@@ -206,7 +206,7 @@ def test_empty_folders_go_away(root, store):
     ],
 )
 def test_refusals_of_the_file_system(root, store, monkeypatch, code, said):
-    """What the file system refuses is told with what to do, changes no object and leaves nothing behind."""
+    """A refusal of the file system has advice, changes no object and leaves no partial file."""
     store.put("key", b"before")
 
     def refuse(_descriptor):
@@ -221,7 +221,7 @@ def test_refusals_of_the_file_system(root, store, monkeypatch, code, said):
 
 
 def test_source_that_cannot_be_read_is_named(root, store, tmp_path):
-    """A source that is not there is told by its own name, and is not taken for an absent object."""
+    """A missing source is named, and is no `ObjectNotFoundError`."""
     with pytest.raises(StoreError, match=f"{tmp_path / 'absent'}: cannot be stored, No such file") as caught:
         store.put("key", tmp_path / "absent")
     assert not isinstance(caught.value, ObjectNotFoundError)
@@ -268,9 +268,9 @@ def test_nothing_is_remembered_of_what_was_deleted(root, store):
 
 
 def test_a_reader_gets_the_version_that_it_opened(store):
-    """An object that is replaced in the middle of a read is read to its end as it was."""
+    """An object that is replaced during a read is read to the end of the old version."""
     old, new = bytes(3 << 20), b"\1" * (3 << 20)
-    chunks = store._bytes_of(store.put("key", old))
+    chunks = store._stream(store.put("key", old))
     first = next(chunks)
     store.put("key", new, overwrite=True)
     assert first + b"".join(chunks) == old
@@ -278,7 +278,7 @@ def test_a_reader_gets_the_version_that_it_opened(store):
 
 
 def test_a_bad_read_is_read_again(root, store, monkeypatch):
-    """Bytes that a disk gives wrong once are read a second time; what is wrong twice is rotten."""
+    """Bytes that a disk reads wrong once are read again; wrong twice is corrupt."""
     store.put("key", b"wild")
     wrong = [b"mild"]
     read_chunks = local.read_chunks
@@ -338,8 +338,8 @@ def test_old_leftovers_are_removed(root, store):
     """Opening removes what processes that died long ago were writing, and nothing that may still be written."""
     store.put("key", b"x")
     for name, age_s in (("old", 25 * 3600), ("young", 23 * 3600)):  # an upload of a day is no leftover
-        (root / OWN / "partial" / name).write_bytes(b"half")
-        os.utime(root / OWN / "partial" / name, (time.time() - age_s,) * 2)
+        (root / INTERNAL / "partial" / name).write_bytes(b"half")
+        os.utime(root / INTERNAL / "partial" / name, (time.time() - age_s,) * 2)
     FolderStore.open(str(root))
     assert [path.name for path in partials(root)] == ["young"]
 
@@ -371,12 +371,12 @@ def test_a_file_that_is_being_written_outlives_a_clock_that_leaps(root, store, t
 
 
 def test_own_files_that_are_no_files_are_no_wait(root, store, tmp_path):
-    """A pipe in the place of a file of the store's own, or of what is being written, is not waited for."""
+    """A pipe in place of an internal or partial file does not block."""
     store.put("key", b"x")
     for name in ("checksums", "lock", "partial/old"):
-        (root / OWN / name).unlink(missing_ok=True)
-        os.mkfifo(root / OWN / name)
-    os.utime(root / OWN / "partial/old", (0, 0))
+        (root / INTERNAL / name).unlink(missing_ok=True)
+        os.mkfifo(root / INTERNAL / name)
+    os.utime(root / INTERNAL / "partial/old", (0, 0))
     again = FolderStore.open(str(root))
     assert again.read("key") == b"x"
     with pytest.raises(StoreError, match="is no regular file"):

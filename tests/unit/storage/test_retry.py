@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 
 def test_it_is_tried_until_the_deadline_and_not_beyond(clock):
-    """What fails on is tried again for the whole deadline; the message tells for how long it really was."""
+    """An operation that keeps failing is retried until the deadline; the message has the real duration."""
     tried_at = []
 
     def fail(left_s):

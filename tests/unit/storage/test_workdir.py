@@ -29,7 +29,7 @@ def test_what_is_there_already_needs_no_space(tmp_path):
 )
 def test_an_error_of_the_disk_becomes_advice(tmp_path, number, part):
     """A disk that fills up, or cannot be written, while the job works ends it with exit 78 and what to do."""
-    with pytest.raises(MachineError, match=part), workdir.explained(tmp_path):
+    with pytest.raises(MachineError, match=part), workdir.translated_errors(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
