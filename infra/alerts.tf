@@ -2,7 +2,7 @@
 # capacity is so short that machines are taken away again and again.
 
 locals {
-  # What the trainer writes, on Batch's machines and on the VM.
+  # Logs of the trainer, on Batch's machines and on the VM.
   trainer_logs = "(log_id(\"batch_task_logs\") OR log_id(\"cos_containers\"))"
 
   # A job's line in JSON is read as such on Batch's machines, and stands as text in `message` on the VM.

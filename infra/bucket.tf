@@ -1,4 +1,4 @@
-# The bucket: datasets, runs, weights. What is here outlives everything, `make infra-destroy` included.
+# The bucket: datasets, runs, weights. It outlives everything else, `make infra-destroy` included.
 
 resource "google_storage_bucket" "runs" {
   #checkov:skip=CKV_GCP_62:Access logs would cost a second bucket; who may read is decided by IAM, two identities in all
@@ -15,7 +15,7 @@ resource "google_storage_bucket" "runs" {
     retention_duration_seconds = 0
   }
 
-  # What a machine left behind that was killed while it uploaded.
+  # Unfinished uploads of a machine that was killed.
   lifecycle_rule {
     condition {
       age = 7

@@ -1,4 +1,4 @@
-# A budget tells, it does not stop anything. It is optional because it needs rights on the billing account.
+# A budget alerts, it stops nothing. It is optional because it needs rights on the billing account.
 
 resource "google_billing_budget" "month" {
   count           = var.budget == null ? 0 : 1

@@ -81,7 +81,7 @@ resource "google_secret_manager_secret_iam_member" "runtime" {
 }
 
 # To resize a group is to update it, which only admin's roles hold among Google's own. A group has no IAM policy to bind
-# this to, so it is bound to the project; whoever has it can still start nothing as an identity that it may not act as.
+# this to, so it is bound to the project; its holder can still start nothing as an identity that it may not act as.
 resource "google_project_iam_custom_role" "resize_group" {
   role_id     = "${replace(var.name, "-", "_")}_resize_group"
   title       = "Resize an instance group"

@@ -1,4 +1,4 @@
-# What `job` and the Makefile read, from outputs.json, which `make infra-apply` writes.
+# Outputs that `job` and the Makefile read from outputs.json, which `make infra-apply` writes.
 
 locals {
   # Pinned to a version, so that the attempts of a run use one key; empty as long as there is none.
@@ -26,12 +26,12 @@ output "image_repository" {
 }
 
 output "runtime_service_account" {
-  description = "What trains."
+  description = "The service account of training."
   value       = google_service_account.runtime.email
 }
 
 output "submitter_service_account" {
-  description = "What people act as: gcloud auth application-default login --impersonate-service-account=..."
+  description = "The service account that people impersonate: gcloud auth application-default login --impersonate-service-account=..."
   value       = google_service_account.submitter.email
 }
 
@@ -51,7 +51,7 @@ output "wandb_secret" {
 }
 
 output "vm_machine_type" {
-  description = "What the group's machine is, for its price and its limit."
+  description = "Machine type of the group, for its price and its limit."
   value       = var.vm_machine_type
 }
 

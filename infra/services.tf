@@ -1,4 +1,4 @@
-# The APIs that everything else needs. They stay on when the rest is destroyed: somebody else may use them by then.
+# The APIs that everything else needs. They stay on when the rest is destroyed: others may use them by then.
 
 resource "google_project_service" "api" {
   for_each = toset(concat(

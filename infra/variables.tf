@@ -1,4 +1,4 @@
-# What can be chosen. Only `project` has to be; terraform.tfvars.example shows them all.
+# Input variables. Only `project` is required; terraform.tfvars.example shows them all.
 
 variable "project" {
   description = "The project's id."
@@ -24,7 +24,7 @@ variable "region" {
 }
 
 variable "name" {
-  description = "What everything is called, and its label `app`."
+  description = "Prefix of all names, and the label `app`."
   type        = string
   default     = "yolo-train"
   nullable    = false
@@ -144,7 +144,7 @@ variable "vm_source_image" {
 }
 
 variable "alert_email" {
-  description = "Who is told; without it incidents are only seen in the console."
+  description = "E-mail address for alerts; without it incidents show in the console only."
   type        = string
   default     = null
 
@@ -155,7 +155,7 @@ variable "alert_email" {
 }
 
 variable "no_progress_minutes" {
-  description = "How long a machine may run without committing a checkpoint before somebody is told; longer than pulling the data and the first commit take."
+  description = "How long a machine may run without committing a checkpoint before an alert; longer than pulling the data and the first commit take."
   type        = number
   default     = 60
   nullable    = false
@@ -179,7 +179,7 @@ variable "preemptions_per_hour" {
 }
 
 variable "budget" {
-  description = "A monthly budget that tells somebody, and never stops anything: the billing account's id and the amount in its currency."
+  description = "A monthly budget that alerts and never stops a machine: the billing account's id and the amount in its currency."
   type = object({
     billing_account = string
     amount          = number

@@ -44,7 +44,7 @@ up() {
     echo "make vm-status shows it; it goes when the run is over"
 }
 
-# How long a machine may run, in hours, or never; what that costs is said by the way.
+# Longest duration of a machine in hours, or never; logs its cost.
 limit() {
     local job=$INFRA/../.venv/bin/job
     [[ -x $job ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"

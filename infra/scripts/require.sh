@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts beside this one need on the machine at hand, and how they say what is missing. Sourced, from anywhere.
+# Checks of the programs and files that the scripts beside this one need. Sourced, from anywhere.
 
 INFRA=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 OUTPUTS="$INFRA/outputs.json"
@@ -20,7 +20,7 @@ require_gcloud() {
 }
 
 require_outputs() {
-    [[ -s $OUTPUTS ]] || fail 78 "infra/outputs.json: is not there; make infra-apply writes it, or get it from whoever ran that"
+    [[ -s $OUTPUTS ]] || fail 78 "infra/outputs.json: is not there; make infra-apply writes it, or copy it from the machine that ran that"
 }
 
 output() { # name of one of Terraform's outputs

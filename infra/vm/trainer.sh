@@ -162,7 +162,7 @@ ask_for_another_machine() {
     fi
 }
 
-# Never returns: whoever came back from here would train again, or leave a machine that is paid for and does nothing.
+# Never returns: a return would train again, or leave a machine idle that is paid for.
 resize_to_zero() {
     local pause=$PAUSE_S group
     while true; do

@@ -1,9 +1,8 @@
-"""What to do next for a run in the cloud: a pure function of what is known.
+"""Retry policy of a run in the cloud: the next action as a pure function of its history.
 
-Guarantees that a run is given up only for a reason that trying again does not remove, that nothing is tried again
-without a bound or at once, that the limit is never passed, and that success is judged by the bucket, never by an exit
-code. The rules are asked in the order of `RULES`, and the first with an answer is followed. Knows nothing of clients
-and clocks.
+Guarantees that a run is given up only for a reason that no retry removes, that retries are bounded and back off, that
+the limit is never exceeded, and that success is judged by the bucket, never by an exit code. The first of `RULES` with
+an answer decides. Knows nothing of clients and clocks.
 """
 
 from collections import Counter
@@ -19,27 +18,27 @@ from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
 
 PATIENCE_S = 1200
-"""How long to wait for a machine before another place is tried."""
+"""Wait for a machine before another region or machine type is tried."""
 
 DEADLINE_RESERVE_S = 1800
-"""On demand is chosen while there is still this much to spare."""
+"""Reserve before the deadline at which on demand replaces Spot."""
 
 STUCK_ATTEMPTS = 5
-"""So many attempts that neither a preemption explains nor a checkpoint came of are a loop."""
+"""Attempts without a checkpoint, and not preempted, that count as a loop."""
 
 JOBS_WITHOUT_ATTEMPT = 3
-"""So many jobs in a row that failed before an attempt claimed the run are no bad luck: the next one would fail too."""
+"""Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
 
 MOVES = 3
-"""So often in a row another machine is asked for, after one that was unfit."""
+"""Unfit machines in a row, after each of which another one is tried."""
 
 PAUSE_S, LONGEST_PAUSE_S = 60, 3600
-"""Before the job that follows one that came to nothing; doubles with each that did."""
+"""Back-off before the job that follows one without a checkpoint; doubles with each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do, and why, for the log and the record."""
+    """The next action and its reason, for the log and the record."""
 
     do: Literal["wait", "create", "cancel", "submit", "finish", "fail", "stop"]
     """``create`` makes the newest submission's job; ``cancel`` ends the job of the one before; ``submit`` records the
@@ -47,14 +46,14 @@ class Decision:
 
     reason: str
     placement: Placement | None = None
-    """Where the next submission goes."""
+    """Of the next submission."""
 
 
 Rule = Callable[[History], Decision | None]
 
 
 def decide(history: History) -> Decision:
-    """Say what to do next; the history has at least one submission."""
+    """Return the next action; the history has at least one submission."""
     for rule in RULES:
         decision = rule(history)
         if decision is not None:
@@ -70,7 +69,7 @@ def _finished(history: History) -> Decision | None:
 
 
 def _recorded_only(history: History) -> Decision | None:
-    """The newest submission has no job yet: it is made as soon as the one before has ended."""
+    """The newest submission has no job yet: its job is created once the one before has ended."""
     if history.newest.made:
         return None
     before = history.submissions[-2].job if len(history.submissions) > 1 else None
@@ -84,7 +83,7 @@ def _recorded_only(history: History) -> Decision | None:
 
 
 def _fenced(history: History) -> Decision | None:
-    """A later attempt from elsewhere has claimed the run: two would take it from each other forever."""
+    """An attempt outside of these jobs holds the claim: two would fence each other forever."""
     last = history.attempts[-1] if history.attempts else None
     if last is None or last.reason != "running" or last.job in {seen.submission.job_id for seen in history.submissions}:
         return None
@@ -97,7 +96,7 @@ def _fenced(history: History) -> Decision | None:
 
 
 def _paused(history: History) -> Decision | None:
-    """A person asked for a pause, and the newest attempt has ended by it."""
+    """A person paused the run, and the newest attempt has ended."""
     last = history.of_this_try[-1] if history.of_this_try else None
     if last is None or last.reason != "paused":
         return None
@@ -105,7 +104,7 @@ def _paused(history: History) -> Decision | None:
 
 
 def _failed(history: History) -> Decision | None:
-    """An attempt ended with a code that trying again does not change."""
+    """An attempt ended with a fatal exit code."""
     job, submission = history.newest.job, history.newest.submission
     last = next((attempt for attempt in reversed(history.attempts) if attempt.job == submission.job_id), None)
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
@@ -127,10 +126,10 @@ def _in_vain(history: History) -> Decision | None:
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
             return None
-        said = next((attempt.message for attempt in history.attempts_in(newest)[-1:]), "") or newest.job.last_event
+        cause = next((attempt.message for attempt in history.attempts_in(newest)[-1:]), "") or newest.job.last_event
         return Decision(
             do="fail",
-            reason=f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {said}",
+            reason=f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}",
         )
     if num_jobs < JOBS_WITHOUT_ATTEMPT:
         return None
@@ -143,7 +142,7 @@ def _in_vain(history: History) -> Decision | None:
 
 
 def _crash_loop(history: History) -> Decision | None:
-    """The same error came at the same position twice."""
+    """Two attempts failed with the same error at the same position."""
     crashes = [
         attempt
         for attempt in history.of_this_try
@@ -164,7 +163,7 @@ def _crash_loop(history: History) -> Decision | None:
 
 
 def _stuck(history: History) -> Decision | None:
-    """Attempts end without a checkpoint, and preemptions do not explain it."""
+    """Attempts end without a checkpoint and without a preemption."""
     job = history.newest.job
     newest = history.committed.attempt if history.committed else 0
     here = [attempt.number for attempt in history.attempts if attempt.job == history.newest.submission.job_id]
@@ -189,11 +188,11 @@ def _stuck(history: History) -> Decision | None:
 def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -> int:
     """Return how many attempts of a submission ended after the newest checkpoint, and not by preemption.
 
-    Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: what both tell
-    counts once.
+    Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: an end that both
+    show counts once.
 
     Args:
-        history: What is known.
+        history: Of the run.
         seen: One of its submissions.
         committed: The attempt that made the newest checkpoint.
     """
@@ -213,7 +212,7 @@ def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -
 
 
 def _cancelled(history: History) -> Decision | None:
-    """Somebody cancelled or deleted the job, and no next submission says that it was the supervisor."""
+    """A person cancelled or deleted the job: no next submission shows that the supervisor did."""
     job = history.newest.job
     if job is not None and job.state not in {*BEING_ENDED, "CANCELLED"}:
         return None
@@ -221,13 +220,13 @@ def _cancelled(history: History) -> Decision | None:
 
 
 def _overdrawn(history: History) -> Decision | None:
-    """The limit is used up; it was lowered, since no submission is made that could pass it."""
+    """The live job can exceed the limit, which was lowered: no submission is made that could exceed its own."""
     too_much = _beyond_limit(history, going_on=False) if history.newest.live else None
     return Decision(do="stop", reason=f"the job {too_much}") if too_much else None
 
 
 def _beyond_limit(history: History, *, going_on: bool) -> str | None:
-    """Say by how much the limit may be passed; nothing if it is not."""
+    """Return by how much the limit can be exceeded; nothing if it cannot."""
     limit, usd, hours = history.limit, history.worst_usd(going_on=going_on), history.worst_hours(going_on=going_on)
     if limit.usd is not None and usd is None:
         return f"could pass {limit}: a machine of the run has no price; write it to cloud.yaml, or pass --no-limit"
@@ -239,7 +238,7 @@ def _beyond_limit(history: History, *, going_on: bool) -> str | None:
 
 
 def _late(history: History) -> Decision | None:
-    """On Spot the deadline would be missed, and on demand may still keep it."""
+    """Spot would miss the deadline that on demand can still keep."""
     submission = history.newest.submission
     if history.deadline is None or not submission.placement.spot:
         return None
@@ -265,7 +264,7 @@ def _late(history: History) -> Decision | None:
 
 
 def _no_capacity(history: History) -> Decision | None:
-    """No machine was given for a while, and there is another place to ask."""
+    """No capacity for `PATIENCE_S`, and another region or machine type is left."""
     seen = history.newest
     if seen.job is None or not seen.live or seen.job.waiting_since is None:
         return None
@@ -280,7 +279,7 @@ def _no_capacity(history: History) -> Decision | None:
 
 
 def _running(history: History) -> Decision | None:
-    """The job is at work, or Batch looks for a machine."""
+    """The job runs, or Batch looks for a machine."""
     job = history.newest.job
     if job is None or job.over:
         return None
@@ -297,7 +296,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _go_on(history: History) -> Decision:
-    """The job is over and the run is not: the next submission follows, after a pause if this one came to nothing."""
+    """The job is over and the run is not: submit again, after a back-off if this job committed nothing."""
     job, here = history.newest.job, history.newest.submission.placement
     if history.was_unfit(history.newest):
         placement, reason = _elsewhere(history) or here, "the machine was unfit; another one may do"
@@ -315,7 +314,7 @@ def _go_on(history: History) -> Decision:
 
 
 def _pause_s(history: History) -> float:
-    """Return how long to wait after the newest job: not at all if it has committed, longer with each that has not."""
+    """Return the back-off after the newest job: none if it has committed, doubled with each that has not."""
     newest = history.committed.attempt if history.committed else None
     num_idle = sum(
         seen.job is not None
@@ -327,7 +326,7 @@ def _pause_s(history: History) -> float:
 
 
 def _elsewhere(history: History) -> Placement | None:
-    """Return the next place to try, in turn; nothing if there is only one."""
+    """Return the next region or machine type in turn; nothing if there is only one."""
     submission = history.newest.submission
     places = submission.placements
     if len(places) == 1:
@@ -337,7 +336,7 @@ def _elsewhere(history: History) -> Placement | None:
 
 
 def _submit(history: History, placement: Placement, reason: str) -> Decision:
-    """Submit the next submission if what is left of the limit pays for it."""
+    """Submit again if the rest of the limit pays for it."""
     try:
         budget(history, placement)
     except (RunStoppedError, UsageError) as error:
@@ -346,7 +345,7 @@ def _submit(history: History, placement: Placement, reason: str) -> Decision:
 
 
 def budget(history: History, placement: Placement) -> tuple[int, int]:
-    """Return the retries, and the seconds of one attempt, that what is left of the limit pays for.
+    """Return the retries and the seconds of one attempt that the rest of the limit pays for.
 
     Raises:
         RunStoppedError: If that is too little.

@@ -56,7 +56,7 @@ class Settings:
     subnetwork: str
     wandb_secret: str | None = None
     other_regions: dict[str, str]
-    """Further regions that are near the bucket's data, each with its subnetwork."""
+    """Further regions near the bucket, each with its subnetwork."""
 
     prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""

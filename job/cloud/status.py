@@ -1,7 +1,7 @@
-"""What is known of a run in the cloud: its submissions, their Batch jobs, its attempts, and how far it came.
+"""Status of a run in the cloud: its submissions, their Batch jobs, its attempts and its progress.
 
-Guarantees one consistent kind of value for the policy and the status; the bucket tells what happened, Batch adds
-what it did with the machines. Knows no client: `read_history` is handed one.
+Guarantees one `History` for the policy and the status: ends and progress from the bucket, states of machines from
+Batch. Knows no client: `read_history` takes one.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from job.runs.run import Run
 from job.text import HOUR
 
 CANCELLING_S = 600
-"""What cancelling may take, during which a machine still costs."""
+"""Longest duration of a cancellation, during which a machine still costs."""
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
@@ -38,14 +38,14 @@ class BatchJob:
     """When a machine was first asked for; nothing while the job is queued."""
 
     waiting_since: datetime | None
-    """Since when there is no machine; nothing while there is one, or none is needed any more."""
+    """Start of the wait for a machine; nothing while there is one, or none is needed any more."""
 
     ended_at: datetime | None
     exit_codes: tuple[int, ...]
-    """How its attempts ended, oldest first, as far as Batch tells; the last one may be there after a success."""
+    """Exit codes of its attempts that Batch shows, oldest first; the last one may be there after a success."""
 
     last_event: str
-    """Batch's own words: the newest event that gives a reason, else the newest change of a state."""
+    """Batch's newest event that gives a reason, else its newest change of a state."""
 
     @property
     def over(self) -> bool:
@@ -55,15 +55,15 @@ class BatchJob:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionStatus:
-    """A submission and what became of it."""
+    """A submission and the state of its job."""
 
     submission: Submission
     made: bool
-    """Whether its job was made; one that was and is not there now was deleted."""
+    """Whether its job was created; a created job that does not exist now was deleted."""
 
     job: BatchJob | None
     usd_per_hour: float | None = None
-    """What is reckoned with: nothing if the price is not known."""
+    """Price for limits and costs; nothing if none is known."""
 
     @property
     def live(self) -> bool:
@@ -116,7 +116,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Everything that a decision about a run hangs on."""
+    """Everything that the retry policy decides on."""
 
     run: str
     now: datetime
@@ -142,7 +142,7 @@ class History:
 
     @property
     def newest(self) -> SubmissionStatus:
-        """The submission that counts."""
+        """The current submission."""
         return self.submissions[-1]
 
     @property
@@ -206,10 +206,10 @@ class History:
         return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.submissions) / HOUR
 
     def worst_usd(self, *, going_on: bool) -> float | None:
-        """Return what that costs at most; nothing, which means unknown, if one price is not known.
+        """Return the worst-case cost of all machines; nothing, which means unknown, if one price is not known.
 
         Args:
-            going_on: As `worst_hours`.
+            going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
         """
         return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.submissions)
 
@@ -223,7 +223,7 @@ class History:
             for attempt in self.attempts
             if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
         )
-        # A machine that was taken before it claimed the run is known to Batch alone, one that said so itself to the
+        # A machine that was taken before it claimed the run is known to Batch alone, one that recorded it to the
         # bucket alone.
         lost: Counter[str | None] = Counter(
             seen.submission.job_id

@@ -1,9 +1,8 @@
-"""Keeps a run in the cloud going until it is finished, failed for good, or at a limit.
+"""Supervisor: keeps a run in the cloud going until it is finished, failed for good, or at a limit.
 
-Guarantees that nothing it knows is lost with it: each step is recorded in the bucket before it is taken, so that
-another supervisor, or the same one started again, goes on where it stopped; and that two of them at once do no harm.
-What is recorded there is obeyed only as far as this machine's own settings allow. What to do is decided by `policy`;
-this does it.
+Guarantees that each step is recorded in the bucket before it is taken, so that another supervisor, or the same one
+started again, continues, and that two of them at once do no harm. Obeys a record only as far as this machine's settings
+allow. `policy` decides, this module acts.
 """
 
 import dataclasses
@@ -42,23 +41,23 @@ class Supervisor:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:
-        """Keep the run going until it ends, and return what is known of it then.
+        """Keep the run going until it ends, and return its history.
 
         Raises:
             RunFailedError: If it failed for a reason that trying again does not remove.
             RunStoppedError: If it was stopped before its end.
-            RunConflictError: If what is recorded is not what this machine's settings allow.
+            RunConflictError: If a record asks for more than this machine's settings allow.
             JobError: If the bucket or Batch refuses.
         """
-        said = None
+        logged = None
         while True:
             try:
                 history = self.history()
                 self.allowance.require(history.newest.submission)
                 decision = decide(history)
-                if (decision.do, decision.reason) != said:
+                if (decision.do, decision.reason) != logged:
                     log.info("%s: %s, %s", history.newest.submission.job_id, decision.do, decision.reason)
-                    said = (decision.do, decision.reason)
+                    logged = (decision.do, decision.reason)
                 if decision.do == "finish":
                     return history
                 self.act(history, decision)
@@ -69,15 +68,15 @@ class Supervisor:
             time.sleep(self.poll_s)
 
     def history(self) -> History:
-        """Return what is known of the run."""
+        """Return the run's history."""
         return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
-        """Do what was decided.
+        """Carry out a decision.
 
         Raises:
-            RunFailedError: If that is to give the run up.
-            RunStoppedError: If that is to leave it.
+            RunFailedError: If it gives the run up.
+            RunStoppedError: If it leaves the run to be continued.
         """
         if decision.do == "create":
             make(self.run, self.batch, history.newest.submission)
@@ -120,8 +119,8 @@ class Supervisor:
         """Record another submission by hand, for a run that was stopped or given up.
 
         Raises:
-            RunStoppedError: If what is left of the limit does not pay for one.
-            RunConflictError: If what is recorded is not what this machine's settings allow.
+            RunStoppedError: If the rest of the limit does not pay for one.
+            RunConflictError: If a record asks for more than this machine's settings allow.
         """
         history = self.history()
         self.allowance.require(history.newest.submission)

@@ -1,7 +1,7 @@
-"""Which of the shipped recipes a training is: by its start and its augmentation, whatever it is called.
+"""Recognition of a training as a shipped recipe, by start and augmentation, whatever its name.
 
-Guarantees that a recipe's flags typed out are that recipe, and that a recipe with another start or another augmentation
-than its own is the one that it has become. Knows nothing of runs.
+Guarantees that a recipe's flags typed out are that recipe, and that a recipe with another start or augmentation is
+recognised as the one that has these. Knows nothing of runs.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ AUGMENTATION = (
 """The arguments by which recipes with the same start differ; more of any is stronger."""
 
 SCALE = ("epochs", "batch", "imgsz")
-"""What decides, on one machine, how long a training takes."""
+"""Arguments that decide how long a training takes on one machine."""
 
 SMALL_SIZES = "tns"
 """Letters of model sizes up to that of recipe base."""
 
 
 class Origin(Enum):
-    """What kind of weights a training starts from."""
+    """Kind of a training's initial weights."""
 
     OWN = "own"
     SMALL = "a published model or architecture of the size of base, or smaller"
@@ -50,7 +50,7 @@ def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile
     as well (or does not either), else the one that differs least.
 
     Args:
-        named: What it is called.
+        named: Its name.
         start: ``own best.pt``, weights, a model or an architecture, as in a run's request.
         train: Its training arguments, all of them.
         profile: ``full`` or ``demo``.
@@ -59,9 +59,9 @@ def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile
     if origin is None:
         return named
     same_start = [recipe for recipe in _shipped(profile) if _origin_of(str(recipe.start)) is origin]
-    alike = [recipe for recipe in same_start if is_augmented(recipe.train) is is_augmented(train)]
-    equal = [recipe for recipe in alike if not _num_different(recipe, train)]
-    found = equal or alike or same_start
+    comparable = [recipe for recipe in same_start if is_augmented(recipe.train) is is_augmented(train)]
+    equal = [recipe for recipe in comparable if not _num_different(recipe, train)]
+    found = equal or comparable or same_start
     if not found or named in {recipe.name for recipe in found}:
         return named
     return min(found, key=lambda r: (_num_different(r, train), abs(r.train["epochs"] - train["epochs"]))).name
@@ -73,7 +73,7 @@ def trained_as(request: Mapping[str, Any]) -> str:
 
 
 def shown_recipe(request: Mapping[str, Any]) -> str:
-    """Return what a run's recipe is called for people: a file of the user's own keeps its name."""
+    """Return the name of a run's recipe for people: a file of the user's own keeps its name."""
     named = str(request["recipe"])
     return trained_as(request) if named in recipe_names() else named
 
