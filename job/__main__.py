@@ -15,28 +15,26 @@ from job.training.signals import TRAINS, heeded
 def run() -> NoReturn:
     """Run the command line, then end this process.
 
-    One that trained together with others ends without Python's own finale. During that, a thread of Gloo that is about
-    to let go of its last tensor asks for the interpreter, is refused, and aborts the process of a finished training
-    (torch 2.10: ``ProcessGroupGloo::runLoop``). So does one that is to be started again: the finale waits for threads
-    and loader processes, which may be what hung, and a machine that goes has no time for it.
+    A rank of a distributed training ends without Python's own finalization: there a thread of Gloo that releases its
+    last tensor asks for the interpreter, is refused, and aborts the process of a finished training (torch 2.10:
+    ``ProcessGroupGloo::runLoop``). So does a process that is to be started again: finalization waits for threads and
+    loader processes, which may be the cause of a hang, and a preempted machine has no time for it.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: what is opened next would be taken for it
+        if getattr(sys, name) is None:  # closed: the next file to be opened would take its place
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
-            signal.signal(
-                number, _leave
-            )  # until `job.session.preemption.PreemptionWatcher` is there, nothing is at stake
+            signal.signal(number, _leave)  # nothing can be lost until `session.preemption` installs its own handler
     from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
-    together = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away
+    is_rank = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away
     try:
         exit_code = main()
-    finally:  # a launcher exits as its first process does
+    finally:  # a launcher exits as rank 0 does
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
-    if together or exit_code == ExitCode.TRY_AGAIN:
+    if is_rank or exit_code == ExitCode.TRY_AGAIN:
         logging.shutdown()
         os._exit(exit_code)
     sys.exit(exit_code)
@@ -50,9 +48,9 @@ def _flush(stream: TextIO) -> None:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    words = f"{signal.Signals(number).name}: asked to stop, nothing is lost by it; the same command goes on\n"
+    message = f"{signal.Signals(number).name}: asked to stop, nothing is lost by it; the same command goes on\n"
     try:
-        os.write(2, words.encode())
+        os.write(2, message.encode())
     finally:  # the terminal may be gone
         os._exit(ExitCode.TRY_AGAIN)
 

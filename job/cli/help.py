@@ -59,7 +59,7 @@ def _described(flags: Sequence[tuple[str, FieldInfo]]) -> list[str]:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return " Required."
-    default = field.get_default()
-    if default in (None, "", False, ()):
+    default = None if field.default_factory else field.default
+    if default in (None, "", ()) or default is False:
         return ""
     return f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."

@@ -3,15 +3,16 @@
 import random
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, model_validator
 
 from job.cli.command import command
 from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
+from job.recipes.recipe import Recipe
 from job.runs.flags import Seconds, whole_number
 from job.runs.request import ProfileName, TrainRequest
 from job.session.verify_resume import (
@@ -35,7 +36,12 @@ class VerifyResumeOptions(TrainRequest, BucketOption):
         description="Takes real data from there, at full scale; JOB_BUCKET if left out. Without one, the synthetic "
         "data of the demo.",
     )
-    profile: ProfileName = Field("demo", description="full or demo; full if there is a bucket, else demo.")
+    profile: ProfileName = Field("demo", description="full or demo; full if there is a bucket.")
+    recipe: InstanceOf[Recipe] = Field(
+        cast("Recipe", None),
+        validate_default=True,
+        description="A name of `job recipes list`, or a path to a YAML file; A if left out.",
+    )
     kills: Annotated[int, whole_number()] = Field(5, description="How often the training is killed.")
     seconds: Seconds = Field(
         0.0, description="The shortest duration of the piece that is trained, without kills; 0 takes a few batches."

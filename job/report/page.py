@@ -77,7 +77,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "confidence": _confidence(facts),
         "pictures": make_pictures(facts.run.store, dataset, names, facts.evaluation_before, facts.evaluation),
         "sizes": _sizes(facts),
-        "timeline": _time_line(facts.cost),
+        "timeline": _timeline(facts.cost),
         "phases": _phases(facts.cost),
         "attempts": list(_attempts(facts)),
         "warnings": warnings_of(facts.attempts),
@@ -266,7 +266,7 @@ def _recall(entry: dict[str, Any]) -> float:
     return float(entry["num_found"] / entry["num_objects"]) if entry["num_objects"] else 0.0
 
 
-def _time_line(bill: RunCost) -> str:
+def _timeline(bill: RunCost) -> str:
     rows = [
         (str(attempt.attempt), [(label, s / MINUTE) for label, s in attempt.seconds.items() if s])
         for attempt in bill.attempts

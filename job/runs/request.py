@@ -84,8 +84,8 @@ class TrainRequest(Execution):
     )
     weights: str | None = Field(
         None,
-        description="Start weights: a run, a file here, a path in the bucket such as runs/NAME/weights/best.pt, or a "
-        "gs:// URI.",
+        description="Start weights: a run, a path in the bucket such as runs/NAME/weights/best.pt, a gs:// URI, or a "
+        "file on this machine if it trains here.",
     )
     model: Annotated[str, reads(_read_model)] | None = Field(
         None, description="Replaces the start: NAME.pt for published weights, NAME.yaml to train from scratch."

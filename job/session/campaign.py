@@ -12,9 +12,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from job.analysis.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
+from job.analysis.campaign import (
+    Bound,
+    Campaign,
+    CampaignResult,
+    CampaignStep,
+    End,
+    Goal,
+    best_of,
+    next_step,
+    spent_usd,
+)
 from job.analysis.summary import RunSummary
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
@@ -81,24 +90,24 @@ def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
     return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None, bounds=True)
 
 
-def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:
+def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
     """Bring a campaign to its end from wherever it stands, and return how it ended.
 
     Raises:
         CampaignError: If a run ended other than well.
         PauseError: If a run was paused.
     """
-    while (final := campaign.final()) is None:
-        steps, evidence = campaign.steps(), campaign.evidence()
-        finished = [entry for entry in evidence if entry is not None and entry.final is not None]
+    while (result := campaign.result()) is None:
+        steps, runs = campaign.steps(), campaign.runs()
+        finished = [run for run in runs if run is not None and run.final is not None]
         if len(finished) < len(steps):
             _train(campaign, steps[-1], goal, place, finished)
             continue
-        decision = decide(
+        decision = next_step(
             *(goal, campaign.name, finished, usd_per_hour),
             bucket=campaign.store.uri,
             bounded=place.bounds,
-            bound=campaign.bound(),
+            bound=_bound_of(campaign),
         )
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
@@ -107,13 +116,18 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
             log.info("campaign %s: recipe %s is next; %s", campaign.name, decision.recipe, decision.because)
             campaign.add(decision)
         write_page(campaign)
-    return final
+    return result
 
 
-def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
+def _bound_of(campaign: Campaign) -> Bound | None:
+    record = campaign.record()
+    return record.bound if record else None
+
+
+def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
-    words = step.words(goal)
-    left, bound = None, campaign.bound()
+    words = step.train_args(goal)
+    left, bound = None, _bound_of(campaign)
     if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
     elif bound is not None and bound.usd:

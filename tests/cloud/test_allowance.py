@@ -5,6 +5,7 @@ import json
 
 import pytest
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from job.cli.app import main
 from job.cloud.allowance import load_allowance
@@ -51,7 +52,7 @@ def with_settings(submission, **changes):
 
 
 def write(cloud, submission):
-    """Write a record as whoever may write objects can, in place of what is there."""
+    """Overwrite a record, as any writer of the bucket can."""
     text = json.dumps(dataclasses.asdict(submission))
     cloud.run.store.put(cloud.run.key(f"segments/{submission.number:04d}.json"), text.encode(), overwrite=True)
 
@@ -110,7 +111,7 @@ def test_limits_and_words_of_a_record_are_held_against_ones_own(submission, chan
 
 @pytest.mark.parametrize("given", [Limit(usd=1e7), Limit()])
 def test_a_limit_of_the_command_line_takes_the_place_of_the_record_s(submission, given):
-    """Whoever passes --max-usd or --no-limit has decided; what is on record does not matter then."""
+    """--max-usd and --no-limit replace the limit on record."""
     load_allowance({}, given).require(dataclasses.replace(submission, max_usd=1e6))
 
 
@@ -266,7 +267,7 @@ def test_a_record_makes_a_repeated_submission_submit_nothing(cloud, capsys):
 
 
 @pytest.mark.parametrize("command", ["status", "logs", "cancel"])
-def test_a_record_leads_nobody_to_another_project(cloud, capsys, command):
+def test_a_record_leads_to_no_other_project(cloud, capsys, command):
     """What only looks or cancels does so in the project and regions of the settings."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
@@ -329,16 +330,16 @@ def test_a_record_of_another_run_is_not_followed(cloud, capsys):
     ],
 )  # fmt: skip
 def test_a_record_of_another_form_is_refused_as_one(submission, changes):
-    """A field of another type is told as such, and never as a traceback later."""
-    with pytest.raises((TypeError, KeyError)):
-        Submission.from_json(json.loads(json.dumps(dataclasses.asdict(submission) | changes)))
+    """A field of another type is refused when the record is read, and never as a traceback later."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(Submission).validate_json(json.dumps(dataclasses.asdict(submission) | changes))
 
 
 def test_a_record_of_before_there_were_hours_is_read(submission):
     """Submissions without the newer field are read, and their digest is what their job's label says."""
     old = dataclasses.asdict(submission)
     del old["max_hours"]
-    read = Submission.from_json(json.loads(json.dumps(old)))
+    read = TypeAdapter(Submission).validate_json(json.dumps(old))
     assert read == submission
     assert read.digest == submission.digest
     assert dataclasses.replace(submission, max_hours=1.0).digest != submission.digest

@@ -275,7 +275,7 @@ def test_a_run_that_was_cancelled_stays_so_until_it_is_resumed(cloud, capsys):
 
 
 def test_a_job_that_was_deleted_is_not_made_again(cloud, capsys):
-    """A job that somebody deleted in the console stops the run, as cancelling does."""
+    """A job that was deleted in the console stops the run, as cancelling does."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
     Batch.connect()._client.delete_job(name=cloud.job(1))
@@ -355,7 +355,7 @@ def test_the_dollar_limit_ends_a_job_that_would_pass_it(cloud):
     assert state(cloud, 1) == "CANCELLED"
 
 
-def test_a_run_has_a_limit_that_nobody_asked_for(cloud):
+def test_a_run_has_a_limit_by_default(cloud):
     """Without a word about money the run stops at the limit of the settings, 50 USD, whatever its job may still do."""
     cloud.script(["commit 5 0", "hold"])
     assert cloud.submit() == 0

@@ -224,7 +224,7 @@ POINTS = {
 """Where in a run something can happen."""
 
 CAMPAIGN_POINTS = {
-    "decision": lambda point: before(campaign, "decide", lambda *_: point.reached()),
+    "decision": lambda point: before(campaign, "next_step", lambda *_: point.reached()),
     "next run": lambda point: before(campaign.Place, "train", lambda *_: point.reached()),
 }
 """Where between runs."""

@@ -238,6 +238,7 @@ def test_help_explains_every_flag_of_every_command(capsys):
             assert field.description, (words, name)
             flag = name.upper() if name in command.options.positional else f"--{name.replace('_', '-')} "
             assert name == "arguments" or f"  {flag}" in text, (words, name)
+        assert "Undefined" not in text, words
         assert max(map(len, text.splitlines())) <= 80, words
 
 

@@ -213,7 +213,7 @@ def test_the_machine_has_no_external_address(submission):
     assert not job.task_groups[0].task_spec.runnables[0].container.block_external_network
 
 
-def test_the_job_runs_as_the_training_and_nobody_else(submission):
+def test_the_job_runs_as_the_training_account_alone(submission):
     """The service account is the one that may do no more than train."""
     account = parsed(submission).allocation_policy.service_account
     assert account.email == "trainer@demo-project.iam.gserviceaccount.com"

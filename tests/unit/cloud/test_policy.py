@@ -298,7 +298,7 @@ def test_the_worst_is_unknown_where_one_price_is(submission):
     assert known.worst_hours(going_on=True) == 2
 
 
-def test_dollars_that_nobody_can_reckon_are_not_spent(submission):
+def test_unknown_dollars_are_not_spent(submission):
     """Where dollars are limited and the price of one of the machines is not known, the run is stopped."""
     known = seen_of(dataclasses.replace(submission, number=2), job())
     unknown = seen_of(submission, job("FAILED"), usd_per_hour=None)
@@ -345,7 +345,7 @@ def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(submission):
 
 @pytest.mark.parametrize(("minutes", "do"), [(-1, "wait"), (0, "wait"), (1, "stop")])
 def test_a_run_that_goes_on_elsewhere_is_left_to_that_machine(submission, minutes, do):
-    """An attempt of no job that has claimed the run since somebody submitted it keeps it; one of before does not."""
+    """An attempt of no job that has claimed the run since it was submitted keeps it; one of before does not."""
     there = attempt(submission, job=None, host="desk", claimed_at=START + timedelta(minutes=minutes))
     assert decide(history(submission, attempts=(there,))).do == do
 
@@ -371,7 +371,7 @@ def test_a_job_with_a_fatal_end_is_waited_for(submission):
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"])
 def test_a_job_that_was_ended_by_hand_is_not_replaced(submission, state):
-    """Whoever cancelled it meant it."""
+    """A cancellation by hand stops the run."""
     assert decide(history(submission, job(state))).do == "stop"
 
 

@@ -28,6 +28,7 @@ def test_a_machine_of_google_cloud_is_looked_up(monkeypatch, preemptible, kind, 
         usd_per_h=(listed.spot, listed.on_demand)[kind][1],
         on_demand_usd_per_h=listed.on_demand[1],
         machine=f"g2-standard-8, {words}",
+        machine_type="g2-standard-8",
         date=listed.date,
     )
 
@@ -44,7 +45,7 @@ def test_what_the_user_pays_comes_first(monkeypatch):
         price_here()
 
 
-def test_a_machine_that_nobody_knows_has_no_price(monkeypatch):
+def test_an_unknown_machine_has_no_price(monkeypatch):
     """Neither a machine of one's own nor a type without prices has one."""
     assert price_here() == Price()
     unknown = {"instance/machine-type": "projects/1/machineTypes/z9-huge", "instance/scheduling/preemptible": "TRUE"}

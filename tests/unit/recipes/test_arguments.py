@@ -18,7 +18,7 @@ def test_names_and_defaults_are_those_of_ultralytics(confined):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_what_the_table_accepts_ultralytics_accepts(confined, name):
     """The ends of every range, and every choice, pass Ultralytics' own check."""
-    from ultralytics.cfg import get_cfg  # noqa: PLC0415  # as above
+    from ultralytics.cfg import get_cfg  # noqa: PLC0415  # seconds that only this test needs
 
     field = TrainingArguments.model_fields[name]
     values = [field.default, *choices(field.annotation)]
