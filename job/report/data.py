@@ -11,7 +11,7 @@ from typing import Any
 from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
 from job.recipes.recipe import Band
-from job.runs import offline_logs, resume
+from job.runs import resume, wandb_status
 from job.runs.accounting import read_cost
 from job.runs.cost import RunCost
 from job.runs.progress import read_progress
@@ -113,7 +113,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         attempts=attempts,
         cost=read_cost(run, at),
         bits=resume.exactness(record, attempts),
-        tracking=offline_logs.tell(run),
+        tracking=wandb_status.describe(run),
     )
 
 

@@ -16,7 +16,7 @@ from job.errors import (
     TransientStoreError,
 )
 from job.goodput import PhaseTimer
-from job.runs import offline_logs, resume
+from job.runs import resume
 from job.runs.records import Price, ResumeReceipt, RunRecord
 from job.runs.run import Run
 from job.session import environment
@@ -54,14 +54,12 @@ def record_start(
         )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
-    gone_on_from = [str(segment) for segment in offline_logs.segments(run)]
     run.start_attempt(
         attempt,
         {
             "environment": found,
             "differs": differs,
             "receipt": receipt and receipt.model_dump(mode="json"),
-            "curve": gone_on_from,
         },
     )
 

@@ -21,7 +21,7 @@ from job.datasets.prepare import PreparedData, find_dataset, prepare_data
 from job.errors import MachineError, NotCommittedError, PeerError, PreemptionError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.recipes.recipe import Band
-from job.report.refresh import Renewal
+from job.report.refresh import ReportRefresher
 from job.runs import checkpoint, records, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
@@ -61,7 +61,7 @@ from job.storage import workdir
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.workdir import attempt_folder
-from job.tracking.sidecar import Tracking
+from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def _train(
         session = _Session(store, order, folder, timer, preemption, group, watchdog)
         with _uncollected():
             ready = session.begin(run, request) if record is None else session.go_on(run, record)
-        with Renewal(ready.run) as renewal:
+        with ReportRefresher(ready.run) as refresher:
             with (
-                Tracking(ready.run, ready.attempt, folder / "wandb") as tracking,
+                Tracker(ready.run, ready.attempt, folder / "wandb") as tracker,
                 recorded(
                     ready.run,
                     ready.attempt,
@@ -164,9 +164,9 @@ def _train(
                 ),
             ):
                 publisher = ArtifactPublisher(ready.run)
-                outcome = session.fit(ready, publisher, renewal, tracking)
+                outcome = session.fit(ready, publisher, refresher, tracker)
                 final = session.finish(ready, outcome, publisher)
-            renewal.finish()
+            refresher.finish()
         say_finished(ready.run, final, already=False)
 
 
@@ -341,17 +341,19 @@ class _Session:
             loaded = training.restore(folder, reopen=reopen)
             return training, resume.receipt(previous, restored, loaded, training.num_batches)
 
-    def fit(self, ready: Ready, publisher: ArtifactPublisher, renewal: Renewal, tracking: Tracking) -> "Outcome":
+    def fit(
+        self, ready: Ready, publisher: ArtifactPublisher, refresher: ReportRefresher, tracker: Tracker
+    ) -> "Outcome":
         """Train to the end, committing in the background."""
         training = ready.training
         reporter = Reporter(training.num_epochs, training.before, training.progress.rows, self.price.usd_per_h)
         schedule = CheckpointSchedule(self.order.checkpoint_every_s, ready.previous.preempted_after_s)
 
         def publish(folder: Path) -> None:
-            tracking.news()
+            tracker.notify()
             publisher.copy(folder, lambda: committer.hurried)
             if committer.newest is not None and not committer.newest.batch:
-                renewal.start()
+                refresher.refresh()
 
         committer = AsyncCommitter(ready.run, ready.attempt, self.folder / "staging", ready.own, publish)
 
