@@ -20,7 +20,7 @@ from job.errors import (
     TransientStoreError,
 )
 from job.recipes.recipe import Band
-from job.runs import checkpoint, offline_logs, resume
+from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import PreviousAttempts
@@ -79,9 +79,8 @@ def record_start(
         )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
-    gone_on_from = [str(segment) for segment in offline_logs.segments(run)]
     fields = {"environment": found, "differs": differs, "receipt": receipt and receipt.model_dump(mode="json")}
-    run.start_attempt(attempt, {**fields, "curve": gone_on_from})
+    run.start_attempt(attempt, fields)
 
 
 @contextlib.contextmanager

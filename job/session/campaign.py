@@ -1,7 +1,6 @@
-"""Campaign loop: decide the next run, train it, repeat.
+"""Run a campaign: choose the next run, train it, repeat.
 
-Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
-runs are trained is a `Place`.
+Guarantees that the same command resumes a campaign killed at any time. Knows nothing of machines but their `Place`.
 """
 
 import logging
@@ -35,9 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs are trained: what follows ``job`` to train one to its end there.
+    """The command that trains a run on this machine or on Cloud Batch.
 
-    Each run has a process of its own: an earlier training in the same process changes the last bits.
+    Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
     before: tuple[str, ...]

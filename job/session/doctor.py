@@ -242,7 +242,7 @@ def _bucket(store: Store | None) -> Iterator[Finding]:
 def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
     """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
     if not os.environ.get("WANDB_API_KEY"):
-        yield Finding("W&B", "ok", "no WANDB_API_KEY: the curve is kept in the bucket, for `job wandb sync`")
+        yield Finding("W&B", "ok", "no WANDB_API_KEY: nothing is sent; `job wandb sync` sends a run later")
         return
     try:
         (connect or _require_taken)()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from job.datasets.prepare import find_dataset
 from job.errors import PeerError, PreemptionError
 from job.goodput import Phase, PhaseTimer
-from job.report.refresh import Renewal
+from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
@@ -34,7 +34,7 @@ from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, PreemptionWatcher
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
-from job.tracking.sidecar import Tracking
+from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -98,16 +98,16 @@ def _lead(context: SessionContext) -> None:
         with _uncollected():
             started = start(here, run, record, request)
         run, attempt, training = started.run, started.attempt, started.training
-        with Renewal(run) as renewal:
+        with ReportRefresher(run) as refresher:
             with (
-                Tracking(run, attempt, here.folder / "wandb") as tracking,
+                Tracker(run, attempt, here.folder / "wandb") as tracker,
                 attempt_recorded(run, attempt, here, lambda: training.about),
             ):
                 publisher = ArtifactPublisher(run)
-                outcome = _train_to_end(here, started, publisher, renewal, tracking)
+                outcome = _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
                 final = finish(started, outcome, here.folder / "run", publisher)
-            renewal.finish()
+            refresher.finish()
         say_finished(run, final, already=False)
 
 
@@ -125,7 +125,11 @@ def _uncollected() -> Iterator[None]:
 
 
 def _train_to_end(
-    context: SessionContext, started: StartedAttempt, publisher: ArtifactPublisher, renewal: Renewal, tracking: Tracking
+    context: SessionContext,
+    started: StartedAttempt,
+    publisher: ArtifactPublisher,
+    refresher: ReportRefresher,
+    tracker: Tracker,
 ) -> "Outcome":
     """Train to the end, committing in the background."""
     run, attempt, training = started.run, started.attempt, started.training
@@ -134,10 +138,10 @@ def _train_to_end(
     schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:
-        tracking.news()
+        tracker.notify()
         publisher.copy(folder, lambda: committer.hurried)
         if committer.newest is not None and not committer.newest.batch:
-            renewal.start()
+            refresher.refresh()
 
     committer = AsyncCommitter(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
 

@@ -28,7 +28,7 @@ from job.runs.run import Run
 from job.session.callbacks import TRACE
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
-from job.tracking.sidecar import MODE, NOT_AT_ALL
+from job.tracking.credentials import DISABLED, MODE
 
 COMMAND = (sys.executable, "-m", "job")
 
@@ -79,7 +79,7 @@ class Piece:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env=os.environ | {TRACE: str(self._trace(name)), MODE: NOT_AT_ALL},
+                env=os.environ | {TRACE: str(self._trace(name)), MODE: DISABLED},
             )
 
     def trace(self, name: str) -> Trace:
