@@ -197,7 +197,8 @@ def validation_problems(error: "ValidationError", model: "type[Any]", subject: s
         elif entry["type"] == "value_error":
             problem = str(entry["ctx"]["error"])
         else:
-            in_it = " in it" if isinstance((entry["loc"] or ("",))[-1], int) else ""
+            last = (entry["loc"] or ("",))[-1]
+            in_it = " in it" if isinstance(last, int) and not path.endswith(f".{last}") else ""
             problem = f"must be {wanted}, got {_shown(found)}{in_it}"
         problems.setdefault(name or problem, f"{name}: {problem}" if name else problem)
     return list(problems.values())
@@ -236,7 +237,10 @@ def _unknown(word: str, model: "type[Any]") -> str:
 
 
 def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, what holds it, and what it must be; parts of lists are the list's."""
+    """Return the dotted name of an error's field, what holds it, and what it must be.
+
+    An error in a list of plain values is the list's.
+    """
     names: list[str] = []
     holder: Any = model
     kind: Any = model
@@ -254,17 +258,23 @@ def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, 
             key, kind = get_args(kind)
             is_key = loc[index + 1 : index + 2] == ("[key]",)
             wanted = _wanted(key if is_key else kind, ())
+            kind = _without_none(kind)
             if is_key:
                 break
+        elif get_origin(kind) is list and hasattr(get_args(kind)[0], FIELDS):
+            names.append(str(part))
+            kind, wanted = get_args(kind)[0], "a mapping"
         else:
             break
     return ".".join(names), holder, wanted
 
 
 def _without_none(kind: Any) -> Any:  # noqa: ANN401 -- an annotation
-    """Return an optional type without its ``None``."""
+    """Return an optional or annotated type without its ``None`` and its annotations."""
+    if get_origin(kind) is Annotated:
+        return _without_none(get_args(kind)[0])
     parts = [part for part in get_args(kind) if part is not type(None)]
-    return parts[0] if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
+    return _without_none(parts[0]) if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
 
 
 def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an annotation

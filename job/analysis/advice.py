@@ -1,8 +1,7 @@
-"""What to do after a run: the users' rules, computed from its record.
+"""Advice after a run: the table of `RULES` on its records.
 
-Guarantees that the same records give the same advice, that each advice names its rule and the figures that decided,
-and that what would be guessed is called thin. Knows nothing of buckets; the rules are `RULES`, the figures the
-constants above them.
+Guarantees that the same records give the same advice, that an advice names its rule and figures, and that weak evidence
+is called thin. Knows nothing of buckets.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -46,7 +45,7 @@ NOTHING_HELPS = "no recipe that was not tried is expected to help; more or bette
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What to do after a run, and why."""
+    """The next step after a run, and its reason."""
 
     run: str
     rule: str
@@ -75,7 +74,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What the rules look at."""
+    """Input of the rules."""
 
     evidence: RunSummary
     target: float
@@ -239,7 +238,7 @@ def advise(
         evidence=evidence,
         target=target,
         **{name: evidence.after[name] for name in ("f1", "precision", "recall")},
-        trend=trend_of(evidence.course),
+        trend=trend_of(evidence.learning_curve),
         trained_as=evidence.trained_as,
         tried=frozenset(other.trained_as for _, other in by_f1),
         augmented_f1=max((f1 for f1, other in by_f1 if other.trained_as in AUGMENTED), default=None),
@@ -254,7 +253,7 @@ def advise(
     is_enough = case.f1 >= case.target
     rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
     options = options_of(rule)
-    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(evidence.course))
+    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(evidence.learning_curve))
     if options:
         because += f"; so {_next_step(options)}"
     elif not is_enough:
@@ -271,7 +270,7 @@ def advise(
 
 
 def _thin(evidence: RunSummary) -> list[str]:
-    num_epochs, num_val = len(evidence.course), evidence.record.facts.num_val_images
+    num_epochs, num_val = len(evidence.learning_curve), evidence.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")

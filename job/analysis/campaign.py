@@ -1,16 +1,14 @@
-"""Several runs in a row towards a target: recipe A, then what the rules advise, until nothing is left to do.
+"""Campaigns: their records in the bucket, and the rules that choose the next run or end them.
 
-Guarantees that a campaign's goal, each step and its end are written once, a step before its run begins, that a step's
-run has a name of its own, and that what is next follows from the records alone. Knows nothing of how or where a run is
-trained.
+Guarantees that goal, steps and result are written once, a step before its run begins, that each step's run has a name
+of its own, and that the next step follows from the records alone. Knows nothing of how or where a run is trained.
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeVar
 
 from pydantic import field_validator
 
@@ -20,7 +18,7 @@ from job.analysis.options import EXTEND
 from job.analysis.summary import RunSummary, read_summary
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError
 from job.recipes.recipe import Profile, load_recipe, recipe_names
-from job.runs.records import SCHEMA, Record, differences, now, refuse_newer
+from job.runs.records import Record, Timestamp, differences, now
 from job.runs.run import Run, check_run_name, is_run_name, next_free_name
 from job.storage.object_store import Store
 
@@ -32,7 +30,7 @@ FIRST_RECIPE = "A"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What was asked for; two commands that ask the same are one campaign."""
+    """What is asked for; commands with equal goals are one campaign."""
 
     target_f1: float
     max_runs: int
@@ -40,39 +38,48 @@ class Goal:
     profile: Profile
     dataset: str
     weights: str | None
-    """What the first run starts from; its recipe says it if this is left out."""
+    """Start weights of the first run; without them its recipe decides."""
 
     arguments: dict[str, str]
-    """Training arguments for every run, and flags that belong to what is trained."""
+    """Training arguments of every run, and flags of ``job train`` that change the data or the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What a campaign in the cloud can cost in all without ``--max-usd``, from the limit of each of its runs."""
+    """The most that a campaign in the cloud without ``--max-usd`` can cost: the limit of a run, for each run."""
 
     run: float
     """The limit of one run."""
 
     total: float
     usd: bool
-    """Dollars; else machine hours, where the machine's price is not known."""
+    """Counted in dollars; in machine hours where the price is unknown."""
 
     @property
     def unit(self) -> str:
-        """What it is counted in."""
+        """Dollars or machine hours."""
         return "USD" if self.usd else "machine hours"
 
     def __str__(self) -> str:
         return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
 
     def left(self, finished: Sequence[RunSummary]) -> float:
-        """Return what is left after some runs; one whose cost is not known counts with its limit."""
+        """Return the rest after some runs; a run of unknown cost counts with its limit."""
         used = [entry.usd if self.usd else entry.hours for entry in finished]
         return self.total - sum(self.run if one is None else one for one in used)
 
 
-class Step(Record):
-    """One run of a campaign, decided before it began."""
+class CampaignRecord(Record):
+    """Goal and bound of a campaign (``campaign.json``)."""
+
+    created_at: str = ""
+    campaign: str = ""
+    goal: Goal
+    bound: Bound | None = None
+
+
+class CampaignStep(Record):
+    """One run of a campaign, decided before it begins (``steps/0001.json``)."""
 
     number: int
     recipe: str
@@ -84,38 +91,46 @@ class Step(Record):
 
     @field_validator("recipe")
     @classmethod
-    def _is_shipped(cls, recipe: str) -> str:
+    def _require_shipped(cls, recipe: str) -> str:
         if recipe not in recipe_names():  # a record leads to no file of this machine
             raise ValueError(f"{recipe!r} is no recipe of this version")
         return recipe
 
     @field_validator("run")
     @classmethod
-    def _is_run_name(cls, run: str) -> str:
+    def _require_run_name(cls, run: str) -> str:
         if not is_run_name(run):
             raise ValueError(f"{run!r} is no name of a run")
         return run
 
-    def words(self, goal: Goal) -> list[str]:
-        """Return what follows ``job train`` for this run, wherever it is trained."""
+    def train_args(self, goal: Goal) -> list[str]:
+        """Return the flags of ``job train`` for this run."""
         named = {"recipe": self.recipe, "run": self.run, "profile": goal.profile, "dataset": goal.dataset}
         if self.weights is not None:
             named["weights"] = self.weights
         return [f"--{name}={value}" for name, value in (named | goal.arguments).items()]
 
 
-class CampaignRecord(Record):
-    """What a campaign was asked for, and what it can cost (``campaign.json``)."""
+class CampaignResult(Record):
+    """How a campaign ended (``final.json``)."""
 
-    created_at: str = ""
-    campaign: str = ""
-    goal: Goal
-    bound: Bound | None = None
+    finished_at: Timestamp
+    best: str | None
+    """The run with the best weights."""
+
+    weights: str | None = None
+    """The best weights, as `Best` has them; older versions did not record them."""
+
+    reason: str
+    because: str
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """Why a campaign goes no further."""
+    """The decision to end a campaign."""
 
     reason: str
     because: str
@@ -123,17 +138,17 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best weights that a campaign knows: those of one of its runs, or those that its first run started from."""
+    """The best weights of a campaign: of one of its runs, or the start weights of its first."""
 
     f1: float
     weights: str
-    """What ``--weights`` takes: a run, a path in the bucket, a file or a URI."""
+    """Argument of ``--weights``: a run, a path in the bucket, a file or a URI."""
 
     run: str | None
-    """The run that they are of, if that is known."""
+    """The run that trained them, if known."""
 
     is_start: bool
-    """None of the campaign's runs is better than what the first one started from."""
+    """No run of the campaign beats the start weights of its first."""
 
 
 class Campaign:
@@ -147,84 +162,71 @@ class Campaign:
         """Return the key of one of the campaign's objects."""
         return f"campaigns/{self.name}/{name}"
 
-    def goal(self) -> Goal | None:
-        """Return what was asked for, or nothing if there is no such campaign.
+    def record(self) -> CampaignRecord | None:
+        """Return goal and bound, or None if there is no such campaign.
 
         Raises:
-            CorruptObjectError: If the record has another form.
+            CorruptObjectError: From this and the other readers, if a record cannot be read.
         """
-        record = self._record()
-        return record.goal if record else None
-
-    def bound(self) -> Bound | None:
-        """Return the bound that was recorded when the campaign began, if one was."""
-        record = self._record()
-        return record.bound if record else None
+        return self._read("campaign.json", CampaignRecord)
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
-        """Write what is asked for, and what it can cost.
+        """Write goal and bound.
 
         Raises:
             PreconditionError: If the name was taken in the meantime.
         """
-        record = CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound)
-        self.store.put(self.key("campaign.json"), record.to_json())
+        self._write("campaign.json", CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound))
 
-    def steps(self) -> list[Step]:
-        """Return the steps so far, in order.
+    def steps(self) -> list[CampaignStep]:
+        """Return the steps so far, in order."""
+        names = [stored.key.removeprefix(self.key("")) for stored in self.store.list(self.key("steps/"))]
+        return [step for name in names if (step := self._read(name, CampaignStep)) is not None]
 
-        Raises:
-            CorruptObjectError: If one of them has another form.
-        """
-        return [Step.read(stored.key, self.store.read(stored.key)) for stored in self.store.list(self.key("steps/"))]
-
-    def add(self, step: Step) -> None:
-        """Write a step; if another machine has decided it in the meantime, that decision stands."""
-        record = step.model_copy(update={"decided_at": now()})
+    def add(self, step: CampaignStep) -> None:
+        """Write a step; a decision of another machine that came first stands."""
         with contextlib.suppress(PreconditionError):
-            self.store.put(self.key(f"steps/{step.number:04d}.json"), record.to_json())
+            self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
 
-    def final(self) -> dict[str, Any] | None:
-        """Return how the campaign ended, or nothing if it has not."""
-        key = self.key("final.json")
-        try:
-            loaded: dict[str, Any] = json.loads(self.store.read(key))
-        except ObjectNotFoundError:
-            return None
-        except (ValueError, RecursionError) as error:
-            raise CorruptObjectError(f"{key}: is not JSON, {error}; restore the object") from error
-        refuse_newer(key, loaded)
-        return loaded
+    def result(self) -> CampaignResult | None:
+        """Return how the campaign ended, or None if it has not."""
+        return self._read("final.json", CampaignResult)
 
     def finish(self, end: End, best: Best | None) -> None:
         """Write how it ended; the first record stands."""
-        known = {"best": best.run, "weights": best.weights} if best else {"best": None, "weights": None}
-        content = {"schema": SCHEMA, "finished_at": now(), **known, **asdict(end)}
+        known = (best.run, best.weights) if best else (None, None)
         with contextlib.suppress(PreconditionError):
-            self.store.put(self.key("final.json"), (json.dumps(content, indent=1) + "\n").encode())
+            self._write(
+                "final.json",
+                CampaignResult(
+                    finished_at=now(), best=known[0], weights=known[1], reason=end.reason, because=end.because
+                ),
+            )
 
-    def evidence(self) -> list[RunSummary | None]:
-        """Return what is known of the run of each step; nothing of one that was not begun."""
+    def runs(self) -> list[RunSummary | None]:
+        """Return the run of each step; None for one that has not begun."""
         runs = [Run(self.store, step.run) for step in self.steps()]
         records = [run.record() for run in runs]
         return [read_summary(run, record) if record else None for run, record in zip(runs, records, strict=True)]
 
-    def _record(self) -> CampaignRecord | None:
-        key = self.key("campaign.json")
+    def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord | None:
         try:
-            return CampaignRecord.read(key, self.store.read(key))
+            return kind.read(self.key(name), self.store.read(self.key(name)))
         except ObjectNotFoundError:
             return None
 
+    def _write(self, name: str, record: Record) -> None:
+        self.store.put(self.key(name), record.to_json())
+
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
-    """Return the campaign that a goal means, made if it is new.
+    """Return the campaign with a goal; creates a new one.
 
     Args:
         store: The bucket.
-        name: Its name. Without one it is the newest campaign that was asked for in the same way, or else a new one.
+        name: Its name; without one, the newest campaign with this goal, or a new one.
         goal: What is asked for.
-        bound: What a new campaign can cost; one that exists keeps its own.
+        bound: Bound of a new campaign; an existing one keeps its own.
 
     Raises:
         RunConflictError: If the named campaign was asked for differently; lists every difference.
@@ -237,27 +239,28 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
         name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
     with contextlib.suppress(PreconditionError):
-        if campaign.goal() is None:
+        if campaign.record() is None:
             campaign.create(goal, bound)
-    existing = campaign.goal()
-    if existing is not None and existing != goal:
+    existing = campaign.record()
+    if existing is not None and existing.goal != goal:
         raise RunConflictError(
             f"campaign {name}: was started with other values; repeat those to continue it, or choose another --name",
-            differences(asdict(existing), asdict(goal)),
+            differences(asdict(existing.goal), asdict(goal)),
         )
     return campaign
 
 
 def _goal_of(store: Store, name: str) -> Goal | None:
-    """Return what a campaign was asked for; nothing, with a warning, if its record is damaged."""
+    """Return a campaign's goal; None, with a warning, if its record is damaged."""
     try:
-        return Campaign(store, name).goal()
+        record = Campaign(store, name).record()
     except CorruptObjectError as error:
         log.warning("%s; passed over", error)
         return None
+    return record.goal if record else None
 
 
-def decide(
+def next_step(
     goal: Goal,
     name: str,
     finished: Sequence[RunSummary],
@@ -266,26 +269,26 @@ def decide(
     bucket: str,
     bounded: bool = False,
     bound: Bound | None = None,
-) -> Step | End:
-    """Return the next step, or why there is none: the rules of `advice` on the best run, within the budget.
+) -> CampaignStep | End:
+    """Return the next step, or the end: the rules of `advice` on the best run, within the budget.
 
-    Own weights that a run starts from are the best that are known; no recipe is trained twice from the same.
+    A run that starts from own weights starts from the best; no recipe is trained twice from the same weights.
 
     Args:
         goal: What was asked for.
-        name: The campaign's.
+        name: Name of the campaign.
         finished: Its runs so far, all finished.
-        usd_per_hour: What an hour of the machine costs, if that is known.
-        bucket: For the advice.
-        bounded: A run cannot cost more than what is left, so its cost need not be known beforehand.
-        bound: What all runs can cost where the goal limits no dollars.
+        usd_per_hour: Price of the machine, if known.
+        bucket: Named in the commands of the advice.
+        bounded: Each run is limited to the rest of the budget, so its cost need not be known beforehand.
+        bound: The bound of a campaign whose goal limits no dollars.
     """
     if goal.max_usd is None and bound is not None and bound.left(finished) <= 0:
         return End(reason="budget spent", because=f"the campaign's bound of {bound} is used up")
     best = best_of(finished)
     if best is None:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
-        return _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded) or Step(
+        return _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded) or CampaignStep(
             number=1,
             recipe=FIRST_RECIPE,
             run=f"{name}-1-{FIRST_RECIPE}",
@@ -310,7 +313,7 @@ def decide(
         return End(reason="nothing helps", because=f"run {run.run}: {advice.because}")
     option = advice.options[0]
     own, number = load_recipe(option.recipe, goal.profile).start.kind == "own", len(finished) + 1
-    return _over_budget(goal, finished, option.usd, bounded=bounded) or Step(
+    return _over_budget(goal, finished, option.usd, bounded=bounded) or CampaignStep(
         number=number,
         recipe=option.recipe,
         run=f"{name}-{number}-{option.recipe}",
@@ -321,10 +324,7 @@ def decide(
 
 
 def best_of(finished: Sequence[RunSummary]) -> Best | None:
-    """Return the weights with the highest F1, of finished runs and of what the first one started from.
-
-    Of equal ones those of the first run are taken.
-    """
+    """Return the weights with the highest F1, the first run's start weights included; of equal ones the first run's."""
     if not finished:
         return None
     run, start, before = max(finished, key=_f1), _starts_from(finished[0]), finished[0].before
@@ -339,13 +339,13 @@ def _f1(entry: RunSummary) -> float:
 
 
 def _starts_from(entry: RunSummary) -> str | None:
-    """Return what ``--weights`` takes for the weights that a run started from; nothing if it was from scratch."""
+    """Return the argument of ``--weights`` for a run's start weights; None if it was trained from scratch."""
     point = entry.record.start.point
     return point.run or point.source
 
 
 def spent_usd(finished: Sequence[RunSummary]) -> float | None:
-    """Return what runs have cost; nothing, which means unknown, if that of one is."""
+    """Return the cost of runs; None, which means unknown, if the cost of one is."""
     costs = [entry.usd for entry in finished]
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 

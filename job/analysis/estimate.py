@@ -1,4 +1,4 @@
-"""What a training will take, in hours and dollars: from runs like it, or from a few steps that are really trained.
+"""Estimate of hours and dollars, from comparable runs or from a few measured training steps.
 
 Guarantees that a figure says where it comes from, and that a measurement writes nothing to a run. What preemptions
 add is not in it.
@@ -68,7 +68,7 @@ class Measurement:
 
 
 class EnoughError(Exception):
-    """What was to be measured is measured."""
+    """Stops training once enough steps were timed."""
 
 
 class Stopwatch:
@@ -179,8 +179,8 @@ def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> b
 def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estimate:
     """Return an estimate by a run like it."""
     epoch_s = run.epoch_s or 0.0
-    around_s = max(0.0, run.cost.total_s - epoch_s * len(run.course))
-    based_on = f"run {run.run}, {len(run.course)} epochs on {'; '.join(run.machines)}"
+    around_s = max(0.0, run.cost.total_s - epoch_s * len(run.learning_curve))
+    based_on = f"run {run.run}, {len(run.learning_curve)} epochs on {'; '.join(run.machines)}"
     return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
 
 

@@ -1,6 +1,6 @@
-"""What could be done after a run: the command, what its recipe promises, and what it takes.
+"""Options after a run: command, expected F1, hours and dollars.
 
-Guarantees that a time is measured or says that it is not. Knows nothing of when what is advised.
+Guarantees that hours are measured or marked as not measured. Knows nothing of the rules that choose an option.
 """
 
 import shlex
@@ -17,7 +17,7 @@ EXTEND = "extend"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """Something that could be done next."""
+    """One option."""
 
     recipe: str
     """Its name, or `EXTEND`."""
@@ -55,7 +55,7 @@ def find_option(
 
 
 def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
-    done = len(run.course)
+    done = len(run.learning_curve)
     words = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
     hours = done * (run.epoch_s or 0.0) / 3600
     return Option(

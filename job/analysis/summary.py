@@ -1,6 +1,6 @@
-"""RunSummary: result, course, pace and cost of a run, from its records.
+"""Summary of a run's records: result, learning curve, pace, cost.
 
-Guarantees that nothing is guessed: what was not recorded is `None`. Reads the bucket only in `finished_runs`.
+Guarantees that nothing is guessed: a value that was not recorded is None. Knows nothing of decisions.
 """
 
 import logging
@@ -70,7 +70,7 @@ class RunSummary:
         return self.final.comparison.after if self.final else None
 
     @property
-    def course(self) -> list[float]:
+    def learning_curve(self) -> list[float]:
         """F1 after each epoch of a finished run."""
         return [row["f1"] for row in self.final.course] if self.final else []
 

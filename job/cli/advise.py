@@ -49,7 +49,7 @@ def advise_next(options: AdviseOptions) -> None:
 
 def told(evidence: RunSummary, advice: Advice) -> list[str]:
     """Return an advice as lines for a terminal."""
-    ended = f"{evidence.final.reason} after {len(evidence.course)} epochs" if evidence.final else "not finished"
+    ended = f"{evidence.final.reason} after {len(evidence.learning_curve)} epochs" if evidence.final else "not finished"
     lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
     lines += labelled("because", advice.because)

@@ -89,8 +89,8 @@ def campaign(options: CampaignOptions) -> None:
         arguments={name.replace("_", "-"): value for name, value in (chosen | options.arguments).items()},
     )
     found = find_campaign(store, options.name, goal, bound)
-    if (recorded := found.bound()) is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
+    if (record := found.record()) is not None and record.bound is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, record.bound)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
@@ -109,18 +109,20 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
 
 def told(campaign: Campaign) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
-    final = campaign.final() or {}
+    result = campaign.result()
     rows: list[tuple[str, ...]] = [HEAD]
-    for entry in campaign.evidence():
+    for entry in campaign.runs():
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
     lines = [*table(rows), ""]
-    lines += labelled("campaign", f"{campaign.name}: {final['reason']}")
-    lines += labelled("because", final["because"])
-    if final["best"] is not None or final.get("weights") is not None:
-        lines += labelled("best", address_of_best(campaign, final))
-        if final["best"] not in {row[0] for row in rows[1:]}:
+    if result is None:
+        return lines
+    lines += labelled("campaign", f"{campaign.name}: {result.reason}")
+    lines += labelled("because", result.because)
+    if result.best is not None or result.weights is not None:
+        lines += labelled("best", address_of_best(campaign, result))
+        if result.best not in {row[0] for row in rows[1:]}:
             lines += labelled("", "which the first run started from; no run is better")
     return [*lines, *labelled("page", write_page(campaign))]
 

@@ -11,7 +11,7 @@ from job.cli.options import BucketOption, JsonOption, RunOptions
 from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
-from job.runs import checkpoint, offline_logs
+from job.runs import checkpoint, wandb_status
 from job.runs.accounting import read_cost
 from job.runs.records import AttemptRecord, FinalRecord, InitialWeights, RunRecord, now
 from job.runs.run import Run
@@ -79,7 +79,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
             "bill": cost.to_json(),
             "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
             "set_aside": {str(identity): why for identity, why in set_aside.items()},
-            "tracking": offline_logs.tell(run),
+            "tracking": wandb_status.describe(run),
             "final": final and final.model_dump(mode="json"),
         }
         print(json.dumps(shown, indent=1))
@@ -115,7 +115,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         for manifest in checkpoints
     ]
     told += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
-    told.append(("W&B", offline_logs.tell(run)))
+    told.append(("W&B", wandb_status.describe(run)))
     print("\n".join(line for label, text in told for line in labelled(label, text)))
     print(f"\n{cost.table()}")
     if final is not None:

@@ -6,7 +6,7 @@ Guarantees that it is made from the campaign's records alone, at any moment. Kno
 import shlex
 from typing import Any
 
-from job.analysis.campaign import Campaign, Goal
+from job.analysis.campaign import Campaign, CampaignResult, Goal
 from job.analysis.metrics import LABELS
 from job.analysis.summary import RunSummary
 from job.report.template import render_template
@@ -21,37 +21,36 @@ def write_page(campaign: Campaign) -> str:
 
 def render(campaign: Campaign) -> str:
     """Return the page as HTML."""
-    goal, final, runs = campaign.goal(), campaign.final(), campaign.evidence()
+    record, result, runs = campaign.record(), campaign.result(), campaign.runs()
     return render_template(
         "campaign.html.j2",
         campaign=campaign,
-        goal=goal,
-        bound=campaign.bound(),
-        final=final,
-        best=_best(campaign, final, runs) if final else None,
+        record=record,
+        result=result,
+        best=_best(campaign, result, runs) if result else None,
         runs=list(zip(campaign.steps(), runs, strict=True)),
         labels=LABELS,
-        command=_command(campaign, goal) if goal else None,
+        command=_command(campaign, record.goal) if record else None,
     )
 
 
-def address_of_best(campaign: Campaign, final: dict[str, Any]) -> str:
+def address_of_best(campaign: Campaign, result: CampaignResult) -> str:
     """Return the address of a finished campaign's best weights."""
-    best, weights = final["best"], str(final.get("weights"))
+    best, weights = result.best, str(result.weights)
     if best is None:
         return weights if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
     return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
 
 
-def _best(campaign: Campaign, final: dict[str, Any], runs: list[RunSummary | None]) -> dict[str, Any] | None:
-    if final["best"] is None and final.get("weights") is None:
+def _best(campaign: Campaign, result: CampaignResult, runs: list[RunSummary | None]) -> dict[str, Any] | None:
+    if result.best is None and result.weights is None:
         return None
-    after = next((run.after for run in runs if run is not None and run.run == final["best"]), None)
+    after = next((run.after for run in runs if run is not None and run.run == result.best), None)
     start = runs[0].before if runs and runs[0] else None
     metrics = after or start or {}
     return {
-        "run": final["best"],
-        "weights": address_of_best(campaign, final),
+        "run": result.best,
+        "weights": address_of_best(campaign, result),
         "metrics": ", ".join(f"{label} {metrics[name]:.1%}" for name, label in LABELS.items() if name in metrics),
         "start_f1": start["f1"] if start and after is None else None,
     }

@@ -1,7 +1,6 @@
 """Facts of a report, read from a run's records in the bucket.
 
-Guarantees that the course is that of the newest checkpoint, whatever is written meanwhile. Knows nothing of how it is
-shown.
+Guarantees that the learning curve is the newest checkpoint's, whatever is written meanwhile. Knows nothing of HTML.
 """
 
 import json
@@ -12,7 +11,7 @@ from typing import Any
 from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
 from job.recipes.recipe import Band
-from job.runs import offline_logs, resume
+from job.runs import resume, wandb_status
 from job.runs.accounting import read_cost
 from job.runs.cost import RunCost
 from job.runs.progress import read_progress
@@ -24,7 +23,7 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a run at one moment."""
+    """State of a run at one moment."""
 
     run: Run
     record: RunRecord
@@ -34,10 +33,10 @@ class Facts:
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
     evaluation_before: dict[str, Any] | None
-    """What the validation of the start weights saw, once there was one; see `job.training.evaluation`."""
+    """Evaluation of the start weights, once it ran; see `job.training.evaluation`."""
 
     evaluation: dict[str, Any] | None
-    """The same of the best weights, at the end."""
+    """Evaluation of the best weights, at the end."""
 
     attempts: list[AttemptRecord]
     cost: RunCost
@@ -45,10 +44,10 @@ class Facts:
     """Whether the attempts can be compared bit by bit; see `job.runs.resume.exactness`."""
 
     tracking: str
-    """Where the curve of Weights & Biases is."""
+    """State of the run in Weights & Biases."""
 
     @property
-    def course(self) -> list[dict[str, float]]:
+    def learning_curve(self) -> list[dict[str, float]]:
         """The metrics after each epoch, as shares of 1."""
         return [metrics_of(row) for row in self.rows]
 
@@ -62,29 +61,29 @@ class Facts:
         """The epoch of ``best.pt`` (1-based): the last of those with the highest mAP50-95, as Ultralytics has it."""
         if self.final is not None:
             return self.final.best_epoch
-        course = self.course
-        return max(range(len(course)), key=lambda i: (course[i]["map50_95"], i)) + 1 if course else None
+        curve = self.learning_curve
+        return max(range(len(curve)), key=lambda i: (curve[i]["map50_95"], i)) + 1 if curve else None
 
     @property
     def after(self) -> dict[str, float] | None:
         """The metrics of the best weights: as evaluated at the end, before that those of the best epoch so far."""
         if self.final is not None:
             return self.final.comparison.after
-        return self.course[self.best_epoch - 1] if self.best_epoch else None
+        return self.learning_curve[self.best_epoch - 1] if self.best_epoch else None
 
     @property
     def num_epochs(self) -> int:
-        """The epochs that were asked for."""
+        """The requested epochs."""
         return int(self.record.request["train"]["epochs"])
 
     @property
     def expect(self) -> dict[str, Band]:
-        """What the recipe's authors expect, by metric."""
+        """The recipe's expected bands, by metric."""
         return {name: Band(*ends) for name, ends in self.record.expect.items()}
 
     @property
     def cuts(self) -> list[float]:
-        """Where in the course, in epochs, attempts ended before the run did."""
+        """Positions in epochs at which attempts were cut off."""
         facts = self.record.facts
         num_batches = math.ceil(facts.num_train_images / facts.batch)
         pairs = zip(self.attempts, self.cost.attempts, strict=True)
@@ -97,8 +96,8 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
 
     Args:
         run: The run.
-        record: Its own.
-        at: The time at which this is asked; now, if left out.
+        record: The run's record.
+        at: The moment; now by default.
     """
     at = at or now()
     progress = read_progress(run)
@@ -114,7 +113,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         attempts=attempts,
         cost=read_cost(run, at),
         bits=resume.exactness(record, attempts),
-        tracking=offline_logs.tell(run),
+        tracking=wandb_status.describe(run),
     )
 
 

@@ -77,7 +77,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "confidence": _confidence(facts),
         "pictures": make_pictures(facts.run.store, dataset, names, facts.evaluation_before, facts.evaluation),
         "sizes": _sizes(facts),
-        "timeline": _time_line(facts.cost),
+        "timeline": _timeline(facts.cost),
         "phases": _phases(facts.cost),
         "attempts": list(_attempts(facts)),
         "warnings": warnings_of(facts.attempts),
@@ -144,8 +144,8 @@ def _changes(facts: Facts) -> Iterator[Change]:
 
 
 def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
-    course = [*([facts.before] if facts.before else []), *facts.course]
-    if not course:
+    curve = [*([facts.before] if facts.before else []), *facts.learning_curve]
+    if not curve:
         return
     charted = (
         ("F1", "f1", (("F1", "f1", "blue"),)),
@@ -157,7 +157,7 @@ def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
         yield (
             title,
             charts.curve_chart(
-                [Series(label, colour, [metrics[name] for metrics in course]) for label, name, colour in lines],
+                [Series(label, colour, [metrics[name] for metrics in curve]) for label, name, colour in lines],
                 first_epoch=0 if facts.before else 1,
                 num_epochs=facts.num_epochs,
                 cuts=facts.cuts,
@@ -188,16 +188,16 @@ def _over_epochs(facts: Facts, lines: Sequence[Series]) -> str:
 
 def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]:
     """Return epoch, metrics and notes, row 0 first."""
-    target, course = facts.expect.get("f1"), facts.course
+    target, curve = facts.expect.get("f1"), facts.learning_curve
     notes = notes_on(
-        [metrics["f1"] for metrics in course],
+        [metrics["f1"] for metrics in curve],
         before=facts.before["f1"] if facts.before else None,
         target=target.low if target else None,
         num_epochs=facts.num_epochs,
         best_epoch=facts.best_epoch,
         stopped_early=bool(facts.final and facts.final.reason == "stopped early"),
     )
-    rows = [(epoch, metrics, said) for epoch, (metrics, said) in enumerate(zip(course, notes, strict=True), start=1)]
+    rows = [(epoch, metrics, said) for epoch, (metrics, said) in enumerate(zip(curve, notes, strict=True), start=1)]
     return [(0, facts.before, ("start weights",)), *rows] if facts.before else rows
 
 
@@ -266,7 +266,7 @@ def _recall(entry: dict[str, Any]) -> float:
     return float(entry["num_found"] / entry["num_objects"]) if entry["num_objects"] else 0.0
 
 
-def _time_line(bill: RunCost) -> str:
+def _timeline(bill: RunCost) -> str:
     rows = [
         (str(attempt.attempt), [(label, s / MINUTE) for label, s in attempt.seconds.items() if s])
         for attempt in bill.attempts

@@ -6,7 +6,6 @@ and one attempt would have got ready: those seconds are compared. Knows nothing 
 nor of what may still come: that is `job.cloud.budget`.
 """
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 from job.errors import EndReason
 from job.goodput import Phase
 from job.runs.records import Price
-from job.text import HOUR, dollars, duration, percent, seconds_between
+from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
 
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
@@ -147,22 +146,18 @@ class RunCost:
         return said
 
     def table(self) -> str:
-        """Return the ledger for a terminal of 80 columns."""
+        """Return phases, goodput and cost for a terminal of 80 columns."""
         usd = self.usd_by_label
-        lines = [f"{'ledger':18}{'time':>14}{'share':>9}" + (f"{'USD':>12}" if usd else "")]
-        for label, seconds in self.seconds.items():
+        rows = [("phase", "time", "share", "USD")]
+        for phase, seconds in self.seconds.items():
             if seconds:
-                line = f"{label:18}{duration(seconds):>14}{percent(seconds / self.total_s):>9}"
-                lines.append(line + (f"{dollars(usd[label]):>12}" if usd else ""))
-        total = f"{'all':18}{duration(self.total_s):>14}{'':9}"
-        lines += [
-            (total + (f"{dollars(self.known_usd or 0):>12}" if usd else "")).rstrip(),
-            "",
-            f"goodput     {percent(self.goodput)} of all seconds were useful steps",
-            f"between     {duration(self.away_s)} without a sign of life from any attempt",
-            textwrap.fill(f"cost        {self.cost}", 80, subsequent_indent=" " * 12),
-        ]
-        return "\n".join(lines)
+                share, spent = percent(seconds / self.total_s), dollars(usd[phase]) if usd else ""
+                rows.append((phase, duration(seconds), share, spent))
+        rows.append(("all", duration(self.total_s), "", dollars(self.known_usd or 0)))
+        lines = table(rows if usd else [row[:-1] for row in rows], right=(1, 2, 3))
+        lines += ["", *labelled("goodput", f"{percent(self.goodput)} of all seconds were useful steps")]
+        lines += labelled("between", f"{duration(self.away_s)} without a heartbeat from any attempt")
+        return "\n".join([*lines, *labelled("cost", self.cost)])
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""

@@ -412,8 +412,6 @@ class AttemptStart(Record):
     environment: dict[str, object] = {}
     differs: list[str] = []
     receipt: ResumeReceipt | None = None
-    curve: list[str] = []
-    """The logs of Weights & Biases that this attempt continues."""
 
 
 class Progressing(Record):

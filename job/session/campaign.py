@@ -1,7 +1,6 @@
-"""Bringing a campaign to its end: decide, train, decide again.
+"""Run a campaign: choose the next run, train it, repeat.
 
-Guarantees that it can be killed at any time, between its runs and within them, and goes on by the same command. Where
-runs are trained is a `Place`.
+Guarantees that the same command resumes a campaign killed at any time. Knows nothing of machines but their `Place`.
 """
 
 import logging
@@ -12,9 +11,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from job.analysis.campaign import Campaign, End, Goal, Step, best_of, decide, spent_usd
+from job.analysis.campaign import (
+    Bound,
+    Campaign,
+    CampaignResult,
+    CampaignStep,
+    End,
+    Goal,
+    best_of,
+    next_step,
+    spent_usd,
+)
 from job.analysis.summary import RunSummary
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
@@ -26,27 +34,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs are trained: what follows ``job`` to train one to its end there.
+    """The command that trains a run on this machine or on Cloud Batch.
 
-    Each is trained by a process of its own, since what a process trained before changes the last bits.
+    Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
     before: tuple[str, ...]
-    """The command, ahead of what says which run it is."""
+    """The words of the command before those of the run."""
 
     after: tuple[str, ...]
-    """What it needs to know of bucket and machine."""
+    """The words of bucket and machine."""
 
     usd_per_hour: float | None
-    """What an hour costs, if that is known; each attempt records it."""
+    """The price of the machine, if it is known; each attempt records it."""
 
     bounds: bool = False
-    """Whether a run is kept within the dollars that are left for it."""
+    """Whether each run gets the dollars that are left as its ``--max-usd``."""
 
     def train(self, words: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
-        A notice is passed on; the process may have it already, and takes both for one.
+        A notice is passed on; a process that has it already takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
@@ -81,24 +89,24 @@ def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
     return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None, bounds=True)
 
 
-def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> dict[str, Any]:
+def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
     """Bring a campaign to its end from wherever it stands, and return how it ended.
 
     Raises:
         CampaignError: If a run ended other than well.
         PauseError: If a run was paused.
     """
-    while (final := campaign.final()) is None:
-        steps, evidence = campaign.steps(), campaign.evidence()
-        finished = [entry for entry in evidence if entry is not None and entry.final is not None]
+    while (result := campaign.result()) is None:
+        steps, runs = campaign.steps(), campaign.runs()
+        finished = [run for run in runs if run is not None and run.final is not None]
         if len(finished) < len(steps):
             _train(campaign, steps[-1], goal, place, finished)
             continue
-        decision = decide(
+        decision = next_step(
             *(goal, campaign.name, finished, usd_per_hour),
             bucket=campaign.store.uri,
             bounded=place.bounds,
-            bound=campaign.bound(),
+            bound=_bound_of(campaign),
         )
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
@@ -107,13 +115,18 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
             log.info("campaign %s: recipe %s is next; %s", campaign.name, decision.recipe, decision.because)
             campaign.add(decision)
         write_page(campaign)
-    return final
+    return result
 
 
-def _train(campaign: Campaign, step: Step, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
+def _bound_of(campaign: Campaign) -> Bound | None:
+    record = campaign.record()
+    return record.bound if record else None
+
+
+def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
-    words = step.words(goal)
-    left, bound = None, campaign.bound()
+    words = step.train_args(goal)
+    left, bound = None, _bound_of(campaign)
     if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
     elif bound is not None and bound.usd:

@@ -1,6 +1,5 @@
-"""Weights & Biases: one curve for a run, however many attempts it took.
+"""Weights & Biases: one unbroken curve for a run, each epoch once, over all of its attempts.
 
-A process of its own follows what is committed and logs it, so that nothing that W&B does, or fails to do, reaches the
-training. Guarantees that a row is logged once, by its place in the run; that only what is committed is logged; and that
-a machine which has been superseded adds nothing. Knows nothing of how training works.
+Guarantees that only committed rows are logged, that a superseded machine adds none, and that no failure of W&B reaches
+the training. The server decides which rows it lacks; the records in the bucket have them. Knows nothing of training.
 """

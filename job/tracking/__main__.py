@@ -1,4 +1,4 @@
-"""``python -m job.tracking RUN BUCKET ATTEMPT FOLDER``: the process that `job.tracking.sidecar` starts."""
+"""``python -m job.tracking RUN BUCKET ATTEMPT FOLDER``: the process that `job.tracking.tracker` starts."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from job.tracking.follower import follow
 
 
 def main() -> int:
-    """Follow an attempt; what goes wrong is one line on standard error."""
+    """Follow an attempt; a failure is one line on standard error."""
     name, bucket, attempt, folder = sys.argv[1:]
     try:
         follow(Run(open_store(bucket), name), int(attempt), Path(folder), map(str.strip, iter(sys.stdin.readline, "")))
@@ -24,4 +24,4 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # the library would wait at the end for a server that does not answer
+    os._exit(code)  # the library's exit handlers would wait for a server that does not answer

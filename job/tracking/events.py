@@ -1,4 +1,4 @@
-"""What is told of a run: a row for each epoch, and what came of it in the end."""
+"""Rows and results that go to W&B, read from a run's records."""
 
 from pathlib import Path
 from typing import Any
@@ -6,44 +6,62 @@ from typing import Any
 from job.analysis.metrics import metrics_of
 from job.report.data import Facts, read_facts
 from job.report.examples import make_pictures
-from job.runs.progress import Progress
+from job.runs.progress import read_progress
 from job.runs.records import RunRecord
 from job.runs.run import Run
-from job.tracking.client import AXIS, Curve
+from job.tracking.client import AXIS, NO_EPOCH, WandbRun
 
 
-def rows_after(progress: Progress, epoch: int) -> list[dict[str, float]]:
-    """Return the committed rows after an epoch, row 0 first: Ultralytics' columns, and F1."""
-    before = progress.evaluation_before
-    all_rows = ([{AXIS: 0, **before["row"]}] if before else []) + progress.rows
-    return [
-        row | {AXIS: int(row[AXIS]), "metrics/F1(B)": metrics_of(row)["f1"]} for row in all_rows if row[AXIS] > epoch
-    ]
+class CommittedRows:
+    """The committed rows of a run: Ultralytics' columns, F1, and the attempt that trained the epoch."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        starts = {number: run.attempt(number).start for number in run.attempts()}
+        self._resumed_at = {
+            number: start.receipt.checkpoint.epoch if start.receipt else NO_EPOCH
+            for number, start in starts.items()
+            if start
+        }
+
+    def after(self, epoch: int) -> list[dict[str, float]]:
+        """Return the rows after an epoch, in order; row 0 is the evaluation of the start weights."""
+        progress = read_progress(self._run)
+        before = progress.evaluation_before
+        rows = ([{AXIS: 0, **before["row"]}] if before else []) + progress.rows
+        return [self._complete(row, int(row[AXIS])) for row in rows if row[AXIS] > epoch]
+
+    def _complete(self, row: dict[str, float], epoch: int) -> dict[str, float]:
+        own = [number for number, resumed_at in self._resumed_at.items() if resumed_at < epoch]
+        attempt = max(own, default=1)  # rows of the run that this one extends count as the first attempt's
+        return row | {AXIS: epoch, "metrics/F1(B)": metrics_of(row)["f1"], "attempt": attempt}
 
 
-def tell_the_end(run: Run, record: RunRecord, curve: Curve, folder: Path) -> None:
-    """Say what came of a finished run; what only the server can keep (pictures, weights) if it listens. Then close.
+def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -> None:
+    """Log the result of a finished run: summary, validation images before and after, best weights. Then finish.
 
     Args:
         run: The run, finished.
-        record: Its own.
-        curve: Open.
+        record: The run's record.
+        wandb_run: Open.
         folder: For the weights on their way.
     """
     facts = read_facts(run, record)
-    curve.summarize(_summary(facts))
-    if curve.online and facts.evaluation is not None:
+    wandb_run.update_summary(_summary(facts))
+    if facts.evaluation is not None:
         names = facts.evaluation["names"]
-        curve.show(make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation))
-    if curve.online and facts.final is not None:
+        wandb_run.log_predictions(
+            make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation)
+        )
+    if facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)
-        curve.keep(best, facts.final.weights["best.pt"].model_dump())
-    curve.close()
+        wandb_run.log_model(best, facts.final.weights["best.pt"].model_dump())
+    wandb_run.finish()
 
 
 def _summary(facts: Facts) -> dict[str, Any]:
-    """Return before, after and change, and what it took."""
+    """Return metrics before, after and change, and what the run cost."""
     final, cost = facts.final, facts.cost
     measured = final.comparison.model_dump(include={"before", "after", "change"}) if final else {}
     return measured | {

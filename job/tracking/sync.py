@@ -1,75 +1,44 @@
-"""Brings a run's curve to W&B's server after the fact.
+"""``job wandb sync``: sends W&B's server the committed rows that it lacks, from the records of a run.
 
-What the server has decides: if it does not know the run, the segments of the bucket are uploaded in order; then
-whatever it still lacks is logged from the records. So doing it twice, or after half of it, does it once.
+The server decides what it lacks, so a second sync, or one after half a sync, sends each epoch once.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 from job.errors import MachineError, TransientStoreError
-from job.runs import offline_logs
-from job.runs.progress import read_progress
 from job.runs.records import RunRecord
 from job.runs.run import Run
-from job.tracking.client import Curve, ServerError, UnknownRunError, confine, why_offline
-from job.tracking.events import rows_after, tell_the_end
+from job.runs.wandb_status import WandbStatus, write_status
+from job.tracking.client import ServerError, WandbRun, confine
+from job.tracking.credentials import why_offline
+from job.tracking.events import CommittedRows, log_result
 
 
 def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
-    """Bring the server up to date with what is committed of a run, and return where it is shown.
+    """Send the server what it lacks of a run, and return the address of the run there.
 
     Args:
         run: The run.
-        record: Its own.
-        folder: An empty one.
+        record: The run's record.
+        folder: An empty one, for the library's files.
 
     Raises:
         MachineError: If there is no key.
-        TransientStoreError: If the server does not take it.
+        TransientStoreError: If the server does not take the run.
     """
-    confine(folder)
     if why := why_offline():
         raise MachineError(f"W&B: {why}; export WANDB_API_KEY, or run `.venv/bin/wandb login`")
+    confine(folder)
     try:
-        try:
-            opened = Curve(record, online=True, resume="must")
-        except UnknownRunError:
-            _upload(run, record, folder)
-            opened = Curve(record, online=True)
+        wandb_run = WandbRun(record)
     except ServerError as error:
         raise TransientStoreError(f"W&B: {error}; try again") from error
-    progress = read_progress(run)
-    for row in rows_after(progress, opened.epoch):
-        opened.log(row)
-    url = opened.url
+    for row in CommittedRows(run).after(wandb_run.last_epoch):
+        wandb_run.log(row)
     if run.final() is not None:
-        tell_the_end(run, record, opened, folder)
+        log_result(run, record, wandb_run, folder)
     else:
-        opened.close()
-    newest = max(run.attempts(), default=None)
-    if newest is not None:
-        offline_logs.say(run, newest, sent=True, url=url)
-    return url
-
-
-def _upload(run: Run, record: RunRecord, folder: Path) -> None:
-    """Upload the segments of the bucket, oldest first.
-
-    Raises:
-        ServerError: If the server does not take them.
-    """
-    paths = []
-    for segment in offline_logs.segments(run):
-        # The library reads the order from the logs themselves, and the run's id from the name.
-        path = folder / f"offline-run-{segment.attempt:04d}-{record.wandb_id}" / f"run-{record.wandb_id}.wandb"
-        path.parent.mkdir()
-        run.store.get(segment.key(run), path)
-        paths.append(str(path.parent))
-    if not paths:
-        return
-    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--yes", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)  # noqa: S603 -- a library's own program
-    if done.returncode:
-        raise ServerError(" ".join(done.stderr.split()) or "the upload failed")
+        wandb_run.finish()
+    if attempts := run.attempts():
+        write_status(run, attempts[-1], WandbStatus(url=wandb_run.url, sent=True))
+    return wandb_run.url

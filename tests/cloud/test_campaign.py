@@ -51,7 +51,7 @@ def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
     assert run.final() is not None
     assert run.attempt(1).claim.cloud_job == Submissions(run).list()[0].job_id
     assert len(batch.jobs) == 1
-    final = Campaign(store, "zoo").final()
-    assert (final["reason"], final["best"]) in {("budget spent", "zoo-1-A"), ("target reached", "zoo-1-A")}
+    result = Campaign(store, "zoo").result()
+    assert (result.reason, result.best) in {("budget spent", "zoo-1-A"), ("target reached", "zoo-1-A")}
     assert "runs/zoo-1-A/weights/best.pt" in done.stdout
     assert os.environ["JOB_BUCKET"] in done.stdout

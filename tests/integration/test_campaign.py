@@ -89,7 +89,7 @@ def test_c_follows_an_a_that_was_good_enough(bucket):
     assert done.returncode == 0, done.stderr
     assert steps_of(bucket) == [("A", "first"), ("C", "good enough for C")]
     assert run_in(bucket, "zoo-2-C").record().start.point.run == "zoo-1-A"
-    assert Campaign(store, "zoo").final()["best"] == "zoo-1-A"
+    assert Campaign(store, "zoo").result().best == "zoo-1-A"
     assert "runs/zoo-1-A/weights/best.pt" in done.stdout
 
 

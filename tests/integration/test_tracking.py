@@ -6,12 +6,10 @@ import sys
 
 import pytest
 
-from job.errors import SupersededError
-from job.runs import offline_logs
 from job.runs.progress import read_progress
 from job.runs.run import Run
+from job.runs.wandb_status import read_status
 from job.storage.open_store import open_store
-from job.tracking.transaction_log import records, rows
 from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, job, kill, start_job, surroundings, wait_until
@@ -20,7 +18,7 @@ from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_
 from tests.support.tiny_dataset import make_tiny_dataset
 
 SHORT, LONG = 4, 7
-"""Epochs of a run that nobody disturbs, and of one that is ended again and again."""
+"""Epochs of an undisturbed run, and of one that is ended again and again."""
 
 
 def order(num_epochs, bucket):
@@ -35,10 +33,13 @@ def order(num_epochs, bucket):
 NUM_ENDINGS = 4
 
 WITH_NOTICE = (2, 4)
-"""Attempts that are told; the last one by the metadata server, the other one by a signal."""
+"""Attempts that get a notice; the last one from the metadata server, the other one by a signal."""
 
 AT_A_COMMIT = (1,)
-"""An attempt that ends just after a commit, before that has its place in the curve; the others had just added to it."""
+"""An attempt that ends just after a commit, before the server has to have its row; others end after that."""
+
+WITHOUT_SERVER = (3,)
+"""An attempt that is offline, as the one after the last ending is."""
 
 OFFLINE = {"WANDB_MODE": "offline"}
 
@@ -59,18 +60,23 @@ def tensors_of(bucket):
     return final_tensors(run_in(bucket).final())
 
 
-def logs_of(bucket, folder):
-    """Return the logs that are the curve, fetched from the bucket."""
-    run, paths = run_in(bucket), []
-    for segment in offline_logs.segments(run):
-        paths.append(folder / f"{segment.attempt}.wandb")
-        run.store.get(segment.key(run), paths[-1])
-    return paths
+def rows_at(server):
+    """Return the rows of epochs that the server has, in the order of its history; the pictures' row is none."""
+    [known] = list(server.runs.values()) or [{"history": {}}]
+    return [row for _, row in sorted(known["history"].items()) if "metrics/F1(B)" in row]
 
 
-def epochs_in(paths):
-    """Return the epochs that were logged, in order."""
-    return [row["epoch"] for path in paths for row in rows(path)]
+def epochs_at(server):
+    """Return the epochs that the server has, in order."""
+    return [row["epoch"] for row in rows_at(server)]
+
+
+def require_committed_values(run, rows):
+    """Check that each row has the values that were committed for its epoch, row 0 those of the start weights."""
+    progress = read_progress(run)
+    committed = {int(row["epoch"]): row for row in progress.rows} | {0: progress.evaluation_before["row"]}
+    for row in rows:
+        assert row.items() >= committed[row["epoch"]].items()
 
 
 HELD_AT = "step:6:wait"
@@ -79,19 +85,32 @@ HELD_AT = "step:6:wait"
 
 @pytest.fixture(scope="module")
 def killed(data, tmp_path_factory):
-    """A bucket whose run was ended four times, twice by SIGKILL and twice by notice, before it was finished offline."""
+    """A bucket and W&B's server, whose run was ended four times, twice by SIGKILL and twice by notice, before it was
+    finished; two of the five attempts were offline, the last one too.
+    """
     folder = tmp_path_factory.mktemp("killed")
     bucket, held = make_bucket(data, folder / "bucket"), folder / "held"
     run = run_in(bucket)
-    with running_metadata_server() as server:
+
+    def up_to_date(number, wandb):
+        """Tell whether the attempt has committed all that it trains before it waits, and the server has the rows."""
+        progress = read_progress(run)
+        return (
+            held.exists()
+            and progress.checkpoint.attempt == number
+            and epochs_at(wandb) == list(range(len(progress.rows) + 1))
+        )
+
+    with running_metadata_server() as server, running_wandb_server(ACCEPTS) as wandb:
         for number in range(1, NUM_ENDINGS + 1):
             before = read_progress(run).checkpoint
-            env = OFFLINE | {"TEST_HELD": held} | (server.env if number == WITH_NOTICE[-1] else {})
+            env = {"TEST_HELD": held} | (server.env if number == WITH_NOTICE[-1] else {})
+            env |= OFFLINE if number in WITHOUT_SERVER else wandb.env
             process = start_job(*order(LONG, bucket), at=HELD_AT, **env)
-            if number in AT_A_COMMIT:
+            if number in AT_A_COMMIT + WITHOUT_SERVER:
                 wait_until(lambda before=before: read_progress(run).checkpoint != before, process)
             else:
-                wait_until(lambda number=number: number in {s.attempt for s in offline_logs.found(run)}, process)
+                wait_until(lambda number=number: up_to_date(number, wandb), process)
             if number not in WITH_NOTICE:
                 kill(process)
                 held.unlink(missing_ok=True)
@@ -105,9 +124,9 @@ def killed(data, tmp_path_factory):
             else:
                 said = process.communicate(timeout=SOON_S)[1]
                 assert process.returncode == 75, said
-    done = job(*order(LONG, bucket), **OFFLINE)
-    assert done.returncode == 0, done.stderr
-    return bucket
+        done = job(*order(LONG, bucket), **OFFLINE)
+        assert done.returncode == 0, done.stderr
+        yield bucket, wandb
 
 
 @pytest.fixture(scope="module")
@@ -117,44 +136,57 @@ def undisturbed(data, tmp_path_factory):
     for num_epochs in (SHORT, LONG):
         bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
         assert job(*order(num_epochs, bucket), WANDB_MODE="disabled").returncode == 0
-        assert offline_logs.segments(run_in(bucket)) == []
+        assert read_status(run_in(bucket), 1) is None
         found[num_epochs] = tensors_of(bucket)
     return found
 
 
-def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undisturbed, tmp_path):
-    """The logs have one id, which is that of the record; together they have row 0 and each epoch once, in order, with
-    the values that were committed; and the result is that of a run that nobody tracked or killed.
+def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undisturbed):
+    """The server has one run, by the id of the record, with row 0 and each epoch once, in order, as they were
+    committed, before and after `job wandb sync` adds those of offline attempts and finds nothing to add; and the result
+    is that of a run without tracking and kills.
     """
-    run = run_in(killed)
-    assert len(run.attempts()) == NUM_ENDINGS + 1
-    logs = logs_of(killed, tmp_path)
-    ids = {record.run.run_id for path in logs for record in records(path) if record.WhichOneof("record_type") == "run"}
-    assert ids == {run.record().wandb_id}
-    assert epochs_in(logs) == list(range(LONG + 1))
-    committed = {int(row["epoch"]): row for row in read_progress(run).rows}
-    for row in (row for path in logs for row in rows(path) if row["epoch"]):
-        assert {name: row[name] for name in committed[row["epoch"]]} == committed[row["epoch"]]
-    assert tensors_of(killed) == undisturbed[LONG]
-
-
-def test_what_was_logged_without_a_server_is_sent_once(killed):
-    """`job wandb sync` uploads the segments in order, and what came of the run; the second time it sends nothing."""
-    run = run_in(killed)
+    bucket, server = killed
+    run = run_in(bucket)
     record = run.record()
+    assert len(run.attempts()) == NUM_ENDINGS + 1
+    live = epochs_at(server)
+    assert live == list(range(len(live)))
+    assert 1 < len(live) < LONG + 1
+    for _ in range(2):
+        done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
+        assert done.returncode == 0, done.stderr
+        assert epochs_at(server) == list(range(LONG + 1))
+    assert list(server.runs) == [record.wandb_id]
+    require_committed_values(run, rows_at(server))
+    attempts = [row["attempt"] for row in rows_at(server)]
+    assert attempts == sorted(attempts)
+    assert set(attempts) <= set(run.attempts())
+    assert tensors_of(bucket) == undisturbed[LONG]
+
+
+def test_a_server_that_knows_nothing_is_sent_the_whole_curve_once(killed):
+    """`job wandb sync` sends a run and its result from the records alone, whatever logs an old version left
+    in the bucket; the second time it sends no epoch.
+    """
+    bucket, _ = killed
+    run = run_in(bucket)
+    record = run.record()
+    run.store.put(run.key("wandb/0001/0003-000000.wandb"), b"of an older version")
     with running_wandb_server(ACCEPTS) as server:
         for _ in range(2):
-            done = job("wandb", "sync", "zebra", "--bucket", killed, **server.env)
+            done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
             assert done.returncode == 0, done.stderr
+        assert epochs_at(server) == list(range(LONG + 1))
+        require_committed_values(run, rows_at(server))
+        assert {row["attempt"] for row in rows_at(server)} <= set(range(1, NUM_ENDINGS + 2))
         sent = server.runs[record.wandb_id]
-        sent_rows = [row for _, row in sorted(sent["history"].items()) if "metrics/F1(B)" in row]
-        assert [row["epoch"] for row in sent_rows] == list(range(LONG + 1))
-        assert {row["attempt"] for row in sent_rows} <= set(range(1, NUM_ENDINGS + 2))
         assert sent["summary"]["after"] == run.final().comparison.after
         assert sent["summary"]["preemptions"] == NUM_ENDINGS
         assert sent["config"]["train"]["value"] == record.request["train"]
     assert list(server.runs) == [record.wandb_id]
-    refused = job("wandb", "sync", "zebra", "--bucket", killed, WANDB_MODE="")
+    assert read_status(run, run.attempts()[-1]).sent
+    refused = job("wandb", "sync", "zebra", "--bucket", bucket, WANDB_MODE="")
     assert (refused.returncode, "there is no key; export WANDB_API_KEY" in refused.stderr) == (78, True)
 
 
@@ -172,12 +204,12 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
         done = job(*order(LONG, bucket), **server.env)
         assert done.returncode == 0, done.stderr
         sent = server.runs[run.record().wandb_id]
-        epochs = [row["epoch"] for _, row in sorted(sent["history"].items()) if "metrics/F1(B)" in row]
-        assert epochs == list(range(LONG + 1))
+        assert epochs_at(server) == list(range(LONG + 1))
+        require_committed_values(run, rows_at(server))
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]
         assert run.final().weights["best.pt"].sha256 in artifact["metadata"]
-    assert offline_logs.said(run, run.attempts()[-1])["sent"] is True
+    assert read_status(run, run.attempts()[-1]).sent
     assert tensors_of(bucket) == undisturbed[LONG]
     assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))
 
@@ -185,8 +217,10 @@ def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undistur
 @pytest.mark.parametrize(
     "behaviour", [HANGS, pytest.param(FAILS, marks=pytest.mark.full), pytest.param("refuses", marks=pytest.mark.full)]
 )
-def test_a_server_that_fails_changes_nothing_and_is_told_of(behaviour, data, undisturbed, tmp_path):
-    """The run ends well with the same tensors; the curve is in the bucket, and the report says why."""
+def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, data, undisturbed, tmp_path):
+    """The run ends well with the same tensors; log, status and report name the reason, and once there is a server that
+    works `job wandb sync` sends the whole curve.
+    """
     bucket = make_bucket(data, tmp_path / "bucket")
     with running_wandb_server(behaviour) as server, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -196,20 +230,20 @@ def test_a_server_that_fails_changes_nothing_and_is_told_of(behaviour, data, und
         assert done.returncode == 0, done.stderr
         assert behaviour == "refuses" or server.asked.is_set()
     assert tensors_of(bucket) == undisturbed[SHORT]
-    assert epochs_in(logs_of(bucket, tmp_path)) == list(range(SHORT + 1))
-    said = offline_logs.said(run_in(bucket), 1)
-    assert (said["mode"], "did not take the run" in said["why"]) == ("offline", True)
+    assert "W&B: the server did not take the run" in done.stderr
+    status = read_status(run_in(bucket), 1)
+    assert (status.mode, "did not take the run" in status.why) == ("offline", True)
     page = (tmp_path / "bucket" / "runs" / "zebra" / "report.html").read_text()
     assert "the server did not take the run" in page
     assert "job wandb sync zebra" in page
+    with running_wandb_server(ACCEPTS) as server:
+        assert job("wandb", "sync", "zebra", "--bucket", bucket, **server.env).returncode == 0
+        assert epochs_at(server) == list(range(SHORT + 1))
 
 
 def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_path):
-    """With the server hanging and notice given, everything is committed and the process exits 75; the next attempt logs
-    what this one could not.
-    """
+    """With the server hanging and notice given, the process exits 75; the next attempt sends what was not sent."""
     bucket = make_bucket(data, tmp_path / "bucket")
-    run = run_in(bucket)
     with running_wandb_server(HANGS) as server:
         held = tmp_path / "held"
         process = start_job(*order(LONG, bucket), at=HELD_AT, TEST_HELD=held, WANDB_INIT_TIMEOUT="600", **server.env)
@@ -218,25 +252,19 @@ def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_pat
         held.unlink()
         said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said
-    assert offline_logs.segments(run) == []
-    assert job(*order(LONG, bucket), **OFFLINE).returncode == 0
-    assert epochs_in(logs_of(bucket, tmp_path)) == list(range(LONG + 1))
+    assert read_status(run_in(bucket), 1) is None
+    with running_wandb_server(ACCEPTS) as server:
+        assert job(*order(LONG, bucket), **server.env).returncode == 0
+        assert epochs_at(server) == list(range(LONG + 1))
 
 
 def test_a_machine_that_was_superseded_adds_nothing(killed, tmp_path):
-    """Whoever follows an attempt that another one has followed is refused, and nobody goes on from what it leaves."""
-    run = run_in(killed)
-    before = offline_logs.segments(run)
-    stale = offline_logs.Segment(1, 99, 0)
-    (tmp_path / "stale.wandb").write_bytes(b"stale")
-    with pytest.raises(SupersededError):
-        offline_logs.save(run, stale, tmp_path / "stale.wandb")
-    run.store.put(stale.key(run), b"stale")  # the check came just before the other machine's claim
-    assert offline_logs.segments(run) == before
-    run.store.delete(stale.key(run))
-    command = [sys.executable, "-m", "job.tracking", "zebra", killed, "1", str(tmp_path / "follow")]
-    done = subprocess.run(
-        command, env=surroundings(OFFLINE), input="news\n", text=True, capture_output=True, check=False
-    )
-    assert (done.returncode, "superseded" in done.stderr) == (75, True)
-    assert offline_logs.segments(run) == before
+    """The follower of an attempt that another one has followed is refused, and the server hears nothing of it."""
+    bucket, _ = killed
+    command = [sys.executable, "-m", "job.tracking", "zebra", bucket, "1", str(tmp_path / "follow")]
+    with running_wandb_server(ACCEPTS) as server:
+        done = subprocess.run(
+            command, env=surroundings(server.env), input="committed\n", text=True, capture_output=True, check=False
+        )
+        assert (done.returncode, "superseded" in done.stderr) == (75, True)
+        assert server.runs == {}

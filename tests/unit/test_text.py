@@ -59,6 +59,7 @@ class Settings(BaseModel):
     prices: dict[str, Price] = {}
     price: Price | None = None
     hours: dict[str, dict[Literal["spot"], float]] = {}
+    tiers: Annotated[list[Price], Field()] | None = None
 
     @field_validator("layers")
     @classmethod
@@ -73,7 +74,10 @@ class Settings(BaseModel):
     [
         ({}, ["batch: missing"]),
         ([], ["must be a mapping, got []"]),
-        ({7: 1, "batch": 1}, ["7: unknown key; known are batch, scale, region, layers, profile, prices, price, hours"]),
+        (
+            {7: 1, "batch": 1},
+            ["7: unknown key; known are batch, scale, region, layers, profile, prices, price, hours, tiers"],
+        ),
         ({"batch": 0}, ["batch: must be a whole number from 1 to 64, got 0"]),
         ({"batch": "big"}, ["batch: must be a whole number from 1 to 64, got 'big'"]),
         ({"batch": True}, ["batch: must be a whole number from 1 to 64, got True"]),
@@ -90,6 +94,7 @@ class Settings(BaseModel):
         ({"batch": 1, "price": 3}, ["price: must be a mapping, got 3"]),
         ({"batch": 1, "prices": {"l4": {"spot": 0}}}, ["prices.l4.spot: must be a number above 0, got 0"]),
         ({"batch": 1, "prices": {7: {"spot": 1}}}, ["prices.7: must be text, got 7"]),
+        ({"batch": 1, "tiers": [{"spot": 1}, {}, 7]}, ["tiers.1.spot: missing", "tiers.2: must be a mapping, got 7"]),
         ({"batch": 1, "hours": {"l4": {"sopt": 1.0}}}, ["hours.l4.sopt: must be spot, got 'sopt'"]),
         ({"batch": 1, "prices": {"l4": 3}}, ["prices.l4: must be a mapping, got 3"]),
         (

@@ -1,13 +1,23 @@
 """Campaigns: what is decided after each run, and that their records carry them over any interruption."""
 
 import dataclasses
+import json
 
 import pytest
 
-from job.analysis.campaign import Bound, Campaign, End, Goal, Step, best_of, decide, find_campaign
+from job.analysis.campaign import (
+    Bound,
+    Campaign,
+    CampaignStep,
+    End,
+    Goal,
+    best_of,
+    find_campaign,
+    next_step,
+)
 from job.cli.app import main
 from job.cli.campaign import told
-from job.errors import CampaignError, PauseError, RunConflictError, UsageError
+from job.errors import CampaignError, CorruptObjectError, PauseError, RunConflictError, UsageError
 from job.report.campaign import render
 from job.session.campaign import go_on, here, on_batch
 from job.storage.local import FolderStore
@@ -29,7 +39,7 @@ def ended(recipe, f1, **more):
 
 def decided(*finished, goal=GOAL, usd_per_hour=None):
     """Return what comes after some runs."""
-    return decide(goal, "zoo", finished, usd_per_hour, bucket="gs://zoo")
+    return next_step(goal, "zoo", finished, usd_per_hour, bucket="gs://zoo")
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def test_recipe_a_comes_first():
     """A campaign begins with A, from the weights that were named."""
     first = decided(goal=dataclasses.replace(GOAL, weights="lion"))
     assert (first.number, first.recipe, first.run, first.weights) == (1, "A", "zoo-1-A", "lion")
-    words = first.words(GOAL)
+    words = first.train_args(GOAL)
     assert words == [
         *("--recipe=A", "--run=zoo-1-A", "--profile=full", "--dataset=wildlife", "--weights=lion", "--epochs=3")
     ]
@@ -125,7 +135,7 @@ def test_a_campaign_in_the_cloud_has_a_bound_that_a_restart_keeps(store):
     stage = Stage(store, {"A": 0.66, "B": 0.60, "transfer": 0.5}, bounds=True)
     campaign = find_campaign(store, "zoo", GOAL, bound)
     again = find_campaign(store, "zoo", GOAL, Bound(run=9.0, total=99.0, usd=True))
-    assert (campaign.bound(), again.bound()) == (bound, bound)
+    assert (campaign.record().bound, again.record().bound) == (bound, bound)
     go_on(again, GOAL, stage, 1.0)
     assert [named["max-usd"] for named in stage.trained] == ["0.50", "0.50", "0.40"]
     assert "It can cost 1.00 USD, up to 0.50 for each run at worst." in render(campaign)
@@ -135,9 +145,9 @@ def test_a_campaign_ends_when_its_bound_is_used_up():
     """Runs without a price count with the limit of a run; where dollars are unknown, machine hours are counted."""
     runs = [ended("A", 0.66), ended("B", 0.60)]
     for bound in (Bound(run=5.0, total=10.0, usd=True), Bound(run=1.0, total=0.5, usd=False)):
-        end = decide(GOAL, "zoo", runs, None, bucket="gs://zoo", bound=bound)
+        end = next_step(GOAL, "zoo", runs, None, bucket="gs://zoo", bound=bound)
         assert (end.reason, str(bound) in end.because) == ("budget spent", True)
-        assert isinstance(decide(GOAL, "zoo", runs[:1], None, bucket="gs://zoo", bound=bound), Step)
+        assert isinstance(next_step(GOAL, "zoo", runs[:1], None, bucket="gs://zoo", bound=bound), CampaignStep)
 
 
 def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
@@ -149,7 +159,7 @@ def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeyp
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
-    assert Campaign(store, "campaign").bound() == Bound(run=20.0, total=60.0, usd=True)
+    assert Campaign(store, "campaign").record().bound == Bound(run=20.0, total=60.0, usd=True)
 
 
 def test_runs_are_bounded_where_a_limit_can_be_given_to_them():
@@ -162,11 +172,11 @@ def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):
     """Each run is trained once, in the order of the rules, and the end names the best run."""
     stage = Stage(store, {"A": 0.69, "C": 0.73})
     campaign = find_campaign(store, "zoo", GOAL)
-    final = go_on(campaign, GOAL, stage, None)
+    result = go_on(campaign, GOAL, stage, None)
     assert [(named["recipe"], named.get("weights")) for named in stage.trained] == [("A", None), ("C", "zoo-1-A")]
-    assert (final["reason"], final["best"]) == ("target reached", "zoo-2-C")
+    assert (result.reason, result.best) == ("target reached", "zoo-2-C")
     again = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
-    assert (again, len(stage.trained)) == (final, 2)
+    assert (again, len(stage.trained)) == (result, 2)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"goal": {"target": 1}}'])
@@ -194,11 +204,11 @@ def test_a_run_that_did_not_end_ends_the_command_and_not_the_campaign(store, cod
     with pytest.raises(error) as raised:
         go_on(campaign, GOAL, stage, None)
     assert raised.value.exit_code == exit_code
-    assert campaign.final() is None
+    assert campaign.result() is None
     assert "not finished" in render(campaign)
-    final = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
+    result = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
     assert [named["run"] for named in stage.trained] == ["zoo-1-A", "zoo-2-B", "zoo-2-B"]
-    assert final["reason"] == "target reached"
+    assert result.reason == "target reached"
 
 
 def test_a_step_that_another_machine_decided_stands(store):
@@ -255,8 +265,8 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     campaign = find_campaign(store, "zoo", GOAL)
     go_on(campaign, GOAL, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
     assert "No run is better than what the first one started from, F1 30.0%" in render(campaign)
-    final = campaign.final()
-    assert (final["best"], final["weights"]) == (None, "weights/yolo11s.pt")
+    result = campaign.result()
+    assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
     assert "\n            which the first run started from; no run is better\n" in "\n".join(told(campaign))
 
@@ -301,7 +311,7 @@ def test_no_recipe_is_trained_twice_from_the_same_weights():
     rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
     finished = [started(recorded("A", run="zoo-A", course=rising), "lion")]
     recipes = []
-    while isinstance(step := decided(*finished, goal=dataclasses.replace(GOAL, max_runs=9)), Step):
+    while isinstance(step := decided(*finished, goal=dataclasses.replace(GOAL, max_runs=9)), CampaignStep):
         assert f"({step.recipe}" in step.because
         recipes.append((step.recipe, step.weights))
         finished.append(started(ended(step.recipe, 0.6, run=step.run), step.weights or "nothing"))
@@ -330,3 +340,44 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(store, capsy
     assert main(["campaign", *words, "--bucket", store.uri]) == 2
     assert part in capsys.readouterr().err
     assert store.list("campaigns/") == []
+
+
+OLD = {
+    "campaign.json": {
+        "schema": 1, "created_at": "2026-11-23T10:00:00.000+00:00", "campaign": "zoo",
+        "goal": {"target_f1": 0.72, "max_runs": 4, "max_usd": None, "profile": "full", "dataset": "wildlife",
+                 "weights": None, "arguments": {"epochs": "3"}},
+    },
+    "steps/0001.json": {
+        "schema": 1, "number": 1, "recipe": "A", "run": "zoo-1-A", "weights": None, "rule": "first",
+        "because": "recipe A comes first: quick, and of low risk", "decided_at": "2026-11-23T10:00:01.000+00:00",
+    },
+    "final.json": {
+        "schema": 1, "finished_at": "2026-11-23T12:00:00.000+00:00", "best": "zoo-1-A", "reason": "target reached",
+        "because": "run zoo-1-A: F1 73.0%",
+    },
+}  # fmt: skip
+"""A finished campaign as versions before bounds and best weights wrote it."""
+
+
+def test_an_old_campaign_is_read_and_shown(store):
+    """Records without bound and weights keep their meaning: same goal, same steps, finished, best run by its name."""
+    put_recorded(store, ended("A", 0.73, run="zoo-1-A"))
+    for name, content in OLD.items():
+        store.put(f"campaigns/zoo/{name}", json.dumps(content).encode())
+    campaign = find_campaign(store, None, GOAL)
+    stage = Stage(store, {})
+    result = go_on(campaign, GOAL, stage, None)
+    assert (campaign.name, result.best, result.weights, stage.trained) == ("zoo", "zoo-1-A", None, [])
+    assert [step.run for step in campaign.steps()] == ["zoo-1-A"]
+    assert f"{store.uri}/runs/zoo-1-A/weights/best.pt" in render(campaign)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_newer_campaign_is_refused(store, name):
+    """A record of a newer schema is refused with what to do."""
+    for other, content in OLD.items():
+        store.put(f"campaigns/zoo/{other}", json.dumps(content | {"schema": 2 if other == name else 1}).encode())
+    campaign = Campaign(store, "zoo")
+    with pytest.raises(CorruptObjectError, match=r"newer version of the job .*; update the job"):
+        (campaign.record(), campaign.steps(), campaign.result())

@@ -28,6 +28,7 @@ def test_a_machine_of_google_cloud_is_looked_up(monkeypatch, preemptible, kind, 
         usd_per_h=(listed.spot, listed.on_demand)[kind][1],
         on_demand_usd_per_h=listed.on_demand[1],
         machine=f"g2-standard-8, {words}",
+        machine_type="g2-standard-8",
         date=listed.date,
     )
 

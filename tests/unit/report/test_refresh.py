@@ -7,7 +7,8 @@ import pytest
 
 from job.errors import PreemptionError, TrainingError
 from job.report import refresh
-from job.report.refresh import Renewal
+from job.report.refresh import ReportRefresher
+from job.runs import sidecar
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
@@ -49,71 +50,70 @@ def lives(number):
 def test_the_report_is_there_at_the_end(tmp_path):
     """What is asked for last is waited for."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
-    with Renewal(run) as renewed:
-        renewed.finish()
+    with ReportRefresher(run) as refresher:
+        refresher.finish()
     assert b"complete after 2 epochs" in run.store.read(run.key("report.html"))
 
 
 def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
     """What goes wrong is told with its reason, at the next start and at the end, and raises nothing."""
-    with Renewal(run) as renewed:
-        renewed.start()
-        renewed._process.wait()
-        renewed.start()
-        renewed.finish()
+    with ReportRefresher(run) as refresher:
+        refresher.refresh()
+        refresher._sidecar._process.wait()
+        refresher.refresh()
+        refresher.finish()
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "report: was not made, error: run zebra: there is none of that name" in caplog.text
+    assert "report: error: run zebra: there is none of that name" in caplog.text
 
 
 def test_reports_are_made_some_time_apart(run, caplog):
     """What is asked for just after a report is left to the next one."""
     now = [0.0]
-    with Renewal(run, lambda: now[0]) as renewed:
-        for seconds in (0, 1, refresh.APART_S - 2, 1):
+    with ReportRefresher(run, lambda: now[0]) as refresher:
+        for seconds in (0, 1, refresh.MIN_INTERVAL_S - 2, 1):
             now[0] += seconds
-            renewed.start()
-            if renewed._process is not None:
-                renewed._process.wait()
+            refresher.refresh()
+            wait_until(lambda: not refresher._sidecar.is_running)
     assert len(caplog.records) == 1  # of the first, that it was not made; the fourth was begun and is not collected
-    assert renewed._process is None
+    assert not refresher._sidecar.is_running
 
 
 def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog):
     """Where no process can be made, the run goes on without a report."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with Renewal(run) as renewed:
-        renewed.start()
-        renewed.finish()
-    assert "report: cannot be made" in caplog.text
+    with ReportRefresher(run) as refresher:
+        refresher.refresh()
+        refresher.finish()
+    assert "report: cannot be started" in caplog.text
 
 
 def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
     """A second report is not begun while the first is made, and what is not ready when training ends is ended."""
-    with Renewal(run) as renewed:
-        renewed.start()
+    with ReportRefresher(run) as refresher:
+        refresher.refresh()
         wait_until(lambda: has(stuck, 1))
-        renewed.start()
+        refresher.refresh()
         first = int(stuck.read_text())
         assert lives(first)
-        assert os.getpriority(os.PRIO_PROCESS, first) == refresh.NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, first) == sidecar.NICENESS
     assert not lives(first)
     assert has(stuck, 1)
 
 
 def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
-    with Renewal(run) as renewed:
-        renewed.start()
-        assert hears_no_notice(renewed._process.pid)
+    with ReportRefresher(run) as refresher:
+        refresher.refresh()
+        assert hears_no_notice(refresher._sidecar._process.pid)
 
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):
     """At the end a report is begun anew, and given up when its time is over."""
-    monkeypatch.setattr(refresh, "LAST_S", 5.0)
-    with Renewal(run) as renewed:
-        renewed.start()
+    monkeypatch.setattr(refresh, "FINISH_LIMIT_S", 5.0)
+    with ReportRefresher(run) as refresher:
+        refresher.refresh()
         wait_until(lambda: has(stuck, 1))
-        renewed.finish()
+        refresher.finish()
         assert "was given up" in caplog.text
         assert has(stuck, 2)
     assert not any(map(lives, map(int, stuck.read_text().split())))
@@ -122,13 +122,13 @@ def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, s
 @pytest.mark.parametrize("error", [TrainingError("the loss is not a number"), PreemptionError("SIGTERM", "preempted")])
 def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path, monkeypatch, error):
     """Where an attempt fails or is stopped after its report was begun, the report is rewritten and says so."""
-    monkeypatch.setattr(refresh, "AT_END_S", 300.0)  # this machine may be busy
+    monkeypatch.setattr(refresh, "INTERRUPT_LIMIT_S", 300.0)  # this machine may be busy
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
     heartbeat = run.attempt(2).heartbeat
     run.heartbeat(2, heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"}))  # it lives
-    with pytest.raises(type(error)), Renewal(run) as renewed:
-        renewed.start()
-        assert renewed._process.wait() == 0
+    with pytest.raises(type(error)), ReportRefresher(run) as refresher:
+        refresher.refresh()
+        assert refresher._sidecar._process.wait() == 0
         assert b"running at" in run.store.read(run.key("report.html"))
         stood = heartbeat.model_dump(mode="json", include={"position", "seconds"})
         run.end_attempt(2, "failed", stood | {"message": "", "exit_code": 70})
@@ -140,16 +140,16 @@ def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path,
 
 def test_an_attempt_without_a_report_ends_without_one(run, stuck):
     """Where no report was begun there is none that could be wrong, and nothing is waited for."""
-    with pytest.raises(TrainingError), Renewal(run):
+    with pytest.raises(TrainingError), ReportRefresher(run):
         raise TrainingError("at once")
     assert not stuck.exists()
 
 
 def test_an_attempt_that_ends_waits_for_its_report_as_long_as_a_notice_allows(run, stuck, monkeypatch, caplog):
     """A report that is stuck when its attempt ends is given up, and its process is ended."""
-    monkeypatch.setattr(refresh, "AT_END_S", 0.5)
-    with pytest.raises(PreemptionError), Renewal(run) as renewed:
-        renewed.start()
+    monkeypatch.setattr(refresh, "INTERRUPT_LIMIT_S", 0.5)
+    with pytest.raises(PreemptionError), ReportRefresher(run) as refresher:
+        refresher.refresh()
         wait_until(lambda: has(stuck, 1))
         raise PreemptionError("SIGTERM", "preempted")
     assert "was given up" in caplog.text

@@ -95,8 +95,9 @@ def test_such_a_run_is_shown(store, capsys):
 def test_campaigns_submissions_and_datasets_of_the_version_before_are_read(store, run):
     """Their goals, placements and versions are those that were recorded."""
     campaign = Campaign(store, "zoo")
-    assert (campaign.goal().target_f1, campaign.bound().total, campaign.steps()[0].run) == (0.68, 4.5, "zoo-1-A")
-    assert campaign.final()["reason"] == "budget spent"
+    record = campaign.record()
+    assert (record.goal.target_f1, record.bound.total, campaign.steps()[0].run) == (0.68, 4.5, "zoo-1-A")
+    assert campaign.result().reason == "budget spent"
     (submission,) = Submissions(run).list()
     assert (submission.placement.machine, submission.max_usd) == ("g2-standard-8", 50.0)
     assert DatasetLock.parse(store.read(LOCK), LOCK).digest == run.record().dataset.digest
@@ -128,11 +129,11 @@ def test_a_checkpoint_of_a_newer_version_is_refused_and_not_set_aside(run, tmp_p
 
 
 def test_a_campaign_of_a_newer_version_is_refused(store):
-    """As a run is."""
+    """A campaign of a newer schema is refused with what to do."""
     key = "campaigns/zoo/campaign.json"
     store.put(key, json.dumps(json.loads(store.read(key)) | {"schema": 2}).encode(), overwrite=True)
     with pytest.raises(UnreadableRecordError, match=r"newer version of the job \(schema 2\); update the job"):
-        Campaign(store, "zoo").goal()
+        Campaign(store, "zoo").record()
 
 
 def test_a_field_of_another_form_is_named(run):

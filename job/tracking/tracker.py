@@ -1,0 +1,67 @@
+"""Tracker: starts the follower process of an attempt and notifies it of commits.
+
+Guarantees that training never waits for W&B, and that a failure there is one warning. Without a key no process is
+started: the records hold the whole curve, and ``job wandb sync`` sends it later.
+"""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from job.errors import JobError, PreemptionError
+from job.runs.run import Run
+from job.runs.sidecar import Sidecar
+from job.runs.wandb_status import WandbStatus, write_status
+from job.tracking.credentials import is_disabled, why_offline
+
+log = logging.getLogger(__name__)
+
+COMMITTED, FINISHED, INTERRUPTED = "committed", "finished", "interrupted"
+"""Messages to the follower."""
+
+FINISH_LIMIT_S, INTERRUPT_LIMIT_S = 60.0, 5.0
+"""How long the follower may take after the run, and when the machine is about to be taken."""
+
+
+class Tracker:
+    """Tracking of one attempt; a context manager, entered once the attempt's start record is written.
+
+    Args:
+        run: The run.
+        attempt: The attempt.
+        folder: A folder of its own for the files of the W&B library.
+    """
+
+    def __init__(self, run: Run, attempt: int, folder: Path) -> None:
+        self._run, self._attempt, self._folder = run, attempt, folder
+        self._sidecar: Sidecar | None = None
+
+    def __enter__(self) -> Self:
+        if is_disabled():
+            return self
+        if why := why_offline():
+            try:
+                write_status(self._run, self._attempt, WandbStatus(mode="offline", why=why))
+            except JobError as error:
+                log.warning("W&B: the status was not recorded, %s", error)
+            return self
+        remedy = f"nothing is lost, `job wandb sync {self._run.name}` sends what is missing"
+        arguments = (self._run.name, self._run.store.uri, str(self._attempt), str(self._folder))
+        self._sidecar = Sidecar("W&B", remedy, "job.tracking", *arguments)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Send the last message, and wait for the follower up to a limit."""
+        if self._sidecar is not None:
+            self._sidecar.send(FINISHED if error is None else INTERRUPTED)
+            limit_s = FINISH_LIMIT_S if error is None else INTERRUPT_LIMIT_S
+            self._sidecar.wait(limit_s, quiet=isinstance(error, PreemptionError))
+
+    def notify(self) -> None:
+        """Notify the follower of a commit, from any thread; warn if the follower has failed."""
+        if self._sidecar is not None:
+            self._sidecar.send(COMMITTED)
+            self._sidecar.check()
