@@ -1,6 +1,6 @@
-"""Threads beside training that cannot die in silence.
+"""Background threads whose errors are not lost.
 
-Guarantees that whatever a thread raises is kept, and raised by `check` in the thread that trains.
+Guarantees that any exception of a thread is kept, and raised by `check` in the thread that trains.
 """
 
 import threading
@@ -14,18 +14,18 @@ class Background:
 
     Args:
         name: What messages call it.
-        work: What it does; returns when it is over.
+        work: Returns when it is over.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
         self.error: JobError | None = None
-        """What the work failed of: its own `JobError`, or a `BackgroundError` for any other exception."""
+        """The error of the work: its own `JobError`, or a `BackgroundError` for any other exception."""
 
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self) -> None:
@@ -33,7 +33,7 @@ class Background:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise what the work failed of, if it did; cheap enough for every step.
+        """Raise the error of the work, if there is one; cheap enough for every step.
 
         Raises:
             JobError: See `error`.
@@ -51,7 +51,7 @@ class Background:
 
 
 def _unexpected(name: str, error: BaseException) -> BackgroundError:
-    """Return an error of ours for an exception that nothing foresees."""
+    """Return our error for an unforeseen exception."""
     explained = BackgroundError(
         f"{name}: failed, {what_failed(error)}; what is committed stands, the same command goes on from there; if it "
         "fails again, please report it"

@@ -1,6 +1,6 @@
-"""Where the seconds of an attempt went: each has exactly one phase.
+"""Goodput and badput: each second of an attempt counts for exactly one phase.
 
-Knows nothing of what the labels mean to whoever enters them, nor of money.
+Knows nothing of training, nor of money.
 """
 
 import threading
@@ -13,7 +13,7 @@ from job.background import Background
 
 
 class Phase(StrEnum):
-    """What a second is spent on."""
+    """The use of a second."""
 
     BOOT = "boot"
     """From the start of the process to the first look at the bucket."""
@@ -42,19 +42,18 @@ class Phase(StrEnum):
 
 
 TICK_S, STANDSTILL_S = 1.0, 5.0
-"""A timer that is watched books its time once a second; time that nothing booked for five seconds is a standstill."""
+"""A watched timer adds its time once a second; five seconds without an addition are a standstill."""
 
 
 class PhaseTimer:
-    """Adds up one attempt's seconds; may be read from any thread."""
+    """Adds up one attempt's seconds, from `Phase.START_UP` on; may be read from any thread.
+
+    Args:
+        clock: Seconds from any origin.
+        before_s: The age of the process: `Phase.BOOT`.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, before_s: float = 0.0) -> None:
-        """Begin with `Phase.START_UP`.
-
-        Args:
-            clock: Seconds from any origin.
-            before_s: Seconds that the process is old already: `Phase.BOOT`.
-        """
         self._clock = clock
         self._lock = threading.Lock()
         self._is_watched, self._standstill_s = False, STANDSTILL_S
@@ -64,13 +63,13 @@ class PhaseTimer:
     def enter(self, phase: Phase) -> Phase:
         """Count from now on under a phase, and return the one before."""
         with self._lock:
-            self._book()
+            self._add()
             before, self._phase = self._phase, phase
             return before
 
     @contextmanager
     def entered(self, phase: Phase) -> Iterator[None]:
-        """Count what is inside under a phase."""
+        """Count a block under a phase."""
         before = self.enter(phase)
         try:
             yield
@@ -79,20 +78,20 @@ class PhaseTimer:
 
     @contextmanager
     def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
-        """Tell a standstill of the whole process from what it worked on before.
+        """Count a standstill of the whole process as `Phase.SUSPENDED`.
 
-        What holds Python's lock for so long, such as loading a large library, would be taken for a standstill: enter
-        this when such things are done.
+        Code that holds Python's lock for so long, such as the import of a large library, counts as a standstill too:
+        enter this after such imports.
         """
         closed = threading.Event()
 
         def tick() -> None:
             while not closed.wait(tick_s):
                 with self._lock:
-                    self._book()
+                    self._add()
 
         with self._lock:
-            self._book()
+            self._add()
             self._is_watched, self._standstill_s = True, standstill_s
         ticking = Background("phase timer", tick)
         ticking.start()
@@ -101,18 +100,18 @@ class PhaseTimer:
         finally:
             closed.set()
             with self._lock:
-                self._book()
+                self._add()
                 self._is_watched = False
         ticking.check()
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds so far by phase; they add up to the age of the process."""
         with self._lock:
-            self._book()
+            self._add()
             return {str(phase): round(s, 3) for phase, s in self._seconds.items()}
 
-    def _book(self) -> None:
-        """Add the time since this was last called to its phase."""
+    def _add(self) -> None:
+        """Add the time since the last call to its phase."""
         now = self._clock()
         passed, self._since = now - self._since, now
         stood_still = self._is_watched and passed >= self._standstill_s

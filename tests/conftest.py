@@ -86,9 +86,9 @@ def empty_home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeyp
 @pytest.fixture(scope="session")
 def confined() -> None:
     """Keep Ultralytics in a folder that stays: it asks for one when it is first imported, and never again."""
-    from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- for those that need it
+    from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- for those that need it
 
     before = dict(os.environ)
-    confine_ultralytics(Path(os.environ["YOLO_CONFIG_DIR"]))
+    isolate_ultralytics(Path(os.environ["YOLO_CONFIG_DIR"]))
     os.environ.clear()  # or what later tests start would depend on which came before
     os.environ.update(before)

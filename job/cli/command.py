@@ -144,10 +144,11 @@ class Command:
     def _explain(self, spoken: str, said: str) -> str:
         """Turn what Fire says of words into one message with what to do."""
         if match := re.search(r"Could not consume arg: (\S+)", said):
-            word = match[1].partition("=")[0] if match[1].startswith("-") else match[1]
-            known = [f"--{name.replace('_', '-')}" for name in self.options.flags()]
-            hint = nearest(word, known) if word.startswith("-") else ""
-            return f"{spoken}: {word!r} is not understood{hint or f'; see `{spoken} --help`'}"
+            if not match[1].startswith("-"):
+                return f"{spoken}: {match[1]!r} is not understood; see `{spoken} --help`"
+            flag = match[1].partition("=")[0]
+            hint = nearest(flag.lstrip("-"), [name.replace("_", "-") for name in self.options.flags()])
+            return f"{flag}: there is no such flag{hint or f'; see `{spoken} --help`'}"
         if match := re.search(r"no value for the required argument: (\w+)", said):
             return f"{spoken}: {match[1].upper()} is missing; see `{spoken} --help`"
         if match := re.search(r"Missing required flags?: \{?'?(\w+)", said):

@@ -96,7 +96,7 @@ def _machine_type(machine: str) -> str | None:
 
 
 def _measure(store: Store, order: TrainRequest) -> Measurement:
-    from job.session.train import rehearse
+    from job.session.rehearsal import rehearse
 
     watch = Stopwatch()
     with contextlib.suppress(EnoughError):

@@ -1,6 +1,5 @@
 """``job weights``: digest."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -32,11 +31,10 @@ def digest(options: DigestOptions) -> None:
         WeightsError: If there is no such file or it cannot be loaded safely.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ.setdefault("YOLO_CONFIG_DIR", scratch)
         path = _fetch(options, Path(scratch))
-        from job.training.isolation import confine_ultralytics
+        from job.training.isolation import isolate_ultralytics
 
-        confine_ultralytics(Path(scratch) / "ultralytics")
+        isolate_ultralytics(Path(scratch) / "ultralytics")
         from job.training.weights import digest_file
 
         print(digest_file(path))

@@ -1,38 +1,63 @@
-"""An attempt in the records of its run: its claim, what it began with, and why it ended."""
+"""An attempt in the records of its run: its claim, its start, the reason of its end, the final record."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.analysis.metrics import BeforeAfter, metrics_of
 from job.errors import (
     DefectError,
     EndReason,
     ExitCode,
     JobError,
+    NotCommittedError,
     PeerError,
     PreemptionError,
     SupersededError,
     TransientStoreError,
 )
-from job.goodput import PhaseTimer
-from job.runs import resume
-from job.runs.records import Price, ResumeReceipt, RunRecord
+from job.recipes.recipe import Band
+from job.runs import checkpoint, resume
+from job.runs.artifacts import ArtifactPublisher
+from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
+from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.session import environment
-from job.session.preemption import PreemptionWatcher
-from job.session.watchdog import Watchdog
+from job.session.context import SessionContext
+from job.storage.checksums import sha256_of
 
 if TYPE_CHECKING:
+    from job.training.callbacks import Outcome
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
 
 
-def claim(run: Run, timer: PhaseTimer, price: Price) -> int:
+@dataclass(frozen=True, slots=True)
+class StartedAttempt:
+    """A claimed run, set up on this machine and about to train."""
+
+    run: Run
+    record: RunRecord
+    attempt: int
+    training: "Training"
+    previous: PreviousAttempts
+    restored: Manifest | None
+    """The checkpoint that it goes on from; the last one of another run if it extends that."""
+
+    @property
+    def own_checkpoint(self) -> Manifest | None:
+        """The checkpoint that it goes on from, if it is one of this run."""
+        return self.restored if self.restored and self.restored.run == self.run.name else None
+
+
+def claim(run: Run, context: SessionContext) -> int:
     """Claim a run for this machine; return the number of the attempt."""
-    age_s = round(sum(timer.seconds().values()), 3)
-    return run.claim({"process_age_s": age_s, "price": price.model_dump(), **environment.about()})
+    age_s = round(sum(context.timer.seconds().values()), 3)
+    return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
 
 
 def environment_of(training: "Training") -> dict[str, Any]:
@@ -54,37 +79,22 @@ def record_start(
         )
     for line in differs:
         log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
-    run.start_attempt(
-        attempt,
-        {
-            "environment": found,
-            "differs": differs,
-            "receipt": receipt and receipt.model_dump(mode="json"),
-        },
-    )
+    fields = {"environment": found, "differs": differs, "receipt": receipt and receipt.model_dump(mode="json")}
+    run.start_attempt(attempt, fields)
 
 
 @contextlib.contextmanager
-def recorded(
-    run: Run,
-    attempt: int,
-    timer: PhaseTimer,
-    about: Callable[[], dict[str, Any]],
-    *,
-    watchdog: Watchdog,
-    preemption: PreemptionWatcher,
-    finished: bool = True,
+def attempt_recorded(
+    run: Run, attempt: int, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
 ) -> Iterator[None]:
     """Record in the bucket why an attempt ends, if it ends inside, also by a hang or a deadline, or at the end of it.
 
     Args:
         run: The run.
         attempt: The attempt.
-        timer: Its seconds.
-        about: What else the record says, such as `Training.about`.
-        watchdog: Ends the attempt if it hangs.
-        preemption: End it at their deadline.
-        finished: Whether the end of what is inside is that of the attempt.
+        context: The same attempt on this machine.
+        about: Further fields of the record, such as `Training.about`.
+        finished: Whether the end of the block is that of the attempt.
 
     Raises:
         DefectError: For an exception that nothing foresees.
@@ -92,7 +102,7 @@ def recorded(
 
     def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
         ended = {"exit_code": exit_code, "message": message, "error": error, **more}
-        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": timer.seconds()})
+        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": context.timer.seconds()})
 
     def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
@@ -105,7 +115,7 @@ def recorded(
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
             end(reason, exit_code, " ".join(str(error).split()), name, **more)
 
-    watchdog.on_hang = preemption.on_deadline = end_by
+    context.watchdog.on_hang = context.preemption.on_deadline = end_by
     try:
         yield
     except (JobError, PreemptionError, KeyboardInterrupt) as error:
@@ -132,3 +142,47 @@ def _classified(error: BaseException) -> tuple[EndReason, int]:
         return EndReason.SUPERSEDED, exit_code
     passing = isinstance(error, TransientStoreError | PeerError)
     return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code
+
+
+def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
+    """Bring the last files to the bucket and write the final record, which ends the run.
+
+    Args:
+        started: The attempt.
+        outcome: Of its training.
+        folder: The files that training left.
+        publisher: Copies them.
+
+    Raises:
+        NotCommittedError: If the newest checkpoint is not the end of the run.
+        SupersededError: If another attempt has taken over.
+    """
+    from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
+
+    run, attempt, record = started.run, started.attempt, started.record
+    run.require_current(attempt)
+    if missing := checkpoint.missing_end(run, len(outcome.rows)):
+        raise NotCommittedError(f"run {run.name}: {missing}; the same command goes on from there")
+    publisher.copy(folder)
+    expect = {name: Band(*ends) for name, ends in record.expect.items()}
+    comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+    *earlier, this = run.attempt_records()
+    seen = Heartbeat.model_validate({"at": now(), **started.training.about})
+    exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
+    final = {
+        "attempt": attempt,
+        "profile": record.request["profile"],
+        "reason": "stopped early" if outcome.stopped_early else "complete",
+        "num_epochs": len(outcome.rows),
+        "best_epoch": outcome.best_epoch,
+        "train_s": round(outcome.rows[-1]["time"], 3),
+        "bits": exactness.model_dump(exclude_unset=True),
+        "comparison": comparison.to_json(),
+        "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
+        "weights": {
+            name: {"sha256": sha256_of(folder / name), "tensors": digest_file(folder / name)}
+            for name in ("best.pt", "last.pt")
+        },
+    }
+    run.require_current(attempt)
+    return run.finish(final)

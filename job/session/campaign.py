@@ -40,21 +40,21 @@ class Place:
     """
 
     before: tuple[str, ...]
-    """The command, ahead of what says which run it is."""
+    """The words of the command before those of the run."""
 
     after: tuple[str, ...]
-    """What it needs to know of bucket and machine."""
+    """The words of bucket and machine."""
 
     usd_per_hour: float | None
-    """What an hour costs, if that is known; each attempt records it."""
+    """The price of the machine, if it is known; each attempt records it."""
 
     bounds: bool = False
-    """Whether a run is kept within the dollars that are left for it."""
+    """Whether each run gets the dollars that are left as its ``--max-usd``."""
 
     def train(self, args: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
-        A notice is passed on; the process may have it already, and takes both for one.
+        A notice is passed on; a process that has it already takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *args, *self.after]

@@ -1,6 +1,6 @@
-"""How often checkpoints are taken within an epoch, what they cost, and what would be best.
+"""Checkpoint schedule within an epoch, its overhead, and the optimal interval by Young (1974).
 
-Knows nothing of what is in a checkpoint.
+Knows nothing of the content of a checkpoint.
 """
 
 import math
@@ -11,18 +11,17 @@ from typing import Any
 
 
 class CheckpointSchedule:
-    """The clock that asks for checkpoints, and the account of them."""
+    """Says when the next checkpoint is due, and measures the stalls.
+
+    Args:
+        every_s: Seconds between checkpoints; 0 takes them at the ends of epochs only.
+        preempted_after_s: Lifetimes of the earlier attempts that were preempted.
+        clock: Seconds from any origin.
+    """
 
     def __init__(
         self, every_s: float, preempted_after_s: list[float], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin.
-
-        Args:
-            every_s: Seconds between checkpoints; 0 takes them at the ends of epochs only.
-            preempted_after_s: How long the earlier attempts lived that were cut off.
-            clock: Seconds from any origin.
-        """
         self._every_s = every_s
         self._preempted_after_s = [s for s in preempted_after_s if s > 0]  # or a clock was set back: not known
         self._clock = clock
@@ -35,7 +34,7 @@ class CheckpointSchedule:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Measure how long training stands still for a checkpoint, and count the time to the next from its end."""
+        """Measure the stall of a checkpoint; the time to the next one counts from its end."""
         started = self._clock()
         yield
         self._last = self._clock()
@@ -43,14 +42,14 @@ class CheckpointSchedule:
 
     @property
     def stall_s(self) -> float:
-        """Mean time for which a checkpoint stops training, in seconds; 0 before the first."""
+        """Mean stall of a checkpoint, in seconds; 0 before the first."""
         return sum(self._stalls_s) / len(self._stalls_s) if self._stalls_s else 0.0
 
     @property
     def optimum_s(self) -> float | None:
-        """The interval that loses least, if attempts were cut off: Young (1974), sqrt(2 x cost x mean time between).
+        """The optimal interval, if attempts were preempted: Young (1974), sqrt(2 x stall x mean lifetime).
 
-        What a checkpoint costs is the time for which it stops training; the rest of it happens in the background.
+        The stall is the whole cost of a checkpoint: writing and upload happen in the background.
         """
         if not self._preempted_after_s or not self._stalls_s:
             return None
@@ -58,7 +57,7 @@ class CheckpointSchedule:
         return math.sqrt(2 * self.stall_s * mean_between_s)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the account for an attempt's record."""
+        """Return the schedule and its overhead for an attempt's record."""
         return {
             "every_s": self._every_s,
             "num": len(self._stalls_s),

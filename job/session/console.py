@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar for the steps, a line for each epoch, the table at the end."""
+"""Console output of a training: a bar for the steps, a line for each epoch, the table at the end."""
 
 import logging
 import time
@@ -21,7 +21,15 @@ IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
 
 
 class Reporter:
-    """Shows one attempt's progress."""
+    """Shows one attempt's progress.
+
+    Args:
+        num_epochs: Epochs in the whole run.
+        before: Row 0, if it is measured.
+        rows: Those of the epochs that earlier attempts completed.
+        usd_per_hour: The price of the machine, if it is known.
+        clock: Seconds from any origin.
+    """
 
     def __init__(
         self,
@@ -31,19 +39,10 @@ class Reporter:
         usd_per_hour: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin.
-
-        Args:
-            num_epochs: Epochs in the whole run.
-            before: Row 0, if it was measured.
-            rows: Those of the epochs that earlier attempts completed.
-            usd_per_hour: What an hour of the machine costs, if that is known.
-            clock: Seconds from any origin.
-        """
         self._num_epochs = num_epochs
         self._usd_per_hour, self._clock = usd_per_hour, clock
         self._epoch_since: float | None = None
-        self._said_time_left = False
+        self._logged_time_left = False
         self._best: tuple[int, dict[str, float]] | None = None
         self._has_dropped = False
         for row in (*([{"epoch": 0, **before}] if before else []), *rows):
@@ -57,7 +56,7 @@ class Reporter:
         self._bar.to(step.batch)
 
     def on_epoch(self, row: "Row") -> None:
-        """Say how an epoch went, or, for row 0, how good the start weights are."""
+        """Log the metrics of an epoch, or, for row 0, those of the start weights."""
         self.close()
         metrics = metrics_of(row)
         epoch = int(row["epoch"])
@@ -76,9 +75,9 @@ class Reporter:
         )
         if warning is not None:
             log.warning("%s", warning)
-        if since is not None and not self._said_time_left and epoch < self._num_epochs:
-            self._said_time_left = True
-            self._say_time_left(self._num_epochs - epoch, self._epoch_since - since)
+        if since is not None and not self._logged_time_left and epoch < self._num_epochs:
+            self._logged_time_left = True
+            self._log_time_left(self._num_epochs - epoch, self._epoch_since - since)
 
     def _judge(self, epoch: int, metrics: dict[str, float]) -> str | None:
         """Return a warning if an epoch falls far below the best before; once, until that is won back."""
@@ -88,7 +87,7 @@ class Reporter:
         fell_before, self._has_dropped = self._has_dropped, has_dropped(best, metrics)
         return drop_warning(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
 
-    def _say_time_left(self, num_epochs: int, epoch_s: float) -> None:
+    def _log_time_left(self, num_epochs: int, epoch_s: float) -> None:
         """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""
         hours = num_epochs * epoch_s / 3600
         usd = None if self._usd_per_hour is None else hours * self._usd_per_hour
@@ -99,14 +98,14 @@ class Reporter:
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
-    """Print what came of a run."""
+    """Print the result of a finished run."""
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
         run.name,

@@ -1,6 +1,6 @@
-"""The demo: a whole training at the scale of a laptop, with data that are drawn and a baseline that is trained first.
+"""Demo profile: a whole training at the scale of a laptop, on synthetic data, after a baseline that it starts from.
 
-Knows what a newcomer's empty bucket lacks, and supplies it; everything else is the session that real runs use.
+Supplies what an empty bucket lacks; everything else is the session that real runs use.
 """
 
 import logging
@@ -43,16 +43,16 @@ def train_demo(store: Store, order: TrainRequest) -> None:
 
 
 def changes(recipe: Recipe) -> str:
-    """Say what the demo profile of a recipe changes."""
+    """Describe the changes of a recipe's demo profile."""
     full = load_recipe(recipe.source, "full")
-    said = [
+    changed = [
         f"{name} {value} instead of {full.train[name]}"
         for name, value in recipe.train.items()
         if value != full.train[name]
     ]
     if recipe.start != full.start:
-        said.insert(0, f"start {recipe.start} instead of {full.start}")
-    return ", ".join(said) or "nothing is changed"
+        changed.insert(0, f"start {recipe.start} instead of {full.start}")
+    return ", ".join(changed) or "nothing is changed"
 
 
 def _missing_start(store: Store, order: TrainRequest) -> str | None:

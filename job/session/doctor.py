@@ -1,6 +1,6 @@
 """Whether this machine can train, found before anything is pulled or paid for.
 
-Each check is cheap, and says what to do when it fails. What cannot be known here is said to be unknown.
+Each check is cheap, and its finding says what to do on failure; a value that cannot be known is reported as unknown.
 """
 
 import contextlib
@@ -63,14 +63,14 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
     """Return what every check finds.
 
     Args:
-        workdir: Where data and checkpoints on their way would lie.
+        workdir: Has data and staged checkpoints.
         recipe: What would be trained; without it the GPU's memory is not judged.
         store: The bucket; without it, it is not tried.
         workers: Loader processes, which exchange images through shared memory.
     """
     return [
         *_libraries(),
-        *_strangers(),
+        *_packages(),
         *_gpu(recipe),
         *_disk(workdir),
         *_shared_memory(workers, recipe),
@@ -80,16 +80,16 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check what decides before training whether it can ever begin: driver, access to the GPU, packages, disk.
+    """Check that this machine can train: driver, access to the GPU, packages, disk.
 
     Args:
-        workdir: Where data and checkpoints on their way would lie.
-        device: As in an order; what trains on ``cpu`` needs no driver.
+        workdir: Has data and staged checkpoints.
+        device: Of the request; ``cpu`` needs no driver.
 
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    checks = [_strangers(), _disk(workdir)]
+    checks = [_packages(), _disk(workdir)]
     if set(device.split(",")) != {"cpu"}:
         checks = [_driver(), _access(), *checks]
     failed = [finding for check in checks for finding in check if finding.grade == "fail"]
@@ -108,12 +108,12 @@ def _libraries() -> Iterator[Finding]:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
             grade: Grade = "ok" if found == wanted else "warn"
-            said = found if found == wanted else f"{found} is not {wanted}, the version of the lock; bits may differ"
-            yield Finding(name, grade, said)
+            differs = f"{found} is not {wanted}, the version of the lock; bits may differ"
+            yield Finding(name, grade, found if found == wanted else differs)
 
 
-def _strangers() -> Iterator[Finding]:
-    """Refuse packages that Ultralytics would use if they are there: their random streams follow no key."""
+def _packages() -> Iterator[Finding]:
+    """Refuse packages that Ultralytics uses if they are installed: their random streams follow no key."""
     for module in SWITCHED_ON_BY_ULTRALYTICS:
         found = importlib.util.find_spec(module)
         if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
@@ -246,20 +246,20 @@ def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
         return
     try:
         (connect or _require_taken)()
-    except Exception as error:  # noqa: BLE001 -- whatever the library raises; the key is never part of what is said
+    except Exception as error:  # noqa: BLE001 -- any error of the library; the key is not part of the message
         yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
     else:
         yield Finding("W&B", "ok", "takes the key")
 
 
 def _require_taken() -> None:
-    from job.tracking.client import require_taken  # noqa: PLC0415 -- only who has a key waits for it
+    from job.tracking.client import require_taken  # noqa: PLC0415 -- wandb is slow to import, and needed with a key only
 
     require_taken()
 
 
 def summarise(findings: list[Finding]) -> None:
-    """End with the right code.
+    """Raise if a check failed.
 
     Raises:
         MachineError: If a check failed.

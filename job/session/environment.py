@@ -1,4 +1,4 @@
-"""The machine at hand: what it is, and whether it can be worked on."""
+"""This machine and process: cores, threads, library versions, age."""
 
 import contextlib
 import importlib.metadata
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
-"""What decides the bits, besides the code of the job."""
+"""The libraries that decide the bits."""
 
 
 def num_cores() -> int:
@@ -19,9 +19,9 @@ def num_cores() -> int:
 
 
 def num_threads() -> int:
-    """Return how many threads torch is to use on the CPU: what ``OMP_NUM_THREADS`` says, else one for each core."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else num_cores()
+    """Return the number of torch's threads on the CPU: ``OMP_NUM_THREADS``, else one for each core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else num_cores()
 
 
 def versions() -> dict[str, str]:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def about() -> dict[str, Any]:
-    """Return what an attempt says of its machine and process."""
+    """Return the fields of an attempt's record for its machine and process."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -44,7 +44,7 @@ def about() -> dict[str, Any]:
 
 
 def process_age_s() -> float:
-    """Return how long ago this process was started, in seconds; 0 where the system does not say."""
+    """Return the seconds since this process was started; 0 where the system does not know."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # starttime of proc(5)
     except OSError:

@@ -1,42 +1,34 @@
-"""Training in several processes: what the first one gives the others, and their part of the story.
+"""Ranks other than 0: receive plan and state from rank 0, then train.
 
-They pull the data from the bucket themselves; all else comes from the first, so that they cannot differ from it.
+They pull the data from the bucket themselves; all else comes from rank 0, so that they cannot differ from it.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from job.datasets.prepare import prepare_data
-from job.goodput import PhaseTimer
-from job.runs.request import TrainRequest
 from job.session.callbacks import FollowerCallbacks
-from job.session.doctor import require_fit
-from job.session.preemption import PreemptionWatcher
-from job.session.watchdog import NO_STEP, Watchdog
-from job.storage import workdir
-from job.storage.object_store import Store
-from job.storage.workdir import attempt_folder
-from job.training.distributed import ProcessGroup
+from job.session.context import SessionContext
+from job.session.watchdog import NO_STEP
 
 if TYPE_CHECKING:
     from job.training.trainer import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileContent:
     """A file on its way to another process."""
 
     name: str
     data: bytes
 
     @classmethod
-    def read(cls, path: Path) -> "File":
-        """Take a file from this machine."""
+    def read(cls, path: Path) -> "FileContent":
+        """Read a file of this machine."""
         return cls(path.name, path.read_bytes())
 
-    def place(self, folder: Path) -> Path:
-        """Put it into a folder of that machine; return where it is."""
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder of that machine; return its path."""
         folder.mkdir(exist_ok=True)
         (folder / self.name).write_bytes(self.data)
         return folder / self.name
@@ -44,59 +36,42 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class SharedPlan:
-    """What the other processes need of the first one to set up the same training."""
+    """Rank 0's plan, by which the other ranks set up the same training."""
 
     plan: "Plan"
     dataset: dict[str, Any]
-    weights: File | None
+    weights: FileContent | None
 
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
     """The checkpoint that training goes on from; no files if there is none."""
 
-    files: tuple[File, ...]
+    files: tuple[FileContent, ...]
     reopen: bool
 
 
-def follow(
-    store: Store,
-    order: TrainRequest,
-    timer: PhaseTimer,
-    preemption: PreemptionWatcher,
-    *,
-    group: ProcessGroup,
-    watchdog: Watchdog,
-) -> None:
-    """Train together with the first process: the data from the bucket, all else from there."""
-    from job.training.isolation import confine_ultralytics  # noqa: PLC0415 -- torch is heavy, checks came first
-
-    workdir.require_writable(order.workdir)
-    require_fit(order.workdir, order.device)
-    with attempt_folder(order.workdir, f"follower{group.rank}") as folder:
+def follow(context: SessionContext) -> None:
+    """Train together with rank 0: the data from the bucket, all else from there."""
+    group = context.group
+    with context.in_folder(f"follower{group.rank}") as here:
         shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return
-        pinned, subject = shared.dataset, f"process {group.rank + 1} of {group.size}"
-        data = prepare_data(
-            *(store, pinned["name"], order.workdir, folder / "data.yaml", timer),
-            quarantine=order.quarantine,
-            single_class=bool(order.recipe.train.get("single_cls")),
-            pinned=pinned,
-            subject=subject,
-        )
-        confine_ultralytics(order.workdir / "ultralytics")
-        from job.training.loop import Training  # noqa: PLC0415 -- reads what the line above has set
+        subject = f"process {group.rank + 1} of {group.size}"
+        data = here.prepare_data(shared.dataset["name"], shared.dataset, subject)
+        here.isolate_training()
+        from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
-        weights = shared.weights.place(folder / "start") if shared.weights else None
-        (folder / "run").mkdir()
+        weights = shared.weights.write(here.folder / "start") if shared.weights else None
+        (here.folder / "run").mkdir()
         training = Training(
-            replace(shared.plan, data_yaml=data.yaml, folder=folder / "run", weights=weights, group=group)
+            replace(shared.plan, data_yaml=data.yaml, folder=here.folder / "run", weights=weights, group=group)
         )
         state = group.broadcast(SharedState((), reopen=False))
         for file in state.files:
-            file.place(folder / "restored")
+            file.write(here.folder / "restored")
         if state.files:
-            training.restore(folder / "restored", reopen=state.reopen)
-        with preemption.left_alone(), watchdog.watching(NO_STEP):
-            training.run(FollowerCallbacks(preemption, group, watchdog))
+            training.restore(here.folder / "restored", reopen=state.reopen)
+        with here.preemption.left_alone(), here.watchdog.watching(NO_STEP):
+            training.run(FollowerCallbacks(here.preemption, group, here.watchdog))

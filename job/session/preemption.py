@@ -1,8 +1,8 @@
-"""Notices that this process is about to be stopped: SIGTERM, SIGHUP, Ctrl-C, and the metadata server.
+"""Preemption notices: SIGTERM, SIGHUP, Ctrl-C, and the metadata server of Compute Engine.
 
-Guarantees that a notice is seen within a second; that it interrupts whatever is under way, except what asked to be
-left alone and looks at `pending` by itself; that all that is left to do has one deadline together, after which the
-process leaves; and that a second Ctrl-C ends it at once.
+Guarantees that a notice is seen within a second; that it interrupts all work except blocks under `left_alone`, which
+look at `pending` by themselves; that one deadline holds for all that follows, after which the process exits; and that a
+second Ctrl-C exits at once.
 """
 
 import contextlib
@@ -72,10 +72,10 @@ class PreemptionWatcher:
         server_limit_s: float = SERVER_LIMIT_S,
     ) -> None:
         self.pending: PreemptionError | None = None
-        """The first notice; raise it once everything that is worth keeping is kept."""
+        """The first notice; raise it once the last step is committed."""
 
         self.at_stake: Callable[[], str] = str
-        """Says, from another thread, what is committed and what is not; nothing if all is."""
+        """Describes, from another thread, which steps are not committed; empty if all are."""
 
         self.on_deadline: Callable[[PreemptionError], None] = lambda _notice: None
         """Called, from another thread, before the process leaves at the deadline."""
@@ -166,7 +166,7 @@ class PreemptionWatcher:
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:
-        """Let nothing be interrupted inside; it looks at `pending` instead."""
+        """Let notices interrupt nothing in the block; it looks at `pending` instead."""
         before, self._left_alone = self._left_alone, True
         try:
             yield
@@ -175,7 +175,7 @@ class PreemptionWatcher:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a notice interrupt what is inside something that is left alone.
+        """Let a notice interrupt a block within one under `left_alone`.
 
         Raises:
             PreemptionError: At any point inside, from its beginning on.
@@ -188,12 +188,12 @@ class PreemptionWatcher:
             self._left_alone = before
 
     def stay(self) -> None:
-        """Wait to be killed if that is what comes next; return on a signal, or after the longest time it can take."""
+        """Wait to be killed after a notice of the metadata server; return on a signal, or after `STAY_S`."""
         if self.pending is None or not self.pending.from_server:
             return
         if self._number is None:
             self._deadline = math.inf  # all is done
-        log.info("all is kept; waiting for the machine to end")
+        log.info("checkpoint committed; waiting for the VM to be terminated")
         until = time.monotonic() + self._stay_s
         while self._number is None and time.monotonic() < until:
             time.sleep(LOOK_S)

@@ -1,4 +1,4 @@
-"""Proof, on the machine at hand, that a training which is killed ends like one that is not.
+"""Proof, on this machine, that a killed training ends in the same tensors as an undisturbed one.
 
 Trains a short piece of a recipe twice through the real command: once straight, once with SIGKILL at random instants,
 and compares every tensor of the state. Knows nothing of how training works.
@@ -103,7 +103,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of it."""
+    """The result of a comparison."""
 
     num_steps: int
     killed_after: tuple[int, ...]
@@ -175,7 +175,7 @@ def train_straight(piece: Piece) -> float:
     """Train a piece without disturbing it, and return the seconds that it took.
 
     Raises:
-        TrainingError: If it fails; with the end of what it said.
+        TrainingError: If it fails; with the end of its log.
     """
     started = time.monotonic()
     _finish(piece, STRAIGHT)
@@ -191,7 +191,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
         seed: Chooses the instants.
 
     Raises:
-        TrainingError: If a process fails by itself, with the end of what it said; or if every try ended before it was
+        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before it was
             killed so often, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
@@ -269,8 +269,8 @@ def _finish(piece: Piece, name: str) -> None:
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
-    said = piece.log(name).read_text(encoding="utf-8").splitlines()[-3:]
-    return TrainingError(f"verification: the {name} training ended with exit code {exit_code}", said)
+    last_lines = piece.log(name).read_text(encoding="utf-8").splitlines()[-3:]
+    return TrainingError(f"verification: the {name} training ended with exit code {exit_code}", last_lines)
 
 
 def _final_state(piece: Piece, name: str) -> dict[str, Any]:
@@ -284,8 +284,8 @@ def _final_state(piece: Piece, name: str) -> dict[str, Any]:
 
 
 def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:
-    """Say what differs between two final states: the first tensor of each group, where training ended, and metrics."""
-    from job.training.state import tensors_of  # noqa: PLC0415 -- as above
+    """Return the differences of two final states: the first tensor of each group, the end of training, metrics."""
+    from job.training.state import tensors_of  # noqa: PLC0415 -- imports torch, which only this command needs
 
     ends = {
         f"progress.{key}": (straight["progress"][key], killed["progress"][key])
@@ -311,7 +311,7 @@ def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list
 
 
 def _cause(straight: Trace, killed: Trace) -> str:
-    """Say which step was the first to differ, and what that tells."""
+    """Return the first step that differs, and the cause."""
     expected = {(step["epoch"], step["batch"]): step for step in straight}
     before: tuple[int, int] | None = None
     for step in killed:

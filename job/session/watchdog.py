@@ -1,8 +1,7 @@
-"""Ends a process that hangs, so that a scheduler starts it again.
+"""Watchdog: ends a process that hangs, so that a scheduler starts it again.
 
-Guarantees that a process in which nothing is done for a stated time shows where each of its threads stands, and leaves
-with exit 75. A pause of the whole process is no hang: time counts only while the watchdog itself runs. Knows nothing of
-what is done.
+Guarantees that a process without progress for a stated time logs the stack of each thread and exits with 75. A pause of
+the whole process is no hang: time counts only while the watchdog itself runs. Knows nothing of the work.
 """
 
 import logging
@@ -23,27 +22,27 @@ from job.errors import HangError
 log = logging.getLogger(__name__)
 
 HANG_S = 1800.0
-"""For how long nothing may be done, if nobody says otherwise."""
+"""The longest time without progress, unless ``--hang-after`` sets it."""
 
 NO_STEP = "training: no step and no batch of a validation was done"
 NO_BYTE = "getting ready, or finishing: no byte was read or written"
-"""What hangs, for the message."""
+"""Subjects of the message."""
 
 LOOKS = 20
-"""How often one looks in that time, at least."""
+"""The fewest looks within that time."""
 
 LONGEST_LOOK_S = 10.0
 
 NOISE_BYTES = 65_536
-"""What looking and logging themselves may read and write."""
+"""Bytes that looking and logging themselves may read and write."""
 
 LAST_WORDS_S = 15.0
-"""How long the process may take to say that it hangs, and to record it."""
+"""The longest time for logging and recording a hang."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What is watched now."""
+    """The block that is watched now."""
 
     what: str
     bytes_count: bool
@@ -51,10 +50,10 @@ class _Watched:
 
 
 class Watchdog:
-    """Watches what is inside `watching`; use it as a context manager.
+    """Watches blocks under `watching`; use it as a context manager.
 
     Args:
-        limit_s: For how long nothing may be done; 0 watches nothing.
+        limit_s: The longest time without progress; 0 watches nothing.
         clock: Seconds from any origin.
     """
 
@@ -78,20 +77,20 @@ class Watchdog:
         self._closed.set()
 
     def beat(self) -> None:
-        """Take note that something was done; cheap enough for every batch."""
+        """Report progress; cheap enough for every batch."""
         self._idle_s = 0.0
 
     def check(self) -> None:
-        """Raise what its thread failed of, if it did."""
+        """Raise the error of its thread, if there is one."""
         self._background.check()
 
     @contextmanager
     def watching(self, what: str, *, bytes_count: bool = False) -> Iterator[None]:
-        """Watch what is inside.
+        """Watch a block.
 
         Args:
-            what: What it is and what counts as done, for the message.
-            bytes_count: Bytes that the process reads or writes count as done, beside each `beat`.
+            what: Its name and what counts as progress, for the message.
+            bytes_count: Bytes that the process reads or writes count as progress, beside each `beat`.
         """
         before, self._watched = self._watched, _Watched(what, bytes_count)
         self.beat()
@@ -109,7 +108,7 @@ class Watchdog:
             self.look(min(looked - since, 2 * look_s))
 
     def look(self, passed_s: float) -> None:
-        """Count time in which nothing was done, and end the process if it is too much."""
+        """Add time without progress, and end the process at the limit."""
         watched = self._watched
         moved = bytes_moved()
         if watched is None or (watched.bytes_count and (moved is None or moved - self._moved > NOISE_BYTES)):
@@ -137,7 +136,7 @@ class Watchdog:
 
 
 def stacks() -> str:
-    """Return where each thread of this process stands."""
+    """Return the stack of each thread of this process."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
@@ -146,7 +145,7 @@ def stacks() -> str:
 
 
 def bytes_moved() -> int | None:
-    """Return how many bytes this process has read from files and written to them; nothing where nobody counts."""
+    """Return how many bytes this process has read and written; `None` where the system does not count them."""
     try:
         counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines())
     except OSError:

@@ -1,8 +1,8 @@
 """Descriptions of models that a file brings, made into ones that can be built: known layers with plain numbers.
 
 Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds whatever size it asks
-for. Guarantees that what is returned holds nothing but names of the tables here and numbers, and that a model of more
-than a stated size is refused before memory is taken for it.
+for. Guarantees that a returned description has only names of the tables here and numbers, and that a model above a
+stated size is refused before memory is taken for it.
 """
 
 import math
@@ -146,7 +146,7 @@ def _require_few(num_parameters: int, max_parameters: int) -> None:
 
 
 def _is_shipped(architecture: dict[str, Any]) -> bool:
-    """Whether this is, size included, what a model file of Ultralytics says."""
+    """Whether this is, size included, a model file of Ultralytics."""
     name = architecture.get("yaml_file", "none.yaml")
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
     found = next((path for known in (name, _unified(name)) for path in folder.rglob(known)), None)

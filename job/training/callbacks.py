@@ -1,4 +1,4 @@
-"""What a training and whoever runs it owe each other: steps and snapshots for the one, an outcome for the other."""
+"""Callback protocol between the training loop and its caller."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from job.training.weights import digest_tensors
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One training batch, for whoever shows progress."""
+    """One training batch."""
 
     epoch: int
     """1-based."""
@@ -30,7 +30,7 @@ class Step:
     """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
 
     def trace(self) -> dict[str, Any]:
-        """Return what tells whether two trainings are the same up to here, exactly."""
+        """Return digests that are equal for two trainings exactly if both are the same up to this step."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished training came to."""
+    """Metrics and history of a finished training."""
 
     before: Row
     after: Row
@@ -55,22 +55,22 @@ class Outcome:
 
 
 class TrainingCallbacks(Protocol):
-    """Whoever runs a training: keeps its snapshots, shows how it goes, and may end it."""
+    """Caller of the training loop: times phases, takes snapshots, shows progress, may end training by an exception."""
 
     def enter(self, phase: Phase) -> None:
-        """Take note of what time is spent on from now on."""
+        """Enter a phase of the phase timer."""
 
     def on_step(self, step: Step, snapshot: Callable[[], Snapshot]) -> None:
-        """Look at a batch that was trained, take a snapshot if one is wanted, raise if training is to end here."""
+        """Handle a trained batch: take a snapshot if one is due, raise to end training here."""
 
     def on_validation_batch(self) -> None:
-        """Look up in the midst of a validation: one of its batches is done."""
+        """Handle a validated batch: raise if something failed beside training."""
 
     def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
-        """Take note of row 0 or of an epoch, and keep a snapshot."""
+        """Handle row 0 or a complete epoch, and commit a snapshot."""
 
     def commit(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Keep a snapshot of a training that ends within an epoch."""
+        """Commit a snapshot of a training that ends within an epoch."""
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow `PreemptionError` at any point inside."""

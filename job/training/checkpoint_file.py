@@ -179,7 +179,7 @@ class CheckpointFile:
         """
         made: dict[int, Any] = {}
 
-        def plain(value: Any) -> Any:  # noqa: ANN401 -- as above
+        def plain(value: Any) -> Any:  # noqa: ANN401 -- any plain value
             if isinstance(value, Record):
                 raise UnreadableFileError(f"it holds a {value.class_name}")
             if id(value) in made:
@@ -200,7 +200,7 @@ class CheckpointFile:
             raise UnreadableFileError("it is nested too deeply") from error
 
     def _plain_entries(self) -> dict[str, zipfile.ZipInfo]:
-        """Return what is in the archive, by names without the folder that all of it lies in."""
+        """Return the entries of the archive, by names without their common folder."""
         infos = self._archive.infolist()
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise UnreadableFileError("it is compressed, as torch writes none")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
-from ultralytics.data import utils
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
@@ -26,16 +25,6 @@ Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
 
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
-
-
-def _leave_as_it_is(_file: str, _write: object) -> None:
-    """Stand in for what compresses a JPEG anew, which then is another picture and fetched again at each attempt.
-
-    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
-    """
-
-
-utils._replace_image = _leave_as_it_is  # noqa: SLF001 -- there is no other way to keep it from the data
 
 
 def read_only_images(dataset: YOLODataset) -> None:
@@ -58,7 +47,7 @@ def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
 
 
 def count_compressed_anew(dataset: YOLODataset) -> int:
-    """Return how many images of a dataset stock Ultralytics compresses anew, see `_leave_as_it_is`."""
+    """Return how many images of a dataset stock Ultralytics compresses anew, which `patch_ultralytics` prevents."""
     return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
 
 

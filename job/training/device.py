@@ -1,4 +1,4 @@
-"""The device that trains: whether it can, and what of it decides the last bits of a result."""
+"""The device that trains: its fitness, and the properties that decide the last bits of a result."""
 
 import logging
 import re

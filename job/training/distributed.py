@@ -1,8 +1,8 @@
-"""The processes that train together, one for each device, as torchrun starts them.
+"""The process group of torch.distributed: one process for each device, as torchrun starts them.
 
-Guarantees that all of them stop at the same step, that none waits longer for another than the purpose takes, and that a
-notice is seen while one waits. Ultralytics never hears of the others: to it each process is alone, and what several
-processes need (a share of each batch, averaged gradients, one validation) is done here and in `Trainer`.
+Guarantees that all ranks stop at the same step, that each wait has a limit, and that a notice is seen during it. To
+Ultralytics each process is alone: shares of a batch, averaged gradients and one validation are done here and in
+`Trainer`.
 """
 
 import os
@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from job.errors import MachineError, PeerError
+from job.training.isolation import hide_torchrun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,17 +23,15 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 STEP_S = 300.0
-"""How long a process waits for another one that is at the same step: to agree on it, or for its gradients."""
+"""Timeout for ranks at the same step: to agree on it, or for gradients."""
 
 WORK_S = 3 * 3600.0
-"""How long for one that works alone, for example on the validation (Ultralytics waits as long)."""
+"""Timeout for a rank that works alone, for example on the validation (as long as Ultralytics')."""
 
 NOTICED_S = 5.0
-"""How long the first process waits after a notice: what it has to commit needs the rest of the time."""
+"""Timeout of rank 0 after a notice: the commit needs the rest of the time."""
 
 LOOK_S = 0.05
-
-OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def _never() -> bool:
@@ -45,14 +44,14 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among those that train together."""
+    """This process among those that train together; alone by default."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
     torch_group: Any = None
-    """Of torch, for what is agreed on and shared; it is apart from that of the gradients, whose wait is shorter."""
+    """The Gloo group of `agree` and `broadcast`; apart from that of the gradients, whose timeout is shorter."""
 
     noticed: Callable[[], bool] = _never
     """Whether this process was given notice."""
@@ -62,21 +61,17 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
-        """Find the other processes, if torchrun started any.
-
-        Its variables are taken away: Ultralytics reads them when imported, and would divide the work once more.
-        """
+        """Join the processes that torchrun started, if it did, and hide its variables from Ultralytics."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         import torch  # noqa: PLC0415 -- a process that is alone starts without it
-        import torch.distributed as dist  # noqa: PLC0415 -- as above
+        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
 
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
         place = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
-        for name in OF_TORCHRUN:
-            os.environ.pop(name, None)
+        hide_torchrun()
         return cls(*place, group, noticed, while_waiting)
 
     @property
@@ -85,7 +80,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return which of some devices is this process's own.
+        """Return the device of this rank.
 
         Args:
             named: ``0,1,...``, or empty for any.
@@ -110,7 +105,7 @@ class ProcessGroup:
         return devices[self.local_rank]
 
     def agree(self, level: int, limit_s: float = STEP_S) -> int:
-        """Return the highest level that any process names; all of them have to ask.
+        """Return the highest level of any rank; all ranks have to call it.
 
         Works on the CPU, so that no GPU is waited for.
 
@@ -120,14 +115,14 @@ class ProcessGroup:
         if self.size == 1:
             return level
         import torch  # noqa: PLC0415 -- loaded since `join`
-        import torch.distributed as dist  # noqa: PLC0415 -- as above
+        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
 
         levels = torch.tensor(level)
         self._collective(lambda: dist.all_reduce(levels, dist.ReduceOp.MAX, group=self.torch_group), limit_s)
         return int(levels)
 
     def broadcast(self, value: Value) -> Value:
-        """Return the first process's value in all of them.
+        """Return the value of rank 0 in all ranks.
 
         Raises:
             PeerError: If another process is gone.
@@ -135,7 +130,7 @@ class ProcessGroup:
         if self.size == 1:
             return value
         import torch  # noqa: PLC0415 -- loaded since `join`
-        import torch.distributed as dist  # noqa: PLC0415 -- as above
+        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
 
         values: list[Any] = [value]
         device = torch.device("cpu")
@@ -144,7 +139,7 @@ class ProcessGroup:
         return shared
 
     def all_gather(self, value: Value) -> list[Value]:
-        """Return the values of all processes in all of them, the first one's first.
+        """Return the values of all ranks in all ranks, in the order of ranks.
 
         Raises:
             PeerError: If another process is gone, or does not come in time.
@@ -158,11 +153,11 @@ class ProcessGroup:
         return values
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait for all ranks."""
         self.agree(0, WORK_S)
 
     def leave(self) -> None:
-        """Wait until all processes are here, and part from them, as NCCL wants before a process ends."""
+        """Wait for all ranks and destroy the group, as NCCL wants before a process ends."""
         self.barrier()
         if self.size > 1:
             import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
@@ -170,14 +165,14 @@ class ProcessGroup:
             dist.destroy_process_group()
 
     def lost(self, what: str = "is gone") -> PeerError:
-        """Return the error for another process that is gone."""
+        """Return the error for a lost peer."""
         return PeerError(
             f"process {self.rank + 1} of {self.size}: another process of this training {what}; start all of them "
             "again to go on from the last committed checkpoint"
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
-        """Make a call in which all processes meet; torch's own wait would let no signal through.
+        """Make a collective call in a thread: torch's own wait lets no signal through.
 
         Raises:
             PeerError: If another process is gone, or does not make the call in time.
@@ -208,7 +203,7 @@ class ProcessGroup:
 
     @contextmanager
     def local_zero_first(self) -> Iterator[None]:
-        """Let one process of each machine do what is inside before the others: Ultralytics writes its label cache."""
+        """Run the block on local rank 0 before the other ranks of a machine: Ultralytics writes its label cache."""
         if self.local_rank > 0:
             self.barrier()
         yield
@@ -216,7 +211,7 @@ class ProcessGroup:
             self.barrier()
 
     def data_parallel(self, model: "nn.Module") -> "nn.Module":
-        """Return a model whose gradients are averaged over all processes, as Ultralytics does (``trainer.py: 439``)."""
+        """Wrap a model in DistributedDataParallel, as Ultralytics does (``trainer.py: 439``)."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 -- a process that is alone needs none

@@ -1,6 +1,6 @@
-"""Published weights from Ultralytics' own releases.
+"""Download of published weights from Ultralytics' releases.
 
-Guarantees that a file of a known digest is that file, before it is stored for everybody who uses the bucket.
+Guarantees that a file of a known digest is verified before it is stored in the bucket.
 """
 
 import hashlib

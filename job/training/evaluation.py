@@ -1,9 +1,8 @@
-"""What a validation saw, image by image: where the detector is right, what it misses, and at which confidence.
+"""Detections of a validation, image by image: hits, misses and false alarms at the operating point.
 
-Guarantees that recording changes nothing of what is recorded: the validator's work is looked at as it passes by, on
-copies, and nothing random is drawn. Precision, recall, F1 and mAP are Ultralytics' own figures; boxes are counted as
-right by its rule (same class, IoU of 0.5 or more, each box once, the closest pairs first) among the predictions at the
-operating point or above it.
+Guarantees that collecting changes no result: it reads copies, and draws nothing random. Precision, recall, F1 and mAP
+are Ultralytics' own figures; boxes are counted as right by its rule (same class, IoU of 0.5 or more, each box once, the
+closest pairs first) among the predictions at the operating point or above it.
 """
 
 import os
@@ -53,8 +52,8 @@ class Seen:
 
 
 @contextmanager
-def recorded(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    """Collect what a validator sees while it works inside."""
+def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    """Collect the detections of a validator within the block."""
     seen: list[Seen] = []
     update = validator.update_metrics
 
@@ -69,12 +68,12 @@ def recorded(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN401 -- one of 
         del validator.update_metrics  # the method of its class comes to light again
 
 
-def describe(validator: Any, seen: list[Seen]) -> dict[str, Any]:  # noqa: ANN401 -- as above
+def describe_validation(validator: Any, seen: list[Seen]) -> dict[str, Any]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
     """Return a validation in plain values, for a report.
 
     Args:
         validator: Just after its work.
-        seen: What it saw.
+        seen: Its images.
     """
     box = validator.metrics.box
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
@@ -148,7 +147,7 @@ def _match(image: Seen, confidence: float) -> _Matched:
     return _Matched(image, shown, found, right)
 
 
-def _classes(validator: Any, seen: list[Seen], matched: list[_Matched]) -> list[dict[str, Any]]:  # noqa: ANN401 -- as above
+def _classes(validator: Any, seen: list[Seen], matched: list[_Matched]) -> list[dict[str, Any]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
     box, rows = validator.metrics.box, []
     for i, number in enumerate(int(number) for number in box.ap_class_index):
         objects = [int((image.object_classes == number).sum()) for image in seen]

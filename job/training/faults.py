@@ -1,6 +1,6 @@
-"""What goes wrong while a training is set up or trains, and whose fault it is: the table behind the exit codes.
+"""Faults of set-up and training by their messages: the table behind the exit codes.
 
-Libraries tell their faults in words alone, so that they are told apart by these; what no row knows is the run's own.
+Libraries give their faults as text alone, so that a row is found by its text; a fault without a row is the run's own.
 """
 
 import re
@@ -16,7 +16,7 @@ from job.training.trainer import Plan
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One row: how a fault is known, and what it leads to."""
+    """One row: the signs of a fault, its error and advice."""
 
     name: str
     signs: str
@@ -82,7 +82,7 @@ FAULTS = (
 
 @contextmanager
 def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
-    """Turn what a library raises inside into an error with an exit code and advice.
+    """Turn exceptions of libraries into errors with an exit code and advice.
 
     Args:
         plan: What is trained.

@@ -1,6 +1,7 @@
-"""Keeps Ultralytics to itself: its settings in our folder, no telemetry, downloads, integrations or time limits.
+"""All that this package changes in its process and in Ultralytics: environment variables, settings, patches.
 
-Must run before the first import of ultralytics, which reads these variables and writes settings when imported.
+Guarantees that nothing is changed when a module is imported: each function here is called by name, and may be called
+again. `isolate_ultralytics` comes before the first import of ultralytics, which reads its variables when imported.
 """
 
 import functools
@@ -8,11 +9,25 @@ import logging
 import math
 import os
 import shutil
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+
+UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
+"""Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
 
 
-def confine_ultralytics(folder: Path) -> None:
-    """Make Ultralytics keep its settings, fonts and logs in a folder of ours and stay off the network."""
+def isolate_ultralytics(folder: Path) -> None:
+    """Keep Ultralytics' settings, fonts and logs in a folder of ours, keep it off the network, and patch it."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -21,39 +36,110 @@ def confine_ultralytics(folder: Path) -> None:
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval, should a description get that far
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+    with _threads_kept():
+        _configure_libraries()
+        patch_ultralytics()
 
-    num_threads = os.environ.get("OMP_NUM_THREADS")
-    import matplotlib as mpl  # noqa: PLC0415 -- reads the variables above
-    from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- reads the variables above
 
-    # Ultralytics sets it to 1 when imported, which the next run of this process would take for the user's word.
-    os.environ.pop("OMP_NUM_THREADS", None)
-    if num_threads is not None:
-        os.environ["OMP_NUM_THREADS"] = num_threads
+def hide_torchrun() -> None:
+    """Remove torchrun's variables: Ultralytics reads them when imported, and would divide the work once more."""
+    for name in OF_TORCHRUN:
+        os.environ.pop(name, None)
+
+
+@contextmanager
+def threads_divided(num_processes: int) -> Iterator[None]:
+    """Give each process that is started inside its share of the cores, unless the user says how many threads.
+
+    torchrun gives each process one thread.
+    """
+    with _threads_kept():
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+        yield
+
+
+def patch_ultralytics(_worker: int = 0) -> None:
+    """Replace three functions of Ultralytics that would let a result depend on more than the data and the keys.
+
+    The parameter makes it an initialiser of loader workers, which have no patches where they are not forked.
+    """
+    import numpy as np  # noqa: PLC0415 -- for processes that train only
+    from ultralytics.data import augment, utils  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+    from ultralytics.models.yolo.detect import train  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+    from ultralytics.utils import nms  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+
+    from job.training import rng  # noqa: PLC0415 -- imports numpy
+
+    # The modules that make a sample find our streams under the names `random` and `np.random`.
+    numpy = types.ModuleType("numpy")
+    vars(numpy).update(vars(np) | {"random": rng.NUMPY})
+    augment.random, augment.np = rng.PYTHON, numpy
+    train.random = rng.PYTHON
+    utils._replace_image = _leave_image  # noqa: SLF001 -- there is no other way to keep it from the data
+    # After a time limit stock NMS leaves the other images of a batch without detections (``utils/nms.py``: 91, 165). A
+    # pause of the machine must not decide a metric; every caller looks the function up in its module.
+    if not isinstance(nms.non_max_suppression, functools.partial):
+        nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
+
+
+@contextmanager
+def amp_check_without_download() -> Iterator[None]:
+    """Decide mixed precision by the device alone.
+
+    The stock check trains two batches of a model that it downloads (``utils/checks.py``: 987-1052), so that a machine
+    without internet trains in another precision than one with it. It exists for GPUs of the GTX 16 series, which are
+    named here instead.
+    """
+    import torch  # noqa: PLC0415 -- a process that only starts others does without
+    from ultralytics.engine import trainer  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+
+    def supported(model: "nn.Module") -> bool:
+        device = next(model.parameters()).device
+        if device.type != "cuda":
+            return False
+        name = torch.cuda.get_device_name(device).upper()
+        return not any(weak in name for weak in UNFIT_FOR_HALF_PRECISION)
+
+    stock, trainer.check_amp = trainer.check_amp, supported
+    try:
+        yield
+    finally:
+        trainer.check_amp = stock
+
+
+def _configure_libraries() -> None:
+    import matplotlib as mpl  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+    from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- as matplotlib
+
     LOGGER.setLevel(logging.WARNING)
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
     LOGGER.propagate = True
     mpl.rcParams["text.parse_math"] = False  # or a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
-    integrations = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
-    off = {name: False for name in integrations if SETTINGS.get(name)}
-    if off:
+    if off := {name: False for name in INTEGRATIONS if SETTINGS.get(name)}:
         SETTINGS.update(off)
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
         font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, which may be gone
         shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
-    _let_nms_finish()
 
 
-def _let_nms_finish() -> None:
-    """Take the time limit from NMS, after which stock leaves the other images of a batch without detections.
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Restore ``OMP_NUM_THREADS``, which Ultralytics sets when imported: the next run would take it for the user's."""
+    given = os.environ.get("OMP_NUM_THREADS")
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if given is not None:
+            os.environ["OMP_NUM_THREADS"] = given
 
-    A pause of the machine must not decide a metric (``utils/nms.py``: 91, 165); every caller looks the function up in
-    its module.
+
+def _leave_image(_file: str, _write: object) -> None:
+    """Stand in for the function that compresses a JPEG anew, which then is another picture, fetched at each attempt.
+
+    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
     """
-    from ultralytics.utils import nms  # noqa: PLC0415 -- reads the variables above
-
-    nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)

@@ -3,7 +3,6 @@
 Ultralytics' launcher is never used: it deletes the run's folder and passes no signal on (``utils/dist.py``).
 """
 
-import os
 import signal
 import sys
 import uuid
@@ -13,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from job.errors import PreemptionError
+from job.training.isolation import threads_divided
 
 FIRST = 0
 
@@ -36,10 +36,9 @@ def launch(words: list[str], num_processes: int) -> int:
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in passed_on),
     )
-    # torchrun gives each process one thread; what the user or the cores say is decided by the job.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     try:
-        elastic_launch(config, sys.executable)("-m", "job", *words)
+        with threads_divided(num_processes):
+            elastic_launch(config, sys.executable)("-m", "job", *words)
     except ChildFailedError as error:
         failures = error.failures
         exit_code = int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)

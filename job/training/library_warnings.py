@@ -64,7 +64,7 @@ class LibraryWarnings:
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
-        """Collect what is warned of inside."""
+        """Collect the warnings of the block."""
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             for category in FOR_DEVELOPERS:

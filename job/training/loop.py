@@ -1,8 +1,8 @@
-"""The training loop, from the start weights to the evaluated best model, cut and continued anywhere.
+"""The training loop, from the start weights to the evaluated best model, interruptible and resumable at any batch.
 
 The order of work is that of ``engine/trainer.py`` (``_do_train``: 470-715), so that the result is that of stock
-Ultralytics on the same batches. What is missing on purpose: running out of memory never halves the batch, a loss that
-is not a number never falls back to stale weights, and the clock never decides when a run ends.
+Ultralytics on the same batches. Three features of stock are left out on purpose: running out of memory never halves
+the batch, a loss that is not a number never falls back to stale weights, and the clock never ends a run.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
 from job.training.callbacks import Outcome, Step, TrainingCallbacks
 from job.training.device import describe_device, num_ooms
-from job.training.evaluation import describe, recorded
+from job.training.evaluation import describe_validation, detections_collected
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
-from job.training.state import Progress, Row, Snapshot, capture, digest_live, read_state, restore
+from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Transfer, Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
 
 EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""What the validations of the start weights and of the best weights saw."""
+"""Files of the detections of the start weights and of the best weights."""
 
 
 class Training:
-    """One training on one machine; build it, restore it if it has a past, run it."""
+    """One training on one machine; build it, restore it if the run is resumed, run it."""
 
     def __init__(self, plan: Plan) -> None:
         """Set up everything up to the first step; raises as `Trainer` does."""
@@ -47,17 +47,17 @@ class Training:
         self._ooms_before = num_ooms(self.trainer.device)
         self._seen_elsewhere: list[dict[str, Any]] = []
         self.nominal_accumulate: int = self.trainer.accumulate
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
         self.evaluation_before: bytes | None = None
-        """What the validation of the start weights saw, for the report."""
+        """The detections of the start weights, for the report."""
 
         self._counted_until = time.monotonic()
 
     @property
     def transfer(self) -> Transfer | None:
-        """How much of the start weights was taken over; nothing for a start from scratch."""
+        """How much of the start weights was taken over; `None` for a start from scratch."""
         return self.trainer.transfer
 
     @property
@@ -72,17 +72,17 @@ class Training:
 
     @property
     def position(self) -> dict[str, int]:
-        """Where training stands: complete epochs, and complete batches of the next."""
+        """Complete epochs, and complete batches of the next."""
         return {"epoch": self.progress.epoch, "batch": self.progress.batch}
 
     @property
     def before(self) -> Row | None:
-        """The start weights on the validation set, once they were measured."""
+        """Metrics of the start weights on the validation set, once they are measured."""
         return self.progress.before
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was decided during set-up and must be the same whenever the run goes on."""
+        """Values that set-up decides, and that must be the same whenever the run is resumed."""
         trainer = self.trainer
         return {
             "optimizer": type(trainer.optimizer).__name__,
@@ -100,14 +100,14 @@ class Training:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What else may decide the last bits of a result."""
+        """Further values that may decide the last bits of a result."""
         return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """What was seen so far that tells whether the result is exact; see `job.runs.resume.exactness`.
+        """Warnings and failed allocations, which decide whether the result is exact; see `job.runs.resume.exactness`.
 
-        Of other processes it is what they had seen at the end of an epoch, or where all stopped.
+        Those of other ranks are as of the end of an epoch, or of the step at which all stopped.
         """
         seen = [self._seen_here(), *self._seen_elsewhere]
         warnings = dict.fromkeys(text for one in seen for text in one["warnings"])
@@ -121,7 +121,7 @@ class Training:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What an attempt's records say of its training."""
+        """Fields of an attempt's records for its training."""
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
@@ -130,18 +130,18 @@ class Training:
         Args:
             folder: Has them.
             reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
-                restored as it stood. What is a function of the number of epochs (learning rate, the end of mosaic) is
-                from here on that of the new number, and patience begins anew.
+                restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
+                those of the new number, and patience begins anew.
 
         Returns:
-            The digests of what is live now, as `Snapshot.metadata` had them when it was saved.
+            The digests of the live state, to be compared with those of the snapshot.
 
         Raises:
-            CorruptObjectError: If the state is none, is that of another model, or holds what is not a number; nothing
-                in it was run.
-            WeightsError: If the weights are none; nothing in them was run.
+            CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a
+                number; no code in it was run.
+            WeightsError: If the file has no weights; no code in it was run.
         """
-        self.progress = restore(self.trainer, read_state(folder / "state.pt"))
+        self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
         train_args = dict(vars(self.trainer.args))
         self.last = Weights.restored(folder / "last.pt", train_args)
         best = folder / "best.pt"
@@ -189,7 +189,7 @@ class Training:
             self.trainer.shut_loaders()
 
     def snapshot(self) -> Snapshot:
-        """Copy everything that a later process needs to go on from here."""
+        """Copy the complete training state."""
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
         texts = {"results.csv": results_csv(progress.rows).encode()}
@@ -216,8 +216,8 @@ class Training:
         trainer.epoch = epoch
         trainer.scheduler.last_epoch = epoch - 1
         trainer.scheduler.step()
-        trainer._model_train()  # noqa: SLF001 -- as above
-        batches = _awaited(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
+        trainer._model_train()  # noqa: SLF001 -- a piece of the stock loop
+        batches = _timed(trainer.epoch_of_batches(epoch, progress.batch), callbacks)
         for index, batch in enumerate(batches, start=progress.batch):
             number = index + num_batches * epoch
             if warmup and number <= warmup:
@@ -297,18 +297,20 @@ class Training:
             self.best = self.last
 
     def _evaluate(self, epoch: int) -> tuple[Row, bytes]:
-        """Measure the EMA as every epoch does, leaving the best fitness alone; return also what was seen, as JSON."""
+        """Validate the EMA without changing the best fitness; return the metrics, and the detections as JSON."""
         trainer = self.trainer
         trainer.epoch = epoch
         trainer.loss_items = {name: torch.zeros(1, device=trainer.device) for name in LOSSES}
         trainer.loss_names = LOSSES
-        with recorded(trainer.validator) as seen:
+        with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
-        return row, json.dumps({"row": row} | describe(trainer.validator, seen), separators=(",", ":")).encode()
+        return row, json.dumps(
+            {"row": row} | describe_validation(trainer.validator, seen), separators=(",", ":")
+        ).encode()
 
     def _evaluate_best(self) -> Outcome:
-        """Measure the best weights as they lie in their file, and draw the plots people know."""
+        """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
@@ -334,7 +336,7 @@ class Training:
         )
 
     def _export(self) -> Weights:
-        """Copy the EMA as a finished checkpoint of Ultralytics, with the course so far."""
+        """Copy the EMA as a finished checkpoint of Ultralytics, with the learning curve so far."""
         trainer = self.trainer
         columns: dict[str, list[float]] = {}
         for row in self.progress.rows:
@@ -361,8 +363,8 @@ class Training:
             )
 
 
-def _awaited(batches: Iterator[dict[str, Any]], callbacks: TrainingCallbacks) -> Iterator[dict[str, Any]]:
-    """Tell the time that training waits for batches from the time that it uses them."""
+def _timed(batches: Iterator[dict[str, Any]], callbacks: TrainingCallbacks) -> Iterator[dict[str, Any]]:
+    """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains."""
     callbacks.enter(Phase.DATA_WAIT)
     for batch in batches:
         callbacks.enter(Phase.USEFUL)

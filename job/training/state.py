@@ -1,8 +1,8 @@
-"""Everything that a later process needs to go on as if it had never been another.
+"""Complete training state; loads with weights_only=True.
 
 Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
 waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in
-full precision, and made of tensors and plain values, so that nothing of it is run when it is read.
+full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
 import io
@@ -27,8 +27,8 @@ SCHEMA = 1
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
-    """Where training stands, in plain values."""
+class TrainingProgress:
+    """The position and history of a training, in plain values."""
 
     epoch: int = 0
     """Epochs that are complete."""
@@ -61,9 +61,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state at one moment, to be written whenever there is time."""
+    """A copy of the state at one moment, to be written in the background."""
 
-    progress: Progress
+    progress: TrainingProgress
     state: dict[str, Any]
     last: Weights
     best: Weights | None
@@ -93,7 +93,7 @@ class Snapshot:
         """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
 
         Raises:
-            TrainingError: If the state holds what is not a number: it must not take the place of a good checkpoint.
+            TrainingError: If a tensor is not a number: the state must not take the place of a good checkpoint.
         """
         if found := not_a_number(self.state):
             raise TrainingError(
@@ -134,7 +134,7 @@ class Snapshot:
         }
 
 
-def capture(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+def capture(trainer: Trainer, progress: TrainingProgress) -> dict[str, Any]:
     """Copy the whole state to the CPU; nothing in it changes when training goes on."""
     model = unwrap_model(trainer.model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -169,7 +169,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with CheckpointFile(path) as file:
             state: dict[str, Any] = file.plain()
-        Progress(**state["progress"])
+        TrainingProgress(**state["progress"])
     except (UnreadableFileError, KeyError, TypeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
@@ -177,7 +177,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def not_a_number(state: dict[str, Any]) -> str | None:
-    """Name a tensor of a state that holds what is not a number, if there is one."""
+    """Name a tensor of a state with a value that is not a number, if there is one."""
     # A scaler lets gradients overflow, and leaves out the step.
     for group in ("model", "ema") if state["scaler"] else ("model", "ema", "gradients"):
         for name, tensor in state[group].items():
@@ -186,11 +186,11 @@ def not_a_number(state: dict[str, Any]) -> str | None:
     return None
 
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> Progress:
+def restore_state(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
     """Put a captured state back into a freshly set up trainer.
 
     Raises:
-        CorruptObjectError: If it is that of another model, lacks a part, or holds what is not a number.
+        CorruptObjectError: If it is that of another model, lacks a part, or has a value that is not a number.
     """
     model = unwrap_model(trainer.model)
     try:
@@ -209,8 +209,8 @@ def _shapes_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def _put_back(trainer: Trainer, state: dict[str, Any]) -> Progress:
-    progress = Progress(**state["progress"])
+def _put_back(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
+    progress = TrainingProgress(**state["progress"])
     model = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["ema"])
@@ -232,7 +232,7 @@ def _put_back(trainer: Trainer, state: dict[str, Any]) -> Progress:
 
 
 def tensors_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors that a state is told by: of the live weights, the EMA and the optimizer."""
+    """Return the tensors that identify a state: of the live weights, the EMA and the optimizer."""
     moments = {
         f"{index}.{name}": value
         for index, entry in state["optimizer"]["state"].items()
@@ -248,7 +248,7 @@ def digest_state(state: dict[str, Any]) -> dict[str, str]:
 
 
 def digest_live(trainer: Trainer) -> dict[str, str]:
-    """Return what `digest_state` says of the state that a trainer would capture now."""
+    """Return `digest_state` of the state that a trainer would capture now."""
     model = unwrap_model(trainer.model)
     live = {
         "model": model.state_dict(),

@@ -1,15 +1,14 @@
 """Ultralytics' detection trainer, set up from a plan: its pieces are used, its loop and its files are not.
 
-Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. What the
-stock trainer would do behind one's back is decided here instead: the precision check that downloads a model, the
-number of threads, loader workers on a CPU.
+Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. Hidden
+choices of the stock trainer are made here instead: the precision check that downloads a model, the number of threads,
+loader workers on a CPU.
 """
 
 import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
@@ -31,15 +29,13 @@ from job.training.architecture import UnfitArchitectureError, load_architecture,
 from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import has_bfloat16, require_device
 from job.training.distributed import ProcessGroup
+from job.training.isolation import amp_check_without_download, patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
 from job.training.signals import left_to_the_trainer
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
-
-UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T1000", "T1200", "T2000", "K40M")
-"""Parts of the names of GPUs that lose the loss in half precision (``utils/checks.py``: 1013-1018)."""
 
 DETECTIONS_PER_OBJECT = 1.5
 """How many detections an image may have for each object in the most crowded one, and Ultralytics' default at least."""
@@ -50,7 +46,7 @@ BODY_PERCENT_NEEDED = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to train, on this machine."""
+    """One training, on this machine."""
 
     train: dict[str, Any]
     """Ultralytics' argument names and final values; a ``max_det`` of `None` is decided by the data."""
@@ -78,7 +74,7 @@ class Plan:
     """Threads of torch on the CPU; part of what decides the bits."""
 
     resumed: bool = False
-    """The run exists: what this machine cannot do, another one could."""
+    """The run exists: another machine can do it if this one cannot."""
 
     ran_out_of_memory: bool = False
     """An earlier attempt at the run did."""
@@ -122,7 +118,7 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first(), _precision_without_download():
+        with plan.group.local_zero_first(), amp_check_without_download():
             self._setup_train()
         self.model = plan.group.data_parallel(self.model)
 
@@ -193,6 +189,7 @@ class Trainer(DetectionTrainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.type == "cuda",
             collate_fn=dataset.collate_fn,
+            worker_init_fn=patch_ultralytics,
             generator=torch.Generator(),  # or each epoch would draw its workers' seed from the process's own stream
         )
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
@@ -322,29 +319,6 @@ def _listed(names: dict[int, str]) -> str:
     return ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
 
 
-@contextmanager
-def _precision_without_download() -> Iterator[None]:
-    """Decide mixed precision by the device alone.
-
-    The stock check trains two batches of a model that it downloads (``utils/checks.py``: 987-1052), so that a machine
-    without internet trains in another precision than one with it. It exists for GPUs of the GTX 16 series, which are
-    named here instead.
-    """
-
-    def supported(model: nn.Module) -> bool:
-        device = next(model.parameters()).device
-        if device.type != "cuda":
-            return False
-        name = torch.cuda.get_device_name(device).upper()
-        return not any(weak in name for weak in UNFIT_FOR_HALF_PRECISION)
-
-    stock, engine.check_amp = engine.check_amp, supported
-    try:
-        yield
-    finally:
-        engine.check_amp = stock
-
-
 def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     """Have a loader start its processes without an ear for signals.
 
@@ -356,7 +330,7 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         with left_to_the_trainer():
             return start()
 
-    loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
     return loader
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.recipes.recipe import load_recipe
-from job.training.isolation import confine_ultralytics
+from job.training.isolation import isolate_ultralytics
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -32,7 +32,7 @@ def main() -> None:
     pairs = parser.parse_args().pairs
     with tempfile.TemporaryDirectory(prefix="bench-") as base:
         folder = Path(base)
-        confine_ultralytics(folder / "ultralytics")
+        isolate_ultralytics(folder / "ultralytics")
         make_tiny_dataset(folder / "data", num_train=NUM_IMAGES, px=1280)
         data = folder / "data" / "data.yaml"
         data.write_text(f"path: {folder / 'data'}\n{data.read_text()}")
@@ -54,7 +54,7 @@ def main() -> None:
 
 def make_trainer(folder: Path, workers: int) -> "Trainer":
     """Set up recipe A at 640 px."""
-    from job.training.trainer import Trainer  # noqa: PLC0415  # after confine_ultralytics
+    from job.training.trainer import Trainer  # noqa: PLC0415  # after isolate_ultralytics
 
     return Trainer(
         plan_tiny_training(
@@ -68,7 +68,7 @@ def make_trainer(folder: Path, workers: int) -> "Trainer":
 
 def stock_batches(trainer: "Trainer") -> Batches:
     """Return the epochs of Ultralytics' own loader of the same data."""
-    from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: PLC0415  # after confine_ultralytics
+    from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: PLC0415  # after isolate_ultralytics
 
     args, data = trainer.args, trainer.data
     dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="train", stride=32)

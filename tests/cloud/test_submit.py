@@ -142,8 +142,8 @@ def test_the_container_is_told_everything(cloud):
     assert cloud.submit("--rotate", "3", "--cos-lr", "--quarantine", "--checkpoint-every", "30") == 0
     container = cloud.batch.jobs[cloud.job(1)].job.task_groups[0].task_spec.runnables[0].container
     assert list(container.commands) == [
-        *("train", "--recipe=base", "--device=0", "--model=yolo11n.yaml", "--checkpoint-every=30", "--quarantine=True"),
-        *("--rotate=3", "--cos-lr=True", "--dataset=tiny", f"--bucket={cloud.bucket}", "--run=zebra"),
+        *("train", "--recipe=base", "--device=0", "--checkpoint-every=30", "--model=yolo11n.yaml", "--quarantine=true"),
+        *("--rotate=3", "--cos-lr=true", "--dataset=tiny", f"--bucket={cloud.bucket}", "--run=zebra"),
     ]
 
 

@@ -6,11 +6,10 @@ import pytest
 
 from job.cli.app import main
 from job.errors import NotCommittedError
-from job.goodput import PhaseTimer
 from job.runs import checkpoint
 from job.runs.records import CheckpointId
 from job.runs.run import Run
-from job.session.train import _Session
+from job.session.attempt import finish
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, job, messages, start_job, wait_until
@@ -91,10 +90,9 @@ def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
-    session = SimpleNamespace(timer=PhaseTimer(), folder=tmp_path)
-    ready = SimpleNamespace(run=run, attempt=2)
+    started = SimpleNamespace(run=run, attempt=2, record=run.record())
     with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
-        _Session.finish(session, ready, SimpleNamespace(rows=[{}, {}, {}]), None)
+        finish(started, SimpleNamespace(rows=[{}, {}, {}]), tmp_path, None)
     assert raised.value.exit_code == 75
     assert run.final() is None
 

@@ -70,16 +70,16 @@ def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     """What is not a number, another model, a part that is missing or another optimizer's is told before a step, as an
     error of the checkpoint and not of the recipe or of the program; the state as it was saved is taken.
     """
-    from job.training.state import Progress, capture, restore  # noqa: PLC0415 -- once Ultralytics is confined
+    from job.training.state import TrainingProgress, capture, restore_state  # noqa: PLC0415 -- once Ultralytics is confined
 
     def changed(change):
-        state = capture(training.trainer, Progress())
+        state = capture(training.trainer, TrainingProgress())
         change(state)
         return state
 
     training.trainer.tloss = training.trainer.loss_items = {"box_loss": torch.zeros(1)}  # as after a step
     training.trainer.loss = torch.zeros(1)
-    assert restore(training.trainer, changed(lambda _state: None)) == Progress()
+    assert restore_state(training.trainer, changed(lambda _state: None)) == TrainingProgress()
     name = next(iter(training.trainer.model.state_dict()))
     for change, why in (
         (lambda state: state["model"][name].fill_(float("nan")), f"{name} of the model is not a number"),
@@ -90,4 +90,4 @@ def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
         (lambda state: state["optimizer"].update(param_groups=[]), "does not fit the training, ValueError"),
     ):
         with pytest.raises(CorruptObjectError, match=rf"state\.pt: {why}"):
-            restore(training.trainer, changed(change))
+            restore_state(training.trainer, changed(change))

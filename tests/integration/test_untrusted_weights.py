@@ -142,8 +142,8 @@ def test_nothing_of_a_file_but_tensors_and_figures_is_passed_on(tmp_path):
 def test_ultralytics_own_guard_is_up_before_it_is_imported():
     """Should a description get past the table, Ultralytics builds it without eval."""
     code = (
-        "from pathlib import Path; from job.training.isolation import confine_ultralytics; "
-        "confine_ultralytics(Path('confined')); from ultralytics.nn.tasks import _SafeLoad; "
+        "from pathlib import Path; from job.training.isolation import isolate_ultralytics; "
+        "isolate_ultralytics(Path('confined')); from ultralytics.nn.tasks import _SafeLoad; "
         "raise SystemExit(not _SafeLoad.restricted())"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, check=False).returncode == 0

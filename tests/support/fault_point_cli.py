@@ -163,13 +163,13 @@ def at_put(point, ending, *, during=False):
 
 def in_training(arm):
     """Arm a point in modules that may be imported only once Ultralytics is confined."""
-    confine = isolation.confine_ultralytics
+    confine = isolation.isolate_ultralytics
 
     def confined(folder):
         confine(folder)
         arm()
 
-    isolation.confine_ultralytics = confined
+    isolation.isolate_ultralytics = confined
 
 
 def at_step(point):

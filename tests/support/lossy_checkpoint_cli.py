@@ -147,12 +147,12 @@ def arm(what):
 
 
 if __name__ == "__main__":
-    confine = isolation.confine_ultralytics
+    confine = isolation.isolate_ultralytics
 
     def confined(folder):
         """Arm as soon as Ultralytics may be imported."""
         confine(folder)
         arm(sys.argv[1])
 
-    isolation.confine_ultralytics = confined
+    isolation.isolate_ultralytics = confined
     sys.exit(main(sys.argv[2:]))

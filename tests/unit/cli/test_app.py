@@ -135,7 +135,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["runs", "shwo", "x"], 2, "did you mean 'show'?"),
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
-        (["runs", "list", "--bukket", "x"], 2, "did you mean '--bucket'?"),
+        (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
         (["data", "push", "."], 2, "--dataset is missing"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),
         (["train", "A", "--epochs", "3", "--epochs", "4"], 2, "--epochs is given twice"),

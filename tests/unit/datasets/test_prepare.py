@@ -93,9 +93,8 @@ def test_training_is_left_two_gigabytes_beside_the_data(store, folder, prepare, 
 
 def labels_read(data):
     """Return the rows that Ultralytics reads for training."""
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- imports torch
     from ultralytics.data.utils import check_det_dataset  # noqa: PLC0415 -- imports torch
-
-    from job.training.dataset import YOLODataset  # noqa: PLC0415 -- imports torch, and keeps Ultralytics from the files
 
     read = check_det_dataset(data.yaml, autodownload=False)
     return [row for label in YOLODataset(img_path=read["train"], data=read, imgsz=64).labels for row in label["cls"]]
@@ -151,7 +150,7 @@ def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, ca
     assert any("`val` has images, but no labels" in text for text in warnings_of(caplog))
 
 
-def test_a_run_goes_on_with_the_same_files_set_aside(store, folder, prepare):
+def test_a_run_goes_on_with_the_same_files_set_aside(confined, store, folder, prepare):
     """Another machine sets the files aside that the run's record names, whatever its own check finds."""
     (folder / IMAGE).write_bytes(b"text")
     push(store, folder, force=True)
@@ -212,7 +211,7 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
     assert warnings_of(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
 
 
-def test_jpegs_with_bytes_behind_them_stay_as_they_are(store, folder, prepare, tmp_path):
+def test_jpegs_with_bytes_behind_them_stay_as_they_are(confined, store, folder, prepare, tmp_path):
     """What cameras write is read as it is: neither compressed anew for training nor fetched again at each attempt."""
     for image in (folder / "images/train").iterdir():
         image.write_bytes(image.read_bytes() + bytes(64))

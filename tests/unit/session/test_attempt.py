@@ -22,11 +22,10 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
-from job.goodput import PhaseTimer
 from job.runs.run import Run
 from job.session import attempt
+from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
-from job.session.watchdog import Watchdog
 from job.storage.local import FolderStore
 from tests.support.cli_process import SOON_S
 from tests.support.faulty_store import FaultyStore
@@ -38,20 +37,18 @@ def store(tmp_path):
     return FolderStore.create(str(tmp_path / "bucket"))
 
 
+def context(store):
+    """Return the parts of an attempt that nothing interrupts."""
+    return SessionContext(store=store, order=None, preemption=PreemptionWatcher())
+
+
 def ended_by(error, store):
     """Return the end record of an attempt that an error ended."""
     run = Run(store, "zebra")
     run.claim({})
     with (
         pytest.raises(JobError if isinstance(error, Exception) else type(error)) as raised,
-        attempt.recorded(
-            run,
-            1,
-            PhaseTimer(),
-            lambda: {"position": {"epoch": 2, "batch": 3}},
-            watchdog=Watchdog(0),
-            preemption=PreemptionWatcher(),
-        ),
+        attempt.attempt_recorded(run, 1, context(store), lambda: {"position": {"epoch": 2, "batch": 3}}),
     ):
         raise error
     assert (raised.value is error) is not isinstance(raised.value, DefectError)
@@ -94,7 +91,7 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     run.claim({})
     with (
         pytest.raises(DefectError) as raised,
-        attempt.recorded(run, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
+        attempt.attempt_recorded(run, 1, context(store), dict),
     ):
         {}["a key"]
     end = run.attempt(1).end
@@ -119,17 +116,17 @@ LEAVES = """
 import signal, sys, threading
 from job.session import attempt
 from job.errors import PreemptionError
-from job.goodput import PhaseTimer
+from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
 from job.runs.run import Run
 from job.storage.local import FolderStore
-from job.session.watchdog import Watchdog
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 number = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
     preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
-    with attempt.recorded(run, number, PhaseTimer(), about, watchdog=Watchdog(0), preemption=preemption):
+    context = SessionContext(store=run.store, order=None, preemption=preemption)
+    with attempt.attempt_recorded(run, number, context, about):
         try:
             print("ready", flush=True)
             threading.Event().wait()
@@ -156,16 +153,9 @@ def test_a_hang_is_recorded_from_outside(store):
     """The thread that hangs cannot record the end of its attempt, so the watchdog does, in the same way."""
     run = Run(store, "zebra")
     run.claim({})
-    watchdog = Watchdog(0)
-    with attempt.recorded(
-        run,
-        1,
-        PhaseTimer(),
-        lambda: {"position": {"epoch": 2, "batch": 3}},
-        watchdog=watchdog,
-        preemption=PreemptionWatcher(),
-    ):
-        watchdog.on_hang(HangError("training: no step was done for 1800 s"))
+    here = context(store)
+    with attempt.attempt_recorded(run, 1, here, lambda: {"position": {"epoch": 2, "batch": 3}}):
+        here.watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
     assert end.message == "training: no step was done for 1800 s"
@@ -177,6 +167,6 @@ def test_an_end_that_cannot_be_recorded_hides_nothing(store):
     refusing = Run(FaultyStore(store, survives=0, error=StoreError("no permission")), "zebra")
     with (
         pytest.raises(TrainingError, match="not a number"),
-        attempt.recorded(refusing, 1, PhaseTimer(), dict, watchdog=Watchdog(0), preemption=PreemptionWatcher()),
+        attempt.attempt_recorded(refusing, 1, context(store), dict),
     ):
         raise TrainingError("the loss is not a number")

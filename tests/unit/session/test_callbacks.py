@@ -40,7 +40,7 @@ class Parts:
             group=SimpleNamespace(agree=self.agree),
             watchdog=SimpleNamespace(beat=self.beat),
             restored=restored,
-            furthest=(0, 0),
+            furthest_position=(0, 0),
             checks=(self.fail,),
         )
 
@@ -138,7 +138,7 @@ def test_steps_and_batches_of_a_validation_are_signs_of_life():
 def test_steps_that_an_earlier_attempt_did_are_recomputed():
     """Up to the furthest position that is known, useful time is counted as recomputed."""
     parts = Parts()
-    parts.callbacks._furthest = (0, 2)
+    parts.callbacks.furthest_position = (0, 2)
     parts.callbacks.enter(Phase.USEFUL)
     assert parts.timer.enter(Phase.STALL) is Phase.RECOMPUTED
     parts.callbacks.on_step(step(1, 2), lambda: "step")

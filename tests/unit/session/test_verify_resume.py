@@ -5,9 +5,11 @@ import sys
 import pytest
 
 from job.errors import TrainingError
+from job.runs.run import Run
 from job.session import verify_resume as module
 from job.session.verify_resume import KILLED, Piece, train_straight, verify_resume
 from job.storage.local import FolderStore
+from tests.support.attempt_records import final_content
 
 QUICK = """
 import json, os, sys
@@ -72,7 +74,7 @@ def test_a_kill_before_the_end_counts(patient, monkeypatch):
 def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
     monkeypatch.setattr(module, "_finish", lambda *_: None)
-    patient.store.put(f"runs/{KILLED}/final.json", b"{}")
+    Run(patient.store, KILLED).finish(final_content())
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == []
 
 

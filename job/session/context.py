@@ -1,0 +1,74 @@
+"""The parts that the steps of one attempt share on this machine.
+
+Guarantees that the machine is fit before the work folder is used, and that the folder is gone afterwards.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from job.cloud.prices import price_here
+from job.datasets.prepare import PreparedData, prepare_data
+from job.goodput import PhaseTimer
+from job.runs.records import Price
+from job.runs.request import TrainRequest
+from job.session.doctor import require_fit
+from job.session.preemption import PreemptionWatcher
+from job.session.watchdog import Watchdog
+from job.storage import workdir
+from job.storage.object_store import Store
+from job.training.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionContext:
+    """One attempt on this machine."""
+
+    store: Store
+    order: TrainRequest
+    preemption: PreemptionWatcher
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0))
+    folder: Path = Path()
+    """The work folder of this attempt; see `in_folder`."""
+
+    price: Price = field(default_factory=Price)
+
+    @contextmanager
+    def in_folder(self, owner: str) -> Iterator["SessionContext"]:
+        """Check that this machine can train, and work in a folder that is named after its owner.
+
+        Raises:
+            MachineError: If the machine is unfit or the folder cannot be written.
+        """
+        workdir.require_writable(self.order.workdir)
+        require_fit(self.order.workdir, self.order.device)
+        with workdir.attempt_folder(self.order.workdir, owner) as folder:
+            yield replace(self, folder=folder, price=price_here())
+
+    def prepare_data(self, name: str, pinned: dict[str, Any] | None, subject: str) -> PreparedData:
+        """Pull and check a dataset; a run that exists has it pinned in its record."""
+        return prepare_data(
+            *(self.store, name, self.order.workdir, self.folder / "data.yaml", self.timer),
+            quarantine=self.order.quarantine,
+            single_class=bool(self.order.recipe.train.get("single_cls")),
+            pinned=pinned,
+            subject=subject,
+        )
+
+    def isolate_training(self) -> None:
+        """Prepare this process for the first import of Ultralytics."""
+        from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- torch is heavy, checks come first
+
+        isolate_ultralytics(self.order.workdir / "ultralytics")
+
+    def empty_folder(self, name: str) -> Path:
+        """Make an empty folder within the work folder."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder

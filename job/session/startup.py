@@ -1,0 +1,271 @@
+"""How an attempt starts, in one of four ways.
+
+1. Resume this run: it exists and goes on from its newest checkpoint, or begins again if nothing is committed.
+2. Extend a finished run: a new run goes on from the end of that one, with more epochs.
+3. Start from weights: a new run takes over a published model, or one of an earlier run.
+4. Start from scratch: a new run builds its architecture with random weights.
+
+Guarantees that a new run is written to the bucket only once everything that can be checked is checked, and that an
+earlier run is never written to. Knows nothing of how training goes on from there.
+"""
+
+import logging
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.datasets.prepare import PreparedData
+from job.errors import MachineError, PeerError, RunConflictError
+from job.goodput import Phase
+from job.runs import checkpoint, resume
+from job.runs.heartbeat import paused_by
+from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.records import (
+    Facts,
+    InitialWeights,
+    Lineage,
+    Manifest,
+    PinnedDataset,
+    Request,
+    ResumeReceipt,
+    RunRecord,
+    differences,
+    now,
+)
+from job.runs.resume import PreviousAttempts
+from job.runs.run import Run
+from job.runs.search import find_run
+from job.session import environment
+from job.session.attempt import StartedAttempt, attempt_recorded, claim, environment_of, record_start
+from job.session.context import SessionContext
+from job.session.follower import FileContent, SharedPlan, SharedState
+from job.training.distributed import ProcessGroup
+
+if TYPE_CHECKING:
+    from job.training.loop import Training
+    from job.training.weights import Transfer
+
+log = logging.getLogger(__name__)
+
+NUM_LEFT_OUT_SHOWN = 3
+
+NOTHING_BEFORE = PreviousAttempts()
+
+
+def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
+    """Set up the training of a run and claim it.
+
+    Args:
+        context: This attempt.
+        run: The run.
+        record: Its record, if it exists.
+        request: Its request, for the record of a new one.
+    """
+    if record is not None:
+        return resume_run(context, run, record)
+    if context.order.recipe.start.kind == "end":
+        return extend_run(context, run, request)
+    return start_new_run(context, run, request)
+
+
+def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
+    """1: claim a run that exists, then set it up from its newest checkpoint."""
+    attempt = claim(run, context)
+    training: Training | None = None
+    about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
+    with attempt_recorded(run, attempt, context, about, finished=False):
+        previous = PreviousAttempts.of(run, attempt)
+        request = previous.stop_request(environment.about()["cloud_job"])
+        if request is not None:
+            context.group.broadcast(None)
+            raise paused_by(run, request, agreed=True)
+        data = context.prepare_data(record.dataset.name, record.dataset.model_dump(), f"run {run.name}")
+        point, receipt = record.start.point, None
+        with context.timer.entered(Phase.PULL):
+            restored = checkpoint.restore(run, context.empty_folder("restored"))
+            if restored is None and point.kind == "end":
+                restored = fetch_end(context.store, point, context.folder / "restored")
+        if restored is None:
+            with context.timer.entered(Phase.PULL):
+                weights, _ = fetch_start(context.store, point, context.folder / "start")
+            training = set_up(context, data, point, weights, record=record, previous=previous)
+            _require_same_facts(record, training)
+            _broadcast_state(context, None)
+            log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
+        else:
+            training, receipt = _restore(context, run, record, data, restored, previous=previous)
+            log.info(
+                "run %s: attempt %d goes on after %s of %d",
+                *(run.name, attempt, restored.id.description, training.num_epochs),
+                extra={"receipt": receipt.model_dump(mode="json")},
+            )
+        record_start(run, record, attempt, training, receipt)
+    return StartedAttempt(run, record, attempt, training, previous, restored)
+
+
+def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+    """2: set up a new run from the end of a finished one, then create and claim it."""
+    point = find_start(context.store, context.order, run.name)
+    ended = Run(context.store, str(point.run))
+    record = ended.record()
+    if record is None:
+        raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
+    data = context.prepare_data(str(request["dataset"]), record.dataset.model_dump(), f"run {ended.name}")
+    with context.timer.entered(Phase.PULL):
+        restored = fetch_end(context.store, point, context.empty_folder("restored"))
+    training, receipt = _restore(context, run, record, data, restored, previous=NOTHING_BEFORE)
+    log.info(
+        "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
+        "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
+        *(run.name, ended.name, restored.epoch, training.num_epochs),
+    )
+    return _create(context, run, request, _NewRun(data, training, point, None, restored, receipt))
+
+
+def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+    """3 and 4: set up a new run from weights, or from scratch where its lineage has none, then create and claim it."""
+    data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
+    with context.timer.entered(Phase.PULL):
+        found = find_start(context.store, context.order, run.name)
+        if found.why is not None:
+            log.info("start weights: %s", found.why)
+        weights, point = fetch_start(context.store, found, context.folder / "start")
+    training = set_up(context, data, point, weights)
+    _broadcast_state(context, None)
+    transfer = training.transfer
+    if transfer is not None:
+        log.info("start weights %s: took over %s", point, transfer)
+        for line in transfer.left_out[:NUM_LEFT_OUT_SHOWN]:
+            log.info("  left out %s", line)
+        if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
+            log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
+    return _create(context, run, request, _NewRun(data, training, point, transfer))
+
+
+def set_up(
+    context: SessionContext,
+    data: PreparedData,
+    point: InitialWeights,
+    weights: Path | None,
+    *,
+    record: RunRecord | None = None,
+    previous: PreviousAttempts = NOTHING_BEFORE,
+) -> "Training":
+    """Build the training on this machine, and broadcast its plan.
+
+    Args:
+        context: This attempt.
+        data: What it trains on.
+        point: Names the architecture.
+        weights: Its start.
+        record: Of the run that goes on, whose frozen values hold; a new one has none.
+        previous: The attempts of that run.
+    """
+    context.isolate_training()
+    from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
+    from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
+
+    order, recipe = context.order, context.order.recipe
+    max_det = record.facts.max_det if record else recipe.train["max_det"] if "max_det" in recipe.given else None
+    (context.folder / "run").mkdir(exist_ok=True)
+    plan = Plan(
+        train=recipe.train | {"max_det": max_det},
+        data_yaml=data.yaml,
+        folder=context.folder / "run",
+        architecture=point.architecture,
+        weights=weights,
+        same_classes=point.kind == "own" and not order.new_classes,
+        device=order.device,
+        workers=order.workers,
+        num_threads=record.facts.num_threads if record else environment.num_threads(),
+        resumed=record is not None,
+        ran_out_of_memory=previous.ran_out_of_memory,
+        group=context.group,
+    )
+    if context.group.size > 1:
+        content = FileContent.read(weights) if weights else None
+        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, content))
+    return Training(plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _NewRun:
+    """A run that is checked and set up, and not in the bucket yet."""
+
+    data: PreparedData
+    training: "Training"
+    point: InitialWeights
+    transfer: "Transfer | None"
+    restored: Manifest | None = None
+    receipt: ResumeReceipt | None = None
+
+
+def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -> StartedAttempt:
+    """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
+    order = context.order
+    record = RunRecord(
+        run=run.name,
+        created_at=now(),
+        request=request,
+        recipe_digest=order.recipe.digest,
+        expect={name: (band.low, band.high) for name, band in order.recipe.expect.items()},
+        start=Lineage(point=new.point, transfer=asdict(new.transfer) if new.transfer else None),
+        dataset=PinnedDataset.model_validate(new.data.pinned),
+        facts=Facts.model_validate(new.training.facts),
+        environment=environment_of(new.training),
+        wandb_id=secrets.token_hex(4),
+    )
+    while not run.create(record):
+        # Another machine was first. If it was asked the same, this is its run; else the next name is free.
+        run, existing = find_run(context.store, order.run, request)
+        if existing is not None and context.group.size > 1:
+            raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
+        if existing is not None:
+            return resume_run(context, run, existing)
+        record = record.model_copy(update={"run": run.name})
+    log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
+    log.info("recipe %s", order.about_recipe)
+    attempt = claim(run, context)
+    record_start(run, record, attempt, new.training, new.receipt)
+    return StartedAttempt(run, record, attempt, new.training, NOTHING_BEFORE, new.restored)
+
+
+def _restore(
+    context: SessionContext,
+    run: Run,
+    record: RunRecord,
+    data: PreparedData,
+    restored: Manifest,
+    *,
+    previous: PreviousAttempts,
+) -> tuple["Training", ResumeReceipt]:
+    """Set up a training from a fetched checkpoint, and return it with its receipt."""
+    folder, reopen = context.folder / "restored", restored.run != run.name
+    as_it_is = InitialWeights("restored", None, None)  # the weights name the architecture, class branches included
+    with checkpoint.gone_on_from(run, restored):
+        training = set_up(context, data, as_it_is, folder / "last.pt", record=record, previous=previous)
+        _require_same_facts(record, training)
+        _broadcast_state(context, folder, reopen=reopen)
+        loaded = training.restore(folder, reopen=reopen)
+        return training, resume.receipt(previous, restored, loaded, training.num_batches)
+
+
+def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
+    """Send the other ranks the files of the checkpoint that training goes on from, if there is one."""
+    if context.group.size > 1:
+        files = tuple(FileContent.read(path) for path in folder.iterdir()) if folder else ()
+        context.group.broadcast(SharedState(files, reopen=reopen))
+
+
+def _require_same_facts(record: RunRecord, training: "Training") -> None:
+    different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
+    if record.facts.device != training.facts["device"]:
+        message = f"run {record.run}: this machine would train it on another kind of device; take one like its first"
+        raise MachineError(message, different)
+    if different:
+        raise RunConflictError(
+            f"run {record.run}: this machine would train it differently; continue it on a machine like its first, "
+            "or start a new run",
+            different,
+        )

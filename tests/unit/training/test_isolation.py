@@ -1,0 +1,52 @@
+"""What this package changes in its process and in Ultralytics, and when."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from job.training.isolation import OF_TORCHRUN, hide_torchrun, threads_divided
+
+PATCHED = """
+import os, random, sys
+from pathlib import Path
+from ultralytics.data import augment, utils
+from ultralytics.utils import nms
+before = utils._replace_image, nms.non_max_suppression
+import job.training.loop
+assert augment.random is random
+assert (utils._replace_image, nms.non_max_suppression) == before
+from job.training.isolation import isolate_ultralytics
+for _ in range(2):
+    isolate_ultralytics(Path(sys.argv[1]))
+assert augment.random is job.training.rng.PYTHON
+assert augment.np.random is job.training.rng.NUMPY
+assert utils._replace_image is not before[0]
+assert nms.non_max_suppression.func is before[1]
+"""
+
+
+def test_ultralytics_is_patched_by_one_call_and_by_no_import(tmp_path):
+    """Importing the training changes nothing; `isolate_ultralytics` patches Ultralytics, once however often called."""
+    subprocess.run([sys.executable, "-c", PATCHED, tmp_path / "ultralytics"], check=True)
+
+
+def test_the_variables_of_torchrun_are_hidden(monkeypatch):
+    """None of them is left for Ultralytics to read."""
+    for name in OF_TORCHRUN:
+        monkeypatch.setenv(name, "1")
+    hide_torchrun()
+    assert not set(OF_TORCHRUN) & set(os.environ)
+
+
+@pytest.mark.parametrize(("given", "inside"), [(None, "4"), ("3", "3")])
+def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch, given, inside):
+    """Each process gets its share of the cores as threads, and the variable is afterwards what it was before."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with threads_divided(2):
+        assert os.environ["OMP_NUM_THREADS"] == inside
+    assert os.environ.get("OMP_NUM_THREADS") == given
