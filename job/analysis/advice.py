@@ -25,7 +25,7 @@ ROBUST_GAP = 0.10
 """Precision and recall that are further apart than this are those of a detector that is not robust."""
 
 GAIN = 0.005
-"""A recipe whose band ends less than this above what is there is not expected to help."""
+"""A recipe helps only if its band ends this far above the current F1."""
 
 NUM_EPOCHS_TO_TRUST = 10
 NUM_VAL_IMAGES_TO_TRUST = 50
@@ -131,7 +131,7 @@ class Rule:
     """What may help, the advised one first."""
 
     because: str
-    """What the records say, with ``{target}``, ``{figures}`` and ``{trend}`` in it; the options say what is next."""
+    """The reason, with ``{target}``, ``{figures}`` and ``{trend}``."""
 
 
 RULES = (
@@ -200,7 +200,7 @@ NEXT_STEPS = {
     ("continue", EXTEND): "more of the same ({}) comes first",
     LARGER: "a larger model ({}) is next",
 }
-"""How the advised recipe is said, with those of its kind that are advised as well."""
+"""The sentence for the advised recipe and the advised ones of its kind."""
 
 
 def advise(
@@ -291,7 +291,7 @@ def _next_step(options: Sequence[Option]) -> str:
 
 
 def _may_help(option: Option) -> bool:
-    """Whether a recipe may reach more than what is there: by the end of its band, which may be open.
+    """Whether the end of a recipe's band, which may be open, is above the current F1.
 
     More of the same is advised by the trend alone.
     """

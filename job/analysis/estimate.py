@@ -102,7 +102,7 @@ class Stopwatch:
         self._times.append(self._clock())
         self._validation_s = self._times[0] - self._began - self._start_up_s
 
-    def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- as above
+    def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
         """Take the time of a step, in which it waited for its batch as well.
 
         Raises:

@@ -56,11 +56,11 @@ def find_option(
 
 def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
     done = len(run.learning_curve)
-    words = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
+    args = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
     hours = done * (run.epoch_s or 0.0) / 3600
     return Option(
         recipe=EXTEND,
-        command=shlex.join(words),
+        command=shlex.join(args),
         expect_f1=(None, None),
         gain_f1=(0.0, None),
         epochs=done,
@@ -76,18 +76,18 @@ def _of_recipe(
     f1 = run.after["f1"] if run.after else 0.0
     recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
     own = recipe.start.kind == "own"
-    words = ["--recipe", name]
-    words += ["--weights", run.run] if own else []
-    words += ["--dataset", run.record.dataset.name]
-    words += ["--profile", "demo"] if run.profile == "demo" else []
+    args = ["--recipe", name]
+    args += ["--weights", run.run] if own else []
+    args += ["--dataset", run.record.dataset.name]
+    args += ["--profile", "demo"] if run.profile == "demo" else []
     scale = _carried_over(run, recipe)
-    words += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]
+    args += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]
     recipe = recipe.with_arguments(scale)
     band = recipe.expect.get("f1", Band(None, None))
     hours, source = _hours(recipe, run, alike)
     return Option(
         recipe=name,
-        command=shlex.join(["job", "train", *words, "--bucket", bucket]),
+        command=shlex.join(["job", "train", *args, "--bucket", bucket]),
         expect_f1=(band.low, band.high),
         gain_f1=(
             round(max(0.0, (band.low or 0.0) - f1), 4),

@@ -44,10 +44,10 @@ def advise_next(options: AdviseOptions) -> None:
     if options.as_json:
         print(json.dumps(advice.to_json(), indent=1))
         return
-    print("\n".join(told(evidence, advice)))
+    print("\n".join(format_advice(evidence, advice)))
 
 
-def told(evidence: RunSummary, advice: Advice) -> list[str]:
+def format_advice(evidence: RunSummary, advice: Advice) -> list[str]:
     """Return an advice as lines for a terminal."""
     ended = f"{evidence.final.reason} after {len(evidence.learning_curve)} epochs" if evidence.final else "not finished"
     lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
@@ -58,11 +58,11 @@ def told(evidence: RunSummary, advice: Advice) -> list[str]:
     if advice.better is not None:
         lines += labelled("better", f"run {advice.better} reached more, see `job advise {advice.better}`")
     for number, option in enumerate(advice.options):
-        lines += ["", *_told(option, "advised" if number == 0 else "or")]
+        lines += ["", *_format_option(option, "advised" if number == 0 else "or")]
     return lines
 
 
-def _told(option: Option, label: str) -> list[str]:
+def _format_option(option: Option, label: str) -> list[str]:
     lines = labelled(label, "the same recipe, for longer" if option.recipe == EXTEND else f"recipe {option.recipe}")
     lines += command_line("run it", option.command)
     lines += labelled("gain", _gain(option))

@@ -95,7 +95,7 @@ def campaign(options: CampaignOptions) -> None:
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
         go_on(found, goal, place, price)
-    print("\n".join(told(found)))
+    print("\n".join(format_campaign(found)))
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
@@ -107,7 +107,7 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
 
-def told(campaign: Campaign) -> list[str]:
+def format_campaign(campaign: Campaign) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
     result = campaign.result()
     rows: list[tuple[str, ...]] = [HEAD]

@@ -81,7 +81,7 @@ def check(options: CheckDataOptions) -> None:
             progress=progress.to,
         )
     report.raise_if_broken(f"dataset {name}")
-    print("\n".join(_in_words(name, report)))
+    print("\n".join(_format_report(name, report)))
 
 
 @command(PushDataOptions, "job data push ./wildlife --dataset wildlife --bucket gs://my-bucket")
@@ -145,7 +145,7 @@ def pull(options: PullDataOptions) -> None:
     )
 
 
-def _in_words(name: str, report: DatasetReport) -> list[str]:
+def _format_report(name: str, report: DatasetReport) -> list[str]:
     lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}"]
     lines += [
         f"  {split:5} {counts.num_images} images, {counts.num_background} of them background, "

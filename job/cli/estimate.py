@@ -61,11 +61,11 @@ def estimate(options: EstimateOptions) -> None:
     if options.as_json:
         print(json.dumps({**found.to_json(), "machine": machine, "usd_per_hour": price}, indent=1))
     else:
-        print("\n".join(_told(found, options, machine, price)))
+        print("\n".join(_format_estimate(found, options, machine, price)))
 
 
-def _estimate(store: Store, order: TrainRequest, machine: str | None, price: float | None) -> Estimate:
-    dataset = find_dataset(store, order.dataset)
+def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
+    dataset = find_dataset(store, request.dataset)
     here = this_machine.about()
 
     def on_machine(run: RunSummary) -> bool:
@@ -75,15 +75,15 @@ def _estimate(store: Store, order: TrainRequest, machine: str | None, price: flo
             (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
         )
 
-    run = from_runs(order, dataset, on_machine, finished_runs(store))
+    run = from_runs(request, dataset, on_machine, finished_runs(store))
     if run is not None:
-        return by_run(order.recipe, run, price)
+        return by_run(request.recipe, run, price)
     if machine is None:
-        return by_measurement(order.recipe, _measure(store, order), price)
-    expected = by_authors(order.recipe, price)
+        return by_measurement(request.recipe, _measure(store, request), price)
+    expected = by_authors(request.recipe, price)
     if expected is None:
         raise UsageError(
-            f"--machine {machine}: no run of recipe {order.recipe.name} on it is recorded in {store.uri}, and it "
+            f"--machine {machine}: no run of recipe {request.recipe.name} on it is recorded in {store.uri}, and it "
             "cannot be measured from here; train an epoch there first, or leave --machine out to measure this machine"
         )
     return expected
@@ -95,33 +95,33 @@ def _machine_type(machine: str) -> str | None:
     return next((each.type for each in machines().values() if kind in {each.type, each.called}), None)
 
 
-def _measure(store: Store, order: TrainRequest) -> Measurement:
+def _measure(store: Store, request: TrainRequest) -> Measurement:
     from job.session.rehearsal import rehearse
 
     watch = Stopwatch()
     with contextlib.suppress(EnoughError):
-        rehearse(store, _without_download(store, order), watch)
+        rehearse(store, _without_download(store, request), watch)
     return watch.measurement()
 
 
-def _without_download(store: Store, order: TrainRequest) -> TrainRequest:
-    """Return an order that trains as fast and needs no weights that are not there: pace is the same with any."""
-    if order.weights is not None or order.model is not None:
-        return order
-    start = order.recipe.start
+def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
+    """Return an request that trains as fast and needs no weights that are not there: pace is the same with any."""
+    if request.weights is not None or request.model is not None:
+        return request
+    start = request.recipe.start
     if start.kind == "own":
         try:
-            find_start(store, order, None)
+            find_start(store, request, None)
         except WeightsError:
-            start = load_recipe("base", order.recipe.profile).start
+            start = load_recipe("base", request.recipe.profile).start
             log.info("no own weights are there yet; measured with the model of recipe base, %s", start)
     if start.kind == "pretrained":
-        return order.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
-    return order.model_copy(update={"recipe": order.recipe.with_start(start)})
+        return request.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
+    return request.model_copy(update={"recipe": request.recipe.with_start(start)})
 
 
-def _told(found: Estimate, order: TrainRequest, machine: str | None, price: float | None) -> list[str]:
-    train = order.recipe.train
+def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None, price: float | None) -> list[str]:
+    train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")
     lines += labelled("time", _time(found))

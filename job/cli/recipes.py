@@ -39,10 +39,10 @@ def list_recipes(_options: Options) -> None:
     width = max(len(recipe.name) for recipe in recipes) + 2
     for recipe in recipes:
         about = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
-        print(f"{recipe.name:{width}}{', '.join(filter(None, about))}")
-        for line in (_settings(recipe), _expectation(recipe)):
-            indent = " " * width
-            print(textwrap.fill(line, NUM_COLUMNS, initial_indent=indent, subsequent_indent=indent))
+        first, indent = f"{recipe.name:{width}}", " " * width
+        for line in (", ".join(filter(None, about)), _settings(recipe), _expectation(recipe)):
+            print(textwrap.fill(line, NUM_COLUMNS, initial_indent=first, subsequent_indent=indent))
+            first = indent
 
 
 @command(ShowRecipeOptions, "job recipes show A --profile demo")
@@ -79,9 +79,9 @@ def check_recipe(options: CheckRecipeOptions) -> None:
 
 
 def _settings(recipe: Recipe) -> str:
-    told = ("epochs", "batch", "imgsz")
+    shown = ("epochs", "batch", "imgsz")
     changed = [
-        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in told
+        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in shown
     ]
     train = recipe.train
     parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]

@@ -85,7 +85,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         print(json.dumps(shown, indent=1))
         return
     point = record.start.point
-    told = [
+    lines = [
         ("run", f"{name}, {_state(run, record, final)}"),
         ("created", f"{_clock(record.created_at)} UTC"),
         ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
@@ -93,7 +93,7 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         ("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
     ]
     if record.dataset.set_aside:
-        told.append(("set aside", f"{len(record.dataset.set_aside)} broken files"))
+        lines.append(("set aside", f"{len(record.dataset.set_aside)} broken files"))
     for attempt, account in zip(attempts, cost.attempts, strict=True):
         ended = f"{account.ended} after {duration(account.wall_s)}"
         ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
@@ -101,22 +101,22 @@ def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
         end = attempt.end
         if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
             ended += f": {end.message}"
-        told.append(
+        lines.append(
             (
                 f"attempt {account.attempt}",
                 f"{_clock(account.began_at)}, {ended}, on {attempt.claim.host}, {account.machine}",
             )
         )
-    told += [
+    lines += [
         (
             "checkpoint",
             f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {manifest.size_bytes / 1e6:.1f} MB",
         )
         for manifest in checkpoints
     ]
-    told += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
-    told.append(("W&B", wandb_status.describe(run)))
-    print("\n".join(line for label, text in told for line in labelled(label, text)))
+    lines += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
+    lines.append(("W&B", wandb_status.describe(run)))
+    print("\n".join(line for label, text in lines for line in labelled(label, text)))
     print(f"\n{cost.table()}")
     if final is not None:
         metrics = BeforeAfter.from_record(final.comparison)

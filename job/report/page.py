@@ -1,4 +1,4 @@
-"""A report as HTML: facts turned into words, tables and charts, and put into the template.
+"""A report as HTML: facts as text, tables and charts in the template.
 
 Guarantees one self-contained file: nothing in it makes a request, and no text of a run is taken for markup.
 """
@@ -23,7 +23,7 @@ from job.runs.resume import warnings_of
 from job.text import MINUTE, percent
 
 ULTRALYTICS_CONFIDENCE = 0.25
-"""What ``yolo predict`` takes if nobody says otherwise."""
+"""Default of ``yolo predict``."""
 
 LABEL_COLOURS = {
     Phase.BOOT: "grey1",
@@ -103,13 +103,13 @@ def verdict_of(facts: Facts) -> str:
     change = 100 * (after["f1"] - before["f1"])
     moved = f"rose by {change:.1f} points" if change >= 0 else f"fell by {-change:.1f} points"
     when = "" if facts.final else f" so far, in epoch {facts.best_epoch}"
-    said = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
+    result = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
     if (band := facts.expect.get("f1")) is None:
-        return f"{said} The recipe states no expectation."
+        return f"{result} The recipe states no expectation."
     scale = "" if _is_full(facts) else " at full scale"
     not_reached = "that is not reached" if facts.final else "that is not reached yet"
     reached = "that is reached" if band.reached(after["f1"]) else not_reached
-    return f"{said} The recipe expects {band.text(100, ' %')}{scale}: {reached}."
+    return f"{result} The recipe expects {band.text(100, ' %')}{scale}: {reached}."
 
 
 def _is_full(facts: Facts) -> bool:
@@ -197,7 +197,7 @@ def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]
         best_epoch=facts.best_epoch,
         stopped_early=bool(facts.final and facts.final.reason == "stopped early"),
     )
-    rows = [(epoch, metrics, said) for epoch, (metrics, said) in enumerate(zip(curve, notes, strict=True), start=1)]
+    rows = [(epoch, metrics, noted) for epoch, (metrics, noted) in enumerate(zip(curve, notes, strict=True), start=1)]
     return [(0, facts.before, ("start weights",)), *rows] if facts.before else rows
 
 

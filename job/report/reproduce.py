@@ -13,15 +13,15 @@ def command_of(record: RunRecord) -> str:
     ``base`` are, which comes to the same training.
     """
     request, recipe = record.request, known_recipe(record.request)
-    words = ["job", "train", "--recipe", recipe.name, "--dataset", record.dataset.name]
+    args = ["job", "train", "--recipe", recipe.name, "--dataset", record.dataset.name]
     if request["profile"] != "full":
-        words += ["--profile", request["profile"]]
+        args += ["--profile", request["profile"]]
     point = record.start.point
     if point.source is None:
-        words += ["--model", str(point.architecture)]
+        args += ["--model", str(point.architecture)]
     elif point.kind == "pretrained":
-        words += ["--model", point.source.rpartition("/")[2]]
+        args += ["--model", point.source.rpartition("/")[2]]
     else:
-        words += ["--weights", point.run or point.source]
-        words += ["--model", point.architecture] if point.architecture else []
-    return shlex.join([*words, *flags_of(request, recipe), "--run", f"{record.run}-again"])
+        args += ["--weights", point.run or point.source]
+        args += ["--model", point.architecture] if point.architecture else []
+    return shlex.join([*args, *flags_of(request, recipe), "--run", f"{record.run}-again"])

@@ -1,6 +1,6 @@
 """A request to train, apart from any bucket or machine; also the flags that say it, with their help and defaults.
 
-Guarantees that recipe, training arguments and flags are valid together, or that every problem is told at once.
+Guarantees that recipe, training arguments and flags are valid together, or that every problem is reported at once.
 """
 
 import os
@@ -151,11 +151,11 @@ class TrainRequest(Execution):
         name = recipe.name if found == recipe.name or recipe.source not in recipe_names() else (
             f"{recipe.name}, which is {found} by what it trains"
         )  # fmt: skip
-        told = [f"F1 {recipe.expect['f1'].text(100, ' %')}"] if "f1" in recipe.expect else []
-        told += [recipe.expect["hours"].text(unit=" h")] if "hours" in recipe.expect else []
-        told += [f"risk {recipe.risk}"] if recipe.risk else []
+        stated = [f"F1 {recipe.expect['f1'].text(100, ' %')}"] if "f1" in recipe.expect else []
+        stated += [recipe.expect["hours"].text(unit=" h")] if "hours" in recipe.expect else []
+        stated += [f"risk {recipe.risk}"] if recipe.risk else []
         scale = "" if recipe.profile == "full" else " at full scale"
-        return f"{name}; expected{scale}: {', '.join(told) or 'nothing is stated'}"
+        return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
         """Return what makes two requests the same run; the machine has no part in it.

@@ -51,13 +51,13 @@ class Place:
     bounds: bool = False
     """Whether each run gets the dollars that are left as its ``--max-usd``."""
 
-    def train(self, words: Sequence[str]) -> int:
+    def train(self, args: Sequence[str]) -> int:
         """Train a run to its end, or as far as it gets, and return the command's exit code.
 
         A notice is passed on; a process that has it already takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        command = [sys.executable, "-m", "job", *self.before, *words, *self.after]
+        command = [sys.executable, "-m", "job", *self.before, *args, *self.after]
         process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
@@ -72,21 +72,21 @@ def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Pla
 
     Args:
         bucket: Where the runs are.
-        machine: Further words of ``job train``.
+        machine: Further flags of ``job train``.
         usd_per_hour: What an hour costs, if that is known.
     """
     return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
 
 
-def on_batch(bucket: str, machine: str, words: Sequence[str]) -> Place:
+def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
     """Return Cloud Batch; the process submits a run, or finds it submitted, and supervises it.
 
     Args:
         bucket: Where the runs are.
         machine: As ``job submit`` has it.
-        words: Further words of ``job submit``.
+        args: Further flags of ``job submit``.
     """
-    return Place(("submit", "--supervise", f"--machine={machine}"), (*words, f"--bucket={bucket}"), None, bounds=True)
+    return Place(("submit", "--supervise", f"--machine={machine}"), (*args, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
@@ -125,15 +125,15 @@ def _bound_of(campaign: Campaign) -> Bound | None:
 
 def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
-    words = step.train_args(goal)
+    args = step.train_args(goal)
     left, bound = None, _bound_of(campaign)
     if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
     elif bound is not None and bound.usd:
         left = min(bound.run, bound.left(finished))
     if left is not None and place.bounds:
-        words.append(f"--max-usd={math.floor(left * 100) / 100:.2f}")
-    exit_code = place.train(words)
+        args.append(f"--max-usd={math.floor(left * 100) / 100:.2f}")
+    exit_code = place.train(args)
     if Run(campaign.store, step.run).final() is not None:
         return
     if exit_code == 0:

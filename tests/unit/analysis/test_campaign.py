@@ -16,7 +16,7 @@ from job.analysis.campaign import (
     next_step,
 )
 from job.cli.app import main
-from job.cli.campaign import told
+from job.cli.campaign import format_campaign
 from job.errors import CampaignError, CorruptObjectError, PauseError, RunConflictError, UsageError
 from job.report.campaign import render
 from job.session.campaign import go_on, here, on_batch
@@ -268,7 +268,7 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     result = campaign.result()
     assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
-    assert "\n            which the first run started from; no run is better\n" in "\n".join(told(campaign))
+    assert "\n            which the first run started from; no run is better\n" in "\n".join(format_campaign(campaign))
 
 
 def started(entry, run, before=0.3):
