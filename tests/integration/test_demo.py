@@ -21,7 +21,7 @@ from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 ORDER = ("train", "--profile", "demo", "--checkpoint-every", "5")
 
 SECTIONS = (
-    *("verdict", "course", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
+    *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
     *("exactness", "tracking", "repeat"),
 )
 

@@ -53,9 +53,7 @@ def ends_of(bucket):
     """Return the digests of the final weights and of the last state."""
     run = run_in(bucket)
     newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
-    return {
-        name: entry["tensors"] for name, entry in run.final().weights.model_dump().items()
-    } | newest.metadata.digests
+    return {name: digests.tensors for name, digests in run.final().weights.items()} | newest.metadata.digests
 
 
 def num_steps(trace):

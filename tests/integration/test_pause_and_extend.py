@@ -46,7 +46,7 @@ def run_in(bucket, name="zebra"):
 
 def tensors_of(bucket, name):
     """Return the digests of the final weights."""
-    return {which: entry["tensors"] for which, entry in run_in(bucket, name).final().weights.model_dump().items()}
+    return {which: digests.tensors for which, digests in run_in(bucket, name).final().weights.items()}
 
 
 def course_of(bucket, name):
