@@ -15,6 +15,7 @@ from job.cli.app import main
 from job.runs.accounting import read_cost
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -31,9 +32,9 @@ from job.cli.app import main
 from tests.support.fault_point_cli import in_training
 
 def blind():
-    from job.training import fit
-    fit.recorded = lambda validator: contextlib.nullcontext([])
-    fit.describe = lambda validator, seen: {}
+    from job.training import loop
+    loop.detections_collected = lambda validator: contextlib.nullcontext([])
+    loop.describe_validation = lambda validator, seen: {}
 
 in_training(blind)
 sys.exit(main(sys.argv[1:]))
@@ -63,8 +64,9 @@ def data(tmp_path_factory):
 
 def is_within_an_epoch(bucket, attempt):
     """Whether an attempt has said that it is two or three steps into an epoch after the first."""
-    said = Run(open_store(bucket), "zebra").attempt(attempt).heartbeat
-    return bool(said) and said.position.epoch > 0 and said.position.batch in {2, 3}
+    run = Run(open_store(bucket), "zebra")
+    said = run.attempt(attempt).heartbeat if attempt in run.attempts() else None
+    return said is not None and said.position.epoch > 0 and said.position.batch in {2, 3}
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +110,8 @@ def test_recording_changes_no_bit(data, killed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "operating_point" not in read_json(bucket, "evaluation.json")
     blind, seen = run_in(bucket).final(), run_in(killed).final()
-    assert {name: entry["tensors"] for name, entry in blind["weights"].items()} == {
-        name: entry["tensors"] for name, entry in seen["weights"].items()
-    }
-    assert blind["comparison"] == seen["comparison"]
+    assert final_tensors(blind) == final_tensors(seen)
+    assert blind.comparison == seen.comparison
 
 
 def test_the_figures_are_those_of_the_run(killed):

@@ -9,6 +9,7 @@ import torch
 
 from job.errors import RecipeError, TrainingError
 from job.recipes.recipe import load_recipe
+from job.runs.records import Exactness
 from job.runs.resume import exactness
 from job.runs.run import Run
 from job.session import attempt
@@ -166,12 +167,14 @@ def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, 
         return exactness(record, [run.attempt(number) for number in run.attempts()])
 
     training = training_of()
-    assert start(old, before) == {"exact": True}
+    assert start(old, before) == Exactness(exact=True)
     for image in sorted((data / "images" / "train").iterdir())[:2]:
         image.write_bytes(image.read_bytes() + b"of a camera")
     training = training_of()
-    assert start(new, replace(before, environment=attempt.environment_of(training))) == {"exact": True}
+    assert start(new, before.model_copy(update={"environment": attempt.environment_of(training)})) == Exactness(
+        exact=True
+    )
     verdict = start(old, before)
-    assert (verdict["exact"], verdict["from_attempt"]) == (False, 2)
-    assert verdict["because"][0].startswith("pictures: 2 JPEGs have bytes behind their end; the version that began")
-    assert verdict["because"][0] in caplog.text
+    assert (verdict.exact, verdict.from_attempt) == (False, 2)
+    assert verdict.because[0].startswith("pictures: 2 JPEGs have bytes behind their end; the version that began")
+    assert verdict.because[0] in caplog.text

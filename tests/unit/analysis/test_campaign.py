@@ -155,7 +155,7 @@ def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeyp
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("job.cli.campaign.go_on", lambda *_: None)
-    monkeypatch.setattr("job.cli.campaign.told", lambda _: [])
+    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda _: [])
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
