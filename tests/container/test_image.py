@@ -28,7 +28,7 @@ PROGRAM = b"\x7fELF"
 
 BLOCK_BYTES = 1 << 20
 
-DEMO = ("--recipe", "base", "--profile", "demo", "--epochs", "1", "--imgsz", "64", "--plots", "false", "--workers", "0")
+DEMO = ("--recipe", "base", "--profile", "demo", "--imgsz", "64", "--plots", "false", "--workers", "0")
 
 
 def engine(*words, timeout_s=280, **options):
