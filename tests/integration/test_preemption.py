@@ -95,7 +95,7 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
         assert process.poll() is None
         kill(process)
         again = start_job(*ORDER, "--bucket", bucket, **server.env)
-        assert any("waiting for the machine to end" in line for line in iter(again.stderr.readline, ""))
+        assert any("waiting for the VM to be terminated" in line for line in iter(again.stderr.readline, ""))
         again.terminate()  # which ends its wait
         said = again.communicate(timeout=SOON_S)[1]
         assert (again.returncode, "nothing was started" in said) == (75, True)
