@@ -80,7 +80,9 @@ def test_what_such_a_run_took_is_reckoned_from_its_records(run):
 
 
 def test_such_a_run_is_shown(store, capsys):
-    """`job runs show` has a line for each attempt and checkpoint, for people and as JSON."""
+    """`job runs show` has a line for each attempt and checkpoint, for people and as JSON; only the offline logs of W&B,
+    which are not used any more, are left out.
+    """
     assert main(["runs", "show", "zebra", "--bucket", store.uri]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("run         zebra, complete, 4 epochs\n")
@@ -89,7 +91,9 @@ def test_such_a_run_is_shown(store, capsys):
     shown = json.loads(capsys.readouterr().out)
     for part, name in (("start", "start"), ("pulse", "pulse"), ("stop", "stop"), ("end", "end")):
         path = BUCKET / f"runs/zebra/attempts/0002.{name}.json"
-        assert shown["attempts"][1][part] == json.loads(path.read_text())
+        recorded = json.loads(path.read_text())
+        recorded.pop("curve", None)
+        assert shown["attempts"][1][part] == recorded
 
 
 def test_campaigns_submissions_and_datasets_of_the_version_before_are_read(store, run):
