@@ -123,7 +123,9 @@ class CheckpointFile:
             self._entries = self._plain_entries()
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            self._archive.close()  # zipfile raises the last two for methods that it does not know, and for passwords
+            # zipfile raises NotImplementedError for a compression method or version that it does not know, and
+            # RuntimeError for an encrypted entry; torch writes neither, so the file is not one of torch's.
+            self._archive.close()
             raise UnreadableFileError("it is damaged") from error
         except UnreadableFileError:
             self._archive.close()

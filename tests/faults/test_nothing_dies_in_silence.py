@@ -51,8 +51,8 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
 
 
 def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
-    """An exception in a step that nothing foresees ends the attempt as failed with 1, is told as one message with its
-    traceback in the record and the log, and the same command goes on from what was committed.
+    """An unexpected exception in a training step ends the attempt as failed, with exit code 1 and one message; record
+    and log hold the traceback, and the same command resumes from the last commit.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
     broken = start_job(*ORDER, "--bucket", bucket, at="step:5:break")

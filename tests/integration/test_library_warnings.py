@@ -25,7 +25,7 @@ def collector(confined):
 @pytest.fixture
 def ultralytics_log(collector):
     """The logger of Ultralytics."""
-    from ultralytics.utils import LOGGER  # noqa: PLC0415 -- as above
+    from ultralytics.utils import LOGGER  # noqa: PLC0415 -- Ultralytics is confined first
 
     return LOGGER
 

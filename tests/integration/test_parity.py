@@ -28,7 +28,7 @@ def plan(confined, tmp_path):
 def train_stock(plan):
     """Train with Ultralytics' `_do_train`, given our batches in our order."""
     from job.training.rng import start_streams  # noqa: PLC0415 -- after Ultralytics was confined
-    from job.training.trainer import Trainer  # noqa: PLC0415 -- as above
+    from job.training.trainer import Trainer  # noqa: PLC0415 -- Ultralytics is confined first
 
     class Stock(Trainer):
         is_set_up = False

@@ -129,7 +129,7 @@ def test_a_mosaic_has_many_partners_and_each_image_is_one_as_often_as_any_other(
 
 def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
     """The partners of mosaics are at hand, those of an epoch's first batches included."""
-    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- as above
+    from ultralytics.data.dataset import YOLODataset  # noqa: PLC0415 -- Ultralytics is confined first
 
     trainer = make_trainer(num_train=480, mixup=0)
     decode, decoded = YOLODataset.load_image, []
@@ -140,7 +140,7 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
 
 def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
     """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
-    from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- as above
+    from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
     made = multiprocessing.get_context("fork").SimpleQueue()
     make_sample = KeyedDataset.__getitem__

@@ -40,14 +40,14 @@ def words(bucket, *more):
 
 def load(path):
     """Load weights."""
-    from job.training.weights import load_weights  # noqa: PLC0415  # as above
+    from job.training.weights import load_weights  # noqa: PLC0415 -- Ultralytics is confined first
 
     return load_weights(path)
 
 
 def make():
     """Return the module that makes checkpoints."""
-    from tests.support import checkpoints  # noqa: PLC0415  # as above
+    from tests.support import checkpoints  # noqa: PLC0415 -- importing torch takes seconds
 
     return checkpoints
 
@@ -118,9 +118,9 @@ def poison_checkpoint(bucket, identity, mark, names):
 
 def test_nothing_of_a_file_but_tensors_and_figures_is_passed_on(tmp_path):
     """A best.pt that was restored and is still the best is written anew, and what was added to it is gone."""
-    import torch  # noqa: PLC0415  # as above
+    import torch  # noqa: PLC0415 -- importing torch takes seconds
 
-    from job.training.weights import Weights, digest_file  # noqa: PLC0415  # as above
+    from job.training.weights import Weights, digest_file  # noqa: PLC0415 -- Ultralytics is confined first
 
     model = make().detector()
     model.extra = model.model[0].extra = "stranger"
@@ -222,7 +222,7 @@ def test_a_file_that_unpacks_to_half_a_gigabyte_is_refused(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WeightsError, match="it is compressed"):
         load(path)
-    from job.training.state import read_state  # noqa: PLC0415  # as above
+    from job.training.state import read_state  # noqa: PLC0415 -- Ultralytics is confined first
 
     with pytest.raises(CorruptObjectError, match="it is compressed"):
         read_state(path)
@@ -291,8 +291,8 @@ def test_a_model_that_is_built_anew_is_the_one_that_was_saved(tmp_path, name):
     """Weights of 80 classes start a detector of two as stock Ultralytics starts it, and what is saved then, whose head
     is as wide as before, is read back with every tensor.
     """
-    import torch  # noqa: PLC0415  # as above
-    from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415  # as above
+    import torch  # noqa: PLC0415 -- importing torch takes seconds
+    from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 -- Ultralytics is confined first
 
     model = DetectionModel(name, nc=80, verbose=False)
     model.names = {number: f"class {number}" for number in range(80)}
@@ -316,7 +316,7 @@ def test_a_model_that_is_built_anew_is_the_one_that_was_saved(tmp_path, name):
 
 def test_a_dataset_with_a_pickled_cache_of_labels_does_not_bring_it_along():
     """Ultralytics unpickles `labels/train.cache`; no file of that name is one of a dataset."""
-    from job.datasets.lockfile import is_dataset_file  # noqa: PLC0415  # as above
+    from job.datasets.lockfile import is_dataset_file  # noqa: PLC0415 -- Ultralytics is confined first
 
     assert not is_dataset_file("labels/train.cache")
     assert is_dataset_file("labels/train/1.txt")
@@ -324,7 +324,7 @@ def test_a_dataset_with_a_pickled_cache_of_labels_does_not_bring_it_along():
 
 def test_a_model_file_in_this_folder_is_looked_at_as_well():
     """A model file may be a stranger's too: one that asks for too much, or for code, is refused."""
-    from job.training.architecture import UnfitArchitectureError, load_architecture, require_size  # noqa: PLC0415  # as above
+    from job.training.architecture import UnfitArchitectureError, load_architecture, require_size  # noqa: PLC0415 -- Ultralytics is confined first
 
     head = "head: [[[-1], 1, Detect, [nc]]]\n"
     cases = {

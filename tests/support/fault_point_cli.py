@@ -181,7 +181,7 @@ def at_step(point):
 
 def at_validation(point):
     """Reach a point in the midst of a validation."""
-    from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- as above
+    from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(DetectionValidator, "update_metrics", lambda *_: point.reached())
 
@@ -195,14 +195,14 @@ def at_nms(point):
 
 def at_final_evaluation(point):
     """Reach a point in the midst of the final evaluation."""
-    from job.training.loop import Training  # noqa: PLC0415 -- as above
+    from job.training.loop import Training  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(Training, "_evaluate_best", lambda *_: at_validation(point))
 
 
 def at_start_up(point):
     """Reach a point while the trainer is set up."""
-    from job.training import trainer  # noqa: PLC0415 -- as above
+    from job.training import trainer  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(trainer, "check_det_dataset", lambda *_: point.reached())
 

@@ -68,7 +68,7 @@ def nothing(_state):
 
 def draw_from_the_process():
     """Draw from one stream that starts anew with each process, as Ultralytics does."""
-    from job.training import dataset, rng  # noqa: PLC0415 -- as above
+    from job.training import dataset, rng  # noqa: PLC0415 -- Ultralytics is confined first
 
     stream = random.Random(0)  # noqa: S311  # not for secrets
     dataset.start_streams = lambda *_key: rng.start_streams(stream.random())
@@ -128,7 +128,7 @@ FORGET = {
 
 def arm(what):
     """Replace the function that takes a state."""
-    from job.training import loop  # noqa: PLC0415 -- as above
+    from job.training import loop  # noqa: PLC0415 -- Ultralytics is confined first
 
     original = loop.capture
 

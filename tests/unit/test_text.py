@@ -27,7 +27,7 @@ def test_a_time_is_told_in_its_two_largest_units(seconds, said):
 
 
 def test_small_amounts_keep_their_digits():
-    """Less than a dollar is told to a hundredth of a cent, a share as percent."""
+    """An amount below one dollar has four decimals; a share is a percentage."""
     assert (dollars(12.4), dollars(1234.5), dollars(0.0031), dollars(0)) == ("$12.40", "$1,234.50", "$0.0031", "$0.00")
     assert percent(0.6834) == "68.3 %"
 

@@ -26,9 +26,9 @@ def wrong_by_s():
 def set_clock(seconds):
     """Set the clock wrong by some seconds, for all processes at once."""
     path = os.environ[CLOCK]
-    with open(f"{path}.new", "w") as opened:  # noqa: PTH123 -- as above
+    with open(f"{path}.new", "w") as opened:  # noqa: PTH123 -- pathlib would slow each start of Python
         opened.write(str(seconds))
-    os.replace(f"{path}.new", path)  # noqa: PTH105 -- as above
+    os.replace(f"{path}.new", path)  # noqa: PTH105 -- pathlib would slow each start of Python
 
 
 class _Kind(type):
