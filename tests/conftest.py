@@ -1,8 +1,10 @@
 """Every test starts in an empty folder, with an empty home, and with none of the developer's settings."""
 
+import contextlib
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,6 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_report_header() -> str:
     """Show the versions that a run's bits hang on, without importing them."""
     return ", ".join(f"{name} {version(name)}" for name in ("torch", "ultralytics"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the fixtures of a module stand in a folder of its own: jobs of two modules would share ``work/datasets``."""
+    with contextlib.chdir(tmp_path_factory.mktemp("module")):
+        yield
 
 
 @pytest.fixture(autouse=True)
