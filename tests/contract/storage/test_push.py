@@ -244,7 +244,7 @@ def test_two_pushes_at_once_do_not_mix(store, folder):
 
 
 def test_of_two_pushes_of_one_version_the_first_lock_stands(store, folder):
-    """Two pushes that share all their objects conflict in the lock alone: the second fails, and the lock is unchanged."""
+    """Two pushes that share all their objects conflict in the lock alone: the second one fails."""
     push_dataset(store, folder, "wild")
     plans = []
     for path in (LABEL, "labels/train/002.txt"):
