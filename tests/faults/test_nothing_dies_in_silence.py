@@ -17,7 +17,7 @@ from tests.support.fault_proxy import running_proxy
 from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
@@ -35,7 +35,7 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     complete; the same command goes on from what is committed, and finishes it.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    broken = start_job(*ORDER, "--bucket", bucket, at="manifest:2:break")
+    broken = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 75, said
     assert "committer: failed, KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:" in said
@@ -44,7 +44,7 @@ def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
     end = run.attempt(1).end
     assert (end.reason, end.exit_code) == ("failed", 75)  # so that a supervisor counts it
     assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
-    again = job(*ORDER, "--bucket", bucket)
+    again = job(*TRAIN, "--bucket", bucket)
     assert again.returncode == 0, again.stderr
     assert checkpoint.missing_end(run, 2) == ""
     assert main(["runs", "verify", "zebra", "--bucket", bucket]) == 0
@@ -55,7 +55,7 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     and log hold the traceback, and the same command resumes from the last commit.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    broken = start_job(*ORDER, "--bucket", bucket, at="step:5:break")
+    broken = start_job(*TRAIN, "--bucket", bucket, at="step:5:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 1, said
     assert not [line for line in said.splitlines() if line.startswith("Traceback")]
@@ -66,7 +66,7 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)
     assert "in break_down" in end.traceback
     assert max(checkpoint.committed(run)).position == (1, 0)
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert str(run.attempt(2).start.receipt.checkpoint) == "0001-000000.a0001"
 
 
@@ -75,14 +75,14 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     nothing of what is committed.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    hangs = start_job(*ORDER, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
+    hangs = start_job(*TRAIN, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
     said = hangs.communicate(timeout=240)[1]
     assert hangs.returncode == 75, said
     (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
     assert all(words in told for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
     end = Run(open_store(bucket), "zebra").attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
 
 
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
@@ -134,7 +134,7 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         bucket = make_bucket(data, emulator.make_bucket() + "/wild")
         held = tmp_path / "held"
-        process = start_job(*ORDER, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+        process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
         wait_until(held.exists, process)
         run = Run(open_store(bucket), "zebra")
         wait_until(lambda: checkpoint.committed(run)[-1].epoch == 1, process)
@@ -147,5 +147,5 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told
         proxy.answer = lambda _sent: None
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
-        again = job(*ORDER, "--bucket", bucket)
+        again = job(*TRAIN, "--bucket", bucket)
         assert again.returncode == 0, again.stderr

@@ -40,7 +40,7 @@ from tests.support.fault_proxy import Proxy, Sent, running_proxy
 from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--epochs", "3", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--lr0", "0.0005"),
     *("--optimizer", "AdamW", "--warmup-epochs", "0", "--close-mosaic", "1", "--plots", "false"),
     *("--checkpoint-every", "0.3"),
@@ -134,7 +134,7 @@ class Ground:
 def make_ground(bucket: str, folder: Path, weights: Path, **how: Any) -> Ground:
     """Push the tiny dataset into a bucket; trainings on it begin with weights that find something."""
     data = make_tiny_dataset(folder / "tiny", num_train=22, num_val=6)
-    words = (*ORDER, "--weights", str(weights), "--workdir", str(folder / "work"))
+    words = (*TRAIN, "--weights", str(weights), "--workdir", str(folder / "work"))
     return Ground(make_bucket(data, bucket), (*words, "--bucket", bucket), folder, **how)
 
 
