@@ -146,7 +146,7 @@ def test_a_price_on_record_makes_nothing_cheaper(submission):
 )
 def test_a_price_on_record_makes_no_limit_wider(tmp_path, own_price, recorded, limit):
     """A record's dollars count only where this machine knows the price, and its hours only where it does not: a limit
-    of dollars for a machine that is said to cost nothing, or of hours for a dear one, would be none.
+    of dollars for a machine with a recorded price of 0, or of hours for a dear one, would be none.
     """
     prices = {} if own_price is None else {"a3-highgpu-1g": {"spot": own_price}}
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": prices}))
@@ -241,7 +241,7 @@ def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
 
 
 def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
-    """A next submission that a stranger writes gets no job: no other image, account, project, price or limit."""
+    """A forged next submission gets no job: no other image, account, project, price or limit."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
@@ -288,7 +288,7 @@ def test_a_record_leads_to_no_other_project(cloud, capsys, command):
     assert "project: the record has 'prod-payments', the settings here have demo-project" in capsys.readouterr().err
 
 
-def test_a_changed_setting_does_not_keep_anybody_from_cancelling(cloud, tmp_path, monkeypatch):
+def test_a_run_of_other_settings_can_still_be_cancelled(cloud, tmp_path, monkeypatch):
     """A run that was submitted with an account, an image or a limit that the settings no longer have is still looked at
     and cancelled, and not made again.
     """

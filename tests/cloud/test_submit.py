@@ -1,4 +1,4 @@
-"""Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
+"""Commands of the cloud: what a person types, and the messages for mistakes and missing things."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):
 
 
 def test_a_job_of_that_name_that_is_another_is_not_taken_over(cloud, capsys):
-    """A job that somebody else made under the id is a conflict, not a success."""
+    """A foreign job under the id is a conflict, not a success."""
     cloud.script(["hold"])
     assert main(["render", "--model", "yolo11n.yaml", "--run", "zebra"]) == 0
     spec = json.loads(capsys.readouterr().out)
@@ -122,7 +122,7 @@ def test_a_job_of_that_name_that_is_another_is_not_taken_over(cloud, capsys):
 
 
 def test_what_cannot_start_costs_no_machine(cloud, capsys):
-    """Missing start weights are told before a job is made."""
+    """Missing start weights are reported before a job is made."""
     assert main(["submit", "--recipe", "A"]) == 65
     assert "start weights: there is no finished run" in capsys.readouterr().err
     assert cloud.batch.jobs == {}
@@ -225,7 +225,7 @@ def test_everything_that_is_missing_is_told_at_once(capsys):
         ({"max_hours": "long"}, "max_hours: must be a positive number, got 'long'"),
     ],
 )
-def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
+def test_a_malformed_setting_is_refused(tmp_path, capsys, changes, part):
     """A setting that Batch or Google would refuse later is refused at once, with its form."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **changes}))
     assert main(["render", "--bucket", "gs://b"]) == 78
@@ -292,9 +292,9 @@ def test_files_of_this_machine_are_not_sent_to_the_cloud(settings, tmp_path, cap
         (["--machine", "a100"], {"max_hours": 6}, "this can take 6.0 hours of a2-highgpu-1g", (None, 6.0)),
     ],
 )
-def test_what_is_submitted_has_a_limit_and_its_worst_is_said(cloud, capsys, tmp_path, words, settings, worst, limit):
+def test_a_submission_has_a_limit_and_prints_its_worst_cost(cloud, capsys, tmp_path, words, settings, worst, limit):
     """Without a word a run has the limit of the settings: 50 USD, or 48 hours where a price is not known; the command
-    line replaces it, and the worst that the first job can cost is told before it is made.
+    line replaces it, and the worst cost of the first job is printed before it is made.
     """
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **settings}))
     cloud.script(["hold"])
@@ -313,7 +313,7 @@ def test_a_price_of_one_s_own_makes_a_limit_possible(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["status", "supervise", "cancel", "logs"])
-def test_a_run_that_was_never_submitted_is_told(cloud, capsys, command):
+def test_a_run_that_was_never_submitted_is_refused(cloud, capsys, command):
     """Asking for a run without a submission names the command that makes one."""
     assert main([command, "gnu"]) == 65
     assert "gnu" in capsys.readouterr().err
@@ -428,7 +428,7 @@ def test_submitting_needs_no_torch(cloud):
     assert len(cloud.batch.jobs) == 1
 
 
-def test_missing_credentials_are_told(settings, bucket, capsys):
+def test_missing_credentials_are_reported(settings, bucket, capsys):
     """Without credentials of Google the command says how to get them."""
     assert main(["submit", "--model", "yolo11n.yaml"]) == 78
     assert "gcloud auth application-default login" in capsys.readouterr().err

@@ -172,8 +172,8 @@ def test_unfit_machines_everywhere_end_the_run(cloud, capsys):
 
 
 def test_jobs_that_never_get_a_machine_end_the_run_with_the_words_of_batch(cloud, capsys):
-    """Three jobs in a row that fail before their first machine end the run; what Batch said is told, not the change of
-    state that came after it.
+    """Three jobs in a row that fail before their first machine end the run; the message is that of Batch, not of the
+    change of state after it.
     """
     cloud.batch.broken = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of them"
     assert cloud.submit() == 0
@@ -507,7 +507,7 @@ def test_what_was_used_is_what_the_report_says(cloud):
     assert supervisor(cloud).history().used_usd is read_cost(cloud.run).usd is None
 
 
-def test_a_refusal_of_the_service_is_told(cloud, capsys):
+def test_a_refusal_of_the_service_is_printed(cloud, capsys):
     """A permission that is missing ends the command with exit 78 and the roles that are needed."""
     cloud.script(["hold"])
     assert cloud.submit() == 0

@@ -247,7 +247,7 @@ def test_rotten_bytes_are_damage(store, run, files, tmp_path):
 
 
 def test_what_was_set_aside_is_not_looked_at_again(store, run, files, tmp_path, caplog):
-    """A checkpoint that was set aside stays so, is not restored, and is told with what is wrong with it."""
+    """A checkpoint that was set aside stays so, is not restored, and is reported with what is wrong with it."""
     commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
     key = f"runs/zebra/checkpoints/{newest.id}/state.pt"
@@ -333,7 +333,7 @@ def test_a_commit_that_came_through_unheard_is_not_a_conflict(store, run, files)
     assert read_manifest(run, CheckpointId(1, 0, 1)) == manifest
 
 
-def test_a_missing_file_is_passed_over_and_told(store, run, files, tmp_path, caplog):
+def test_a_missing_file_is_skipped_and_reported(store, run, files, tmp_path, caplog):
     """A committed checkpoint that lost a file is skipped by name, not silently."""
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)

@@ -1,4 +1,4 @@
-"""A run is finished only if its last commit is, and what cannot be brought to its end is told."""
+"""A run is finished only if its last commit is; failures end with a message and a record."""
 
 from types import SimpleNamespace
 
@@ -31,14 +31,14 @@ def data(tmp_path):
 
 
 def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
-    """After an exception in the committer that nobody foresaw, the run ends with 75 and why, and is not called
-    complete; the same command goes on from what is committed, and finishes it.
+    """After an unexpected exception in the committer the run ends with 75 and the reason, and is not finished; the same
+    command resumes from the last checkpoint, and finishes it.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
     broken = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 75, said
-    assert "committer: failed, KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:" in said
+    assert "committer: failed, KeyError: 'an unexpected answer' (fault_point_cli.py:" in said
     run = Run(open_store(bucket), "zebra")
     assert run.final() is None
     end = run.attempt(1).end
@@ -60,7 +60,7 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     assert broken.returncode == 1, said
     assert not [line for line in said.splitlines() if line.startswith("Traceback")]
     (told,) = [message for message in messages(said) if "a defect of the program" in message]
-    assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:")
+    assert told.startswith("run zebra: failed by KeyError: 'an unexpected answer' (fault_point_cli.py:")
     run = Run(open_store(bucket), "zebra")
     end = run.attempt(1).end
     assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)

@@ -107,7 +107,7 @@ def test_a_class_whose_name_looks_like_a_formula_can_be_plotted(confined, tmp_pa
 @pytest.mark.parametrize(("num_objects", "max_det"), [(20, 300), (200, 300), (201, 302), (574, 861)])
 def test_a_crowded_image_has_room_for_all_its_objects(training_of, data, caplog, split, num_objects, max_det):
     """An image may have 300 detections, or half as many again as the most crowded image of either split has objects,
-    which is said where it is more.
+    which is logged where it is more.
     """
     crowd(data, split, num_objects)
     with caplog.at_level(logging.INFO, logger="job"):
@@ -118,7 +118,7 @@ def test_a_crowded_image_has_room_for_all_its_objects(training_of, data, caplog,
 
 @pytest.mark.parametrize("asked", [10, 300, 1000])
 def test_an_explicit_limit_of_detections_stays(training_of, data, caplog, asked):
-    """What was asked for is taken, also where it is Ultralytics' default, and one that cannot do is told."""
+    """An explicit limit is used, also where it is Ultralytics' default, with a warning where it is too low."""
     crowd(data, "val", 400)
     training = training_of(train={"max_det": asked})
     assert training.facts["max_det"] == training.trainer.validator.args.max_det == asked

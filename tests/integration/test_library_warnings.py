@@ -109,7 +109,7 @@ def test_nothing_is_collected_outside(collector, ultralytics_log):
 
 
 def test_a_runs_warnings_are_in_its_log_its_record_and_its_report(tmp_path):
-    """A size that Ultralytics rounds up, which it says in a warning alone, is told once at the terminal, and stands in
+    """A size that Ultralytics rounds up, which it says in a warning alone, is printed once, and is in
     the attempt's record and in the report.
     """
     data = make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4)

@@ -126,7 +126,7 @@ def second_of(launcher):
 
 
 def launched(monkeypatch, ends):
-    """Return how the launcher ends, and what it was set up with, if its processes end as told."""
+    """Return the error of the launcher and its configuration, with these ends of its processes."""
     seen = []
 
     def elastic_launch(config, _program):

@@ -139,7 +139,7 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
 
 
 def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
-    """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
+    """The first batches of an epoch are prefetched, and no superfluous sample is made."""
     from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
     made = multiprocessing.get_context("fork").SimpleQueue()

@@ -1,4 +1,4 @@
-"""A stranger's weights run nothing, take no more memory than they have bytes, and are refused with a sentence."""
+"""Untrusted weights run no code, take no more memory than they have bytes, and are refused with one message."""
 
 import json
 import pickle
@@ -201,7 +201,7 @@ def test_names_that_are_none_are_refused(tmp_path, names, part):
     ],
 )
 def test_a_description_that_asks_for_more_than_there_is_is_refused_before_it_gets_it(tmp_path, entry, value, part):
-    """Sizes, repeats and layers of a stranger's description are looked at before any of it is built."""
+    """Sizes, repeats and layers of an untrusted description are checked before any of it is built."""
     path = changed(tmp_path, lambda model: model.yaml.update({entry: value}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WeightsError, match=part):
@@ -323,7 +323,7 @@ def test_a_dataset_with_a_pickled_cache_of_labels_does_not_bring_it_along():
 
 
 def test_a_model_file_in_this_folder_is_looked_at_as_well():
-    """A model file may be a stranger's too: one that asks for too much, or for code, is refused."""
+    """A model file is untrusted, too: one that asks for too much, or for code, is refused."""
     from job.training.architecture import UnfitArchitectureError, load_architecture, require_size  # noqa: PLC0415 -- Ultralytics is confined first
 
     head = "head: [[[-1], 1, Detect, [nc]]]\n"

@@ -1,4 +1,4 @@
-"""What the tests may take from the machine that they run on: nothing that a stranger's machine lacks."""
+"""The tests need nothing of a machine but a home and a path."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Checkpoints as strangers send them: of other tasks, damaged, larger than they seem, or with something to run."""
+"""Untrusted checkpoints: of other tasks, damaged, larger than they seem, or with code."""
 
 import zipfile
 from copy import deepcopy

@@ -4,7 +4,7 @@ The action takes place when the point is reached for the CALL-th time, and is no
 ``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a
 machine does that is suspended, ``long pause`` for `PAUSE_S`; ``ahead`` and ``back`` set the clock, which takes the
 folder ``clock`` on the path; ``hold`` makes the file that `HELD` names and stays there until something interrupts it,
-``wait`` until it is gone, ``heed`` until a notice has come; ``break`` raises an exception that nobody foresees.
+``wait`` until it is gone, ``heed`` until a notice has come; ``break`` raises an unexpected exception.
 `UNRELIABLE` names the share of what a folder does that fails.
 """
 
@@ -70,7 +70,7 @@ def pause(seconds=0.5):
 
 def break_down():
     """Raise what nothing expects here."""
-    raise KeyError("an answer that nobody foresaw")
+    raise KeyError("an unexpected answer")
 
 
 def set_clock(seconds):

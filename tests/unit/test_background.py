@@ -57,7 +57,7 @@ def test_a_heartbeat_that_dies_ends_training(run):
 
 
 def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
-    """Heartbeats that cannot be written are told once, and one can be asked to stop as soon as they can."""
+    """Heartbeats that cannot be written are reported once; a stop request is seen as soon as they can be."""
     asked, heartbeat = threading.Event(), Run.heartbeat
     answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
 

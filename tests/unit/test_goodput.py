@@ -21,11 +21,11 @@ with timer.watched(tick_s=0.05, standstill_s=0.5):
     timer.enter(Phase.VALIDATION)
 print(json.dumps(timer.seconds()), flush=True)
 """
-"""A process that works until it is told to go on."""
+"""A process that works until it reads a line."""
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""YAML that a stranger wrote, wherever it is read: a sentence in little time and memory."""
+"""Untrusted YAML is refused with one message, in little time and memory."""
 
 import os
 import time
@@ -93,7 +93,7 @@ def test_a_recipe_that_is_no_recipe_by_its_size_is_not_read_to_its_end(tmp_path)
 
 
 def test_a_dataset_whose_yaml_would_fill_memory_is_refused(tmp_path):
-    """The problem is told like any other of the file."""
+    """The problem is reported like any other of the file."""
     (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\n{BOMB}")
     report = check_dataset(tmp_path)
     assert any("values" in str(problem) for problem in report.problems)

@@ -204,7 +204,7 @@ def test_missing_permission_says_which_role(proxy, proxied, operation):
     assert proxy.url not in str(caught.value)
 
 
-def test_refusals_tell_what_google_said(proxy, proxied):
+def test_refusals_repeat_the_message_of_google(proxy, proxied):
     """What Google says about a refusal is passed on."""
     proxy.answer = lambda _: (403, "me@x does not have storage.objects.create access.")
     with pytest.raises(StoreError, match=r"permission denied \(me@x does not have storage.objects.create access\)"):
@@ -438,7 +438,7 @@ def test_missing_credentials_say_how_to_get_some():
         open_store("gs://bucket")
 
 
-def test_broken_credentials_are_not_told(tmp_path, monkeypatch):
+def test_broken_credentials_are_not_printed(tmp_path, monkeypatch):
     """A file of credentials that cannot be used is not repeated in the message."""
     (tmp_path / "key.json").write_text(json.dumps({"type": "service_account", "private_key": SECRET}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))

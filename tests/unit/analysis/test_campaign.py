@@ -49,7 +49,7 @@ def store(tmp_path):
 
 
 class Stage:
-    """A place that trains nothing: each run ends as its recipe is said to."""
+    """A place that trains nothing: each run ends with the metrics that are set for its recipe."""
 
     def __init__(self, store, f1, exit_codes=(), *, bounds=False):
         self.store, self.f1, self.exit_codes, self.trained, self.bounds = store, f1, list(exit_codes), [], bounds

@@ -243,7 +243,7 @@ def test_help_explains_every_flag_of_every_command(capsys):
 
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):
-    """Each command's help ends with a command line that the command understands; a flag's default is said."""
+    """Each command's help ends with a command line that the command understands; each default is shown."""
     for words, command in every_command(COMMANDS):
         main([*words, "--help"])
         text = capsys.readouterr().out
@@ -299,7 +299,7 @@ def every_command(group, path=()):
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
 def test_a_reader_that_has_read_enough_is_no_error(words):
-    """Output into a pipe that nobody reads ends with 0 and without a word."""
+    """Output into a closed pipe ends with 0 and without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)

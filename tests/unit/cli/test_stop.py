@@ -16,7 +16,7 @@ def run(tmp_path):
 
 
 def stop(run, capsys):
-    """Ask a run to stop; return the exit code and what was said."""
+    """Ask a run to stop; return the exit code and the output."""
     code = main(["stop", run.name, "--bucket", run.store.uri])
     said = capsys.readouterr()
     return code, said.out + said.err
@@ -43,7 +43,7 @@ def test_what_runs_is_asked(run, capsys):
 
 
 def test_what_has_vanished_is_not_asked(run, capsys):
-    """A run whose newest attempt is silent for minutes does not run: that is said, the exit code says it, and no
+    """A run whose newest attempt is silent for minutes does not run: message and exit code say so, and no
     request is left for the next start to end by.
     """
     alive(run, 2, 300)

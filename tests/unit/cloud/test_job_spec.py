@@ -187,7 +187,7 @@ def test_the_task_gets_the_machine_it_is_on(settings, machine):
 
 @pytest.mark.parametrize("spot", [True, False])
 def test_spot_is_asked_for_unless_told_otherwise(submission, spot):
-    """The provisioning model is said aloud either way."""
+    """The provisioning model is explicit either way."""
     placement = dataclasses.replace(submission.placement, spot=spot)
     [instance] = parsed(dataclasses.replace(submission, placement=placement)).allocation_policy.instances
     assert instance.policy.provisioning_model.name == ("SPOT" if spot else "STANDARD")

@@ -278,7 +278,7 @@ def test_a_chain_of_submissions_stays_within_the_limit(submission):
 
 
 def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(submission):
-    """What can still come is told from what has: a live job goes on to its limits, or is cancelled within minutes; one
+    """Future cost follows from the past: a live job goes on to its limits, or is cancelled within minutes; one
     that is over has run from the first request to its end.
     """
     worst = worst_s(submission.max_retries, submission.max_run_s)
@@ -551,7 +551,7 @@ def test_the_same_fault_at_the_same_place_twice_is_a_loop(submission, code, do):
     ],
 )
 def test_each_exit_code_means_what_the_table_says(submission, code, kind):
-    """An end that nothing recorded is told by its code alone: taken away, ended by itself, or neither is known."""
+    """An end without a record is classified by its exit code alone: preempted, ended by itself, or unknown."""
     known = history(submission, job("FAILED", exit_codes=(code,)))
     assert (known.num_preemptions, known.num_crashes) == (kind == "preemption", kind == "crash")
 

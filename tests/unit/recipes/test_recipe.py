@@ -1,4 +1,4 @@
-"""Recipes: the fixed table, and what is said of a recipe that is wrong."""
+"""Recipes: the fixed table, and the messages for wrong recipes."""
 
 import dataclasses
 

@@ -67,7 +67,7 @@ def test_the_command_opens_the_report(run, tmp_path):
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "bucket/runs/zebra/report.html").as_uri()
 
 
-def test_a_run_that_is_not_there_is_told(run, tmp_path, capsys):
+def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
     """A name that is none ends with 65 and the nearest one."""
     assert main(["report", "zebr", "--bucket", str(tmp_path / "bucket")]) == 65
     assert "did you mean 'zebra'?" in capsys.readouterr().err

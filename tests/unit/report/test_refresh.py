@@ -56,7 +56,7 @@ def test_the_report_is_there_at_the_end(tmp_path):
 
 
 def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
-    """What goes wrong is told with its reason, at the next start and at the end, and raises nothing."""
+    """A failure is logged with its reason, at the next start and at the end, and raises nothing."""
     with ReportRefresher(run) as refresher:
         refresher.refresh()
         refresher._sidecar._process.wait()

@@ -160,7 +160,7 @@ UNFORESEEN = [MemoryError(), ValueError("an unexpected answer"), KeyError("name"
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("where", ["write", "put", "mirror", "retain"])
-def test_an_exception_that_nobody_foresaw_reaches_the_training_thread(store, tmp_path, monkeypatch, where, error):
+def test_an_unexpected_exception_reaches_the_training_thread(store, tmp_path, monkeypatch, where, error):
     """Whatever is raised in whichever line of the work ends training with exit 75, by the next step and at the end,
     and says what and where it was.
     """
@@ -192,7 +192,7 @@ def test_a_disk_that_is_full_is_the_machines_fault(store, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_a_disk_that_is_full_for_the_copy_is_the_machines_fault(store, tmp_path):
-    """Files for people that cannot be written are no failure of the bucket, which would be told and passed over."""
+    """Files for people that cannot be written are no failure of the bucket, which would be logged and ignored."""
 
     def fail(_folder):
         raise OSError(28, "No space left on device")
@@ -211,7 +211,7 @@ def test_an_error_of_the_network_is_not_called_a_full_disk(store, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_the_last_commit_that_fails_is_an_error_at_the_end(store, tmp_path):
-    """A training that ends well does not end well if its last commit failed, though nobody asked after it."""
+    """A training whose last commit failed does not end well, though no later step looks at that commit."""
     with (
         pytest.raises(StoreError),
         made(FaultyStore(store, survives=0, error=StoreError("no")), tmp_path) as background,
@@ -221,7 +221,7 @@ def test_the_last_commit_that_fails_is_an_error_at_the_end(store, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_a_last_commit_that_fails_is_told_beside_another_error(store, tmp_path, caplog):
-    """If training ends by an error of its own, that one is raised, and what was not committed is said."""
+    """If training ends by an error of its own, that one is raised, and what was not committed is logged."""
     failing = FaultyStore(store, survives=0, error=StoreError("bucket: no permission"))
     with pytest.raises(ValueError, match="training"), made(failing, tmp_path) as background:
         background.submit(Snapshot(1))
@@ -277,14 +277,14 @@ def test_who_gets_into_a_hurry_during_the_copy_deletes_nothing_old(store, run, t
 
 
 def wait_for_hurry(background, gate):
-    """Let a snapshot be written once its committer has been told to close."""
+    """Let a snapshot be written once its committer closes."""
     with background._changed:
         background._changed.wait_for(lambda: background._closing, 30)
     gate.set()
 
 
 def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
-    """A copy for people that cannot be made is told and does not end training."""
+    """A copy for people that cannot be made is logged and does not end training."""
 
     def mirror(_folder):
         raise StoreError("bucket: no permission to overwrite")

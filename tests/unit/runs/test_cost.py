@@ -22,7 +22,7 @@ PRICE = {"usd_per_h": 0.36, "on_demand_usd_per_h": 1.08, "machine": "g2-standard
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -37,7 +37,7 @@ def at(seconds):
 
 
 def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, price=PRICE, age=2.0):
-    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and what else is said."""
+    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and further fields."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
     return attempt_record(
@@ -180,7 +180,7 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative():
-    """Where the next machine's clock is behind, nobody was away, and the run's time between attempts is not less."""
+    """Where the next machine's clock is behind, the time between the two attempts is 0, and the sum is not less."""
     done = {"useful step": 10.0}
     bill = bill_of(
         attempt(1, 100, end=(160, done, {"reason": "preempted"})),
@@ -232,7 +232,7 @@ def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
     assert usd_of(parts) == usd
 
 
-def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
+def test_a_run_costs_the_same_wherever_it_is_shown(tmp_path):
     """An attempt that vanished while it got ready costs the same in bill, comparison and campaign."""
     run = Run(open_store(str(tmp_path)), "zebra")
     put_recorded(run.store, recorded(usd_per_hour=1.0))
@@ -244,8 +244,8 @@ def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
     assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
 
-def test_a_machine_of_ones_own_costs_nothing_that_is_told():
-    """Without a price there is none, and where only some attempts have one, that is said."""
+def test_an_own_machine_has_no_price():
+    """Without a price there is no cost; where only some attempts have one, the sentence says so."""
     done = {"useful step": 100.0}
     own = attempt(1, 0, pulse=(100, done, None), price=None)
     assert bill_of(own).usd is None

@@ -123,7 +123,7 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
     assert (Run(store, "zebra").claim({}), other.claim({})) == (1, 2)
 
 
-def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
+def test_the_number_of_a_lost_claim_is_not_used_again(store):
     """The next attempt's number is one more than the highest, whatever is missing below it."""
     run = Run(store, "zebra")
     run.claim({})
@@ -195,7 +195,7 @@ def test_the_first_request_to_stop_stands(store):
 
 
 def test_a_copied_folder_is_not_the_run_that_was_copied(store):
-    """A record of another run is none, so that nobody goes on with it under another name."""
+    """A record of another run is ignored, so that it is not resumed under another name."""
     Run(store, "zebra").create(record("zebra"))
     store.put("runs/gnu/run.json", store.read("runs/zebra/run.json"))
     assert Run(store, "gnu").record() is None

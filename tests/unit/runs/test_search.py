@@ -90,7 +90,7 @@ def test_a_submission_that_cannot_be_read_stops_nothing(store):
 
 
 def test_a_submission_with_other_files_is_taken(store):
-    """Beside a submission of the same request, other files are still somebody's."""
+    """A folder with a submission of the same request and other files is not taken."""
     submit(store, "zebra", REQUEST)
     store.put("runs/zebra/weights/best.pt", b"mine")
     with pytest.raises(RunConflictError, match="has files that no run has put there"):
@@ -101,14 +101,14 @@ def test_a_submission_with_other_files_is_taken(store):
 
 
 def test_a_submission_that_cannot_be_told_is_taken(store):
-    """Where a submission's first record is missing or another run's, nobody can say that the request is the same."""
+    """A submission without a first record, or with that of another run, matches no request."""
     store.put("runs/zebra/segments/0001.job.json", b"{}")
     with pytest.raises(RunConflictError, match="was submitted with other values"):
         find_run(store, "zebra", REQUEST)
 
 
 def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, monkeypatch):
-    """A record that appears between two looks makes the folder that run's, and not somebody's files."""
+    """A record that appears between two listings makes the folder a run, and not foreign files."""
     looks = []
 
     class Late(Run):
@@ -138,7 +138,7 @@ def strays(store):
 
 
 def test_strays_stop_nothing(store, caplog):
-    """A copied folder, a name or a record that is none, and files of one's own end no search, and are told."""
+    """A copied folder, a name or a record that is none, and foreign files end no search, and are reported."""
     name = strays(store)
     assert [found.run.name for found in survey(store).runs] == [name]
     assert [run.name for run in survey(store).submitted] == ["submitted"]

@@ -77,7 +77,7 @@ def ended_by(error, store):
     ids=repr,
 )
 def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
-    """States never mix: taken, asked by a person, paused, overtaken, passing, or failed; and where it stood is said."""
+    """The end has one reason (preempted, interrupted, paused, superseded, transient or failed) and the position."""
     end = ended_by(error, store)
     assert (end.reason, end.exit_code) == (reason, exit_code)
     assert end.position.model_dump() == {"epoch": 2, "batch": 3}

@@ -160,7 +160,7 @@ with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
-def test_what_is_not_done_by_the_deadline_is_told(server, number):
+def test_what_is_not_done_by_the_deadline_is_reported(server, number):
     """A process that cannot come to its end after a notice leaves with 75 at the deadline, and says what is lost."""
     with start_python(WAITS, server.env) as process:
         if number is None:
@@ -173,7 +173,7 @@ def test_what_is_not_done_by_the_deadline_is_told(server, number):
 
 
 def test_a_second_press_of_ctrl_c_leaves_at_once():
-    """Whoever presses Ctrl-C after another notice does not wait for the deadline."""
+    """Ctrl-C after another notice does not wait for the deadline."""
     with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
@@ -268,7 +268,7 @@ def test_all_processes_pause_together():
 
 
 def test_a_machine_that_goes_is_more_urgent_than_a_pause():
-    """Whoever is preempted while a pause is asked for ends as preempted: the next attempt answers the request."""
+    """An attempt that is preempted during a pause request ends as preempted: the next attempt answers the request."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         watcher.pause(PauseError("asked"))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -276,8 +276,8 @@ def test_a_machine_that_goes_is_more_urgent_than_a_pause():
     assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
 
 
-def test_whoever_waits_for_its_machine_waits_with_all():
-    """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
+def test_all_processes_wait_for_their_machines_if_one_does():
+    """All processes of a run wait until their VMs are terminated if one has the notice from the metadata server."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
         assert watcher.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
@@ -286,7 +286,7 @@ def test_whoever_waits_for_its_machine_waits_with_all():
         assert watcher.agreed(lambda level: max(level, preemption.STOP)).from_server
 
 
-def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
+def test_a_stop_for_another_process_waits_for_no_machine(monkeypatch):
     """A process whose peer was asked to stop, and not by the metadata server, leaves as soon as it is done."""
 
     def fail(_s):

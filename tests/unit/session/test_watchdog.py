@@ -37,7 +37,7 @@ def moved(monkeypatch):
     return count
 
 
-def test_the_limit_is_half_an_hour_if_nobody_says_otherwise():
+def test_the_default_limit_is_half_an_hour():
     """A step, or a batch of a validation, takes less than that on any machine."""
     assert HANG_S == 1800
 
@@ -105,7 +105,7 @@ def test_what_is_not_watched_may_take_any_time(looked):
 
 
 def test_a_limit_of_0_watches_nothing():
-    """Whoever wants no limit gets no thread that could end the process."""
+    """A limit of 0 starts no watching thread."""
     with Watchdog(0), Watchdog(0).watching(NO_STEP):
         assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
