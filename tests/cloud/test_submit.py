@@ -32,7 +32,7 @@ def test_submitting_twice_is_once(cloud, capsys):
 
 
 def test_submitting_twice_without_a_name_is_once(cloud):
-    """A run without a name is known by what was asked for, before it has claimed anything in the bucket."""
+    """A run without a name is identified by its request, before it has claimed anything in the bucket."""
     cloud.script(["hold"])
     cloud.batch.without_capacity = {"us-central1"}
     words = ["submit", "--model", "yolo11n.yaml"]
@@ -43,8 +43,8 @@ def test_submitting_twice_without_a_name_is_once(cloud):
     assert runs == {"yolov11_wildlife", "yolov11_wildlife2"}
 
 
-def test_two_who_submit_at_once_make_one_job(cloud):
-    """Of two machines that submit the same order at the same time, one records it and both see the same job."""
+def test_two_submissions_at_once_make_one_job(cloud):
+    """Of two machines that submit the same request at the same time, one records it and both see the same job."""
     cloud.script(["hold"])
     ends = []
     both = [threading.Thread(target=lambda: ends.append(cloud.submit())) for _ in range(2)]
@@ -68,7 +68,7 @@ def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
 
 
 def test_a_submission_that_died_before_its_job_was_made_is_completed(cloud, monkeypatch):
-    """What is submitted is recorded before it is made: after a death in between the same command makes that job."""
+    """A submission is recorded before its job is made: after a death in between the same command makes that job."""
     cloud.script(["hold"])
 
     class DeathError(BaseException):
@@ -233,8 +233,8 @@ def test_a_malformed_setting_is_refused(tmp_path, capsys, changes, part):
 
 
 @pytest.mark.parametrize("command", ["submit", "render"])
-def test_every_flag_that_is_wrong_is_told_at_once(settings, capsys, monkeypatch, command):
-    """Limits, deadline and what is trained are all checked before a bucket or Batch is asked."""
+def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, command):
+    """Limits, deadline and recipe are all checked before a request to bucket or Batch."""
     monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
     wrong = {"max-usd": "ten", "deadline": "tomorrow", "on-demand": "perhaps", "workers": "-1", "seed": "-1"}
     assert main([command, *(f"--{name}={value}" for name, value in wrong.items())]) == 2
@@ -319,7 +319,7 @@ def test_a_run_that_was_never_submitted_is_refused(cloud, capsys, command):
     assert "gnu" in capsys.readouterr().err
 
 
-def test_status_shows_what_is_known(cloud, capsys, tmp_path):
+def test_status_shows_the_state_of_a_run(cloud, capsys, tmp_path):
     """The status names state, progress, cost, submissions and attempts."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
     cloud.script(["commit 3 7", "hold"])
@@ -383,8 +383,8 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
         ("submit", "grpc", "Cloud Batch: the package grpc is missing; install the extra"),
     ],
 )
-def test_a_missing_library_is_told_with_what_to_install(cloud, command, missing, part):
-    """Without the extra `cloud`, submitting says what is missing, and everything before it was checked."""
+def test_a_missing_library_is_named_with_the_command_that_installs_it(cloud, command, missing, part):
+    """Without the extra `cloud`, `submit` names the missing library, after all other checks."""
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from job.cli.app import main\n"

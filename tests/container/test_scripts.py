@@ -70,7 +70,7 @@ def test_a_push_is_as_small_as_the_engine_can_make_it(programs, engine, words):
 
 
 def test_a_push_needs_to_know_where(programs, tmp_path):
-    """Without a repository, and without the outputs of Terraform, it ends with 2 and says what is missing."""
+    """Without a repository, and without the outputs of Terraform, it ends with 2 and names them."""
     shutil.copytree(ROOT / "docker", tmp_path / "project" / "docker")
     programs.add("docker", ENGINE)
     done = subprocess.run(

@@ -86,7 +86,7 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
 
 
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
-    """Whatever happened to a run's commits, it is not finished unless its newest checkpoint is its end."""
+    """A run is not finished unless its newest checkpoint is its end."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))

@@ -246,7 +246,7 @@ def test_down_proves_that_nothing_is_left(desk):
 
 @pytest.mark.parametrize("kind", BILLED)
 def test_down_names_what_is_left(desk, kind):
-    """One thing of any kind that is left is named, with how to be rid of it, and is a failure."""
+    """One resource of any kind that is left is named, with the command that deletes it, and is a failure."""
     desk.answer({kind: "thing-1\tus-central1-a\n"})
     done = desk.make("down")
     assert "thing-1  us-central1-a" in done.stdout

@@ -170,7 +170,7 @@ def test_a_run_that_gets_nowhere_is_not_tried_again_for_ever(machine):
 
 
 def test_preemptions_are_no_crashes(machine):
-    """However often a run is interrupted, it goes on as long as it commits: each checkpoint begins every count anew,
+    """An interrupted run is resumed as long as it commits: each checkpoint begins every count anew,
     and the pause.
     """
     machine.run_until_resized(*[137] * 7, "75+", *[75] * 18, "137+", *[137] * 6, "75+", *[75] * 3, 0)

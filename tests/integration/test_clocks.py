@@ -81,7 +81,7 @@ def test_a_training_that_learns_survives_its_machine(bucket, undisturbed):
     assert end_of(bucket) == end_of(undisturbed)
 
 
-def test_nms_finishes_whatever_the_clock_says(confined, monkeypatch):
+def test_nms_has_no_time_limit(confined, monkeypatch):
     """Where the clock leaps by an hour at each look, every image of a batch keeps its detections."""
     from ultralytics.utils import nms  # noqa: PLC0415 -- after Ultralytics was confined
 

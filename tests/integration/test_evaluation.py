@@ -161,8 +161,8 @@ def test_the_seconds_of_every_attempt_add_up(killed):
     assert bill.seconds["recomputed"] > 0
 
 
-def test_the_ledger_is_shown_and_printed_as_json(killed, capsys):
-    """`job runs show` fits 80 columns and has the ledger; with --json it has the same figures."""
+def test_phases_and_cost_are_shown_and_printed_as_json(killed, capsys):
+    """`job runs show` fits 80 columns and has the goodput; with --json it has the same figures."""
     assert main(["runs", "show", "zebra", "--bucket", killed, "--json"]) == 0
     bill = json.loads(capsys.readouterr().out)["bill"]
     assert main(["runs", "show", "zebra", "--bucket", killed]) == 0

@@ -183,7 +183,7 @@ def train(bucket, epoch):
 
 
 def test_a_run_that_runs_out_of_memory_twice_ends(bucket):
-    """The first time after an epoch it exits 75 and goes on where it was, the second time 70; in between nothing is
+    """The first time after an epoch it exits 75 and resumes there, the second time 70; in between nothing is
     lost.
     """
     codes = [train(bucket, 1).returncode for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What was decided when a run began holds on, whatever the code or the machine of a later attempt would decide."""
+"""Decisions at the start of a run hold for all its attempts, on other code and machines, too."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def bucket(begun, tmp_path):
 
 
 def test_a_run_keeps_the_limit_of_detections_that_it_began_with(bucket):
-    """Where a new run would allow more detections, one that began with fewer goes on with those to its end."""
+    """Where a new run would allow more detections, one that began with fewer keeps them to its end."""
     done = job(*TRAIN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert Run(open_store(bucket), "zebra").final().attempt == 2

@@ -50,7 +50,7 @@ def crowd(data, split, num_objects):
 
 
 def test_arrays_beside_images_are_never_read(training_of, data):
-    """Whatever .npy files lie beside the images, newer than those or not, both splits are read from the images."""
+    """Beside .npy files, newer than the images or not, both splits are read from the images."""
     datasets = training_of().trainer.datasets
     expected = {name: [datasets[name].load_image(i)[0] for i in range(2)] for name in datasets}
     for image in (data / "images").rglob("*.jpg"):
@@ -82,7 +82,7 @@ def test_pictures_are_told_apart_by_what_was_read(training_of, data):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_classes_that_a_split_has_none_of_are_refused(training_of, data, split):
-    """Chosen classes without an object in a split end before training, and go on in a run that began with them."""
+    """Chosen classes without an object in a split end before training, but not in a run that began with them."""
     for path in (data / "labels" / split).iterdir():
         path.write_text("0 0.5 0.5 0.2 0.2\n")
     other = "train" if split == "val" else "val"

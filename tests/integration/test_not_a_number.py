@@ -1,4 +1,4 @@
-"""A training whose numbers run away: it fails aloud, and what was good stays."""
+"""A training with a NaN fails with a message, and good checkpoints stay."""
 
 import subprocess
 import sys

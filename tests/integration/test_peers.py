@@ -55,7 +55,7 @@ def together(wait):
 
 
 def end(processes):
-    """Kill what is left of some processes."""
+    """Kill the remaining processes."""
     for process in processes:
         process.kill()
         process.communicate()
@@ -63,7 +63,7 @@ def end(processes):
 
 @pytest.mark.parametrize("wait", ["group.agree(0)", "group.barrier()"])
 def test_a_signal_ends_the_wait_for_a_peer_that_is_silent(wait):
-    """The first process waits a few seconds more for one that does not answer, and goes on to commit."""
+    """The first process waits a few seconds more for one that does not answer, and then commits."""
     processes = together(wait)
     try:
         assert "ready\n" in iter(processes[0].stdout.readline, "")  # Gloo says something before
@@ -98,7 +98,7 @@ TRAIN = (
 
 
 def test_a_silent_peer_costs_no_step_when_the_machine_goes(tmp_path):
-    """If one process does not answer any more, SIGTERM to the command has the first one commit what was done."""
+    """If one process does not answer, SIGTERM to the command has the first one commit the finished steps."""
     bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=12, num_val=4), tmp_path / "bucket")
     held = tmp_path / "held"
     process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)

@@ -121,8 +121,8 @@ def test_a_run_goes_on_with_the_version_of_its_data(bucket, undisturbed, own_dat
     assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
-def test_of_two_attempts_at_once_one_goes_on(bucket, tmp_path):
-    """A machine that starts a run in the midst of another one's attempt takes it over: it ends the run, and the other
+def test_of_two_attempts_at_once_the_later_one_finishes(bucket, tmp_path):
+    """A machine that starts a run during another one's attempt takes it over: it finishes the run, and the other
     exits 75 at its next commit.
     """
     run, held = Run(open_store(bucket), "zebra"), tmp_path / "held"
@@ -163,8 +163,8 @@ def test_a_damaged_checkpoint_is_found_and_passed_over(bucket, capsys):
 
 
 def test_a_new_run_takes_the_next_name_and_leaves_old_ones_alone(bucket):
-    """Without a name, another order becomes the next run of the family, from the newest finished one, which stays
-    as it was.
+    """Without a name, another request becomes the next run of the family, from the newest finished one, which does
+    not change.
     """
     base = job(*TRAIN[:-2], "--bucket", bucket)
     assert base.returncode == 0, base.stderr

@@ -77,7 +77,7 @@ def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
     assert len({str(epoch) for epoch in streams[0]}) == 3
 
 
-def test_a_cut_anywhere_goes_on_with_the_same_samples(make_trainer):
+def test_an_epoch_resumed_at_any_batch_has_the_same_samples(make_trainer):
     """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
     before.
     """

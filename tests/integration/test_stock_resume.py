@@ -41,9 +41,9 @@ def yolo(*words):
     )
 
 
-def test_stock_ultralytics_goes_on_from_the_last_pt_of_a_run_that_was_cut_off(bucket, tmp_path):
-    """`yolo train resume model=last.pt data=...` trains the next epoch, with the optimizer as it was; our own
-    checkpoints have no such file, the same command of ours goes on exactly, and what a finished run has is stripped.
+def test_stock_ultralytics_resumes_from_the_last_pt_of_a_run_that_was_cut_off(bucket, tmp_path):
+    """`yolo train resume model=last.pt data=...` trains the next epoch, with the state of the optimizer; our own
+    checkpoints have no such file, our command resumes exactly, and the files of a finished run are stripped.
     """
     import torch  # noqa: PLC0415  # seconds that only running a test needs
 

@@ -76,7 +76,7 @@ def killed(data, tmp_path_factory):
     run = run_in(bucket)
 
     def up_to_date(number, wandb):
-        """Tell whether the attempt has committed all that it trains before it waits, and the server has the rows."""
+        """Whether the attempt has committed all its epochs before the wait, and the server has the rows."""
         progress = read_progress(run)
         return (
             held.exists()
@@ -142,8 +142,8 @@ def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undis
     assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
-def test_a_server_that_knows_nothing_is_sent_the_whole_curve_once(killed):
-    """`job wandb sync` sends a run and its result from the records alone, whatever logs an old version left
+def test_an_empty_server_is_sent_the_whole_curve_once(killed):
+    """`job wandb sync` sends a run and its result from the records alone, beside logs of an old version
     in the bucket; the second time it sends no epoch.
     """
     bucket, _ = killed

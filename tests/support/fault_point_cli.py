@@ -39,21 +39,21 @@ def die():
 
 
 def hold():
-    """Say that the point is reached, and stay."""
+    """Make the file, and stay."""
     Path(os.environ[HELD]).touch()
     while True:
         time.sleep(0.01)
 
 
 def wait():
-    """Say that the point is reached, and go on once that is taken note of: the file is gone."""
+    """Make the file, and continue once it is gone."""
     Path(os.environ[HELD]).touch()
     while Path(os.environ[HELD]).exists():
         time.sleep(0.01)
 
 
 def heed():
-    """Say that the point is reached, and go on once a notice has come, which interrupts no step."""
+    """Make the file, and continue once a notice has come, which interrupts no step."""
     preemption = signal.getsignal(signal.SIGTERM).__self__
     Path(os.environ[HELD]).touch()
     while preemption.pending is None:
@@ -180,7 +180,7 @@ def at_step(point):
 
 
 def at_validation(point):
-    """Reach a point in the midst of a validation."""
+    """Reach a point within a validation."""
     from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(DetectionValidator, "update_metrics", lambda *_: point.reached())
@@ -194,7 +194,7 @@ def at_nms(point):
 
 
 def at_final_evaluation(point):
-    """Reach a point in the midst of the final evaluation."""
+    """Reach a point within the final evaluation."""
     from job.training.loop import Training  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(Training, "_evaluate_best", lambda *_: at_validation(point))

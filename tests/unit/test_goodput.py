@@ -1,4 +1,4 @@
-"""The seconds of an attempt: what is booked when, and a standstill of the whole process."""
+"""Seconds of an attempt by phase, and a standstill of the whole process."""
 
 import os
 import signal

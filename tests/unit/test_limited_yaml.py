@@ -40,7 +40,7 @@ MERGES = "m0: &m0 {x: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]
         (b"a: \xff", "invalid"),
     ],
 )
-def test_what_is_no_yaml_of_reasonable_size_is_refused(text, part):
+def test_yaml_of_unreasonable_size_is_refused(text, part):
     """Aliases that multiply, depth, endless numbers and what is no YAML at all end with the reason."""
     with pytest.raises(UnreadableYamlError, match=part):
         load_yaml(text)

@@ -188,7 +188,7 @@ def test_refused_precondition_that_holds_is_tried_again(proxy, proxied):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
+def test_a_refused_put_of_a_missing_object_is_no_conflict(proxy, proxied):
     """A create-only put that is refused again and again though nothing is there is transient, and no conflict."""
     proxy.answer = lambda sent: (412, "conditionNotMet") if sent.method == "POST" else None
     with pytest.raises(TransientStoreError, match="refused a precondition that holds"):

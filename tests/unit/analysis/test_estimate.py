@@ -48,7 +48,7 @@ def order(recipe="A", **training_arguments):
     return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
 
-def test_a_run_like_it_tells_what_a_training_will_take():
+def test_a_similar_run_gives_the_estimate():
     """Time follows from the pace of the newest run with the same recipe, scale, data and machine."""
     runs = [
         recorded("A", run="old", epoch_s=900.0),

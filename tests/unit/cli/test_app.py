@@ -89,8 +89,8 @@ def test_flags_override_a_recipe_by_either_name(capsys):
     assert [train[name] for name in ("hsv_s", "hsv_v", "degrees", "cos_lr", "seed")] == [0.1, 0.2, 3.0, True, 7]
 
 
-def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
-    """On an empty bucket a dry run prints the plan, tells what would stop it, and writes nothing."""
+def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
+    """On an empty bucket a dry run prints the plan and the problems that would stop it, and writes nothing."""
     assert main(["train", "--recipe", "A", "--bucket", str(bucket), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert yaml.safe_load(captured.out)["run"] == "yolov11_wildlife"
@@ -358,8 +358,8 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
         ("train.train", ["train"], "the same command goes on from the last committed checkpoint"),
     ],
 )
-def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
-    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+def test_an_interrupted_command_names_the_way_to_resume(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C ends with 75 and what the same command will do; checkpoints are mentioned where there are some."""
     path = f"job.cli.{function}"
     command = pkgutil.resolve_name(path)
     interrupted = dataclasses.replace(command, function=lambda _options: signal.raise_signal(signal.SIGINT))

@@ -40,7 +40,7 @@ def bucket(tmp_path):
 
 
 def change(store, key, content):
-    """Put a content in place of a sound one, or change some of that; return what was there."""
+    """Replace or change the content of a record; return the former one."""
     sound = store.read(key)
     changed = json.loads(sound) | content if isinstance(content, dict) else content
     store.put(key, changed if isinstance(changed, bytes) else json.dumps(changed).encode(), overwrite=True)

@@ -1,4 +1,4 @@
-"""Which weights are one's own: the best on the same data and of the same size, and why they were chosen."""
+"""Own weights: the best on the same data and of the same size, and the reason of the choice."""
 
 import dataclasses
 import hashlib
@@ -78,7 +78,7 @@ def test_another_model_is_passed_over_however_good_it_is(store, source):
 
 
 def test_where_every_run_has_another_model_the_best_of_them_is_taken(store):
-    """Who trains larger models throughout goes on with those."""
+    """Where all runs are of a larger model, the best of them is the start."""
     put(store, 1, 0.7, source="weights/yolo11m.pt")
     put(store, 2, 0.6, source="weights/yolo11m.pt")
     assert chosen(store)[0] == "yolov11_wildlife"
@@ -232,7 +232,7 @@ def ended(store, tmp_path, *, final=True):
 
 
 def extending(epochs):
-    """Return a request to go on where the run zebra ended."""
+    """Return a request to extend the run zebra."""
     asked = order(arguments={"epochs": epochs})
     return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
 
@@ -249,8 +249,8 @@ def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path
         fetch_end(store, dataclasses.replace(point, sha256="0" * 64), tmp_path / "end")
 
 
-def test_a_run_that_may_go_on_by_itself_has_no_end(store, tmp_path):
-    """However many checkpoints an unfinished run has, another one does not go on from them."""
+def test_an_unfinished_run_is_not_extended(store, tmp_path):
+    """An unfinished run is not extended, however many checkpoints it has."""
     ended(store, tmp_path, final=False)
     with pytest.raises(RunConflictError, match="run zebra: is not finished"):
         find_start(store, extending("2"), None)

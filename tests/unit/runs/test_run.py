@@ -1,4 +1,4 @@
-"""Names of runs, and who owns one."""
+"""Names of runs, and claims."""
 
 import pytest
 
@@ -92,7 +92,7 @@ def test_runs_are_listed_in_the_order_of_their_numbers(store):
 
 
 def test_a_later_claim_supersedes_an_earlier_one(store):
-    """An attempt may go on until another one has claimed the run."""
+    """An attempt may continue until another one has claimed the run."""
     run = Run(store, "zebra")
     first = run.claim({})
     run.require_current(first)

@@ -63,7 +63,7 @@ def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
     assert "it would not start: run yolov11_wildlife: " in capsys.readouterr().err
 
 
-def test_what_was_submitted_begins_under_its_name(store):
+def test_a_submission_keeps_its_name(store):
     """A run that was only submitted is the one that its request means, with its name and without."""
     submit(store, "zebra", REQUEST)
     submit(store, "yolov11_wildlife", REQUEST)
@@ -72,7 +72,7 @@ def test_what_was_submitted_begins_under_its_name(store):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife"
 
 
-def test_what_was_submitted_otherwise_is_taken(store):
+def test_the_name_of_another_submission_is_taken(store):
     """The name of a submission of another request is taken, and refused with every difference."""
     submit(store, "yolov11_wildlife", REQUEST | {"recipe": "B"})
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
@@ -82,7 +82,7 @@ def test_what_was_submitted_otherwise_is_taken(store):
 
 
 def test_a_submission_that_cannot_be_read_stops_nothing(store):
-    """A file of one's own where submissions are recorded takes the name, and ends no search."""
+    """A foreign file among submissions takes the name, and ends no search."""
     store.put("runs/yolov11_wildlife/segments/0001.json", b"mine")
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
     with pytest.raises(RunConflictError, match="was submitted with other values"):
@@ -124,7 +124,7 @@ def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, mon
 
 
 def strays(store):
-    """Put what is no run among the runs, and return the one that is."""
+    """Put foreign files among the runs, and return the one run."""
     Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "tiny")[0]))
     sound = store.read("runs/yolov11_wildlife/run.json")
     store.put("runs/my copy/run.json", sound)
@@ -237,7 +237,7 @@ def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
     assert caplog.text == ""
 
 
-def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
+def test_a_dry_run_warns_of_similar_runs(store, capsys):
     """`job train --dry-run` warns as the start would, and does not for the run itself."""
     store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
     request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")

@@ -30,7 +30,7 @@ def run(tmp_path):
     ],
 )
 def test_the_newest_status_counts(run, status, expected):
-    """A status is read as it was written, and the newest is described."""
+    """A status is read back unchanged, and the newest is described."""
     assert describe(run) == "not used"
     write_status(run, 1, WandbStatus(mode="offline", why="of old"))
     write_status(run, 2, status)

@@ -1,4 +1,4 @@
-"""What is found of a machine before anything is paid for."""
+"""Checks of a machine before anything is paid for."""
 
 import importlib
 import json
@@ -100,7 +100,7 @@ def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, m
     assert (found.grade, said in found.found) == (grade, True), found
 
 
-def test_the_bucket_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+def test_the_bucket_is_tried_and_left_unchanged(tmp_path, monkeypatch):
     """An object is written, read and deleted, even if it cannot be read; a bucket that refuses is a failure."""
 
     def refuse(_store, key):

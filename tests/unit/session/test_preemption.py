@@ -27,14 +27,14 @@ def server(monkeypatch):
 
 @pytest.mark.parametrize(("number", "reason"), REASONS)
 def test_a_signal_interrupts(number, reason):
-    """A signal raises out of whatever is under way, and says whether a person sent it."""
+    """A signal raises in any phase; the error has whether a person sent it."""
     with pytest.raises(PreemptionError) as raised, PreemptionWatcher():
         os.kill(os.getpid(), number)
         time.sleep(60)
     assert (raised.value.reason, raised.value.from_server) == (reason, False)
 
 
-def test_what_is_left_alone_asks_by_itself():
+def test_an_uninterruptible_part_looks_for_notices_itself():
     """Inside, a signal only shows as pending; a part that is interruptible again is ended at its beginning."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -45,7 +45,7 @@ def test_what_is_left_alone_asks_by_itself():
         assert not entered
 
 
-def test_it_is_not_swallowed_by_who_catches_failures():
+def test_a_notice_is_no_exception_to_catch():
     """Code that catches every `Exception` does not catch a notice."""
     with pytest.raises(PreemptionError), PreemptionWatcher():
         try:
@@ -126,8 +126,8 @@ def test_hanging_up_is_ignored_where_it_was_before():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_deadlines_are_those_of_who_kills():
-    """What comes after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
+def test_the_deadlines_are_those_of_the_senders():
+    """All work after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
     lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
     """
     assert preemption.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
@@ -191,7 +191,7 @@ def test_a_machine_that_is_doomed_does_not_start(server):
 
 
 def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
-    """Without an answer the process goes on and says that notices may not be seen."""
+    """Without an answer the process continues and warns that notices may not be seen."""
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
     with PreemptionWatcher() as watcher:
         watcher.watch()
@@ -223,7 +223,7 @@ def test_after_the_longest_wait_it_leaves(server):
             raise
 
 
-def test_the_deadline_is_for_what_is_left_to_do(server):
+def test_the_deadline_is_for_the_remaining_work(server):
     """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
     with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
         watcher.watch()
@@ -258,7 +258,7 @@ def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
 
 
 def test_all_processes_pause_together():
-    """A process that hears of the pause from another one ends as paused as well."""
+    """A process that learns of the pause from another one ends as paused as well."""
     with PreemptionWatcher() as one, PreemptionWatcher() as other:
         one.pause(PauseError("asked"))
         levels = []

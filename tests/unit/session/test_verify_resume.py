@@ -79,7 +79,7 @@ def test_a_kill_after_the_end_is_none(patient, monkeypatch):
 
 
 def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
-    """What was faster than its kill does not count, and ends the try."""
+    """A process that ends before its kill does not count, and ends the try."""
     started = []
     start = Piece.start
 
