@@ -3,10 +3,8 @@
 Guarantees that the learning curve is the newest checkpoint's, whatever is written meanwhile. Knows nothing of HTML.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
@@ -14,7 +12,7 @@ from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.accounting import read_cost
 from job.runs.cost import RunCost
-from job.runs.progress import read_progress
+from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 
@@ -32,10 +30,10 @@ class Facts:
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
-    evaluation_before: dict[str, Any] | None
-    """Evaluation of the start weights, once it ran; see `job.training.evaluation`."""
+    evaluation_before: EvaluationRecord | None
+    """Evaluation of the start weights, once it ran."""
 
-    evaluation: dict[str, Any] | None
+    evaluation: EvaluationRecord | None
     """Evaluation of the best weights, at the end."""
 
     attempts: list[AttemptRecord]
@@ -47,6 +45,11 @@ class Facts:
     """State of the run in Weights & Biases."""
 
     @property
+    def newest_evaluation(self) -> EvaluationRecord | None:
+        """Of the best weights, before the end of the start weights."""
+        return self.evaluation or self.evaluation_before
+
+    @property
     def learning_curve(self) -> list[dict[str, float]]:
         """The metrics after each epoch, as shares of 1."""
         return [metrics_of(row) for row in self.rows]
@@ -54,7 +57,7 @@ class Facts:
     @property
     def before(self) -> dict[str, float] | None:
         """The metrics of the start weights: row 0."""
-        return metrics_of(self.evaluation_before["row"]) if self.evaluation_before else None
+        return metrics_of(self.evaluation_before.row) if self.evaluation_before else None
 
     @property
     def best_epoch(self) -> int | None:
@@ -117,9 +120,9 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     )
 
 
-def _read_evaluation(run: Run) -> dict[str, Any] | None:
+def _read_evaluation(run: Run) -> EvaluationRecord | None:
+    key = run.key(EVALUATION)
     try:
-        evaluation: dict[str, Any] = json.loads(run.store.read(run.key(EVALUATION)))
+        return EvaluationRecord.read(key, run.store.read(key))
     except ObjectNotFoundError:
         return None
-    return evaluation

@@ -28,7 +28,7 @@ class CommittedRows:
         """Return the rows after an epoch, in order; row 0 is the evaluation of the start weights."""
         progress = read_progress(self._run)
         before = progress.evaluation_before
-        rows = ([{AXIS: 0, **before["row"]}] if before else []) + progress.rows
+        rows = ([{AXIS: 0, **before.row}] if before else []) + progress.rows
         return [self._complete(row, int(row[AXIS])) for row in rows if row[AXIS] > epoch]
 
     def _complete(self, row: dict[str, float], epoch: int) -> dict[str, float]:
@@ -49,10 +49,8 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
     facts = read_facts(run, record)
     wandb_run.update_summary(_summary(facts))
     if facts.evaluation is not None:
-        names = facts.evaluation["names"]
-        wandb_run.log_predictions(
-            make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation)
-        )
+        pictures = make_pictures(run.store, record.dataset, facts.evaluation_before, facts.evaluation)
+        wandb_run.log_predictions(pictures)
     if facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)
