@@ -1,4 +1,4 @@
-"""The page of a campaign: goal, runs with the reason for each, best model, command.
+"""HTML page of a campaign: goal, runs with the reason for each, best model, command.
 
 Guarantees that it is made from the campaign's records alone, at any moment. Knows nothing of where runs are trained.
 """

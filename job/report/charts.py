@@ -86,12 +86,12 @@ def curve_chart(
 
     Args:
         lines: Series of equal length.
-        first_epoch: The epoch of their first values; 0 for the start weights.
-        num_epochs: The end of the axis.
+        first_epoch: Epoch of the first values; 0 for the start weights.
+        num_epochs: End of the axis.
         cuts: Epochs at which attempts were cut off.
         band: The expected band of the first series.
-        best_epoch: Marked on the first series.
-        shares: Values are shares of 1, shown as percent.
+        best_epoch: Epoch to mark on the first series.
+        shares: Whether values are shares of 1, shown as percent.
     """
     with _chart() as (figure, axes):
         if band is not None and band.low is not None:
@@ -101,9 +101,9 @@ def curve_chart(
             axes.axvline(cut, color=COLOURS["red"], linewidth=1.1, linestyle=(0, (2, 2.5)), label=label)
         for line in lines:
             epochs = range(first_epoch, first_epoch + len(line.values))
-            lone = "o" if len(line.values) == 1 else ""
+            marker = "o" if len(line.values) == 1 else ""
             style = "--" if line.dashed else "-"
-            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=lone)
+            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=marker)
         if first_epoch == 0 and lines and lines[0].values:
             for line in lines:
                 axes.plot(0, line.values[0], "o", markersize=4.5, color=COLOURS[line.colour])

@@ -1,6 +1,6 @@
-"""Facts of a report, read from a run's records in the bucket.
+"""Data of a report: everything that its page shows, read from a run's records in the bucket.
 
-Guarantees that the learning curve is the newest checkpoint's, whatever is written meanwhile. Knows nothing of HTML.
+Guarantees that rows and first evaluation are of one checkpoint, the newest. Knows nothing of HTML.
 """
 
 import math
@@ -46,22 +46,22 @@ class Facts:
 
     @property
     def newest_evaluation(self) -> EvaluationRecord | None:
-        """Of the best weights, before the end of the start weights."""
+        """Evaluation of the best weights, or of the start weights while the run is not finished."""
         return self.evaluation or self.evaluation_before
 
     @property
     def learning_curve(self) -> list[dict[str, float]]:
-        """The metrics after each epoch, as shares of 1."""
+        """Metrics after each epoch, as shares of 1."""
         return [metrics_of(row) for row in self.rows]
 
     @property
     def before(self) -> dict[str, float] | None:
-        """The metrics of the start weights: row 0."""
+        """Metrics of the start weights (row 0)."""
         return metrics_of(self.evaluation_before.row) if self.evaluation_before else None
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of ``best.pt`` (1-based): the last of those with the highest mAP50-95, as Ultralytics has it."""
+        """The epoch of ``best.pt`` (1-based): the last one with the highest mAP50-95, by Ultralytics' rule."""
         if self.final is not None:
             return self.final.best_epoch
         curve = self.learning_curve
@@ -69,7 +69,7 @@ class Facts:
 
     @property
     def after(self) -> dict[str, float] | None:
-        """The metrics of the best weights: as evaluated at the end, before that those of the best epoch so far."""
+        """Metrics of the best weights: of the final evaluation, or of the best epoch so far."""
         if self.final is not None:
             return self.final.comparison.after
         return self.learning_curve[self.best_epoch - 1] if self.best_epoch else None
@@ -100,7 +100,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     Args:
         run: The run.
         record: The run's record.
-        at: The moment; now by default.
+        at: The time to which costs are counted; now by default.
     """
     at = at or now()
     progress = read_progress(run)

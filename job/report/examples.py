@@ -1,7 +1,6 @@
-"""The validation images with the most mistakes: small enough for a page, with boxes before and after.
+"""Example pictures: the validation images with the most mistakes, with boxes before and after training.
 
-Guarantees that each picture is a part of the stored image at its own resolution or below, and that boxes lie where they
-lie in the image.
+Guarantees that each picture is a crop of the stored image at its own resolution, with boxes moved along.
 """
 
 import base64
@@ -19,12 +18,12 @@ from job.training.evaluation_record import Evaluation, ImageEvaluation, ObjectBo
 NUM_SHOWN = 6
 
 MAX_PX = 800
-"""Longer sides are cut to the part with the most mistakes, so that small objects stay visible."""
+"""Longer sides are cropped to the part with the most mistakes, so that small objects stay visible."""
 
 QUALITY = 75
 
 ASPECT = 4 / 3
-"""Width to height of the part that is cut out."""
+"""Width to height of a crop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Box:
     width: float
     height: float
     kind: str
-    """``missed`` of an object, ``right`` or ``wrong`` of a prediction; where one is right the object is not drawn."""
+    """``missed`` for an object, ``right`` or ``wrong`` for a prediction; an object with a right one has no box."""
 
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One image as one model sees it."""
+    """The boxes of one model in one picture."""
 
     num_missed: int
     num_false_alarms: int
@@ -63,7 +62,7 @@ class Picture:
     width: int
     height: int
     cut_from: tuple[int, int] | None
-    """Width and height of the whole image, if this is a part of it."""
+    """Width and height of the whole image, if this is a crop."""
 
     before: View | None
     """None if that evaluation did not keep the image."""
@@ -74,11 +73,11 @@ class Picture:
 def make_pictures(
     store: Store, dataset: PinnedDataset, before: Evaluation | None, after: Evaluation | None
 ) -> list[Picture]:
-    """Return the images with the most mistakes after training, or before it if there is no after yet.
+    """Return the images with the most mistakes after training, or of the start weights if it is not finished.
 
     Args:
         store: The bucket.
-        dataset: The run's dataset; an image that is not there any more is left out.
+        dataset: The run's dataset; deleted images are left out.
         before: Evaluation of the start weights.
         after: Evaluation of the best weights.
     """
@@ -122,7 +121,7 @@ def _picture(
 
 
 def _window(size: tuple[int, int], mistakes: list[tuple[float, float]]) -> tuple[int, int, int, int]:
-    """Return the part of an image to show: all of a small one, of a large one that with the most mistakes."""
+    """Return the part of an image to show: all of a small one, the part with the most mistakes of a large one."""
     width, height = size
     across, down = min(width, MAX_PX), min(height, round(MAX_PX / ASPECT))
     if width <= MAX_PX and height <= MAX_PX:

@@ -1,7 +1,4 @@
-"""A report as HTML: facts as text, tables and charts in the template.
-
-Guarantees one self-contained file: nothing in it makes a request, and no text of a run is taken for markup.
-"""
+"""HTML page of a run's report: verdict, learning curves, classes, examples, attempts, cost."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -74,7 +71,7 @@ def render(facts: Facts) -> str:
 
 
 def state_of(facts: Facts) -> str:
-    """Say how far the run is; of one that runs, when that was."""
+    """Return state and progress in a sentence; with the time if the run is running."""
     if facts.final is not None:
         return f"{facts.final.reason} after {len(facts.rows)} epochs"
     ended = facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
@@ -83,7 +80,7 @@ def state_of(facts: Facts) -> str:
 
 
 def verdict_of(facts: Facts) -> str:
-    """Say in a sentence what came of the run, or is coming of it."""
+    """Return the result in a sentence: F1 before and after, against the recipe's expectation."""
     before, after = facts.before, facts.after
     if before is None or after is None:
         return "Nothing was measured yet."

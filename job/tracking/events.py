@@ -33,7 +33,7 @@ class CommittedRows:
 
     def _complete(self, row: dict[str, float], epoch: int) -> dict[str, float]:
         own = [number for number, resumed_at in self._resumed_at.items() if resumed_at < epoch]
-        attempt = max(own, default=1)  # rows of the run that this one extends count as the first attempt's
+        attempt = max(own, default=1)  # rows of an extended run count as the first attempt's
         return row | {AXIS: epoch, "metrics/F1(B)": metrics_of(row)["f1"], "attempt": attempt}
 
 
@@ -43,8 +43,8 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
     Args:
         run: The run, finished.
         record: The run's record.
-        wandb_run: Open.
-        folder: For the weights on their way.
+        wandb_run: The open W&B run.
+        folder: Scratch folder for the weights.
     """
     facts = read_facts(run, record)
     wandb_run.update_summary(_summary(facts))
@@ -59,7 +59,7 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
 
 
 def _summary(facts: Facts) -> dict[str, Any]:
-    """Return metrics before, after and change, and what the run cost."""
+    """Return metrics before, after and change, and the run's cost."""
     final, cost = facts.final, facts.cost
     measured = final.comparison.model_dump(include={"before", "after", "change"}) if final else {}
     return measured | {
