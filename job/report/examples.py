@@ -102,7 +102,7 @@ def _picture(
     data: bytes, evaluated: ImageEvaluation, views: Sequence[ImageEvaluation | None], names: Sequence[str]
 ) -> Picture:
     image = load_image(data)
-    boxes = (*evaluated.objects, *evaluated.predictions)
+    boxes: list[ObjectBox | PredictedBox] = [*evaluated.objects, *evaluated.predictions]
     mistakes = [((box.left + box.right) / 2, (box.top + box.bottom) / 2) for box in boxes if not box.is_right]
     window = _window(image.size, mistakes)
     part = image.crop(window)
