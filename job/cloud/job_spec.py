@@ -52,8 +52,8 @@ def render(submission: Submission) -> dict[str, Any]:
         },
         "maxRetryCount": submission.max_retries,
         "maxRunDuration": f"{submission.max_run_s}s",
-        # One policy: these codes fail at once, and every other one is retried. A list of codes to retry would miss those
-        # of a preempted container that loses the race with its machine.
+        # One policy: these codes fail at once, and every other one is retried. A list of codes to retry would miss
+        # those of a preempted container that loses the race with its machine.
         "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
     }
     instance = {

@@ -1,8 +1,8 @@
 """Submission: the record of one Batch job of a run. A run outlives Batch's ten retries by further submissions.
 
 Guarantees that a submission is recorded in the bucket, create-only, before its job exists: any machine can continue
-from the record, and of two machines that submit at once one succeeds. Ids are a pure function of bucket, run and number,
-so submitting again changes nothing. Knows nothing of Batch's client.
+from the record, and of two machines that submit at once one succeeds. Ids are a pure function of bucket, run and
+number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
 import contextlib
