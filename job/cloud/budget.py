@@ -93,11 +93,11 @@ def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
         usd = usd_of([(needed_s, price)]) or 0.0
         raise RunStoppedError(
             f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
-            f"machine may cost {usd:.2f}; raise the limit to go on"
+            f"machine may cost {usd:.2f}; raise the limit to continue"
         )
     raise RunStoppedError(
         f"limit: {seconds / HOUR:.2f} machine hours are left, and one attempt of {MIN_RUN_S // 60} minutes may take "
-        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to go on"
+        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to continue"
     )
 
 

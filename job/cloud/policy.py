@@ -91,7 +91,7 @@ def _fenced(history: History) -> Decision | None:
         return None  # it was there before, and this submission is to take over
     return Decision(
         do="stop",
-        reason=f"attempt {last.number} on {last.host} has claimed the run, and is not of this job; it goes on there",
+        reason=f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there",
     )
 
 
@@ -255,7 +255,7 @@ def _late(history: History) -> Decision | None:
     try:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
-        return None  # what cannot be paid for goes on as it is
+        return None  # no budget for another placement: the job stays
     limited, needed = history.limit != Limit(), history.remaining_s
     if limited and needed is not None and (retries + 1) * run_s < needed:
         return None

@@ -90,7 +90,7 @@ class Supervisor:
             message = f"run {self.run.name}: {decision.reason}"
             if decision.do == "fail":
                 raise RunFailedError(f"{message}; `job supervise {self.run.name} --resume` tries again")
-            raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` goes on")
+            raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` resumes it")
 
     def add_submission(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
         """Record the next submission; if another supervisor was first, its submission stands."""

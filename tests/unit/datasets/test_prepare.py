@@ -297,12 +297,12 @@ def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys)
     assert push_words(folder, tmp_path) == 65
     said = capsys.readouterr().err
     assert f"{LABEL}: changed" in said
-    assert "the unfinished runs lion hang on it" in said
+    assert "the unfinished runs lion depend on it" in said
     assert "--replace" in said
     assert not (tmp_path / "bucket/datasets/wild/versions/0002.lock.json").exists()
     assert push_words(folder, tmp_path, "--replace") == 0
     done = capsys.readouterr()
-    assert "the unfinished runs lion hang on it" in done.err
+    assert "the unfinished runs lion depend on it" in done.err
     assert "dataset wild: version 2, 25 files" in done.out
 
 
