@@ -186,6 +186,7 @@ def set_up(
     if context.group.size > 1:
         content = FileContent.read(weights) if weights else None
         context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, content))
+        context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 
 
