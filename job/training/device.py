@@ -29,7 +29,7 @@ def require_device(named: str) -> None:
         if DRIVER.exists():
             raise MachineError(
                 f"device {named or 'any'}: the machine has NVIDIA's driver, and CUDA does not start; take another "
-                "machine, or pass --device cpu to train on the processor"
+                "machine, or pass --device cpu to train on the CPU"
             )
         return
     if not named and torch.cuda.device_count() > 1:

@@ -50,8 +50,7 @@ def _require_published(path: Path) -> None:
     expected = PINNED.get(path.name)
     if expected is None:
         log.warning(
-            "weights/%s: its digest is not known here, so that nothing shows whose file it is; stored as it came, "
-            "with SHA-256 %s",
+            "weights/%s: its digest is not known here, so its origin is not verified; stored with SHA-256 %s",
             *(path.name, digest),
         )
     elif digest != expected:
