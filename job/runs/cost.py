@@ -2,7 +2,7 @@
 
 Guarantees one figure of the dollars used, `RunCost.usd`, which is unknown as soon as one price is. Dollars are seconds
 times the hourly price of the attempt. The comparison on demand counts one start-up and no lost or recomputed seconds.
-Future cost is in `job.cloud.budget`.
+`job.runs.accounting` makes it from the records; future cost is in `job.cloud.budget`.
 """
 
 from collections.abc import Iterable, Mapping
