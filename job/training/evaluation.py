@@ -209,36 +209,46 @@ def _images(matched: list[_Matched], folder: str) -> list[ImageEvaluation]:
         num_boxes += len(m.found) + len(m.right)
         if num_boxes > MAX_BOXES and kept:
             break
-        image = m.image
-        objects = zip(_shares(image, image.objects), image.object_classes, m.found, strict=True)
-        shown = _shares(image, image.predictions[m.shown]), image.prediction_classes[m.shown]
-        predictions = zip(*shown, m.right, image.confidences[m.shown], strict=True)
+        objects = [
+            ObjectBox(*box, int(category), int(found))
+            for box, category, found in zip(
+                _shares(m.image, m.image.objects), m.image.object_classes, m.found, strict=True
+            )
+        ]
+        predictions = [
+            PredictedBox(*box, int(category), int(right), round(float(confidence), 3))
+            for box, category, right, confidence in zip(
+                _shares(m.image, m.image.predictions[m.shown]),
+                m.image.prediction_classes[m.shown],
+                m.right,
+                m.image.confidences[m.shown],
+                strict=True,
+            )
+        ]
         kept.append(
             ImageEvaluation(
-                image=os.path.relpath(image.path, folder),
+                image=os.path.relpath(m.image.path, folder),
                 num_objects=len(m.found),
                 num_missed=int((~m.found).sum()),
                 num_false_alarms=int((~m.right).sum()),
-                objects=_wrong_first(
-                    ObjectBox(*shares, int(category), int(found)) for shares, category, found in objects
-                ),
-                predictions=_wrong_first(
-                    PredictedBox(*shares, int(category), int(right), round(float(confidence), 3))
-                    for shares, category, right, confidence in predictions
-                ),
+                objects=_wrong_first(objects),
+                predictions=_wrong_first(predictions),
             )
         )
     return kept
 
 
-def _shares(image: Seen, boxes: np.ndarray) -> list[list[float]]:
+def _shares(image: Seen, boxes: np.ndarray) -> list[tuple[float, float, float, float]]:
     """Return boxes in shares of the image's width and height."""
     height, width = image.shape
     scaled = scale_boxes(image.batch_shape, boxes.copy(), image.shape, image.ratio_pad) / [width, height, width, height]
-    return [[round(float(share), 4) for share in box] for box in scaled]
+    return [
+        (round(left, 4), round(top, 4), round(right, 4), round(bottom, 4))
+        for left, top, right, bottom in scaled.tolist()
+    ]
 
 
-def _wrong_first(boxes: Iterable[Box]) -> list[Box]:
+def _wrong_first(boxes: list[Box]) -> list[Box]:
     return sorted(boxes, key=lambda box: box.is_right)[:MAX_BOXES_OF_AN_IMAGE]
 
 
