@@ -1,4 +1,4 @@
-"""What this machine's settings allow a recorded submission to ask for.
+"""Allowance: the limits of this machine's settings for recorded submissions.
 
 Every writer of the bucket, the training container among them, can write a submission. Guarantees that no job is looked
 up, cancelled or read outside of the settings' project and regions, and that none is made with another account, network,
@@ -17,17 +17,17 @@ from job.errors import RunConflictError
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The most that a recorded submission may ask for."""
+    """Limits of a recorded submission."""
 
     settings: LocalSettings
     """Of this machine."""
 
     given: Limit | None = None
-    """By the command line; it takes the place of the limits of the settings and of the one on record."""
+    """Limit of the command line; replaces those of the settings and the recorded one."""
 
     @property
     def image_repositories(self) -> tuple[str, ...]:
-        """Repositories whose images may be trained with."""
+        """Repositories of images that may train."""
         image = self.settings.image
         named = (self.settings.image_repository, image and image.partition("@")[0].rpartition("/")[0])
         return tuple(dict.fromkeys(repository for repository in named if repository))
@@ -48,10 +48,10 @@ class Allowance:
         return Limit(usd=self.settings.max_usd) if known else Limit(hours=self.settings.max_hours)
 
     def limit_of(self, submission: Submission) -> Limit:
-        """Return the limit that holds for a recorded run: the given one, or else dollars or hours as the usual one.
+        """Return the limit of a recorded run: the command line's, or else one in dollars or hours as `limit` has it.
 
-        Whether it is dollars is decided by the prices that are known here: one on record could say that a machine costs
-        next to nothing. How many is taken from the record.
+        Its unit follows the prices of this machine's settings, as a recorded price could be far too low; its amount
+        follows the record.
         """
         if self.given is not None:
             return self.given
@@ -65,7 +65,7 @@ class Allowance:
         return usual if submission.max_hours is None else Limit(hours=submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
-        """Check that a recorded submission's job is where this machine looks for jobs.
+        """Check that a recorded submission's job is in the project and regions of the settings.
 
         Raises:
             RunConflictError: If it is not; names every difference.
@@ -99,7 +99,7 @@ class Allowance:
             )
         words, end = submission.words, [f"--bucket={submission.bucket}", f"--run={submission.run}"]
         if words[:1] != ["train"] or words[-2:] != end:
-            problems.append(f"words: the record has {' '.join(words)!r}, which is not to train this run")
+            problems.append(f"words: the record has {' '.join(words)!r}, which do not train this run")
         problems += [
             f"machine: the record has {type_!r}, which is not known here"
             for type_ in [submission.placement.machine, *submission.machines]
@@ -110,7 +110,7 @@ class Allowance:
                 f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
-        if self.given is None:  # for a record without a limit that of the settings holds
+        if self.given is None:  # a submission without a limit has that of the settings
             problems += self._problems_of_limit(Limit(submission.max_usd, submission.max_hours))
         _refuse(submission, problems)
         self.limit([submission.placement.machine], spot=submission.placement.spot)
@@ -141,11 +141,11 @@ class Allowance:
 
 
 def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
-    """Read what the settings allow; all but project and region may be missing, which allows none of it.
+    """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
 
     Args:
         flags: Of the command line, by the names of settings.
-        given: A limit of the command line.
+        given: Limit of the command line.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
