@@ -23,11 +23,11 @@ from job.runs.run import Claim
 log = logging.getLogger(__name__)
 
 NUM_TRIES = 3
-"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+"""Transient failures in a row that are tolerated; the store has retried each until its deadline."""
 
 
 class Committable(Protocol):
-    """A snapshot, as far as committing it goes."""
+    """A snapshot that can be committed."""
 
     @property
     def epoch(self) -> int:
@@ -45,7 +45,7 @@ class Committable(Protocol):
         """Write its files into an empty folder; return them, the most valuable first."""
 
     def publish(self, folder: Path) -> None:
-        """Make the files in that folder, once they are committed, those of the run's own folder."""
+        """Turn the committed files of a folder into those of the run's own folder."""
 
 
 class AsyncCommitter:
@@ -71,7 +71,7 @@ class AsyncCommitter:
         self._waiting: tuple[Committable, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
-        """Whether nothing but a commit is worth the time that is left."""
+        """Whether time suffices for commits only: files for people are left out."""
 
         self._background = Background("committer", self._work)
 
@@ -82,11 +82,11 @@ class AsyncCommitter:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Wait for what is waiting; if the process has to go, for nothing after its commit.
+        """Wait for the waiting commit; in a hurry, skip the publishing after it.
 
         Raises:
-            JobError: If a commit failed for good; it is a message if another error is on its way, and a notice says
-                what is lost by it.
+            JobError: If a commit failed for good; it is logged if another error is being raised, and a notice gets the
+                uncommitted steps.
         """
         with self._changed:
             self._closing = True
@@ -101,10 +101,10 @@ class AsyncCommitter:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: Committable, **metadata: object) -> None:
-        """Commit a snapshot soon.
+        """Queue a snapshot for commit.
 
         Args:
-            snapshot: What to commit.
+            snapshot: The snapshot.
             **metadata: Further entries of the manifest's metadata.
 
         Raises:
@@ -160,7 +160,7 @@ class AsyncCommitter:
                 self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
-        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+        except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -1,7 +1,7 @@
 """Heartbeat of an attempt, every 5 s; polls for a stop request.
 
-Guarantees that the loss of a vanished attempt is known to within one interval. A bucket that fails here never stops
-training; any other failure does, through `check`. Knows nothing of training.
+Guarantees that the loss of a vanished attempt is known to within one interval. A failing bucket never stops training;
+any other failure does, through `check`. Knows nothing of training.
 """
 
 import logging
@@ -23,8 +23,8 @@ class Heartbeat:
     """Writes an attempt's heartbeat; use it as a context manager.
 
     Args:
-        claim: The attempt that is alive.
-        content: Position, seconds and what else the heartbeat holds.
+        claim: The attempt.
+        content: Returns position, seconds and the other fields of the heartbeat.
         on_stop: Called once, from another thread, when the attempt is asked to stop.
         every_s: Seconds between two heartbeats.
     """
@@ -48,7 +48,7 @@ class Heartbeat:
         self._closed.set()
 
     def check(self) -> None:
-        """Raise what its thread failed of, if it did."""
+        """Raise the error of its thread, if there is one."""
         self._background.check()
 
     def _beat(self) -> None:
