@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from job.cloud.machine_types import machines
+from job.cloud.settings import path_of
 from job.cloud.submission import Submission
 from job.errors import FATAL_HERE, TIME_LIMIT
 
@@ -19,13 +20,13 @@ BOOT_IMAGE = "batch-cos"
 
 BOOT_DISK_GB = 100
 STOP_TIMEOUT_S = 25
-"""For the container, within the 30 seconds that a Spot machine has left."""
+"""Stop timeout of the container, within the 30 seconds that a Spot machine has left."""
 
 MEMORY_PART = 7 / 8
-"""Of the memory; the rest is for the operating system and Batch's agent."""
+"""Container's share of the memory; the rest is for the operating system and Batch's agent."""
 
 SHARED_MEMORY_PART = 3 / 8
-"""Of the memory: the loaders hand images over in shared memory, and Docker's 64 MB hold none of 2048 pixels."""
+"""Share of the memory for loaders, which pass images in shared memory; Docker's default is 64 MB."""
 
 
 def render(submission: Submission) -> dict[str, Any]:
@@ -52,8 +53,8 @@ def render(submission: Submission) -> dict[str, Any]:
         },
         "maxRetryCount": submission.max_retries,
         "maxRunDuration": f"{submission.max_run_s}s",
-        # One policy: these fail at once, and everything else is tried again. A list of what to retry would miss what
-        # a preempted container reports when it loses the race with its machine.
+        # One policy: these codes fail at once, and every other one is retried. A list of codes to retry would miss
+        # those of a preempted container that loses the race with its machine.
         "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
     }
     instance = {
@@ -68,8 +69,8 @@ def render(submission: Submission) -> dict[str, Any]:
         },
     }
     network = {
-        "network": _path(settings.network),
-        "subnetwork": _path(settings.subnetwork_in(placement.region)),
+        "network": path_of(settings.network),
+        "subnetwork": path_of(settings.subnetwork_in(placement.region)),
         "noExternalIpAddress": True,
     }
     return {
@@ -90,8 +91,3 @@ def render(submission: Submission) -> dict[str, Any]:
 def label(text: str) -> str:
     """Return text as the value of a label: lowercase letters, digits, hyphens and underscores, 63 at most."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
-
-
-def _path(name: str) -> str:
-    """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return name[name.index("projects/") :]

@@ -1,13 +1,13 @@
 """Synthetic aerial photographs of four species, drawn: a dataset for trying things out.
 
-Guarantees that one seed gives the same files byte for byte with one version of NumPy and Pillow, that every animal in
-a picture is labelled with the box of what can be seen of it, and that all species are in both splits. Knows nothing
-of training.
+Guarantees that one seed gives the same files byte for byte with one version of NumPy and Pillow, that every animal is
+labelled with the box of its visible part, and that all species are in both splits.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ EVERY_NTH_IS_EMPTY = 10
 """One picture in so many shows no animal."""
 
 MALES, AT_A_BUSH, STONES = 0.65, 0.22, 0.25
-"""Shares: of ostriches, of animals that stand at a bush, and of what grows or lies about at random."""
+"""Shares of ostriches, of animals at a bush, and of random plants and stones."""
 
 SEEN_SHARE = 0.45
-"""No bush hides more of an animal than leaves this share of it in sight."""
+"""Smallest visible share of an animal behind a bush."""
 
 Points = NDArray[np.float64]
 """Corners of a polygon, ``(n, 2)``; of an animal: x ahead, y to its right, in lengths of its body."""
@@ -50,7 +50,7 @@ def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
     """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``.
 
     Args:
-        folder: Where to; made if it is not there.
+        folder: Target folder; made if it does not exist.
         seed: Another seed, other pictures; at least 0.
     """
     for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
@@ -98,16 +98,18 @@ def _shade(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
+def _legs(
+    rng: Rng, at: Iterable[tuple[float, float]], sway: float, size: tuple[float, float], skin: Colour
+) -> list[Part]:
+    return [(_oval(x + rng.uniform(-sway, sway), y, *size), skin) for x, y in at]
+
+
 def _elephant(rng: Rng) -> list[Part]:
     grey, dust = rng.uniform(92, 132), rng.uniform(0, 26)
     skin: Colour = (round(grey + dust), round(grey + dust * 0.6), round(grey))
     look, spread = rng.uniform(-0.12, 0.12), rng.uniform(0.8, 1.15)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.05, 0.05), y, 0.09, 0.07), _shade(skin, 0.72))
-        for x in (-0.24, 0.24)
-        for y in (-0.21, 0.21)
-    ]
-    parts += [
+    parts = [
+        *_legs(rng, product((-0.24, 0.24), (-0.21, 0.21)), 0.05, (0.09, 0.07), _shade(skin, 0.72)),
         (_limb((-0.4, 0), (-0.56, rng.uniform(-0.08, 0.08)), 0.1, 0.04, 0.02), _shade(skin, 0.7)),
         (_limb((0.55, look), (0.86, look + rng.uniform(-0.16, 0.16)), rng.uniform(-0.3, 0.3), 0.12, 0.05), skin),
     ]
@@ -123,12 +125,8 @@ def _elephant(rng: Rng) -> list[Part]:
 
 def _zebra(rng: Rng) -> list[Part]:
     white, black, look = _shade((236, 230, 218), rng.uniform(0.88, 1.05)), (34, 30, 30), rng.uniform(-0.16, 0.16)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.06, 0.06), y, 0.07, 0.035), _shade(white, 0.7))
-        for x in (-0.25, 0.22)
-        for y in (-0.15, 0.15)
-    ]
-    parts += [
+    parts = [
+        *_legs(rng, product((-0.25, 0.22), (-0.15, 0.15)), 0.06, (0.07, 0.035), _shade(white, 0.7)),
         (_limb((-0.38, 0), (-0.6, rng.uniform(-0.12, 0.12)), 0.1, 0.05, 0.02), black),
         (_oval(0, 0, 0.41, 0.18), white),
         (_limb((0.28, 0), (0.58, look), 0, 0.2, 0.13), white),
@@ -143,14 +141,9 @@ def _zebra(rng: Rng) -> list[Part]:
 
 
 def _antelope(rng: Rng) -> list[Part]:
-    coat = _shade((168, 116, 70), rng.uniform(0.8, 1.2))
-    look = rng.uniform(-0.2, 0.2)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.08, 0.08), y, 0.07, 0.03), _shade(coat, 0.7))
-        for x in (-0.24, 0.24)
-        for y in (-0.13, 0.13)
-    ]
-    parts += [
+    coat, look = _shade((168, 116, 70), rng.uniform(0.8, 1.2)), rng.uniform(-0.2, 0.2)
+    parts = [
+        *_legs(rng, product((-0.24, 0.24), (-0.13, 0.13)), 0.08, (0.07, 0.03), _shade(coat, 0.7)),
         (_oval(0, 0, 0.39, 0.155), coat),
         (_oval(-0.3, 0, 0.1, 0.11), (240, 226, 200)),
         (_limb((-0.26, 0), (0.3, 0), 0, 0.07, 0.05), _shade(coat, 0.58)),
@@ -193,10 +186,10 @@ class _Species:
     """Shortest and longest body, px."""
 
     height: float
-    """How far its shadow falls, in lengths of its body."""
+    """Length of its shadow, in lengths of its body."""
 
     herd: int
-    """The most that stand together."""
+    """Largest herd."""
 
 
 SPECIES = (
@@ -299,7 +292,7 @@ def _draw_ground(rng: Rng) -> Pixels:
 
 
 def _tracks(rng: Rng) -> Pixels:
-    """Return how deep the ground is worn, 0 to 1: game trails and the two ruts of a car."""
+    """Return the depth of game trails and two ruts of a car, 0 to 1."""
     worn = Image.new("L", (SIZE, SIZE))
     draw = ImageDraw.Draw(worn)
     for _ in range(rng.integers(0, 3)):
@@ -335,7 +328,7 @@ def _herds(rng: Rng) -> list[_Animal]:
 
 
 def _grow_bushes(rng: Rng, layer: _Layer, animals: list[_Animal], ids: Image.Image) -> Image.Image:
-    """Grow bushes, some of them over animals, and strew stones; return which animal is seen where."""
+    """Draw bushes, some of them over animals, and stones; return the visible animal at each pixel."""
     whole = seen = np.bincount(np.asarray(ids).ravel(), minlength=len(animals) + 1)[1:]
     spots = [
         (*rng.uniform(0, SIZE, 2), rng.uniform(5, 17), STONE if rng.random() < STONES else LEAVES)

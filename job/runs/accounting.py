@@ -1,12 +1,12 @@
-"""From the records of a run's attempts to its cost: each second under one label.
+"""Accounting: cost of a run from its attempts' records, each second under one phase.
 
 The rules:
 
 - An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
-- Its seconds are those that this record holds. Where it was cut off (it vanished, was superseded or failed), what it
-  did after the snapshot of its last commit is `Phase.LOST`, whatever it was spent on; getting ready is never lost.
-- Time from an attempt's last record to the start of the next process stands apart: it is neither in the goodput nor in
-  the cost. A machine that was billed meanwhile is billed by the cloud alone.
+- Its seconds are those of that record. If it was cut off (vanished, superseded or failed), all seconds after the
+  snapshot of its last commit are `Phase.LOST`; start-up is never lost.
+- Time from an attempt's last record to the start of the next process is counted apart, neither in goodput nor in cost:
+  only the cloud's bill has it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from job.runs.run import Run
 from job.text import seconds_between
 
 COMMITTED_ALL = {EndReason.FINISHED, EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.PAUSED}
-"""Reasons to end that come after everything was committed, unless the record says what was not."""
+"""End reasons after which everything is committed, unless the record names uncommitted steps."""
 
 
 def read_cost(run: Run, at: str | None = None) -> RunCost:
@@ -29,12 +29,12 @@ def read_cost(run: Run, at: str | None = None) -> RunCost:
 
     Args:
         run: The run.
-        at: The time at which an attempt without an end runs or has vanished; now, if left out.
+        at: The time that decides whether an attempt without an end runs or has vanished; now, if left out.
     """
     committed: dict[int, tuple[CheckpointId, Seconds]] = {}
     attempts = run.attempt_records()
     for identity in checkpoint.committed(run):
-        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # retention was faster, or it is damaged
+        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
             committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
     return cost_of(attempts, at or now(), committed)
 
@@ -46,8 +46,8 @@ def cost_of(
 
     Args:
         attempts: Their records, in order.
-        at: The time at which this is asked.
-        committed: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
+        at: The time that decides whether an attempt without an end runs or has vanished.
+        committed: By attempt, its last commit that still exists, and the attempt's seconds at its snapshot.
     """
     following = [*attempts, None][1:]
     return RunCost(
@@ -85,11 +85,11 @@ def _committed_seconds(
     receipt: ResumeReceipt | None,
     seconds: Seconds,
 ) -> Seconds:
-    """Return an attempt's seconds when its last commit was taken; none of them if it committed nothing.
+    """Return an attempt's seconds at the snapshot of its last commit; zero seconds if it committed nothing.
 
     The commit is known from the last heartbeat, from its manifest as long as that is kept, or from the receipt of the
-    attempt that went on from it. If that names a commit that the others do not know, it came after the last heartbeat,
-    and all that is known was committed.
+    attempt that resumed from it. A commit known from the receipt alone came after the last heartbeat: all known seconds
+    are committed.
     """
     commits = [committed] if committed else []
     if attempt.heartbeat and (last := attempt.heartbeat.last_committed):
@@ -100,7 +100,7 @@ def _committed_seconds(
 
 
 def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
-    """Move to `Phase.LOST` what came after the last commit."""
+    """Move the seconds after the last commit to `Phase.LOST`."""
     lost = {
         label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
     }

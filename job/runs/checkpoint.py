@@ -1,4 +1,4 @@
-"""The commit protocol: a checkpoint exists once its manifest does, and what it lists is verified.
+"""Commit protocol: a checkpoint is durable once its manifest exists; its files are verified on restore.
 
 Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
 same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
@@ -22,7 +22,7 @@ from job.errors import (
     WeightsError,
 )
 from job.runs.records import CheckpointFile, CheckpointId, CheckpointMetadata, Manifest, SetAside, now
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.checksums import sha256_of
 from job.storage.object_store import StoredObject
 
@@ -33,13 +33,13 @@ NUM_KEPT = 2
 
 
 MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
-"""What makes a checkpoint, and what unmakes one that turned out to be damaged."""
+"""Object that makes a checkpoint, and object that sets a damaged one aside."""
 
 
 def commit(
     run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
-    """Make files a checkpoint: in the order that they are given, the manifest last.
+    """Commit a checkpoint: store its files in the given order, the manifest last.
 
     Args:
         run: The run.
@@ -52,7 +52,8 @@ def commit(
         SupersededError: If a later attempt has claimed the run.
         StoreError: If the store refuses.
     """
-    run.require_current(checkpoint.attempt)
+    claim = Claim(run, checkpoint.attempt)
+    claim.require_current()
     stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
     files = []
     for path in paths:
@@ -73,19 +74,19 @@ def commit(
         about=CheckpointMetadata.model_validate(metadata),
         files=tuple(files),
     )
-    run.require_current(checkpoint.attempt)
+    claim.require_current()
     try:
         run.store.put(_key(run, checkpoint, MANIFEST), _sealed(manifest.model_dump(mode="json")))
     except PreconditionError:
         earlier = read_manifest(run, checkpoint)
         if earlier.files != manifest.files:
             raise
-        return earlier  # an earlier try came through, and its answer was lost
+        return earlier  # an earlier try succeeded, and its response was lost
     return manifest
 
 
 def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's checkpoints, oldest first, but those that were set aside."""
+    """Return the run's committed checkpoints, oldest first, without those that were set aside."""
     return _committed(run, run.store.list(run.key("checkpoints/")))
 
 
@@ -109,7 +110,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptObjectError: If its bytes are not those that were written.
+        CorruptObjectError: If its bytes changed since the commit.
         UnreadableRecordError: If another version of the job wrote it.
     """
     key = _key(run, checkpoint, MANIFEST)
@@ -129,11 +130,11 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 
 
 def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
-    """Fetch one checkpoint into an empty folder; nothing in the bucket is changed.
+    """Fetch one checkpoint into an empty folder; the bucket is not changed.
 
     Raises:
-        CorruptObjectError: If it is not whole.
-        ObjectNotFoundError: If a part of it is gone.
+        CorruptObjectError: If it is damaged.
+        ObjectNotFoundError: If a file of it is missing.
     """
     manifest = read_manifest(run, checkpoint)
     for file in manifest.files:
@@ -144,21 +145,21 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 def restore(run: Run, folder: Path) -> Manifest | None:
     """Fetch the newest checkpoint into an empty folder.
 
-    One that cannot be fetched as it was committed is looked at again. Where the bucket's own description contradicts
-    the manifest both times, the checkpoint is set aside, which is reported, and the one before it is fetched.
+    A checkpoint that cannot be fetched is checked twice. If the bucket's own description contradicts the manifest both
+    times, the checkpoint is set aside with a warning, and the one before it is fetched.
 
     Returns:
-        Its manifest, or nothing if the run has no checkpoint yet.
+        Its manifest, or None if the run has no checkpoint yet.
 
     Raises:
-        TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
-        CorruptObjectError: If there are checkpoints and none is whole.
+        TransientStoreError: If it cannot be fetched, and is intact in the bucket.
+        CorruptObjectError: If there are checkpoints and none is intact.
     """
     while checkpoints := committed(run):
         newest = checkpoints[-1]
         try:
             return fetch(run, newest, folder)
-        except UnreadableRecordError:  # it is whole, and another version goes on from it
+        except UnreadableRecordError:  # intact, and readable by another version
             raise
         except (CorruptObjectError, ObjectNotFoundError) as error:
             problems = _damage(run, newest, folder) and _damage(run, newest, folder)
@@ -166,14 +167,14 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 path.unlink()
             if problems:
                 _set_aside(run, newest, problems)
-            elif newest in committed(run):  # else another machine has newer ones, and has deleted it
+            elif newest in committed(run):  # else another machine has deleted it, after newer ones
                 raise TransientStoreError(
-                    f"checkpoint {newest} of run {run.name}: could not be fetched, and lies there as it was committed; "
+                    f"checkpoint {newest} of run {run.name}: could not be fetched, and is intact in the bucket; "
                     f"try again later ({error})"
                 ) from error
     if damaged := set_aside(run):
         raise CorruptObjectError(
-            f"run {run.name}: none of its {len(damaged)} checkpoints is whole; start a new run",
+            f"run {run.name}: none of its {len(damaged)} checkpoints is intact; start a new run",
             [problem for problems in damaged.values() for problem in problems],
         )
     return None
@@ -181,10 +182,10 @@ def restore(run: Run, folder: Path) -> Manifest | None:
 
 @contextlib.contextmanager
 def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
-    """Add to a refusal of this checkpoint the command that sets it aside, so that the one before is resumed.
+    """Add the command that sets this checkpoint aside to the refusal of its state or weights.
 
-    Its bytes are those that were committed. The refusal of state or weights may be a defect of this version, or the
-    files may be malicious: a person decides to set it aside.
+    Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides
+    whether to set it aside and resume from the one before.
 
     Raises:
         CorruptObjectError: If its state is refused.
@@ -199,13 +200,13 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
             message += "; there is none before it, start a new run"
         else:
             message += (
-                f"; to go on after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+                f"; to resume after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
             )
         raise type(error)(message, error.problems) from error
 
 
 def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
-    """Return the command for a shell that does what `_set_aside` does."""
+    """Return the shell command that sets a checkpoint aside."""
     target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
     record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
     into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
@@ -213,7 +214,7 @@ def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
-    """Read every byte of a checkpoint again, with a folder for scratch, and return the problems."""
+    """Read every byte of a checkpoint, with a scratch folder, and return the problems."""
     try:
         manifest = read_manifest(run, checkpoint)
     except (CorruptObjectError, ObjectNotFoundError) as error:
@@ -229,7 +230,7 @@ def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
 
 
 def retain(run: Run, keep: int = NUM_KEPT) -> None:
-    """Delete what is older than the newest checkpoints, manifests first, sparing files that a kept one uses."""
+    """Delete all but the newest checkpoints, manifests first, except files that a kept one uses."""
     listing = run.store.list(run.key("checkpoints/"))
     kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
     old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
@@ -250,7 +251,7 @@ def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
 
 
 def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
-    """Return the checkpoints in whose folder there is an object of a name."""
+    """Return the checkpoints whose folder has an object of a name."""
     start, end = run.key("checkpoints/"), f"/{name}"
     names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
     return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
@@ -260,7 +261,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
     """Return each contradiction between the bucket and a checkpoint's manifest."""
     try:
         manifest = read_manifest(run, checkpoint)
-    except CorruptObjectError as error:  # it contradicts itself
+    except CorruptObjectError as error:  # its seal or content is wrong
         return [str(error)]
     except ObjectNotFoundError:
         return []
@@ -272,8 +273,8 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
 def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
     """Describe the contradiction between the bucket and a manifest's entry for a file.
 
-    Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
-    the job recorded no checksum that the description could be compared with.
+    The bucket's description decides. Bytes decide if a folder's file does not match its own checksum, or if an older
+    version of the job recorded no checksum to compare.
     """
     if there is None:
         return f"{file.key}: is gone"
@@ -298,7 +299,7 @@ def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
         *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
     )
     record = SetAside(at=now(), problems=problems)
-    with contextlib.suppress(PreconditionError):  # another machine saw it too
+    with contextlib.suppress(PreconditionError):  # another machine has set it aside already
         run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
 
 
@@ -313,7 +314,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
 
 
 def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
-    """Fetch a file; retry once if its bytes are not those that were committed."""
+    """Fetch a file; retry once if its bytes differ from the commit."""
     try:
         _fetch_once(run, file, folder)
     except (CorruptObjectError, ObjectNotFoundError):

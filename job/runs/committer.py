@@ -1,4 +1,4 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
+"""Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
 holds everything the older one held), and that no failure is swallowed: each is raised in the training
@@ -18,16 +18,16 @@ from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
-from job.runs.run import Run
+from job.runs.run import Claim
 
 log = logging.getLogger(__name__)
 
 NUM_TRIES = 3
-"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+"""Transient failures in a row that are tolerated; the store has retried each until its deadline."""
 
 
 class Committable(Protocol):
-    """A snapshot, as far as committing it goes."""
+    """A snapshot that can be committed."""
 
     @property
     def epoch(self) -> int:
@@ -45,15 +45,14 @@ class Committable(Protocol):
         """Write its files into an empty folder; return them, the most valuable first."""
 
     def publish(self, folder: Path) -> None:
-        """Make the files in that folder, once they are committed, those of the run's own folder."""
+        """Turn the committed files of a folder into those of the run's own folder."""
 
 
 class AsyncCommitter:
     """One thread that commits snapshots; use it as a context manager.
 
     Args:
-        run: The run.
-        attempt: The attempt that commits.
+        claim: The attempt that commits.
         staging: A folder for the files of one snapshot, used by nothing else.
         restored: The checkpoint that training resumed from.
         publish: Called after each commit with the folder of its files.
@@ -61,19 +60,18 @@ class AsyncCommitter:
 
     def __init__(
         self,
-        run: Run,
-        attempt: int,
+        claim: Claim,
         staging: Path,
         restored: Manifest | None,
         publish: Callable[[Path], None],
     ) -> None:
         self.newest = restored
-        self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
+        self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
-        """Whether nothing but a commit is worth the time that is left."""
+        """Whether time suffices for commits only: files for people are left out."""
 
         self._background = Background("committer", self._work)
 
@@ -84,11 +82,11 @@ class AsyncCommitter:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Wait for what is waiting; if the process has to go, for nothing after its commit.
+        """Wait for the waiting commit; in a hurry, skip the publishing after it.
 
         Raises:
-            JobError: If a commit failed for good; it is a message if another error is on its way, and a notice says
-                what is lost by it.
+            JobError: If a commit failed for good; it is logged if another error is being raised, and a notice gets the
+                uncommitted steps.
         """
         with self._changed:
             self._closing = True
@@ -103,10 +101,10 @@ class AsyncCommitter:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: Committable, **metadata: object) -> None:
-        """Commit a snapshot soon.
+        """Queue a snapshot for commit.
 
         Args:
-            snapshot: What to commit.
+            snapshot: The snapshot.
             **metadata: Further entries of the manifest's metadata.
 
         Raises:
@@ -147,7 +145,9 @@ class AsyncCommitter:
         paths = self._written(snapshot)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, paths, {**snapshot.metadata, **metadata}, self.newest)
+        self.newest = checkpoint.commit(
+            self._claim.run, identity, paths, {**snapshot.metadata, **metadata}, self.newest
+        )
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
@@ -159,8 +159,8 @@ class AsyncCommitter:
                 snapshot.publish(self._staging)
                 self._publish(self._staging)
             if not self.hurried:
-                checkpoint.retain(self._run)
-        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+                checkpoint.retain(self._claim.run)
+        except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -177,4 +177,4 @@ class AsyncCommitter:
         return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
 
     def _id(self, snapshot: Committable) -> CheckpointId:
-        return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)
+        return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)

@@ -1,9 +1,8 @@
-"""What a run took: seconds by label, attempt by attempt, and what they cost.
+"""Cost of a run: seconds by phase and dollars, for each attempt and in total.
 
-Guarantees that what a run has used is one figure, `RunCost.usd`, and is unknown as soon as one price is. Dollars are
-seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
-and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
-nor of what may still come: that is `job.cloud.budget`.
+Guarantees one figure of the dollars used, `RunCost.usd`, which is unknown as soon as one price is. Dollars are seconds
+times the hourly price of the attempt. The comparison on demand counts one start-up and no lost or recomputed seconds.
+`job.runs.accounting` makes it from the records; future cost is in `job.cloud.budget`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,26 +20,26 @@ GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptCost:
-    """One attempt's seconds."""
+    """Seconds and price of one attempt."""
 
     attempt: int
     machine: str
     began_at: str
     ended_at: str
-    """When it was last heard of."""
+    """Time of its last record."""
 
     ended: EndReason
 
     seconds: dict[Phase, float]
     steps_lost: int
     away_s: float | None
-    """From its last record to the start of the next attempt; nothing for the newest."""
+    """Seconds from its last record to the start of the next attempt; None for the newest."""
 
     price: Price
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether it ended before the run did."""
+        """Whether it ended before the end of the run."""
         return self.ended not in {EndReason.FINISHED, EndReason.RUNNING}
 
     @property
@@ -55,19 +54,19 @@ class AttemptCost:
 
     @property
     def usd(self) -> float | None:
-        """What its seconds cost, if it has a price."""
+        """Dollars of its seconds; None without a price."""
         return usd_of([(self.total_s, self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """A whole run's seconds and dollars."""
+    """Seconds and dollars of a run."""
 
     attempts: tuple[AttemptCost, ...]
 
     @cached_property
     def seconds(self) -> dict[Phase, float]:
-        """Seconds by label over all attempts, each label in its place."""
+        """Seconds by phase over all attempts, in the order of phases."""
         return sum_by_label(attempt.seconds for attempt in self.attempts)
 
     @property
@@ -87,12 +86,12 @@ class RunCost:
 
     @property
     def num_cut_off(self) -> int:
-        """How many attempts ended before the run did."""
+        """Number of attempts that ended before the end of the run."""
         return sum(attempt.was_cut_off for attempt in self.attempts)
 
     @cached_property
     def usd_by_label(self) -> dict[Phase, float] | None:
-        """Dollars by label, or nothing if no attempt has a price."""
+        """Dollars by phase; None if no attempt has a price."""
         priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
         if all(rate is None for _, rate in priced):
             return None
@@ -104,22 +103,22 @@ class RunCost:
 
     @property
     def usd(self) -> float | None:
-        """Dollars in all; nothing, which means unknown, if one attempt has no price."""
+        """Dollars in total; None, which means unknown, if one attempt has no price."""
         return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
-        """Dollars of the attempts that have a price, or nothing if none has one."""
+        """Dollars of the attempts with a price; None if none has one."""
         return None if self.usd_by_label is None else sum(self.usd_by_label.values())
 
     @property
     def num_unpriced(self) -> int:
-        """How many attempts have no price."""
+        """Number of attempts without a price."""
         return sum(attempt.price.usd_per_h is None for attempt in self.attempts)
 
     @property
     def uninterrupted_s(self) -> float:
-        """Seconds that one uninterrupted attempt would have taken, by the records."""
+        """Seconds of one uninterrupted attempt, by the records."""
         again = sum(
             s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
         )
@@ -127,7 +126,7 @@ class RunCost:
 
     @property
     def on_demand_usd(self) -> float | None:
-        """What `uninterrupted_s` cost on demand, by the newest price known, or nothing."""
+        """Dollars of `uninterrupted_s` on demand, by the newest known price; None without one."""
         known = [rate for attempt in self.attempts if (rate := attempt.price.on_demand_usd_per_h) is not None]
         return self.uninterrupted_s * known[-1] / HOUR if known else None
 
@@ -190,7 +189,7 @@ class RunCost:
 
 
 def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
-    """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
+    """Return the dollars of machine seconds, each with its hourly price; None if one price is unknown."""
     total = 0.0
     for seconds, usd_per_hour in parts:
         if usd_per_hour is None:
@@ -200,7 +199,7 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
 
 
 def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Phase, float]:
-    """Add up amounts by label; every label has one."""
+    """Add up amounts by phase; every phase has a sum."""
     total = dict.fromkeys(Phase, 0.0)
     for part in parts:
         for label, amount in part.items():

@@ -1,7 +1,7 @@
 """Heartbeat of an attempt, every 5 s; polls for a stop request.
 
-Guarantees that the loss of a vanished attempt is known to within one interval. A bucket that fails here never stops
-training; any other failure does, through `check`. Knows nothing of training.
+Guarantees that the loss of a vanished attempt is known to within one interval. A failing bucket never stops training;
+any other failure does, through `check`. Knows nothing of training.
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import Self
 from job.background import Background
 from job.errors import JobError, PauseError
 from job.runs.records import StopRequest
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +23,20 @@ class Heartbeat:
     """Writes an attempt's heartbeat; use it as a context manager.
 
     Args:
-        run: The run.
-        attempt: The attempt that is alive.
-        content: Position, seconds and what else the heartbeat holds.
+        claim: The attempt.
+        content: Returns position, seconds and the other fields of the heartbeat.
         on_stop: Called once, from another thread, when the attempt is asked to stop.
         every_s: Seconds between two heartbeats.
     """
 
     def __init__(
         self,
-        run: Run,
-        attempt: int,
+        claim: Claim,
         content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
         every_s: float = EVERY_S,
     ) -> None:
-        self._run, self._attempt, self._content, self._on_stop, self._every_s = run, attempt, content, on_stop, every_s
+        self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
         self._closed = threading.Event()
         self._background = Background("heartbeat", self._beat)
 
@@ -50,18 +48,18 @@ class Heartbeat:
         self._closed.set()
 
     def check(self) -> None:
-        """Raise what its thread failed of, if it did."""
+        """Raise the error of its thread, if there is one."""
         self._background.check()
 
     def _beat(self) -> None:
         complained = asked = False
         while True:
             try:
-                self._run.heartbeat(self._attempt, self._content())
-                request = None if asked else self._run.stop_request(self._attempt)
+                self._claim.heartbeat(self._content())
+                request = None if asked else self._claim.stop_request()
                 if request is not None and not self._closed.is_set():
                     asked = True
-                    self._on_stop(paused_by(self._run, request))
+                    self._on_stop(paused_by(self._claim.run, request))
                 complained = False
             except JobError as error:
                 if not complained:

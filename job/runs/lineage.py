@@ -1,6 +1,6 @@
-"""Lineage: which weights a run starts from, and their download.
+"""Lineage: the choice of a run's start weights, and their download.
 
-Guarantees that the file that training gets is the one the run's record names. Knows nothing of its content.
+Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
 
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWeights:
-    """Decide where the first weights come from.
+    """Choose the start weights.
 
     Args:
         store: The bucket.
@@ -42,8 +42,8 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
         run: The run that starts; finished runs of its family count as own, or those of `FAMILY` if it has none.
 
     Raises:
-        WeightsError: If there are none, with what to do.
-        RunConflictError: If the run whose end it is has not ended.
+        WeightsError: If there are none, with the remedy.
+        RunConflictError: If the run to extend has not ended.
         UsageError: If that run has trained as many epochs already.
     """
     architecture = order.model if order.model and order.model.endswith((".yaml", ".yml")) else None
@@ -69,14 +69,14 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
 def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
-    """Return the request for a run with another number of epochs, which starts from the end of the old one.
+    """Return the request that extends a run to another number of epochs.
 
     Args:
         name: The old run.
-        record: Of the old run; its values stay but for the epochs.
+        record: Of the old run; its values stay, except for the epochs.
         num_epochs: The new total.
         new_run: The new run's name, if it was named.
-        execution: How it is trained.
+        execution: How to train on this machine.
     """
     request = record.request
     recipe = Recipe(
@@ -101,7 +101,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
     Published weights that the bucket does not have are downloaded as Ultralytics does, and stored for next time.
 
     Raises:
-        WeightsError: If they are gone, or are no longer the ones of the record.
+        WeightsError: If they are gone, or differ from the record.
     """
     if point.source is None:
         return None, point
@@ -137,7 +137,7 @@ def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
     """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
 
     Raises:
-        CorruptObjectError: If it is not whole, or not the one of the record.
+        CorruptObjectError: If it is damaged, or differs from the record.
         WeightsError: If it is gone.
     """
     run, identity = Run(store, str(point.run)), CheckpointId.parse(str(point.source).rpartition("/")[2])
@@ -158,13 +158,13 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
     committed, final = checkpoint.committed(run), run.final()
     if final is None:
         raise RunConflictError(
-            f"run {run.name}: is not finished, so there is no end to go on from; give the command that started it first"
+            f"run {run.name}: is not finished, so it has no end to extend; run the command that started it first"
         )
     if not committed:
         raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
     if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
-            f"run {run.name}: {missing}, so there is no end to go on from; start a new run with --weights {run.name}"
+            f"run {run.name}: {missing}, so it has no end to extend; start a new run with --weights {run.name}"
         )
     newest = committed[-1]
     if num_epochs <= newest.epoch:
@@ -209,7 +209,7 @@ class _Finished:
     run: Run
     record: RunRecord
     recipes: frozenset[str]
-    """What its recipe is called, and which one it is by what was trained."""
+    """Name of its recipe, and of the shipped one that matches its training arguments."""
 
     f1: float
     finished_at: datetime
@@ -221,7 +221,7 @@ class _Finished:
 def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
     """Return the best own weights: on the same data, of the size of recipe base, with the highest F1.
 
-    Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
+    If there are none on the same data, the newest others are taken, since F1 on other data is not comparable.
     """
     families = tuple(families)
     finished = [
@@ -249,7 +249,7 @@ def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: I
 
 
 def _finished(run: Run, record: RunRecord) -> _Finished | None:
-    """Read everything that a choice among finished runs needs; nothing, with a warning, if a record is damaged."""
+    """Read a finished run's records for the choice of start weights; None, with a warning, if one is damaged."""
     try:
         final = run.final()
     except CorruptObjectError as error:
@@ -280,7 +280,7 @@ def _own_point(entry: _Finished, why: str) -> InitialWeights:
 
 
 def _model_of(store: Store, record: RunRecord) -> str | None:
-    """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
+    """Return the model, such as ``yolo11s``, at the root of a run's lineage, if it is known."""
     seen: set[str] = set()
     found: RunRecord | None = record
     while found is not None and found.run not in seen:
@@ -297,7 +297,7 @@ def _model_of(store: Store, record: RunRecord) -> str | None:
 
 
 def _origin_of(record: RunRecord) -> tuple[str | None, str | None]:
-    """Return the published model that a run started from, or the run whose weights it started from, as recorded."""
+    """Return the published model or the run that a run started from, by its record."""
     point = record.start.point
     source = point.architecture or point.source or ""
     named = re.match(r"runs/([^/]+)/", source)

@@ -1,4 +1,4 @@
-"""Records of a run in the bucket, typed: what each object holds, and what follows from it.
+"""Typed records of a run in the bucket, and the values derived from them.
 
 Guarantees that a record of any earlier version is read, that one of a newer version is refused with that reason, and
 that position, last sign of life, seconds and state of an attempt are derived here alone. Knows nothing of the store.
@@ -35,8 +35,7 @@ SCHEMA = 1
 METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
 ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
-"""The newest attempt counts as running for so long after its last heartbeat, and for so long after its claim while it
-gets ready and has none.
+"""Seconds for which the newest attempt counts as running after its last heartbeat, or after its claim if it has none.
 """
 
 
@@ -119,7 +118,7 @@ class Record(Part):
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointId:
-    """Where in a run a checkpoint was taken, and by which attempt; ordered by age."""
+    """Position and attempt of a checkpoint; ordered by age."""
 
     epoch: int
     """Complete epochs."""
@@ -139,12 +138,12 @@ class CheckpointId:
 
     @property
     def description(self) -> str:
-        """The position, for people."""
+        """The position as text."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
     @classmethod
     def parse(cls, name: str) -> "CheckpointId | None":
-        """Read a name as `str` writes it; nothing if it is none."""
+        """Parse the name that `str` returns; None for any other text."""
         match = re.fullmatch(r"(\d{4,})-(\d{6,})\.a(\d{4,})", name)
         return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
 
@@ -160,7 +159,7 @@ CheckpointName = Annotated[CheckpointId, BeforeValidator(_checkpoint_id), PlainS
 
 
 class Position(Part):
-    """Where in a run training stands."""
+    """Position of training in a run."""
 
     epoch: NonNegativeInt
     """Complete epochs."""
@@ -176,24 +175,24 @@ Seconds = dict[Phase, float]
 
 
 class CheckpointFile(Part):
-    """One file of a checkpoint and where its bytes lie, perhaps with an earlier checkpoint."""
+    """One file of a checkpoint, and the key of its bytes, which may be of an earlier checkpoint."""
 
     name: str
     key: str
     size_bytes: int
     sha256: str
     crc32c: str | None = None
-    """As the bucket computes it; manifests of older versions do not have it."""
+    """CRC-32C as the bucket computes it; manifests of older versions do not have it."""
 
 
 class CheckpointMetadata(Part):
-    """What a manifest says of its checkpoint beside the files; further entries are kept as they are."""
+    """Metadata of a checkpoint in its manifest; further entries are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     digests: dict[str, str] = {}
     seconds: Seconds = {}
-    """The attempt's, when the snapshot was taken."""
+    """The attempt's seconds at the snapshot."""
 
 
 class Manifest(Record):
@@ -222,24 +221,24 @@ class SetAside(Record):
     """Unmakes a checkpoint that turned out to be damaged (``set-aside.json``)."""
 
     at: Timestamp | None = None
-    """Nothing where a person set it aside."""
+    """None if a person set it aside."""
 
     problems: list[str] = []
 
 
 class Price(Part):
-    """What an hour of an attempt's machine costs."""
+    """Hourly price of an attempt's machine."""
 
     usd_per_h: NonNegativeFloat | None = None
     on_demand_usd_per_h: NonNegativeFloat | None = None
     machine: str = ""
-    """The machine type, and whether it is Spot, for people."""
+    """The machine type, and whether it is Spot, as text."""
 
     machine_type: str | None = None
-    """Google's name of it; nothing on another machine, and in records of older versions."""
+    """Google's name of the machine type; None on another machine, and in records of older versions."""
 
     date: str = ""
-    """When the price was looked up."""
+    """Date of the price."""
 
 
 def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +252,7 @@ def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Request(TypedDict):
-    """What was asked for; equal requests are one run."""
+    """Request to train; equal requests are one run."""
 
     recipe: str
     profile: Literal["full", "demo"]
@@ -268,18 +267,18 @@ class Request(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Where the first weights of a run are."""
+    """Start weights of a run."""
 
     kind: str
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
+    """A key in the bucket, a ``gs://`` address or a local file; None for a start from scratch. For ``end`` the
     folder of a checkpoint.
     """
 
     architecture: str | None
-    """A model file of Ultralytics; nothing if the weights say it."""
+    """A model file of Ultralytics; None if the weights determine it."""
 
     run: str | None = None
     """The run that the weights come from."""
@@ -288,7 +287,7 @@ class InitialWeights:
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
     why: str | None = None
-    """The reason for choosing this run where the request names none."""
+    """The reason for choosing this run, if the request names none."""
 
     def __str__(self) -> str:
         if self.source is None:
@@ -297,27 +296,27 @@ class InitialWeights:
 
 
 class Lineage(Part):
-    """Which weights a run started from."""
+    """Start weights of a run, and how much of them was taken over."""
 
     point: InitialWeights
     transfer: dict[str, object] | None = None
-    """How much of them was taken over."""
+    """The transferred share; see `job.training.weights.Transfer`."""
 
 
 class PinnedDataset(Part):
-    """The data of a run."""
+    """Dataset of a run, pinned by digest."""
 
     name: str
     digest: str
     set_aside: list[str]
-    """Broken files that training does not see."""
+    """Broken files in quarantine, which training does not read."""
 
     val: str | None = None
-    """What identifies the validation set; older versions did not record it."""
+    """Digest of the validation set; older versions did not record it."""
 
 
 class Facts(Part):
-    """What was decided during set-up and never changes; further entries are kept as they are."""
+    """Values that set-up decided and that never change; further entries are kept unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -331,20 +330,20 @@ class Facts(Part):
 
 
 class RunRecord(Record):
-    """What a run is, frozen when it is created (``run.json``)."""
+    """Definition of a run, frozen at its creation (``run.json``)."""
 
     run: str
     created_at: Timestamp
     request: Request
     recipe_digest: str
     expect: dict[str, tuple[float | None, float | None]]
-    """What the recipe's authors expect, by metric: low and high."""
+    """Expected band of the recipe's authors by metric: low and high."""
 
     start: Lineage
     dataset: PinnedDataset
     facts: Facts
     environment: dict[str, object]
-    """What else decides the last bits: device, driver, versions of libraries."""
+    """Device, driver and library versions, which decide the last bits of a result."""
 
     wandb_id: str
 
@@ -354,18 +353,18 @@ class LastCommitted(Part):
 
     checkpoint: CheckpointName
     seconds: Seconds
-    """The attempt's, when the snapshot was taken."""
+    """The attempt's seconds at the snapshot."""
 
 
 class Observations(Part):
-    """What training saw that tells whether its result is exact; see `job.runs.resume.exactness`."""
+    """Warnings and failed allocations, which decide exactness; see `job.runs.resume.exactness`."""
 
     warnings: list[str] = []
     num_ooms: int = 0
 
 
 class ResumeReceipt(Part):
-    """What a resumed attempt records of its resumption."""
+    """Receipt of a resumption: checkpoint, digests, lost steps."""
 
     run: str = ""
     checkpoint: CheckpointName
@@ -386,7 +385,7 @@ class AttemptClaim(Record):
     attempt: PositiveInt
     claimed_at: Timestamp
     nonce: str = ""
-    """Two claims never have the same bytes, so one of them loses."""
+    """Makes the bytes of two claims differ, so that one of them loses."""
 
     previous_ended: dict[str, object] | None = None
     process_age_s: NonNegativeFloat = 0.0
@@ -394,10 +393,10 @@ class AttemptClaim(Record):
     host: str = ""
     pid: int | None = None
     cloud_job: str | None = None
-    """The id of the Batch job that it is an attempt of."""
+    """The id of its Batch job."""
 
     machine: str = ""
-    """System and cores, for people."""
+    """System and cores, as text."""
 
     @field_validator("price", mode="before")
     @classmethod
@@ -406,7 +405,7 @@ class AttemptClaim(Record):
 
 
 class AttemptStart(Record):
-    """What an attempt found when it was ready to train (``attempts/NNNN.start.json``)."""
+    """Start of an attempt, ready to train (``attempts/NNNN.start.json``)."""
 
     started_at: Timestamp
     environment: dict[str, object] = {}
@@ -415,7 +414,7 @@ class AttemptStart(Record):
 
 
 class Progressing(Record):
-    """What both a heartbeat and an end say of an attempt's training."""
+    """Common fields of a heartbeat and an end."""
 
     position: KnownPosition = None
     evidence: Observations | None = None
@@ -423,7 +422,7 @@ class Progressing(Record):
 
 
 class Heartbeat(Progressing):
-    """The last sign of life (``attempts/NNNN.pulse.json``)."""
+    """Last heartbeat (``attempts/NNNN.pulse.json``)."""
 
     at: Timestamp
     last_committed: LastCommitted | None = Field(default=None, alias="kept")
@@ -438,7 +437,7 @@ class StopRequest(Record):
 
 
 class AttemptEnd(Progressing):
-    """Why an attempt ended (``attempts/NNNN.end.json``)."""
+    """End of an attempt and its reason (``attempts/NNNN.end.json``)."""
 
     ended_at: Timestamp
     reason: EndReason
@@ -449,12 +448,12 @@ class AttemptEnd(Progressing):
 
     traceback: str | None = None
     not_committed: str = ""
-    """What was trained and is in no checkpoint, and why."""
+    """Trained steps that no checkpoint has, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """Everything that the bucket has of an attempt."""
+    """All records of an attempt."""
 
     claim: AttemptClaim
     start: AttemptStart | None = None
@@ -464,12 +463,12 @@ class AttemptRecord:
 
     @property
     def number(self) -> int:
-        """The first attempt is 1."""
+        """Number of the attempt, from 1."""
         return self.claim.attempt
 
     @property
     def machine(self) -> str:
-        """Machine type and whether it is Spot where that is known, else system and cores; for people."""
+        """Machine type and whether it is Spot if known, else system and cores; as text."""
         return self.claim.price.machine or self.claim.machine
 
     @property
@@ -480,13 +479,13 @@ class AttemptRecord:
 
     @property
     def began_at(self) -> str:
-        """When its process started."""
+        """Start of its process."""
         claimed = datetime.fromisoformat(self.claim.claimed_at)
         return (claimed - timedelta(seconds=self.claim.process_age_s)).isoformat(timespec="milliseconds")
 
     @property
     def last_sign_at(self) -> str:
-        """When it ended, or else its last sign of life."""
+        """Time of its end, or else of its last heartbeat, start or claim."""
         if self.end:
             return self.end.ended_at
         if self.heartbeat:
@@ -495,7 +494,7 @@ class AttemptRecord:
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """Complete epochs, and complete batches of the next, that it is known to have reached."""
+        """Furthest known position: complete epochs, and complete batches of the next."""
         for record in (self.end, self.heartbeat):
             if record and record.position:
                 return record.position.epoch, record.position.batch
@@ -511,21 +510,21 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """What its training recorded so far."""
+        """Observations of its newest record."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
     @property
     def receipt(self) -> ResumeReceipt | None:
-        """What it records of its resumption, if it resumed."""
+        """Receipt of its resumption, if it resumed."""
         return self.start.receipt if self.start else None
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
-        """Return why it ended, or whether it runs or has vanished.
+        """Return its end reason, or `RUNNING` or `VANISHED` without an end record.
 
         Args:
             newest: No later attempt has claimed the run.
-            at: The time at which it runs only if it was heard of lately; without one, the newest always does.
+            at: The time that decides between running and vanished; without one, the newest counts as running.
         """
         if self.end:
             return self.end.reason
@@ -581,7 +580,7 @@ def _require_best(weights: dict[str, WeightsDigests]) -> dict[str, WeightsDigest
 
 
 class FinalRecord(Record):
-    """How a run ended (``final.json``)."""
+    """Result of a finished run (``final.json``)."""
 
     finished_at: Timestamp
     attempt: PositiveInt
@@ -598,7 +597,7 @@ class FinalRecord(Record):
     """Metrics after each epoch."""
 
     weights: Annotated[dict[str, WeightsDigests], AfterValidator(_require_best)]
-    """By the name of the file."""
+    """Digests by file name."""
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

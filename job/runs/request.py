@@ -1,4 +1,4 @@
-"""A request to train, apart from any bucket or machine; also the flags that say it, with their help and defaults.
+"""Train request, independent of bucket and machine; its fields are the flags, with help and defaults.
 
 Guarantees that recipe, training arguments and flags are valid together, or that every problem is reported at once.
 """
@@ -48,7 +48,7 @@ Workers = Annotated[int, whole_number(0, MAX_WORKERS)]
 
 
 def default_workers() -> int:
-    """Return how many loader processes there are, as Ultralytics has it; never more than there are cores."""
+    """Return Ultralytics' number of loader processes, at most one for each core."""
     return min(8, os.cpu_count() or 1)
 
 
@@ -56,7 +56,7 @@ WORKERS_HELP = "Loader processes; 8 if left out, or as many as there are cores."
 
 
 class Execution(WorkdirOption):
-    """How a training runs on its machine; no part of what makes two requests the same run."""
+    """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
     workers: Workers = Field(default_factory=default_workers, description=WORKERS_HELP)
@@ -136,17 +136,17 @@ class TrainRequest(Execution):
 
     @property
     def start(self) -> str:
-        """The first weights, as they are asked for."""
+        """The requested start weights."""
         return self.weights or self.model or str(self.recipe.start)
 
     @property
     def trained_as(self) -> str:
-        """The name of the shipped recipe that this is, by the values that are trained."""
+        """Name of the shipped recipe that matches the training arguments."""
         return recognise(self.recipe.name, self.start, self.recipe.train, self.recipe.profile)
 
     @property
     def about_recipe(self) -> str:
-        """The recipe for people: its name, its shipped equivalent by values, and what its authors expect of it."""
+        """The recipe as text: name, shipped equivalent by values, expectation of its authors."""
         recipe, found = self.recipe, self.trained_as
         name = recipe.name if found == recipe.name or recipe.source not in recipe_names() else (
             f"{recipe.name}, which is {found} by what it trains"
@@ -158,10 +158,10 @@ class TrainRequest(Execution):
         return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
-        """Return what makes two requests the same run; the machine has no part in it.
+        """Return the identity of the run: requests with equal identities are one run, on any machine.
 
         Args:
-            dataset: The name of the dataset that is meant.
+            dataset: Name of the dataset.
         """
         return {
             "recipe": self.recipe.name,

@@ -1,6 +1,6 @@
 """Resume: previous attempts, the receipt of a resumption, and whether the chain of attempts is bit-exact.
 
-Read from the attempts' records; an attempt that vanished is known up to its last sign of life.
+Read from the attempts' records; a vanished attempt is known up to its last heartbeat.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from job.runs.records import (
     StopRequest,
     differences,
 )
-from job.runs.run import Run
+from job.runs.run import Claim
 from job.text import seconds_between
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
-"""How an attempt ends whose machine is taken away. One that a person stopped says nothing of machines."""
+"""End reasons of a lost machine; an attempt that a person stopped does not count."""
 
 DEVICE = {"gpu", "compute_capability", "driver", "cuda", "cudnn"}
-"""What an environment has on a GPU only."""
+"""Fields of an environment with a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,20 @@ class PreviousAttempts:
     attempts: tuple[AttemptRecord, ...] = ()
 
     @classmethod
-    def of(cls, run: Run, attempt: int) -> "PreviousAttempts":
-        """Read the records of the attempts before an attempt."""
-        return cls(tuple(run.attempt(number) for number in run.attempts() if number < attempt))
+    def of(cls, claim: Claim) -> "PreviousAttempts":
+        """Read the records of the attempts before a claim."""
+        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempts() if number < claim.attempt))
 
     @property
     def furthest_position(self) -> tuple[int, int]:
-        """The complete epochs, and batches of the next, that any of them is known to have reached."""
+        """Furthest known position of any of them: complete epochs, and complete batches of the next."""
         return max((attempt.position or (0, 0) for attempt in self.attempts), default=(0, 0))
 
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
-        """Return a request to stop by which no attempt has ended yet, and the next one has to.
+        """Return a stop request that no attempt has obeyed yet, so that the next one has to.
 
-        The machine of an attempt that was asked may be taken away before it sees the request, and its Batch job start
-        another one in its place. A request that came after the end is void, and so is one before a person's start.
+        An attempt may be preempted before it sees the request, and its Batch job start another one. A request after the
+        end is void, and so is one before a start by a person.
 
         Args:
             cloud_job: The Batch job of the next attempt, if it has one.
@@ -68,7 +68,7 @@ class PreviousAttempts:
 
     @property
     def preempted_after_s(self) -> list[float]:
-        """How long those lived whose machine was taken away, in seconds."""
+        """Lifetimes of the preempted attempts, in seconds."""
         return [
             seconds_between(attempt.claim.claimed_at, attempt.last_sign_at)
             for attempt in self.attempts
@@ -77,7 +77,7 @@ class PreviousAttempts:
 
 
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
-    """Return what a resumed attempt records of its resumption.
+    """Return the receipt of a resumption.
 
     Args:
         previous: The attempts before it.
@@ -86,13 +86,13 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
         num_batches: Batches in an epoch.
 
     Raises:
-        CorruptObjectError: If the loaded state is not the saved one.
+        CorruptObjectError: If the loaded state differs from the saved one.
     """
     saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip
         raise CorruptObjectError(
-            f"checkpoint {restored.id}: its state did not load as it was saved; this is a defect, please report it",
+            f"checkpoint {restored.id}: the loaded state differs from the saved one; a defect, please report it",
             different,
         )
     steps_lost, seconds_lost = 0, 0.0
@@ -115,7 +115,7 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
 def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness:
     """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why.
 
-    Derived from what was seen: machines that differ, warnings of kernels, memory that ran short.
+    Derived from recorded observations: differing machines, kernel warnings, failed allocations.
 
     Args:
         record: The run's own.
@@ -141,9 +141,9 @@ def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
 
 
 def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
-    """Describe what decides the last bits and differs from the run's first attempt, one sentence for each.
+    """Describe each bit-deciding difference from the run's first attempt, one sentence each.
 
-    Of what an older version of the job did not record when the run began, nothing is known.
+    Values that an older version of the job did not record are not compared.
     """
     known = {name: value for name, value in found.items() if name in existing or name in DEVICE}
     return [

@@ -1,7 +1,7 @@
-"""Which run a request means, among all that lies below ``runs/``: one that was begun or submitted, or a new one.
+"""Run search: the run of a request among the folders below ``runs/``: begun, submitted, or new.
 
-Guarantees that a new run never takes a name under which anything lies that is not of the very same request, and that
-no folder that is not a run stops anything. Knows nothing of what is trained.
+Guarantees that a new run never takes the name of a folder with files of another request, and that foreign folders are
+passed over. Knows nothing of training.
 """
 
 import logging
@@ -21,17 +21,16 @@ NUM_SHOWN = 10
 
 
 def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, RunRecord | None]:
-    """Return the run that a request means, and its record if it exists.
+    """Return the run of a request, and its record if it exists.
 
     Args:
         store: The bucket.
-        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, begun or
-            only submitted, or else a new one.
-        request: What is asked for.
+        name: The run's name; without one, the newest run of `FAMILY` with an equal request, begun or only submitted, or
+            else a new one.
+        request: The request.
 
     Raises:
-        RunConflictError: If the named run was asked for differently, which lists every difference, or if files that are
-            no run's lie under its name.
+        RunConflictError: If the named run has another request, with every difference; or foreign files have its name.
     """
     if name is not None:
         run = Run(store, name)
@@ -54,10 +53,10 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
 
 
 def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
-    """Return the record that another machine has just written, or nothing if the run may be started under its name.
+    """Return the record that another machine has just written, or None if the name is free.
 
     Raises:
-        RunConflictError: If there is anything under that name but a submission of the same request.
+        RunConflictError: If there is anything under the name except a submission of the same request.
     """
     start = run.key("")
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
@@ -80,7 +79,7 @@ def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundRun:
-    """A run, as far as a list of the bucket and its record tell."""
+    """A run and its record, found by a listing of the bucket."""
 
     run: Run
     record: RunRecord
@@ -89,26 +88,26 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What lies below ``runs/``, oldest number first within a family."""
+    """Folders below ``runs/``, oldest number first within a family."""
 
     runs: list[FoundRun]
     submitted: list[Run]
-    """Those that have not begun."""
+    """Names of submitted runs that have not begun."""
 
     strays: dict[str, str]
     """Other folders, and why each is no run."""
 
     names: list[str]
-    """Of all folders: what is taken."""
+    """Names of all folders: names that are taken."""
 
     def tell(self) -> None:
-        """Say what is passed over."""
+        """Warn of each folder that is passed over."""
         for name, why in self.strays.items():
             log.info("runs/%s: %s; passed over", name, why)
 
 
 def survey(store: Store, family: str | None = None) -> Survey:
-    """Return all runs, or those of a family, and what else lies among them; nothing of that is an error."""
+    """Return all runs, or those of a family, and the foreign folders among them, which are no error."""
     folders: dict[str, set[str]] = {}
     for stored in store.list("runs/"):
         name, slash, rest = stored.key.removeprefix("runs/").partition("/")
@@ -122,7 +121,7 @@ def survey(store: Store, family: str | None = None) -> Survey:
 
 
 def _look_at(run: Run | None, name: str, inside: set[str], seen: Survey) -> None:
-    """Note what a folder is."""
+    """Add a folder to the survey."""
     if run is None:
         shown = name if name.isprintable() else ascii(name)
         seen.strays[shown] = "is not a run, no run can be called so"

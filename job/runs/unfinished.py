@@ -1,6 +1,6 @@
-"""Tells a person that a new run begins beside one that is not finished: what differs, and the command for each.
+"""Warning that a new run begins beside an unfinished one: differences, and the command for each.
 
-Guarantees that the command for the unfinished run asks for what that run was asked for. Knows nothing of machines.
+Guarantees that the command for the unfinished run repeats its request. Knows nothing of machines.
 """
 
 import logging
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -> None:
-    """Warn if a run is new because something was asked for that an unfinished run was not asked for.
+    """Warn if a run is new because its request differs from that of an unfinished run.
 
     Args:
         store: The bucket.
         run: The new run.
-        request: What is asked for.
-        verb: The command that asks, ``train`` or ``submit``.
+        request: The request of the new run.
+        verb: The command, ``train`` or ``submit``.
     """
     unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
     if not unfinished:
@@ -33,14 +33,14 @@ def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -
     lines = [
         f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
         *(f"  - {line}" for line in differences(nearest.record.request, request)),
-        f"  to go on with {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"  to resume {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
         f"  to train {run.name}: {command_for(verb, request, run.name)}",
     ]
     log.warning("%s", "\n".join(lines))
 
 
 def command_for(verb: str, request: Mapping[str, Any], run: str) -> str:
-    """Return the command that asks for a request, by the name of its run."""
+    """Return the command of a request, with the name of its run."""
     recipe = known_recipe(request)
     if recipe.name != request["recipe"]:  # it was a file of the user's own
         return f"the command that started it, with --run {run}"
@@ -65,9 +65,9 @@ def flags_of(request: Mapping[str, Any], recipe: Recipe) -> list[str]:
 
 
 def known_recipe(request: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a request; that of ``base`` where it was a file of the user's own.
+    """Return the recipe of a request; ``base`` for a file of the user's own.
 
-    A record leads to no file of this machine, whatever it calls its recipe.
+    A record never names a file of this machine to read.
     """
     name = request["recipe"] if request["recipe"] in recipe_names() else "base"
     return load_recipe(name, request["profile"])
