@@ -47,14 +47,8 @@ class Background:
         except JobError as error:
             self.error = error
         except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the thread that matters
-            self.error = _unexpected(self._thread.name, error)
-
-
-def _unexpected(name: str, error: BaseException) -> BackgroundError:
-    """Return our error for an unforeseen exception."""
-    explained = BackgroundError(
-        f"{name}: failed, {what_failed(error)}; what is committed stands, the same command goes on from there; if it "
-        "fails again, please report it"
-    )
-    explained.__cause__ = error
-    return explained
+            self.error = BackgroundError(
+                f"{self._thread.name}: failed, {what_failed(error)}; what is committed stands, the same command goes "
+                "on from there; if it fails again, please report it"
+            )
+            self.error.__cause__ = error

@@ -1,7 +1,7 @@
-"""Every way the job ends other than well, with the exit code that a scheduler sees.
+"""Exceptions and their exit codes, as a scheduler sees them.
 
-A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several
-problems lists them all, one a line. This module imports nothing of ours, so that every other module can import it.
+A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several problems lists
+them all, one a line.
 """
 
 import traceback
@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
 
     FINISHED = 0
     DEFECT = 1
-    """Of the program itself; the code of Python for an exception that ends it. Trying again is bounded by who does."""
+    """Of the program itself; Python's code for an exception that ends it. A scheduler bounds its retries."""
 
     USAGE = 2
     INVALID = 65
@@ -63,7 +63,6 @@ TIME_LIMIT = 50005
 KILLED = frozenset({125, 137, 143})
 """Codes of a container that was killed or could not be waited for, also after a preemption if its machine is slower."""
 
-
 GOES_ON = "the same command goes on from the last committed checkpoint"
 """What to do about a training that ended early."""
 
@@ -89,11 +88,11 @@ class JobError(Exception):
 
 
 class DefectError(JobError):
-    """The program failed of something that nothing foresees.
+    """A defect of the program: an exception that nothing foresees.
 
     Args:
         subject: What failed.
-        error: Of what.
+        error: The exception.
         advice: How to go on.
     """
 
@@ -109,7 +108,7 @@ class DefectError(JobError):
 
 
 def what_failed(error: BaseException) -> str:
-    """Return an exception that nothing foresees in a few words: its class, what it says, and the line it comes from."""
+    """Describe an exception in a few words: its class, its message, and the line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
@@ -131,34 +130,36 @@ class UsageError(JobError):
     exit_code = ExitCode.USAGE
 
 
-class RecipeError(JobError):
+class InvalidInputError(JobError):
+    """What was asked for cannot be trained; no retry changes that."""
+
+    exit_code = ExitCode.INVALID
+
+
+class TryAgainError(JobError):
+    """A failure that may pass: the same command tries again."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class RecipeError(InvalidInputError):
     """A recipe, or an argument that overrides it, is wrong."""
 
-    exit_code = ExitCode.INVALID
 
-
-class DataError(JobError):
+class DataError(InvalidInputError):
     """A dataset is absent, broken, or not the one the run was started on."""
 
-    exit_code = ExitCode.INVALID
 
-
-class WeightsError(JobError):
+class WeightsError(InvalidInputError):
     """Start weights are absent, unsafe to load, or do not fit the data."""
 
-    exit_code = ExitCode.INVALID
 
-
-class RunConflictError(JobError):
+class RunConflictError(InvalidInputError):
     """A run exists and was started differently."""
-
-    exit_code = ExitCode.INVALID
 
 
 class TrainingError(JobError):
     """Training itself failed: a loss that is not a number."""
-
-    exit_code = ExitCode.FAILED
 
 
 class OutOfMemoryError(TrainingError):
@@ -174,10 +175,8 @@ class OutOfMemoryError(TrainingError):
         self.exit_code = ExitCode.TRY_AGAIN if try_again else ExitCode.FAILED
 
 
-class HardwareError(JobError):
-    """The machine failed while it worked, by no fault of the run: trying again may help, perhaps on another one."""
-
-    exit_code = ExitCode.TRY_AGAIN
+class HardwareError(TryAgainError):
+    """The machine failed, by no fault of the run; another one may help."""
 
 
 class StoreError(JobError):
@@ -208,10 +207,8 @@ class TransientStoreError(StoreError):
     exit_code = ExitCode.TRY_AGAIN
 
 
-class SupersededError(JobError):
+class SupersededError(TryAgainError):
     """A later attempt has claimed the run; this one must not touch it any more."""
-
-    exit_code = ExitCode.TRY_AGAIN
 
 
 class CampaignError(JobError):
@@ -227,28 +224,20 @@ class CampaignError(JobError):
         self.exit_code = exit_code
 
 
-class BackgroundError(JobError):
-    """A thread beside training failed of something that nothing foresees: what the bucket answered, no memory."""
-
-    exit_code = ExitCode.TRY_AGAIN
+class BackgroundError(TryAgainError):
+    """A thread beside training failed by an exception that nothing foresees."""
 
 
-class NotCommittedError(JobError):
+class NotCommittedError(TryAgainError):
     """A run is at its end, and its newest checkpoint is not."""
 
-    exit_code = ExitCode.TRY_AGAIN
+
+class HangError(TryAgainError):
+    """Training made no progress for longer than its limit."""
 
 
-class HangError(JobError):
-    """Nothing was done for longer than anything takes."""
-
-    exit_code = ExitCode.TRY_AGAIN
-
-
-class PeerError(JobError):
-    """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
-
-    exit_code = ExitCode.TRY_AGAIN
+class PeerError(TryAgainError):
+    """Another rank is gone: its machine was taken, or it failed and reported that itself."""
 
 
 class MachineError(JobError):
@@ -272,22 +261,18 @@ class TransientCloudError(CloudError):
 class RunFailedError(JobError):
     """A run in the cloud failed for a reason that trying again does not remove."""
 
-    exit_code = ExitCode.FAILED
 
-
-class RunStoppedError(JobError):
+class RunStoppedError(TryAgainError):
     """A run in the cloud was stopped before its end, by a person or at a limit, and can be continued."""
-
-    exit_code = ExitCode.TRY_AGAIN
 
 
 class PreemptionError(BaseException):
-    """This process was asked to stop. Not an `Exception`: nobody may take it for a failure of what it interrupted.
+    """A request to stop this process. Not an `Exception`, so that no handler of failures catches it.
 
     Args:
-        message: Who asked.
-        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
-        from_server: The metadata server said it, so the machine ends by itself.
+        message: Where it comes from.
+        reason: ``preempted``; ``interrupted`` or ``paused`` if it comes from a person.
+        from_server: It comes from the metadata server, so the machine ends by itself.
     """
 
     exit_code: int = ExitCode.TRY_AGAIN
@@ -297,10 +282,10 @@ class PreemptionError(BaseException):
         self.reason = reason
         self.from_server = from_server
         self.agreed = False
-        """All processes that train together stop for it at the same step."""
+        """All ranks stop for it at the same step."""
 
         self.not_committed = ""
-        """What was trained and is in no checkpoint, and why."""
+        """The training that no checkpoint has, and why."""
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (super().__str__(), self.not_committed)))

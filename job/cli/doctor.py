@@ -7,9 +7,9 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
-from job.recipes.recipe import load_recipe
+from job.recipes.recipe import Profile, load_recipe
 from job.runs.flags import WorkdirOption
-from job.runs.request import WORKERS_HELP, ProfileName, Workers, default_workers
+from job.runs.request import WORKERS_HELP, Workers, default_workers
 from job.session.doctor import examine, summarise
 from job.storage.open_store import open_store
 
@@ -21,7 +21,7 @@ class DoctorOptions(BucketOption, WorkdirOption, JsonOption):
         None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not tried."
     )
     recipe: str | None = Field(None, description="Check memory of GPU and machine for this recipe too.")
-    profile: ProfileName = Field("full", description="full or demo.")
+    profile: Profile = Field("full", description="full or demo.")
     workers: Workers = Field(default_factory=default_workers, description=WORKERS_HELP)
 
 

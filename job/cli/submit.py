@@ -17,7 +17,7 @@ from job.cloud.submission import Placement, Submission, Submissions, container_a
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
-from job.runs.flags import Switch, as_args
+from job.runs.flags import as_args
 from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
@@ -37,13 +37,13 @@ class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
     left_out = frozenset({"workdir"})
 
     machine: str = Field("l4", description=MACHINE_HELP)
-    on_demand: Switch = Field(default=False, description="Pay the full price for a machine that is not preempted.")
+    on_demand: bool = Field(default=False, description="Pay the full price for a machine that is not preempted.")
     deadline: Deadline | None = Field(
         None,
         description="When it should be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen "
         "if Spot would miss it.",
     )
-    supervise: Switch = Field(default=False, description="Stay, and keep the run going until it is finished.")
+    supervise: bool = Field(default=False, description="Stay, and keep the run going until it is finished.")
 
 
 class RenderOptions(SubmitOptions):

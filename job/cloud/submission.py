@@ -5,7 +5,6 @@ go on from the record, and of two machines that submit at once one does. Ids are
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
-import contextlib
 import hashlib
 import json
 import re
@@ -199,8 +198,7 @@ class Submissions:
         try:
             submission = TypeAdapter(Submission).validate_json(data)
         except ValidationError as error:
-            with contextlib.suppress(ValueError, RecursionError):  # JSON that it is not is one of the problems
-                refuse_newer(key, json.loads(data))
+            refuse_newer(key, data)
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
                 f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "

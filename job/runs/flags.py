@@ -1,19 +1,21 @@
-"""Flags as typed fields: reads text, and tells every problem of a command line at once.
+"""Flags as typed fields: reads text, and reports every problem of a command line at once.
 
 A field's description is its help text, its default the flag's default. Knows no command and no parser.
 """
 
 import inspect
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from job.errors import JobError, RecipeError, UsageError
+from job.text import describe_type, shown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 YEAR_S = 365 * 24 * 3600
 """The longest duration that is taken; what waits cannot count much further."""
@@ -49,7 +51,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = [_explained(details) for details in error.errors(include_url=False)]
+            problems = [cls._explained(details) for details in error.errors(include_url=False)]
         if len(problems) == 1:
             raise problems[0]
         lines = [line for problem in problems for line in problem.problems or (problem.message,)]
@@ -71,6 +73,17 @@ class Options(BaseModel):
         given = {fields[name].alias or name: value for name, value in values.items() if value != fields[name].default}
         return as_args({name: _as_text(value) for name, value in given.items()})
 
+    @classmethod
+    def _explained(cls, details: "ErrorDetails") -> JobError:
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, Problem):
+            return cause.error
+        name = str(details["loc"][0])
+        field = next(field for known, field in cls.model_fields.items() if name in {known, field.alias})
+        wanted = field.title or describe_type(field.annotation, field.metadata)
+        problem = cause or f"must be {wanted}, got {shown(details['input'])}"
+        return UsageError(f"--{name.replace('_', '-')}: {problem}")
+
 
 def as_args(flags: Mapping[str, str]) -> list[str]:
     """Return flags as words of a command line."""
@@ -83,18 +96,10 @@ def _as_text(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _explained(details: Mapping[str, Any]) -> JobError:
-    cause = details.get("ctx", {}).get("error")
-    if isinstance(cause, Problem):
-        return cause.error
-    flag = str(details["loc"][0]).replace("_", "-")
-    return UsageError(f"--{flag}: {cause or details['msg']}")
+def reads(reader: Callable[[str], object]) -> BeforeValidator:
+    """Let a field be read from text by a function; a value that is not text is taken as it is."""
 
-
-def reads(reader: Callable[[str], Any]) -> BeforeValidator:
-    """Let a field be read from text; a value that is not text is taken as it is."""
-
-    def read(value: object) -> Any:  # noqa: ANN401 -- the field's type
+    def read(value: object) -> object:
         try:
             return reader(value) if isinstance(value, str) else value
         except UsageError as error:
@@ -103,41 +108,9 @@ def reads(reader: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _read_switch(text: str) -> bool:
-    folded = text.casefold()
-    if folded in {"true", "yes", "1"}:
-        return True
-    if folded in {"false", "no", "0"}:
-        return False
-    raise ValueError(f"must be true or false, got {text!r}; leave the value out to mean true")
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
-
-def _read_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= YEAR_S:
-        raise ValueError(f"must be a number of seconds from 0 to {YEAR_S}, which is a year, got {text!r}")
-    return seconds
-
-
-def whole_number(minimum: int = 1, maximum: int = 1_000_000) -> BeforeValidator:
-    """Let a field be read as a whole number within a range."""
-
-    def read(text: str) -> int:
-        number = int(text) if re.fullmatch(r"\d{1,12}", text) else -1
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be a whole number from {minimum} to {maximum}, got {text!r}")
-        return number
-
-    return reads(read)
-
-
-Switch = Annotated[bool, reads(_read_switch)]
-"""A flag that needs no value: ``--dry-run``, or ``--dry-run=false``."""
-
-Seconds = Annotated[float, reads(_read_seconds)]
+Seconds = Annotated[float, Field(ge=0, le=YEAR_S, title=f"a number of seconds from 0 to {YEAR_S}, which is a year")]
 
 
 class WorkdirOption(Options):

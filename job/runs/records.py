@@ -4,6 +4,7 @@ Guarantees that a record of any earlier version is read, that one of a newer ver
 that position, last sign of life, seconds and state of an attempt are derived here alone. Knows nothing of the store.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ from typing_extensions import TypedDict  # pydantic does not take that of typing
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
-from job.text import seconds_between
+from job.text import seconds_between, shortened, validation_problems
 
 SCHEMA = 1
+
+NUM_SHOWN = 3
+"""Problems of an object that its message names."""
 
 METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
@@ -41,7 +45,7 @@ gets ready and has none.
 
 
 def now() -> str:
-    """Return the time as text, UTC, to the millisecond."""
+    """Return the time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -54,23 +58,20 @@ def _require_time(text: str) -> str:
 Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
-class _NewerSchemaError(ValueError):
-    """A newer version of the job wrote the record."""
-
-
-def _newer(key: str, schema: object) -> UnreadableRecordError:
-    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
-
-
-def refuse_newer(key: str, content: object) -> None:
-    """Check the schema of an object's content that is not read as a `Record`.
+def refuse_newer(key: str, data: bytes) -> None:
+    """Check the schema of an object that is not read.
 
     Raises:
         UnreadableRecordError: If a newer version of the job wrote it.
     """
-    schema = content.get("schema") if isinstance(content, dict) else None
+    try:
+        schema = json.loads(data)["schema"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return
     if isinstance(schema, int) and schema > SCHEMA:
-        raise _newer(key, f"schema {schema}")
+        raise UnreadableRecordError(
+            f"{key}: was written by a newer version of the job (schema {schema}); update the job"
+        )
 
 
 class Part(BaseModel):
@@ -82,14 +83,7 @@ class Part(BaseModel):
 class Record(Part):
     """One object in the bucket."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
-
-    @field_validator("schema_")
-    @classmethod
-    def _require_known(cls, value: int) -> int:
-        if value > SCHEMA:
-            raise _NewerSchemaError(f"schema {value}")
-        return value
+    schema_: int = Field(default=SCHEMA, alias="schema", le=SCHEMA)
 
     @classmethod
     def read(cls, key: str, data: bytes) -> Self:
@@ -101,15 +95,11 @@ class Record(Part):
         try:
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
-            found = error.errors(include_url=False)
-            for each in found:
-                if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
-                    raise _newer(key, cause) from error
-            problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
-            more = f" and {len(found) - 1} more" if found[1:] else ""
+            refuse_newer(key, data)
+            problems = "; ".join(shortened(validation_problems(error, cls), NUM_SHOWN))
             raise UnreadableRecordError(
-                f"{key}: has another form than this version reads, {problem}{more}; restore the object, or use the "
-                "version that wrote it"
+                f"{key}: has another form than this version reads, {problems}; restore the object, or use the version "
+                "that wrote it"
             ) from error
 
     def to_json(self) -> bytes:
@@ -242,7 +232,7 @@ class Price(Part):
     """When the price was looked up."""
 
 
-def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
+def _require_numbers(train: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(train.get("epochs"), int):
         raise ValueError("epochs is no whole number")  # noqa: TRY004 -- pydantic collects this one
     for name in ("imgsz", "batch"):
@@ -495,7 +485,7 @@ class AttemptRecord:
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """Complete epochs, and complete batches of the next, that it is known to have reached."""
+        """Complete epochs, and complete batches of the next, that its records show."""
         for record in (self.end, self.heartbeat):
             if record and record.position:
                 return record.position.epoch, record.position.batch
@@ -540,13 +530,18 @@ class AttemptRecord:
         return self.claim.model_dump(mode="json", exclude_unset=True) | dumped
 
 
-def _require_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    if missing := [name for name in METRICS if name not in metrics]:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    return metrics
+def _requires(*names: str) -> AfterValidator:
+    """Let a mapping be valid only if it has these keys."""
+
+    def check(value: Mapping[str, object]) -> Mapping[str, object]:
+        if missing := [name for name in names if name not in value]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return value
+
+    return AfterValidator(check)
 
 
-Metrics = Annotated[dict[str, float], AfterValidator(_require_metrics)]
+Metrics = Annotated[dict[str, float], _requires(*METRICS)]
 
 
 class BeforeAfterRecord(Part):
@@ -574,12 +569,6 @@ class WeightsDigests(Part):
     tensors: str | None = None
 
 
-def _require_best(weights: dict[str, WeightsDigests]) -> dict[str, WeightsDigests]:
-    if "best.pt" not in weights:
-        raise ValueError("lacks best.pt")
-    return weights
-
-
 class FinalRecord(Record):
     """How a run ended (``final.json``)."""
 
@@ -597,7 +586,7 @@ class FinalRecord(Record):
     course: list[Metrics]
     """Metrics after each epoch."""
 
-    weights: Annotated[dict[str, WeightsDigests], AfterValidator(_require_best)]
+    weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
     """By the name of the file."""
 
 

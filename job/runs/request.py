@@ -5,7 +5,7 @@ Guarantees that recipe, training arguments and flags are valid together, or that
 
 import os
 import re
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
 
@@ -13,25 +13,10 @@ from job.errors import JobError, UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
-from job.runs.flags import Problem, Seconds, Switch, WorkdirOption, reads, whole_number
+from job.runs.flags import Problem, Seconds, WorkdirOption, reads
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
-
-MAX_WORKERS = 1024
-"""Each is a process; no machine that trains has as many cores."""
-
-
-def read_profile(text: str) -> Profile:
-    """Read ``full`` or ``demo``.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    for profile in get_args(Profile):
-        if text == profile:
-            return cast("Profile", profile)
-    raise ValueError(f"must be full or demo, got {text!r}")
 
 
 def _read_model(text: str) -> str:
@@ -42,9 +27,8 @@ def _read_model(text: str) -> str:
 
 RunName = Annotated[str, reads(check_run_name)]
 
-ProfileName = Annotated[Profile, reads(read_profile)]
-
-Workers = Annotated[int, whole_number(0, MAX_WORKERS)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
+"""Each is a process; no machine that trains has as many cores."""
 
 
 def default_workers() -> int:
@@ -90,11 +74,11 @@ class TrainRequest(Execution):
     model: Annotated[str, reads(_read_model)] | None = Field(
         None, description="Replaces the start: NAME.pt for published weights, NAME.yaml to train from scratch."
     )
-    profile: ProfileName = Field("full", description="full, or demo for the recipe at the scale of a laptop.")
-    new_classes: Switch = Field(
+    profile: Profile = Field("full", description="full, or demo for the recipe at the scale of a laptop.")
+    new_classes: bool = Field(
         default=False, description="Allow weights whose classes differ from those of the dataset."
     )
-    quarantine: Switch = Field(
+    quarantine: bool = Field(
         default=False, description="Set broken images and labels aside instead of refusing the dataset."
     )
     arguments: dict[str, str] = Field(
