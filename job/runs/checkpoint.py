@@ -22,7 +22,7 @@ from job.errors import (
     WeightsError,
 )
 from job.runs.records import CheckpointFile, CheckpointId, CheckpointMetadata, Manifest, SetAside, now
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.checksums import sha256_of
 from job.storage.object_store import StoredObject
 
@@ -52,7 +52,8 @@ def commit(
         SupersededError: If a later attempt has claimed the run.
         StoreError: If the store refuses.
     """
-    run.require_current(checkpoint.attempt)
+    claim = Claim(run, checkpoint.attempt)
+    claim.require_current()
     stored = {file.sha256: (file.key, file.crc32c) for file in previous.files} if previous else {}
     files = []
     for path in paths:
@@ -73,7 +74,7 @@ def commit(
         about=CheckpointMetadata.model_validate(metadata),
         files=tuple(files),
     )
-    run.require_current(checkpoint.attempt)
+    claim.require_current()
     try:
         run.store.put(_key(run, checkpoint, MANIFEST), _sealed(manifest.model_dump(mode="json")))
     except PreconditionError:

@@ -37,7 +37,7 @@ from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.session import environment
-from job.session.attempt import StartedAttempt, attempt_recorded, claim, environment_of, record_start
+from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
 from job.session.follower import FileContent, SharedPlan, SharedState
 from job.training.distributed import ProcessGroup
@@ -71,11 +71,11 @@ def start(context: SessionContext, run: Run, record: RunRecord | None, request: 
 
 def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
     """1: claim a run that exists, then set it up from its newest checkpoint."""
-    attempt = claim(run, context)
+    claim = claim_run(run, context)
     training: Training | None = None
     about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
-    with attempt_recorded(run, attempt, context, about, finished=False):
-        previous = PreviousAttempts.of(run, attempt)
+    with attempt_recorded(claim, context, about, finished=False):
+        previous = PreviousAttempts.of(claim)
         request = previous.stop_request(environment.about()["cloud_job"])
         if request is not None:
             context.group.broadcast(None)
@@ -92,16 +92,16 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
-            log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
+            log.info("run %s: attempt %d begins again, nothing was committed", run.name, claim.attempt)
         else:
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
                 "run %s: attempt %d goes on after %s of %d",
-                *(run.name, attempt, restored.id.description, training.num_epochs),
+                *(run.name, claim.attempt, restored.id.description, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
-        record_start(run, record, attempt, training, receipt)
-    return StartedAttempt(run, record, attempt, training, previous, restored)
+        record_start(claim, record, training, receipt)
+    return StartedAttempt(claim, record, training, previous, restored)
 
 
 def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
@@ -226,9 +226,9 @@ def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -
         record = record.model_copy(update={"run": run.name})
     log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
     log.info("recipe %s", order.about_recipe)
-    attempt = claim(run, context)
-    record_start(run, record, attempt, new.training, new.receipt)
-    return StartedAttempt(run, record, attempt, new.training, NOTHING_BEFORE, new.restored)
+    claim = claim_run(run, context)
+    record_start(claim, record, new.training, new.receipt)
+    return StartedAttempt(claim, record, new.training, NOTHING_BEFORE, new.restored)
 
 
 def _restore(

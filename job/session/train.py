@@ -97,11 +97,11 @@ def _lead(context: SessionContext) -> None:
     with replace(context, order=order).in_folder(run.name) as here:
         with _uncollected():
             started = start(here, run, record, request)
-        run, attempt, training = started.run, started.attempt, started.training
+        run = started.claim.run
         with ReportRefresher(run) as refresher:
             with (
-                Tracker(run, attempt, here.folder / "wandb") as tracker,
-                attempt_recorded(run, attempt, here, lambda: training.about),
+                Tracker(started.claim, here.folder / "wandb") as tracker,
+                attempt_recorded(started.claim, here, lambda: started.training.about),
             ):
                 publisher = ArtifactPublisher(run)
                 outcome = _train_to_end(here, started, publisher, refresher, tracker)
@@ -132,7 +132,7 @@ def _train_to_end(
     tracker: Tracker,
 ) -> "Outcome":
     """Train to the end, committing in the background."""
-    run, attempt, training = started.run, started.attempt, started.training
+    claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
     reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
     schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
@@ -143,11 +143,11 @@ def _train_to_end(
         if committer.newest is not None and not committer.newest.batch:
             refresher.refresh()
 
-    committer = AsyncCommitter(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
+    committer = AsyncCommitter(claim, context.folder / "staging", started.own_checkpoint, publish)
 
     def about() -> dict[str, Any]:
         newest = committer.newest
-        own = newest is not None and (newest.run, newest.attempt) == (run.name, attempt)
+        own = newest is not None and (newest.run, newest.attempt) == (claim.run.name, claim.attempt)
         return {
             **training.about,
             "seconds": timer.seconds(),
@@ -156,7 +156,7 @@ def _train_to_end(
         }
 
     def at_stake() -> str:
-        newest, place = committer.newest, CheckpointId(**training.position, attempt=attempt)
+        newest, place = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
         if newest and newest.id.position == place.position:
             return ""
         return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
@@ -164,7 +164,7 @@ def _train_to_end(
     preemption.at_stake = at_stake
     with (
         preemption.left_alone(),
-        Heartbeat(run, attempt, about, preemption.pause) as heartbeat,
+        Heartbeat(claim, about, preemption.pause) as heartbeat,
         timer.watched(),
         committer,
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.errors import MachineError, TransientStoreError
 from job.runs.records import RunRecord
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.runs.wandb_status import WandbStatus, write_status
 from job.tracking.client import ServerError, WandbRun, confine
 from job.tracking.credentials import why_offline
@@ -40,5 +40,5 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
     else:
         wandb_run.finish()
     if attempts := run.attempts():
-        write_status(run, attempts[-1], WandbStatus(url=wandb_run.url, sent=True))
+        write_status(Claim(run, attempts[-1]), WandbStatus(url=wandb_run.url, sent=True))
     return wandb_run.url

@@ -102,7 +102,7 @@ def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, fi
     assert all_whole(run, tmp_path / "scratch")
     assert restored(run, tmp_path / "restored") == (newest.epoch, b"state %d" % newest.epoch * 100)
     # and the next attempt goes on from there
-    attempt = run.claim({})
+    attempt = run.claim({}).attempt
     commit(run, CheckpointId(4, 0, attempt), files(4), {}, read_manifest(run, newest))
     assert restored(run, tmp_path / "again") == (4, b"state 4" * 100)
 
@@ -156,7 +156,7 @@ def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, ru
     # It no longer counts, so that retention keeps two whole ones, and nothing of it was deleted.
     assert key in {stored.key for stored in store.list()}
     assert set_aside(run) == {newest.id: [problem]} if name == "manifest.json" else newest.id in set_aside(run)
-    attempt = run.claim({})
+    attempt = run.claim({}).attempt
     manifest = commit(run, CheckpointId(2, 0, attempt), files(12), {}, first)
     retain(run)
     assert [(identity.epoch, identity.attempt) for identity in committed(run)] == [(1, 1), (2, attempt)]
@@ -403,7 +403,7 @@ def test_an_attempt_superseded_during_its_upload_does_not_commit(store, run, fil
 def test_two_attempts_never_share_a_key(store, run, files):
     """The same position committed by two attempts lies under two prefixes, the later attempt's sorting last."""
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
-    second = run.claim({})
+    second = run.claim({}).attempt
     folder = files(11)
     later = commit(run, CheckpointId(1, 0, second), folder, {}, None)
     assert {file.key for file in first.files}.isdisjoint(file.key for file in later.files)
