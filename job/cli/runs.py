@@ -12,7 +12,7 @@ from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.records import AttemptRecord, FinalRecord, InitialWeights, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import list_runs, survey

@@ -1,22 +1,31 @@
-"""What a run took: seconds by label, attempt by attempt, and what they cost.
+"""Cost of a run: the seconds of its attempts by phase, and what they cost.
 
-Guarantees that what a run has used is one figure, `RunCost.usd`, and is unknown as soon as one price is. Dollars are
-seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
-and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
-nor of what may still come: that is `job.cloud.budget`.
+- An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
+- Where an attempt was cut off (it vanished, was superseded or failed), its seconds after the snapshot of its last
+  commit are `Phase.LOST`; getting ready is never lost.
+- Time between an attempt's last record and the start of the next process is neither in the goodput nor in the cost.
+- Dollars are seconds times the hourly price that the attempt was started with; `RunCost.usd` is unknown as soon as one
+  price is. On demand, nothing would have been lost or recomputed, and one attempt would have got ready.
+
+Knows nothing of the cost that is still to come: that is `job.cloud.budget`.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from job.errors import EndReason
+from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
 from job.goodput import Phase
-from job.runs.records import Price
+from job.runs import checkpoint
+from job.runs.records import AttemptRecord, CheckpointId, Price, ResumeReceipt, Seconds, now
+from job.runs.run import Run
 from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
 
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
+
+COMMITTED_ALL = {EndReason.FINISHED, EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.PAUSED}
+"""Reasons to end that come after everything was committed, unless the record says what was not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +36,9 @@ class AttemptCost:
     machine: str
     began_at: str
     ended_at: str
-    """When it was last heard of."""
+    """Its last record."""
 
     ended: EndReason
-
     seconds: dict[Phase, float]
     steps_lost: int
     away_s: float | None
@@ -113,11 +121,6 @@ class RunCost:
         return None if self.usd_by_label is None else sum(self.usd_by_label.values())
 
     @property
-    def num_unpriced(self) -> int:
-        """How many attempts have no price."""
-        return sum(attempt.price.usd_per_h is None for attempt in self.attempts)
-
-    @property
     def uninterrupted_s(self) -> float:
         """Seconds that one uninterrupted attempt would have taken, by the records."""
         again = sum(
@@ -138,12 +141,12 @@ class RunCost:
             return "own machine, no price"
         price = next(attempt.price for attempt in reversed(self.attempts) if attempt.price.usd_per_h is not None)
         known = [price.machine, f"prices of {price.date}" if price.date else ""]
-        said = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
-        if self.num_unpriced:
-            said += f", without {self.num_unpriced} attempts whose price is unknown"
+        text = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
+        if num_unpriced := sum(attempt.price.usd_per_h is None for attempt in self.attempts):
+            text += f", without {num_unpriced} attempts whose price is unknown"
         if self.on_demand_usd is not None:
-            said += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
-        return said
+            text += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
+        return text
 
     def table(self) -> str:
         """Return phases, goodput and cost for a terminal of 80 columns."""
@@ -159,7 +162,7 @@ class RunCost:
         lines += labelled("between", f"{duration(self.away_s)} without a heartbeat from any attempt")
         return "\n".join([*lines, *labelled("cost", self.cost)])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain values."""
         return {
             "attempts": [
@@ -189,6 +192,91 @@ class RunCost:
         }
 
 
+def read_cost(run: Run, at: str | None = None) -> RunCost:
+    """Read the records of a run's attempts and account for them.
+
+    Args:
+        run: The run.
+        at: The time at which an attempt without an end runs or has vanished; now, if left out.
+    """
+    committed: dict[int, tuple[CheckpointId, Seconds]] = {}
+    attempts = run.attempt_records()
+    for identity in checkpoint.committed(run):
+        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # retention was faster, or it is damaged
+            committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
+    return cost_of(attempts, at or now(), committed)
+
+
+def cost_of(
+    attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, Seconds]] | None = None
+) -> RunCost:
+    """Account for attempts.
+
+    Args:
+        attempts: Their records, in order.
+        at: The time at which this is asked.
+        committed: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
+    """
+    following = [*attempts, None][1:]
+    return RunCost(
+        tuple(
+            _attempt_cost(attempt, later, (committed or {}).get(attempt.number), at)
+            for attempt, later in zip(attempts, following, strict=True)
+        )
+    )
+
+
+def _attempt_cost(
+    attempt: AttemptRecord, later: AttemptRecord | None, committed: tuple[CheckpointId, Seconds] | None, at: str
+) -> AttemptCost:
+    ended = attempt.state(newest=later is None, at=at)
+    seconds = sum_by_label([attempt.seconds])
+    receipt = later.receipt if later else None
+    if ended not in COMMITTED_ALL | {EndReason.RUNNING} or (attempt.end and attempt.end.not_committed):
+        seconds = _without_lost(seconds, _committed_seconds(attempt, committed, receipt, seconds))
+    return AttemptCost(
+        attempt=attempt.number,
+        machine=attempt.machine,
+        began_at=attempt.began_at,
+        ended_at=attempt.last_sign_at,
+        ended=ended,
+        seconds=seconds,
+        steps_lost=receipt.steps_lost if receipt else 0,
+        away_s=seconds_between(attempt.last_sign_at, later.began_at) if later else None,
+        price=attempt.claim.price,
+    )
+
+
+def _committed_seconds(
+    attempt: AttemptRecord,
+    committed: tuple[CheckpointId, Seconds] | None,
+    receipt: ResumeReceipt | None,
+    seconds: Seconds,
+) -> Seconds:
+    """Return an attempt's seconds when its last commit was taken; none of them if it committed nothing.
+
+    The commit is known from the last heartbeat, from its manifest as long as that is kept, or from the receipt of the
+    attempt that went on from it. If that names a commit that the others do not know, it came after the last heartbeat,
+    and all that is known was committed.
+    """
+    commits = [committed] if committed else []
+    if attempt.heartbeat and (last := attempt.heartbeat.last_committed):
+        commits.append((last.checkpoint, last.seconds))
+    if receipt and receipt.checkpoint.attempt == attempt.number:
+        commits.append((receipt.checkpoint, seconds))  # of two equal ones, `max` takes the first
+    return max(commits, key=lambda commit: commit[0])[1] if commits else {}
+
+
+def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
+    """Move to `Phase.LOST` what came after the last commit."""
+    lost = {
+        label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
+    }
+    return {label: s - lost.get(label, 0.0) for label, s in seconds.items()} | {
+        Phase.LOST: seconds[Phase.LOST] + sum(lost.values()) - lost.get(Phase.LOST, 0.0)
+    }
+
+
 def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
     total = 0.0
@@ -199,12 +287,12 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     return total
 
 
-def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Phase, float]:
+def sum_by_label(parts: Iterable[Mapping[Phase, float]]) -> dict[Phase, float]:
     """Add up amounts by label; every label has one."""
     total = dict.fromkeys(Phase, 0.0)
     for part in parts:
         for label, amount in part.items():
-            total[Phase(label)] += amount
+            total[label] += amount
     return total
 
 

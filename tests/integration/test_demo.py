@@ -10,7 +10,7 @@ import pytest
 
 from job.analysis.metrics import metrics_of
 from job.runs import checkpoint
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from job.runs.search import list_runs
 from job.storage.open_store import open_store
