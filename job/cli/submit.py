@@ -13,7 +13,7 @@ from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_ho
 from job.cloud.job_spec import render
 from job.cloud.machine_types import find_machine
 from job.cloud.settings import Settings, load_settings
-from job.cloud.submission import Placement, Submission, Submissions, container_args, find_submission
+from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
@@ -22,7 +22,7 @@ from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
 from job.runs.run import FAMILY, check_run_name
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, tell_beside
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,13 @@ def submit(options: SubmitOptions) -> None:
     store = options.store()
     options = options.model_copy(update={"dataset": find_dataset(store, options.dataset)})
     identity = options.identity(options.dataset)
-    run, submissions = find_submission(store, options.run, identity)
+    run, record = find_run(store, options.run, identity)
+    submissions = Submissions(run).list()
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
     if not submissions:
-        if run.record() is None:
+        if record is None:
             if options.run is None:
                 tell_beside(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine

@@ -14,8 +14,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
-from job.runs.search import find_run
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, tell_beside
 
 log = logging.getLogger(__name__)
 

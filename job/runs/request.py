@@ -5,6 +5,7 @@ Guarantees that recipe, training arguments and flags are valid together, or that
 
 import os
 import re
+import shlex
 from typing import Annotated, Any, cast
 
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
@@ -169,3 +170,37 @@ def _values(arguments: dict[str, str]) -> dict[str, Any]:
             raise UsageError(f"--{word}: is the same as --{name}, which has another value; pass one of them")
         values[name] = value
     return values
+
+
+def command_for(verb: str, request: Request, run: str) -> str:
+    """Return the command that asks for a request, by the name of its run."""
+    recipe = known_recipe(request)
+    if recipe.name != request["recipe"]:  # it was a file of the user's own
+        return f"the command that started it, with --run {run}"
+    words = ["job", verb, "--recipe", recipe.name, "--dataset", request["dataset"]]
+    if request["profile"] != "full":
+        words += ["--profile", request["profile"]]
+    start = request["start"]
+    if request["model"] is not None:
+        words += ["--weights", start, "--model", request["model"]]
+    elif start != str(recipe.start):
+        words += ["--model" if start.endswith((".pt", ".yaml", ".yml")) and "/" not in start else "--weights", start]
+    return shlex.join([*words, *flags_of(request, recipe), "--run", run])
+
+
+def flags_of(request: Request, recipe: Recipe) -> list[str]:
+    """Return the flags of a request that its recipe does not imply today."""
+    words = [f"--{name.replace('_', '-')}" for name in ("new_classes", "quarantine") if request[name]]
+    for name, value in request["train"].items():
+        if value is not None and recipe.train.get(name) != value:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def known_recipe(request: Request) -> Recipe:
+    """Return the recipe of a request; that of ``base`` where it was a file of the user's own.
+
+    A record leads to no file of this machine, whatever it calls its recipe.
+    """
+    name = request["recipe"] if request["recipe"] in recipe_names() else "base"
+    return load_recipe(name, request["profile"])

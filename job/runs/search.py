@@ -5,22 +5,21 @@ no folder that is not a run stops anything. Knows nothing of what is trained.
 """
 
 import logging
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from job.errors import CorruptObjectError, RunConflictError
-from job.runs.records import RunRecord, differences
+from job.runs.records import Request, RunRecord, differences
+from job.runs.request import command_for
 from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
 NUM_SHOWN = 10
 
 
-def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, RunRecord | None]:
+def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
     """Return the run that a request means, and its record if it exists.
 
     Args:
@@ -47,13 +46,13 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
     for found in reversed(seen.runs):
         if found.record.request == request:
             return found.run, found.record
-    for submitted in reversed(seen.submitted):
-        if submitted.submitted() == request:
-            return submitted, None
+    for run in reversed(seen.submitted):
+        if run.submitted() == request:
+            return run, None
     return Run(store, next_free_name(FAMILY, seen.names)), None
 
 
-def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
+def _taken_by(run: Run, request: Request) -> RunRecord | None:
     """Return the record that another machine has just written, or nothing if the run may be started under its name.
 
     Raises:
@@ -65,11 +64,10 @@ def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
         return record
     where = f"{run.store.uri}/{start}"
     if strange := [name for name in names if not name.startswith(SUBMISSIONS)]:
-        more = [f"... {len(strange) - NUM_SHOWN} more"] if len(strange) > NUM_SHOWN else []
         raise RunConflictError(
             f"run {run.name}: {where} has files that no run has put there, which would be overwritten; choose another "
             "--run, or move them away",
-            [*strange[:NUM_SHOWN], *more],
+            shortened(strange, NUM_SHOWN),
         )
     if different := differences(run.submitted() or {}, request):
         raise RunConflictError(
@@ -89,7 +87,7 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What lies below ``runs/``, oldest number first within a family."""
+    """The folders below ``runs/``, oldest number first within a family."""
 
     runs: list[FoundRun]
     submitted: list[Run]
@@ -102,7 +100,7 @@ class Survey:
     """Of all folders: what is taken."""
 
     def tell(self) -> None:
-        """Say what is passed over."""
+        """Log what is passed over."""
         for name, why in self.strays.items():
             log.info("runs/%s: %s; passed over", name, why)
 
@@ -116,35 +114,46 @@ def survey(store: Store, family: str | None = None) -> Survey:
             folders.setdefault(name, set()).add(rest)
     seen = Survey([], [], {}, list(folders))
     for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
-        if family in {None, family_of(name)}:
-            _look_at(Run(store, name) if is_run_name(name) else None, name, folders[name], seen)
-    return seen
-
-
-def _look_at(run: Run | None, name: str, inside: set[str], seen: Survey) -> None:
-    """Note what a folder is."""
-    if run is None:
-        shown = name if name.isprintable() else ascii(name)
-        seen.strays[shown] = "is not a run, no run can be called so"
-    elif "run.json" in inside:
-        try:
-            record = run.record()
-        except CorruptObjectError as error:
-            seen.strays[name] = f"is not a run that this version can read, {error}"
-        else:
+        inside = folders[name]
+        if family not in {None, family_of(name)}:
+            continue
+        if not is_run_name(name):
+            seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
+        elif "run.json" in inside:
+            run = Run(store, name)
+            try:
+                record = run.record()
+            except CorruptObjectError as error:
+                seen.strays[name] = f"is not a run that this version can read, {error}"
+                continue
             if record is None:
                 seen.strays[name] = "is not a run, but a copy of another one"
             else:
                 seen.runs.append(FoundRun(run, record, "final.json" in inside))
-    elif all(each.startswith(SUBMISSIONS) for each in inside):
-        seen.submitted.append(run)
-    else:
-        seen.strays[name] = "is not a run, it has no run.json"
+        elif all(each.startswith(SUBMISSIONS) for each in inside):
+            seen.submitted.append(Run(store, name))
+        else:
+            seen.strays[name] = "is not a run, it has no run.json"
+    return seen
 
 
-def list_runs(store: Store) -> list[str]:
-    """Return the names of all runs, oldest number first within a family."""
-    names = [
-        match[1] for stored in store.list("runs/") if (match := re.fullmatch(r"runs/([^/]+)/run\.json", stored.key))
+def tell_beside(store: Store, run: Run, request: Request, verb: str) -> None:
+    """Warn if a run is new because something was asked for that an unfinished run was not asked for.
+
+    Args:
+        store: The bucket.
+        run: The new run.
+        request: What is asked for.
+        verb: The command that asks, ``train`` or ``submit``.
+    """
+    unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
+    if not unfinished:
+        return
+    nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))
+    lines = [
+        f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
+        *(f"  - {line}" for line in differences(nearest.record.request, request)),
+        f"  to go on with {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"  to train {run.name}: {command_for(verb, request, run.name)}",
     ]
-    return sorted(filter(is_run_name, names), key=lambda name: (family_of(name), len(name), name))
+    log.warning("%s", "\n".join(lines))

@@ -6,7 +6,7 @@ from job.errors import PreconditionError, RunConflictError, SupersededError, Usa
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
 from job.runs.run import Claim, Run, check_run_name, family_of, next_free_name
-from job.runs.search import find_run, list_runs
+from job.runs.search import find_run, survey
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
@@ -88,7 +88,7 @@ def test_runs_are_listed_in_the_order_of_their_numbers(store):
     """Ten comes after two."""
     for name in ("zebra10", "zebra", "zebra2", "ant"):
         Run(store, name).create(record(name))
-    assert list_runs(store) == ["ant", "zebra", "zebra2", "zebra10"]
+    assert [found.run.name for found in survey(store).runs] == ["ant", "zebra", "zebra2", "zebra10"]
 
 
 def test_a_later_claim_supersedes_an_earlier_one(store):
