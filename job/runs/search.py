@@ -4,13 +4,14 @@ Guarantees that a new run never takes a name under which anything lies that is n
 no folder that is not a run stops anything. Knows nothing of what is trained.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 
-from job.errors import CorruptObjectError, RunConflictError
+from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
 from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
-from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name
+from job.runs.run import FAMILY, SUBMISSIONS, UNREADABLE, Run, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
 from job.text import shortened
 
@@ -47,9 +48,18 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
         if found.record.request == request:
             return found.run, found.record
     for run in reversed(seen.submitted):
-        if run.submitted() == request:
+        if _submitted(run) == request:
             return run, None
     return Run(store, next_free_name(FAMILY, seen.names)), None
+
+
+def _submitted(run: Run) -> Request | None:
+    """Return the request of a run's first submission to the cloud, if it can be read."""
+    try:
+        submission = json.loads(run.store.read(run.key(f"{SUBMISSIONS}0001.json")))
+        return submission["request"] if submission["run"] == run.name else None
+    except (ObjectNotFoundError, *UNREADABLE):
+        return None
 
 
 def _taken_by(run: Run, request: Request) -> RunRecord | None:
@@ -69,7 +79,7 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
             "--run, or move them away",
             shortened(strange, NUM_SHOWN),
         )
-    if different := differences(run.submitted() or {}, request):
+    if different := differences(_submitted(run) or {}, request):
         raise RunConflictError(
             f"run {run.name}: was submitted with other values; repeat those, or choose another --run", different
         )

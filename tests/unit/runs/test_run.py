@@ -175,14 +175,12 @@ def test_a_final_record_stands(store):
     assert first.reason == "complete"
 
 
-def test_a_note_replaces_the_one_before(store):
-    """What nothing hangs on is written again and again, and the last of it is read."""
+def test_a_heartbeat_replaces_the_one_before(store):
+    """A heartbeat is written again and again, and the last one is read."""
     run = Run(store, "zebra")
     run.claim({})
     for number in (1, 2):
-        run.note("wandb/0001.json", {"number": number})
         Claim(run, 1).heartbeat({"position": {"epoch": number, "batch": 0}})
-    assert run.noted("wandb/0001.json")["number"] == 2
     assert run.attempt(1).position == (2, 0)
 
 
