@@ -1,4 +1,4 @@
-"""An attempt in the records of its run: its claim, its start, the reason of its end, the final record."""
+"""Records of an attempt: claim, start, reason of its end, and the run's final record."""
 
 import contextlib
 import logging
@@ -45,11 +45,11 @@ class StartedAttempt:
     training: "Training"
     previous: PreviousAttempts
     restored: Manifest | None
-    """The checkpoint that it goes on from; the last one of another run if it extends that."""
+    """The checkpoint that it resumes from; the last one of another run if it extends that."""
 
     @property
     def own_checkpoint(self) -> Manifest | None:
-        """The checkpoint that it goes on from, if it is one of this run."""
+        """The checkpoint that it resumes from, if it is one of this run."""
         return self.restored if self.restored and self.restored.run == self.claim.run.name else None
 
 
@@ -60,12 +60,12 @@ def claim_run(run: Run, context: SessionContext) -> Claim:
 
 
 def environment_of(training: "Training") -> dict[str, Any]:
-    """Return what may decide the last bits of a result on this machine."""
+    """Return the hardware and library versions that may decide the last bits of a result."""
     return {**training.environment, "versions": environment.versions()}
 
 
 def record_start(claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None) -> None:
-    """Record what an attempt goes on from, and say what makes its bits another machine's."""
+    """Write the start record, and warn if the result is no longer comparable bit by bit."""
     found = environment_of(training)
     differs = resume.environment_differences(record.environment, found)
     # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.
@@ -84,16 +84,16 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
 def attempt_recorded(
     claim: Claim, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
 ) -> Iterator[None]:
-    """Record in the bucket why an attempt ends, if it ends inside, also by a hang or a deadline, or at the end of it.
+    """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
     Args:
         claim: The attempt.
         context: The same attempt on this machine.
         about: Further fields of the record, such as `Training.about`.
-        finished: Whether the end of the block is that of the attempt.
+        finished: Whether the attempt ends with the block.
 
     Raises:
-        DefectError: For an exception that nothing foresees.
+        DefectError: For an exception that is no `JobError`.
     """
 
     def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
@@ -126,10 +126,10 @@ def attempt_recorded(
 
 
 def _classified(error: BaseException) -> tuple[EndReason, int]:
-    """Return the reason to record for an error, and the exit code that it leads to.
+    """Return the end reason and the exit code of an error.
 
-    What fails and is to be tried again is ``failed`` as well, with exit 75: a supervisor gives it up if it comes twice
-    at the same place. ``transient`` is what lies outside of this machine, and may last.
+    An error of this machine that a retry may cure is ``failed`` too, with exit 75: a supervisor gives up if it comes
+    twice at the same position. ``transient`` is an error of the network or the bucket, which may last.
     """
     if isinstance(error, PreemptionError):
         return EndReason(error.reason), error.exit_code
@@ -141,13 +141,13 @@ def _classified(error: BaseException) -> tuple[EndReason, int]:
 
 
 def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Bring the last files to the bucket and write the final record, which ends the run.
+    """Publish the last files and write the final record, which ends the run.
 
     Args:
         started: The attempt.
-        outcome: Of its training.
-        folder: The files that training left.
-        publisher: Copies them.
+        outcome: The result of its training.
+        folder: Has the files that training wrote.
+        publisher: Copies them to the bucket.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.
