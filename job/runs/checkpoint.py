@@ -31,9 +31,7 @@ log = logging.getLogger(__name__)
 NUM_KEPT = 2
 """Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
 
-
 MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
-"""What makes a checkpoint, and what unmakes one that turned out to be damaged."""
 
 
 def commit(
@@ -87,13 +85,12 @@ def commit(
 
 def committed(run: Run) -> list[CheckpointId]:
     """Return the run's checkpoints, oldest first, but those that were set aside."""
-    return _committed(run, run.store.list(run.key("checkpoints/")))
+    return _whole(_objects(run))
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     """Return the damaged checkpoints, oldest first, with the problems of each."""
-    listing = run.store.list(run.key("checkpoints/"))
-    found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
+    found = sorted(checkpoint for checkpoint, names in _objects(run).items() if names >= {MANIFEST, SET_ASIDE})
     keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
     return {checkpoint: SetAside.read(key, run.store.read(key)).problems for checkpoint, key in keys.items()}
 
@@ -189,28 +186,21 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
 
     Raises:
         CorruptObjectError: If its state is refused.
-        WeightsError: If its weights are.
+        WeightsError: If its weights are refused.
     """
     try:
         yield
     except (CorruptObjectError, WeightsError) as error:
-        message = f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}"
         older = [identity for identity in committed(run) if identity < manifest.id]
-        if manifest.run != run.name or not older:
-            message += "; there is none before it, start a new run"
-        else:
-            message += (
-                f"; to go on after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
-            )
-        raise type(error)(message, error.problems) from error
-
-
-def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
-    """Return the command for a shell that does what `_set_aside` does."""
-    target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
-    record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
-    into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
-    return f"echo {record} {into} {target}"
+        advice = "there is none before it, start a new run"
+        if manifest.run == run.name and older:
+            target = shlex.quote(f"{run.store.uri}/{_key(run, manifest.id, SET_ASIDE)}")
+            record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
+            into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
+            advice = f"to go on after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
+        raise type(error)(
+            f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}; {advice}", error.problems
+        ) from error
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
@@ -229,32 +219,32 @@ def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
     return problems
 
 
-def retain(run: Run, keep: int = NUM_KEPT) -> None:
-    """Delete what is older than the newest checkpoints, manifests first, sparing files that a kept one uses."""
-    listing = run.store.list(run.key("checkpoints/"))
-    kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
-    old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
+def retain(run: Run) -> None:
+    """Delete the checkpoints before the newest `NUM_KEPT`, manifests first, sparing files that a kept one uses."""
+    objects = _objects(run)
+    kept = _whole(objects)[-NUM_KEPT:]
+    old = [checkpoint for checkpoint in objects if kept and checkpoint < kept[0]]
     if not old:
         return
     used = {file.key for checkpoint in kept for file in read_manifest(run, checkpoint).files}
-    for key in sorted(set(old) - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
+    keys = {_key(run, checkpoint, name) for checkpoint in old for name in objects[checkpoint]}
+    for key in sorted(keys - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
         run.store.delete(key)
 
 
-def _is_older(stored: StoredObject, oldest_kept: CheckpointId) -> bool:
-    parsed = CheckpointId.parse(stored.key.split("/")[-2])
-    return parsed is not None and parsed < oldest_kept
+def _objects(run: Run) -> dict[CheckpointId, set[str]]:
+    """Return the names of the objects of each checkpoint, committed or not."""
+    start = run.key("checkpoints/")
+    objects: dict[CheckpointId, set[str]] = {}
+    for stored in run.store.list(start):
+        folder, _, name = stored.key.removeprefix(start).partition("/")
+        if (checkpoint := CheckpointId.parse(folder)) is not None:
+            objects.setdefault(checkpoint, set()).add(name)
+    return objects
 
 
-def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
-    return sorted(_having(run, listing, MANIFEST) - _having(run, listing, SET_ASIDE))
-
-
-def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
-    """Return the checkpoints in whose folder there is an object of a name."""
-    start, end = run.key("checkpoints/"), f"/{name}"
-    names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
-    return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
+def _whole(objects: Mapping[CheckpointId, set[str]]) -> list[CheckpointId]:
+    return sorted(found for found, names in objects.items() if MANIFEST in names and SET_ASIDE not in names)
 
 
 def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:

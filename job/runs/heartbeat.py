@@ -24,7 +24,7 @@ class Heartbeat:
 
     Args:
         claim: The attempt that is alive.
-        content: Position, seconds and what else the heartbeat holds.
+        content: Returns the fields of the record.
         on_stop: Called once, from another thread, when the attempt is asked to stop.
         every_s: Seconds between two heartbeats.
     """
@@ -48,7 +48,7 @@ class Heartbeat:
         self._closed.set()
 
     def check(self) -> None:
-        """Raise what its thread failed of, if it did."""
+        """Raise the error of its thread, if there is one."""
         self._background.check()
 
     def _beat(self) -> None:

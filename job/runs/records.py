@@ -1,4 +1,4 @@
-"""Records of a run in the bucket, typed: what each object holds, and what follows from it.
+"""Typed records of a run in the bucket, and the state of an attempt that follows from them.
 
 Guarantees that a record of any earlier version is read, that one of a newer version is refused with that reason, and
 that position, last sign of life, seconds and state of an attempt are derived here alone. Knows nothing of the store.
@@ -22,7 +22,6 @@ from pydantic import (
     PlainSerializer,
     PositiveInt,
     ValidationError,
-    field_validator,
     with_config,
 )
 from typing_extensions import TypedDict  # pydantic does not take that of typing before Python 3.12
@@ -39,9 +38,7 @@ NUM_SHOWN = 3
 METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
 ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
-"""The newest attempt counts as running for so long after its last heartbeat, and for so long after its claim while it
-gets ready and has none.
-"""
+"""The newest attempt counts as running for so long after its last heartbeat, or after its claim if it has none yet."""
 
 
 def now() -> str:
@@ -109,14 +106,10 @@ class Record(Part):
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointId:
-    """Where in a run a checkpoint was taken, and by which attempt; ordered by age."""
+    """A checkpoint's complete epochs, complete batches of the next one, and attempt; ordered by age."""
 
     epoch: int
-    """Complete epochs."""
-
     batch: int
-    """Complete batches of the next epoch."""
-
     attempt: int
 
     def __str__(self) -> str:
@@ -150,13 +143,10 @@ CheckpointName = Annotated[CheckpointId, BeforeValidator(_checkpoint_id), PlainS
 
 
 class Position(Part):
-    """Where in a run training stands."""
+    """Complete epochs, and complete batches of the next."""
 
     epoch: NonNegativeInt
-    """Complete epochs."""
-
     batch: NonNegativeInt
-    """Complete batches of the next epoch."""
 
 
 KnownPosition = Annotated[Position | None, BeforeValidator(lambda value: value or None)]
@@ -177,7 +167,7 @@ class CheckpointFile(Part):
 
 
 class CheckpointMetadata(Part):
-    """What a manifest says of its checkpoint beside the files; further entries are kept as they are."""
+    """A manifest's entries beside the files; further ones are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -229,7 +219,6 @@ class Price(Part):
     """Google's name of it; nothing on another machine, and in records of older versions."""
 
     date: str = ""
-    """When the price was looked up."""
 
 
 def _require_numbers(train: Mapping[str, object]) -> Mapping[str, object]:
@@ -243,7 +232,7 @@ def _require_numbers(train: Mapping[str, object]) -> Mapping[str, object]:
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Request(TypedDict):
-    """What was asked for; equal requests are one run."""
+    """A request to train; equal requests are one run."""
 
     recipe: str
     profile: Literal["full", "demo"]
@@ -253,23 +242,23 @@ class Request(TypedDict):
     new_classes: bool
     quarantine: bool
     train: Annotated[dict[str, Any], AfterValidator(_require_numbers)]
-    """Every training argument."""
+    """All training arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Where the first weights of a run are."""
+    """The first weights of a run."""
 
     kind: str
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
-    folder of a checkpoint.
+    """A key in the bucket (for ``end`` a checkpoint's folder), a ``gs://`` address or a local file; nothing for a start
+    from scratch.
     """
 
     architecture: str | None
-    """A model file of Ultralytics; nothing if the weights say it."""
+    """A model file of Ultralytics; nothing where the weights have their own."""
 
     run: str | None = None
     """The run that the weights come from."""
@@ -287,11 +276,10 @@ class InitialWeights:
 
 
 class Lineage(Part):
-    """Which weights a run started from."""
+    """The weights that a run started from, and how much of them was taken over."""
 
     point: InitialWeights
     transfer: dict[str, object] | None = None
-    """How much of them was taken over."""
 
 
 class PinnedDataset(Part):
@@ -303,11 +291,11 @@ class PinnedDataset(Part):
     """Broken files that training does not see."""
 
     val: str | None = None
-    """What identifies the validation set; older versions did not record it."""
+    """Digest of the validation set; older versions did not record it."""
 
 
 class Facts(Part):
-    """What was decided during set-up and never changes; further entries are kept as they are."""
+    """Decisions of the set-up, which never change; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -321,7 +309,7 @@ class Facts(Part):
 
 
 class RunRecord(Record):
-    """What a run is, frozen when it is created (``run.json``)."""
+    """A run, frozen when it is created (``run.json``)."""
 
     run: str
     created_at: Timestamp
@@ -334,7 +322,7 @@ class RunRecord(Record):
     dataset: PinnedDataset
     facts: Facts
     environment: dict[str, object]
-    """What else decides the last bits: device, driver, versions of libraries."""
+    """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
 
@@ -348,24 +336,20 @@ class LastCommitted(Part):
 
 
 class Observations(Part):
-    """What training saw that tells whether its result is exact; see `job.runs.resume.exactness`."""
+    """Observations that decide whether a result is exact; see `job.runs.resume.exactness`."""
 
     warnings: list[str] = []
     num_ooms: int = 0
 
 
 class ResumeReceipt(Part):
-    """What a resumed attempt records of its resumption."""
+    """A resumption: its checkpoint, the digests of the saved and the loaded state by group, and what was lost."""
 
     run: str = ""
     checkpoint: CheckpointName
     position: Position | None = None
     saved: dict[str, str] = {}
-    """Digests of the state in the checkpoint, by group."""
-
     loaded: dict[str, str] = {}
-    """Digests of the state after loading."""
-
     steps_lost: NonNegativeInt = 0
     seconds_lost: NonNegativeFloat = 0.0
 
@@ -380,23 +364,18 @@ class AttemptClaim(Record):
 
     previous_ended: dict[str, object] | None = None
     process_age_s: NonNegativeFloat = 0.0
-    price: Price = Price()
+    price: Annotated[Price, BeforeValidator(lambda value: value or Price())] = Price()
     host: str = ""
     pid: int | None = None
     cloud_job: str | None = None
-    """The id of the Batch job that it is an attempt of."""
+    """The id of its Batch job."""
 
     machine: str = ""
     """System and cores, for people."""
 
-    @field_validator("price", mode="before")
-    @classmethod
-    def _unknown_price(cls, value: object) -> object:
-        return Price() if value is None else value
-
 
 class AttemptStart(Record):
-    """What an attempt found when it was ready to train (``attempts/NNNN.start.json``)."""
+    """An attempt that is ready to train (``attempts/NNNN.start.json``)."""
 
     started_at: Timestamp
     environment: dict[str, object] = {}
@@ -405,7 +384,7 @@ class AttemptStart(Record):
 
 
 class Progressing(Record):
-    """What both a heartbeat and an end say of an attempt's training."""
+    """The training of an attempt, in a heartbeat and in an end."""
 
     position: KnownPosition = None
     evidence: Observations | None = None
@@ -439,12 +418,12 @@ class AttemptEnd(Progressing):
 
     traceback: str | None = None
     not_committed: str = ""
-    """What was trained and is in no checkpoint, and why."""
+    """The training that no checkpoint has, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """Everything that the bucket has of an attempt."""
+    """All records of an attempt."""
 
     claim: AttemptClaim
     start: AttemptStart | None = None
@@ -486,10 +465,8 @@ class AttemptRecord:
     @property
     def position(self) -> tuple[int, int] | None:
         """Complete epochs, and complete batches of the next, that its records show."""
-        for record in (self.end, self.heartbeat):
-            if record and record.position:
-                return record.position.epoch, record.position.batch
-        return None
+        found = (record.position for record in (self.end, self.heartbeat) if record and record.position)
+        return next(((position.epoch, position.batch) for position in found), None)
 
     @property
     def seconds(self) -> Seconds:
@@ -501,13 +478,13 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """What its training recorded so far."""
+        """The observations of its training so far."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
     @property
     def receipt(self) -> ResumeReceipt | None:
-        """What it records of its resumption, if it resumed."""
+        """The receipt of its resumption, if it resumed."""
         return self.start.receipt if self.start else None
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
@@ -515,7 +492,7 @@ class AttemptRecord:
 
         Args:
             newest: No later attempt has claimed the run.
-            at: The time at which it runs only if it was heard of lately; without one, the newest always does.
+            at: The time for which its last sign of life must be recent; without one, the newest always runs.
         """
         if self.end:
             return self.end.reason

@@ -81,7 +81,7 @@ class Sidecar:
             self._warn(reason)
 
     def kill(self) -> None:
-        """Kill the process if it runs."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
