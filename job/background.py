@@ -10,12 +10,7 @@ from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
-    """One thread that works beside training.
-
-    Args:
-        name: What messages call it.
-        work: Returns when it is over.
-    """
+    """One thread that works beside training; its name is the subject of messages."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work

@@ -88,13 +88,7 @@ class JobError(Exception):
 
 
 class DefectError(JobError):
-    """A defect of the program: an exception that nothing foresees.
-
-    Args:
-        subject: What failed.
-        error: The exception.
-        advice: How to go on.
-    """
+    """A defect of the program: an exception that nothing foresees."""
 
     exit_code = ExitCode.DEFECT
 
@@ -163,12 +157,7 @@ class TrainingError(JobError):
 
 
 class OutOfMemoryError(TrainingError):
-    """The GPU's memory ran out.
-
-    Args:
-        message: With what, and what to do.
-        try_again: It went well for an epoch or longer, and this is the first time.
-    """
+    """The GPU's memory ran out. To be tried again if it happens for the first time, after an epoch or more."""
 
     def __init__(self, message: str, *, try_again: bool) -> None:
         super().__init__(message)
@@ -212,12 +201,7 @@ class SupersededError(TryAgainError):
 
 
 class CampaignError(JobError):
-    """A run of a campaign ended other than well.
-
-    Args:
-        message: Which, and what to do.
-        exit_code: How it ended.
-    """
+    """A run of a campaign failed, with its exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -95,11 +95,7 @@ class _Json(logging.Formatter):
 
 
 def set_up_logging(*, for_machines: bool) -> None:
-    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on.
-
-    Args:
-        for_machines: Write JSON where stderr is no terminal.
-    """
+    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on; for machines as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if for_machines and not sys.stderr.isatty() else _Text())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -220,12 +220,7 @@ def describe_field(model: "type[Any]", name: str) -> str:
 
 
 def describe_type(kind: Any, limits: Sequence[Any] = ()) -> str:  # noqa: ANN401 -- an annotation
-    """Describe which values a type takes: ``a whole number from 1 to 9``.
-
-    Args:
-        kind: The annotation.
-        limits: Its metadata, such as ``annotated_types.Ge(1)``.
-    """
+    """Describe the values of a type with limits, such as ``annotated_types.Ge(1)``: ``a whole number from 1 to 9``."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         described = next((limit.description for limit in parts[1:] if getattr(limit, "description", None)), None)

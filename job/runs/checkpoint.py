@@ -37,14 +37,9 @@ MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
 def commit(
     run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
-    """Make files a checkpoint: in the order that they are given, the manifest last.
+    """Make files a checkpoint: in the order of `paths`, then the manifest with `metadata`.
 
-    Args:
-        run: The run.
-        checkpoint: Position and attempt; the key of every file contains it.
-        paths: The files.
-        metadata: Kept in the manifest, for people and reports.
-        previous: A checkpoint whose unchanged files need not be stored again.
+    Files that the checkpoint `previous` has already are not stored again.
 
     Raises:
         SupersededError: If a later attempt has claimed the run.

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from job.background import Background
@@ -39,13 +38,7 @@ class AsyncCommitter:
         publish: Called after each commit with the folder of its files.
     """
 
-    def __init__(
-        self,
-        claim: Claim,
-        staging: Path,
-        restored: Manifest | None,
-        publish: Callable[[Path], None],
-    ) -> None:
+    def __init__(self, claim: Claim, staging: Path, restored: Manifest | None, publish: Callable[[Path], None]) -> None:
         self.newest = restored
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
@@ -60,9 +53,7 @@ class AsyncCommitter:
         self._background.start()
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Wait for the last commit; after an error, not for what follows a commit.
 
         Raises:
@@ -81,11 +72,7 @@ class AsyncCommitter:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
-        """Commit a snapshot soon.
-
-        Args:
-            snapshot: What to commit.
-            **metadata: Further entries of the manifest's metadata.
+        """Commit a snapshot soon, with further entries of its metadata.
 
         Raises:
             JobError: If an earlier commit failed for good.

@@ -193,12 +193,7 @@ class RunCost:
 
 
 def read_cost(run: Run, at: str | None = None) -> RunCost:
-    """Read the records of a run's attempts and account for them.
-
-    Args:
-        run: The run.
-        at: The time at which an attempt without an end runs or has vanished; now, if left out.
-    """
+    """Read the records of a run's attempts and compute their cost at a time, which is now if left out."""
     committed: dict[int, tuple[CheckpointId, Seconds]] = {}
     attempts = run.attempt_records()
     for identity in checkpoint.committed(run):
@@ -210,11 +205,11 @@ def read_cost(run: Run, at: str | None = None) -> RunCost:
 def cost_of(
     attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, Seconds]] | None = None
 ) -> RunCost:
-    """Account for attempts.
+    """Compute the cost of attempts.
 
     Args:
         attempts: Their records, in order.
-        at: The time at which this is asked.
+        at: The time at which an attempt without an end runs or has vanished.
         committed: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
     """
     following = [*attempts, None][1:]

@@ -20,13 +20,9 @@ EVERY_S = 5.0
 
 
 class Heartbeat:
-    """Writes an attempt's heartbeat; use it as a context manager.
+    """Writes the fields that `content` returns as an attempt's heartbeat; use it as a context manager.
 
-    Args:
-        claim: The attempt that is alive.
-        content: Returns the fields of the record.
-        on_stop: Called once, from another thread, when the attempt is asked to stop.
-        every_s: Seconds between two heartbeats.
+    A stop request is passed to `on_stop` once, from another thread.
     """
 
     def __init__(

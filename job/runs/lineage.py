@@ -69,14 +69,9 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
 def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
-    """Return the request for a run with another number of epochs, which starts from the end of the old one.
+    """Return the request for a run with a new total of epochs, which starts from the end of the old one.
 
-    Args:
-        name: The old run.
-        record: Of the old run; its values stay but for the epochs.
-        num_epochs: The new total.
-        new_run: The new run's name, if it was named.
-        execution: How it is trained.
+    The values of the old run's record stay but for the epochs; the new run has a name if the command line gives one.
     """
     request = record.request
     recipe = Recipe(
@@ -189,7 +184,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
         return InitialWeights("own", weights, None)
     if Path(weights).is_file():
         return InitialWeights("own", str(Path(weights).resolve()), None)
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", weights):
+    if is_run_name(weights):
         run = Run(store, weights)
         if run.record() is None:
             raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")

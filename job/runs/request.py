@@ -14,7 +14,7 @@ from job.errors import JobError, UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
-from job.runs.flags import Problem, Seconds, WorkdirOption, reads
+from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
@@ -28,23 +28,20 @@ def _read_model(text: str) -> str:
 
 RunName = Annotated[str, reads(check_run_name)]
 
-Workers = Annotated[int, Field(ge=0, le=1024)]
-"""Each is a process; no machine that trains has as many cores."""
+
+class WorkersOption(Options):
+    """The loader processes."""
+
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1),
+        description="Loader processes; 8 if left out, or as many as there are cores.",
+    )
 
 
-def default_workers() -> int:
-    """Return how many loader processes there are, as Ultralytics has it; never more than there are cores."""
-    return min(8, os.cpu_count() or 1)
-
-
-WORKERS_HELP = "Loader processes; 8 if left out, or as many as there are cores."
-
-
-class Execution(WorkdirOption):
+class Execution(WorkdirOption, WorkersOption):
     """How a training runs on its machine; no part of what makes two requests the same run."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
-    workers: Workers = Field(default_factory=default_workers, description=WORKERS_HELP)
     checkpoint_every_s: Seconds = Field(
         60.0,
         alias="checkpoint_every",
@@ -143,11 +140,7 @@ class TrainRequest(Execution):
         return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
-        """Return what makes two requests the same run; the machine has no part in it.
-
-        Args:
-            dataset: The name of the dataset that is meant.
-        """
+        """Return what makes two requests on a dataset the same run; the machine has no part in it."""
         return {
             "recipe": self.recipe.name,
             "profile": self.recipe.profile,

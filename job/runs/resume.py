@@ -45,9 +45,6 @@ class PreviousAttempts:
 
         A machine may be preempted before its attempt sees the request, and its Batch job starts another one in its
         place. A request after the end of its attempt is void, and so is one before a person's start.
-
-        Args:
-            cloud_job: The Batch job of the next attempt, if it has one.
         """
         for attempt in reversed(self.attempts):
             end, request = attempt.end, attempt.stop
@@ -73,13 +70,7 @@ class PreviousAttempts:
 
 
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
-    """Return the receipt of a resumption.
-
-    Args:
-        previous: The attempts before it.
-        restored: The checkpoint that it resumes from.
-        loaded: Digests of the state after loading.
-        num_batches: Batches in an epoch.
+    """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
 
     Raises:
         CorruptObjectError: If the loaded state is not the saved one.

@@ -23,11 +23,8 @@ NUM_SHOWN = 10
 def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
     """Return the run that a request means, and its record if it exists.
 
-    Args:
-        store: The bucket.
-        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, begun or
-            only submitted, or else a new one.
-        request: What is asked for.
+    Without a name it is the newest run of `FAMILY` that was asked for in the same way, begun or only submitted, or else
+    a new one.
 
     Raises:
         RunConflictError: If the named run was asked for differently, which lists every difference, or if files that are
@@ -148,14 +145,7 @@ def survey(store: Store, family: str | None = None) -> Survey:
 
 
 def tell_beside(store: Store, run: Run, request: Request, verb: str) -> None:
-    """Warn if a run is new because something was asked for that an unfinished run was not asked for.
-
-    Args:
-        store: The bucket.
-        run: The new run.
-        request: What is asked for.
-        verb: The command that asks, ``train`` or ``submit``.
-    """
+    """Warn that a new run begins beside an unfinished one: the differences, and the command for each, by its verb."""
     unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
     if not unfinished:
         return

@@ -20,12 +20,9 @@ NICENESS = 5
 
 
 class Sidecar:
-    """One subprocess, started by the constructor; one that cannot be started counts as ended.
+    """One subprocess, ``python -m`` and `command`, started by the constructor; without a start it counts as ended.
 
-    Args:
-        subject: Subject of its warnings.
-        remedy: What its warnings advise.
-        command: Module and arguments for ``python -m``.
+    Its warnings begin with `subject` and end with `remedy`.
     """
 
     def __init__(self, subject: str, remedy: str, *command: str) -> None:
