@@ -164,19 +164,13 @@ class RunCost:
 
     def to_json(self) -> dict[str, object]:
         """Return everything as plain values."""
+        fields = ("attempt", "began_at", "ended_at", "ended", "wall_s", "steps_lost", "away_s", "usd")
         return {
             "attempts": [
                 {
-                    "attempt": attempt.attempt,
-                    "began_at": attempt.began_at,
-                    "ended_at": attempt.ended_at,
-                    "ended": attempt.ended,
-                    "wall_s": attempt.wall_s,
+                    **{name: getattr(attempt, name) for name in fields},
                     "seconds": _rounded(attempt.seconds),
-                    "steps_lost": attempt.steps_lost,
-                    "away_s": attempt.away_s,
                     "usd_per_h": attempt.price.usd_per_h,
-                    "usd": attempt.usd,
                 }
                 for attempt in self.attempts
             ],

@@ -33,17 +33,14 @@ log = logging.getLogger(__name__)
 
 
 def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialWeights:
-    """Decide where the first weights come from.
+    """Return the first weights of a request whose dataset is known.
 
-    Args:
-        store: The bucket.
-        request: With its dataset. ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile
-            do not count.
-        run: The run that starts; finished runs of its family count as own, or those of `FAMILY` if it has none.
+    ``--weights`` and ``--model`` replace the recipe's start. A recipe that starts from own weights gets the best of the
+    finished runs of the same profile in the family of `run`, or else in `FAMILY`.
 
     Raises:
-        WeightsError: If there are none, with what to do.
-        RunConflictError: If the run whose end it is has not ended.
+        WeightsError: If there are none.
+        RunConflictError: If a run is to be extended and has not ended.
         UsageError: If that run has trained as many epochs already.
     """
     architecture = request.model if request.model and request.model.endswith((".yaml", ".yml")) else None
@@ -91,9 +88,9 @@ def extended_request(
 
 
 def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
-    """Fetch the start weights and return the file with the digest filled in.
+    """Fetch the start weights; return the file, and the weights with its digest.
 
-    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored for next time.
+    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there.
 
     Raises:
         WeightsError: If they are gone, or are no longer the ones of the record.
@@ -148,7 +145,7 @@ def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
         raise WeightsError(
             f"{point.source}: the end of run {run.name} is gone, {error}; start a new run from its weights"
         ) from error
-    if _digest_of_state(manifest) != point.sha256:
+    if manifest.digest_of_state != point.sha256:
         raise CorruptObjectError(f"{point.source}: is not the state that the run started from; start a new run")
     return manifest
 
@@ -171,12 +168,8 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
             f"--epochs: is the new total, and run {run.name} has trained {newest.epoch}; pass more than that, got "
             f"{num_epochs}"
         )
-    digest = _digest_of_state(checkpoint.read_manifest(run, newest))
+    digest = checkpoint.read_manifest(run, newest).digest_of_state
     return InitialWeights("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
-
-
-def _digest_of_state(manifest: Manifest) -> str | None:
-    return next((file.sha256 for file in manifest.files if file.name == "state.pt"), None)
 
 
 def _named(store: Store, weights: str) -> InitialWeights:

@@ -193,6 +193,11 @@ class Manifest(Record):
         return CheckpointId(self.epoch, self.batch, self.attempt)
 
     @property
+    def digest_of_state(self) -> str | None:
+        """SHA-256 of the training state."""
+        return next((file.sha256 for file in self.files if file.name == "state.pt"), None)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes in all files, shared ones included."""
         return sum(file.size_bytes for file in self.files)
