@@ -10,7 +10,7 @@ from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
-    """One thread that works beside training; its name is the subject of messages."""
+    """One background thread of a training; its name is the subject of messages."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
@@ -24,7 +24,7 @@ class Background:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until the work is over."""
+        """Wait for the thread to end."""
         self._thread.join()
 
     def check(self) -> None:
@@ -41,9 +41,9 @@ class Background:
             self._work()
         except JobError as error:
             self.error = error
-        except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the thread that matters
+        except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the main thread
             self.error = BackgroundError(
-                f"{self._thread.name}: failed, {what_failed(error)}; what is committed stands, the same command goes "
-                "on from there; if it fails again, please report it"
+                f"{self._thread.name}: failed, {what_failed(error)}; committed checkpoints stand, the same command "
+                "resumes there; if it fails again, please report it"
             )
             self.error.__cause__ = error

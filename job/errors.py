@@ -1,4 +1,4 @@
-"""Exceptions and their exit codes, as a scheduler sees them.
+"""Exceptions and their exit codes, and the reasons for which an attempt ends.
 
 A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several problems lists
 them all, one a line.
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """How a process of the job ends, as a scheduler sees it."""
+    """Exit codes, as a scheduler sees them."""
 
     FINISHED = 0
     DEFECT = 1
-    """Of the program itself; Python's code for an exception that ends it. A scheduler bounds its retries."""
+    """Defect of the program; Python's own code of an uncaught exception. The scheduler limits its retries."""
 
     USAGE = 2
     INVALID = 65
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 
 
 class EndReason(StrEnum):
-    """Why an attempt ended, as its end record says it; `VANISHED` and `RUNNING` are derived where there is none."""
+    """Why an attempt ended, by its end record; `VANISHED` and `RUNNING` are derived if there is none."""
 
     FINISHED = "finished"
     PREEMPTED = "preempted"
@@ -39,7 +39,7 @@ class EndReason(StrEnum):
     SUPERSEDED = "superseded"
     FAILED = "failed"
     TRANSIENT = "transient"
-    """Of a cause outside of the machine, such as a bucket that does not answer."""
+    """A cause outside of the machine, such as a bucket that does not answer."""
 
     VANISHED = "vanished"
     RUNNING = "running"
@@ -52,7 +52,7 @@ FATAL_HERE = FATAL | {ExitCode.ELSEWHERE}
 """No retry on the same machine changes these."""
 
 FIRST_OF_BATCH = 50000
-"""Exit codes from here on are Cloud Batch's own; this one is a failure for no known reason."""
+"""Exit codes from here on are Cloud Batch's own; this one is a failure of unknown cause."""
 
 LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
 """Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
@@ -61,10 +61,10 @@ TIME_LIMIT = 50005
 """Batch's code for a task that ran longer than its limit; a hang must not be repeated ten times."""
 
 KILLED = frozenset({125, 137, 143})
-"""Codes of a container that was killed or could not be waited for, also after a preemption if its machine is slower."""
+"""Codes of a killed or lost container, also after a preemption if its machine ends later."""
 
-GOES_ON = "the same command goes on from the last committed checkpoint"
-"""What to do about a training that ended early."""
+GOES_ON = "the same command resumes from the last committed checkpoint"
+"""Remedy for a training that ended early."""
 
 
 class JobError(Exception):
@@ -88,7 +88,7 @@ class JobError(Exception):
 
 
 class DefectError(JobError):
-    """A defect of the program: an exception that nothing foresees."""
+    """A defect of the program: an exception that no code foresees."""
 
     exit_code = ExitCode.DEFECT
 
@@ -102,7 +102,7 @@ class DefectError(JobError):
 
 
 def what_failed(error: BaseException) -> str:
-    """Describe an exception in a few words: its class, its message, and the line that raised it."""
+    """Return class, message and line of an unforeseen exception."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
@@ -115,7 +115,7 @@ class OutputError(JobError):
 
 
 class OutputClosedError(Exception):
-    """The reader of standard output has read enough, as `head` does."""
+    """The reader of standard output has closed it, as `head` does."""
 
 
 class UsageError(JobError):
@@ -125,7 +125,7 @@ class UsageError(JobError):
 
 
 class InvalidInputError(JobError):
-    """What was asked for cannot be trained; no retry changes that."""
+    """The input cannot be trained; no retry changes that."""
 
     exit_code = ExitCode.INVALID
 
@@ -157,7 +157,7 @@ class TrainingError(JobError):
 
 
 class OutOfMemoryError(TrainingError):
-    """The GPU's memory ran out. To be tried again if it happens for the first time, after an epoch or more."""
+    """The GPU's memory ran out; a retry may help the first time, after the same batch fitted for an epoch or longer."""
 
     def __init__(self, message: str, *, try_again: bool) -> None:
         super().__init__(message)
@@ -165,7 +165,7 @@ class OutOfMemoryError(TrainingError):
 
 
 class HardwareError(TryAgainError):
-    """The machine failed, by no fault of the run; another one may help."""
+    """The machine failed during work, by no fault of the run; a retry may help, perhaps on another machine."""
 
 
 class StoreError(JobError):
@@ -179,15 +179,15 @@ class ObjectNotFoundError(StoreError):
 
 
 class PreconditionError(StoreError):
-    """An object exists that should not, or is no longer the version it was expected to be."""
+    """An object exists under the key of a create-only put, with other bytes."""
 
 
 class CorruptObjectError(StoreError):
-    """The bytes that arrived are not the bytes that were stored."""
+    """The bytes that arrived differ from the bytes that were stored."""
 
 
 class UnreadableRecordError(CorruptObjectError):
-    """The bytes are those that were stored, and this version of the job cannot read them."""
+    """The bytes are intact, and this version of the job cannot read them."""
 
 
 class TransientStoreError(StoreError):
@@ -197,11 +197,11 @@ class TransientStoreError(StoreError):
 
 
 class SupersededError(TryAgainError):
-    """A later attempt has claimed the run; this one must not touch it any more."""
+    """A later attempt has claimed the run; this one must not write to it any more."""
 
 
 class CampaignError(JobError):
-    """A run of a campaign failed, with its exit code."""
+    """A run of a campaign failed or was cut off, with this exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -209,19 +209,19 @@ class CampaignError(JobError):
 
 
 class BackgroundError(TryAgainError):
-    """A thread beside training failed by an exception that nothing foresees."""
+    """A background thread failed by an unforeseen exception."""
 
 
 class NotCommittedError(TryAgainError):
-    """A run is at its end, and its newest checkpoint is not."""
+    """A run has reached its end, and its newest checkpoint has not."""
 
 
 class HangError(TryAgainError):
-    """Training made no progress for longer than its limit."""
+    """A process hangs: no progress for the watchdog's limit."""
 
 
 class PeerError(TryAgainError):
-    """Another rank is gone: its machine was taken, or it failed and reported that itself."""
+    """Another rank of this training is gone: preempted, or failed with a message of its own."""
 
 
 class MachineError(JobError):
@@ -243,7 +243,7 @@ class TransientCloudError(CloudError):
 
 
 class RunFailedError(JobError):
-    """A run in the cloud failed for a reason that trying again does not remove."""
+    """A run in the cloud failed for a reason that no retry removes."""
 
 
 class RunStoppedError(TryAgainError):
@@ -251,12 +251,12 @@ class RunStoppedError(TryAgainError):
 
 
 class PreemptionError(BaseException):
-    """A request to stop this process. Not an `Exception`, so that no handler of failures catches it.
+    """This process was asked to stop. Not an `Exception`, so that no handler takes it for a failure.
 
     Args:
-        message: Where it comes from.
-        reason: ``preempted``; ``interrupted`` or ``paused`` if it comes from a person.
-        from_server: It comes from the metadata server, so the machine ends by itself.
+        message: The source of the notice.
+        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
+        from_server: Whether it comes from the metadata server, so that the machine ends by itself.
     """
 
     exit_code: int = ExitCode.TRY_AGAIN
@@ -266,10 +266,10 @@ class PreemptionError(BaseException):
         self.reason = reason
         self.from_server = from_server
         self.agreed = False
-        """All ranks stop for it at the same step."""
+        """Whether all ranks stop for it at the same step."""
 
         self.not_committed = ""
-        """The training that no checkpoint has, and why."""
+        """Trained steps that no checkpoint has, and why."""
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (super().__str__(), self.not_committed)))

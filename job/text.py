@@ -1,7 +1,4 @@
-"""Text out and in: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as our messages.
-
-Guarantees that a table's cells stand below each other whatever they hold. Knows nothing of runs.
-"""
+"""Text: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as messages."""
 
 import difflib
 import textwrap
@@ -26,7 +23,7 @@ NUM_LABEL = 12
 
 
 def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds from one recorded time to another; none where a clock was set back in between."""
+    """Return the seconds from one recorded time to another; 0 if a clock was set back in between."""
     return max(0.0, round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3))
 
 
@@ -53,7 +50,7 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: i
     """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
 
     Args:
-        rows: Of equal length, the heading among them.
+        rows: Rows of equal length, with the heading.
         right: Columns that are aligned to the right.
         wrap: Width at which cells are wrapped, those of the first column excepted.
     """
@@ -93,7 +90,7 @@ MAX_BYTES = 1_000_000
 TOO_LARGE = f"it is larger than {MAX_BYTES / 1e6:g} MB"
 
 MAX_VALUES = 200_000
-"""Aliases are counted as often as they repeat a value."""
+"""Values repeated by aliases count each time."""
 
 MAX_NUMBER_LENGTH = 1_000
 """Characters of a value that is not text: the time to parse a number grows with the square of its length."""
@@ -103,11 +100,11 @@ class UnreadableYamlError(ValueError):
     """A text is not YAML, or not within the limits; the message is the part of a sentence that says why."""
 
 
-def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- any value that YAML can hold
+def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
     """Read YAML of plain values.
 
     Raises:
-        UnreadableYamlError: If it is no YAML, or not within the limits.
+        UnreadableYamlError: If it is no YAML, or above the limits.
     """
     if len(text) > MAX_BYTES:
         raise UnreadableYamlError(TOO_LARGE)
@@ -127,7 +124,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- any value that YAML 
 
 
 def _require_few_values(node: yaml.Node) -> None:
-    """Check how many values there are once every alias is followed."""
+    """Check the number of values with every alias followed."""
     num_values: dict[int, int] = {}
 
     def count(node: yaml.Node) -> int:
@@ -208,13 +205,13 @@ def counted_problems(problems: list[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message has it: the start of a long one."""
+    """Return a value for a message; a long one is cut."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def describe_field(model: "type[Any]", name: str) -> str:
-    """Describe what a field must be: ``a whole number from 1 to 9``."""
+    """Describe the values that a field takes: ``a whole number from 1 to 9``."""
     field = _fields(model)[name]
     return field.description or describe_type(field.annotation, field.metadata)
 
@@ -255,7 +252,7 @@ def _fields(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- an annotation
 
 
 def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, what holds it, and what it must be.
+    """Return the dotted name of an error's field, its model, and the values that it takes.
 
     An error in a list of plain values is the list's.
     """

@@ -151,7 +151,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
         newest = checkpoints[-1]
         try:
             return fetch(run, newest, folder)
-        except UnreadableRecordError:  # it is whole, and another version goes on from it
+        except UnreadableRecordError:  # intact, and readable by another version
             raise
         except (CorruptObjectError, ObjectNotFoundError) as error:
             problems = _damage(run, newest, folder) and _damage(run, newest, folder)
@@ -161,12 +161,12 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 _set_aside(run, newest, problems)
             elif newest in committed(run):  # else another machine has newer ones, and has deleted it
                 raise TransientStoreError(
-                    f"checkpoint {newest} of run {run.name}: could not be fetched, and lies there as it was committed; "
+                    f"checkpoint {newest} of run {run.name}: could not be fetched, and is intact in the bucket; "
                     f"try again later ({error})"
                 ) from error
     if damaged := set_aside(run):
         raise CorruptObjectError(
-            f"run {run.name}: none of its {len(damaged)} checkpoints is whole; start a new run",
+            f"run {run.name}: none of its {len(damaged)} checkpoints is intact; start a new run",
             [problem for problems in damaged.values() for problem in problems],
         )
     return None
@@ -192,7 +192,7 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
             target = shlex.quote(f"{run.store.uri}/{_key(run, manifest.id, SET_ASIDE)}")
             record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
             into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
-            advice = f"to go on after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
+            advice = f"to resume after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
         raise type(error)(
             f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}; {advice}", error.problems
         ) from error

@@ -59,7 +59,8 @@ def follow(context: SessionContext) -> None:
         if shared is None:  # the run is finished
             return
         subject = f"process {group.rank + 1} of {group.size}"
-        data = here.prepare_data(shared.dataset["name"], shared.dataset, subject)
+        with group.local_zero_first():
+            data = here.prepare_data(shared.dataset["name"], shared.dataset, subject)
         here.isolate_training()
         from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 

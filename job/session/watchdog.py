@@ -121,7 +121,7 @@ class Watchdog:
 
     def _end(self, watched: _Watched) -> None:
         error = HangError(
-            f"{watched.what} for {self._limit_s:g} s, so the process leaves; the same command goes on from the last "
+            f"{watched.what} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
             "committed checkpoint; --hang-after allows more"
         )
 
