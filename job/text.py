@@ -252,10 +252,7 @@ def _fields(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- an annotation
 
 
 def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, its model, and the values that it takes.
-
-    An error in a list of plain values is the list's.
-    """
+    """Return the dotted name of an error's field, or of its list of plain values, its model, and what it must be."""
     names: list[str] = []
     holder: Any = model
     kind: Any = model

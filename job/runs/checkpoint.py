@@ -135,13 +135,9 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 
 
 def restore(run: Run, folder: Path) -> Manifest | None:
-    """Fetch the newest checkpoint into an empty folder.
+    """Fetch the newest checkpoint into an empty folder; return its manifest, or nothing if the run has none yet.
 
-    One that cannot be fetched as it was committed is looked at again. Where the bucket's own description contradicts
-    the manifest both times, the checkpoint is set aside, which is reported, and the one before it is fetched.
-
-    Returns:
-        Its manifest, or nothing if the run has no checkpoint yet.
+    A checkpoint that the bucket's own description contradicts twice is set aside, and the one before it is fetched.
 
     Raises:
         TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
@@ -256,11 +252,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
 
 
 def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
-    """Describe the contradiction between the bucket and a manifest's entry for a file.
-
-    Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
-    the job recorded no checksum that the description could be compared with.
-    """
+    """Describe the contradiction between the bucket and a manifest's entry for a file."""
     if there is None:
         return f"{file.key}: is gone"
     if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
@@ -269,7 +261,7 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
             f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
         )
     try:
-        run.store.get(file.key, scratch / file.name)
+        run.store.get(file.key, scratch / file.name)  # a folder's bytes may contradict their own checksum
     except CorruptObjectError as error:
         return str(error)
     except ObjectNotFoundError:

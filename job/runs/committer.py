@@ -28,7 +28,7 @@ NUM_TRIES = 3
 """Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
 
 
-class AsyncCommitter:
+class AsyncCommitter(Background):
     """One thread that commits snapshots; use it as a context manager.
 
     Args:
@@ -39,6 +39,7 @@ class AsyncCommitter:
     """
 
     def __init__(self, claim: Claim, staging: Path, restored: Manifest | None, publish: Callable[[Path], None]) -> None:
+        super().__init__("committer", self._commit_all)
         self.newest = restored
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
@@ -47,10 +48,8 @@ class AsyncCommitter:
         self.hurried = self._closing = False
         """Whether what follows a commit is left out."""
 
-        self._background = Background("committer", self._work)
-
     def __enter__(self) -> Self:
-        self._background.start()
+        self.start()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -63,10 +62,10 @@ class AsyncCommitter:
             self._closing = True
             self.hurried = error is not None
             self._changed.notify_all()
-        self._background.join()
+        self.join()
         if error is None:
             self.check()
-        elif (failed := self._background.error) not in {None, error}:
+        elif (failed := self.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
@@ -82,11 +81,7 @@ class AsyncCommitter:
             self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
             self._changed.notify_all()
 
-    def check(self) -> None:
-        """Raise the error of a commit that failed for good, if one did; cheap enough for every step."""
-        self._background.check()
-
-    def _work(self) -> None:
+    def _commit_all(self) -> None:
         num_failed = 0
         while (work := self._next()) is not None:
             try:

@@ -244,9 +244,8 @@ def _committed_seconds(
 ) -> Seconds:
     """Return an attempt's seconds when its last commit was taken; none of them if it committed nothing.
 
-    The commit is known from the last heartbeat, from its manifest as long as that is kept, or from the receipt of the
-    attempt that went on from it. If that names a commit that the others do not know, it came after the last heartbeat,
-    and all that is known was committed.
+    The last heartbeat, the manifest as long as it is kept, or the receipt of the next attempt has the commit. One that
+    only the receipt has came after the last heartbeat: all known seconds were committed.
     """
     commits = [committed] if committed else []
     if attempt.heartbeat and (last := attempt.heartbeat.last_committed):

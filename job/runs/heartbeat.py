@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 5.0
 
 
-class Heartbeat:
+class Heartbeat(Background):
     """Writes the fields that `content` returns as an attempt's heartbeat; use it as a context manager.
 
     A stop request is passed to `on_stop` once, from another thread.
@@ -32,20 +32,16 @@ class Heartbeat:
         on_stop: Callable[[PauseError], None],
         every_s: float = EVERY_S,
     ) -> None:
+        super().__init__("heartbeat", self._beat)
         self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
         self._closed = threading.Event()
-        self._background = Background("heartbeat", self._beat)
 
     def __enter__(self) -> Self:
-        self._background.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-
-    def check(self) -> None:
-        """Raise the error of its thread, if there is one."""
-        self._background.check()
 
     def _beat(self) -> None:
         complained = asked = False

@@ -226,10 +226,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
 def _best_own(
     store: Store, request: TrainRequest, recipe: str | None, families: Iterable[str]
 ) -> InitialWeights | None:
-    """Return the best own weights: on the same data, of the size of recipe base, with the highest F1.
-
-    Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
-    """
+    """Return the weights with the best F1 on the same data, or else the newest, as F1 on other data tells nothing."""
     profile = request.recipe.profile
     by_family = [
         [

@@ -191,9 +191,6 @@ def flags_of(request: Request, recipe: Recipe) -> list[str]:
 
 
 def known_recipe(request: Request) -> Recipe:
-    """Return the recipe of a request; that of ``base`` where it was a file of the user's own.
-
-    A record leads to no file of this machine, whatever it calls its recipe.
-    """
+    """Return the shipped recipe of a request, or ``base``; a record leads to no file of this machine."""
     name = request["recipe"] if request["recipe"] in recipe_names() else "base"
     return load_recipe(name, request["profile"])

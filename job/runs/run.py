@@ -168,11 +168,7 @@ class Run:
             return None
 
     def write(self, name: str, record: Record, *, overwrite: bool = False) -> None:
-        """Write one of the run's objects.
-
-        Raises:
-            PreconditionError: If it is there, and is not to be overwritten.
-        """
+        """Write one of the run's objects, create-only unless `overwrite`."""
         self.store.put(self.key(name), record.to_json(), overwrite=overwrite)
 
 

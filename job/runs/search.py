@@ -60,11 +60,7 @@ def _submitted(run: Run) -> Request | None:
 
 
 def _taken_by(run: Run, request: Request) -> RunRecord | None:
-    """Return the record that another machine has just written, or nothing if the run may be started under its name.
-
-    Raises:
-        RunConflictError: If there is anything under that name but a submission of the same request.
-    """
+    """Return the record that another machine has just written, or nothing if only this request has the name."""
     start = run.key("")
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
     if (record := run.record()) is not None or not names:
@@ -85,7 +81,7 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundRun:
-    """A run, as far as a list of the bucket and its record tell."""
+    """A run, by a list of the bucket and its record."""
 
     run: Run
     record: RunRecord

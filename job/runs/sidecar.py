@@ -70,7 +70,9 @@ class Sidecar:
         reason = ""
         try:
             if self._process.wait(limit_s):
-                reason = self._last_line()
+                self._errors.seek(0)
+                lines = self._errors.read().decode(errors="replace").splitlines()
+                reason = next(filter(None, reversed(lines)), "no reason given")
         except subprocess.TimeoutExpired:
             reason = f"took more than {limit_s:.0f} s and was given up"
         self.kill()
@@ -84,11 +86,6 @@ class Sidecar:
             self._process.communicate()
             self._errors.close()
             self._process = None
-
-    def _last_line(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").splitlines()
-        return next(filter(None, reversed(lines)), "no reason given")
 
     def _warn(self, reason: str) -> None:
         log.warning("%s: %s; %s", self._subject, reason, self._remedy)
