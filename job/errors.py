@@ -31,11 +31,7 @@ class EndReason(StrEnum):
     FINISHED = "finished"
     PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
-    """A person stopped the process."""
-
     PAUSED = "paused"
-    """A person asked the run to pause."""
-
     SUPERSEDED = "superseded"
     FAILED = "failed"
     TRANSIENT = "transient"

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
 
 MINUTE, HOUR = 60, 3600
 
-NUM_COLUMNS = 80
-"""Width of a terminal."""
-
-NUM_LABEL = 12
-"""Columns of a paragraph's label."""
+NUM_COLUMNS, NUM_LABEL = 80, 12
+"""Columns of a terminal, and of a paragraph's label."""
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -30,14 +30,12 @@ COMMITTED_ALL = {EndReason.FINISHED, EndReason.PREEMPTED, EndReason.INTERRUPTED,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptCost:
-    """One attempt's seconds."""
+    """One attempt's seconds, from the start of its process to its last record."""
 
     attempt: int
     machine: str
     began_at: str
     ended_at: str
-    """Its last record."""
-
     ended: EndReason
     seconds: dict[Phase, float]
     steps_lost: int

@@ -167,13 +167,12 @@ class CheckpointFile(Part):
 
 
 class CheckpointMetadata(Part):
-    """A manifest's entries beside the files; further ones are kept as they are."""
+    """Digests of the state and seconds of the attempt at the snapshot; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
     digests: dict[str, str] = {}
     seconds: Seconds = {}
-    """The attempt's, when the snapshot was taken."""
 
 
 class Manifest(Record):
@@ -247,7 +246,6 @@ class Request(TypedDict):
     new_classes: bool
     quarantine: bool
     train: Annotated[dict[str, Any], AfterValidator(_require_numbers)]
-    """All training arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +264,6 @@ class InitialWeights:
     """A model file of Ultralytics; nothing where the weights have their own."""
 
     run: str | None = None
-    """The run that the weights come from."""
-
     sha256: str | None = None
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
@@ -333,11 +329,10 @@ class RunRecord(Record):
 
 
 class LastCommitted(Part):
-    """An attempt's newest commit."""
+    """An attempt's newest commit, and its seconds when the snapshot was taken."""
 
     checkpoint: CheckpointName
     seconds: Seconds
-    """The attempt's, when the snapshot was taken."""
 
 
 class Observations(Part):
@@ -373,8 +368,6 @@ class AttemptClaim(Record):
     host: str = ""
     pid: int | None = None
     cloud_job: str | None = None
-    """The id of its Batch job."""
-
     machine: str = ""
     """System and cores, for people."""
 
@@ -423,7 +416,6 @@ class AttemptEnd(Progressing):
 
     traceback: str | None = None
     not_committed: str = ""
-    """The training that no checkpoint has, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,14 +544,12 @@ class WeightsDigests(Part):
 
 
 class FinalRecord(Record):
-    """How a run ended (``final.json``)."""
+    """How a run ended: ``complete`` or ``stopped early`` (``final.json``)."""
 
     finished_at: Timestamp
     attempt: PositiveInt
     profile: Literal["full", "demo"] = "full"
     reason: str
-    """``complete`` or ``stopped early``."""
-
     num_epochs: PositiveInt
     best_epoch: PositiveInt
     train_s: NonNegativeFloat
@@ -569,7 +559,6 @@ class FinalRecord(Record):
     """Metrics after each epoch."""
 
     weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
-    """By the name of the file."""
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

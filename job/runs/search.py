@@ -90,17 +90,15 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The folders below ``runs/``, oldest number first within a family."""
+    """Runs, submitted runs that have not begun, other folders with why each is no run, and the names of all folders.
+
+    The oldest number is the first within a family.
+    """
 
     runs: list[FoundRun]
     submitted: list[Run]
-    """Those that have not begun."""
-
     strays: dict[str, str]
-    """Other folders, and why each is no run."""
-
     names: list[str]
-    """Of all folders: what is taken."""
 
     def tell(self) -> None:
         """Log what is passed over."""

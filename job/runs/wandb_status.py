@@ -12,11 +12,9 @@ class WandbStatus(Record):
     """How one attempt's tracking went."""
 
     mode: str = "online"
-    """``online`` or ``offline``: whether rows are sent while the attempt trains."""
+    """``online`` or ``offline``, and why: whether rows are sent while the attempt trains."""
 
     why: str = ""
-    """Why nothing is sent, if offline."""
-
     url: str | None = None
     sent: bool = False
     """Whether the server has the whole curve."""
