@@ -1,7 +1,4 @@
-"""Background threads whose errors are not lost.
-
-Guarantees that any exception of a thread is kept, and raised by `check` in the thread that trains.
-"""
+"""Background threads: any exception of a thread is kept, and raised by `check` in the thread that trains."""
 
 import threading
 from collections.abc import Callable
@@ -28,11 +25,7 @@ class Background:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise the error of the work, if there is one; cheap enough for every step.
-
-        Raises:
-            JobError: See `error`.
-        """
+        """Raise `error`, if there is one; cheap enough for every step."""
         if self.error is not None:
             raise self.error
 

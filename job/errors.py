@@ -247,12 +247,10 @@ class RunStoppedError(TryAgainError):
 
 
 class PreemptionError(BaseException):
-    """This process was asked to stop. Not an `Exception`, so that no handler takes it for a failure.
+    """A notice to stop this process. Not an `Exception`, so that no handler takes it for a failure.
 
-    Args:
-        message: The source of the notice.
-        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
-        from_server: Whether it comes from the metadata server, so that the machine ends by itself.
+    Its reason is ``preempted``, or ``interrupted`` or ``paused`` by a person; after one from the metadata server the
+    machine ends by itself.
     """
 
     exit_code: int = ExitCode.TRY_AGAIN

@@ -44,12 +44,9 @@ def percent(share: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: int | None = None) -> list[str]:
-    """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
+    """Return the lines of a table: `rows` of equal length, with the heading, in columns two spaces apart.
 
-    Args:
-        rows: Rows of equal length, with the heading.
-        right: Columns that are aligned to the right.
-        wrap: Width at which cells are wrapped, those of the first column excepted.
+    Columns in `right` are aligned to the right; cells beyond the first column are wrapped at a width of `wrap`.
     """
     if wrap is not None:
         wrapped = ([[row[0]], *(textwrap.wrap(cell, wrap) for cell in row[1:])] for row in rows)
@@ -165,10 +162,7 @@ def validation_problems(error: "ValidationError", model: "type[Any]", subject: s
     A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
     `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
 
-    Args:
-        error: From validating `model`.
-        model: The model or pydantic's dataclass, whose fields are the names that a misspelt one may have meant.
-        subject: Put before each name, such as ``train.``.
+    Each name follows `subject`, such as ``train.``.
     """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):

@@ -271,13 +271,10 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
 
 
 def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
-    log.warning(
-        "checkpoint %s is skipped, and set aside by %s: %s",
-        *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
-    )
-    record = SetAside(at=now(), problems=problems)
+    key = _key(run, checkpoint, SET_ASIDE)
+    log.warning("checkpoint %s is skipped, and set aside by %s: %s", checkpoint, key, "; ".join(problems))
     with contextlib.suppress(PreconditionError):  # another machine saw it too
-        run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
+        run.store.put(key, SetAside(at=now(), problems=problems).to_json())
 
 
 def _sealed(content: Mapping[str, object]) -> bytes:

@@ -29,13 +29,10 @@ NUM_TRIES = 3
 
 
 class AsyncCommitter(Background):
-    """One thread that commits snapshots; use it as a context manager.
+    """One thread that commits the snapshots of a claim; use it as a context manager.
 
-    Args:
-        claim: The attempt that commits.
-        staging: A folder for the files of one snapshot, used by nothing else.
-        restored: The checkpoint that training resumed from.
-        publish: Called after each commit with the folder of its files.
+    It writes their files to the folder `staging`, after each commit calls `publish` with it, and stores no file again
+    that the checkpoint `restored` or a later one has.
     """
 
     def __init__(self, claim: Claim, staging: Path, restored: Manifest | None, publish: Callable[[Path], None]) -> None:

@@ -121,9 +121,7 @@ class RunCost:
     @property
     def uninterrupted_s(self) -> float:
         """Seconds that one uninterrupted attempt would have taken, by the records."""
-        again = sum(
-            s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
-        )
+        again = sum(attempt.seconds[label] for attempt in self.attempts[1:] for label in GETTING_READY)
         return self.total_s - self.seconds[Phase.LOST] - self.seconds[Phase.RECOMPUTED] - again
 
     @property
@@ -197,12 +195,9 @@ def read_cost(run: Run, at: str | None = None) -> RunCost:
 def cost_of(
     attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, Seconds]] | None = None
 ) -> RunCost:
-    """Compute the cost of attempts.
+    """Compute the cost of attempts, in order, at a time.
 
-    Args:
-        attempts: Their records, in order.
-        at: The time at which an attempt without an end runs or has vanished.
-        committed: By attempt, its last commit that is still there, and the attempt's seconds when it was taken.
+    `committed` has each attempt's last commit that is still there, and the attempt's seconds when it was taken.
     """
     following = [*attempts, None][1:]
     return RunCost(

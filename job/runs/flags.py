@@ -71,7 +71,7 @@ class Options(BaseModel):
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         given = {fields[name].alias or name: value for name, value in values.items() if value != fields[name].default}
-        return as_args({name: _as_text(value) for name, value in given.items()})
+        return as_args(given)
 
     @classmethod
     def _explained(cls, details: "ErrorDetails") -> JobError:
@@ -79,21 +79,19 @@ class Options(BaseModel):
         if isinstance(cause, Problem):
             return cause.error
         name = str(details["loc"][0])
-        field = next(field for known, field in cls.model_fields.items() if name in {known, field.alias})
+        field = {**cls.model_fields, **cls.flags()}[name]
         wanted = field.title or describe_type(field.annotation, field.metadata)
         problem = cause or f"must be {wanted}, got {shown(details['input'])}"
         return UsageError(f"--{name.replace('_', '-')}: {problem}")
 
 
-def as_args(flags: Mapping[str, str]) -> list[str]:
+def as_args(flags: Mapping[str, object]) -> list[str]:
     """Return flags as words of a command line."""
-    return [f"--{name.replace('_', '-')}={text}" for name, text in flags.items()]
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    args = []
+    for name, value in flags.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        args.append(f"--{name.replace('_', '-')}={f'{value:.15g}' if isinstance(value, float) else text}")
+    return args
 
 
 def reads(reader: Callable[[str], object]) -> BeforeValidator:

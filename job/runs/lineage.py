@@ -21,7 +21,7 @@ from job.errors import (
 from job.recipes.recipe import Band, Profile, Recipe, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
-from job.runs.records import CheckpointId, FinalRecord, InitialWeights, Manifest, RunRecord
+from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
 from job.runs.run import FAMILY, Run, family_of, is_run_name
 from job.runs.search import survey
@@ -200,15 +200,8 @@ class _Finished:
 
     run: Run
     record: RunRecord
-    final: FinalRecord
-
-    @property
-    def f1(self) -> float:
-        return self.final.comparison.after["f1"]
-
-    @property
-    def finished_at(self) -> datetime:
-        return datetime.fromisoformat(self.final.finished_at)
+    f1: float
+    finished_at: datetime
 
 
 def _finished(store: Store, family: str) -> Iterator[_Finished]:
@@ -220,7 +213,8 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
             log.warning("%s; passed over as start weights", error)
             continue
         if final is not None:
-            yield _Finished(found.run, found.record, final)
+            finished_at = datetime.fromisoformat(final.finished_at)
+            yield _Finished(found.run, found.record, final.comparison.after["f1"], finished_at)
 
 
 def _best_own(

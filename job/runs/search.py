@@ -65,11 +65,10 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
     if (record := run.record()) is not None or not names:
         return record
-    where = f"{run.store.uri}/{start}"
     if strange := [name for name in names if not name.startswith(SUBMISSIONS)]:
         raise RunConflictError(
-            f"run {run.name}: {where} has files that no run has put there, which would be overwritten; choose another "
-            "--run, or move them away",
+            f"run {run.name}: {run.store.uri}/{start} has files that no run has put there, which would be overwritten; "
+            "choose another --run, or move them away",
             shortened(strange, NUM_SHOWN),
         )
     if different := differences(_submitted(run) or {}, request):
