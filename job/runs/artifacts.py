@@ -1,4 +1,4 @@
-"""Publishes the run's folder as Ultralytics lays it out: copies of the newest files, never read to resume."""
+"""Artifacts: copies of the newest files in the run's folder, in Ultralytics' layout; never read to resume."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from job.runs.run import Run
 from job.storage.checksums import sha256_of
 
 PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
-"""Where files lie that do not lie at the top."""
+"""Subfolders of files that are not at the top."""
 
 FOR_THE_MACHINE = {"state.pt"}
 

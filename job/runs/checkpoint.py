@@ -1,4 +1,4 @@
-"""The commit protocol: a checkpoint exists once its manifest does, and what it lists is verified.
+"""Commit protocol: a checkpoint is durable once its manifest exists; its files are verified on restore.
 
 Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
 same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
@@ -74,12 +74,12 @@ def commit(
         earlier = read_manifest(run, checkpoint)
         if earlier.files != manifest.files:
             raise
-        return earlier  # an earlier try came through, and its answer was lost
+        return earlier  # an earlier try succeeded, and its response was lost
     return manifest
 
 
 def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's checkpoints, oldest first, but those that were set aside."""
+    """Return the run's committed checkpoints, oldest first, without those that were set aside."""
     return _whole(_objects(run))
 
 
@@ -102,7 +102,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptObjectError: If its bytes are not those that were written.
+        CorruptObjectError: If its bytes changed since the commit.
         UnreadableRecordError: If another version of the job wrote it.
     """
     key = _key(run, checkpoint, MANIFEST)
@@ -122,11 +122,11 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 
 
 def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
-    """Fetch one checkpoint into an empty folder; nothing in the bucket is changed.
+    """Fetch one checkpoint into an empty folder; the bucket is not changed.
 
     Raises:
-        CorruptObjectError: If it is not whole.
-        ObjectNotFoundError: If a part of it is gone.
+        CorruptObjectError: If it is damaged.
+        ObjectNotFoundError: If a file of it is missing.
     """
     manifest = read_manifest(run, checkpoint)
     for file in manifest.files:
@@ -140,8 +140,8 @@ def restore(run: Run, folder: Path) -> Manifest | None:
     A checkpoint that the bucket's own description contradicts twice is set aside, and the one before it is fetched.
 
     Raises:
-        TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
-        CorruptObjectError: If there are checkpoints and none is whole.
+        TransientStoreError: If it cannot be fetched, and is intact in the bucket.
+        CorruptObjectError: If there are checkpoints and none is intact.
     """
     while checkpoints := committed(run):
         newest = checkpoints[-1]
@@ -155,7 +155,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 path.unlink()
             if problems:
                 _set_aside(run, newest, problems)
-            elif newest in committed(run):  # else another machine has newer ones, and has deleted it
+            elif newest in committed(run):  # else another machine has deleted it, after newer ones
                 raise TransientStoreError(
                     f"checkpoint {newest} of run {run.name}: could not be fetched, and is intact in the bucket; "
                     f"try again later ({error})"
@@ -170,10 +170,10 @@ def restore(run: Run, folder: Path) -> Manifest | None:
 
 @contextlib.contextmanager
 def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
-    """Add to a refusal of this checkpoint the command that sets it aside, so that the one before is resumed.
+    """Add the command that sets this checkpoint aside to the refusal of its state or weights.
 
-    Its bytes are those that were committed. The refusal of state or weights may be a defect of this version, or the
-    files may be malicious: a person decides to set it aside.
+    Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides
+    whether to set it aside and resume from the one before.
 
     Raises:
         CorruptObjectError: If its state is refused.
@@ -195,7 +195,7 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
-    """Read every byte of a checkpoint again, with a folder for scratch, and return the problems."""
+    """Read every byte of a checkpoint, with a scratch folder, and return the problems."""
     try:
         manifest = read_manifest(run, checkpoint)
     except (CorruptObjectError, ObjectNotFoundError) as error:
@@ -242,7 +242,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
     """Return each contradiction between the bucket and a checkpoint's manifest."""
     try:
         manifest = read_manifest(run, checkpoint)
-    except CorruptObjectError as error:  # it contradicts itself
+    except CorruptObjectError as error:  # its seal or content is wrong
         return [str(error)]
     except ObjectNotFoundError:
         return []
@@ -273,7 +273,7 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
 def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
     key = _key(run, checkpoint, SET_ASIDE)
     log.warning("checkpoint %s is skipped, and set aside by %s: %s", checkpoint, key, "; ".join(problems))
-    with contextlib.suppress(PreconditionError):  # another machine saw it too
+    with contextlib.suppress(PreconditionError):  # another machine has set it aside already
         run.store.put(key, SetAside(at=now(), problems=problems).to_json())
 
 
@@ -288,7 +288,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
 
 
 def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
-    """Fetch a file; retry once if its bytes are not those that were committed."""
+    """Fetch a file; retry once if its bytes differ from the commit."""
     try:
         _fetch_once(run, file, folder)
     except (CorruptObjectError, ObjectNotFoundError):

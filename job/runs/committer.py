@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUM_TRIES = 3
-"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+"""Transient failures in a row that are tolerated; the store has retried each until its deadline."""
 
 
 class AsyncCommitter(Background):
@@ -123,7 +123,7 @@ class AsyncCommitter(Background):
                     self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
-        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+        except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.description, error)
 
     @contextlib.contextmanager

@@ -25,7 +25,7 @@ from job.text import HOUR, dollars, duration, labelled, percent, seconds_between
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
 COMMITTED_ALL = {EndReason.FINISHED, EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.PAUSED}
-"""Reasons to end that come after everything was committed, unless the record says what was not."""
+"""End reasons after which everything is committed, unless the record names uncommitted steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,13 @@ class AttemptCost:
     seconds: dict[Phase, float]
     steps_lost: int
     away_s: float | None
-    """From its last record to the start of the next attempt; nothing for the newest."""
+    """Seconds from its last record to the start of the next attempt; None for the newest."""
 
     price: Price
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether it ended before the run did."""
+        """Whether it ended before the end of the run."""
         return self.ended not in {EndReason.FINISHED, EndReason.RUNNING}
 
     @property
@@ -61,19 +61,19 @@ class AttemptCost:
 
     @property
     def usd(self) -> float | None:
-        """What its seconds cost, if it has a price."""
+        """Dollars of its seconds; None without a price."""
         return usd_of([(self.total_s, self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """A whole run's seconds and dollars."""
+    """Seconds and dollars of a run."""
 
     attempts: tuple[AttemptCost, ...]
 
     @cached_property
     def seconds(self) -> dict[Phase, float]:
-        """Seconds by label over all attempts, each label in its place."""
+        """Seconds by phase over all attempts, in the order of phases."""
         return sum_by_label(attempt.seconds for attempt in self.attempts)
 
     @property
@@ -93,12 +93,12 @@ class RunCost:
 
     @property
     def num_cut_off(self) -> int:
-        """How many attempts ended before the run did."""
+        """Number of attempts that ended before the end of the run."""
         return sum(attempt.was_cut_off for attempt in self.attempts)
 
     @cached_property
     def usd_by_label(self) -> dict[Phase, float] | None:
-        """Dollars by label, or nothing if no attempt has a price."""
+        """Dollars by phase; None if no attempt has a price."""
         priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
         if all(rate is None for _, rate in priced):
             return None
@@ -110,23 +110,23 @@ class RunCost:
 
     @property
     def usd(self) -> float | None:
-        """Dollars in all; nothing, which means unknown, if one attempt has no price."""
+        """Dollars in total; None, which means unknown, if one attempt has no price."""
         return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
-        """Dollars of the attempts that have a price, or nothing if none has one."""
+        """Dollars of the attempts with a price; None if none has one."""
         return None if self.usd_by_label is None else sum(self.usd_by_label.values())
 
     @property
     def uninterrupted_s(self) -> float:
-        """Seconds that one uninterrupted attempt would have taken, by the records."""
+        """Seconds of one uninterrupted attempt, by the records."""
         again = sum(attempt.seconds[label] for attempt in self.attempts[1:] for label in GETTING_READY)
         return self.total_s - self.seconds[Phase.LOST] - self.seconds[Phase.RECOMPUTED] - again
 
     @property
     def on_demand_usd(self) -> float | None:
-        """What `uninterrupted_s` cost on demand, by the newest price known, or nothing."""
+        """Dollars of `uninterrupted_s` on demand, by the newest known price; None without one."""
         known = [rate for attempt in self.attempts if (rate := attempt.price.on_demand_usd_per_h) is not None]
         return self.uninterrupted_s * known[-1] / HOUR if known else None
 
@@ -187,7 +187,7 @@ def read_cost(run: Run, at: str | None = None) -> RunCost:
     committed: dict[int, tuple[CheckpointId, Seconds]] = {}
     attempts = run.attempt_records()
     for identity in checkpoint.committed(run):
-        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # retention was faster, or it is damaged
+        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
             committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
     return cost_of(attempts, at or now(), committed)
 
@@ -235,7 +235,7 @@ def _committed_seconds(
     receipt: ResumeReceipt | None,
     seconds: Seconds,
 ) -> Seconds:
-    """Return an attempt's seconds when its last commit was taken; none of them if it committed nothing.
+    """Return an attempt's seconds at the snapshot of its last commit; zero seconds if it committed nothing.
 
     The last heartbeat, the manifest as long as it is kept, or the receipt of the next attempt has the commit. One that
     only the receipt has came after the last heartbeat: all known seconds were committed.
@@ -249,7 +249,7 @@ def _committed_seconds(
 
 
 def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
-    """Move to `Phase.LOST` what came after the last commit."""
+    """Move the seconds after the last commit to `Phase.LOST`."""
     lost = {
         label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
     }
@@ -259,7 +259,7 @@ def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
 
 
 def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
-    """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
+    """Return the dollars of machine seconds, each with its hourly price; None if one price is unknown."""
     total = 0.0
     for seconds, usd_per_hour in parts:
         if usd_per_hour is None:
@@ -269,7 +269,7 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
 
 
 def sum_by_label(parts: Iterable[Mapping[Phase, float]]) -> dict[Phase, float]:
-    """Add up amounts by label; every label has one."""
+    """Add up amounts by phase; every phase has a sum."""
     total = dict.fromkeys(Phase, 0.0)
     for part in parts:
         for label, amount in part.items():

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 YEAR_S = 365 * 24 * 3600
-"""The longest duration that is taken; what waits cannot count much further."""
+"""Longest accepted duration; timeouts of the system end not far above."""
 
 
 class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Options.parse` turns into one to raise
-    """A validator's error that already reads as a message of its own, and has its own exit code."""
+    """A validator's error that is a complete message, with its own exit code."""
 
     def __init__(self, error: JobError) -> None:
         super().__init__(str(error))
@@ -67,7 +67,7 @@ class Options(BaseModel):
         return {name: field for name, field in flags.items() if name not in cls.left_out}
 
     def args(self, names: Iterable[str]) -> list[str]:
-        """Return the words that give these fields again, as far as they were given and are no defaults."""
+        """Return the flags of these fields that were given and differ from the defaults."""
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         given = {fields[name].alias or name: value for name, value in values.items() if value != fields[name].default}
@@ -86,7 +86,7 @@ class Options(BaseModel):
 
 
 def as_args(flags: Mapping[str, object]) -> list[str]:
-    """Return flags as words of a command line."""
+    """Return flags as arguments of a command line."""
     args = []
     for name, value in flags.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)

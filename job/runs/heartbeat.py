@@ -1,7 +1,7 @@
 """Heartbeat of an attempt, every 5 s; polls for a stop request.
 
-Guarantees that the loss of a vanished attempt is known to within one interval. A bucket that fails here never stops
-training; any other failure does, through `check`. Knows nothing of training.
+Guarantees that the loss of a vanished attempt is known to within one interval. A failing bucket never stops training;
+any other failure does, through `check`. Knows nothing of training.
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""Lineage: which weights a run starts from, and their download.
+"""Lineage: the choice of a run's start weights, and their download.
 
-Guarantees that the file that training gets is the one the run's record names. Knows nothing of its content.
+Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
 
 import logging
@@ -93,7 +93,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
     Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there.
 
     Raises:
-        WeightsError: If they are gone, or are no longer the ones of the record.
+        WeightsError: If they are gone, or differ from the record.
     """
     if point.source is None:
         return None, point
@@ -133,7 +133,7 @@ def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
     """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
 
     Raises:
-        CorruptObjectError: If it is not whole, or not the one of the record.
+        CorruptObjectError: If it is damaged, or differs from the record.
         WeightsError: If it is gone.
     """
     run, identity = Run(store, str(point.run)), CheckpointId.parse(str(point.source).rpartition("/")[2])
@@ -260,7 +260,7 @@ def _own_weights(entry: _Finished, why: str) -> InitialWeights:
 
 
 def _model_of(store: Store, record: RunRecord) -> str | None:
-    """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
+    """Return the model, such as ``yolo11s``, at the root of a run's lineage, if it is known."""
     seen: set[str] = set()
     found: RunRecord | None = record
     while found is not None and found.run not in seen:

@@ -15,7 +15,7 @@ from job.training.evaluation_record import Evaluation
 RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"
 
 NUM_TRIES = 5
-"""How often the newest checkpoint may turn out to have been deleted, because newer ones came, while it is read."""
+"""Tries; a new one begins if retention deletes the checkpoint while it is read."""
 
 
 class EvaluationRecord(Record, Evaluation):
@@ -40,7 +40,7 @@ def read_progress(run: Run) -> Progress:
 
     Raises:
         ObjectNotFoundError: If no checkpoint stays long enough to be read.
-        CorruptObjectError: If it cannot be understood.
+        CorruptObjectError: If it cannot be read.
     """
     for tries_left in reversed(range(NUM_TRIES)):
         committed = checkpoint.committed(run)

@@ -122,12 +122,12 @@ class CheckpointId:
 
     @property
     def description(self) -> str:
-        """The position, for people."""
+        """The position as text."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
     @classmethod
     def parse(cls, name: str) -> "CheckpointId | None":
-        """Read a name as `str` writes it; nothing if it is none."""
+        """Parse the name that `str` returns; None for any other text."""
         match = re.fullmatch(r"(\d{4,})-(\d{6,})\.a(\d{4,})", name)
         return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
 
@@ -156,14 +156,14 @@ Seconds = dict[Phase, float]
 
 
 class CheckpointFile(Part):
-    """One file of a checkpoint and where its bytes lie, perhaps with an earlier checkpoint."""
+    """One file of a checkpoint, and the key of its bytes, which may be of an earlier checkpoint."""
 
     name: str
     key: str
     size_bytes: int
     sha256: str
     crc32c: str | None = None
-    """As the bucket computes it; manifests of older versions do not have it."""
+    """CRC-32C as the bucket computes it; manifests of older versions do not have it."""
 
 
 class CheckpointMetadata(Part):
@@ -206,21 +206,21 @@ class SetAside(Record):
     """Unmakes a checkpoint that turned out to be damaged (``set-aside.json``)."""
 
     at: Timestamp | None = None
-    """Nothing where a person set it aside."""
+    """None if a person set it aside."""
 
     problems: list[str] = []
 
 
 class Price(Part):
-    """What an hour of an attempt's machine costs."""
+    """Hourly price of an attempt's machine."""
 
     usd_per_h: NonNegativeFloat | None = None
     on_demand_usd_per_h: NonNegativeFloat | None = None
     machine: str = ""
-    """The machine type, and whether it is Spot, for people."""
+    """The machine type, and whether it is Spot, as text."""
 
     machine_type: str | None = None
-    """Google's name of it; nothing on another machine, and in records of older versions."""
+    """Google's name of the machine type; None on another machine, and in records of older versions."""
 
     date: str = ""
 
@@ -268,7 +268,7 @@ class InitialWeights:
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
     why: str | None = None
-    """The reason for choosing this run where the request names none."""
+    """The reason for choosing this run, if the request names none."""
 
     def __str__(self) -> str:
         if self.source is None:
@@ -284,12 +284,12 @@ class Lineage(Part):
 
 
 class PinnedDataset(Part):
-    """The data of a run."""
+    """Dataset of a run, pinned by digest."""
 
     name: str
     digest: str
     set_aside: list[str]
-    """Broken files that training does not see."""
+    """Broken files in quarantine, which training does not read."""
 
     val: str | None = None
     """Digest of the validation set; older versions did not record it."""
@@ -317,7 +317,7 @@ class RunRecord(Record):
     request: Request
     recipe_digest: str
     expect: dict[str, tuple[float | None, float | None]]
-    """What the recipe's authors expect, by metric: low and high."""
+    """Expected band of the recipe's authors by metric: low and high."""
 
     start: Lineage
     dataset: PinnedDataset
@@ -360,7 +360,7 @@ class AttemptClaim(Record):
     attempt: PositiveInt
     claimed_at: Timestamp
     nonce: str = ""
-    """Two claims never have the same bytes, so one of them loses."""
+    """Makes the bytes of two claims differ, so that one of them loses."""
 
     previous_ended: dict[str, object] | None = None
     process_age_s: NonNegativeFloat = 0.0
@@ -369,7 +369,7 @@ class AttemptClaim(Record):
     pid: int | None = None
     cloud_job: str | None = None
     machine: str = ""
-    """System and cores, for people."""
+    """System and cores, as text."""
 
 
 class AttemptStart(Record):
@@ -390,7 +390,7 @@ class Progressing(Record):
 
 
 class Heartbeat(Progressing):
-    """The last sign of life (``attempts/NNNN.pulse.json``)."""
+    """Last heartbeat (``attempts/NNNN.pulse.json``)."""
 
     at: Timestamp
     last_committed: LastCommitted | None = Field(default=None, alias="kept")
@@ -405,7 +405,7 @@ class StopRequest(Record):
 
 
 class AttemptEnd(Progressing):
-    """Why an attempt ended (``attempts/NNNN.end.json``)."""
+    """End of an attempt and its reason (``attempts/NNNN.end.json``)."""
 
     ended_at: Timestamp
     reason: EndReason
@@ -430,12 +430,12 @@ class AttemptRecord:
 
     @property
     def number(self) -> int:
-        """The first attempt is 1."""
+        """Number of the attempt, from 1."""
         return self.claim.attempt
 
     @property
     def machine(self) -> str:
-        """Machine type and whether it is Spot where that is known, else system and cores; for people."""
+        """Machine type and whether it is Spot if known, else system and cores; as text."""
         return self.claim.price.machine or self.claim.machine
 
     @property
@@ -446,13 +446,13 @@ class AttemptRecord:
 
     @property
     def began_at(self) -> str:
-        """When its process started."""
+        """Start of its process."""
         claimed = datetime.fromisoformat(self.claim.claimed_at)
         return (claimed - timedelta(seconds=self.claim.process_age_s)).isoformat(timespec="milliseconds")
 
     @property
     def last_sign_at(self) -> str:
-        """When it ended, or else its last sign of life."""
+        """Time of its end, or else of its last heartbeat, start or claim."""
         if self.end:
             return self.end.ended_at
         if self.heartbeat:
@@ -485,7 +485,7 @@ class AttemptRecord:
         return self.start.receipt if self.start else None
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
-        """Return why it ended, or whether it runs or has vanished.
+        """Return its end reason, or `RUNNING` or `VANISHED` without an end record.
 
         Args:
             newest: No later attempt has claimed the run.

@@ -1,4 +1,4 @@
-"""A request to train, apart from any bucket or machine; also the flags that say it, with their help and defaults.
+"""Train request, independent of bucket and machine; its fields are the flags, with help and defaults.
 
 Guarantees that recipe, training arguments and flags are valid together, or that every problem is reported at once.
 """
@@ -39,7 +39,7 @@ class WorkersOption(Options):
 
 
 class Execution(WorkdirOption, WorkersOption):
-    """How a training runs on its machine; no part of what makes two requests the same run."""
+    """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
     checkpoint_every_s: Seconds = Field(
@@ -118,17 +118,17 @@ class TrainRequest(Execution):
 
     @property
     def start(self) -> str:
-        """The first weights, as they are asked for."""
+        """The requested start weights."""
         return self.weights or self.model or str(self.recipe.start)
 
     @property
     def trained_as(self) -> str:
-        """The name of the shipped recipe that this is, by the values that are trained."""
+        """Name of the shipped recipe that matches the training arguments."""
         return recognise(self.recipe.name, self.start, self.recipe.train, self.recipe.profile)
 
     @property
     def about_recipe(self) -> str:
-        """The recipe for people: its name, its shipped equivalent by values, and what its authors expect of it."""
+        """The recipe as text: name, shipped equivalent by values, expectation of its authors."""
         recipe, found = self.recipe, self.trained_as
         name = recipe.name if found == recipe.name or recipe.source not in recipe_names() else (
             f"{recipe.name}, which is {found} by what it trains"
@@ -166,7 +166,7 @@ def _values(arguments: dict[str, str]) -> dict[str, Any]:
 
 
 def command_for(verb: str, request: Request, run: str) -> str:
-    """Return the command that asks for a request, by the name of its run."""
+    """Return the command of a request, with the name of its run."""
     recipe = known_recipe(request)
     if recipe.name != request["recipe"]:  # it was a file of the user's own
         return f"the command that started it, with --run {run}"

@@ -73,13 +73,13 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
     """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
 
     Raises:
-        CorruptObjectError: If the loaded state is not the saved one.
+        CorruptObjectError: If the loaded state differs from the saved one.
     """
     saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip
         raise CorruptObjectError(
-            f"checkpoint {restored.id}: its state did not load as it was saved; this is a defect, please report it",
+            f"checkpoint {restored.id}: the loaded state differs from the saved one; a defect, please report it",
             different,
         )
     steps_lost, seconds_lost = 0, 0.0

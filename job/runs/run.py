@@ -1,4 +1,4 @@
-"""A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
+"""Run in the bucket: name, frozen record, claims of attempts, final record.
 
 Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
 of two machines on one run the later claim wins. Knows nothing of the training.
@@ -87,7 +87,7 @@ class Run:
         return f"runs/{self.name}/{name}"
 
     def record(self) -> RunRecord | None:
-        """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
+        """Return the run's record; None if there is no such run, or if its folder is a copy of another run's."""
         record = self.read(RunRecord, "run.json")
         return record if record and record.run == self.name else None
 
@@ -107,7 +107,7 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> AttemptRecord:
-        """Return the records of an attempt; one without an end vanished, or runs.
+        """Return the records of an attempt.
 
         Raises:
             UnreadableRecordError: If one of them has another form.
@@ -144,11 +144,11 @@ class Run:
                 return Claim(self, earlier + 1)
 
     def final(self) -> FinalRecord | None:
-        """Return the final record, or nothing if the run is not finished."""
+        """Return the final record, or None if the run is not finished."""
         return self.read(FinalRecord, "final.json")
 
     def finish(self, final: Mapping[str, object]) -> FinalRecord:
-        """Write the final record and return it; if there is one already, that one."""
+        """Write the final record, unless there is one, and return the record in the bucket."""
         with contextlib.suppress(PreconditionError):
             self.write("final.json", FinalRecord.model_validate({"finished_at": now(), **final}))
         written = self.final()
@@ -157,7 +157,7 @@ class Run:
         return written
 
     def read(self, kind: type[RecordType], name: str) -> RecordType | None:
-        """Read one of the run's objects, if it is there.
+        """Read one of the run's objects, if it exists.
 
         Raises:
             UnreadableRecordError: If it has another form.
@@ -193,16 +193,16 @@ class Claim:
             )
 
     def start(self, fields: Mapping[str, object]) -> None:
-        """Record what the attempt found when it was ready to train."""
+        """Write the start record of the attempt, ready to train."""
         self._write(".start", AttemptStart.model_validate({"started_at": now(), **fields}))
 
     def end(self, reason: str, fields: Mapping[str, object]) -> None:
-        """Record why the attempt ended; the first record stands."""
+        """Write the end record of the attempt; the first record stands."""
         with contextlib.suppress(PreconditionError):
             self._write(".end", AttemptEnd.model_validate({"ended_at": now(), "reason": reason, **fields}))
 
     def heartbeat(self, fields: Mapping[str, object]) -> None:
-        """Record that the attempt is alive and how far it is, in place of its last heartbeat."""
+        """Write the heartbeat of the attempt, in place of the last one."""
         self._write(".pulse", Heartbeat.model_validate({"at": now(), **fields}), overwrite=True)
 
     def ask_to_stop(self, host: str) -> None:

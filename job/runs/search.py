@@ -1,7 +1,7 @@
-"""Which run a request means, among all that lies below ``runs/``: one that was begun or submitted, or a new one.
+"""Run search: the run of a request among the folders below ``runs/``: begun, submitted, or new.
 
-Guarantees that a new run never takes a name under which anything lies that is not of the very same request, and that
-no folder that is not a run stops anything. Knows nothing of what is trained.
+Guarantees that a new run never takes the name of a folder with files of another request, and that foreign folders are
+passed over. Knows nothing of training.
 """
 
 import json
@@ -21,14 +21,13 @@ NUM_SHOWN = 10
 
 
 def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
-    """Return the run that a request means, and its record if it exists.
+    """Return the run of a request, and its record if it exists.
 
     Without a name it is the newest run of `FAMILY` that was asked for in the same way, begun or only submitted, or else
     a new one.
 
     Raises:
-        RunConflictError: If the named run was asked for differently, which lists every difference, or if files that are
-            no run's lie under its name.
+        RunConflictError: If the named run has another request, with every difference; or foreign files have its name.
     """
     if name is not None:
         run = Run(store, name)
@@ -106,7 +105,7 @@ class Survey:
 
 
 def survey(store: Store, family: str | None = None) -> Survey:
-    """Return all runs, or those of a family, and what else lies among them; nothing of that is an error."""
+    """Return all runs, or those of a family, and the foreign folders among them, which are no error."""
     folders: dict[str, set[str]] = {}
     for stored in store.list("runs/"):
         name, slash, rest = stored.key.removeprefix("runs/").partition("/")

@@ -1,4 +1,4 @@
-"""Sidecar: a subprocess beside the training, at low priority, whose failure is one warning.
+"""Sidecar: a low-priority subprocess beside the training, whose failure is one warning.
 
 Guarantees that training never waits for it, and that a preemption notice to the process group does not reach it. Knows
 nothing of what the subprocess does.
@@ -16,7 +16,7 @@ from job.training.signals import left_to_the_trainer
 log = logging.getLogger(__name__)
 
 NICENESS = 5
-"""Training gets three times the sidecar's share of a busy core; at the lowest priority of all it might never end."""
+"""Nice value: training gets three times the sidecar's share of a busy core; at 19 the sidecar might never end."""
 
 
 class Sidecar:

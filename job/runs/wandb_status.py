@@ -1,7 +1,7 @@
-"""W&B status of a run: where its curve is, one record for each attempt, ``wandb/<attempt>.json``.
+"""W&B status of a run: one record for each attempt, ``wandb/<attempt>.json``.
 
-Non-authoritative: what the server lacks is found by asking the server. Beside these records lie the offline logs of
-W&B that older versions kept; nothing reads them, since the checkpoints hold the same rows.
+Non-authoritative: the server knows which rows it has. The folder may have offline logs of W&B by older versions;
+nothing reads them, since the checkpoints hold the same rows.
 """
 
 from job.runs.records import Record
@@ -9,7 +9,7 @@ from job.runs.run import Claim, Run
 
 
 class WandbStatus(Record):
-    """How one attempt's tracking went."""
+    """Tracking status of one attempt."""
 
     mode: str = "online"
     """``online`` or ``offline``, and why: whether rows are sent while the attempt trains."""
@@ -31,7 +31,7 @@ def read_status(run: Run, attempt: int) -> WandbStatus | None:
 
 
 def describe(run: Run) -> str:
-    """Describe where the curve of a run is, by the newest attempt that has a status."""
+    """Describe the location of a run's curve, by the newest attempt that has a status."""
     status = next(filter(None, (read_status(run, number) for number in reversed(run.attempts()))), None)
     if status is None:
         return "not used"

@@ -1,4 +1,4 @@
-"""The training loop, from the start weights to the evaluated best model, interruptible and resumable at any batch.
+"""Training loop, from the start weights to the evaluated best model; interruptible and resumable at any batch.
 
 The order of work is that of ``engine/trainer.py`` (``_do_train``: 470-715), so that the result is that of stock
 Ultralytics on the same batches. Three features of stock are left out on purpose: running out of memory never halves
@@ -36,7 +36,7 @@ EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
 
 
 class Training:
-    """One training on one machine; build it, restore it if the run is resumed, run it."""
+    """One training on one machine: build it, restore it if the run is resumed, run it."""
 
     def __init__(self, plan: Plan) -> None:
         """Set up everything up to the first step; raises as `Trainer` does."""
@@ -57,7 +57,7 @@ class Training:
 
     @property
     def transfer(self) -> Transfer | None:
-        """How much of the start weights was taken over; `None` for a start from scratch."""
+        """Transfer from the start weights; `None` for a start from scratch."""
         return self.trainer.transfer
 
     @property
@@ -82,7 +82,7 @@ class Training:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Values that set-up decides, and that must be the same whenever the run is resumed."""
+        """Values that set-up decides, and that must be equal in every attempt."""
         trainer = self.trainer
         return {
             "optimizer": type(trainer.optimizer).__name__,
@@ -125,10 +125,10 @@ class Training:
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
-        """Go on from the files of a checkpoint.
+        """Restore the state of a checkpoint.
 
         Args:
-            folder: Has them.
+            folder: Has the files of the checkpoint.
             reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
                 restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
                 those of the new number, and patience begins anew.
@@ -157,7 +157,7 @@ class Training:
         """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Returns:
-            What it came to; nothing in any but the first of several processes.
+            Its outcome; None in ranks other than 0.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
@@ -256,7 +256,7 @@ class Training:
         )
 
     def _validated(self, callbacks: TrainingCallbacks) -> Row:
-        """Validate the epoch that was trained; a notice, or the loss of a peer, keeps all that was trained."""
+        """Validate the trained epoch; a notice, or the loss of a peer, keeps the trained steps."""
         callbacks.enter(Phase.VALIDATION)
         trainer, row = self.trainer, dict[str, float]()
         try:
@@ -350,7 +350,7 @@ class Training:
         return Weights(trainer.ema.ema, about)
 
     def _count_time(self) -> None:
-        """Add the time since the last call to what training took, over all attempts."""
+        """Add the time since the last call to the training time of all attempts."""
         now = time.monotonic()
         self.progress.train_s += now - self._counted_until
         self._counted_until = now
