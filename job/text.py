@@ -264,6 +264,9 @@ def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, 
             kind = _without_none(kind)
             if is_key:
                 break
+        elif part in (hints := getattr(kind, "__annotations__", {})):  # of a `TypedDict`
+            names.append(str(part))
+            wanted, kind = describe_type(hints[part]), _without_none(hints[part])
         elif get_origin(kind) is list and _fields(get_args(kind)[0]):
             names.append(str(part))
             kind, wanted = get_args(kind)[0], "a mapping"
