@@ -170,7 +170,7 @@ def command_for(verb: str, request: Request, run: str) -> str:
     recipe = known_recipe(request)
     if recipe.name != request["recipe"]:  # it was a file of the user's own
         return f"the command that started it, with --run {run}"
-    words = ["job", verb, "--recipe", recipe.name, "--dataset", request["dataset"]]
+    words = ["job", verb, "--recipe", recipe.name, "--dataset", str(request["dataset"])]
     if request["profile"] != "full":
         words += ["--profile", request["profile"]]
     start = request["start"]
