@@ -55,14 +55,9 @@ class AttemptCost:
         return seconds_between(self.began_at, self.ended_at)
 
     @property
-    def total_s(self) -> float:
-        """All its seconds."""
-        return sum(self.seconds.values())
-
-    @property
     def usd(self) -> float | None:
         """Dollars of its seconds; None without a price."""
-        return usd_of([(self.total_s, self.price.usd_per_h)])
+        return usd_of([(sum(self.seconds.values()), self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
@@ -99,19 +94,17 @@ class RunCost:
     @cached_property
     def usd_by_label(self) -> dict[Phase, float] | None:
         """Dollars by phase; None if no attempt has a price."""
-        priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
-        if all(rate is None for _, rate in priced):
-            return None
-        return sum_by_label(
+        parts = [
             {label: s * rate / HOUR for label, s in attempt.seconds.items()}
-            for attempt, rate in priced
-            if rate is not None
-        )
+            for attempt in self.attempts
+            if (rate := attempt.price.usd_per_h) is not None
+        ]
+        return sum_by_label(parts) if parts else None
 
     @property
     def usd(self) -> float | None:
         """Dollars in total; None, which means unknown, if one attempt has no price."""
-        return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+        return usd_of((sum(attempt.seconds.values()), attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
