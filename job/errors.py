@@ -80,7 +80,7 @@ class JobError(Exception):
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
-        return "\n".join(line.replace("\n", "\\n") for line in lines)  # one a line, whatever a name holds
+        return "\n".join(line.replace("\n", "\\n") for line in lines)  # one a line, also if a name has line ends
 
 
 class DefectError(JobError):

@@ -67,7 +67,7 @@ def campaign(options: CampaignOptions) -> None:
     """Train A, then C or B by the rules of `job advise`.
 
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
-    interruption. A run that has begun is finished, whatever its cost. Training arguments apply to every run, --weights
+    interruption. A run that has begun is finished at any cost. Training arguments apply to every run, --weights
     to the first; if left out, it starts from the best finished run on the same data.
 
     Raises:

@@ -94,7 +94,7 @@ def submit(options: SubmitOptions) -> None:
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
     newest = submissions[-1]
     supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
-    if newest.number == 1 and Submissions(run).job_of(1) is None:  # the supervisor submits later ones
+    if newest.number == 1 and Submissions(run).job_uid(1) is None:  # the supervisor submits later ones
         allowance.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, describe_worst(newest))
@@ -135,7 +135,7 @@ def limit(options: LimitCommandOptions) -> None:
         MachineError: If a setting is missing or malformed.
     """
     allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
-    price = usd_per_hour(allowance.prices, type_, spot=True)
+    price = usd_per_hour(allowance.settings.prices, type_, spot=True)
     found = allowance.limit([type_], spot=True)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
@@ -190,7 +190,7 @@ def _first_submission(options: SubmitOptions, bucket: str, run: str, words: list
         by="hand",
         reason="submitted",
         bucket=bucket,
-        request=options.identity(options.dataset),
+        request=dict(options.identity(options.dataset)),
         words=[*words, *as_args({**dataset, "bucket": bucket, "run": run})],
         **fields,
     )

@@ -137,9 +137,9 @@ def logs(options: LogsOptions) -> None:
         raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
         allowance.require_place(entry)
-        made = Submissions(run).job_of(entry.number)
-        if made is not None:
-            for line in read_lines(allowance.project, made["uid"]):
+        uid = Submissions(run).job_uid(entry.number)
+        if uid is not None:
+            for line in read_lines(allowance.settings.project, uid):
                 print(line)
 
 

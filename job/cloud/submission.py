@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import Request, refuse_newer
+from job.runs.records import refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import UNREADABLE, Run
 from job.text import counted_problems, validation_problems
@@ -41,12 +41,6 @@ def _check_time(text: str) -> str:
     except ValueError:
         raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
     return text
-
-
-def _check_mapping(value: object) -> object:
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a mapping, got {value!r}")  # noqa: TRY004 -- pydantic collects this one
-    return value
 
 
 Time = Annotated[str, AfterValidator(_check_time)]
@@ -79,7 +73,7 @@ class Submission:
     """Why it was submitted."""
 
     bucket: str
-    request: Annotated[Request, PlainValidator(_check_mapping)]
+    request: dict[str, object]
     """The run's request; equal requests are one run."""
 
     words: list[str]
@@ -165,8 +159,8 @@ class Submissions:
             return False
         return True
 
-    def job_of(self, number: int) -> dict[str, str] | None:
-        """Return name and uid of a submission's Batch job, once it was created.
+    def job_uid(self, number: int) -> str | None:
+        """Return the uid of a submission's Batch job, once it was created.
 
         Raises:
             CorruptObjectError: If the record has another form.
@@ -176,12 +170,12 @@ class Submissions:
         except ObjectNotFoundError:
             return None
         try:
-            loaded: dict[str, str] = json.loads(content)
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # part of a query to Cloud Logging
-                raise ValueError(f"{loaded['uid']!r} is no uid")
+            uid: str = json.loads(content)["uid"]
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", uid):  # part of a query to Cloud Logging
+                raise ValueError(f"{uid!r} is no uid")
         except UNREADABLE as error:
             raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
-        return loaded
+        return uid
 
     def write_job(self, number: int, name: str, uid: str) -> None:
         """Record name and uid of a submission's Batch job."""
@@ -202,11 +196,8 @@ class Submissions:
                 "that wrote it, or restore the object",
                 problems,
             ) from error
-        if (submission.bucket, submission.run, key) != (
-            self.run.store.uri,
-            self.run.name,
-            self._key(submission.number),
-        ):
+        owner = submission.bucket, submission.run, self._key(submission.number)
+        if owner != (self.run.store.uri, self.run.name, key):
             raise CorruptObjectError(
                 f"{key}: is the record of submission {submission.number} of run {submission.run} in "
                 f"{submission.bucket}; find out who put it here, and submit under another --run"

@@ -121,7 +121,7 @@ class Recipe:
     """When to use it, as text."""
 
     given: frozenset[str] = frozenset()
-    """Arguments that a person chose, whatever their values; the others have Ultralytics' defaults."""
+    """Arguments that a person chose, defaults included; the others have Ultralytics' defaults."""
 
     @property
     def digest(self) -> str:

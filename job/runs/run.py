@@ -1,7 +1,7 @@
 """Run in the bucket: name, frozen record, claims of attempts, final record.
 
 Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
-of two machines on one run the later claim wins. Knows nothing of the training.
+of two machines on one run the later claim wins (fencing). Knows nothing of the training.
 """
 
 import contextlib

@@ -235,7 +235,8 @@ def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
     assert main(["status", "zebra", "--bucket", "gs://b", "--projct", "p"]) == 2
     assert "--projct: there is no such flag; did you mean 'project'?" in capsys.readouterr().err
     allowance = load_allowance({"project": "demo-project", "region": "us-central1"})
-    assert (allowance.project, allowance.image_repositories, allowance.max_usd, allowance.max_hours) == (
+    found = allowance.settings
+    assert (found.project, allowance.image_repositories, found.max_usd, found.max_hours) == (
         "demo-project", (), 50.0, 48.0
     )  # fmt: skip
 

@@ -62,9 +62,9 @@ def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
     with monkeypatch.context() as lost:
         lost.setattr(Submissions, "write_job", lambda *_args: None)
         assert cloud.submit() == 0
-    assert Submissions(cloud.run).job_of(1) is None
+    assert Submissions(cloud.run).job_uid(1) is None
     assert cloud.submit() == 0
-    assert Submissions(cloud.run).job_of(1) is not None
+    assert Submissions(cloud.run).job_uid(1) is not None
     assert len(cloud.batch.jobs) == 1
 
 
@@ -341,7 +341,7 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
     """The lines of the job's container come in order, whichever form an entry has, over several pages."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    uid = Submissions(cloud.run).job_of(1)["uid"]
+    uid = Submissions(cloud.run).job_uid(1)
     entries = [
         {"timestamp": "2026-11-23T09:00:00.1Z", "textPayload": "plain\n"},
         {"timestamp": "2026-11-23T09:00:01.1Z", "jsonPayload": {"message": "ours", "attempt": 1}},

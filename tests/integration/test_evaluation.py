@@ -33,8 +33,9 @@ from tests.support.fault_point_cli import in_training
 
 def blind():
     from job.training import loop
+    from job.training.evaluation_record import Evaluation
     loop.detections_collected = lambda validator: contextlib.nullcontext([])
-    loop.describe_validation = lambda validator, seen: {}
+    loop.describe_validation = lambda validator, seen, row: Evaluation.model_construct(row=row)
 
 in_training(blind)
 sys.exit(main(sys.argv[1:]))

@@ -53,7 +53,7 @@ def read_all(run):
         checkpoint.read_manifest(run, identity)
     submissions = Submissions(run)
     for submission in submissions.list():
-        submissions.job_of(submission.number)
+        submissions.job_uid(submission.number)
 
 
 def test_every_record_of_the_version_before_is_read(run):
