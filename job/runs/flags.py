@@ -6,16 +6,13 @@ A field's description is its help text, its default the flag's default. Knows no
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from job.errors import JobError, RecipeError, UsageError
 from job.text import describe_type, shown
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 YEAR_S = 365 * 24 * 3600
 """Longest accepted duration; timeouts of the system end not far above."""
@@ -74,7 +71,7 @@ class Options(BaseModel):
         return as_args(given)
 
     @classmethod
-    def _explained(cls, details: "ErrorDetails") -> JobError:
+    def _explained(cls, details: Mapping[str, Any]) -> JobError:
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, Problem):
             return cause.error
