@@ -194,8 +194,8 @@ def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, bucket, und
 
 
 def test_a_server_that_hangs_delays_no_preemption_and_gets_all_from_the_next_attempt(bucket, undisturbed, tmp_path):
-    """On a notice while the server hangs the process exits 75. The next attempt sends each epoch once, and at the end
-    the weights and pictures of before and after; no record has the key.
+    """On a notice while the server hangs the process exits 75; the next attempt sends each epoch once, and at the end
+    the weights and pictures of before and after, and no record has the key.
     """
     run = run_in(bucket)
     with running_wandb_server(HANGS) as server:
