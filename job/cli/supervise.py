@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import RunConflictError
-from job.runs.flags import Seconds, Switch, whole_number
+from job.runs.flags import Count, Seconds
 from job.runs.run import Run
 from job.text import duration, table
 
@@ -33,7 +33,7 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
         None,
         description="Replaces the limit it was submitted with, which may be no higher than that of the settings.",
     )
-    resume: Switch = Field(default=False, description="Resume a run that was cancelled or given up.")
+    resume: bool = Field(default=False, description="Resume a run that was cancelled or given up.")
     deadline: Deadline | None = Field(None, description="Replaces the deadline that it was submitted with.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
 
@@ -41,7 +41,7 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
 class LogsOptions(SubmittedRunOptions):
     """Flags of ``job logs``."""
 
-    submission: Annotated[int, whole_number()] | None = Field(
+    submission: Count | None = Field(
         None, description="The number of one Batch job of the run; all of them if left out."
     )
 

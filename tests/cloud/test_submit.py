@@ -15,8 +15,9 @@ from google.cloud import batch_v1
 
 from job.cli.app import main
 from job.cloud.batch import Batch
-from job.cloud.submission import Submissions, find_submission
+from job.cloud.submission import Submissions
 from job.runs.run import Run
+from job.runs.search import find_run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import surroundings, wait_until
@@ -96,7 +97,7 @@ def test_the_newest_of_equal_submissions_is_meant(cloud):
     for name in names:
         assert main(["submit", "--model", "yolo11n.yaml", "--run", name]) == 0
     request = Submissions(Run(open_store(cloud.bucket), names[0])).list()[0].request
-    assert find_submission(open_store(cloud.bucket), None, request)[0].name == names[-1]
+    assert find_run(open_store(cloud.bucket), None, request)[0].name == names[-1]
 
 
 def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):

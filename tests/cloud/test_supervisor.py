@@ -17,7 +17,7 @@ from job.cloud.status import read_history
 from job.cloud.submission import Submissions
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.attempt_records import final_content

@@ -376,11 +376,11 @@ def test_bytes_that_did_not_change_are_stored_once(store, run, files, tmp_path):
 
 
 def test_two_committed_checkpoints_are_kept(store, run, files):
-    """Retention leaves exactly two, however many it is asked to keep fewer."""
+    """Retention leaves exactly two."""
     manifest = None
     for epoch in range(1, 5):
         manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, manifest)
-    retain(run, keep=0)
+    retain(run)
     assert [checkpoint.epoch for checkpoint in committed(run)] == [3, 4]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from job.analysis.metrics import metrics_of
 from job.runs import checkpoint
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
-from job.runs.search import list_runs
+from job.runs.search import survey
 from job.storage.open_store import open_store
 from job.text import duration, percent
 from tests.support.browser import opened
@@ -70,8 +70,9 @@ def num_committed(bucket):
 def test_the_demo_learns_and_its_recipe_improves_on_the_baseline(bucket):
     """On an empty folder the demo trains a baseline of F1 0.3 or more, and recipe A betters it by 0.05 or more."""
     store = open_store(str(bucket))
-    assert list_runs(store) == ["yolov11_wildlife", "yolov11_wildlife2"]
-    base, improved = (Run(store, name).final().comparison for name in list_runs(store))
+    runs = [found.run for found in survey(store).runs]
+    assert [run.name for run in runs] == ["yolov11_wildlife", "yolov11_wildlife2"]
+    base, improved = (run.final().comparison for run in runs)
     assert base.after["f1"] >= 0.3
     assert improved.before == base.after
     assert improved.change["f1"] >= 0.05

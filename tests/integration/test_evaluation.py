@@ -12,7 +12,7 @@ from PIL import Image
 
 from job.analysis.metrics import metrics_of
 from job.cli.app import main
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.attempt_records import final_tensors

@@ -9,7 +9,7 @@ import torch
 
 from job.errors import HardwareError, MachineError, OutOfMemoryError, RecipeError, SupersededError, TrainingError
 from job.runs.run import Run
-from job.runs.search import list_runs
+from job.runs.search import survey
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, surroundings
@@ -207,11 +207,11 @@ def test_a_precision_that_the_device_has_not_makes_no_run(bucket):
     """
     done = job(*ORDER, "--amp", "bf16", "--bucket", bucket)
     assert (done.returncode, "amp bf16: cpu does not calculate in bfloat16" in done.stderr) == (65, True)
-    assert list_runs(open_store(bucket)) == []
+    assert survey(open_store(bucket)).runs == []
 
 
 def test_a_recipe_that_freezes_everything_makes_no_run(bucket):
     """What Ultralytics refuses while it is set up is the recipe's fault, without a traceback."""
     done = job(*ORDER, "--freeze", "24", "--bucket", bucket)
     assert (done.returncode, "froze the entire model" in done.stderr, "Traceback" in done.stderr) == (65, True, False)
-    assert list_runs(open_store(bucket)) == []
+    assert survey(open_store(bucket)).runs == []

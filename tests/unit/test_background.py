@@ -51,7 +51,7 @@ def test_a_heartbeat_that_dies_ends_training(run):
         raise ZeroDivisionError("a clock that was set back")
 
     with Heartbeat(Claim(run, 1), about, lambda _notice: None) as heartbeat:
-        heartbeat._background.join()
+        heartbeat.join()
     with pytest.raises(BackgroundError, match="heartbeat: failed, ZeroDivisionError: a clock"):
         heartbeat.check()
 

@@ -107,7 +107,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--dry-rum"], 2, "did you mean 'dry-run'?"),
         (["train", "--recipe", "A", "--run", "a/b"], 2, "is not a name for a run"),
         (["train", "--recipe", "A", "--workers", "many"], 2, "--workers: must be a whole number"),
-        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be full or demo"),
+        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be one of full, demo"),
         (["train", "--recipe", "A", "--model", "weights"], 2, "--model: must be NAME.pt or NAME.yaml"),
         (["train", "--recipe", "A", "--dry-run=perhaps"], 2, "--dry-run: must be true or false"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),

@@ -52,7 +52,7 @@ def made(store, tmp_path, mirror=lambda _folder: None):
 
 def settle(background):
     """Wait until a committer's thread has ended."""
-    background._background.join()
+    background.join()
 
 
 @pytest.fixture

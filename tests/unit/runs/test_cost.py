@@ -7,8 +7,7 @@ import pytest
 from job.analysis.campaign import spent_usd
 from job.analysis.summary import read_summary
 from job.goodput import Phase, PhaseTimer
-from job.runs.accounting import cost_of, read_cost
-from job.runs.cost import usd_of
+from job.runs.cost import cost_of, read_cost, usd_of
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store

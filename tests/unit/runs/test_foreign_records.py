@@ -7,7 +7,7 @@ import pytest
 from job.analysis.campaign import Campaign
 from job.cli.app import main
 from job.errors import CorruptObjectError
-from job.runs.unfinished import known_recipe
+from job.runs.request import known_recipe
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 

@@ -13,7 +13,7 @@ from job.cloud.submission import Submissions
 from job.datasets.lockfile import DatasetLock
 from job.errors import EndReason, UnreadableRecordError
 from job.runs import checkpoint
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from job.storage.local import FolderStore
 

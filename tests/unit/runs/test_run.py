@@ -6,7 +6,7 @@ from job.errors import PreconditionError, RunConflictError, SupersededError, Usa
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
 from job.runs.run import Claim, Run, check_run_name, family_of, next_free_name
-from job.runs.search import find_run, list_runs
+from job.runs.search import find_run, survey
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
@@ -88,7 +88,7 @@ def test_runs_are_listed_in_the_order_of_their_numbers(store):
     """Ten comes after two."""
     for name in ("zebra10", "zebra", "zebra2", "ant"):
         Run(store, name).create(record(name))
-    assert list_runs(store) == ["ant", "zebra", "zebra2", "zebra10"]
+    assert [found.run.name for found in survey(store).runs] == ["ant", "zebra", "zebra2", "zebra10"]
 
 
 def test_a_later_claim_supersedes_an_earlier_one(store):
@@ -175,14 +175,12 @@ def test_a_final_record_stands(store):
     assert first.reason == "complete"
 
 
-def test_a_note_replaces_the_one_before(store):
-    """What nothing hangs on is written again and again, and the last of it is read."""
+def test_a_heartbeat_replaces_the_one_before(store):
+    """A heartbeat is written again and again, and the last one is read."""
     run = Run(store, "zebra")
     run.claim({})
     for number in (1, 2):
-        run.note("wandb/0001.json", {"number": number})
         Claim(run, 1).heartbeat({"position": {"epoch": number, "batch": 0}})
-    assert run.noted("wandb/0001.json")["number"] == 2
     assert run.attempt(1).position == (2, 0)
 
 

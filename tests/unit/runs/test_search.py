@@ -10,10 +10,9 @@ from job.analysis.summary import finished_runs
 from job.cli.app import main
 from job.errors import RunConflictError
 from job.runs import search as module
-from job.runs.request import TrainRequest
+from job.runs.request import TrainRequest, command_for
 from job.runs.run import Run
-from job.runs.search import find_run, list_runs, survey
-from job.runs.unfinished import command_for, tell_beside
+from job.runs.search import find_run, survey, tell_beside
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import starting_from
@@ -152,7 +151,7 @@ def test_strays_stop_nothing(store, caplog):
         assert finished_runs(store) == []
     for stray in ("my copy", "yolov11_wildlife9", "yolov11_wildlife10", "yolov11_wildlife11", "other"):
         assert f"runs/{stray}: is not a run" in caplog.text
-    assert "my copy" not in list_runs(store)
+    assert "my copy" not in [found.run.name for found in survey(store).runs]
 
 
 def test_strays_are_listed_as_no_runs(store, capsys):
