@@ -208,7 +208,7 @@ def test_a_run_ends_at_its_limit(machine):
     said = machine.run_until_resized("hold", 0)
     assert len(machine.containers) == 1
     assert ["stop", "--time", "120", "trainer"] in machine.programs.words("docker")
-    assert "the limit is reached; make vm-up goes on with the run" in said
+    assert "the limit is reached; make vm-up resumes the run" in said
 
 
 def test_a_machine_that_comes_after_the_limit_trains_nothing(machine):
