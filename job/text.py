@@ -6,7 +6,7 @@ Guarantees that a table's cells stand below each other whatever they hold. Knows
 import difflib
 import textwrap
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -80,6 +80,16 @@ def labelled(label: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     ) or [label]
+
+
+def definitions(entries: Mapping[str, str]) -> list[str]:
+    """Return the lines of a list of names, each with its text beside it."""
+    width = max(map(len, entries), default=0) + 4
+    lines = []
+    for name, text in entries.items():
+        indents = {"initial_indent": f"  {name}".ljust(width), "subsequent_indent": " " * width}
+        lines += textwrap.wrap(text, NUM_COLUMNS, break_on_hyphens=False, **indents)
+    return lines
 
 
 def command_line(label: str, command: str) -> list[str]:

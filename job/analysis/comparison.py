@@ -6,8 +6,6 @@ is named only then. Knows nothing of terminals and pages.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from job.analysis.metrics import LABELS
 from job.analysis.summary import RunSummary
@@ -56,7 +54,7 @@ class Comparison:
             return "best", "none is finished"
         return "best", f"{self.best} by F1; all were measured on the same validation set"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values."""
         fields = {
             section: {field.label: dict(zip(self.runs, field.values, strict=True)) for field in fields}
@@ -82,7 +80,7 @@ def compare(runs: Sequence[RunSummary]) -> Comparison:
         field("recipe", lambda run: run.recipe),
         field("profile", lambda run: run.profile),
         field("start", _start),
-        *(field(name, partial(_argument, name)) for name in arguments),
+        *(field(name, lambda run, name=name: run.train.get(name)) for name in arguments),
         field("optimizer", lambda run: run.record.facts.optimizer),
     )
     data = (
@@ -98,11 +96,14 @@ def compare(runs: Sequence[RunSummary]) -> Comparison:
         field("epochs", lambda run: run.final and run.final.num_epochs),
         field("best epoch", lambda run: run.final and run.final.best_epoch),
         field("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
-        *(field(label, partial(_metric, name)) for name, label in LABELS.items()),
+        *(
+            field(label, lambda run, name=name: run.after and f"{run.after[name]:.1%}")
+            for name, label in LABELS.items()
+        ),
     )
     cost = (
         field("hours", lambda run: f"{run.hours:.2f}"),
-        field("useful", _useful),
+        field("useful", lambda run: f"{run.cost.goodput:.0%}" if run.attempts else None),
         field("epoch", lambda run: run.epoch_s and f"{run.epoch_s:.3g} s"),
         field("attempts", lambda run: len(run.attempts)),
         field("dollars", lambda run: "unknown" if run.usd is None else f"{run.usd:.2f}"),
@@ -135,16 +136,4 @@ def _start(run: RunSummary) -> str:
     point = run.record.start.point
     if point.kind == "end":
         return f"end of {point.run}"
-    return point.run or point.source or f"{point.architecture} from scratch"
-
-
-def _argument(name: str, run: RunSummary) -> object:
-    return run.train.get(name)
-
-
-def _metric(name: str, run: RunSummary) -> str | None:
-    return f"{run.after[name]:.1%}" if run.after else None
-
-
-def _useful(run: RunSummary) -> str | None:
-    return f"{run.cost.goodput:.0%}" if run.attempts else None
+    return point.run or str(point)

@@ -6,9 +6,9 @@ Guarantees that nothing is guessed: a value that was not recorded is None. Knows
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from job.errors import CorruptObjectError
+from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.accounting import cost_of
 from job.runs.cost import RunCost
@@ -50,7 +50,7 @@ class RunSummary:
         return self.record.request["profile"]
 
     @property
-    def train(self) -> dict[str, Any]:
+    def train(self) -> Arguments:
         """Its training arguments, all of them."""
         return self.record.request["train"]
 

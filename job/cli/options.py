@@ -1,8 +1,10 @@
 """Groups of flags that several commands share, and where a command finds its bucket."""
 
+import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -62,6 +64,10 @@ class JsonOption(Options):
     """Output for programs."""
 
     as_json: Switch = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+
+    def print(self, content: object, lines: Iterable[str]) -> None:
+        """Print content as JSON, or lines for people."""
+        print(json.dumps(content, indent=1) if self.as_json else "\n".join(lines))
 
 
 class RunOptions(BucketOption):

@@ -30,7 +30,7 @@ def render(campaign: Campaign) -> str:
         best=_best(campaign, result, runs) if result else None,
         runs=list(zip(campaign.steps(), runs, strict=True)),
         labels=LABELS,
-        command=_command(campaign, record.goal) if record else None,
+        command=_command(campaign, record.goal),
     )
 
 

@@ -23,7 +23,7 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
-from job.runs.run import FAMILY, Run, family_of, is_run_name
+from job.runs.run import Run, default_families, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
@@ -39,7 +39,7 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
         store: The bucket.
         order: With its dataset. ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile
             do not count.
-        run: The run that starts; finished runs of its family count as own, or those of `FAMILY` if it has none.
+        run: The run that starts, if it has a name; finished runs of its family and of `default_families` count as own.
 
     Raises:
         WeightsError: If there are none, with what to do.
@@ -56,7 +56,8 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
         return InitialWeights("scratch", None, start.name)
     if start.kind == "pretrained":
         return InitialWeights("pretrained", f"weights/{start.name}", None)
-    own = _best_own(store, order, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
+    families = [*([family_of(run)] if run else []), *default_families(order.dataset)]
+    own = _best_own(store, order, start.name, families)
     if own is not None:
         return own
     of = f" of recipe {start.name}" if start.name else ""

@@ -6,13 +6,13 @@ no folder that is not a run stops anything. Knows nothing of what is trained.
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import CorruptObjectError, RunConflictError
 from job.runs.records import RunRecord, differences
-from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name
+from job.runs.run import SUBMISSIONS, Run, default_families, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,8 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
 
     Args:
         store: The bucket.
-        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, begun or
-            only submitted, or else a new one.
+        name: The run's name. Without one it is the newest run of `default_families` that was asked for in the same way,
+            begun or only submitted, or else a new one.
         request: What is asked for.
 
     Raises:
@@ -42,7 +42,8 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
                 different,
             )
         return run, record
-    seen = survey(store, FAMILY)
+    families = default_families(request["dataset"])
+    seen = survey(store, families)
     seen.tell()
     for found in reversed(seen.runs):
         if found.record.request == request:
@@ -50,7 +51,7 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
     for submitted in reversed(seen.submitted):
         if submitted.submitted() == request:
             return submitted, None
-    return Run(store, next_free_name(FAMILY, seen.names)), None
+    return Run(store, next_free_name(families[0], seen.names)), None
 
 
 def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
@@ -107,8 +108,8 @@ class Survey:
             log.info("runs/%s: %s; passed over", name, why)
 
 
-def survey(store: Store, family: str | None = None) -> Survey:
-    """Return all runs, or those of a family, and what else lies among them; nothing of that is an error."""
+def survey(store: Store, families: Collection[str] = ()) -> Survey:
+    """Return all runs, or those of some families, and what else lies among them; nothing of that is an error."""
     folders: dict[str, set[str]] = {}
     for stored in store.list("runs/"):
         name, slash, rest = stored.key.removeprefix("runs/").partition("/")
@@ -116,7 +117,7 @@ def survey(store: Store, family: str | None = None) -> Survey:
             folders.setdefault(name, set()).add(rest)
     seen = Survey([], [], {}, list(folders))
     for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
-        if family in {None, family_of(name)}:
+        if not families or family_of(name) in families:
             _look_at(Run(store, name) if is_run_name(name) else None, name, folders[name], seen)
     return seen
 

@@ -1,4 +1,4 @@
-"""Tells a person that a new run begins beside one that is not finished: what differs, and the command for each.
+"""The announcement of a new run: its name, and an unfinished run beside it with what differs and both commands.
 
 Guarantees that the command for the unfinished run asks for what that run was asked for. Knows nothing of machines.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from job.recipes.recipe import Recipe, load_recipe, recipe_names
 from job.runs.records import differences
-from job.runs.run import FAMILY, Run
+from job.runs.run import Run, default_families
 from job.runs.search import survey
 from job.storage.object_store import Store
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -> None:
-    """Warn if a run is new because something was asked for that an unfinished run was not asked for.
+    """Log the name of a new, unnamed run; warn if an unfinished run was asked for differently.
 
     Args:
         store: The bucket.
@@ -26,7 +26,9 @@ def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -
         request: What is asked for.
         verb: The command that asks, ``train`` or ``submit``.
     """
-    unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
+    log.info("run %s: is new, named after dataset %s; --run gives another name", run.name, request["dataset"])
+    seen = survey(store, default_families(request["dataset"]))
+    unfinished = [found for found in reversed(seen.runs) if not found.finished]
     if not unfinished:
         return
     nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))
