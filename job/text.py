@@ -87,8 +87,10 @@ def definitions(entries: Mapping[str, str]) -> list[str]:
     width = max(map(len, entries), default=0) + 4
     lines = []
     for name, text in entries.items():
-        indents = {"initial_indent": f"  {name}".ljust(width), "subsequent_indent": " " * width}
-        lines += textwrap.wrap(text, NUM_COLUMNS, break_on_hyphens=False, **indents)
+        first = f"  {name}".ljust(width)
+        lines += textwrap.wrap(
+            text, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width, break_on_hyphens=False
+        )
     return lines
 
 

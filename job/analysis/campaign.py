@@ -276,7 +276,7 @@ def next_step(
     goal, best = record.goal, best_of(finished)
     if best is None:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
-        recipe, weights, usd = FIRST_RECIPE, goal.weights, expected and expected.usd
+        recipe, weights, usd = FIRST_RECIPE, goal.weights, expected.usd if expected else None
         rule, because = "first", "recipe A comes first: quick, and of low risk"
     elif best.is_start and best.f1 >= goal.target_f1:
         return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run has bettered")

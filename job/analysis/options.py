@@ -74,9 +74,9 @@ def find_option(
             None if band.high is None else round(max(0.0, band.high - f1), 4),
         ),
         epochs=recipe.train["epochs"],
-        hours=estimate and estimate.hours,
+        hours=estimate.hours if estimate else None,
         hours_from=estimate.based_on if estimate else not_known,
-        usd=estimate and estimate.usd,
+        usd=estimate.usd if estimate else None,
     )
 
 

@@ -75,7 +75,6 @@ def campaign(options: CampaignOptions) -> None:
 
     Raises:
         UsageError: If dollars are limited and the price of an hour is not known.
-        JobError: For each error, with its exit code.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
     price, cloud, profile = options.price(), options.cloud, options.recipe.profile

@@ -46,14 +46,14 @@ class Command:
         """The command's words, as a function that Fire can call; each may be left out, since `read` names those."""
         parameters = []
         for name, field in self.options.flags().items():
-            kind, default = Parameter.KEYWORD_ONLY, None
             if name == ARGUMENTS_FIELD:
-                kind, default = Parameter.VAR_KEYWORD, Parameter.empty
-            elif name in self.options.positional:
-                kind = Parameter.POSITIONAL_OR_KEYWORD
-                if str(field.annotation).startswith("tuple"):
-                    kind, default = Parameter.VAR_POSITIONAL, Parameter.empty
-            parameters.append(Parameter(name, kind, default=default))
+                parameters.append(Parameter(name, Parameter.VAR_KEYWORD))
+            elif name not in self.options.positional:
+                parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None))
+            elif str(field.annotation).startswith("tuple"):
+                parameters.append(Parameter(name, Parameter.VAR_POSITIONAL))
+            else:
+                parameters.append(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None))
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def read(self, spoken: str, words: Sequence[str]) -> Callable[[], None]:
@@ -66,7 +66,8 @@ class Command:
         import fire
         from fire.decorators import SetParseFn
 
-        signature, given = self.signature, {}
+        signature = self.signature
+        given: dict[str, object] = {}
 
         def understand(*args: str, **flags: str) -> None:
             bound = signature.bind(*args, **flags).arguments

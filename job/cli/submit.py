@@ -40,8 +40,8 @@ class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
     on_demand: Switch = Field(default=False, description="Pay the full price for a machine that is not preempted.")
     deadline: Deadline | None = Field(
         None,
-        description="When it should be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen "
-        "if Spot would miss it.",
+        description="Time to be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen if Spot "
+        "would miss it.",
     )
     supervise: Switch = Field(default=False, description="Stay, and keep the run going until it is finished.")
 
@@ -65,11 +65,8 @@ def submit(options: SubmitOptions) -> None:
     """Submit a run, or report its state.
 
     Submitting twice is once. Settings of the cloud are read from infra/outputs.json, then cloud.yaml, then flags.
-
-    Raises:
-        JobError: For each error, with its exit code.
     """
-    from job.cli.supervise import POLL_S, watch
+    from job.cli.supervise import POLL_S, describe
     from job.cloud.batch import Batch
     from job.cloud.policy import decide
     from job.cloud.supervisor import Supervisor
@@ -99,7 +96,7 @@ def submit(options: SubmitOptions) -> None:
     else:
         log.info("run %s was submitted before, %s; `job status %s` shows it", run.name, newest.job_id, run.name)
     if options.supervise:
-        watch(supervisor)
+        print(describe(supervisor.watch()))
     else:
         log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
         print(run.name)
@@ -109,14 +106,11 @@ def submit(options: SubmitOptions) -> None:
 def render_job(options: RenderOptions) -> None:
     """Print a run's first Batch job.
 
-    Neither the bucket nor the cloud is asked.
-
-    Raises:
-        JobError: If flags or settings are wrong.
+    Reads neither the bucket nor the cloud.
     """
     draft, _ = _draft(options)
     run = options.run or next_free_name(default_families(options.dataset)[0], ())
-    print(json.dumps(render(_complete(draft, options, options.gs_location(), run)), indent=2))
+    print(json.dumps(render(_complete(draft, options, options.require_location(), run)), indent=2))
 
 
 @command(LimitCommandOptions, "job limit l4 --max-usd 20")
