@@ -1,7 +1,7 @@
 """Advice after a run: the table of `RULES` on its records.
 
-Guarantees that the same records give the same advice, with its rule, its figures and what makes it uncertain. Knows
-nothing of buckets.
+Guarantees that the same records give the same advice, that advice names its rule and figures, and that advice on too
+little data says so. Knows nothing of buckets.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,16 +12,16 @@ from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 
 TARGET_F1 = 0.72
-"""Default of ``--target-f1``: what recipe C is for."""
+"""Target F1 without ``--target-f1``: recipe C's goal."""
 
 ENOUGH_FOR_C = 0.68
-"""Recipe C asks for this F1."""
+"""Lowest F1 for recipe C, by its authors' condition."""
 
 DECENT_F1 = 0.50
-"""From this F1 on, a detector is worth improving rather than replacing."""
+"""Lowest F1 of a decent detector, worth improving rather than replacing."""
 
 ROBUST_GAP = 0.10
-"""Precision and recall of a robust detector differ by no more."""
+"""Largest difference of precision and recall of a robust detector."""
 
 GAIN = 0.005
 """A recipe helps only if its band ends this far above the current F1."""
@@ -33,7 +33,7 @@ AUGMENTED = ("A", "recommended", "finetune", "C")
 """Recipes that improve own weights by augmentation."""
 
 BEFORE_C = ("A", "recommended", "finetune")
-"""Those whose weights C may start from."""
+"""Those of them whose weights recipe C may continue."""
 
 LARGER = ("B", "transfer")
 """Recipes of a larger model."""
@@ -47,15 +47,15 @@ class Advice:
 
     run: str
     rule: str
-    """The name of the rule that decided, of `RULES`."""
+    """Name of the deciding rule of `RULES`."""
 
     because: str
     trend: Trend
     options: tuple[Option, ...]
-    """The advised one first; empty if nothing is needed, or nothing helps."""
+    """Options that may help, the advised one first; empty if there is nothing to do, or nothing helps."""
 
     thin: tuple[str, ...]
-    """Why the advice is uncertain; empty if it is not."""
+    """Why the data are too few to trust the advice; empty if they suffice."""
 
     better: str | None = None
     """A better run on the same validation set, if there is one."""
@@ -80,10 +80,10 @@ class Case:
     recall: float
     trend: Trend
     trained_as: str
-    """The recipe of the run, by what was trained."""
+    """The shipped recipe that matches the training arguments."""
 
     tried: frozenset[str]
-    """The recipes of all finished runs on the same validation set, this run's among them."""
+    """Recipes of all finished runs on the same validation set, with this run's."""
 
     augmented_f1: float | None
     """The best F1 of those in `AUGMENTED`."""
@@ -105,16 +105,16 @@ class Case:
 
     @property
     def augmented_in_vain(self) -> bool:
-        """Whether neither those runs nor this one are good enough for C."""
+        """Whether own weights were improved by augmentation, and no result is good enough for recipe C."""
         return self.augmented_f1 is not None and max(self.augmented_f1, self.f1) < ENOUGH_FOR_C
 
     @property
     def figures(self) -> str:
-        """The metrics as text."""
+        """F1, precision and recall, as text."""
         return f"F1 {self.f1:.1%}, precision {self.precision:.1%}, recall {self.recall:.1%}"
 
     def untried(self, *recipes: str) -> list[str]:
-        """Return those that were not tried."""
+        """Return the recipes that were not tried."""
         return [name for name in recipes if name not in self.tried]
 
 
@@ -125,7 +125,7 @@ class Rule:
     name: str
     applies: Callable[[Case], bool]
     recipes: Callable[[Case], list[str]]
-    """What may help, best first."""
+    """Options that may help, the advised one first."""
 
     because: str
     """The reason, with ``{target}``, ``{figures}`` and ``{trend}``."""
@@ -187,7 +187,9 @@ RULES = (
         "{figures}; {trend}: below the target of {target:.0%}",
     ),
 )
-"""The first that applies and has an option decides. An unfinished run comes before them: it is to be finished."""
+"""In order of precedence: the first rule that applies and has an option decides. For an unfinished run the advice is to
+finish it.
+"""
 
 NEXT_STEPS = {
     ("C",): "aggressive fine-tuning of these weights ({}) is the next step",
@@ -195,7 +197,7 @@ NEXT_STEPS = {
     ("continue", EXTEND): "more of the same ({}) comes first",
     LARGER: "a larger model ({}) is next",
 }
-"""The sentence for the advised recipe and those of its kind."""
+"""Sentences of the next step, by kind of recipe."""
 
 
 def advise(
@@ -218,7 +220,7 @@ def advise(
         without: Excluded options.
     """
     if run.after is None:
-        because = "the run is not finished; the command that started it goes on with it"
+        because = "the run is not finished; the command that started it resumes it"
         return Advice(run=run.run, rule="unfinished", because=because, trend=Trend.UNCLEAR, options=(), thin=())
     alike = comparable(run, others)
     scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
@@ -270,7 +272,7 @@ def _thin(run: RunSummary) -> list[str]:
 
 
 def _next_step(options: Sequence[Option]) -> str:
-    """Return the advised option and those of its kind as text."""
+    """Return the sentence of the next step, with the recipes of the advised kind."""
     kind, text = next((kind, text) for kind, text in NEXT_STEPS.items() if options[0].recipe in kind)
     names = [option.recipe for option in options if option.recipe in kind]
     return text.format(", ".join(names))

@@ -30,7 +30,7 @@ FIRST_RECIPE = "A"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What is asked for; commands with equal goals are one campaign."""
+    """Request of a campaign; commands with equal goals are one campaign."""
 
     target_f1: float
     max_runs: int
@@ -38,7 +38,7 @@ class Goal:
     profile: Profile
     dataset: str
     weights: str | None
-    """Start weights of the first run; without them its recipe decides."""
+    """Start weights of the first run; its recipe's if None."""
 
     arguments: dict[str, str]
     """Training arguments of every run, and flags of ``job train`` that change the data or the model."""
@@ -46,14 +46,14 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """The most that a campaign in the cloud without ``--max-usd`` can cost: the limit of a run, for each run."""
+    """Cost bound of a campaign in the cloud without ``--max-usd``: the limit of a run, times the runs."""
 
     run: float
     """The limit of one run."""
 
     total: float
     usd: bool
-    """Counted in dollars; in machine hours where the price is unknown."""
+    """Whether the bound is in dollars; in machine hours if the price is unknown."""
 
     @property
     def unit(self) -> str:
@@ -197,7 +197,7 @@ class Campaign:
         return None
 
     def finish(self, end: End, best: Best | None) -> None:
-        """Write how it ended; the first record stands."""
+        """Write the result; the first record stands."""
         run, weights = (best.run, best.weights) if best else (None, None)
         result = CampaignResult(finished_at=now(), best=run, weights=weights, reason=end.reason, because=end.because)
         with contextlib.suppress(PreconditionError):
@@ -222,14 +222,14 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
     Args:
         store: The bucket.
         name: Its name; without one, the newest campaign with this goal, or a new one.
-        goal: What is asked for.
+        goal: The request.
         bound: Bound of a new campaign; an existing one keeps its own.
 
     Raises:
-        RunConflictError: If the named campaign was asked for differently; lists every difference.
+        RunConflictError: If the named campaign has another goal; lists every difference.
     """
     keys = [stored.key.split("/") for stored in store.list("campaigns/")]
-    taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- anything that lies in its folder takes a name
+    taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- any object in its folder takes a name
     names = sorted({key[1] for key in keys if key[2:] == ["campaign.json"]}, key=lambda each: (len(each), each))
     if name is None:
         same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
@@ -270,7 +270,7 @@ def next_step(
         record: The campaign.
         finished: Its runs so far, all finished.
         usd_per_hour: Price of the machine, if known.
-        bucket: Named in the commands of the advice.
+        bucket: Named in the advised commands.
         bounded: Each run is limited to the rest of the budget, so its cost need not be known beforehand.
     """
     goal, best = record.goal, best_of(finished)
@@ -279,7 +279,7 @@ def next_step(
         recipe, weights, usd = FIRST_RECIPE, goal.weights, expected.usd if expected else None
         rule, because = "first", "recipe A comes first: quick, and of low risk"
     elif best.is_start and best.f1 >= goal.target_f1:
-        return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run has bettered")
+        return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run exceeds")
     else:
         run = max(finished, key=_f1)
         tried = {entry.trained_as for entry in finished if _starts_from(entry) == best.weights}
@@ -335,13 +335,13 @@ def _over_budget(
     goal, bound, needed = record.goal, record.bound, next_usd[1] if next_usd else 0.0
     limit, spent, because = f"{goal.max_usd or 0.0:.2f} USD", spent_usd(finished), ""
     if len(finished) >= goal.max_runs:
-        because = f"{goal.max_runs} runs were allowed, and are done"
+        because = f"all {goal.max_runs} runs of --max-runs are done"
     elif goal.max_usd is None:
         because = f"the campaign's bound of {bound} is used up" if bound and bound.left(finished) <= 0 else ""
     elif spent is None:
         return End(reason="cost unknown", because=f"a run's machine had no price, so {limit} could not be kept")
     elif next_usd is None and not bounded:
-        why = f"the cost of the next run is not known, so {limit} could not be kept; `job estimate` measures it"
+        why = f"the next run's duration is not known, so {limit} could not be kept; `job estimate` measures it"
         return End(reason="cost unknown", because=why)
     elif spent >= goal.max_usd or spent + needed > goal.max_usd:
         because = f"{spent:.2f} of {limit} are spent, and the next run would take up to {needed:.2f}"

@@ -1,7 +1,6 @@
 """Estimate of hours and dollars, from comparable runs or from a few measured training steps.
 
-Guarantees that an estimate names its source and that a measurement writes nothing to a run. Does not count what
-preemptions add.
+Guarantees that a figure names its source, and that a measurement writes nothing to a run. Preemptions are not included.
 """
 
 import re
@@ -22,17 +21,17 @@ if TYPE_CHECKING:
     from job.training.state import Row, Snapshot
 
 NUM_WARM_UP_STEPS = 2
-"""Not measured: they choose kernels and fill caches."""
+"""Warm-up: the first steps of a process choose kernels and fill caches, and are not measured."""
 
 NUM_STEPS = 8
 
 LONG_ENOUGH_S = 60.0
-"""Fewer than `NUM_STEPS` are enough if they take so long together."""
+"""Measured steps of this duration in all are enough, however few they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Time and cost of a training."""
+    """Expected duration and cost of a training."""
 
     recipe: str
     epochs: int
@@ -77,7 +76,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What a few steps took."""
+    """Durations of a few measured steps."""
 
     start_up_s: float
     validation_s: float
@@ -109,18 +108,18 @@ class Stopwatch:
         self._num_batches = 0
 
     def enter(self, phase: Phase) -> None:
-        """Time start-up, which ends where the first validation begins."""
+        """Note the start of the first validation: the end of start-up."""
         if phase is Phase.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
     def on_validation_batch(self) -> None:
-        """No-op: a validation is timed as a whole."""
+        """No-op: the whole validation is timed."""
 
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Time the first validation.
+        """Note the end of the first validation.
 
         Raises:
-            EnoughError: At the end of an epoch.
+            EnoughError: After a complete epoch.
         """
         if row["epoch"]:
             raise EnoughError
@@ -128,13 +127,13 @@ class Stopwatch:
         self._validation_s = self._times[0] - self._began - self._start_up_s
 
     def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Time a step, waiting for its batch included.
+        """Note the end of a step, the wait for its batch included.
 
         Raises:
-            EnoughError: After enough steps.
+            EnoughError: Once enough steps were timed.
         """
         for value in step.losses.values():
-            float(value)  # waits for the GPU
+            float(value)  # synchronises with the GPU
         self._num_batches = step.num_batches
         self._times.append(self._clock())
         measured = self.measurement()
@@ -142,14 +141,14 @@ class Stopwatch:
             raise EnoughError
 
     def commit(self, snapshot: "Callable[[], Snapshot]") -> None:
-        """No-op: nothing is committed."""
+        """No-op: a measurement commits nothing."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """No-op: nothing can be lost."""
+        """No-op: notices may interrupt at any time."""
         return nullcontext()
 
     def measurement(self) -> Measurement:
-        """Return what was measured so far: the steps after the warm-up, or else the last one."""
+        """Return the measurement so far: all steps after the warm-up, or else the last one."""
         first = max(0, min(NUM_WARM_UP_STEPS, len(self._times) - 2))
         num_steps = len(self._times) - 1 - first
         return Measurement(
@@ -184,12 +183,12 @@ def from_runs(
 
 
 def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> bool:
-    """Whether all of a run was trained on a kind of machine.
+    """Whether every attempt of a run was on a kind of machine.
 
     Args:
         run: The run.
-        machine: The kind, such as ``l4``, ``a100-80`` or ``l4-spot``; compared with GPU and machine as they are shown.
-        machine_type: Google's name of it; compared where every attempt recorded its own.
+        machine: The kind, such as ``l4``, ``a100-80`` or ``l4-spot``; compared with the shown GPU and machine.
+        machine_type: Google's name of it; compared if every attempt recorded its own.
     """
     types = {attempt.machine_type for attempt in run.attempts}
     if machine_type is not None and types and None not in types:
@@ -202,7 +201,7 @@ def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> b
 
 
 def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estimate:
-    """Return an estimate at the pace of a finished run."""
+    """Return an estimate by a comparable run."""
     epoch_s, epochs = run.epoch_s or 0.0, len(run.learning_curve)
     around_s = max(0.0, run.cost.total_s - epoch_s * epochs)
     based_on = f"run {run.run}, {epochs} epochs on {'; '.join(run.machines)}"
@@ -217,7 +216,7 @@ def by_measurement(recipe: Recipe, measured: Measurement, usd_per_hour: float | 
 
 
 def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
-    """Return what the recipe's authors expect of the full profile, if they state it."""
+    """Return the estimate of the recipe's authors for the full profile, if they state one."""
     band = recipe.expect.get("hours")
     if band is None or band.low is None or band.high is None or recipe.profile != "full":
         return None
@@ -225,6 +224,6 @@ def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
         recipe=recipe.name,
         epochs=recipe.train["epochs"],
         hours=(band.low, band.high),
-        based_on="what the recipe's authors expect for their data and machine; not measured",
+        based_on="the recipe's authors, for their data and machine; not measured",
         usd_per_hour=usd_per_hour,
     )

@@ -14,7 +14,7 @@ from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
 from job.text import HOUR
 
 EXTEND = "extend"
-"""Stands for the run's own recipe, from exactly where the run stood."""
+"""Name of the option to extend the run itself by more epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,19 +22,19 @@ class Option:
     """One option."""
 
     recipe: str
-    """Its name, or `EXTEND`."""
+    """Name of the recipe, or `EXTEND`."""
 
     command: str
     expect_f1: tuple[float | None, float | None]
-    """The recipe's band, as its authors have it for their data at full scale."""
+    """The recipe's expected F1 band, for its authors' data at full scale."""
 
     gain_f1: tuple[float, float | None]
-    """From now to that band; no upper end if the band has none."""
+    """Gain from the current F1 to that band, low and high; the high end is None if the band has none."""
 
     epochs: int
     hours: tuple[float, float] | None
     hours_from: str
-    """How the hours are known, or why they are not."""
+    """Source of the hours, or why they are not known."""
 
     usd: tuple[float, float] | None
 
@@ -42,11 +42,11 @@ class Option:
 def find_option(
     name: str, run: RunSummary, comparable: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
-    """Return cost and expectation of a recipe after a finished run.
+    """Return the cost and the expected gain of a recipe after a finished run.
 
     Args:
         name: The recipe, or `EXTEND`.
-        run: The run that it comes after.
+        run: The finished run.
         comparable: Other finished runs, for the pace.
         bucket: Named in the command.
         usd_per_hour: Price of the machine, if known.

@@ -1,4 +1,4 @@
-"""``job advise``: the next training after a run, by the users' rules."""
+"""``job advise``: the next training after a run, by the rules of `job.analysis.advice`."""
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ def advise_next(options: AdviseOptions) -> None:
 
 
 def format_advice(summary: RunSummary, advice: Advice) -> list[str]:
-    """Return an advice as lines for a terminal."""
+    """Return advice as lines for a terminal."""
     ended = f"{summary.final.reason} after {len(summary.learning_curve)} epochs" if summary.final else "not finished"
     lines = labelled("run", f"{summary.run}, recipe {summary.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
@@ -72,7 +72,7 @@ def _gain(option: Option) -> str:
     low, high = option.gain_f1
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
-        return "not known; the trend goes on, or it does not"
+        return "not known; the trend may continue or end"
     if high is None and low == 0:
         return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:

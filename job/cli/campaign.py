@@ -51,10 +51,10 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
         return {**given, "recipe": FIRST_RECIPE}
 
     def price(self) -> float | None:
-        """Return what an hour of the campaign's machine costs, if that is known.
+        """Return the hourly price of the campaign's machine, if it is known.
 
         Raises:
-            UsageError: If dollars are limited and it is not known, or there is no such machine.
+            UsageError: If dollars are limited and the price is not known, or there is no such machine.
         """
         price = self.price_of(f"{self.cloud}-spot" if self.cloud else None)
         if self.max_usd is not None and price is None:
@@ -64,7 +64,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 
 @command(CampaignOptions, "job campaign --target-f1 0.75 --max-runs 3 --bucket gs://my-bucket")
 def campaign(options: CampaignOptions) -> None:
-    """Train A, then C or B as `job advise` has it.
+    """Train A, then C or B by the rules of `job advise`.
 
     The first run is recipe A, from --weights. If left out: from the best finished run on the same data, or else the
     newest finished run; in a bucket without one, train recipe base first. Later runs that need own weights start from
@@ -101,7 +101,7 @@ def campaign(options: CampaignOptions) -> None:
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
-    """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
+    """Return the cost bound of a campaign on Cloud Batch, by the limit of each run in this machine's settings."""
     from job.cloud.allowance import load_allowance
 
     limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
@@ -125,12 +125,12 @@ def format_campaign(campaign: Campaign) -> list[str]:
     if result.best is not None or result.weights is not None:
         lines += labelled("best", address_of_best(campaign, result))
         if result.best not in {row[0] for row in rows[1:]}:
-            lines += labelled("", "which the first run started from; no run is better")
+            lines += labelled("", "the start weights of the first run; no run is better")
     return [*lines, *labelled("page", write_page(campaign))]
 
 
 def _dataset(store: Store, name: str | None, profile: Profile) -> str:
-    """Return the dataset that is meant; for the demo on an empty bucket, the one that it will draw."""
+    """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
     if profile == "demo" and name is None and not store.list("datasets/"):
         return DATASET
     return find_dataset(store, name)

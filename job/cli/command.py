@@ -1,7 +1,7 @@
-"""A command: a function, its flags as a model, and the reading of words by Fire.
+"""Command: a function, its flags as a model, and parsing by Fire.
 
-Guarantees that nothing of a command runs before all of its words are understood, and that text stays text: Fire alone
-calls a function before it rejects a mistyped flag, and turns a run called 2e967232 into infinity.
+Guarantees that a command runs only after all of its arguments are parsed, and that text stays text: Fire alone calls a
+function before it rejects a mistyped flag, and turns a run called 2e967232 into infinity.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from job.text import nearest
 FLAG = re.compile(r"--?(?P<flag>[a-zA-Z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
 
 ASSIGNMENT = re.compile(r"(?P<flag>[a-zA-Z_]\w*)=(?P<value>.*)", re.DOTALL)
-"""``lr0=0.01``, as Ultralytics' own command line has it."""
+"""``lr0=0.01``, the form of Ultralytics' command line."""
 
 ARGUMENTS_FIELD = "arguments"
 """The field of a model whose command takes training arguments as flags."""
@@ -57,10 +57,10 @@ class Command:
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def read(self, spoken: str, words: Sequence[str]) -> Callable[[], None]:
-        """Understand the words that follow the command's name; return what runs it.
+        """Parse the arguments after the command's name, and return the call that runs it.
 
         Raises:
-            UsageError: If they are not understood.
+            UsageError: If they cannot be parsed.
             RecipeError: If the recipe or a training argument is wrong.
         """
         import fire
@@ -130,7 +130,7 @@ class Command:
         return self.takes_arguments or name in flags or name in {flag[0] for flag in flags}
 
     def _is_switch(self, name: str) -> bool:
-        """Return whether a flag needs no value; one that does not exist gets the message that says so."""
+        """Return whether a flag needs no value; an unknown flag counts as one, and Fire rejects it later."""
         if name in self.options.flags():
             return self.options.flags()[name].annotation is bool
         if not self.takes_arguments or name not in {*DEFAULTS, *ALIASES}:

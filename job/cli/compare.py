@@ -1,4 +1,4 @@
-"""``job compare``: runs side by side, on the terminal or as a page."""
+"""``job compare``: runs side by side, on the terminal or as an HTML page."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
 from job.cli.runs import require_run
 from job.errors import MachineError, UsageError
-from job.report.comparison import render
+from job.report.template import render_template
 from job.text import NUM_COLUMNS, labelled, table
 
 MIN_CELL = 13
@@ -38,20 +38,20 @@ def compare_runs(options: CompareOptions) -> None:
         MachineError: If the page cannot be written.
     """
     names, html = options.runs, options.html
-    if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- one has nothing to be compared with
+    if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
     store = options.store()
     comparison = compare([read_summary(*require_run(store, name)) for name in names])
     if html is not None:
         try:
-            Path(html).write_text(render(comparison), encoding="utf-8")
+            Path(html).write_text(render_template("comparison.html.j2", comparison=comparison), encoding="utf-8")
         except OSError as error:
             raise MachineError(f"{html}: cannot be written, {error.strerror}; pass another --html") from error
     options.print(comparison.to_json(), format_comparison(comparison))
 
 
 def format_comparison(comparison: Comparison) -> list[str]:
-    """Return lines for a terminal; of many runs, several tables."""
+    """Return a comparison as lines for a terminal; several tables for many runs."""
     labels = [field.label for fields in comparison.recorded.values() for field in fields]
     available = NUM_COLUMNS - max(map(len, labels))
     per_table = max(1, available // (MIN_CELL + 2))

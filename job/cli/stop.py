@@ -1,11 +1,13 @@
-"""``job stop``: ask a run's newest attempt to commit and to end as paused."""
+"""``job stop``: asks a run's newest attempt to commit and end as paused."""
+
+import socket
 
 from job.cli.command import command
 from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import EndReason, RunConflictError
 from job.runs.accounting import read_cost
-from job.session import environment
+from job.runs.run import Claim
 
 
 @command(RunOptions, "job stop zebra --bucket gs://my-bucket")
@@ -30,14 +32,14 @@ def stop(options: RunOptions) -> None:
         raise RunConflictError(f"run {name}: no attempt has begun yet; ask again when one has")
     newest = attempts[-1]
     if newest.ended is EndReason.PAUSED:
-        print(f"run {name} is paused; the command that started it goes on with it")
+        print(f"run {name} is paused; the command that started it resumes it")
         return
     if newest.ended is not EndReason.RUNNING:
         ended = "has vanished" if newest.ended is EndReason.VANISHED else f"has ended, {newest.ended}"
         raise RunConflictError(
             f"run {name}: does not run, attempt {newest.attempt} {ended}; nothing was asked, so that the command that "
-            f"started it goes on with it; where a Batch job starts it again, `job cancel {name}` ends that"
+            f"started it resumes it; if a Batch job starts it again, `job cancel {name}` ends that"
         )
     host = run.attempt(newest.attempt).claim.host
-    run.ask_to_stop(newest.attempt, {"host": environment.about()["host"]})
+    Claim(run, newest.attempt).ask_to_stop(socket.gethostname())
     print(f"run {name}: attempt {newest.attempt} on {host} was asked to stop; it commits and ends after its next batch")

@@ -1,4 +1,4 @@
-"""``job supervise``, ``job status``, ``job logs`` and ``job cancel``: a submitted run, watched and ended."""
+"""``job supervise``, ``job status``, ``job logs`` and ``job cancel``: supervision of a submitted run."""
 
 import logging
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 60.0
-"""Default of ``--poll``."""
+"""Default seconds between two polls of a run."""
 
 
 class SuperviseOptions(LimitOptions, SubmittedRunOptions):
@@ -72,7 +72,7 @@ def status(options: SubmittedRunOptions) -> None:
 
 
 def describe(history: History) -> str:
-    """Return state, position, cost, submissions and attempts of a run as lines."""
+    """Return the state of a run as lines."""
     decision, hours = decide(history), history.worst_hours(going_on=True)
     usd, worst_usd = history.used_usd, history.worst_usd(going_on=True)
     used = "unknown, a machine has no price," if usd is None else f"{usd:.2f} USD"
@@ -140,7 +140,7 @@ def cancel(options: SubmittedRunOptions) -> None:
         log.info("run %s: no job of it is running", name)
     for submission in live:
         supervisor.batch.cancel(submission.job_name)
-        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", submission.job_id, name)
+        log.info("cancelling %s; `job supervise %s --resume` resumes from the last checkpoint", submission.job_id, name)
 
 
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
+"""Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
 holds everything the older one held), and that no failure is swallowed: each is raised in the training
@@ -18,7 +18,7 @@ from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
-from job.runs.run import Run
+from job.runs.run import Claim
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,7 @@ class AsyncCommitter:
     """One thread that commits snapshots; use it as a context manager.
 
     Args:
-        run: The run.
-        attempt: The attempt that commits.
+        claim: The attempt that commits.
         staging: A folder for the files of one snapshot, used by nothing else.
         restored: The checkpoint that training resumed from.
         publish: Called after each commit with the folder of its files.
@@ -61,14 +60,13 @@ class AsyncCommitter:
 
     def __init__(
         self,
-        run: Run,
-        attempt: int,
+        claim: Claim,
         staging: Path,
         restored: Manifest | None,
         publish: Callable[[Path], None],
     ) -> None:
         self.newest = restored
-        self._run, self._attempt, self._staging, self._publish = run, attempt, staging, publish
+        self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
@@ -147,7 +145,9 @@ class AsyncCommitter:
         paths = self._written(snapshot)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
-        self.newest = checkpoint.commit(self._run, identity, paths, {**snapshot.metadata, **metadata}, self.newest)
+        self.newest = checkpoint.commit(
+            self._claim.run, identity, paths, {**snapshot.metadata, **metadata}, self.newest
+        )
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
@@ -159,7 +159,7 @@ class AsyncCommitter:
                 snapshot.publish(self._staging)
                 self._publish(self._staging)
             if not self.hurried:
-                checkpoint.retain(self._run)
+                checkpoint.retain(self._claim.run)
         except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
             log.warning("after committing %s: %s", identity.description, error)
         except OSError as error:
@@ -177,4 +177,4 @@ class AsyncCommitter:
         return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
 
     def _id(self, snapshot: Committable) -> CheckpointId:
-        return CheckpointId(snapshot.epoch, snapshot.batch, self._attempt)
+        return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)

@@ -12,7 +12,7 @@ from typing import Self
 from job.background import Background
 from job.errors import JobError, PauseError
 from job.runs.records import StopRequest
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,7 @@ class Heartbeat:
     """Writes an attempt's heartbeat; use it as a context manager.
 
     Args:
-        run: The run.
-        attempt: The attempt that is alive.
+        claim: The attempt that is alive.
         content: Position, seconds and what else the heartbeat holds.
         on_stop: Called once, from another thread, when the attempt is asked to stop.
         every_s: Seconds between two heartbeats.
@@ -32,13 +31,12 @@ class Heartbeat:
 
     def __init__(
         self,
-        run: Run,
-        attempt: int,
+        claim: Claim,
         content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
         every_s: float = EVERY_S,
     ) -> None:
-        self._run, self._attempt, self._content, self._on_stop, self._every_s = run, attempt, content, on_stop, every_s
+        self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
         self._closed = threading.Event()
         self._background = Background("heartbeat", self._beat)
 
@@ -57,11 +55,11 @@ class Heartbeat:
         complained = asked = False
         while True:
             try:
-                self._run.heartbeat(self._attempt, self._content())
-                request = None if asked else self._run.stop_request(self._attempt)
+                self._claim.heartbeat(self._content())
+                request = None if asked else self._claim.stop_request()
                 if request is not None and not self._closed.is_set():
                     asked = True
-                    self._on_stop(paused_by(self._run, request))
+                    self._on_stop(paused_by(self._claim.run, request))
                 complained = False
             except JobError as error:
                 if not complained:

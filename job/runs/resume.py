@@ -18,7 +18,7 @@ from job.runs.records import (
     StopRequest,
     differences,
 )
-from job.runs.run import Run
+from job.runs.run import Claim
 from job.text import seconds_between
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
@@ -35,9 +35,9 @@ class PreviousAttempts:
     attempts: tuple[AttemptRecord, ...] = ()
 
     @classmethod
-    def of(cls, run: Run, attempt: int) -> "PreviousAttempts":
-        """Read the records of the attempts before an attempt."""
-        return cls(tuple(run.attempt(number) for number in run.attempts() if number < attempt))
+    def of(cls, claim: Claim) -> "PreviousAttempts":
+        """Read the records of the attempts before a claim."""
+        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempts() if number < claim.attempt))
 
     @property
     def furthest_position(self) -> tuple[int, int]:

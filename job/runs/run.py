@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from job.errors import (
@@ -103,7 +104,7 @@ class Run:
 
     def record(self) -> RunRecord | None:
         """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
-        record = self._read_as(RunRecord, "run.json")
+        record = self.read(RunRecord, "run.json")
         return record if record and record.run == self.name else None
 
     def submitted(self) -> Mapping[str, Any] | None:
@@ -135,33 +136,31 @@ class Run:
         Raises:
             UnreadableRecordError: If one of them has another form.
         """
-        name = f"attempts/{number:04d}"
-        claim = self._read_as(AttemptClaim, f"{name}.json")
+        claim = self.read(AttemptClaim, _name(number))
         if claim is None:
-            raise ObjectNotFoundError(f"{self.key(name)}.json: no such object; restore it")
+            raise ObjectNotFoundError(f"{self.key(_name(number))}: no such object; restore it")
         return AttemptRecord(
             claim,
-            start=self._read_as(AttemptStart, f"{name}.start.json"),
-            heartbeat=self._read_as(Heartbeat, f"{name}.pulse.json"),
-            stop=self.stop_request(number),
-            end=self._read_as(AttemptEnd, f"{name}.end.json"),
+            start=self.read(AttemptStart, _name(number, ".start")),
+            heartbeat=self.read(Heartbeat, _name(number, ".pulse")),
+            stop=self.read(StopRequest, _name(number, ".stop")),
+            end=self.read(AttemptEnd, _name(number, ".end")),
         )
 
     def attempt_records(self) -> list[AttemptRecord]:
         """Return the records of all attempts, in order."""
         return [self.attempt(number) for number in self.attempts()]
 
-    def claim(self, fields: Mapping[str, object]) -> int:
-        """Claim the run for a new attempt and return its number; every earlier attempt is superseded from here on."""
+    def claim(self, fields: Mapping[str, object]) -> "Claim":
+        """Claim the run for a new attempt; every earlier attempt is superseded from here on."""
         while True:
             earlier = self.attempts()
             number = earlier[-1] + 1 if earlier else 1
-            ended = self._read(f"attempts/{earlier[-1]:04d}.end.json") if earlier else None
+            ended = self._read(_name(earlier[-1], ".end")) if earlier else None
             try:
-                self._write(
-                    f"attempts/{number:04d}.json",
+                self.write(
+                    _name(number),
                     {
-                        "schema": SCHEMA,
                         "attempt": number,
                         "claimed_at": now(),
                         "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
@@ -171,45 +170,7 @@ class Run:
                 )
             except PreconditionError:
                 continue
-            return number
-
-    def require_current(self, attempt: int) -> None:
-        """Check that no later attempt has claimed the run.
-
-        Raises:
-            SupersededError: If one has.
-        """
-        newest = max(self.attempts(), default=attempt)
-        if newest > attempt:
-            raise SupersededError(
-                f"run {self.name}: attempt {attempt} was superseded by attempt {newest}; this machine stops and leaves "
-                "the run to the other"
-            )
-
-    def start_attempt(self, attempt: int, fields: Mapping[str, object]) -> None:
-        """Record what an attempt found when it was ready to train."""
-        self._write(f"attempts/{attempt:04d}.start.json", {"schema": SCHEMA, "started_at": now(), **fields})
-
-    def end_attempt(self, attempt: int, reason: str, fields: Mapping[str, object]) -> None:
-        """Record why an attempt ended; the first record stands."""
-        with contextlib.suppress(PreconditionError):
-            self._write(
-                f"attempts/{attempt:04d}.end.json", {"schema": SCHEMA, "ended_at": now(), "reason": reason, **fields}
-            )
-
-    def ask_to_stop(self, attempt: int, fields: Mapping[str, object]) -> None:
-        """Ask an attempt to commit and end as paused; the first request stands."""
-        with contextlib.suppress(PreconditionError):
-            self._write(f"attempts/{attempt:04d}.stop.json", {"schema": SCHEMA, "asked_at": now(), **fields})
-
-    def stop_request(self, attempt: int) -> StopRequest | None:
-        """Return the request of `ask_to_stop`, if there is one."""
-        return self._read_as(StopRequest, f"attempts/{attempt:04d}.stop.json")
-
-    def heartbeat(self, attempt: int, fields: Mapping[str, object]) -> None:
-        """Record that an attempt is alive and how far it is, in place of its last heartbeat."""
-        content = {"schema": SCHEMA, "at": now(), **fields}
-        self.store.put(self.key(f"attempts/{attempt:04d}.pulse.json"), _json(content), overwrite=True)
+            return Claim(self, number)
 
     def note(self, name: str, content: Mapping[str, object]) -> None:
         """Write a non-authoritative object, in place of its last version."""
@@ -221,18 +182,23 @@ class Run:
 
     def final(self) -> FinalRecord | None:
         """Return the final record, or nothing if the run is not finished."""
-        return self._read_as(FinalRecord, "final.json")
+        return self.read(FinalRecord, "final.json")
 
     def finish(self, final: Mapping[str, object]) -> FinalRecord:
         """Write the final record and return it; if there is one already, that one."""
         with contextlib.suppress(PreconditionError):
-            self._write("final.json", {"schema": SCHEMA, "finished_at": now(), **final})
+            self.write("final.json", {"finished_at": now(), **final})
         written = self.final()
         if written is None:
             raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
         return written
 
-    def _read_as(self, kind: type[RecordType], name: str) -> RecordType | None:
+    def read(self, kind: type[RecordType], name: str) -> RecordType | None:
+        """Read one of the run's objects, if it is there.
+
+        Raises:
+            UnreadableRecordError: If it has another form.
+        """
         try:
             return kind.read(self.key(name), self.store.read(self.key(name)))
         except ObjectNotFoundError:
@@ -249,8 +215,60 @@ class Run:
             raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
         return loaded
 
-    def _write(self, name: str, content: Mapping[str, object]) -> None:
-        self.store.put(self.key(name), _json(content))
+    def write(self, name: str, content: Mapping[str, object]) -> None:
+        """Write one of the run's objects.
+
+        Raises:
+            PreconditionError: If it is there.
+        """
+        self.store.put(self.key(name), _json({"schema": SCHEMA, **content}))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt's claim on its run; its records."""
+
+    run: Run
+    attempt: int
+
+    def require_current(self) -> None:
+        """Check that no later attempt has claimed the run.
+
+        Raises:
+            SupersededError: If one has.
+        """
+        newest = max(self.run.attempts(), default=self.attempt)
+        if newest > self.attempt:
+            raise SupersededError(
+                f"run {self.run.name}: attempt {self.attempt} was superseded by attempt {newest}; this machine stops "
+                "and leaves the run to the other"
+            )
+
+    def start(self, fields: Mapping[str, object]) -> None:
+        """Record what the attempt found when it was ready to train."""
+        self.run.write(_name(self.attempt, ".start"), {"started_at": now(), **fields})
+
+    def end(self, reason: str, fields: Mapping[str, object]) -> None:
+        """Record why the attempt ended; the first record stands."""
+        with contextlib.suppress(PreconditionError):
+            self.run.write(_name(self.attempt, ".end"), {"ended_at": now(), "reason": reason, **fields})
+
+    def heartbeat(self, fields: Mapping[str, object]) -> None:
+        """Record that the attempt is alive and how far it is, in place of its last heartbeat."""
+        self.run.note(_name(self.attempt, ".pulse"), {"at": now(), **fields})
+
+    def ask_to_stop(self, host: str) -> None:
+        """Ask the attempt, from a host, to commit and end as paused; the first request stands."""
+        with contextlib.suppress(PreconditionError):
+            self.run.write(_name(self.attempt, ".stop"), {"asked_at": now(), "host": host})
+
+    def stop_request(self) -> StopRequest | None:
+        """Return the request of `ask_to_stop`, if there is one."""
+        return self.run.read(StopRequest, _name(self.attempt, ".stop"))
+
+
+def _name(attempt: int, kind: str = "") -> str:
+    return f"attempts/{attempt:04d}{kind}.json"
 
 
 def _json(content: Mapping[str, object]) -> bytes:

@@ -6,7 +6,7 @@ W&B that older versions kept; nothing reads them, since the checkpoints hold the
 
 from dataclasses import asdict, dataclass, fields
 
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class WandbStatus:
     """Whether the server has the whole curve."""
 
 
-def write_status(run: Run, attempt: int, status: WandbStatus) -> None:
+def write_status(claim: Claim, status: WandbStatus) -> None:
     """Write the status of an attempt, in place of an earlier one."""
-    run.note(f"wandb/{attempt:04d}.json", asdict(status))
+    claim.run.note(f"wandb/{claim.attempt:04d}.json", asdict(status))
 
 
 def read_status(run: Run, attempt: int) -> WandbStatus | None:

@@ -1,4 +1,4 @@
-"""An attempt in the records of its run: its claim, its start, the reason of its end, the final record."""
+"""Records of an attempt: claim, start, reason of its end, and the run's final record."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import PreviousAttempts
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.session import environment
 from job.session.context import SessionContext
 from job.storage.checksums import sha256_of
@@ -40,35 +40,32 @@ log = logging.getLogger(__name__)
 class StartedAttempt:
     """A claimed run, set up on this machine and about to train."""
 
-    run: Run
+    claim: Claim
     record: RunRecord
-    attempt: int
     training: "Training"
     previous: PreviousAttempts
     restored: Manifest | None
-    """The checkpoint that it goes on from; the last one of another run if it extends that."""
+    """The checkpoint that it resumes from; the last one of another run if it extends that."""
 
     @property
     def own_checkpoint(self) -> Manifest | None:
-        """The checkpoint that it goes on from, if it is one of this run."""
-        return self.restored if self.restored and self.restored.run == self.run.name else None
+        """The checkpoint that it resumes from, if it is one of this run."""
+        return self.restored if self.restored and self.restored.run == self.claim.run.name else None
 
 
-def claim(run: Run, context: SessionContext) -> int:
-    """Claim a run for this machine; return the number of the attempt."""
+def claim_run(run: Run, context: SessionContext) -> Claim:
+    """Claim a run for this machine."""
     age_s = round(sum(context.timer.seconds().values()), 3)
     return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
 
 
 def environment_of(training: "Training") -> dict[str, Any]:
-    """Return what may decide the last bits of a result on this machine."""
+    """Return the hardware and library versions that may decide the last bits of a result."""
     return {**training.environment, "versions": environment.versions()}
 
 
-def record_start(
-    run: Run, record: RunRecord, attempt: int, training: "Training", receipt: ResumeReceipt | None
-) -> None:
-    """Record what an attempt goes on from, and say what makes its bits another machine's."""
+def record_start(claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None) -> None:
+    """Write the start record, and warn if the result is no longer comparable bit by bit."""
     found = environment_of(training)
     differs = resume.environment_differences(record.environment, found)
     # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.
@@ -78,31 +75,30 @@ def record_start(
             "and this one reads them as they are"
         )
     for line in differs:
-        log.warning("run %s: no longer bit-comparable from attempt %d: %s", run.name, attempt, line)
+        log.warning("run %s: no longer bit-comparable from attempt %d: %s", record.run, claim.attempt, line)
     fields = {"environment": found, "differs": differs, "receipt": receipt and receipt.model_dump(mode="json")}
-    run.start_attempt(attempt, fields)
+    claim.start(fields)
 
 
 @contextlib.contextmanager
 def attempt_recorded(
-    run: Run, attempt: int, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
+    claim: Claim, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
 ) -> Iterator[None]:
-    """Record in the bucket why an attempt ends, if it ends inside, also by a hang or a deadline, or at the end of it.
+    """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
     Args:
-        run: The run.
-        attempt: The attempt.
+        claim: The attempt.
         context: The same attempt on this machine.
         about: Further fields of the record, such as `Training.about`.
-        finished: Whether the end of the block is that of the attempt.
+        finished: Whether the attempt ends with the block.
 
     Raises:
-        DefectError: For an exception that nothing foresees.
+        DefectError: For an exception that is no `JobError`.
     """
 
     def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
         ended = {"exit_code": exit_code, "message": message, "error": error, **more}
-        run.end_attempt(attempt, reason, {**ended, **about(), "seconds": context.timer.seconds()})
+        claim.end(reason, {**ended, **about(), "seconds": context.timer.seconds()})
 
     def end_by(error: BaseException) -> None:
         reason, exit_code = _classified(error)
@@ -122,7 +118,7 @@ def attempt_recorded(
         end_by(error)
         raise
     except Exception as error:
-        defect = DefectError(f"run {run.name}", error)
+        defect = DefectError(f"run {claim.run.name}", error)
         end_by(defect)
         raise defect from error
     if finished:
@@ -130,10 +126,10 @@ def attempt_recorded(
 
 
 def _classified(error: BaseException) -> tuple[EndReason, int]:
-    """Return the reason to record for an error, and the exit code that it leads to.
+    """Return the end reason and the exit code of an error.
 
-    What fails and is to be tried again is ``failed`` as well, with exit 75: a supervisor gives it up if it comes twice
-    at the same place. ``transient`` is what lies outside of this machine, and may last.
+    An error of this machine that a retry may cure is ``failed`` too, with exit 75: a supervisor gives up if it comes
+    twice at the same position. ``transient`` is an error of the network or the bucket, which may last.
     """
     if isinstance(error, PreemptionError):
         return EndReason(error.reason), error.exit_code
@@ -145,13 +141,13 @@ def _classified(error: BaseException) -> tuple[EndReason, int]:
 
 
 def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Bring the last files to the bucket and write the final record, which ends the run.
+    """Publish the last files and write the final record, which ends the run.
 
     Args:
         started: The attempt.
-        outcome: Of its training.
-        folder: The files that training left.
-        publisher: Copies them.
+        outcome: The result of its training.
+        folder: Has the files that training wrote.
+        publisher: Copies them to the bucket.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.
@@ -159,10 +155,11 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
     """
     from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
-    run, attempt, record = started.run, started.attempt, started.record
-    run.require_current(attempt)
+    claim, record = started.claim, started.record
+    run = claim.run
+    claim.require_current()
     if missing := checkpoint.missing_end(run, len(outcome.rows)):
-        raise NotCommittedError(f"run {run.name}: {missing}; the same command goes on from there")
+        raise NotCommittedError(f"run {run.name}: {missing}; the same command resumes there")
     publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
@@ -170,7 +167,7 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
     seen = Heartbeat.model_validate({"at": now(), **started.training.about})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {
-        "attempt": attempt,
+        "attempt": claim.attempt,
         "profile": record.request["profile"],
         "reason": "stopped early" if outcome.stopped_early else "complete",
         "num_epochs": len(outcome.rows),
@@ -184,5 +181,5 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
             for name in ("best.pt", "last.pt")
         },
     }
-    run.require_current(attempt)
+    claim.require_current()
     return run.finish(final)

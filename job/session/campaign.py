@@ -1,4 +1,4 @@
-"""Run a campaign: choose the next run, train it, repeat.
+"""Campaign loop: choose the next run, train it, repeat.
 
 Guarantees that the same command resumes a campaign killed at any time. Knows nothing of machines but their `Place`.
 """
@@ -39,21 +39,21 @@ class Place:
     """
 
     before: tuple[str, ...]
-    """The words of the command before those of the run."""
+    """The command, without the flags of the run."""
 
     after: tuple[str, ...]
-    """The words of bucket and machine."""
+    """Flags of bucket and machine."""
 
     usd_per_hour: float | None
     """The price of the machine, if it is known; each attempt records it."""
 
     bounds: bool = False
-    """Whether each run gets the dollars that are left as its ``--max-usd``."""
+    """Whether each run gets the rest of the budget as its ``--max-usd``."""
 
     def train(self, args: Sequence[str]) -> int:
-        """Train a run to its end, or as far as it gets, and return the command's exit code.
+        """Train a run, and return the command's exit code.
 
-        A notice is passed on; a process that has it already takes both for one.
+        A notice is passed on to the process; if it has the notice already, the two count as one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         command = [sys.executable, "-m", "job", *self.before, *args, *self.after]
@@ -67,32 +67,32 @@ class Place:
 
 
 def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
-    """Return this machine.
+    """Return the place that trains on this machine.
 
     Args:
         bucket: Where the runs are.
         machine: Further flags of ``job train``.
-        usd_per_hour: What an hour costs, if that is known.
+        usd_per_hour: The price of the machine, if it is known.
     """
     return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
 
 
 def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
-    """Return Cloud Batch; the process submits a run, or finds it submitted, and supervises it.
+    """Return the place that trains on Cloud Batch: its process submits a run, if it is not yet, and supervises it.
 
     Args:
         bucket: Where the runs are.
-        machine: As ``job submit`` has it.
+        machine: Machine type, as ``job submit`` names it.
         args: Further flags of ``job submit``.
     """
     return Place(("submit", "--supervise", f"--machine={machine}"), (*args, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
-    """Bring a campaign to its end from wherever it stands, and return how it ended.
+    """Resume a campaign, train its runs to the end, and return the result.
 
     Raises:
-        CampaignError: If a run ended other than well.
+        CampaignError: If a run failed.
         PauseError: If a run was paused.
     """
     record = campaign.record()
@@ -132,11 +132,11 @@ def _train(
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
     if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
         raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it",
+            f"campaign {campaign.name}: run {step.run} was cut off; the same command resumes it",
             ExitCode.TRY_AGAIN,
         )
     raise CampaignError(
-        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "
-        "the same command",
+        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; solve that, and run "
+        "the same command again",
         exit_code,
     )

@@ -1,11 +1,11 @@
-"""The parts that the steps of one attempt share on this machine.
+"""Session context: request, store, work folder and process group of one attempt.
 
-Guarantees that the machine is fit before the work folder is used, and that the folder is gone afterwards.
+Guarantees that the machine is fit before the work folder is used, and that the folder is removed afterwards.
 """
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,27 +37,31 @@ class SessionContext:
     """The work folder of this attempt; see `in_folder`."""
 
     price: Price = field(default_factory=Price)
+    held: ExitStack = field(default_factory=ExitStack)
+    """Keeps the pulled dataset from changes by other processes of this machine."""
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
-        """Check that this machine can train, and work in a folder that is named after its owner.
+        """Check that this machine can train, and make a work folder that is named after its owner.
 
         Raises:
             MachineError: If the machine is unfit or the folder cannot be written.
         """
         workdir.require_writable(self.order.workdir)
         require_fit(self.order.workdir, self.order.device)
-        with workdir.attempt_folder(self.order.workdir, owner) as folder:
-            yield replace(self, folder=folder, price=price_here())
+        with workdir.attempt_folder(self.order.workdir, owner) as folder, ExitStack() as held:
+            yield replace(self, folder=folder, price=price_here(), held=held)
 
     def prepare_data(self, name: str, pinned: dict[str, Any] | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
         return prepare_data(
             *(self.store, name, self.order.workdir, self.folder / "data.yaml", self.timer),
+            held=self.held,
             quarantine=self.order.quarantine,
             single_class=bool(self.order.recipe.train.get("single_cls")),
             pinned=pinned,
             subject=subject,
+            pulled_already=self.group.local_rank > 0,
         )
 
     def isolate_training(self) -> None:

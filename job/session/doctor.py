@@ -1,6 +1,6 @@
-"""Whether this machine can train, found before anything is pulled or paid for.
+"""Doctor: checks whether this machine can train, before anything is pulled or paid for.
 
-Each check is cheap, and its finding says what to do on failure; a value that cannot be known is reported as unknown.
+Each check is cheap, and a failed one names the remedy; a value that cannot be determined is reported as unknown.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from job.recipes.recipe import Recipe
 from job.storage.object_store import Store
 
 OLDEST_DRIVER = {12: 525, 13: 580}
-"""Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""
+"""Oldest driver branch of each major version of CUDA, by NVIDIA's minor-version compatibility."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """The kernel's word: it is seen in a container that was given no GPU, too."""
@@ -49,7 +49,7 @@ Grade = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     subject: str
     grade: Grade
@@ -60,12 +60,12 @@ class Finding:
 
 
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
-    """Return what every check finds.
+    """Run every check, and return the findings.
 
     Args:
         workdir: Has data and staged checkpoints.
-        recipe: What would be trained; without it the GPU's memory is not judged.
-        store: The bucket; without it, it is not tried.
+        recipe: The recipe to train; without it the GPU's memory is not judged.
+        store: The bucket; without it, it is not checked.
         workers: Loader processes, which exchange images through shared memory.
     """
     return [
@@ -98,7 +98,7 @@ def require_fit(workdir: Path, device: str) -> None:
 
 
 def _libraries() -> Iterator[Finding]:
-    """Compare the libraries that decide a run's bits with the versions that the package names exactly."""
+    """Compare the libraries that decide a run's bits with the versions that the package pins."""
     for requirement in importlib.metadata.requires("job") or []:
         if exact := re.match(r"([\w-]+)==([\w.]+)", requirement):
             name, wanted = exact[1], exact[2]
@@ -113,7 +113,7 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Refuse packages that Ultralytics uses if they are installed: their random streams follow no key."""
+    """Refuse optional packages of Ultralytics whose random streams follow no key."""
     for module in SWITCHED_ON_BY_ULTRALYTICS:
         found = importlib.util.find_spec(module)
         if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
@@ -123,7 +123,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cuda() -> str | None:
-    """Return ``torch.version.cuda`` without waiting for torch; nothing if torch is absent or built without CUDA."""
+    """Return ``torch.version.cuda`` without importing torch; None if torch is absent or built without CUDA."""
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None:
         return None
@@ -133,7 +133,7 @@ def _cuda() -> str | None:
 
 
 def _driver() -> Iterator[Finding]:
-    """Judge NVIDIA's driver by the CUDA that torch was built for, if there are both."""
+    """Check NVIDIA's driver against the CUDA that torch was built for, if there are both."""
     cuda = _cuda()
     try:
         version = DRIVER.read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def _driver() -> Iterator[Finding]:
 
 
 def _access() -> Iterator[Finding]:
-    """Judge whether a GPU that the machine has can be reached from here: without it the CPU would train, for days."""
+    """Check that the container was given the machine's GPU: without it the CPU would train, for days."""
     if DRIVER.exists() and not any(DEVICES.glob("nvidia[0-9]*")):
         advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
         yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
@@ -186,7 +186,7 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
 
 
 def _memory_wanted(recipe: Recipe) -> float | None:
-    """Return the GiB of a recipe's activations; nothing if its model is not known before it starts."""
+    """Return the GiB of a recipe's activations; None if its model is not known before the start."""
     model = re.search(r"yolo11([nsmlx])", str(recipe.start))
     if model is None:
         return None
@@ -223,7 +223,7 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:
-    """Write, read and delete an object that nothing else uses."""
+    """Write, read and delete a scratch object."""
     if store is None:
         return
     key, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(16)

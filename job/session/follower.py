@@ -1,6 +1,6 @@
 """Ranks other than 0: receive plan and state from rank 0, then train.
 
-They pull the data from the bucket themselves; all else comes from rank 0, so that they cannot differ from it.
+They pull the data from the bucket themselves; everything else comes from rank 0, so that they cannot differ from it.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """A file on its way to another process."""
+    """A file to send to another process."""
 
     name: str
     data: bytes
@@ -28,7 +28,7 @@ class FileContent:
         return cls(path.name, path.read_bytes())
 
     def write(self, folder: Path) -> Path:
-        """Write it into a folder of that machine; return its path."""
+        """Write the file into a folder of this machine, and return its path."""
         folder.mkdir(exist_ok=True)
         (folder / self.name).write_bytes(self.data)
         return folder / self.name
@@ -36,7 +36,7 @@ class FileContent:
 
 @dataclass(frozen=True, slots=True)
 class SharedPlan:
-    """Rank 0's plan, by which the other ranks set up the same training."""
+    """Rank 0's plan, from which the other ranks set up the same training."""
 
     plan: "Plan"
     dataset: dict[str, Any]
@@ -45,21 +45,22 @@ class SharedPlan:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """The checkpoint that training goes on from; no files if there is none."""
+    """The checkpoint that training resumes from; no files if there is none."""
 
     files: tuple[FileContent, ...]
     reopen: bool
 
 
 def follow(context: SessionContext) -> None:
-    """Train together with rank 0: the data from the bucket, all else from there."""
+    """Train together with rank 0: data from the bucket, everything else from rank 0."""
     group = context.group
     with context.in_folder(f"follower{group.rank}") as here:
         shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return
         subject = f"process {group.rank + 1} of {group.size}"
-        data = here.prepare_data(shared.dataset["name"], shared.dataset, subject)
+        with group.local_zero_first():
+            data = here.prepare_data(shared.dataset["name"], shared.dataset, subject)
         here.isolate_training()
         from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 

@@ -1,4 +1,4 @@
-"""Trains what a request means for a moment, to measure it; no run is made in the bucket."""
+"""Rehearsal: trains a request for a moment, to measure it, without a run in the bucket."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") 
     """Train until the callbacks end it, in a scratch folder.
 
     Raises:
-        JobError: As `job.session.train.train`, and whatever the callbacks raise.
+        JobError: As `job.session.train.train`; and every error of the callbacks.
     """
     with PreemptionWatcher() as preemption:
         context = SessionContext(store=store, order=order, preemption=preemption)

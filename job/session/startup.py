@@ -1,12 +1,12 @@
 """How an attempt starts, in one of four ways.
 
-1. Resume this run: it exists and goes on from its newest checkpoint, or begins again if nothing is committed.
-2. Extend a finished run: a new run goes on from the end of that one, with more epochs.
+1. Resume this run: it exists and resumes from its newest checkpoint, or begins again if nothing is committed.
+2. Extend a finished run: a new run resumes from the end of that one, with more epochs.
 3. Start from weights: a new run takes over a published model, or one of an earlier run.
 4. Start from scratch: a new run builds its architecture with random weights.
 
-Guarantees that a new run is written to the bucket only once everything that can be checked is checked, and that an
-earlier run is never written to. Knows nothing of how training goes on from there.
+Guarantees that a new run is written to the bucket only after every check, and that an earlier run is never written to.
+Knows nothing of the training that follows.
 """
 
 import logging
@@ -37,7 +37,7 @@ from job.runs.resume import PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.session import environment
-from job.session.attempt import StartedAttempt, attempt_recorded, claim, environment_of, record_start
+from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
 from job.session.follower import FileContent, SharedPlan, SharedState
 from job.training.distributed import ProcessGroup
@@ -71,11 +71,11 @@ def start(context: SessionContext, run: Run, record: RunRecord | None, request: 
 
 def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
     """1: claim a run that exists, then set it up from its newest checkpoint."""
-    attempt = claim(run, context)
+    claim = claim_run(run, context)
     training: Training | None = None
     about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
-    with attempt_recorded(run, attempt, context, about, finished=False):
-        previous = PreviousAttempts.of(run, attempt)
+    with attempt_recorded(claim, context, about, finished=False):
+        previous = PreviousAttempts.of(claim)
         request = previous.stop_request(environment.about()["cloud_job"])
         if request is not None:
             context.group.broadcast(None)
@@ -92,16 +92,16 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
-            log.info("run %s: attempt %d begins again, nothing was committed", run.name, attempt)
+            log.info("run %s: attempt %d begins again, nothing was committed", run.name, claim.attempt)
         else:
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
-                "run %s: attempt %d goes on after %s of %d",
-                *(run.name, attempt, restored.id.description, training.num_epochs),
+                "run %s: attempt %d resumes after %s of %d",
+                *(run.name, claim.attempt, restored.id.description, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
-        record_start(run, record, attempt, training, receipt)
-    return StartedAttempt(run, record, attempt, training, previous, restored)
+        record_start(claim, record, training, receipt)
+    return StartedAttempt(claim, record, training, previous, restored)
 
 
 def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
@@ -116,7 +116,7 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
     training, receipt = _restore(context, run, record, data, restored, previous=NOTHING_BEFORE)
     log.info(
-        "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
+        "run %s: continues run %s after its end, epoch %d; weights, EMA, optimizer and random streams are those, "
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
@@ -124,7 +124,7 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
 
 
 def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
-    """3 and 4: set up a new run from weights, or from scratch where its lineage has none, then create and claim it."""
+    """3 and 4: set up a new run from weights, or from scratch if its lineage has none, then create and claim it."""
     data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
     with context.timer.entered(Phase.PULL):
         found = find_start(context.store, context.order, run.name)
@@ -156,10 +156,10 @@ def set_up(
 
     Args:
         context: This attempt.
-        data: What it trains on.
+        data: The dataset, prepared on this machine.
         point: Names the architecture.
-        weights: Its start.
-        record: Of the run that goes on, whose frozen values hold; a new one has none.
+        weights: The start weights.
+        record: Of the run to resume, whose frozen values hold; None for a new run.
         previous: The attempts of that run.
     """
     context.isolate_training()
@@ -186,6 +186,7 @@ def set_up(
     if context.group.size > 1:
         content = FileContent.read(weights) if weights else None
         context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, content))
+        context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 
 
@@ -202,7 +203,7 @@ class _NewRun:
 
 
 def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -> StartedAttempt:
-    """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
+    """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
     order = context.order
     record = RunRecord(
         run=run.name,
@@ -217,7 +218,7 @@ def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -
         wandb_id=secrets.token_hex(4),
     )
     while not run.create(record):
-        # Another machine was first. If it was asked the same, this is its run; else the next name is free.
+        # Another machine was first. With the same request, its run is this one; else the next name is free.
         run, existing = find_run(context.store, order.run, request)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
@@ -226,9 +227,9 @@ def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -
         record = record.model_copy(update={"run": run.name})
     log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
     log.info("recipe %s", order.about_recipe)
-    attempt = claim(run, context)
-    record_start(run, record, attempt, new.training, new.receipt)
-    return StartedAttempt(run, record, attempt, new.training, NOTHING_BEFORE, new.restored)
+    claim = claim_run(run, context)
+    record_start(claim, record, new.training, new.receipt)
+    return StartedAttempt(claim, record, new.training, NOTHING_BEFORE, new.restored)
 
 
 def _restore(
@@ -252,7 +253,7 @@ def _restore(
 
 
 def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
-    """Send the other ranks the files of the checkpoint that training goes on from, if there is one."""
+    """Send the other ranks the files of the checkpoint to resume from, if there is one."""
     if context.group.size > 1:
         files = tuple(FileContent.read(path) for path in folder.iterdir()) if folder else ()
         context.group.broadcast(SharedState(files, reopen=reopen))
@@ -261,7 +262,7 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
 def _require_same_facts(record: RunRecord, training: "Training") -> None:
     different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
     if record.facts.device != training.facts["device"]:
-        message = f"run {record.run}: this machine would train it on another kind of device; take one like its first"
+        message = f"run {record.run}: this machine would train it on another kind of device; use one like its first"
         raise MachineError(message, different)
     if different:
         raise RunConflictError(

@@ -1,6 +1,6 @@
 """One attempt at a run, from the request to its end: resolve, start, train, commit, finish.
 
-Guarantees that the same request starts a run, continues it, or says that it is finished.
+Guarantees that the same request starts a run, resumes it, or reports that it is finished.
 """
 
 import contextlib
@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 
 
 def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
-    """Bring a run to its end from wherever its last checkpoint left it.
+    """Train a run to its end, from its newest checkpoint if it has one.
 
     Safe to call again with the same request after any interruption.
 
     Args:
         store: The bucket.
         order: The request.
-        boot_s: The seconds of this process that went before; its age, unless another run had them.
+        boot_s: Seconds of this process before this call; its age, unless an earlier run in the process counted them.
 
     Raises:
         JobError: Before training for anything wrong with the request, the data or the machine; during it if training
@@ -74,7 +74,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
                     follow(context)
                 group.leave()
         except PreemptionError as notice:
-            if notice.agreed:  # or the first to leave would have the others ended while they commit
+            if notice.agreed:  # else the launcher would end the others, while they commit, as soon as the first leaves
                 with contextlib.suppress(PeerError):
                     group.leave()
             preemption.stay()
@@ -82,7 +82,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 
 
 def _lead(context: SessionContext) -> None:
-    """Bring the run to its end, as rank 0."""
+    """Train the run to its end, as rank 0."""
     store = context.store
     order = context.order.model_copy(update={"dataset": find_dataset(store, context.order.dataset)})
     request = order.identity(order.dataset)
@@ -97,11 +97,11 @@ def _lead(context: SessionContext) -> None:
     with replace(context, order=order).in_folder(run.name) as here:
         with _uncollected():
             started = start(here, run, record, request)
-        run, attempt, training = started.run, started.attempt, started.training
+        run = started.claim.run
         with ReportRefresher(run) as refresher:
             with (
-                Tracker(run, attempt, here.folder / "wandb") as tracker,
-                attempt_recorded(run, attempt, here, lambda: training.about),
+                Tracker(started.claim, here.folder / "wandb") as tracker,
+                attempt_recorded(started.claim, here, lambda: started.training.about),
             ):
                 publisher = ArtifactPublisher(run)
                 outcome = _train_to_end(here, started, publisher, refresher, tracker)
@@ -115,7 +115,7 @@ def _lead(context: SessionContext) -> None:
 def _uncollected() -> Iterator[None]:
     """Suspend garbage collection while libraries are loaded and a training is set up.
 
-    What is made then stays, so that to look through all of it, over and over, only delays the first step.
+    Objects made then stay alive; scanning them again and again only delays the first step.
     """
     gc.disable()
     try:
@@ -132,7 +132,7 @@ def _train_to_end(
     tracker: Tracker,
 ) -> "Outcome":
     """Train to the end, committing in the background."""
-    run, attempt, training = started.run, started.attempt, started.training
+    claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
     reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
     schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
@@ -143,11 +143,11 @@ def _train_to_end(
         if committer.newest is not None and not committer.newest.batch:
             refresher.refresh()
 
-    committer = AsyncCommitter(run, attempt, context.folder / "staging", started.own_checkpoint, publish)
+    committer = AsyncCommitter(claim, context.folder / "staging", started.own_checkpoint, publish)
 
     def about() -> dict[str, Any]:
         newest = committer.newest
-        own = newest is not None and (newest.run, newest.attempt) == (run.name, attempt)
+        own = newest is not None and (newest.run, newest.attempt) == (claim.run.name, claim.attempt)
         return {
             **training.about,
             "seconds": timer.seconds(),
@@ -156,7 +156,7 @@ def _train_to_end(
         }
 
     def at_stake() -> str:
-        newest, place = committer.newest, CheckpointId(**training.position, attempt=attempt)
+        newest, place = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
         if newest and newest.id.position == place.position:
             return ""
         return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
@@ -164,7 +164,7 @@ def _train_to_end(
     preemption.at_stake = at_stake
     with (
         preemption.left_alone(),
-        Heartbeat(run, attempt, about, preemption.pause) as heartbeat,
+        Heartbeat(claim, about, preemption.pause) as heartbeat,
         timer.watched(),
         committer,
     ):
@@ -186,6 +186,6 @@ def _train_to_end(
             assert outcome is not None  # noqa: S101 -- this is rank 0
             return outcome
         finally:
-            timer.enter(Phase.STALL)  # what is left to do here is to wait for the last commit
+            timer.enter(Phase.STALL)  # until the last commit is done
             reporter.close()
             log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})

@@ -1,6 +1,6 @@
-"""Proof, on this machine, that a killed training ends in the same tensors as an undisturbed one.
+"""``verify-resume``: proves on this machine that a killed training ends with the tensors of an undisturbed one.
 
-Trains a short piece of a recipe twice through the real command: once straight, once with SIGKILL at random instants,
+Trains a short piece of a recipe twice by the real command: once straight, once with SIGKILL at random instants,
 and compares every tensor of the state. Knows nothing of how training works.
 """
 
@@ -42,15 +42,15 @@ BATCHES_PER_EPOCH = 6.5
 NUM_VALIDATION_BATCHES = 2
 
 CHECKPOINT_EVERY_S = 0.2
-"""Often, so that most kills are followed by a resumption within an epoch."""
+"""Short, so that most kills are followed by a resumption within an epoch."""
 
 AT_MOST_LARGER = 50.0
 
 NUM_TRIES = 3
-"""How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
+"""Tries; a new one begins if the training ended before all of its kills."""
 
 Trace = list[dict[str, Any]]
-"""One entry for each step that a process reported, in order; steps that were done again are there again."""
+"""One entry for each step that a process reported, in order; recomputed steps occur again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Piece:
     """Holds the data; gets the runs."""
 
     words: tuple[str, ...]
-    """The command's words after ``train``, without bucket and run."""
+    """Arguments of ``job train``, without bucket and run."""
 
     folder: Path
     """For traces and scratch files."""
@@ -83,7 +83,7 @@ class Piece:
             )
 
     def trace(self, name: str) -> Trace:
-        """Return the steps that a run has reported so far; a line that was cut off by a kill is none."""
+        """Return the steps that a run has reported so far; a line cut off by a kill is left out."""
         path = self._trace(name)
         steps = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -94,7 +94,7 @@ class Piece:
         return steps
 
     def log(self, name: str) -> Path:
-        """Return where a run's output goes."""
+        """Return the path of a run's log."""
         return self.folder / f"{name}.log"
 
     def _trace(self, name: str) -> Path:
@@ -107,13 +107,13 @@ class Verdict:
 
     num_steps: int
     killed_after: tuple[int, ...]
-    """How many steps were reported, over all attempts, when each kill came."""
+    """Number of reported steps, over all attempts, at each kill."""
 
     resumed_at: tuple[str, ...]
     """The checkpoint that each resumption began from."""
 
     digests: dict[str, str]
-    """Of the straight run's final state, by group of tensors."""
+    """Digests of the straight run's final state, by group of tensors."""
 
     differences: tuple[str, ...] = field(default=())
     """The first tensor, the first step, and the cause; empty if all is equal."""
@@ -123,10 +123,10 @@ def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: floa
     """Train a piece of the data straight; return it and its seconds.
 
     Args:
-        request: What to train.
-        data: The whole dataset.
+        request: The request.
+        data: The complete dataset.
         scratch: A folder for pieces, buckets and runs.
-        at_least_s: A shorter piece is replaced by a larger one.
+        at_least_s: A piece that trains faster is replaced by a larger one.
     """
     piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
     took_s = train_straight(piece)
@@ -160,7 +160,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
 
 
 def _architecture(request: TrainRequest) -> str:
-    """Return the model that a family begins with; start weights have no part in resuming."""
+    """Return the architecture of the request; start weights do not matter for resuming."""
     start = load_recipe("base", request.recipe.profile).start
     return str(start.name).replace(".pt", ".yaml")
 
@@ -172,7 +172,7 @@ def _changed(request: TrainRequest) -> dict[str, object]:
 
 
 def train_straight(piece: Piece) -> float:
-    """Train a piece without disturbing it, and return the seconds that it took.
+    """Train a piece without a kill, and return its seconds.
 
     Raises:
         TrainingError: If it fails; with the end of its log.
@@ -183,16 +183,16 @@ def train_straight(piece: Piece) -> float:
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
-    """Train a piece that was trained straight once more, with kills, and compare.
+    """Train a piece a second time, with kills, and compare with the straight run.
 
     Args:
-        piece: What to train.
+        piece: Trained straight before.
         num_kills: SIGKILLs, spread over the training.
         seed: Chooses the instants.
 
     Raises:
-        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before it was
-            killed so often, which proves nothing.
+        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
+            kills, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
@@ -224,10 +224,10 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end; a kill after its end is none.
+    """Kill at random instants, one in each part of the training, then let it end; a kill after its end does not count.
 
     Returns:
-        How many steps were reported when each kill came.
+        The number of reported steps at each kill.
     """
     killed_after: list[int] = []
     for kill in range(num_kills):
@@ -248,12 +248,12 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
 
 
 def _resumed_at(run: Run) -> tuple[str, ...]:
-    """Return the checkpoint that each resumption began from."""
+    """Return the checkpoint of each resumption."""
     return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
 
 
 def _distance(trace: Trace, num_steps: int) -> int:
-    """Return how many different steps a trace holds."""
+    """Return the number of different steps in a trace."""
     return min(len({(step["epoch"], step["batch"]) for step in trace}), num_steps)
 
 

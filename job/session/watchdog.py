@@ -34,7 +34,7 @@ LOOKS = 20
 LONGEST_LOOK_S = 10.0
 
 NOISE_BYTES = 65_536
-"""Bytes that looking and logging themselves may read and write."""
+"""Bytes that the watchdog itself may read and write between two looks."""
 
 LAST_WORDS_S = 15.0
 """The longest time for logging and recording a hang."""
@@ -46,7 +46,7 @@ class _Watched:
 
     what: str
     bytes_count: bool
-    """Bytes that the process reads or writes show that it does not hang."""
+    """Whether reading or writing bytes counts as progress."""
 
 
 class Watchdog:
@@ -81,7 +81,7 @@ class Watchdog:
         self._idle_s = 0.0
 
     def check(self) -> None:
-        """Raise the error of its thread, if there is one."""
+        """Raise the error of the watchdog's thread, if there is one."""
         self._background.check()
 
     @contextmanager
@@ -108,7 +108,7 @@ class Watchdog:
             self.look(min(looked - since, 2 * look_s))
 
     def look(self, passed_s: float) -> None:
-        """Add time without progress, and end the process at the limit."""
+        """Add the time without progress, and end the process at the limit."""
         watched = self._watched
         moved = bytes_moved()
         if watched is None or (watched.bytes_count and (moved is None or moved - self._moved > NOISE_BYTES)):
@@ -121,7 +121,7 @@ class Watchdog:
 
     def _end(self, watched: _Watched) -> None:
         error = HangError(
-            f"{watched.what} for {self._limit_s:g} s, so the process leaves; the same command goes on from the last "
+            f"{watched.what} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
             "committed checkpoint; --hang-after allows more"
         )
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from job.errors import JobError
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from job.tracking.follower import follow
 
@@ -14,7 +14,8 @@ def main() -> int:
     """Follow an attempt; a failure is one line on standard error."""
     name, bucket, attempt, folder = sys.argv[1:]
     try:
-        follow(Run(open_store(bucket), name), int(attempt), Path(folder), map(str.strip, iter(sys.stdin.readline, "")))
+        claim = Claim(Run(open_store(bucket), name), int(attempt))
+        follow(claim, Path(folder), map(str.strip, iter(sys.stdin.readline, "")))
     except JobError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

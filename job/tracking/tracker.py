@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from job.errors import JobError, PreemptionError
-from job.runs.run import Run
+from job.runs.run import Claim
 from job.runs.sidecar import Sidecar
 from job.runs.wandb_status import WandbStatus, write_status
 from job.tracking.credentials import is_disabled, why_offline
@@ -21,20 +21,19 @@ COMMITTED, FINISHED, INTERRUPTED = "committed", "finished", "interrupted"
 """Messages to the follower."""
 
 FINISH_LIMIT_S, INTERRUPT_LIMIT_S = 60.0, 5.0
-"""How long the follower may take after the run, and when the machine is about to be taken."""
+"""Seconds that the follower may take after the run, and after a notice."""
 
 
 class Tracker:
     """Tracking of one attempt; a context manager, entered once the attempt's start record is written.
 
     Args:
-        run: The run.
-        attempt: The attempt.
-        folder: A folder of its own for the files of the W&B library.
+        claim: The attempt.
+        folder: Folder for the files of the W&B library.
     """
 
-    def __init__(self, run: Run, attempt: int, folder: Path) -> None:
-        self._run, self._attempt, self._folder = run, attempt, folder
+    def __init__(self, claim: Claim, folder: Path) -> None:
+        self._claim, self._folder = claim, folder
         self._sidecar: Sidecar | None = None
 
     def __enter__(self) -> Self:
@@ -42,12 +41,13 @@ class Tracker:
             return self
         if why := why_offline():
             try:
-                write_status(self._run, self._attempt, WandbStatus(mode="offline", why=why))
+                write_status(self._claim, WandbStatus(mode="offline", why=why))
             except JobError as error:
                 log.warning("W&B: the status was not recorded, %s", error)
             return self
-        remedy = f"nothing is lost, `job wandb sync {self._run.name}` sends what is missing"
-        arguments = (self._run.name, self._run.store.uri, str(self._attempt), str(self._folder))
+        run = self._claim.run
+        remedy = f"nothing is lost, `job wandb sync {run.name}` sends what is missing"
+        arguments = (run.name, run.store.uri, str(self._claim.attempt), str(self._folder))
         self._sidecar = Sidecar("W&B", remedy, "job.tracking", *arguments)
         return self
 

@@ -79,6 +79,16 @@ def test_each_setting_of_a_record_is_held_against_ones_own(submission, name):
     assert said in refused.value.problems[0]
 
 
+@pytest.mark.parametrize("repository", ["demo-project/yolo-evil", "demo-project/yol", "demo-project-evil/yolo", "demo"])
+def test_a_repository_whose_name_begins_alike_is_another(submission, repository):
+    """Images are allowed from the repository of the settings, and from none whose name extends or shortens it."""
+    image = f"us-central1-docker.pkg.dev/{repository}/train@sha256:{'1' * 64}"
+    for flags in ({}, {"image_repository": "us-central1-docker.pkg.dev/demo-project/yolo"}):
+        with pytest.raises(RunConflictError) as refused:
+            load_allowance(flags).require(with_settings(submission, image=image))
+        assert [problem.partition(":")[0] for problem in refused.value.problems] == ["image"]
+
+
 def test_all_differences_are_named_at_once(submission):
     """A record that differs in everything is refused once."""
     with pytest.raises(RunConflictError) as refused:

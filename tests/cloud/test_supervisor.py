@@ -467,9 +467,9 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
     ended = dataclasses.replace(Batch.connect().look(cloud.job(1)), state="SUCCEEDED")
 
     def look(_name):
-        number = cloud.run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
-        cloud.run.end_attempt(number, "finished", {"exit_code": 0, "seconds": {}})
-        cloud.run.finish(final_content(attempt=number, num_epochs=10))
+        claim = cloud.run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
+        claim.end("finished", {"exit_code": 0, "seconds": {}})
+        cloud.run.finish(final_content(attempt=claim.attempt, num_epochs=10))
         return ended
 
     seen = read_history(cloud.run, look, datetime.now(UTC), load_allowance({}))
@@ -486,8 +486,8 @@ def test_attempts_are_read_after_the_end(cloud, monkeypatch):
 
     def final(run):
         monkeypatch.setattr(Run, "final", read)
-        number = run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
-        return run.finish(final_content(attempt=number, num_epochs=10))
+        claim = run.claim({"host": "machine", "machine": "a machine", "cloud_job": None})
+        return run.finish(final_content(attempt=claim.attempt, num_epochs=10))
 
     monkeypatch.setattr(Run, "final", final)
     seen = supervisor(cloud).history()
@@ -501,7 +501,7 @@ def test_what_was_used_is_what_the_report_says(cloud):
     assert cloud.submit() == 0
     assert supervisor(cloud).history().used_usd == 0
     about = {"host": "machine", "machine": "a machine", "price": {"usd_per_h": 2.0}}
-    cloud.run.end_attempt(cloud.run.claim(about), "finished", {"seconds": {"useful step": 5400.0}})
+    cloud.run.claim(about).end("finished", {"seconds": {"useful step": 5400.0}})
     assert supervisor(cloud).history().used_usd == read_cost(cloud.run).usd == 3.0
     cloud.run.claim(about | {"price": None})
     assert supervisor(cloud).history().used_usd is read_cost(cloud.run).usd is None

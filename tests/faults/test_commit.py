@@ -102,7 +102,7 @@ def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, fi
     assert all_whole(run, tmp_path / "scratch")
     assert restored(run, tmp_path / "restored") == (newest.epoch, b"state %d" % newest.epoch * 100)
     # and the next attempt goes on from there
-    attempt = run.claim({})
+    attempt = run.claim({}).attempt
     commit(run, CheckpointId(4, 0, attempt), files(4), {}, read_manifest(run, newest))
     assert restored(run, tmp_path / "again") == (4, b"state 4" * 100)
 
@@ -156,7 +156,7 @@ def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, ru
     # It no longer counts, so that retention keeps two whole ones, and nothing of it was deleted.
     assert key in {stored.key for stored in store.list()}
     assert set_aside(run) == {newest.id: [problem]} if name == "manifest.json" else newest.id in set_aside(run)
-    attempt = run.claim({})
+    attempt = run.claim({}).attempt
     manifest = commit(run, CheckpointId(2, 0, attempt), files(12), {}, first)
     retain(run)
     assert [(identity.epoch, identity.attempt) for identity in committed(run)] == [(1, 1), (2, attempt)]
@@ -200,7 +200,7 @@ def test_bad_reads_of_a_sound_checkpoint_are_no_damage(store, run, files, tmp_pa
     before = store.list(checksums=True)
     key = f"runs/zebra/checkpoints/{newest.id}/{name}"
     for number, faults in enumerate(([ABSENT] * 9, [DAMAGED] * 9 if name == "state.pt" else [ABSENT] * 9)):
-        with pytest.raises(TransientStoreError, match="lies there as it was committed"):
+        with pytest.raises(TransientStoreError, match="is intact in the bucket"):
             restored(Run(FlakyStore(store, {key: faults}), "zebra"), tmp_path / f"restored{number}")
     assert store.list(checksums=True) == before
     assert restored(run, tmp_path / "restored") == (2, b"state 2" * 100)
@@ -279,7 +279,7 @@ def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(store, 
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
     for number in range(2):
-        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
             restored(run, tmp_path / f"restored{number}")
 
 
@@ -347,7 +347,7 @@ def test_a_run_without_a_whole_checkpoint_is_an_error_and_not_a_fresh_start(stor
     """If every checkpoint is damaged, restoring fails instead of beginning again as if there had been none."""
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
-    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
         restored(run, tmp_path / "restored")
 
 
@@ -403,7 +403,7 @@ def test_an_attempt_superseded_during_its_upload_does_not_commit(store, run, fil
 def test_two_attempts_never_share_a_key(store, run, files):
     """The same position committed by two attempts lies under two prefixes, the later attempt's sorting last."""
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
-    second = run.claim({})
+    second = run.claim({}).attempt
     folder = files(11)
     later = commit(run, CheckpointId(1, 0, second), folder, {}, None)
     assert {file.key for file in first.files}.isdisjoint(file.key for file in later.files)
@@ -445,7 +445,7 @@ def test_a_refusal_names_the_checkpoint_before_and_the_command(run, files, monke
     with pytest.raises(kind) as raised, checkpoint.gone_on_from(run, newest):
         raise kind("state.pt: does not fit")
     begin = (
-        f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to go on after epoch 1, set it aside"
+        f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to resume after epoch 1, set it aside"
     )
     assert str(raised.value).startswith(begin)
     assert command.format(newest.id) in str(raised.value)

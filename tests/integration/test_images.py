@@ -163,7 +163,7 @@ def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, 
     before = recorded().record.model_copy(update={"environment": {}})
 
     def start(run, record):
-        attempt.record_start(run, record, run.claim({"host": "here"}), training, None)
+        attempt.record_start(run.claim({"host": "here"}), record, training, None)
         return exactness(record, [run.attempt(number) for number in run.attempts()])
 
     training = training_of()

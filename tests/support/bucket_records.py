@@ -118,8 +118,8 @@ def put_recorded(store, evidence):
     run = Run(store, evidence.run)
     run.create(evidence.record)
     for attempt in evidence.attempts:
-        number = run.claim(attempt.claim.model_dump(mode="json"))
-        run.end_attempt(number, attempt.end.reason, attempt.end.model_dump(mode="json"))
+        claim = run.claim(attempt.claim.model_dump(mode="json"))
+        claim.end(attempt.end.reason, attempt.end.model_dump(mode="json"))
     if evidence.final is not None:
         run.finish(evidence.final.model_dump(mode="json"))
     assert evidence.record == run.record()

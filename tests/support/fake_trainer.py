@@ -22,7 +22,7 @@ from pathlib import Path
 
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, RunRecord, now
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
@@ -40,15 +40,15 @@ def main() -> int:
         return int(first[0].split()[1])  # before the run is claimed
     if run.record() is None:
         run.create(record(run.name))
-    attempt = run.claim({"host": "machine", "machine": "a machine", "cloud_job": os.environ["JOB_CLOUD_JOB"]})
-    for step in script[min(attempt, len(script)) - 1]:
+    claim = run.claim({"host": "machine", "machine": "a machine", "cloud_job": os.environ["JOB_CLOUD_JOB"]})
+    for step in script[min(claim.attempt, len(script)) - 1]:
         word, *values = shlex.split(step)
         if word == "commit":
-            commit(run, int(values[0]), int(values[1]), attempt)
+            commit(run, int(values[0]), int(values[1]), claim.attempt)
         elif word == "hold":
             threading.Event().wait()
         elif word == "finish":
-            run.finish(final_content(attempt=attempt, num_epochs=NUM_EPOCHS))
+            run.finish(final_content(attempt=claim.attempt, num_epochs=NUM_EPOCHS))
             return 0
         elif word == "success":
             return 0
@@ -56,7 +56,7 @@ def main() -> int:
             os._exit(int(values[0]))
         elif word == "end":
             reason, code, epoch, batch, message = values
-            end(run, attempt, reason, int(code), (int(epoch), int(batch)), message)
+            end(claim, reason, int(code), (int(epoch), int(batch)), message)
             return int(code)
     return 0
 
@@ -87,7 +87,7 @@ def commit(run: Run, epoch: int, batch: int, attempt: int) -> None:
         checkpoint.commit(run, CheckpointId(epoch, batch, attempt), [state], {}, None)
 
 
-def end(run: Run, attempt: int, reason: str, code: int, position: tuple[int, int], message: str) -> None:
+def end(claim: Claim, reason: str, code: int, position: tuple[int, int], message: str) -> None:
     """Write the record of an attempt's end."""
     about = {
         "exit_code": code,
@@ -95,7 +95,7 @@ def end(run: Run, attempt: int, reason: str, code: int, position: tuple[int, int
         "position": {"epoch": position[0], "batch": position[1]},
         "seconds": {},
     }
-    run.end_attempt(attempt, reason, about)
+    claim.end(reason, about)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from job.background import Background
 from job.errors import BackgroundError, PauseError, StoreError
 from job.runs.heartbeat import Heartbeat
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
 
@@ -50,7 +50,7 @@ def test_a_heartbeat_that_dies_ends_training(run):
     def about():
         raise ZeroDivisionError("a clock that was set back")
 
-    with Heartbeat(run, 1, about, lambda _notice: None) as heartbeat:
+    with Heartbeat(Claim(run, 1), about, lambda _notice: None) as heartbeat:
         heartbeat._background.join()
     with pytest.raises(BackgroundError, match="heartbeat: failed, ZeroDivisionError: a clock"):
         heartbeat.check()
@@ -58,7 +58,7 @@ def test_a_heartbeat_that_dies_ends_training(run):
 
 def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
     """Heartbeats that cannot be written are told once, and one can be asked to stop as soon as they can."""
-    asked, heartbeat = threading.Event(), Run.heartbeat
+    asked, heartbeat = threading.Event(), Claim.heartbeat
     answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
 
     def flaky(*words):
@@ -66,9 +66,11 @@ def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
             raise error
         heartbeat(*words)
 
-    monkeypatch.setattr(Run, "heartbeat", flaky)
-    run.ask_to_stop(1, {"host": "here"})
-    with Heartbeat(run, 1, dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01) as living:
+    monkeypatch.setattr(Claim, "heartbeat", flaky)
+    Claim(run, 1).ask_to_stop("here")
+    with Heartbeat(
+        Claim(run, 1), dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01
+    ) as living:
         assert asked.wait(30)
         living.check()
     assert caplog.text.count("bucket: away") == 1
@@ -82,8 +84,8 @@ def test_a_request_to_stop_is_passed_on_once(run):
         beats.release()
         return {}
 
-    run.ask_to_stop(1, {"host": "here"})
-    with Heartbeat(run, 1, about, asked.append, every_s=0.01):
+    Claim(run, 1).ask_to_stop("here")
+    with Heartbeat(Claim(run, 1), about, asked.append, every_s=0.01):
         assert all(beats.acquire(timeout=30) for _ in range(4))
     assert len(asked) == 1
 

@@ -136,6 +136,16 @@ def test_other_content_is_not_replaced_unasked(store, folder):
     assert store.list(checksums=True) == before
 
 
+def test_files_without_a_lock_are_not_replaced_unasked(store, folder):
+    """`push_dataset` refuses other content than that of a dataset copied by hand, too, and writes nothing."""
+    put_by_hand(store, folder)
+    before = store.list(checksums=True)
+    other_class(folder)
+    with pytest.raises(DataError, match="is there with other content"):
+        push_dataset(store, folder, "wild")
+    assert store.list(checksums=True) == before
+
+
 def test_a_lock_of_before_is_version_1(store, folder, tmp_path):
     """A dataset with the older lock keeps its digest, needs no push, and stays available beside a second version."""
     put_by_hand(store, folder)
@@ -231,6 +241,20 @@ def test_two_pushes_at_once_do_not_mix(store, folder):
     with pytest.raises(DataError, match="another push came in between"):
         plans[1].send()
     assert (read_version(store, "wild").number, read_version(store, "wild").digest) == (1, digest)
+
+
+def test_of_two_pushes_of_one_version_the_first_lock_stands(store, folder):
+    """Two pushes that share all their objects conflict in the lock alone: the second one fails."""
+    push_dataset(store, folder, "wild")
+    plans = []
+    for path in (LABEL, "labels/train/002.txt"):
+        (folder / path).unlink()
+        plans.append(plan_push(store, folder, "wild"))
+    assert plans[0].send().version == 2
+    before = store.read("datasets/wild/versions/0002.lock.json")
+    with pytest.raises(DataError, match="another push came in between"):
+        plans[1].send()
+    assert store.read("datasets/wild/versions/0002.lock.json") == before
 
 
 def test_a_lost_object_is_pushed_again(store, folder):

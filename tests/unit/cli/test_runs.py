@@ -3,6 +3,7 @@
 import pytest
 
 from job.cli.app import main
+from job.runs.run import Claim
 from tests.support.run_records import record_run
 
 
@@ -18,13 +19,13 @@ LOST["not_committed"] = "epoch 3 is not committed, StoreError: no permission"
 def stand(run, *, end=None, alive=False, stop=False):
     """Let the newest attempt of a run end, live, or be asked to stop."""
     if end is not None:
-        run.end_attempt(2, end["reason"], {name: value for name, value in end.items() if name != "reason"})
+        Claim(run, 2).end(end["reason"], {name: value for name, value in end.items() if name != "reason"})
     if alive:
-        run.heartbeat(
-            2, run.attempt(2).heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"})
+        Claim(run, 2).heartbeat(
+            run.attempt(2).heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"})
         )
     if stop:
-        run.ask_to_stop(2, {"host": "here"})
+        Claim(run, 2).ask_to_stop("here")
 
 
 @pytest.mark.parametrize(

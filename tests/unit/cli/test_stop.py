@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.cli.app import main
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from tests.support.run_records import record_run
 
 
@@ -56,7 +56,7 @@ def test_what_has_vanished_is_not_asked(run, capsys):
 def test_what_has_ended_is_not_asked(run, capsys, reason):
     """A run whose newest attempt has ended does not run, however it ended."""
     alive(run, 2, 5)
-    run.end_attempt(2, reason, {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
+    Claim(run, 2).end(reason, {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
     code, said = stop(run, capsys)
     assert (code, num_requests(run)) == (65, 0)
     assert f"does not run, attempt 2 has ended, {reason}" in said
@@ -64,7 +64,7 @@ def test_what_has_ended_is_not_asked(run, capsys, reason):
 
 def test_what_is_paused_already_is_as_it_was_wished(run, capsys):
     """A paused run is not asked again, and the wish is fulfilled."""
-    run.end_attempt(2, "paused", {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
+    Claim(run, 2).end("paused", {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
     code, said = stop(run, capsys)
     assert (code, num_requests(run)) == (0, 0)
     assert "is paused" in said

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, worst_s
+from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, seconds_within, worst_s
 from job.cloud.policy import decide
 from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SubmissionStatus
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
@@ -239,6 +239,12 @@ def test_a_limit_buys_many_attempts_if_each_is_long_enough(limit, price, retries
     """Ten retries as long as each attempt may take half a day, then fewer so that each may be longer."""
     found_retries, run_s = durations_within(limit, price)
     assert (found_retries, round(run_s / 3600, 2)) == (retries, pytest.approx(hours, abs=0.05))
+
+
+@pytest.mark.parametrize("left", [Limit(usd=-3.0), Limit(hours=-3.0), Limit(usd=0.0), Limit(hours=0.0)])
+def test_a_limit_that_is_overspent_leaves_no_time(left):
+    """Time within the rest of a limit is 0 and never negative, in dollars and in hours."""
+    assert seconds_within(left, 0.35) == 0.0
 
 
 def test_a_chain_of_submissions_stays_within_the_limit(submission):

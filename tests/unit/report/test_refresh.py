@@ -9,7 +9,7 @@ from job.errors import PreemptionError, TrainingError
 from job.report import refresh
 from job.report.refresh import ReportRefresher
 from job.runs import sidecar
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.run_records import record_run
@@ -125,13 +125,15 @@ def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path,
     monkeypatch.setattr(refresh, "INTERRUPT_LIMIT_S", 300.0)  # this machine may be busy
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
     heartbeat = run.attempt(2).heartbeat
-    run.heartbeat(2, heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"}))  # it lives
+    Claim(run, 2).heartbeat(
+        heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"})
+    )  # it lives
     with pytest.raises(type(error)), ReportRefresher(run) as refresher:
         refresher.refresh()
         assert refresher._sidecar._process.wait() == 0
         assert b"running at" in run.store.read(run.key("report.html"))
         stood = heartbeat.model_dump(mode="json", include={"position", "seconds"})
-        run.end_attempt(2, "failed", stood | {"message": "", "exit_code": 70})
+        Claim(run, 2).end("failed", stood | {"message": "", "exit_code": 70})
         raise error
     page = run.store.read(run.key("report.html"))
     assert b"failed after epoch 2 of 80" in page

@@ -9,7 +9,7 @@ from job.runs import checkpoint, committer
 from job.runs.checkpoint import commit, committed
 from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
 
@@ -47,7 +47,7 @@ def store(tmp_path):
 def made(store, tmp_path, mirror=lambda _folder: None):
     """Make a committer of attempt 1."""
     run = Run(store, "zebra")
-    return AsyncCommitter(run, 1, tmp_path / "staging", None, mirror)
+    return AsyncCommitter(Claim(run, 1), tmp_path / "staging", None, mirror)
 
 
 def settle(background):

@@ -267,9 +267,9 @@ def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():
 def test_records_of_a_bucket_are_read(tmp_path):
     """What attempts wrote through `Run` is what the bill is made of."""
     run = Run(open_store(str(tmp_path)), "zebra")
-    number = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
-    run.start_attempt(number, {"receipt": None})
-    run.end_attempt(number, "finished", {"seconds": {"boot": 3.0, "useful step": 0.0}})
+    claim = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
+    claim.start({"receipt": None})
+    claim.end("finished", {"seconds": {"boot": 3.0, "useful step": 0.0}})
     bill = read_cost(run)
     assert bill.attempts[0].ended == "finished"
     assert bill.attempts[0].price.machine == PRICE["machine"]

@@ -5,7 +5,7 @@ import pytest
 from job.errors import CorruptObjectError
 from job.runs.records import CheckpointMetadata, Manifest, StopRequest
 from job.runs.resume import PreviousAttempts, receipt
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
 from tests.support.attempt_records import attempt_record
 from tests.support.run_records import at
@@ -141,4 +141,4 @@ def test_the_past_is_what_came_before(tmp_path):
     run = Run(FolderStore.create(str(tmp_path / "bucket")), "zebra")
     for _ in range(3):
         run.claim({})
-    assert [entry.number for entry in PreviousAttempts.of(run, 2).attempts] == [1]
+    assert [entry.number for entry in PreviousAttempts.of(Claim(run, 2)).attempts] == [1]

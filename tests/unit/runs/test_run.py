@@ -5,7 +5,7 @@ import pytest
 from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
-from job.runs.run import Run, check_run_name, default_families, family_of, next_free_name
+from job.runs.run import Claim, Run, check_run_name, default_families, family_of, next_free_name
 from job.runs.search import find_run, list_runs
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
@@ -95,11 +95,11 @@ def test_a_later_claim_supersedes_an_earlier_one(store):
     """An attempt may go on until another one has claimed the run."""
     run = Run(store, "zebra")
     first = run.claim({})
-    run.require_current(first)
+    first.require_current()
     second = run.claim({})
-    run.require_current(second)
+    second.require_current()
     with pytest.raises(SupersededError, match="attempt 1 was superseded by attempt 2"):
-        run.require_current(first)
+        first.require_current()
 
 
 def test_a_claim_says_how_the_one_before_it_ended(store):
@@ -107,11 +107,11 @@ def test_a_claim_says_how_the_one_before_it_ended(store):
     run = Run(store, "zebra")
     run.claim({})
     second = run.claim({})
-    run.end_attempt(second, "failed", {"message": "loss is not a number"})
-    run.end_attempt(second, "finished", {})
+    second.end("failed", {"message": "loss is not a number"})
+    second.end("finished", {})
     third = run.claim({})
-    assert run.attempt(second).claim.previous_ended == {"reason": "vanished"}
-    assert run.attempt(third).claim.previous_ended["reason"] == "failed"
+    assert run.attempt(second.attempt).claim.previous_ended == {"reason": "vanished"}
+    assert run.attempt(third.attempt).claim.previous_ended["reason"] == "failed"
 
 
 def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
@@ -120,7 +120,7 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
     looks = iter([[], [1]])
     other = Run(store, "zebra")
     monkeypatch.setattr(other, "attempts", lambda: next(looks))
-    assert (Run(store, "zebra").claim({}), other.claim({})) == (1, 2)
+    assert (Run(store, "zebra").claim({}).attempt, other.claim({}).attempt) == (1, 2)
 
 
 def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
@@ -129,15 +129,15 @@ def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
     run.claim({})
     run.claim({})
     store.delete("runs/zebra/attempts/0001.json")
-    assert run.claim({}) == 3
+    assert run.claim({}).attempt == 3
 
 
 def test_what_an_attempt_began_with_is_written_once(store):
     """A second record of an attempt's beginning is refused, and the first one stands."""
     run = Run(store, "zebra")
-    run.start_attempt(run.claim({}), {"differs": ["first"]})
+    run.claim({}).start({"differs": ["first"]})
     with pytest.raises(PreconditionError):
-        run.start_attempt(1, {"differs": ["second"]})
+        Claim(run, 1).start({"differs": ["second"]})
     assert run.attempt(1).start.differs == ["first"]
 
 
@@ -208,7 +208,7 @@ def test_a_note_replaces_the_one_before(store):
     run.claim({})
     for number in (1, 2):
         run.note("wandb/0001.json", {"number": number})
-        run.heartbeat(1, {"position": {"epoch": number, "batch": 0}})
+        Claim(run, 1).heartbeat({"position": {"epoch": number, "batch": 0}})
     assert run.noted("wandb/0001.json")["number"] == 2
     assert run.attempt(1).position == (2, 0)
 
@@ -216,9 +216,9 @@ def test_a_note_replaces_the_one_before(store):
 def test_the_first_request_to_stop_stands(store):
     """A second request to stop does not change the first."""
     run = Run(store, "zebra")
-    run.ask_to_stop(1, {"host": "here"})
-    run.ask_to_stop(1, {"host": "there"})
-    assert run.stop_request(1).host == "here"
+    Claim(run, 1).ask_to_stop("here")
+    Claim(run, 1).ask_to_stop("there")
+    assert Claim(run, 1).stop_request().host == "here"
 
 
 def test_a_copied_folder_is_not_the_run_that_was_copied(store):

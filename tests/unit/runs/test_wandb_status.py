@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.runs.wandb_status import WandbStatus, describe, read_status, write_status
 from job.storage.open_store import open_store
 
@@ -32,8 +32,8 @@ def run(tmp_path):
 def test_the_newest_status_counts(run, status, expected):
     """A status is read as it was written, and the newest is described."""
     assert describe(run) == "not used"
-    write_status(run, 1, WandbStatus(mode="offline", why="of old"))
-    write_status(run, 2, status)
+    write_status(Claim(run, 1), WandbStatus(mode="offline", why="of old"))
+    write_status(Claim(run, 2), status)
     assert read_status(run, 2) == status
     assert describe(run) == expected
 

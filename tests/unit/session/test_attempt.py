@@ -22,7 +22,7 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.session import attempt
 from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
@@ -48,7 +48,7 @@ def ended_by(error, store):
     run.claim({})
     with (
         pytest.raises(JobError if isinstance(error, Exception) else type(error)) as raised,
-        attempt.attempt_recorded(run, 1, context(store), lambda: {"position": {"epoch": 2, "batch": 3}}),
+        attempt.attempt_recorded(Claim(run, 1), context(store), lambda: {"position": {"epoch": 2, "batch": 3}}),
     ):
         raise error
     assert (raised.value is error) is not isinstance(raised.value, DefectError)
@@ -91,7 +91,7 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     run.claim({})
     with (
         pytest.raises(DefectError) as raised,
-        attempt.attempt_recorded(run, 1, context(store), dict),
+        attempt.attempt_recorded(Claim(run, 1), context(store), dict),
     ):
         {}["a key"]
     end = run.attempt(1).end
@@ -100,7 +100,7 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     assert '{}["a key"]' in end.traceback
     assert end.message == str(raised.value)
     assert str(raised.value).startswith("run zebra: failed by KeyError: 'a key' (test_attempt.py:")
-    assert "the same command goes on from the last committed checkpoint" in str(raised.value)
+    assert "the same command resumes from the last committed checkpoint" in str(raised.value)
 
 
 def test_what_a_notice_leaves_uncommitted_is_recorded(store):
@@ -121,12 +121,12 @@ from job.session.preemption import PreemptionWatcher
 from job.runs.run import Run
 from job.storage.local import FolderStore
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
-number = run.claim({})
+claim = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
     preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
     context = SessionContext(store=run.store, order=None, preemption=preemption)
-    with attempt.attempt_recorded(run, number, context, about):
+    with attempt.attempt_recorded(claim, context, about):
         try:
             print("ready", flush=True)
             threading.Event().wait()
@@ -154,7 +154,7 @@ def test_a_hang_is_recorded_from_outside(store):
     run = Run(store, "zebra")
     run.claim({})
     here = context(store)
-    with attempt.attempt_recorded(run, 1, here, lambda: {"position": {"epoch": 2, "batch": 3}}):
+    with attempt.attempt_recorded(Claim(run, 1), here, lambda: {"position": {"epoch": 2, "batch": 3}}):
         here.watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
@@ -167,6 +167,6 @@ def test_an_end_that_cannot_be_recorded_hides_nothing(store):
     refusing = Run(FaultyStore(store, survives=0, error=StoreError("no permission")), "zebra")
     with (
         pytest.raises(TrainingError, match="not a number"),
-        attempt.attempt_recorded(refusing, 1, context(store), dict),
+        attempt.attempt_recorded(Claim(refusing, 1), context(store), dict),
     ):
         raise TrainingError("the loss is not a number")

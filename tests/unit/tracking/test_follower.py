@@ -3,6 +3,7 @@
 import pytest
 
 from job.errors import SupersededError
+from job.runs.run import Claim
 from job.runs.wandb_status import WandbStatus, read_status
 from job.tracking import events, follower
 from job.tracking.events import CommittedRows
@@ -42,7 +43,7 @@ def follow(run, monkeypatch, tmp_path, server, messages, attempt=2):
     """Follow an attempt with a server that takes everything."""
     monkeypatch.setattr(follower, "WandbRun", lambda _record, watched_pid: server)  # noqa: ARG005 -- as it is called
     monkeypatch.setattr(follower, "confine", lambda _folder: None)
-    follower.follow(run, attempt, tmp_path / "folder", messages)
+    follower.follow(Claim(run, attempt), tmp_path / "folder", messages)
 
 
 @pytest.mark.parametrize("known", [[], [0, 1], [0, 1, 2, 3, 4]])
@@ -68,7 +69,7 @@ def test_a_superseded_machine_does_not_open_the_run(run, monkeypatch, tmp_path):
     """The follower of an attempt that was superseded before it begins asks nothing of the server."""
     monkeypatch.setattr(follower, "WandbRun", None)
     with pytest.raises(SupersededError):
-        follower.follow(run, 1, tmp_path / "folder", [COMMITTED])
+        follower.follow(Claim(run, 1), tmp_path / "folder", [COMMITTED])
     assert read_status(run, 1) is None
 
 

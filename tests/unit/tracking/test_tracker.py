@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from job.errors import PreemptionError
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.runs.wandb_status import WandbStatus, read_status
 from job.storage.open_store import open_store
 from job.tracking import tracker
@@ -41,7 +41,7 @@ def stuck(key, tmp_path, monkeypatch):
 def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, caplog):
     """More commits than the pipe holds do not block, and the end is waited for up to the limit."""
     monkeypatch.setattr(tracker, "FINISH_LIMIT_S", 0.5)
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         for _ in range(100_000):
             tracking.notify()
         followed = tracking._sidecar._process
@@ -52,7 +52,7 @@ def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, 
 def test_a_signal_to_the_group_does_not_reach_it(run, tmp_path, stuck, monkeypatch):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which then tells it how the attempt ends."""
     monkeypatch.setattr(tracker, "FINISH_LIMIT_S", 0.1)
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         assert hears_no_notice(tracking._sidecar._process.pid)
 
 
@@ -60,7 +60,7 @@ def test_a_follower_that_ends_too_early_is_named_at_the_next_commit(key, tmp_pat
     """A failure is not kept until the end of a training of days, and is one warning."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
     run.claim({"machine": "another", "host": "elsewhere"})
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         tracking._sidecar._process.wait()
         tracking.notify()
         assert "was superseded by attempt" in caplog.text
@@ -72,7 +72,7 @@ def test_a_machine_that_goes_is_not_kept(run, tmp_path, stuck, monkeypatch, capl
     """After a notice the limit is shorter, and there is no warning."""
     monkeypatch.setattr(tracker, "INTERRUPT_LIMIT_S", 0.5)
     monkeypatch.setattr(tracker, "FINISH_LIMIT_S", 1000.0)
-    with pytest.raises(PreemptionError), Tracker(run, 1, tmp_path / "folder"):
+    with pytest.raises(PreemptionError), Tracker(Claim(run, 1), tmp_path / "folder"):
         raise PreemptionError("taken", "preempted")
     assert caplog.records == []
 
@@ -80,7 +80,7 @@ def test_a_machine_that_goes_is_not_kept(run, tmp_path, stuck, monkeypatch, capl
 def test_a_program_that_cannot_be_started_is_a_warning(run, tmp_path, key, monkeypatch, caplog):
     """Where no process can be made, the run goes on without a curve."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         tracking.notify()
     assert "W&B: cannot be started" in caplog.text
 
@@ -89,7 +89,7 @@ def test_a_server_that_refuses_is_named_at_the_end(key, tmp_path, monkeypatch, c
     """The last line that the follower wrote is the reason of the warning, and the status of the attempt has it too."""
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
-    with Tracker(run, 2, tmp_path / "folder"):
+    with Tracker(Claim(run, 2), tmp_path / "folder"):
         pass
     assert "W&B: the server did not take the run" in caplog.text
     assert "the server did not take the run" in read_status(run, 2).why
@@ -98,7 +98,7 @@ def test_a_server_that_refuses_is_named_at_the_end(key, tmp_path, monkeypatch, c
 def test_a_run_with_tracking_disabled_gets_no_process(run, tmp_path, monkeypatch):
     """With WANDB_MODE=disabled nothing is started and nothing recorded."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         assert tracking._sidecar is None
     assert not (tmp_path / "folder").exists()
     assert read_status(run, 1) is None
@@ -110,7 +110,7 @@ def test_an_offline_attempt_gets_no_process_and_records_why(run, tmp_path, stuck
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY")
-    with Tracker(run, 1, tmp_path / "folder") as tracking:
+    with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         tracking.notify()
         assert tracking._sidecar is None
     assert read_status(run, 1) == WandbStatus(mode="offline", why=why)
