@@ -99,6 +99,8 @@ class Command:
         left, plain, flags = list(words), [], {}
         while left:
             word = left.pop(0)
+            if set(word) == {"-"}:
+                raise UsageError(f"{spoken}: {word!r} is not understood; see `{spoken} --help`")
             match = FLAG.fullmatch(word) or ASSIGNMENT.fullmatch(word)
             if match is None:
                 plain.append(word)
@@ -120,8 +122,8 @@ class Command:
         kinds = {parameter.kind for parameter in self.signature.parameters.values()}
         num_taken = sum(_as_flag(name) not in flags for name in self.options.positional)
         too_many = [] if Parameter.VAR_POSITIONAL in kinds else plain[num_taken:]
-        for word in [*(word for word in plain if set(word) == {"-"}), *too_many]:
-            raise UsageError(f"{spoken}: {word!r} is not understood; see `{spoken} --help`")
+        if too_many:
+            raise UsageError(f"{spoken}: {too_many[0]!r} is not understood; see `{spoken} --help`")
         return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
 
     def _knows(self, name: str) -> bool:

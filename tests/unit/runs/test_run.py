@@ -26,7 +26,7 @@ def record(name, **request):
         request={
             "recipe": "A",
             "profile": "full",
-            "dataset": "tiny",
+            "dataset": "wildlife",
             "start": "own best.pt",
             "model": None,
             "new_classes": False,
@@ -37,7 +37,7 @@ def record(name, **request):
         recipe_digest="0" * 64,
         expect={},
         start={"point": {"kind": "own", "source": "best.pt", "architecture": None}},
-        dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
+        dataset={"name": "wildlife", "digest": "0" * 64, "set_aside": []},
         facts=FACTS,
         environment={},
         wandb_id=f"id-of-{name}",
