@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from job.errors import CorruptObjectError
 from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
-from job.runs.accounting import cost_of
-from job.runs.cost import RunCost
+from job.runs.cost import RunCost, cost_of
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey

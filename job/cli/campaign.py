@@ -14,7 +14,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
-from job.runs.flags import reads, whole_number
+from job.runs.flags import Count, reads
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -32,7 +32,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 
     left_out = frozenset({"recipe", "run", "model"})
 
-    max_runs: Annotated[int, whole_number()] = Field(4, description="The largest number of runs.")
+    max_runs: Count = Field(4, description="The largest number of runs.")
     max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
         None,
         description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "

@@ -13,7 +13,7 @@ from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import Progress, one_line
-from job.runs.flags import Options, Switch, WorkdirOption
+from job.runs.flags import Options, WorkdirOption
 from job.runs.search import survey
 from job.text import shortened
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class CheckOptions(Options):
     """Options of reading a dataset."""
 
-    single_cls: Switch = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
-    follow_links: Switch = Field(default=False, description="Follow links that lead out of the folder.")
+    single_cls: bool = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
+    follow_links: bool = Field(default=False, description="Follow links that lead out of the folder.")
 
 
 class CheckDataOptions(CheckOptions, BucketOption, WorkdirOption):
@@ -42,10 +42,10 @@ class PushDataOptions(CheckOptions, BucketOption):
 
     folder: str = Field(description="A folder with data.yaml, images and labels.")
     dataset: str = Field(description="The dataset's name in the bucket.")
-    replace: Switch = Field(
+    replace: bool = Field(
         default=False, description="Replace a dataset of other content by a new version; unfinished runs keep theirs."
     )
-    force: Switch = Field(default=False, description="Push a dataset that training will refuse.")
+    force: bool = Field(default=False, description="Push a dataset that training will refuse.")
 
 
 class PullDataOptions(BucketOption, WorkdirOption):

@@ -17,7 +17,7 @@ from job.cloud.prices import read_usd, usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
 from job.recipes.recipe import Profile
-from job.runs.flags import Options, Problem, Switch, reads
+from job.runs.flags import Options, Problem, reads
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
@@ -71,7 +71,7 @@ class BucketOption(Options):
 class JsonOption(Options):
     """Output for programs."""
 
-    as_json: Switch = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+    as_json: bool = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
 
     def print(self, content: object, lines: Iterable[str]) -> None:
         """Print content as JSON, or lines for people."""
@@ -210,7 +210,7 @@ class LimitOptions(Options):
         description="Dollars that its machines may cost. If left out: 50, or 48 hours of machines whose price is not "
         "known, or max_usd and max_hours of cloud.yaml.",
     )
-    no_limit: Switch = Field(default=False, description="Set no limit to the cost.")
+    no_limit: bool = Field(default=False, description="Set no limit to the cost.")
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:

@@ -11,11 +11,10 @@ from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
-from job.runs.accounting import read_cost
-from job.runs.cost import AttemptCost
+from job.runs.cost import AttemptCost, read_cost
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.runs.search import list_runs, survey
+from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import duration, labelled, nearest, table
 
@@ -172,6 +171,6 @@ def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
     run = Run(store, name)
     record = run.record()
     if record is None:
-        hint = nearest(name, list_runs(store)) or "; see `job runs list`"
+        hint = nearest(name, [found.run.name for found in survey(store).runs]) or "; see `job runs list`"
         raise RunConflictError(f"run {name}: there is none of that name in {store.uri}{hint}")
     return run, record

@@ -6,7 +6,7 @@ from job.cli.command import command
 from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import EndReason, RunConflictError
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Claim
 
 

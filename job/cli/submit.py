@@ -13,16 +13,16 @@ from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_ho
 from job.cloud.job_spec import render
 from job.cloud.machine_types import find_machine
 from job.cloud.settings import load_settings
-from job.cloud.submission import Placement, Submission, Submissions, container_args, find_submission
+from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
-from job.runs.flags import Switch, as_args
+from job.runs.flags import as_args
 from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
 from job.runs.run import default_families, next_free_name
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, tell_beside
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,13 @@ class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
     left_out = frozenset({"workdir"})
 
     machine: str = Field("l4", description=MACHINE_HELP)
-    on_demand: Switch = Field(default=False, description="Pay the full price for a machine that is not preempted.")
+    on_demand: bool = Field(default=False, description="Pay the full price for a machine that is not preempted.")
     deadline: Deadline | None = Field(
         None,
         description="Time to be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen if Spot "
         "would miss it.",
     )
-    supervise: Switch = Field(default=False, description="Stay, and keep the run going until it is finished.")
+    supervise: bool = Field(default=False, description="Stay, and keep the run going until it is finished.")
 
 
 class RenderOptions(SubmitOptions):
@@ -75,12 +75,13 @@ def submit(options: SubmitOptions) -> None:
     store = options.store()
     options = options.model_copy(update={"dataset": find_dataset(store, options.dataset)})
     identity = options.identity(options.dataset)
-    run, submissions = find_submission(store, options.run, identity)
+    run, record = find_run(store, options.run, identity)
+    submissions = Submissions(run).list()
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
     if not submissions:
-        if run.record() is None:
+        if record is None:
             if options.run is None:
                 tell_beside(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine
@@ -88,7 +89,7 @@ def submit(options: SubmitOptions) -> None:
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
     newest = submissions[-1]
     supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
-    if newest.number == 1 and Submissions(run).job_of(1) is None:  # the supervisor submits later ones
+    if newest.number == 1 and Submissions(run).job_uid(1) is None:  # the supervisor submits later ones
         allowance.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, describe_worst(newest))
@@ -122,7 +123,7 @@ def limit(options: LimitCommandOptions) -> None:
         MachineError: If a setting is missing or malformed.
     """
     allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
-    price = usd_per_hour(allowance.prices, type_, spot=True)
+    price = usd_per_hour(allowance.settings.prices, type_, spot=True)
     found = allowance.limit([type_], spot=True)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
@@ -164,7 +165,7 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
         by="hand",
         reason="submitted",
         bucket="",
-        request=options.identity(options.dataset),
+        request=dict(options.identity(options.dataset)),
         words=words,
         settings=settings,
         machines=types,
@@ -183,5 +184,5 @@ def _complete(draft: Submission, options: SubmitOptions, bucket: str, run: str) 
     """Return a submission with its run, dataset and bucket."""
     dataset = {} if options.dataset is None else {"dataset": options.dataset}
     words = [*draft.words, *as_args({**dataset, "bucket": bucket, "run": run})]
-    request = options.identity(options.dataset)
+    request = dict(options.identity(options.dataset))
     return dataclasses.replace(draft, bucket=bucket, run=run, request=request, words=words)

@@ -1,7 +1,7 @@
 """``job supervise``, ``job status``, ``job logs`` and ``job cancel``: supervision of a submitted run."""
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import RunConflictError
-from job.runs.flags import Seconds, Switch, whole_number
+from job.runs.flags import Count, Seconds
 from job.runs.run import Run
 from job.text import duration, table
 
@@ -33,7 +33,7 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
         None,
         description="Replaces the limit of its submission, which may be no higher than that of the settings.",
     )
-    resume: Switch = Field(default=False, description="Resume a run that was cancelled or given up.")
+    resume: bool = Field(default=False, description="Resume a run that was cancelled or given up.")
     deadline: Deadline | None = Field(None, description="Replaces the deadline of its submission.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
 
@@ -41,7 +41,7 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
 class LogsOptions(SubmittedRunOptions):
     """Flags of ``job logs``."""
 
-    submission: Annotated[int, whole_number()] | None = Field(
+    submission: Count | None = Field(
         None, description="The number of one Batch job of the run; all of them if left out."
     )
 
@@ -119,9 +119,9 @@ def logs(options: LogsOptions) -> None:
         raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
         allowance.require_place(entry)
-        made = Submissions(run).job_of(entry.number)
-        if made is not None:
-            for line in read_lines(allowance.project, made["uid"]):
+        uid = Submissions(run).job_uid(entry.number)
+        if uid is not None:
+            for line in read_lines(allowance.settings.project, uid):
                 print(line)
 
 

@@ -11,11 +11,9 @@ from job.cli.command import command
 from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
-from job.runs.flags import Switch
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
-from job.runs.search import find_run
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, tell_beside
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +23,7 @@ class TrainOptions(TrainRequest, BucketOption):
 
     positional = ("recipe",)
 
-    dry_run: Switch = Field(default=False, description="Start nothing; print the resolved run as YAML.")
+    dry_run: bool = Field(default=False, description="Start nothing; print the resolved run as YAML.")
 
 
 @command(TrainOptions, "job train A --bucket gs://my-bucket --dataset wildlife --epochs 50")

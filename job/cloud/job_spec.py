@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from job.cloud.machine_types import machines
+from job.cloud.settings import path_of
 from job.cloud.submission import Submission
 from job.errors import FATAL_HERE, TIME_LIMIT
 
@@ -68,8 +69,8 @@ def render(submission: Submission) -> dict[str, Any]:
         },
     }
     network = {
-        "network": _path(settings.network),
-        "subnetwork": _path(settings.subnetwork_in(placement.region)),
+        "network": path_of(settings.network),
+        "subnetwork": path_of(settings.subnetwork_in(placement.region)),
         "noExternalIpAddress": True,
     }
     return {
@@ -90,8 +91,3 @@ def render(submission: Submission) -> dict[str, Any]:
 def label(text: str) -> str:
     """Return text as the value of a label: lowercase letters, digits, hyphens and underscores, 63 at most."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
-
-
-def _path(name: str) -> str:
-    """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return name[name.index("projects/") :]

@@ -14,8 +14,7 @@ from job.cloud.budget import Limit, Prices, worst_s
 from job.cloud.submission import Submission, Submissions
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
-from job.runs.accounting import cost_of
-from job.runs.cost import usd_of
+from job.runs.cost import cost_of, usd_of
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR
@@ -50,6 +49,11 @@ class BatchJob:
     def over(self) -> bool:
         """Whether it is in a final state."""
         return self.state in OVER
+
+    @property
+    def exit_code(self) -> int | None:
+        """The newest exit code that Batch shows."""
+        return self.exit_codes[-1] if self.exit_codes else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +296,7 @@ def read_history(
     seen = []
     for submission in submissions.list():
         allowance.require_place(submission)
-        made = submissions.job_of(submission.number) is not None
+        made = submissions.job_uid(submission.number) is not None
         job = look(submission.job_name) if made else None
         seen.append(
             SubmissionStatus(submission=submission, made=made, job=job, usd_per_hour=allowance.price(submission))
@@ -318,7 +322,7 @@ def read_history(
         final=final,
         used_usd=cost_of(attempts, now.isoformat()).usd,
         limit=allowance.limit_of(newest),
-        prices=allowance.prices,
+        prices=allowance.settings.prices,
         deadline=time_of(due) if due else None,
     )
 

@@ -1,4 +1,4 @@
-"""Ultralytics' training arguments: types, ranges, defaults, and the arguments that the job decides itself.
+"""Training arguments of Ultralytics: types, ranges, defaults, and the arguments that the job decides itself.
 
 Guarantees that the pinned Ultralytics accepts each value that passes here, which a test compares with its own tables.
 Written out because recipes are checked on machines without torch and Ultralytics.
@@ -53,10 +53,10 @@ OWNED: dict[str, str] = {
         "it has no effect on a detector trained on boxes",
     ),
 }
-"""Arguments that Ultralytics knows and the job decides itself, each with the reason a person is given."""
+"""Arguments of Ultralytics that the job decides itself, each with the reason for the message."""
 
 ALIASES = {"rotate": "degrees"}
-"""The user's words for arguments that Ultralytics calls otherwise."""
+"""Other names of arguments, with Ultralytics' own."""
 
 
 def _whole(value: object) -> object:
@@ -84,11 +84,11 @@ Indices = Annotated[
 
 
 class TrainingArguments(BaseModel):
-    """What a recipe's section ``train`` may hold; whole numbers count as numbers, nothing else is converted."""
+    """Section ``train`` of a recipe; whole numbers count as numbers, nothing else is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    # What is trained, and for how long
+    # Scope
     epochs: Whole = Field(default=100, ge=1, le=MAX_COUNT)
     patience: Whole = Field(default=100, ge=0, le=MAX_COUNT)
     batch: Whole = Field(default=16, ge=1, le=MAX_COUNT)
@@ -98,7 +98,7 @@ class TrainingArguments(BaseModel):
     classes: Indices = None
     cls_remap: bool = True
     freeze: Indices = None
-    # How it is optimised
+    # Optimizer
     optimizer: Literal["auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp"] = "auto"
     lr0: Fraction = 0.01
     lrf: Fraction = 0.01
@@ -154,7 +154,7 @@ class TrainingArguments(BaseModel):
 
     @staticmethod
     def explain_unknown(name: str) -> str:
-        """Say why there is no such argument."""
+        """Return the problem of an unknown argument."""
         if name in OWNED:
             return f"decided by the job; {OWNED[name]}"
         return f"not a training argument{nearest(name, [*DEFAULTS, *ALIASES])}"

@@ -25,7 +25,7 @@ Profile = Literal["full", "demo"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run's first weights come from."""
+    """Start weights of a recipe or run."""
 
     kind: Literal["own", "pretrained", "scratch", "end"]
     """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
@@ -33,7 +33,7 @@ class Start:
     """
 
     name: str | None = None
-    """The recipe whose newest run to take (``own``), the file (``pretrained``), the architecture (``scratch``) or the
+    """The recipe whose newest run is taken (``own``), the file (``pretrained``), the architecture (``scratch``) or the
     run (``end``).
     """
 
@@ -118,10 +118,10 @@ class Recipe:
 
     risk: str | None = None
     advised: str | None = None
-    """When to use it, for people."""
+    """When to use it, as text."""
 
     given: frozenset[str] = frozenset()
-    """Arguments that a person chose, whatever their values; the others have Ultralytics' defaults."""
+    """Arguments that a person chose, defaults included; the others have Ultralytics' defaults."""
 
     @property
     def digest(self) -> str:
@@ -142,7 +142,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the job, in the order in which people meet them."""
+    """Return the names of the shipped recipes, in the order of the help."""
     order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "recommended"]
     found = {
         Path(entry.name).stem for entry in resources.files("job.recipes").iterdir() if entry.name.endswith(".yaml")
@@ -186,8 +186,8 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
     Args:
         text: The YAML.
         name: The recipe's name.
-        source: What messages call it.
-        profile: Which scale to resolve for; both are checked.
+        source: Its name in messages.
+        profile: The scale to resolve for; both are checked.
 
     Raises:
         RecipeError: Lists every problem.

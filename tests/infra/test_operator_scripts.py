@@ -35,7 +35,7 @@ for part, answer in answers.items():
 
 
 class Desk:
-    """A person's folder: a copy of what the targets need, with a gcloud that answers as told."""
+    """A person's folder: a copy of what the targets need, with a gcloud that answers as set."""
 
     def __init__(self, folder):
         self.folder = folder / "project"
@@ -151,7 +151,7 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     [([], 50 / 0.35), (["MAX_USD=7"], 20), (["NO_LIMIT=1"], None)],
 )
 def test_vm_up_has_a_limit_and_says_it(desk, words, hours):
-    """The machine is told until when it may run: 50 USD at the high end of its price, or what MAX_USD pays for."""
+    """The machine has a deadline: 50 USD at the high end of its price, or what MAX_USD pays for."""
     before = int(time.time())
     done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}", *words)
     assert done.returncode == 0, done.stderr
@@ -178,7 +178,7 @@ def test_vm_up_has_a_limit_of_hours_where_the_price_is_not_known(desk):
 
 
 def test_vm_up_needs_what_knows_the_price(desk):
-    """Without the environment no machine is asked for, since its limit could not be said."""
+    """Without the environment no machine is asked for, since its limit would be unknown."""
     (desk.folder / ".venv/bin").unlink()
     done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
     assert "make light makes it" in done.stderr
@@ -246,7 +246,7 @@ def test_down_proves_that_nothing_is_left(desk):
 
 @pytest.mark.parametrize("kind", BILLED)
 def test_down_names_what_is_left(desk, kind):
-    """One thing of any kind that is left is named, with how to be rid of it, and is a failure."""
+    """One resource of any kind that is left is named, with the command that deletes it, and is a failure."""
     desk.answer({kind: "thing-1\tus-central1-a\n"})
     done = desk.make("down")
     assert "thing-1  us-central1-a" in done.stdout

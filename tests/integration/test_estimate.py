@@ -8,7 +8,7 @@ from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 
-def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
+def test_an_estimate_from_a_few_steps(tmp_path):
     """Where no run like it is recorded, steps are trained without own or published weights, and the bucket gets no
     run; the figures follow from what was measured.
     """

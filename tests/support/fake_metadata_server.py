@@ -10,7 +10,7 @@ PREFIX = "/computeMetadata/v1/"
 
 
 class FakeMetadata:
-    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes whoever waits for it."""
+    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
 
     def __init__(self, **values: str) -> None:
         self._changed = threading.Condition()
@@ -20,7 +20,7 @@ class FakeMetadata:
         """``host:port``, which is how `GCE_METADATA_HOST` wants it."""
 
         self.waiting = threading.Event()
-        """Set once somebody waits for a change."""
+        """Set once a request waits for a change."""
 
         self.num_failures = 0
         """Answers that are yet to fail."""
@@ -38,7 +38,7 @@ class FakeMetadata:
             self._changed.notify_all()
 
     def fail(self, num_failures: int) -> None:
-        """Answer 503 so many times, also to whoever waits now, and give the machine notice meanwhile."""
+        """Answer 503 so many times, also to waiting requests, and give the machine notice meanwhile."""
         self.num_failures = num_failures
         self.preempt()
 
@@ -79,7 +79,7 @@ def running_metadata_server(**values: str) -> Iterator[FakeMetadata]:
             if found:
                 self.send_header("ETag", found[1])
             self.send_header("Content-Length", str(len(body)))
-            with suppress(BrokenPipeError, ConnectionResetError):  # whoever waited was killed
+            with suppress(BrokenPipeError, ConnectionResetError):  # the waiting client was killed
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -1,4 +1,4 @@
-"""A server of Weights & Biases, as far as its client asks: real HTTP; keeps what it is sent, or fails as it is told."""
+"""A server of Weights & Biases, as far as its client asks: real HTTP; keeps what it is sent, or fails as set."""
 
 import gzip
 import json
@@ -23,10 +23,10 @@ class FakeWandb:
         """By id: ``config``, ``summary`` and ``history`` (rows, each in the place that the client named)."""
 
         self.asked = threading.Event()
-        """Set once somebody asked for anything."""
+        """Set by the first request."""
 
         self.over = threading.Event()
-        """Ends the waiting of whoever was left hanging."""
+        """Ends requests that hang."""
 
         self.uploads: dict[str, bytes] = {}
         """By path."""
@@ -90,7 +90,7 @@ class FakeWandb:
         return self.runs.setdefault(name, {"config": {}, "summary": {}, "history": {}})
 
     def known(self, name: str) -> dict[str, Any] | None:
-        """Return what a client that goes on with a run is told of it."""
+        """Return the state of a run for a client that resumes it."""
         if name not in self.runs:
             return None
         run = self.runs[name]

@@ -21,7 +21,7 @@ class Sent:
 
 @dataclass
 class Proxy:
-    """Passes everything on, until it is told otherwise."""
+    """Passes everything on, unless a test sets otherwise."""
 
     url: str = ""
     requests: list[Sent] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a stranger named reaches the terminal as text."""
+"""Untrusted names are printed as text without control characters."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Campaigns: what is decided after each run, and that their records carry them over any interruption."""
+"""Campaigns: the decision after each run, and records that survive any interruption."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def store(tmp_path):
 
 
 class Stage:
-    """A place that trains nothing: each run ends as its recipe is said to."""
+    """A place that trains nothing: each run ends with the metrics that are set for its recipe."""
 
     def __init__(self, store, f1, exit_codes=(), *, bounds=False):
         self.store, self.f1, self.exit_codes, self.trained, self.bounds = store, f1, list(exit_codes), [], bounds
@@ -84,7 +84,7 @@ def test_recipe_a_comes_first():
         ([ended("A", 0.66), ended("B", 0.70)], "transfer", None),
     ],
 )
-def test_what_is_next_follows_from_the_rules(finished, recipe, weights):
+def test_the_next_run_follows_from_the_rules(finished, recipe, weights):
     """C comes after an A of 68 % or more, from its weights; B after one that was not enough; and so on."""
     step = decided(*finished)
     assert (step.number, step.recipe, step.weights) == (len(finished) + 1, recipe, weights)
@@ -200,7 +200,7 @@ def test_a_damaged_campaign_is_no_reason_that_another_cannot_start(store, caplog
     ],
 )
 def test_a_run_that_did_not_end_ends_the_command_and_not_the_campaign(store, code, error, exit_code):
-    """A run that was cut off, failed or was paused ends the command with its code; the same command goes on with it."""
+    """A run that was cut off, failed or was paused ends the command with its code; the same command resumes it."""
     stage = Stage(store, {"A": 0.66, "B": 0.73}, [None, code])
     campaign = find_campaign(store, "zoo", GOAL)
     with pytest.raises(error) as raised:
@@ -213,7 +213,7 @@ def test_a_run_that_did_not_end_ends_the_command_and_not_the_campaign(store, cod
     assert result.reason == "target reached"
 
 
-def test_a_step_that_another_machine_decided_stands(store):
+def test_of_two_decisions_the_first_stands(store):
     """Of two decisions about one step the first is kept, and it is what is trained."""
     campaign = find_campaign(store, "zoo", GOAL)
     first = decided()
@@ -223,7 +223,7 @@ def test_a_step_that_another_machine_decided_stands(store):
 
 
 def test_strays_among_campaigns_stop_nothing_and_keep_their_names(store):
-    """A copied folder whose name is none ends no search, and a folder of one's own is not written to."""
+    """A copied folder with an invalid name ends no search, and a foreign folder is not written to."""
     first = find_campaign(store, None, GOAL)
     store.put("campaigns/my copy/campaign.json", store.read(first.key("campaign.json")))
     store.put("campaigns/campaign2/notes.txt", b"mine")
@@ -232,7 +232,7 @@ def test_strays_among_campaigns_stop_nothing_and_keep_their_names(store):
 
 
 def test_the_same_goal_is_the_same_campaign(store):
-    """Without a name, the same goal goes on with its campaign, and another goal begins the next one."""
+    """Without a name, the same goal resumes its campaign, and another goal begins the next one."""
     other = dataclasses.replace(GOAL, target_f1=0.8)
     names = [find_campaign(store, None, goal).name for goal in (GOAL, GOAL, other, GOAL)]
     assert names == ["campaign", "campaign", "campaign2", "campaign"]
@@ -247,7 +247,7 @@ def test_a_name_that_leaves_no_room_for_its_runs_is_refused(store):
         Campaign(store, "x" * 60)
 
 
-def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
+def test_the_page_is_complete_and_escapes_markup(store):
     """The page has the goal, each run with its reason and figures, the best model with its place, and the command."""
     goal = dataclasses.replace(GOAL, arguments={"epochs": "3", "project": "<script>"})
     campaign = find_campaign(store, "zoo", goal)
@@ -294,7 +294,7 @@ def test_the_best_is_never_worse_than_what_it_started_from(f1s, best):
     assert (found.run, found.weights, found.is_start) == (best, best, best == "lion")
 
 
-def test_the_next_run_goes_on_from_the_best_and_not_from_the_newest():
+def test_the_next_run_starts_from_the_best_and_not_from_the_newest():
     """After a C that is worse than its A, what uses own weights starts from A; after an A that is worse than its start,
     it starts from there.
     """
@@ -338,8 +338,8 @@ def test_a_start_that_reaches_the_target_ends_the_campaign():
         (["--epohcs", "2"], "--epohcs: there is no such flag"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_anything_is_written(store, capsys, words, part):
-    """Words that are wrong end with exit 2, and the bucket is as it was."""
+def test_wrong_arguments_are_refused_before_anything_is_written(store, capsys, words, part):
+    """Wrong arguments end with exit 2, and the bucket is unchanged."""
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", *words, "--bucket", store.uri]) == 2
     assert part in capsys.readouterr().err

@@ -174,6 +174,6 @@ def test_messages_speak_of_objects_whatever_they_are():
     assert (wrong, pages) == ([], [])
 
 
-def test_no_rule_says_what_its_options_say():
+def test_no_rule_repeats_its_options():
     """A rule's own reason names no step: what is next follows from the options that there are."""
     assert [rule.name for rule in RULES if re.search(r"next|first|instead", rule.because)] == []

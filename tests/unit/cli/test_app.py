@@ -89,8 +89,8 @@ def test_flags_override_a_recipe_by_either_name(capsys):
     assert [train[name] for name in ("hsv_s", "hsv_v", "degrees", "cos_lr", "seed")] == [0.1, 0.2, 3.0, True, 7]
 
 
-def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
-    """On an empty bucket a dry run prints the plan, tells what would stop it, and writes nothing."""
+def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
+    """On an empty bucket a dry run prints the plan and the problems that would stop it, and writes nothing."""
     assert main(["train", "--recipe", "A", "--bucket", str(bucket), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert yaml.safe_load(captured.out)["run"] == "yolov11_wildlife"
@@ -107,7 +107,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--dry-rum"], 2, "did you mean 'dry-run'?"),
         (["train", "--recipe", "A", "--run", "a/b"], 2, "is not a name for a run"),
         (["train", "--recipe", "A", "--workers", "many"], 2, "--workers: must be a whole number"),
-        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be full or demo"),
+        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be one of full, demo"),
         (["train", "--recipe", "A", "--model", "weights"], 2, "--model: must be NAME.pt or NAME.yaml"),
         (["train", "--recipe", "A", "--dry-run=perhaps"], 2, "--dry-run: must be true or false"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
@@ -248,7 +248,7 @@ def test_help_explains_every_flag_of_every_command(capsys):
 
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):
-    """Each command's help ends with a command line that the command understands; a flag's default is said."""
+    """Each command's help ends with a command line that the command understands; each default is shown."""
     for words, command in every_command():
         main([*words, "--help"])
         text = capsys.readouterr().out
@@ -301,7 +301,7 @@ def every_command():
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
 def test_a_reader_that_has_read_enough_is_no_error(words):
-    """Output into a pipe that nobody reads ends with 0 and without a word."""
+    """Output into a closed pipe ends with 0 and without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)
@@ -360,8 +360,8 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
         ("train.train", ["train"], "the same command resumes from the last committed checkpoint"),
     ],
 )
-def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
-    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+def test_an_interrupted_command_names_the_way_to_resume(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C ends with 75 and what the same command will do; checkpoints are mentioned where there are some."""
     path = f"job.cli.{function}"
     command = pkgutil.resolve_name(path)
     interrupted = dataclasses.replace(command, function=lambda _options: signal.raise_signal(signal.SIGINT))

@@ -1,4 +1,4 @@
-"""The ledger of a run and its bill, from attempts that are recorded here with a clock and prices of their own."""
+"""Seconds and cost of a run, from recorded attempts with a clock and prices of their own."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,8 +7,7 @@ import pytest
 from job.analysis.campaign import spent_usd
 from job.analysis.summary import read_summary
 from job.goodput import Phase, PhaseTimer
-from job.runs.accounting import cost_of, read_cost
-from job.runs.cost import usd_of
+from job.runs.cost import cost_of, read_cost, usd_of
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
@@ -22,7 +21,7 @@ PRICE = {"usd_per_h": 0.36, "on_demand_usd_per_h": 1.08, "machine": "g2-standard
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -37,7 +36,7 @@ def at(seconds):
 
 
 def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, price=PRICE, age=2.0):
-    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and what else is said."""
+    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and further fields."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
     return attempt_record(
@@ -56,7 +55,7 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
 
 
 def bill_of(*attempts, kept=None, now=10_000):
-    """Account for attempts."""
+    """Return the cost of attempts."""
     return cost_of(attempts, at(now), kept)
 
 
@@ -79,7 +78,7 @@ def test_each_label_is_timed_and_priced():
 
 
 def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
-    """The seconds since the snapshot of the last commit are lost, whatever they were spent on; getting ready is not,
+    """The seconds since the snapshot of the last commit are lost, in any phase; start-up is not,
     and the time until the next process stands apart.
     """
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"start-up": 10.0, "useful step": 50.0, "validation": 5.0}}
@@ -121,8 +120,8 @@ def test_a_notice_whose_last_commit_failed_has_lost_what_came_after_the_one_befo
     assert whole.attempts[0].seconds[Phase.LOST] == 0.0
 
 
-def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
-    """If the next attempt went on from a commit that no sign of life knew, nothing that is known was lost."""
+def test_a_commit_after_the_last_heartbeat_is_known_from_the_next_attempt():
+    """If the next attempt resumed from a commit after the last heartbeat, nothing is known to be lost."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     first = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     later = attempt(2, 40, started=45, receipt={"checkpoint": "0002-000000.a0001", "steps_lost": 0})
@@ -131,8 +130,8 @@ def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
     assert bill_of(first, same).attempts[0].seconds[Phase.LOST] == 18.0
 
 
-def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life():
-    """The newest of what the sign of life and the manifests say is the last commit."""
+def test_a_manifest_counts_before_an_older_heartbeat():
+    """The newest commit of heartbeat and manifests is the last one."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     vanished = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     newer = {1: (CheckpointId(1, 5, 1), {"useful step": 25.0})}
@@ -141,8 +140,8 @@ def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life
     assert bill_of(vanished, kept=after).attempts[0].seconds[Phase.LOST] == 0.0  # and never less than nothing
 
 
-def test_who_committed_nothing_keeps_nothing_of_another_attempt():
-    """What an attempt did is lost if the next one went on from a checkpoint that an earlier attempt had made."""
+def test_an_attempt_without_a_commit_keeps_nothing():
+    """The work of an attempt is lost if the next one resumed from a checkpoint of an earlier attempt."""
     receipt = {"checkpoint": "0001-000000.a0001", "steps_lost": 7}
     bill = bill_of(
         attempt(1, 0, end=(10, {"useful step": 8.0}, {"reason": "preempted"})),
@@ -159,16 +158,16 @@ def test_who_committed_nothing_keeps_nothing_of_another_attempt():
         *(("superseded", 18), ("failed", 18), ("transient", 18)),
     ],
 )
-def test_who_ends_in_order_loses_nothing(reason, lost):
+def test_an_attempt_that_ends_in_order_loses_nothing(reason, lost):
     """An attempt that could commit before it ended lost nothing; one that could not lost what came after its last."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     ended = attempt(1, 0, pulse=(25, {"useful step": 24.0}, kept), end=(30, {"useful step": 28.0}, {"reason": reason}))
     assert bill_of(ended).attempts[0].seconds[Phase.LOST] == lost
 
 
-def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
-    """Without an end, the newest attempt runs until it was silent for a minute, or for half an hour while it gets
-    ready; what a running one did is not lost.
+def test_the_newest_attempt_runs_as_long_as_its_heartbeats_are_recent():
+    """Without an end, the newest attempt runs until it was silent for a minute, or for half an hour during
+    start-up; the work of a running one is not lost.
     """
     training, getting_ready = attempt(1, 0, pulse=(30, {"useful step": 28.0}, None)), attempt(1, 0)
     assert bill_of(training, now=80).attempts[0].ended == "running"
@@ -180,7 +179,7 @@ def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative():
-    """Where the next machine's clock is behind, nobody was away, and the run's time between attempts is not less."""
+    """Where the next machine's clock is behind, the time between the two attempts is 0, and the sum is not less."""
     done = {"useful step": 10.0}
     bill = bill_of(
         attempt(1, 100, end=(160, done, {"reason": "preempted"})),
@@ -198,7 +197,7 @@ def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     assert bill.attempts[0].wall_s == 30
 
 
-def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
+def test_on_demand_excludes_lost_and_repeated_work():
     """The comparison leaves out what was lost and recomputed, and the getting ready of every attempt but the first."""
     first = {"boot": 2.0, "start-up": 8.0, "useful step": 100.0, "lost": 0.0}
     second = {"boot": 2.0, "start-up": 9.0, "recomputed": 30.0, "useful step": 60.0}
@@ -227,13 +226,13 @@ def test_on_demand_has_the_newest_price_that_is_known():
     ("parts", "usd"),
     [([], 0.0), ([(3600, 2.0), (1800, 1.0)], 2.5), ([(3600, 2.0), (1, None)], None), ([(0, None)], None)],
 )
-def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
+def test_the_cost_is_unknown_as_soon_as_one_price_is(parts, usd):
     """Seconds times prices are added up, and one price that is unknown makes the sum unknown, never lower."""
     assert usd_of(parts) == usd
 
 
-def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
-    """An attempt that vanished while it got ready costs the same in bill, comparison and campaign."""
+def test_a_run_costs_the_same_wherever_it_is_shown(tmp_path):
+    """An attempt that vanished during start-up costs the same in cost, comparison and campaign."""
     run = Run(open_store(str(tmp_path)), "zebra")
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
@@ -244,8 +243,8 @@ def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
     assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
 
-def test_a_machine_of_ones_own_costs_nothing_that_is_told():
-    """Without a price there is none, and where only some attempts have one, that is said."""
+def test_an_own_machine_has_no_price():
+    """Without a price there is no cost; where only some attempts have one, the sentence says so."""
     done = {"useful step": 100.0}
     own = attempt(1, 0, pulse=(100, done, None), price=None)
     assert bill_of(own).usd is None
@@ -257,7 +256,7 @@ def test_a_machine_of_ones_own_costs_nothing_that_is_told():
 
 
 def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():
-    """The ledger of any run is 80 columns wide at most."""
+    """The table of any run is 80 columns wide at most."""
     spent = {str(label): 4000.0 for label in Phase}
     bill = bill_of(attempt(1, 0, end=(48_000, spent, {"reason": "finished"})))
     assert all(str(label) in bill.table() for label in Phase)
@@ -265,7 +264,7 @@ def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():
 
 
 def test_records_of_a_bucket_are_read(tmp_path):
-    """What attempts wrote through `Run` is what the bill is made of."""
+    """The cost follows from the records that attempts wrote through `Run`."""
     run = Run(open_store(str(tmp_path)), "zebra")
     claim = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
     claim.start({"receipt": None})

@@ -1,4 +1,4 @@
-"""Names of runs, and who owns one."""
+"""Names of runs, and claims."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from job.errors import PreconditionError, RunConflictError, SupersededError, Usa
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
 from job.runs.run import Claim, Run, check_run_name, default_families, family_of, next_free_name
-from job.runs.search import find_run, list_runs
+from job.runs.search import find_run, survey
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
@@ -88,11 +88,11 @@ def test_runs_are_listed_in_the_order_of_their_numbers(store):
     """Ten comes after two."""
     for name in ("zebra10", "zebra", "zebra2", "ant"):
         Run(store, name).create(record(name))
-    assert list_runs(store) == ["ant", "zebra", "zebra2", "zebra10"]
+    assert [found.run.name for found in survey(store).runs] == ["ant", "zebra", "zebra2", "zebra10"]
 
 
 def test_a_later_claim_supersedes_an_earlier_one(store):
-    """An attempt may go on until another one has claimed the run."""
+    """An attempt may continue until another one has claimed the run."""
     run = Run(store, "zebra")
     first = run.claim({})
     first.require_current()
@@ -123,7 +123,7 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
     assert (Run(store, "zebra").claim({}).attempt, other.claim({}).attempt) == (1, 2)
 
 
-def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
+def test_the_number_of_a_lost_claim_is_not_used_again(store):
     """The next attempt's number is one more than the highest, whatever is missing below it."""
     run = Run(store, "zebra")
     run.claim({})
@@ -202,14 +202,12 @@ def test_a_final_record_stands(store):
     assert first.reason == "complete"
 
 
-def test_a_note_replaces_the_one_before(store):
-    """What nothing hangs on is written again and again, and the last of it is read."""
+def test_a_heartbeat_replaces_the_one_before(store):
+    """A heartbeat is written again and again, and the last one is read."""
     run = Run(store, "zebra")
     run.claim({})
     for number in (1, 2):
-        run.note("wandb/0001.json", {"number": number})
         Claim(run, 1).heartbeat({"position": {"epoch": number, "batch": 0}})
-    assert run.noted("wandb/0001.json")["number"] == 2
     assert run.attempt(1).position == (2, 0)
 
 
@@ -222,7 +220,7 @@ def test_the_first_request_to_stop_stands(store):
 
 
 def test_a_copied_folder_is_not_the_run_that_was_copied(store):
-    """A record of another run is none, so that nobody goes on with it under another name."""
+    """A record of another run is ignored, so that it is not resumed under another name."""
     Run(store, "zebra").create(record("zebra"))
     store.put("runs/gnu/run.json", store.read("runs/zebra/run.json"))
     assert Run(store, "gnu").record() is None
