@@ -171,8 +171,8 @@ MAX_SHOWN = 200
 def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
-    A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
-    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
+    A field's description says what it must be; without one, its type and range do. The text of a validator's
+    `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
 
     Each name follows `subject`, such as ``train.``.
     """
