@@ -3,7 +3,7 @@
 import difflib
 import textwrap
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -71,6 +71,18 @@ def labelled(label: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     ) or [label]
+
+
+def definitions(entries: Mapping[str, str]) -> list[str]:
+    """Return the lines of a list of names, each with its text beside it."""
+    width = max(map(len, entries), default=0) + 4
+    lines = []
+    for name, text in entries.items():
+        first = f"  {name}".ljust(width)
+        lines += textwrap.wrap(
+            text, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width, break_on_hyphens=False
+        )
+    return lines
 
 
 def command_line(label: str, command: str) -> list[str]:
@@ -159,8 +171,8 @@ MAX_SHOWN = 200
 def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
-    A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
-    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
+    A field's description says what it must be; without one, its type and range do. The text of a validator's
+    `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
 
     Each name follows `subject`, such as ``train.``.
     """

@@ -66,13 +66,15 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 def campaign(options: CampaignOptions) -> None:
     """Train A, then C or B by the rules of `job advise`.
 
+    The first run is recipe A, from --weights. If left out: from the best finished run on the same data, or else the
+    newest finished run; in a bucket without one, train recipe base first. Later runs that need own weights start from
+    the best of the campaign. Training arguments apply to every run.
+
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
-    interruption. A run that has begun is finished at any cost. Training arguments apply to every run, --weights
-    to the first; if left out, it starts from the best finished run on the same data.
+    interruption. A run that has begun is finished, whatever its cost.
 
     Raises:
         UsageError: If dollars are limited and the price of an hour is not known.
-        JobError: For each error, with its exit code.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
     price, cloud, profile = options.price(), options.cloud, options.recipe.profile
@@ -89,12 +91,12 @@ def campaign(options: CampaignOptions) -> None:
         arguments={name.replace("_", "-"): value for name, value in (chosen | options.arguments).items()},
     )
     found = find_campaign(store, options.name, goal, bound)
-    if (record := found.record()) is not None and record.bound is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, record.bound)
+    if (recorded := found.record().bound) is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
-        go_on(found, goal, place, price)
+        go_on(found, place, price)
     print("\n".join(format_campaign(found)))
 
 

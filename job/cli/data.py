@@ -15,7 +15,6 @@ from job.errors import DataError
 from job.log import Progress, one_line
 from job.runs.flags import Options, WorkdirOption
 from job.runs.search import survey
-from job.storage.object_store import Store
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def check(options: CheckDataOptions) -> None:
     Reads every label and image once.
 
     Raises:
-        DataError: If it is broken; lists every problem.
+        DataError: Lists every problem.
     """
     name = options.name
     folder = Path(name)
@@ -91,8 +90,7 @@ def push(options: PushDataOptions) -> None:
     It is checked as training checks it; files that are in the bucket are not sent again.
 
     Raises:
-        DataError: If it is no dataset or a broken one, or there is another one of that name.
-        StoreError: If the bucket refuses.
+        DataError: If it is no dataset or a broken one, or the bucket has another one of that name.
     """
     folder, dataset, store = options.folder, options.dataset, options.store()
     plan = plan_push(
@@ -104,7 +102,8 @@ def push(options: PushDataOptions) -> None:
     if plan.left_out:
         log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
     if plan.replaces:
-        unfinished = _unfinished_runs(store, dataset)
+        on_it = [found for found in survey(store).runs if found.record.dataset.name == dataset]
+        unfinished = [found.run.name for found in on_it if not found.finished]
         hang = f"; the unfinished runs {', '.join(unfinished)} depend on it, and keep it" if unfinished else ""
         if not options.replace:
             raise DataError(
@@ -120,13 +119,6 @@ def push(options: PushDataOptions) -> None:
     )
 
 
-def _unfinished_runs(store: Store, dataset: str) -> list[str]:
-    """Return the unfinished runs on a dataset."""
-    return [
-        found.run.name for found in survey(store).runs if found.record.dataset.name == dataset and not found.finished
-    ]
-
-
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")
 def pull(options: PullDataOptions) -> None:
     """Pull a dataset.
@@ -135,7 +127,6 @@ def pull(options: PullDataOptions) -> None:
 
     Raises:
         DataError: If there is none of that name.
-        StoreError: If the bucket refuses.
     """
     name, store = options.name, options.store()
     pulled = pull_dataset(store, find_dataset(store, name), options.workdir)

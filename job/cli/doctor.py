@@ -1,6 +1,5 @@
 """``job doctor``: checks whether this machine can train."""
 
-import json
 from dataclasses import asdict
 
 from pydantic import Field
@@ -35,8 +34,5 @@ def doctor(options: DoctorOptions) -> None:
     recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
     store = open_store(options.location) if options.location else None
     findings = examine(options.workdir, recipe, store, options.workers)
-    if options.as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        print("\n".join(map(str, findings)))
+    options.print([asdict(finding) for finding in findings], map(str, findings))
     summarise(findings)

@@ -1,7 +1,6 @@
 """``job recipes``: list, show, check."""
 
 import textwrap
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -52,7 +51,7 @@ def show_recipe(options: ShowRecipeOptions) -> None:
         RecipeError: If there is no such recipe or it is wrong.
     """
     recipe = load_recipe(options.name, options.profile)
-    shown: dict[str, Any] = {
+    shown = {
         "recipe": recipe.name,
         "summary": recipe.summary,
         "risk": recipe.risk,

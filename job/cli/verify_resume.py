@@ -69,7 +69,6 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Raises:
         TrainingError: If the trainings differ.
-        JobError: For each other error, with its exit code.
     """
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:

@@ -23,7 +23,7 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
-from job.runs.run import FAMILY, Run, family_of, is_run_name
+from job.runs.run import Run, default_families, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
@@ -36,7 +36,7 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
     """Return the first weights of a request whose dataset is known.
 
     ``--weights`` and ``--model`` replace the recipe's start. A recipe that starts from own weights gets the best of the
-    finished runs of the same profile in the family of `run`, or else in `FAMILY`.
+    finished runs of the same profile in the family of `run`, or else in `default_families`.
 
     Raises:
         WeightsError: If there are none.
@@ -53,7 +53,8 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
         return InitialWeights("scratch", None, start.name)
     if start.kind == "pretrained":
         return InitialWeights("pretrained", f"weights/{start.name}", None)
-    own = _best_own(store, request, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
+    families = [*([family_of(run)] if run else []), *default_families(request.dataset)]
+    own = _best_own(store, request, start.name, families)
     if own is not None:
         return own
     of = f" of recipe {start.name}" if start.name else ""
@@ -220,7 +221,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
 def _best_own(
     store: Store, request: TrainRequest, recipe: str | None, families: Iterable[str]
 ) -> InitialWeights | None:
-    """Return the weights with the best F1 on the same data, or else the newest, as F1 on other data tells nothing."""
+    """Return the weights with the best F1 on the same data, or else the newest: F1 on other data is not comparable."""
     profile = request.recipe.profile
     by_family = [
         [

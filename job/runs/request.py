@@ -61,9 +61,7 @@ class TrainRequest(Execution):
     dataset: str | None = Field(
         None, description="A folder under datasets/ in the bucket; may be left out when there is one."
     )
-    run: RunName | None = Field(
-        None, description="The run's name; yolov11_wildlife, yolov11_wildlife2, ... if left out."
-    )
+    run: RunName | None = Field(None, description="The run's name; yolov11_DATASET, yolov11_DATASET2, ... if left out.")
     weights: str | None = Field(
         None,
         description="Start weights: a run, a path in the bucket such as runs/NAME/weights/best.pt, a gs:// URI, or a "
@@ -140,7 +138,7 @@ class TrainRequest(Execution):
         return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
-        """Return what makes two requests on a dataset the same run; the machine has no part in it."""
+        """Return the identity of the run on a dataset: requests with equal identities are one run, on any machine."""
         return {
             "recipe": self.recipe.name,
             "profile": self.recipe.profile,

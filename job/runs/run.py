@@ -34,7 +34,10 @@ from job.runs.records import (
 from job.storage.object_store import Store
 
 FAMILY = "yolov11_wildlife"
-"""Default name of a run: this, then this with 2, 3, ..."""
+"""Family of the unnamed runs on wildlife data, and of all unnamed runs of older versions."""
+
+MAX_FAMILY = 50
+"""Characters of a derived family, which leave room for the number of a run."""
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors from reading a record of another form."""
@@ -63,16 +66,27 @@ def check_run_name(name: str) -> str:
     return name
 
 
+def default_families(dataset: str | None) -> list[str]:
+    """Return the families in which an unnamed run on a dataset is searched; a new one belongs to the first.
+
+    ``yolov11_`` and the dataset's name, closed by ``_`` if that ends in a digit, so that `family_of` is its inverse.
+    """
+    if dataset is None or dataset.startswith("wildlife"):
+        return [FAMILY]
+    family = f"yolov11_{re.sub(r'[^A-Za-z0-9_-]', '-', dataset)}"[:MAX_FAMILY]
+    return [f"{family}_" if family[-1].isdecimal() else family, FAMILY]
+
+
 def family_of(name: str) -> str:
     """Return the name without the number at its end."""
     return re.sub(r"(?<=\D)\d+$", "", name)
 
 
 def next_free_name(family: str, taken: Iterable[str]) -> str:
-    """Return the family's name, or the first of name2, name3, ... after all that are taken."""
-    matches = (re.fullmatch(re.escape(family) + r"([1-9]\d*)?", name) for name in taken)
-    numbers = [int(match[1] or 1) for match in matches if match]
-    return f"{family}{max(numbers) + 1}" if numbers else family
+    """Return a family's next name after all that are taken: zebra, zebra2, ... or coco128_1, coco128_2, ..."""
+    matches = [re.fullmatch(re.escape(family) + r"([1-9]\d*)?", name) for name in taken]
+    number = 1 + max((int(match[1] or 1) for match in matches if match), default=0)
+    return family if number == 1 and family[-1].isalnum() else f"{family}{number}"
 
 
 class Run:

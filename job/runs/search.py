@@ -6,12 +6,13 @@ passed over. Knows nothing of training.
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
 from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
-from job.runs.run import FAMILY, SUBMISSIONS, UNREADABLE, Run, family_of, is_run_name, next_free_name
+from job.runs.run import SUBMISSIONS, UNREADABLE, Run, default_families, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
 from job.text import shortened
 
@@ -23,8 +24,8 @@ NUM_SHOWN = 10
 def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
     """Return the run of a request, and its record if it exists.
 
-    Without a name it is the newest run of `FAMILY` that was asked for in the same way, begun or only submitted, or else
-    a new one.
+    Without a name it is the newest run of `default_families` with an equal request, begun or only submitted, or else a
+    new one.
 
     Raises:
         RunConflictError: If the named run has another request, with every difference; or foreign files have its name.
@@ -38,7 +39,8 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
                 different,
             )
         return run, record
-    seen = survey(store, FAMILY)
+    families = default_families(request["dataset"])
+    seen = survey(store, families)
     seen.tell()
     for found in reversed(seen.runs):
         if found.record.request == request:
@@ -46,7 +48,7 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
     for run in reversed(seen.submitted):
         if _submitted(run) == request:
             return run, None
-    return Run(store, next_free_name(FAMILY, seen.names)), None
+    return Run(store, next_free_name(families[0], seen.names)), None
 
 
 def _submitted(run: Run) -> Request | None:
@@ -59,7 +61,7 @@ def _submitted(run: Run) -> Request | None:
 
 
 def _taken_by(run: Run, request: Request) -> RunRecord | None:
-    """Return the record that another machine has just written, or nothing if only this request has the name."""
+    """Return the record that another machine has just written, or None if only this request has the name."""
     start = run.key("")
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
     if (record := run.record()) is not None or not names:
@@ -104,8 +106,8 @@ class Survey:
             log.info("runs/%s: %s; passed over", name, why)
 
 
-def survey(store: Store, family: str | None = None) -> Survey:
-    """Return all runs, or those of a family, and the foreign folders among them, which are no error."""
+def survey(store: Store, families: Collection[str] = ()) -> Survey:
+    """Return all runs, or those of some families, and the foreign folders among them, which are no error."""
     folders: dict[str, set[str]] = {}
     for stored in store.list("runs/"):
         name, slash, rest = stored.key.removeprefix("runs/").partition("/")
@@ -114,7 +116,7 @@ def survey(store: Store, family: str | None = None) -> Survey:
     seen = Survey([], [], {}, list(folders))
     for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
         inside = folders[name]
-        if family not in {None, family_of(name)}:
+        if families and family_of(name) not in families:
             continue
         if not is_run_name(name):
             seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
@@ -137,8 +139,10 @@ def survey(store: Store, family: str | None = None) -> Survey:
 
 
 def tell_beside(store: Store, run: Run, request: Request, verb: str) -> None:
-    """Warn that a new run begins beside an unfinished one: the differences, and the command for each, by its verb."""
-    unfinished = [found for found in reversed(survey(store, FAMILY).runs) if not found.finished]
+    """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both."""
+    log.info("run %s: is new, named after dataset %s; --run gives another name", run.name, request["dataset"])
+    seen = survey(store, default_families(request["dataset"]))
+    unfinished = [found for found in reversed(seen.runs) if not found.finished]
     if not unfinished:
         return
     nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))

@@ -136,7 +136,12 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
         (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
-        (["data", "push", "."], 2, "--dataset is missing"),
+        (["data", "push", "."], 2, "job data push: --dataset is missing; see `job data push --help`"),
+        (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
+        (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
+        (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
+        (["runs", "list", "-x", "y"], 2, "-x: there is no such flag"),
+        (["data", "push", ".", "-f", "--dataset", "x"], 2, "ambiguous"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),
         (["train", "A", "--epochs", "3", "--epochs", "4"], 2, "--epochs is given twice"),
         (["train", "A", "--epochs", "3", "epochs=3"], 2, "--epochs is given twice"),
@@ -231,7 +236,7 @@ def test_every_shipped_recipe_passes_its_check(capsys):
 
 def test_help_explains_every_flag_of_every_command(capsys):
     """Each command's help names each of its flags and says something of it, in lines of a terminal."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert main([*words, "--help"]) == 0
         text = capsys.readouterr().out
         for name, field in command.options.flags().items():
@@ -244,7 +249,7 @@ def test_help_explains_every_flag_of_every_command(capsys):
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):
     """Each command's help ends with a command line that the command understands; each default is shown."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         main([*words, "--help"])
         text = capsys.readouterr().out
         program, *example = shlex.split(text.partition("Example:\n")[2])
@@ -256,7 +261,7 @@ def test_help_states_defaults_and_one_example_that_is_understood(capsys):
 
 def test_every_command_is_where_the_registry_has_it():
     """Each entry names a command, and a summary that fits a line."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert callable(command.function), words
 
 
@@ -288,13 +293,10 @@ def test_a_switch_needs_no_value_and_takes_one(capsys):
     assert (code, "contradict each other" in said) == (2, True)
 
 
-def every_command(group, path=()):
+def every_command():
     """Yield every command with the words that name it."""
-    for name, entry in group.items():
-        if isinstance(entry, dict):
-            yield from every_command(entry, (*path, name))
-        else:
-            yield (*path, name), load(entry)
+    for name, entry in COMMANDS.items():
+        yield tuple(name.split()), load(entry)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])

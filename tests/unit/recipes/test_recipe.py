@@ -162,8 +162,8 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     recipe = load_recipe("A")
     assert recipe.with_arguments({"degrees": 15}).digest == recipe.digest
     assert recipe.with_arguments({"degrees": 16}).digest != recipe.digest
-    assert recipe.with_start(Start("own", "A")).digest != recipe.digest
-    assert recipe.with_start(Start("scratch", "yolo11n.yaml")).digest != recipe.digest
+    assert dataclasses.replace(recipe, start=Start("own", "A")).digest != recipe.digest
+    assert dataclasses.replace(recipe, start=Start("scratch", "yolo11n.yaml")).digest != recipe.digest
     assert dataclasses.replace(recipe, name="B").digest != recipe.digest
     assert dataclasses.replace(recipe, expect={}, risk=None).digest == recipe.digest
 

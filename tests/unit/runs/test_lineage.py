@@ -234,7 +234,7 @@ def ended(store, tmp_path, *, final=True):
 def extending(epochs):
     """Return a request to extend the run zebra."""
     asked = order(arguments={"epochs": epochs})
-    return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
+    return asked.model_copy(update={"recipe": dataclasses.replace(asked.recipe, start=Start("end", "zebra"))})
 
 
 def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
-from job.runs.run import Claim, Run, check_run_name, family_of, next_free_name
+from job.runs.run import Claim, Run, check_run_name, default_families, family_of, next_free_name
 from job.runs.search import find_run, survey
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
@@ -26,7 +26,7 @@ def record(name, **request):
         request={
             "recipe": "A",
             "profile": "full",
-            "dataset": "tiny",
+            "dataset": "wildlife",
             "start": "own best.pt",
             "model": None,
             "new_classes": False,
@@ -37,7 +37,7 @@ def record(name, **request):
         recipe_digest="0" * 64,
         expect={},
         start={"point": {"kind": "own", "source": "best.pt", "architecture": None}},
-        dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
+        dataset={"name": "wildlife", "digest": "0" * 64, "set_aside": []},
         facts=FACTS,
         environment={},
         wandb_id=f"id-of-{name}",
@@ -149,6 +149,33 @@ def test_the_same_request_finds_its_run_again(store):
     assert (found.name, existing is not None) == ("yolov11_wildlife2", True)
     new, nothing = find_run(store, None, record("any", recipe="C").request)
     assert (new.name, nothing) == ("yolov11_wildlife3", None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        ("wildlife", ["yolov11_wildlife", "yolov11_wildlife2", "yolov11_wildlife3"]),
+        ("wildlife-demo", ["yolov11_wildlife", "yolov11_wildlife2"]),
+        (None, ["yolov11_wildlife", "yolov11_wildlife2"]),
+        ("zebras", ["yolov11_zebras", "yolov11_zebras2"]),
+        ("coco128", ["yolov11_coco128_1", "yolov11_coco128_2", "yolov11_coco128_3"]),
+        ("coco1", ["yolov11_coco1_1", "yolov11_coco1_2"]),
+        ("2024", ["yolov11_2024_1", "yolov11_2024_2"]),
+        ("zebras.v2", ["yolov11_zebras-v2_1", "yolov11_zebras-v2_2"]),
+        ("zoo-", ["yolov11_zoo-1", "yolov11_zoo-2"]),
+        ("z" * 300, [f"yolov11_{'z' * 42}", f"yolov11_{'z' * 42}2"]),
+    ],
+)
+def test_unnamed_runs_on_a_dataset_are_a_family_of_their_own(dataset, names):
+    """Runs are named after their dataset and numbered; whatever it ends in, each name belongs to the family, and no
+    name of another dataset's family is taken for one of its numbers.
+    """
+    family = default_families(dataset)[0]
+    taken = ["yolov11_coco1284", "yolov11_coco", "yolov11_zebras-v", "zebras7", "yolov11_zo"]
+    for name in names:
+        assert (next_free_name(family, taken), family_of(name), check_run_name(name)) == (name, family, name)
+        taken.append(name)
+    assert default_families(dataset)[-1] == "yolov11_wildlife"
 
 
 def test_another_request_for_a_named_run_is_refused_with_every_difference(store):

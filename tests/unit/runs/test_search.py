@@ -50,7 +50,7 @@ def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
     """A folder of stock Ultralytics that was copied to the bucket serves as start weights, by name or as the default
     name's rival, and the run that starts from it is called otherwise.
     """
-    store.put("datasets/d/data.yaml", b"names: [cow, deer]\n")
+    store.put("datasets/wildlife/data.yaml", b"names: [cow, deer]\n")
     store.put("runs/yolov11_wildlife/weights/best.pt", b"weights")
     store.put("runs/yolov11_wildlife/results.csv", b"epoch,time\n")
     words = ["train", "--dry-run", "--weights", "runs/yolov11_wildlife/weights/best.pt", "--bucket", store.uri]
@@ -168,6 +168,20 @@ def test_strays_are_listed_as_no_runs(store, capsys):
     assert all(": is not a run" in line for line in said[3:])
 
 
+def test_an_old_run_under_the_name_of_all_datasets_is_found(store):
+    """A run on any dataset that an older version called yolov11_wildlife3 is continued; a new one is named after the
+    dataset, whose name may end in digits.
+    """
+    old, new = asked("--dataset", "coco128", "--recipe", "A")[0], asked("--dataset", "coco128", "--recipe", "B")[0]
+    Run(store, "yolov11_wildlife3").create(record("yolov11_wildlife3", **old))
+    assert find_run(store, None, old)[0].name == "yolov11_wildlife3"
+    for name in ("yolov11_coco128_1", "yolov11_coco128_2"):
+        assert find_run(store, None, new)[0].name == name
+        Run(store, name).create(record(name, **new | {"quarantine": True}))
+    Run(store, "yolov11_coco128_3").create(record("yolov11_coco128_3", **new))
+    assert find_run(store, None, new)[1].run == "yolov11_coco128_3"
+
+
 def test_the_newest_of_equal_runs_is_meant(store):
     """Of several runs that were asked for in the same way, the one with the highest number is continued."""
     for name in ("yolov11_wildlife", "yolov11_wildlife2", "yolov11_wildlife10"):
@@ -211,19 +225,21 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     """A changed argument that begins another run beside an unfinished one names it, each difference, and both
     commands; the nearest of several is named.
     """
-    base, _ = asked("--dataset", "tiny", "--epochs", "3")
-    other, _ = asked("--dataset", "tiny", "--recipe", "B")
+    base, _ = asked("--dataset", "wildlife", "--epochs", "3")
+    other, _ = asked("--dataset", "wildlife", "--recipe", "B")
     for name, request in (("yolov11_wildlife", base), ("yolov11_wildlife2", other)):
         Run(store, name).create(record(name, **request))
-    asked_for, _ = asked("--dataset", "tiny", "--epochs", "5")
+    asked_for, _ = asked("--dataset", "wildlife", "--epochs", "5")
     run, existing = find_run(store, None, asked_for)
     assert existing is None
-    tell_beside(store, run, asked_for, "train")
+    with caplog.at_level(logging.INFO):
+        tell_beside(store, run, asked_for, "train")
+    assert "run yolov11_wildlife3: is new, named after dataset wildlife; --run gives another name" in caplog.text
     assert "run yolov11_wildlife: is not finished" in caplog.text
     assert "run yolov11_wildlife3 begins beside it" in caplog.text
     assert "train.epochs: the run has 3, asked for 5" in caplog.text
-    assert "job train --recipe base --dataset tiny --epochs 3 --run yolov11_wildlife\n" in caplog.text
-    assert "job train --recipe base --dataset tiny --epochs 5 --run yolov11_wildlife3" in caplog.text
+    assert "job train --recipe base --dataset wildlife --epochs 3 --run yolov11_wildlife\n" in caplog.text
+    assert "job train --recipe base --dataset wildlife --epochs 5 --run yolov11_wildlife3" in caplog.text
 
 
 def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
@@ -233,13 +249,13 @@ def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
     run.create(record("yolov11_wildlife"))
     run.finish(final_content())
     tell_beside(store, Run(store, "zebra"), REQUEST, "train")
-    assert caplog.text == ""
+    assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
 
 
 def test_a_dry_run_warns_of_similar_runs(store, capsys):
     """`job train --dry-run` warns as the start would, and does not for the run itself."""
-    store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
-    request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
+    store.put("datasets/wildlife/data.yaml", b"names: [animal]\n")
+    request, _ = asked("--dataset", "wildlife", "--model", "yolo11n.yaml", "--epochs", "3")
     point = {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}
     Run(store, "yolov11_wildlife").create(starting_from(record("yolov11_wildlife", **request), point))
     for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):
