@@ -40,6 +40,7 @@ from job.training.isolation import amp_check_without_download, patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import left_to_the_trainer
+from job.training.tiled_validation import TiledValidator
 from job.training.tiles import Tiling
 from job.training.weights import Transfer, load_weights, measure_transfer
 
@@ -86,6 +87,9 @@ class Plan:
 
     tiling: Tiling | None = None
     """Train on tiles of the pictures."""
+
+    val_tiling: Tiling | None = None
+    """Validate on tiles besides."""
 
     ran_out_of_memory: bool = False
     """An earlier attempt at the run did."""
@@ -174,6 +178,14 @@ class Trainer(DetectionTrainer):
         dataset = super().build_dataset(img_path, mode, batch)
         read_only_images(dataset)
         return dataset
+
+    def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+        """Return the stock validator, or one that looks at tiles besides."""
+        validator = super().get_validator()
+        if self.plan.val_tiling:
+            validator.__class__ = TiledValidator
+            validator.tiling = self.plan.val_tiling
+        return validator
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
