@@ -12,17 +12,24 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from torch.utils.data import get_worker_info
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
+from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
+from ultralytics.utils.patches import imread
 
 from job.training.rng import start_streams
-from job.training.sampler import STRIDE, Sample
+from job.training.sampler import PICTURES_TOGETHER, STRIDE, Sample
+from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
+
+Labels = dict[str, Any]
+"""What Ultralytics knows of an image and its objects."""
 
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -36,10 +43,10 @@ def read_only_images(dataset: YOLODataset) -> None:
     dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # a path that cannot exist
 
 
-def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
-    """Return the SHA-256 over the images of a dataset, by name and size of their files, and over their boxes."""
+def digest_pictures(labels: list[Labels], folder: Path) -> str:
+    """Return the SHA-256 over the images of a split, by name and size of their files, and over their boxes."""
     digest = hashlib.sha256()
-    for label in sorted(dataset.labels, key=lambda label: str(label["im_file"])):
+    for label in sorted(labels, key=lambda label: str(label["im_file"])):
         image = Path(label["im_file"])
         digest.update(f"{os.path.relpath(image, folder)}\t{image.stat().st_size}\t{len(label['cls'])}\n".encode())
         digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
@@ -64,6 +71,7 @@ class KeyedDataset(YOLODataset):
     """The training split; indexed by `Sample`."""
 
     transforms: Compose
+    labels: list[Labels]
 
     def __init__(
         self, args: IterableSimpleNamespace, data: dict[str, Any], batch_size: int, epochs: int, stride: int
@@ -111,7 +119,7 @@ class KeyedDataset(YOLODataset):
         if loaded is None:
             self.augment = False  # the base class would add the image to its history of mosaic partners
             try:
-                loaded = super().load_image(i, rect_mode, resize_short)
+                loaded = self._decode(i, rect_mode, resize_short)
             finally:
                 self.augment = True
             if i in self.buffer:  # another one is for MixUp, which takes any
@@ -121,8 +129,88 @@ class KeyedDataset(YOLODataset):
         pixels, original, resized = loaded
         return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
 
+    def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
+        loaded: Image = super().load_image(i, rect_mode, resize_short)
+        return loaded
+
+    @property
+    def pictures(self) -> list[Labels]:
+        """Labels of whole pictures."""
+        return self.labels
+
     def _build_transforms_without_mosaic(self, hyp: IterableSimpleNamespace) -> Compose:
         with_mosaic = self.transforms
         self.close_mosaic(hyp)
         closed, self.transforms = self.transforms, with_mosaic
         return closed
+
+
+class TiledDataset(KeyedDataset):
+    """The training split cut into tiles of its files; an image of a `Sample` is a tile.
+
+    Nothing is written: a tile is cut from the decoded picture when it comes, and the last few decoded are kept. Boxes
+    stand for outlines, which are not clipped.
+    """
+
+    def __init__(self, tiling: Tiling, *args: Any, **options: Any) -> None:  # noqa: ANN401 -- those of the base class
+        """Cut the split into tiles, of which those with objects come first in no order.
+
+        Args:
+            tiling: How.
+            args: Of `KeyedDataset`.
+            options: Of `KeyedDataset`.
+        """
+        self.decoded: dict[int, np.ndarray] = {}  # least recently used first
+        super().__init__(*args, **options)
+        self._pictures: list[Labels] = self.labels
+        tiles: list[tuple[int, Tile]] = []
+        for number, label in enumerate(self._pictures):
+            height, width = label["shape"]
+            tiles += [(number, tile) for tile in tiles_of(height, width, tiling.size, tiling.overlap)]
+        self.picture_of = np.array([number for number, _ in tiles])
+        self.tiles = [tile for _, tile in tiles]
+        self.labels = [_labels_in(self._pictures[number], tile, tiling.visible) for number, tile in tiles]
+        self.ni = len(tiles)
+
+    @property
+    def pictures(self) -> list[Labels]:
+        """Labels of whole pictures."""
+        return self._pictures
+
+    @property
+    def empty(self) -> np.ndarray:
+        """Whether each tile ``(n,)`` has no object."""
+        return np.array([not len(label["cls"]) for label in self.labels])
+
+    def _decode(self, i: int, _rect_mode: bool, _resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
+        """Cut a tile, and resize it as the base class resizes a picture (``data/base.py``: 292-297)."""
+        tile = self.tiles[i]
+        pixels = self._picture(int(self.picture_of[i]))[tile.top : tile.bottom, tile.left : tile.right]
+        height, width = pixels.shape[:2]
+        ratio = self.imgsz / max(height, width)
+        if ratio == 1:
+            return np.ascontiguousarray(pixels), (height, width), (height, width)
+        size = min(math.ceil(width * ratio), self.imgsz), min(math.ceil(height * ratio), self.imgsz)
+        resized = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+        return resized, (height, width), resized.shape[:2]
+
+    def _picture(self, number: int) -> np.ndarray:
+        """Return a picture, decoded only if it was not among the last few."""
+        pixels = self.decoded.pop(number, None)
+        if pixels is None:
+            pixels = imread(self.pictures[number]["im_file"], flags=self.cv2_flag)
+        self.decoded[number] = pixels
+        worker = get_worker_info()
+        while len(self.decoded) > 2 * PICTURES_TOGETHER * math.ceil(STRIDE / (worker.num_workers if worker else 1)):
+            del self.decoded[next(iter(self.decoded))]
+        return pixels
+
+
+def _labels_in(label: Labels, tile: Tile, visible: float) -> Labels:
+    """Return what of a picture's labels is visible in a tile, in Ultralytics' form."""
+    height, width = label["shape"]
+    boxes = xywh2xyxy(label["bboxes"].astype(np.float64)) * [width, height, width, height]
+    kept, clipped = visible_boxes(boxes, tile, visible)
+    shape = tile.bottom - tile.top, tile.right - tile.left
+    shares = xyxy2xywh(clipped / [shape[1], shape[0], shape[1], shape[0]]).astype(np.float32)
+    return label | {"shape": shape, "cls": label["cls"][kept], "bboxes": shares, "segments": []}

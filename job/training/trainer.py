@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,13 +26,22 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError
 from job.text import UnreadableYamlError
 from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
+from job.training.dataset import (
+    KeyedDataset,
+    Labels,
+    TiledDataset,
+    count_compressed_anew,
+    digest_pictures,
+    read_only_images,
+)
 from job.training.device import has_bfloat16, require_device
 from job.training.distributed import ProcessGroup
 from job.training.isolation import amp_check_without_download, patch_ultralytics
 from job.training.rng import start_streams
-from job.training.sampler import EpochBatches
+from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import left_to_the_trainer
+from job.training.tiled_validation import TiledValidator
+from job.training.tiles import Tiling
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
@@ -75,6 +84,12 @@ class Plan:
 
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
+
+    tiling: Tiling | None = None
+    """Train on tiles of the pictures."""
+
+    val_tiling: Tiling | None = None
+    """Validate on tiles besides."""
 
     ran_out_of_memory: bool = False
     """Whether an earlier attempt ran out of GPU memory."""
@@ -164,11 +179,19 @@ class Trainer(DetectionTrainer):
         read_only_images(dataset)
         return dataset
 
+    def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+        """Return the stock validator, or one that looks at tiles besides."""
+        validator = super().get_validator()
+        if self.plan.val_tiling:
+            validator.__class__ = TiledValidator
+            validator.tiling = self.plan.val_tiling
+        return validator
+
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
-        group = self.plan.group
+        plan, group = self.plan, self.plan.group
         if mode == "val":
             own = max(batch_size // group.size, 1)
             loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
@@ -178,8 +201,17 @@ class Trainer(DetectionTrainer):
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
-        self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, group.rank, group.size)
+        about = (self.args, self.data, batch_size, self.epochs, stride)
+        share = {"rank": group.rank, "num_processes": group.size}
+        dataset: KeyedDataset
+        if plan.tiling:
+            dataset = tiled = TiledDataset(plan.tiling, *about)
+            self.batches = TileBatches(
+                tiled.picture_of, tiled.empty, plan.tiling.empty, batch_size, self.args.seed, **share
+            )
+        else:
+            dataset = KeyedDataset(*about)
+            self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
         loader = DataLoader(
             dataset,
@@ -204,7 +236,7 @@ class Trainer(DetectionTrainer):
         """
         super()._build_train_pipeline()
         self._require_objects()
-        most = max(len(label["cls"]) for dataset in self.datasets.values() for label in dataset.labels)
+        most = max(len(label["cls"]) for labels in self._labels.values() for label in labels)
         asked = self.plan.train["max_det"]
         self.args.max_det = (
             max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most)) if asked is None else asked
@@ -223,9 +255,7 @@ class Trainer(DetectionTrainer):
 
     def _require_objects(self) -> None:
         """Refuse ``classes`` without an object in a split: training or metrics would be void."""
-        without = [
-            name for name, dataset in self.datasets.items() if not any(len(label["cls"]) for label in dataset.labels)
-        ]
+        without = [name for name, labels in self._labels.items() if not any(len(label["cls"]) for label in labels)]
         if without and self.args.classes is not None and not self.plan.resumed:
             raise RecipeError(
                 f"classes {self.args.classes}: no object of {' and '.join(without)} is of them; pass other --classes"
@@ -262,7 +292,13 @@ class Trainer(DetectionTrainer):
     @cached_property
     def pictures(self) -> dict[str, str]:
         """Digests of each split's images and labels as read; dropped and changed files count."""
-        return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
+        return {name: digest_pictures(labels, self.data["path"]) for name, labels in self._labels.items()}
+
+    @property
+    def _labels(self) -> dict[str, list[Labels]]:
+        """Labels of the whole pictures of the two splits."""
+        train = cast("KeyedDataset", self.train_loader.dataset)
+        return {"train": train.pictures, "val": self.test_loader.dataset.labels}
 
     @property
     def num_compressed_anew(self) -> int:

@@ -4,13 +4,16 @@ import collections
 import hashlib
 import multiprocessing
 import random
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from job.recipes.arguments import DEFAULTS
+from job.training.tiles import Tiling
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -40,13 +43,14 @@ def make_trainer(confined, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampling")
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(workers=0, seed=0, num_train=18, **train):
+    def make(workers=0, seed=0, num_train=18, tiling=None, **train):
         data = folder / f"of-{num_train}"
         yaml = data / "data.yaml"
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers))
+        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
+        return Trainer(replace(plan, tiling=tiling))
 
     return make
 
@@ -189,3 +193,68 @@ def test_what_other_threads_draw_changes_no_sample(make_trainer, monkeypatch):
     for name in ("uniform", "beta", "randint", "rand", "random", "choice"):
         monkeypatch.setattr(np.random, name, disturb)
     assert stream(trainer, 0) == quiet
+
+
+def tile_batches(sampler, num_pictures=60, num_tiles=20, share_empty=0.5, **options):
+    """Return the batches of pictures that are cut into equally many tiles, of which some are empty."""
+    pictures = np.repeat(np.arange(num_pictures), num_tiles)
+    empty = np.random.default_rng(0).random(len(pictures)) < share_empty
+    return sampler.TileBatches(pictures, empty, 0.15, 16, 0, **options), pictures, empty
+
+
+def test_an_epoch_has_each_tile_with_an_object_once_and_few_empty_ones(sampler):
+    """Tiles with objects come once in an epoch, in another order each time; of empty ones come others each time, as
+    many as their share of 15 % allows.
+    """
+    batches, _, empty = tile_batches(sampler)
+    epochs = []
+    for epoch in range(3):
+        batches.start(epoch)
+        epochs.append([sample.image for batch in batches for sample in batch])
+    for tiles in epochs:
+        assert len(tiles) == len(set(tiles)) == batches.num_images
+        assert set(np.flatnonzero(~empty)) <= set(tiles)
+        assert 0.14 < np.mean(empty[tiles]) <= 0.15
+    assert len({tuple(tiles) for tiles in epochs}) == len({frozenset(tiles) for tiles in epochs}) == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 8])
+def test_a_worker_decodes_a_picture_about_once(make_trainer, monkeypatch, num_workers):
+    """Of 96 pictures that are cut into tiles, all workers together decode each once or twice in an epoch."""
+    from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
+
+    trainer = make_trainer(num_train=96, batch=16, mixup=0.0, tiling=Tiling(size=16, overlap=0.2, empty=0.9))
+    decoded = collections.Counter()
+    stock = module.imread
+    monkeypatch.setattr(module, "imread", lambda name, **options: decoded.update([name]) or stock(name, **options))
+    monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=num_workers))
+    tiled = trainer.train_loader.dataset
+    for worker in range(num_workers):
+        tiled.decoded.clear()
+        tiled.recent.clear()
+        for batch in list(trainer.batches)[worker::num_workers]:
+            for sample in batch:
+                tiled[sample]
+    assert trainer.batches.num_images > 15 * len(decoded)
+    assert len(decoded) <= decoded.total() < 2 * len(decoded)
+
+
+def test_the_tiles_of_two_processes_are_those_of_one(sampler):
+    """Two processes share each batch of tiles."""
+    whole, _, _ = tile_batches(sampler)
+    shares = [tile_batches(sampler, rank=rank, num_processes=2)[0] for rank in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert [sample.image for sample in batch] == [sample.image for part in parts for sample in part][: len(batch)]
+
+
+def test_a_picture_cut_into_tiles_gives_the_same_stream_for_any_number_of_workers(make_trainer):
+    """Tiles, their order, augmentation and boxes are the same with 0, 2 and 3 workers and from any batch on."""
+    tiling = Tiling(size=40, overlap=0.2)
+    streams = {}
+    for workers in (0, 2, 3):
+        trainer = make_trainer(workers, tiling=tiling)
+        streams[workers] = [stream(trainer, epoch) for epoch in range(3)]
+        trainer.shut_loaders()
+    assert streams[0] == streams[2] == streams[3]
+    assert len(streams[0][0]) == trainer.batches.num_images > 18
+    assert stream(make_trainer(tiling=tiling), 1, 2) == streams[0][1][8:]
