@@ -7,13 +7,15 @@ MAKEFLAGS += --no-print-directory
 RECIPE ?=
 BUCKET ?=
 RUN    ?=
+SOURCE ?=
+OUT    ?=
 ARGS   ?=
 IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
-WORDS := RECIPE BUCKET RUN ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+WORDS := RECIPE BUCKET RUN SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
@@ -60,6 +62,7 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
+	@echo '  SOURCE=path OUT=path pictures for predict, and a place for its results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  IN=image             train in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
@@ -108,6 +111,16 @@ runs: $(LIGHT) ## List the runs in BUCKET
 .PHONY: report
 report: $(if $(RUN),$(LIGHT),no-run) ## Rewrite the report of RUN and open it
 	@exec $(WITH_ARGS) $(BIN)/job report "$$RUN" --open --bucket "$${BUCKET:-bucket}"
+
+.PHONY: predict
+predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(ENV),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
+	@exec $(WITH_ARGS) $(BIN)/job predict "$$RUN" "$$SOURCE" --out "$$OUT" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: no-source
+no-source:
+	@echo 'make predict: SOURCE or OUT is missing; name the pictures and a place for the results,' \
+		'for example: make predict RUN=yolov11_wildlife2 SOURCE=flight OUT=found' >&2
+	@exit 2
 
 .PHONY: recipes
 recipes: $(LIGHT) ## List the recipes

@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "runs list": ("job.cli.runs:list_", "List the runs in a bucket."),
     "runs show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
     "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
+    "predict": ("job.cli.predict:predict", "Find and count objects in pictures with a run's model."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),
     "advise": ("job.cli.advise:advise_next", "Recommend the next training after a run."),
@@ -134,7 +135,7 @@ def _run(words: list[str]) -> int:
         log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- see `_report`
         return defect.exit_code
     except PreemptionError as notice:
-        log.warning("%s; %s", notice, GOES_ON)
+        log.warning("%s; %s", notice, _advice(words))
         return notice.exit_code
     return 0
 
@@ -170,6 +171,8 @@ def _report(error: JobError) -> int:
 
 def _advice(words: list[str]) -> str:
     """Return the remedy for a command that ended early."""
+    if words[:1] == ["predict"]:
+        return "the same command goes on after the last committed shard"
     if words[:1] in TRAINS:
         return GOES_ON
     return "the same command resumes where it stopped" if words[:1] == ["data"] else "give the same command again"

@@ -27,6 +27,8 @@ BY_PAGES, BY_PILLOW = frozenset({"tif", "tiff"}), frozenset({"avif", "heic", "he
 
 DECODED_BY_NAME = BY_PAGES | BY_PILLOW
 
+END_OF_JPEG = b"\xff\xd9"
+
 MIN_PX = 10
 
 MAX_BYTES = 2_000_000_000
@@ -111,6 +113,42 @@ def decode(data: bytes, name: str, num_channels: int = 3, *, reduced: bool = Fal
     if pixels is not None and pixels.ndim == 2:  # noqa: PLR2004 -- no channels
         pixels = pixels[..., None]
     return cast("NDArray[Any] | None", pixels)
+
+
+def read_picture(data: bytes, name: str, num_channels: int = 3) -> NDArray[Any]:
+    """Return the pixels of a picture that is to be searched for objects, as `decode`, of any size up to the limits.
+
+    Raises:
+        DataError: If it is no picture, is damaged or cut short, or is too large; the message is the reason alone.
+    """
+    try:
+        with _opened(data) as opened:
+            opened.verify()
+        with _opened(data) as opened:
+            num_pixels = _num_pixels(opened)
+            if num_pixels <= MAX_PIXELS and opened.format == "JPEG" and not data.endswith(END_OF_JPEG):
+                opened.draft("RGB", (1, 1))
+                opened.load()  # OpenCV would fill up one that is cut short with grey
+    except UnidentifiedImageError as error:
+        raise DataError(f"is none of {', '.join(FORMATS)}" if data else "is empty") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:
+        raise DataError(f"cannot be decoded, {' '.join(str(error).split())}") from error
+    if num_pixels > MAX_PIXELS:
+        raise DataError(f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read")
+    try:
+        with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
+            pixels = decode(data, name, num_channels)
+    except (cv2.error, MemoryError) as error:
+        raise DataError(f"cannot be decoded, {' '.join(str(error).split())}") from error
+    if pixels is None:
+        raise DataError("cannot be decoded by OpenCV")
+    if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
+        raise DataError(
+            f"has {pixels.shape[2]} channels of {pixels.dtype}, and the model takes {num_channels} of uint8"
+        )
+    return pixels
 
 
 @contextmanager

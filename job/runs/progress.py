@@ -12,7 +12,7 @@ from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
 from job.training.evaluation_record import Evaluation
 
-RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"
+RESULTS, EVALUATION_BEFORE, EVALUATION = "results.csv", "evaluation-before.json", "evaluation.json"
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""
@@ -52,6 +52,19 @@ def read_progress(run: Run) -> Progress:
             if not tries_left:
                 raise
     return Progress(None, [], None)
+
+
+def read_evaluation(run: Run) -> EvaluationRecord | None:
+    """Read the evaluation of a finished run's best weights.
+
+    Raises:
+        CorruptObjectError: If it cannot be read.
+    """
+    key = run.key(EVALUATION)
+    try:
+        return EvaluationRecord.read(key, run.store.read(key))
+    except ObjectNotFoundError:
+        return None
 
 
 def _read(run: Run, identity: CheckpointId) -> Progress:

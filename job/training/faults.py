@@ -99,12 +99,34 @@ def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
         raise found from error
 
 
+@contextmanager
+def explained_prediction() -> Iterator[None]:
+    """Turn exceptions of libraries during a prediction into errors with an exit code and advice."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        fault = _find(error, text)
+        if fault is None:
+            raise
+        if fault.error is OutOfMemoryError:
+            message = "prediction: out of memory; pass a smaller --batch, --tiles or --imgsz, or take a larger GPU"
+            raise OutOfMemoryError(message, try_again=False) from error
+        raise fault.error(f"prediction: {fault.name}, {text}; {fault.advice}") from error
+
+
+def _find(error: Exception, text: str) -> Fault | None:
+    seen = f"{type(error).__name__}: {text}"
+    return next((fault for fault in FAULTS if re.search(fault.signs, seen)), None)
+
+
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
     text = " ".join(str(error).split()) or type(error).__name__
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
-    seen = f"{type(error).__name__}: {text}"
-    fault = next((fault for fault in FAULTS if re.search(fault.signs, seen)), None)
+    fault = _find(error, text)
     if fault is None:
         failed = TrainingError(f"training: failed, {text}; the last good checkpoint is kept")
         return failed if isinstance(error, RuntimeError) else None

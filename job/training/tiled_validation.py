@@ -8,30 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
-from torchvision.ops import batched_nms, box_area
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.patches import imread
 
-from job.training.tiles import Tile, Tiling, tiles_of
-
-Detections = dict[str, torch.Tensor]
-"""``bboxes`` (n, 4) left, top, right, bottom; ``conf`` (n,), ``cls`` (n,) and ``extra`` (n, 0)."""
-
-MERGE_IOU = 0.5
-"""Two boxes of a class that overlap more are one object: those of one small object in two tiles differ by a pixel."""
-
-MERGE_SHARE = 0.5
-"""A box that a tile's border cuts is part of another of which it lies in by more than this share."""
-
-BORDER_PX = 2.0
-"""A box that ends so near to a border of its tile, in pixels of the file, is cut by it."""
-
-PADDING = 114
-"""Grey value beside a picture, as in Ultralytics' letterbox."""
+from job.training.tiled_detection import Detections, with_tiles
+from job.training.tiles import Tiling
 
 
 class TiledValidator(DetectionValidator):
@@ -61,95 +45,28 @@ class TiledValidator(DetectionValidator):
         ]
 
     def _with_tiles(self, index: int, whole: Detections, picture: np.ndarray) -> Detections:
-        """Add what the tiles of a picture show to what was found in the whole picture."""
-        height, width = picture.shape[:2]
-        tiles = tiles_of(height, width, self.tiling.size, self.tiling.overlap)
-        if len(tiles) == 1:
-            return whole
+        """Add detections in the tiles of a picture to those in the whole picture."""
         (gain_y, gain_x), pad = self._batch["ratio_pad"][index]
         gain = torch.tensor([gain_x, gain_y] * 2, device=self.device)
         offset = torch.tensor([*pad] * 2, device=self.device)
-        parts, cut = [whole], [torch.zeros(len(whole["conf"]), dtype=torch.bool, device=self.device)]
-        num_at_once = len(self._batch["img"])
-        for first in range(0, len(tiles), num_at_once):
-            some = tiles[first : first + num_at_once]
-            pixels, scale = self._pixels(picture, some)
-            for tile, found in zip(some, super().postprocess(self._model(pixels)), strict=True):
-                corner = torch.tensor([tile.left, tile.top] * 2, device=self.device)
-                boxes = found["bboxes"] / scale + corner
-                cut.append(is_cut(boxes, tile, height, width))
-                parts.append(found | {"bboxes": boxes * gain + offset})
-            self.run_callbacks("on_val_batch_end")  # a notice is acted on between any two passes of the model
-        found = {name: torch.cat([part[name] for part in parts]) for name in whole}
-        classes = torch.zeros_like(found["cls"]) if self.args.single_cls or self.args.agnostic_nms else found["cls"]
-        kept = merge(found["bboxes"], found["conf"], classes, torch.cat(cut))[: self.args.max_det]
-        return {name: values[kept] for name, values in found.items()}
+        in_picture = whole | {"bboxes": (whole["bboxes"] - offset) / gain}
+        found = with_tiles(
+            picture,
+            in_picture,
+            self.tiling,
+            self.args.imgsz,
+            self._detect,
+            num_at_once=len(self._batch["img"]),
+            across_classes=bool(self.args.single_cls or self.args.agnostic_nms),
+            max_det=self.args.max_det,
+        )
+        return whole if found is in_picture else found | {"bboxes": found["bboxes"] * gain + offset}
 
-    def _pixels(self, picture: np.ndarray, tiles: list[Tile]) -> tuple[torch.Tensor, float]:
-        """Return tiles as the model takes them, and their scale; the tiles of a picture are of one size."""
-        height, width = tiles[0].bottom - tiles[0].top, tiles[0].right - tiles[0].left
-        scale = self.args.imgsz / max(height, width)
-        size = round(width * scale), round(height * scale)
-        square = np.full((len(tiles), self.args.imgsz, self.args.imgsz, 3), PADDING, np.uint8)
-        for number, tile in enumerate(tiles):
-            pixels = picture[tile.top : tile.bottom, tile.left : tile.right]
-            square[number, : size[1], : size[0]] = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
-        channels_first = np.ascontiguousarray(square[..., ::-1].transpose(0, 3, 1, 2))
-        prepared = super().preprocess({"img": torch.from_numpy(channels_first)})
-        return prepared["img"], scale
-
-
-def is_cut(boxes: torch.Tensor, tile: Tile, height: int, width: int) -> torch.Tensor:
-    """Return which boxes ``(n, 4)`` end at a border of their tile that is none of the picture.
-
-    Args:
-        boxes: In pixels of the picture.
-        tile: Where they were found.
-        height: Of the picture.
-        width: Of the picture.
-    """
-    left, top, right, bottom = boxes.unbind(1)
-    cut = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    if tile.left > 0:
-        cut |= left < tile.left + BORDER_PX
-    if tile.top > 0:
-        cut |= top < tile.top + BORDER_PX
-    if tile.right < width:
-        cut |= right > tile.right - BORDER_PX
-    if tile.bottom < height:
-        cut |= bottom > tile.bottom - BORDER_PX
-    return cut
-
-
-def merge(boxes: torch.Tensor, confidences: torch.Tensor, classes: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
-    """Return the indices of boxes that stand for one object each, the most confident first.
-
-    Whole boxes suppress each other by IoU, as in any detector. A cut one counts only where no other box of its class
-    shows that object, by the share of the smaller box that lies in the other.
-
-    Args:
-        boxes: ``(n, 4)`` left, top, right, bottom.
-        confidences: ``(n,)``.
-        classes: ``(n,)``.
-        cut: ``(n,)`` whether a tile's border cuts it.
-    """
-    entire = torch.nonzero(~cut).flatten()
-    kept = entire[batched_nms(boxes[entire], confidences[entire], classes[entire], MERGE_IOU)]
-    pieces = torch.nonzero(cut).flatten()
-    pieces = pieces[torch.argsort(confidences[pieces], descending=True, stable=True)]
-    for piece in pieces:
-        of_class = kept[classes[kept] == classes[piece]]
-        if not (_share_within(boxes[of_class], boxes[piece]) > MERGE_SHARE).any():
-            kept = torch.cat([kept, piece[None]])
-    return kept[torch.argsort(confidences[kept], descending=True, stable=True)]
-
-
-def _share_within(boxes: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the overlap of boxes ``(n, 4)`` with another box, as shares of the smaller of both."""
-    corner, end = torch.maximum(boxes[:, :2], other[:2]), torch.minimum(boxes[:, 2:], other[2:])
-    overlap = (end - corner).clamp(min=0).prod(1)
-    smaller = torch.minimum(box_area(boxes), box_area(other[None]))
-    return overlap / smaller.clamp(min=torch.finfo(boxes.dtype).tiny)
+    def _detect(self, pixels: torch.Tensor) -> list[Detections]:
+        """Return the detections in each tile, in pixels of the tile."""
+        found: list[Detections] = super().postprocess(self._model(super().preprocess({"img": pixels})["img"]))
+        self.run_callbacks("on_val_batch_end")  # a notice is acted on between any two passes of the model
+        return found
 
 
 def _decoded(files: list[str]) -> Iterator[np.ndarray]:

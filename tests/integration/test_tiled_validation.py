@@ -19,10 +19,10 @@ ARGUMENTS = DEFAULTS | {"epochs": 1, "batch": 2, "imgsz": 64, "plots": False}
 
 @pytest.fixture(scope="module")
 def tiled(confined):
-    """The module of the validator; it imports Ultralytics."""
-    from job.training import tiled_validation  # noqa: PLC0415 -- once Ultralytics is confined
+    """The module of tiled detection; it imports torch."""
+    from job.training import tiled_detection  # noqa: PLC0415 -- seconds that only some tests need
 
-    return tiled_validation
+    return tiled_detection
 
 
 @pytest.fixture

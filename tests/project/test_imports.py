@@ -14,6 +14,7 @@ JOB = ROOT / "job"
 
 FLOORS = (
     {"cli"},
+    {"prediction"},
     {"session"},
     {"tracking"},
     {"report"},
@@ -25,7 +26,7 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets"},
+    "cv2": {"datasets", "prediction.drawing"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.logs", "storage"},
@@ -33,10 +34,10 @@ OUTSIDE = {
     "grpc": {"cloud.batch"},
     "jinja2": {"report"},
     "matplotlib": {"report.charts", "training"},
-    "numpy": {"datasets", "session.demo", "training"},
+    "numpy": {"datasets", "prediction", "session.demo", "training"},
     "obstore": {"storage"},
     "pydantic": {
-        *("analysis", "cli", "cloud", "datasets", "recipes", "runs", "session", "text"),
+        *("analysis", "cli", "cloud", "datasets", "prediction", "recipes", "runs", "session", "text"),
         "training.evaluation_record",
     },
     "requests": {"cloud.logs", "storage"},

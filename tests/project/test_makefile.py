@@ -80,7 +80,10 @@ def make(project, target, variables, **environment):
 @pytest.mark.parametrize("target", targets())
 def test_no_variable_runs_anything(project, target, given):
     """Quotes, backticks, semicolons and make's own functions in any variable stay text, wherever it is given."""
-    names = ("BUCKET", "RUN", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS", "CONTAINER_ENGINE", "BASE_IMAGE")
+    names = (
+        *("BUCKET", "RUN", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
+        *("CONTAINER_ENGINE", "BASE_IMAGE"),
+    )
     values = {"RECIPE": "A", "ARGS": ARGS} | dict.fromkeys(names, HOSTILE)
     done = make(project, target, values) if given == "command line" else make(project, target, {}, **values)
     assert not (project / "mark").exists()
@@ -105,6 +108,19 @@ def test_without_variables_a_training_is_the_demo(project):
     """Without a bucket it is the folder of that name, at the demo's scale."""
     assert make(project, "train", {"RECIPE": "A"}).returncode == 0
     assert words_of(project) == [["train", "--recipe", "A", "--bucket", "bucket", "--profile", "demo"]]
+
+
+def test_a_prediction_gets_run_source_and_place(project):
+    """The source is one word, and without one a sentence says so and nothing is started."""
+    done = make(project, "predict", {"RUN": "r", "SOURCE": "my flight", "OUT": "found", "ARGS": "--recall 0.9"})
+    assert done.returncode == 0, done.stderr
+    assert words_of(project) == [
+        ["predict", "r", "my flight", "--out", "found", "--bucket", "bucket", "--recall", "0.9"]
+    ]
+    without = make(project, "predict", {"RUN": "r", "OUT": "found"})
+    assert without.returncode != 0
+    assert "make predict: SOURCE or OUT is missing" in without.stderr
+    assert len(words_of(project)) == 1
 
 
 def test_a_quote_that_is_not_closed_is_refused(project):

@@ -207,6 +207,21 @@ def at_start_up(point):
     before(trainer, "check_det_dataset", lambda *_: point.reached())
 
 
+def at_picture(point):
+    """Reach a point before a picture is searched."""
+    from job.training.detector import Detector  # noqa: PLC0415 -- not before Ultralytics is confined
+
+    before(Detector, "detect", lambda *_: point.reached())
+
+
+def at_result(point, matches):
+    """Reach a point before a key of a prediction is put."""
+    before(FolderStore, "put", lambda _store, key, *_: point.reached() if matches(key) else None)
+    from job.storage.gcs import GcsStore  # noqa: PLC0415 -- needs Google's libraries
+
+    before(GcsStore, "put", lambda _store, key, *_: point.reached() if matches(key) else None)
+
+
 POINTS = {
     "download": lambda point: before(prepare, "pull", lambda *_: point.reached()),
     "check": lambda point: before(prepare, "check_dataset", lambda *_: point.reached()),
@@ -219,6 +234,9 @@ POINTS = {
     "validation": lambda point: in_training(lambda: at_validation(point)),
     "nms": lambda point: in_training(lambda: at_nms(point)),
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
+    "picture": lambda point: in_training(lambda: at_picture(point)),
+    "shard": lambda point: at_result(point, lambda key: key.startswith("shards/")),
+    "final file": lambda point: at_result(point, lambda key: key.startswith(("counts", "detections"))),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
 """Where in a run something can happen."""

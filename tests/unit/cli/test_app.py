@@ -150,6 +150,16 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["train", "A", "--bucket", "--epochs", "3"], 2, "--bucket has no value"),
         (["train", "A", "--bucket=", "--epochs", "3"], 2, "--bucket has no value"),
         (["train", "A", "lr00=0.1"], 2, "--lr00: there is no such flag; did you mean 'lr0'?"),
+        (["predict", "zebra"], 2, "SOURCE and --out are missing"),
+        (["predict", "zebra", "x", "--out", "y", "--conf", "1.5"], 2, "--conf: must be a number between 0 and 1, got"),
+        (["predict", "zebra", "x", "--out", "y", "--recall", "0"], 2, "--recall: must be a number above 0 and up to 1"),
+        (
+            ["predict", "zebra", "x", "--out", "y", "--conf", "0.5", "--recall", "0.9"],
+            2,
+            "--conf: contradicts --recall",
+        ),
+        (["predict", "zebra", "x", "--out", "y", "--device", "0,1"], 2, "--device: must be one device"),
+        (["predict", "zebra", "x", "--out", "y", "--tiles", "8"], 2, "--tiles: must be a whole number from 32"),
         (["runs", "list", "--", "--interactive"], 2, "'--' is not understood"),
     ],
 )

@@ -1,0 +1,161 @@
+"""``job predict``: a run's model on a folder, on files, or on a prefix of a bucket."""
+
+import logging
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from job.cli.command import command
+from job.cli.options import JsonOption, RunOptions
+from job.cli.runs import require_run
+from job.errors import MachineError, RunConflictError, UsageError
+from job.log import one_line
+from job.prediction.records import PredictionFinal, PredictionRequest
+from job.prediction.source import Source, open_source
+from job.prediction.threshold import Threshold, choose_threshold
+from job.runs.flags import Problem, WorkdirOption
+from job.runs.progress import read_evaluation
+from job.runs.records import FinalRecord, RunRecord
+from job.runs.run import Run
+from job.storage.object_store import Store
+from job.storage.open_store import open_store
+from job.text import shortened, table
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 10
+
+Confidence = Annotated[float, Field(gt=0, lt=1, title="a number between 0 and 1")]
+Share = Annotated[float, Field(gt=0, le=1, title="a number above 0 and up to 1")]
+Pixels = Annotated[int, Field(ge=32, le=16384)]
+
+
+class PredictOptions(RunOptions, JsonOption, WorkdirOption):
+    """Flags of ``job predict``."""
+
+    positional = ("run", "source")
+
+    source: tuple[str, ...] = Field(description="A folder with its folders, files, or gs://BUCKET/PREFIX.")
+    out: str = Field(description="A folder, or gs://BUCKET/PREFIX, for the results.")
+    conf: Confidence | None = Field(
+        None, description="The least confidence of a detection; the run's own threshold if left out."
+    )
+    recall: Share | None = Field(
+        None, description="Takes the highest threshold with this recall on the validation set, such as 0.9."
+    )
+    tiles: Pixels | None = Field(
+        None, description="Looks at tiles of this many pixels besides, for small objects in large pictures."
+    )
+    overlap: Annotated[float, Field(ge=0, lt=1, title="a number from 0 to below 1")] = Field(
+        0.2, description="Share of a tile that the next one shows again."
+    )
+    imgsz: Pixels | None = Field(None, description="Pixels of the longer side in the model; as trained if left out.")
+    iou: Share | None = Field(None, description="Overlap above which two boxes are one; as trained if left out.")
+    max_det: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Detections of a picture, at most; as in validation if left out."
+    )
+    batch: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="Pictures that the model sees at once.")
+    shard: Annotated[int, Field(ge=1, le=100_000)] = Field(50, description="Pictures that are committed together.")
+    draw: bool = Field(default=False, description="Also write pictures with boxes.")
+    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        if self.conf is not None and self.recall is not None:
+            raise Problem(UsageError("--conf: contradicts --recall; pass one of them"))
+        if "," in self.device:
+            raise Problem(UsageError(f"--device: must be one device, got {self.device!r}; start one process for each"))
+        return self
+
+
+@command(PredictOptions, "job predict zebra flight-7 --out found --recall 0.9 --bucket gs://my-bucket")
+def predict(options: PredictOptions) -> None:
+    """Find objects in pictures with the best weights of a finished run.
+
+    Writes counts.csv, detections.csv and detections.json, which Timelapse reads. The same command goes on where it was
+    killed, and several machines may share one --out.
+
+    Raises:
+        RunConflictError: If there is no such run, it is not finished, or --out has another prediction.
+        DataError: If the source has no pictures.
+    """
+    store = options.store()
+    run, record = require_run(store, options.run)
+    final = run.final()
+    if final is None:
+        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    source = open_source(options.source)
+    out = _open_out(options.out, source)
+    threshold, request = _resolve(options, run, record, final, source)
+    log.info("threshold %s; %d pictures in %s", threshold, len(source.pictures), source.uri)
+    if source.num_others:
+        log.warning("source %s: %d files are no pictures by their names, and left out", source.uri, source.num_others)
+    try:
+        from job.prediction.predict import Prediction
+        from job.prediction.predict import predict as run_prediction
+
+        prediction = Prediction(
+            request=request, run=run, source=source, out=out, device=options.device, workdir=options.workdir
+        )
+        done, already = run_prediction(prediction)
+    except ImportError as error:
+        raise MachineError(f"predict: the package {error.name} is missing; install it, or run `make env`") from error
+    if already:
+        log.info("prediction in %s was finished before; for another one, choose another --out", out.uri)
+    content = {"out": out.uri, "request": request.model_dump(mode="json"), **done.model_dump(mode="json")}
+    options.print(content, _format(out, request, done))
+
+
+def _resolve(
+    options: PredictOptions, run: Run, record: RunRecord, final: FinalRecord, source: Source
+) -> tuple[Threshold, PredictionRequest]:
+    """Return the threshold, and the request with every value of the run filled in."""
+    train, evaluation = record.request["train"], read_evaluation(run)
+    threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
+    request = PredictionRequest(
+        run=run.name,
+        weights=final.weights["best.pt"].sha256,
+        source=source.digest,
+        num_pictures=len(source.pictures),
+        conf=threshold.confidence,
+        iou=options.iou or train["iou"],
+        imgsz=options.imgsz or train["imgsz"],
+        max_det=options.max_det or record.facts.max_det,
+        agnostic_nms=train["agnostic_nms"],
+        only=train["classes"],
+        tiles=options.tiles,
+        overlap=options.overlap if options.tiles else 0.0,
+        batch=options.batch,
+        shard=options.shard,
+        draw=options.draw,
+    )
+    return threshold, request
+
+
+def _open_out(location: str, source: Source) -> Store:
+    """Open the place of the results; a folder is made.
+
+    Raises:
+        UsageError: If it lies in the source, whose pictures it would add to.
+    """
+    if "://" in location:
+        out = open_store(location)
+    else:
+        from job.storage.local import FolderStore
+
+        out = FolderStore.create(location)
+    if f"{out.uri}/".startswith(f"{source.uri}/"):
+        raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
+    return out
+
+
+def _format(out: Store, request: PredictionRequest, done: PredictionFinal) -> list[str]:
+    rows = [("class", "objects", "pictures")]
+    rows += [(one_line(name), str(total), str(done.num_with_objects[name])) for name, total in done.totals.items()]
+    lines = [*table(rows, right={1, 2}), "", f"{done.num_pictures} pictures at confidence {request.conf:g}"]
+    if done.num_unreadable:
+        listed = [f"  {one_line(name)}: {one_line(why)}" for name, why in done.unreadable.items()]
+        lines += [f"{done.num_unreadable} of them cannot be read:", *shortened(listed, NUM_SHOWN)]
+    if done.num_full:
+        lines.append(f"{done.num_full} of them have {request.max_det} detections, which is the limit: see --max-det")
+    return [*lines, "", *(f"{out.uri}/{name}" for name in done.files)]

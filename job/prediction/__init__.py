@@ -1,0 +1,1 @@
+"""Prediction: a run's model put to use on pictures, durably."""

@@ -1,0 +1,40 @@
+"""Pictures with boxes, for people."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from job.prediction.records import Detection
+
+COLOURS = ((60, 60, 240), (60, 180, 60), (240, 120, 40), (0, 200, 240), (220, 80, 200), (200, 200, 0))
+"""BGR, for the classes in turn."""
+
+QUALITY = 85
+
+PX_PER_LINE = 800
+"""A line is one pixel thicker for each of these of the longer side."""
+
+
+def draw_boxes(picture: np.ndarray, detections: Sequence[Detection], names: Sequence[str]) -> bytes:
+    """Return a picture ``(h, w, c)``, BGR and uint8, with boxes, names and confidences, as a JPEG."""
+    drawn = np.ascontiguousarray(picture[..., :3] if picture.shape[2] > 2 else picture[..., [0, 0, 0]])  # noqa: PLR2004 -- in colour
+    if drawn is picture or drawn.base is not None:
+        drawn = drawn.copy()
+    thickness = 1 + max(drawn.shape[:2]) // PX_PER_LINE
+    for detection in reversed(detections):  # the most confident on top
+        colour = COLOURS[detection.category % len(COLOURS)]
+        left, top, right, bottom = (round(value) for value in detection[2:])
+        cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
+        label = f"{names[detection.category]} {detection.confidence:.2f}".encode("ascii", "replace").decode()
+        cv2.putText(
+            drawn,
+            label,
+            (left, max(top - 2 * thickness, 12)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.4 * thickness,
+            colour,
+            thickness,
+        )
+    _, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return encoded.tobytes()

@@ -1,0 +1,72 @@
+"""Confidence threshold: given, the run's operating point, or the one that reaches a recall on the validation set."""
+
+from dataclasses import dataclass
+from itertools import takewhile
+
+from job.errors import RunConflictError, UsageError
+from job.text import percent
+from job.training.evaluation_record import Evaluation
+
+LEAST = 0.001
+"""The least confidence that a validation looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A confidence, and the metrics of the validation set there if they are known."""
+
+    confidence: float
+    metrics: dict[str, float]
+    """``precision``, ``recall`` and ``f1``, or nothing."""
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {percent(value)}" for name, value in self.metrics.items())
+        return f"{self.confidence:g}" + (f" (on the validation set: {figures})" if figures else "")
+
+
+def choose_threshold(
+    run: str, evaluation: Evaluation | None, conf: float | None = None, recall: float | None = None
+) -> Threshold:
+    """Return the threshold of a prediction.
+
+    Args:
+        run: The run's name, for messages.
+        evaluation: Of the run's best weights, if there is one.
+        conf: The confidence itself.
+        recall: The recall to reach: the highest confidence of the curve up to which recall is at least that.
+
+    Raises:
+        UsageError: If no confidence has that recall.
+        RunConflictError: If the run has no evaluation, or found nothing in it.
+    """
+    curves = evaluation.curves if evaluation else {}
+    if conf is not None:
+        return Threshold(conf, _at(curves, conf) if curves else {})
+    if evaluation is None or not curves:
+        what = "found nothing on the validation set" if evaluation else "has no evaluation of its best weights"
+        raise RunConflictError(f"run {run}: {what}, so it has no threshold of its own; pass --conf")
+    if recall is None:
+        point = evaluation.operating_point
+        return Threshold(max(point["confidence"], LEAST), {name: point[name] for name in _METRICS if name in point})
+    reached = list(takewhile(lambda point: point[1] >= recall, zip(*_points(curves), strict=True)))
+    if not reached:
+        raise UsageError(
+            f"--recall: run {run} reaches {percent(max(_points(curves)[1]))} at most on the validation set, got "
+            f"{percent(recall)}; pass less, or --conf"
+        )
+    confidence = reached[-1][0]
+    return Threshold(confidence, _at(curves, confidence))
+
+
+_METRICS = ("precision", "recall", "f1")
+
+
+def _points(curves: dict[str, list[float]]) -> tuple[list[float], list[float]]:
+    """Return confidences from `LEAST` on and the recall at each."""
+    return [max(confidence, LEAST) for confidence in curves["confidence"]], curves["recall"]
+
+
+def _at(curves: dict[str, list[float]], confidence: float) -> dict[str, float]:
+    """Return the metrics at the point of the curves that is nearest to a confidence."""
+    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
+    return {name: curves[name][nearest] for name in _METRICS if name in curves}

@@ -1,0 +1,147 @@
+"""Detector: weights put to use on pictures, as Ultralytics' predictor does it.
+
+Guarantees that weights are loaded by the allow-list, and that without tiles the boxes are those of Ultralytics'
+``predict`` with the same arguments and batches. Knows nothing of files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ultralytics.models.yolo.detect import DetectionPredictor
+from ultralytics.utils.checks import check_imgsz
+
+from job.errors import MachineError
+from job.training.device import require_device
+from job.training.faults import explained_prediction
+from job.training.tiled_detection import Detections, with_tiles
+from job.training.tiles import Tiling
+from job.training.weights import load_weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionSettings:
+    """Arguments of Ultralytics' ``predict``, and tiles."""
+
+    conf: float
+    """The least confidence of a detection, from 0 to 1."""
+
+    iou: float
+    imgsz: int
+    """Pixels of the longer side of a picture, and of a tile, in the model."""
+
+    max_det: int
+    """Detections of a picture, at most."""
+
+    agnostic_nms: bool = False
+    classes: list[int] | None = None
+    tiling: Tiling | None = None
+    batch: int = 1
+    """Tiles that the model sees at once."""
+
+
+class DetectedBox(NamedTuple):
+    """A detection, in pixels of the picture."""
+
+    category: int
+    """Number of the class, from 0."""
+
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Detector:
+    """A model on a device.
+
+    Args:
+        weights: A file in Ultralytics' format.
+        settings: What counts as a detection.
+        device: ``cpu``, ``0`` and so on; empty chooses.
+        num_threads: Threads of torch on the CPU.
+
+    Raises:
+        WeightsError: If the weights are unsafe or damaged.
+        MachineError: If the device does not exist or cannot be used.
+    """
+
+    def __init__(self, weights: Path, settings: DetectionSettings, device: str, num_threads: int) -> None:
+        model = load_weights(weights)
+        require_device(device)
+        self._settings = settings
+        arguments = {
+            name: getattr(settings, name) for name in ("conf", "iou", "imgsz", "max_det", "agnostic_nms", "classes")
+        }
+        self._predictor = DetectionPredictor(overrides={**arguments, "device": device, "save": False, "verbose": False})
+        try:
+            self._predictor.setup_model(model, verbose=False)
+        except (ValueError, AssertionError) as error:
+            raise MachineError(
+                f"device {device!r}: {str(error).strip().splitlines()[0]}; pass another --device"
+            ) from error
+        torch.set_num_threads(num_threads)  # select_device sets it from the number of cores
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        self._size = check_imgsz(settings.imgsz, stride=self._predictor.model.stride, min_dim=2)
+        self._predictor.imgsz = self._size
+        self.names = [model.names[number] for number in range(len(model.names))]
+        """Names of the classes, by number."""
+
+        self.num_channels = int(self._predictor.model.channels)
+        """Channels of the pictures that the model takes."""
+
+    def detect(self, pictures: list[np.ndarray]) -> list[list[DetectedBox]]:
+        """Return the detections in each picture ``(h, w, c)``, BGR and uint8, the most confident first.
+
+        Pictures of one shape are padded less than pictures of several, as Ultralytics does; so a batch decides the last
+        bits.
+
+        Raises:
+            JobError: If the device fails, or its memory is too small.
+        """
+        if not pictures:
+            return []
+        with explained_prediction(), torch.inference_mode():
+            found = self._detect(self._predictor.preprocess(pictures), pictures)
+            if self._settings.tiling is not None:
+                found = [
+                    self._with_tiles(picture, whole, self._settings.tiling)
+                    for picture, whole in zip(pictures, found, strict=True)
+                ]
+            return [_boxes(detections) for detections in found]
+
+    def _with_tiles(self, picture: np.ndarray, whole: Detections, tiling: Tiling) -> Detections:
+        (size, _) = self._size
+        blank = np.empty((size, size, picture.shape[2]), np.uint8)
+
+        def detect(tiles: torch.Tensor) -> list[Detections]:
+            return self._detect(tiles.to(self._predictor.device).float() / 255, [blank] * len(tiles))
+
+        return with_tiles(
+            picture,
+            whole,
+            tiling,
+            size,
+            detect,
+            num_at_once=self._settings.batch,
+            across_classes=self._settings.agnostic_nms,
+            max_det=self._settings.max_det,
+        )
+
+    def _detect(self, prepared: torch.Tensor, pictures: list[np.ndarray]) -> list[Detections]:
+        """Run the model on a batch, and return detections in pixels of the pictures, of which the shape counts."""
+        predictor = self._predictor
+        predictor.batch = ([""] * len(pictures),)
+        results = predictor.postprocess(predictor.model(prepared), prepared, pictures)
+        return [
+            {"bboxes": boxes.data[:, :4], "conf": boxes.data[:, 4], "cls": boxes.data[:, 5]}
+            for boxes in (result.boxes for result in results)
+        ]
+
+
+def _boxes(found: Detections) -> list[DetectedBox]:
+    rows = zip(*(found[name].cpu().tolist() for name in ("cls", "conf", "bboxes")), strict=True)
+    return [DetectedBox(int(category), confidence, *box) for category, confidence, box in rows]

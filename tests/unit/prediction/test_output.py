@@ -1,0 +1,107 @@
+"""The final files of a prediction."""
+
+import csv
+import json
+
+from job.prediction.output import write_files
+from job.prediction.records import Detection, PictureResult, PredictionRequest, ShardRecord, shard_key
+
+NAMES = ["zebra", "gnu, blue"]
+
+REQUEST = PredictionRequest(
+    run="run",
+    weights="a" * 64,
+    source="b" * 64,
+    num_pictures=3,
+    conf=0.3,
+    iou=0.7,
+    imgsz=640,
+    max_det=2,
+    agnostic_nms=False,
+    only=None,
+    tiles=None,
+    overlap=0.0,
+    batch=1,
+    shard=2,
+    draw=False,
+)
+
+SHARDS = [
+    ShardRecord(
+        shard=1,
+        pictures=[
+            PictureResult(
+                picture="a, b.jpg",
+                width=200,
+                height=100,
+                detections=(Detection(1, 0.9, 20.0, 10.0, 60.0, 30.0), Detection(0, 0.5, 0.0, 0.0, 200.0, 100.0)),
+            ),
+            PictureResult(picture="broken.jpg", failure="is empty"),
+        ],
+    ),
+    ShardRecord(shard=2, pictures=[PictureResult(picture="c.jpg", width=10, height=10)]),
+]
+
+
+def rows_of(path):
+    """Return the rows of a table."""
+    with path.open(newline="") as opened:
+        return list(csv.reader(opened))
+
+
+def test_counts_have_a_row_for_each_picture_and_a_column_for_each_class(tmp_path):
+    """A picture without objects has zeros, and one that cannot be read has empty cells."""
+    write_files(tmp_path, REQUEST, NAMES, SHARDS)
+    assert rows_of(tmp_path / "counts.csv") == [
+        ["picture", "zebra", "gnu, blue"],
+        ["a, b.jpg", "1", "1"],
+        ["broken.jpg", "", ""],
+        ["c.jpg", "0", "0"],
+    ]
+
+
+def test_detections_have_boxes_in_pixels(tmp_path):
+    """Each detection is a row with class, confidence and the four sides."""
+    write_files(tmp_path, REQUEST, NAMES, SHARDS)
+    assert rows_of(tmp_path / "detections.csv") == [
+        ["picture", "class", "confidence", "left", "top", "right", "bottom"],
+        ["a, b.jpg", "gnu, blue", "0.9", "20.0", "10.0", "60.0", "30.0"],
+        ["a, b.jpg", "zebra", "0.5", "0.0", "0.0", "200.0", "100.0"],
+    ]
+
+
+def test_json_is_of_megadetectors_format(tmp_path):
+    """Categories are numbered from 1, boxes are shares, and a failure has no list of detections."""
+    write_files(tmp_path, REQUEST, NAMES, SHARDS)
+    content = json.loads((tmp_path / "detections.json").read_text())
+    assert isinstance(content["info"]["format_version"], str)
+    assert float(content["info"]["format_version"]) >= 1.2
+    assert content["info"]["detector_metadata"]["typical_detection_threshold"] == 0.3
+    assert content["detection_categories"] == {"1": "zebra", "2": "gnu, blue"}
+    assert content["images"] == [
+        {
+            "file": "a, b.jpg",
+            "detections": [
+                {"category": "2", "conf": 0.9, "bbox": [0.1, 0.1, 0.2, 0.2]},
+                {"category": "1", "conf": 0.5, "bbox": [0.0, 0.0, 1.0, 1.0]},
+            ],
+            "failure": None,
+        },
+        {"file": "broken.jpg", "detections": None, "failure": "is empty"},
+        {"file": "c.jpg", "detections": [], "failure": None},
+    ]
+
+
+def test_the_end_counts_objects_pictures_and_failures(tmp_path):
+    """Totals are of all shards; a picture with as many detections as are allowed is counted."""
+    final = write_files(tmp_path, REQUEST, NAMES, SHARDS)
+    assert (final.totals, final.num_with_objects) == ({"zebra": 1, "gnu, blue": 1}, {"zebra": 1, "gnu, blue": 1})
+    assert (final.num_unreadable, final.unreadable, final.num_full) == (1, {"broken.jpg": "is empty"}, 1)
+
+
+def test_a_shard_is_the_same_after_it_was_stored():
+    """What is read from a shard's bytes gives the same bytes again."""
+    for shard in SHARDS:
+        assert ShardRecord.read("key", shard.to_json()) == shard
+    assert [shard_key(number) for number in (1, 12)] == ["shards/00001.json", "shards/00012.json"]
+    assert REQUEST.num_shards == 2
