@@ -96,5 +96,5 @@ def test_a_picture_that_vanishes_ends_the_prediction(folder):
     """A picture that was listed and is gone is no broken picture: the result would lack it in silence."""
     source = open_source([str(folder)])
     (folder / "b.jpg").unlink()
-    with pytest.raises(SourceChangedError, match="the picture b.jpg is gone since it was listed"):
+    with pytest.raises(SourceChangedError, match=r"the picture b\.jpg is gone since it was listed"):
         source.read(source.pictures[-1])

@@ -43,7 +43,7 @@ def test_a_curve_that_rises_again_is_followed_to_its_first_fall():
 def test_a_recall_that_is_never_reached_is_refused_with_the_best_one():
     """The message names the highest recall of the run."""
     curves = {"confidence": [0.0, 1.0], "recall": [0.8, 0.0], "precision": [0, 0], "f1": [0, 0]}
-    with pytest.raises(UsageError, match="--recall: run zebra reaches 80.0 % at most .* got 90.0 %; pass less"):
+    with pytest.raises(UsageError, match=r"--recall: run zebra reaches 80.0 % at most .* got 90.0 %; pass less"):
         choose_threshold("zebra", evaluated(curves=curves), recall=0.9)
 
 
