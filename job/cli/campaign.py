@@ -1,20 +1,18 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
 import logging
-from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
 from job.cli.command import command
-from job.cli.options import BucketOption, PriceOption, TargetOption
+from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
 from job.cloud.machine_types import find_machine
-from job.cloud.prices import read_usd
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
-from job.runs.flags import Count, reads
+from job.runs.flags import Count
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -33,7 +31,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
     left_out = frozenset({"recipe", "run", "model"})
 
     max_runs: Count = Field(4, description="The largest number of runs.")
-    max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
+    max_usd: Usd | None = Field(
         None,
         description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "
         "has the limit of the settings, and the campaign that of --max-runs such runs.",
