@@ -85,9 +85,9 @@ class RunOptions(BucketOption):
     run: str = Field(description="The run's name.")
 
 
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, title="an amount in dollars, such as 0.35")]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, description="an amount in dollars, such as 0.35")]
 
-Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False, title="a number of dollars")]
+Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number of dollars")]
 
 
 class PriceOption(Options):
