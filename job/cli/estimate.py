@@ -61,14 +61,13 @@ def estimate(options: EstimateOptions) -> None:
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, request.dataset)
-    here = this_machine.about()
+    about = this_machine.about()
+    here = about["host"], about["machine"]
 
     def on_machine(run: RunSummary) -> bool:
         if machine is not None:
             return is_kind(run, machine, _machine_type(machine))
-        return all(
-            (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
-        )
+        return all((attempt.claim.host, attempt.claim.machine) == here for attempt in run.attempts)
 
     run = from_runs(request, dataset, on_machine, finished_runs(store))
     if run is not None:

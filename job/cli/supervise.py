@@ -75,11 +75,8 @@ def describe(history: History) -> str:
         progress += f", batch {history.committed.batch}"
     if history.num_epochs is not None:
         progress += f", of {history.num_epochs} epochs"
-    lines = [
-        f"run         {history.run}",
-        f"state       {decision.do}: {decision.reason}",
-        f"committed   {progress}",
-    ]
+    lines = [f"run         {history.run}", f"state       {decision.do}: {decision.reason}"]
+    lines.append(f"committed   {progress}")
     if history.final is None and history.remaining_s is not None:
         lines.append(f"remaining   {duration(history.remaining_s)} at the pace so far")
     if history.deadline is not None:

@@ -182,11 +182,7 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
 def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full") -> Recipe:
     """Read and check a recipe.
 
-    Args:
-        text: The YAML.
-        name: The recipe's name.
-        source: Its name in messages.
-        profile: The scale to resolve for; both are checked.
+    Both profiles are checked; messages name the source.
 
     Raises:
         RecipeError: Lists every problem.
