@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -132,7 +133,15 @@ class Trainer(DetectionTrainer):
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
         with plan.group.local_zero_first(), amp_check_without_download():
             self._setup_train()
-        self.model = plan.group.data_parallel(self.model)
+        if plan.group.size > 1:
+            plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
+            device = next(self.model.parameters()).device
+            self.model = DistributedDataParallel(  # as Ultralytics does (engine/trainer.py: 439)
+                self.model,
+                device_ids=None if device.type == "cpu" else [device.index],
+                find_unused_parameters=True,
+                broadcast_buffers=False,
+            )
 
     def _require_precision(self) -> None:
         supported = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
