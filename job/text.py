@@ -216,7 +216,7 @@ def describe_field(model: "type[Any]", name: str) -> str:
     return field.description or _wanted(field.annotation, field.metadata)
 
 
-def counted_problems(problems: list[str]) -> str:
+def counted_problems(problems: Collection[object]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 

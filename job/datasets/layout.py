@@ -52,7 +52,7 @@ class Layout:
     """All files that are not hidden."""
     images: list[str] = field(default_factory=list)
     """All images, in a split or not."""
-    texts: list[str] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
     """Text files: labels and lists of images."""
     annotations: list[str] = field(default_factory=list)
     """Labels of other formats, which Ultralytics does not read."""
@@ -88,7 +88,7 @@ def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
         if is_image(name):
             layout.images.append(name)
         elif name.endswith(".txt"):
-            layout.texts.append(name)
+            layout.texts.add(name)
         elif name.lower().endswith(ANNOTATIONS):
             layout.annotations.append(name)
     for message in layout.data.problems:
