@@ -54,11 +54,7 @@ class DatasetReport:
     """Files that training reads: the data file, lists of images, images and labels."""
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Refuse a dataset with problems.
-
-        Args:
-            subject: Begins the message.
-            advice: Ends the message.
+        """Refuse a dataset with problems, in a message from subject to advice.
 
         Raises:
             DataError: If there are problems; lists the first.
@@ -141,14 +137,10 @@ def check_with_progress(
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
-    """Return the broken images and labels, each with its counterpart, for `set_aside`.
+    """Return the broken images and labels by a fresh report, each with its counterpart, for `set_aside`.
 
     Of an image that is in train and in val, that is the copy in train. Problems of the data file, and of lists of
     images, remain.
-
-    Args:
-        folder: The dataset.
-        report: Of a fresh check.
     """
     layout = read_layout(folder)
     broken = {_pair(problem.path) for problem in report.problems} - layout.lists.keys()
@@ -156,13 +148,7 @@ def broken_files(folder: Path, report: DatasetReport) -> list[str]:
 
 
 def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
-    """Move files to a quarantine folder, and remove them from lists of images; return the changed lists.
-
-    Args:
-        folder: The dataset.
-        names: Of the files; missing files are ignored.
-        into: The quarantine folder; files keep their names.
-    """
+    """Move files, if they exist, into a quarantine folder, and strike them from lists of images; return those lists."""
     layout, moved, changed_lists = read_layout(folder), set(names), []
     for name in moved.intersection(layout.files):
         (into / name).parent.mkdir(parents=True, exist_ok=True)
@@ -177,13 +163,7 @@ def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
-    """Write the data file for Ultralytics: an absolute path, and no key that it would download or run.
-
-    Args:
-        folder: The dataset.
-        report: Of a check without problems.
-        target: The file; replaced if it exists.
-    """
+    """Write the data file for Ultralytics: an absolute path, and no key that it would download or run."""
     layout = read_layout(folder)
     sources = {name: list(split.sources) for name, split in layout.splits.items()}
     data = {"path": str(layout.folder), **sources, "names": dict(enumerate(report.names)), **layout.data.options}

@@ -71,12 +71,7 @@ class Layout:
 
 
 def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
-    """Read the data file and list the files.
-
-    Args:
-        folder: The dataset.
-        follow_links: Follow links that lead out of it.
-    """
+    """Read the data file and list the files; links that lead out of the folder are problems unless followed."""
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
     layout = Layout(folder, read_data_yaml(folder, found.names), folders=found.folders, files=found.names)

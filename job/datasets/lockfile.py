@@ -90,10 +90,10 @@ class DatasetLock(BaseModel):
         """Lock a version.
 
         Args:
-            number: Of the version.
-            files: By path: the object with its bytes.
+            number: Number of the version.
+            files: Objects by path.
             sha256: By path, as far as known.
-            prefix: Of the dataset's keys.
+            prefix: Prefix of the dataset's keys.
         """
         locked = {}
         for path, stored in sorted(files.items()):
@@ -185,12 +185,7 @@ def same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
 
 
 def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
-    """Return the newest version of a dataset, or the newest with one of these digests; all its files are there.
-
-    Args:
-        store: The bucket.
-        name: The dataset's name.
-        digests: If there are any and no version has one, the newest is returned.
+    """Return the newest version of a dataset with one of these digests, or else its newest; all its files are there.
 
     Raises:
         DataError: If its lock cannot be read, if files are missing or changed, or if a push was cut before the first
@@ -249,11 +244,7 @@ class DatasetListing:
         return DatasetVersion(0, {path: stored for path, stored in paths.items() if _was_dataset_file(path)}, {})
 
     def find(self, digests: Sequence[str]) -> DatasetVersion | None:
-        """Return the newest version with one of these digests.
-
-        Raises:
-            DataError: If a lock cannot be read.
-        """
+        """Return the newest version with one of these digests."""
         versions = map(self._read, self.numbers)
         return next((version for version in versions if version.digests.intersection(digests)), None)
 

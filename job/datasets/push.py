@@ -148,7 +148,7 @@ def plan_push(
     Args:
         store: The bucket.
         folder: Has ``data.yaml``, images and labels.
-        name: Of the dataset.
+        name: Name of the dataset.
         force: Log problems instead of refusing the folder.
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the folder.
@@ -178,13 +178,7 @@ def plan_push(
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder under a name that is free, or that has the same content.
-
-    Args:
-        store: The bucket.
-        folder: Has ``data.yaml``, images and labels.
-        name: Of the dataset.
-        single_class: All classes count as class 0.
+    """Push a folder as `plan_push` under a name that is free, or that has the same content.
 
     Raises:
         DataError: If the folder has problems, or the name has other content.
