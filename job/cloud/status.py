@@ -15,8 +15,7 @@ from job.cloud.budget import Limit, Prices, worst_s
 from job.cloud.submission import Submission, Submissions
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
-from job.runs.accounting import cost_of
-from job.runs.cost import usd_of
+from job.runs.cost import cost_of, usd_of
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR

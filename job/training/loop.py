@@ -6,7 +6,6 @@ the batch, a loss that is not a number never falls back to stale weights, and th
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -305,9 +304,7 @@ class Training:
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
-        return row, json.dumps(
-            {"row": row} | describe_validation(trainer.validator, seen), separators=(",", ":")
-        ).encode()
+        return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
 
     def _evaluate_best(self) -> Outcome:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
