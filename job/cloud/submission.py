@@ -5,28 +5,24 @@ from the record, and of two machines that submit at once one succeeds. Ids are a
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
-import contextlib
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import differences, refuse_newer
+from job.runs.records import refuse_newer
 from job.runs.request import TrainRequest
-from job.runs.run import UNREADABLE, Run, family_of, is_run_name
-from job.runs.search import find_run
-from job.storage.object_store import Store
+from job.runs.run import UNREADABLE, Run
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -193,8 +189,7 @@ class Submissions:
         try:
             submission = TypeAdapter(Submission).validate_json(data)
         except ValidationError as error:
-            with contextlib.suppress(ValueError, RecursionError):  # invalid JSON is one of the problems
-                refuse_newer(key, json.loads(data))
+            refuse_newer(key, data)
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
                 f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "
@@ -208,37 +203,6 @@ class Submissions:
                 f"{submission.bucket}; find out who put it here, and submit under another --run"
             )
         return submission
-
-
-def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:
-    """Return the run of a request, begun or only submitted, and its submissions.
-
-    Args:
-        store: The bucket.
-        name: The run's name; without one, the newest run with an equal request, or else a new one.
-        request: The request.
-
-    Raises:
-        RunConflictError: If the named run has another request; lists every difference.
-    """
-    submitted = [
-        match[1]
-        for stored in store.list("runs/")
-        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key)) and is_run_name(match[1])
-    ]
-    submitted.sort(key=lambda taken: (family_of(taken), len(taken), taken))  # as `list_runs`: the newest is the last
-    if name is None:
-        for run in (Run(store, candidate) for candidate in reversed(submitted)):
-            if run.submitted() == request:
-                return run, Submissions(run).list()
-        return find_run(store, None, request)[0], []
-    run, _ = find_run(store, name, request)
-    submissions = Submissions(run).list()
-    if submissions and (different := differences(submissions[0].request, request)):
-        raise RunConflictError(
-            f"run {name}: was submitted with other values; repeat those, or choose another --run", different
-        )
-    return run, submissions
 
 
 NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}

@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from job.text import nearest, validation_problems
 
+Arguments = dict[str, Any]
+"""Training arguments by Ultralytics' names; each value has its argument's own type."""
+
 MAX_COUNT = 2**31 - 1
 """The libraries below count in 32 bits."""
 
@@ -20,7 +23,6 @@ the largest multiple of the stride.
 
 MAX_SEED = 2**32 - 1
 """NumPy takes no larger one."""
-
 
 OWNED: dict[str, str] = {
     "project": "the job decides where files go; see --workdir",
@@ -161,12 +163,8 @@ class TrainingArguments(BaseModel):
 DEFAULTS = TrainingArguments().model_dump()
 
 
-def check_arguments(given: dict[str, Any], subject: str = "") -> tuple[dict[str, Any], list[str]]:
+def check_arguments(given: Arguments) -> tuple[Arguments, list[str]]:
     """Check training arguments by name, type and range.
-
-    Args:
-        given: Values by Ultralytics' names.
-        subject: Put before each name in a message, such as ``train.``.
 
     Returns:
         The values in canonical form, or every problem found, one sentence each.
@@ -174,7 +172,7 @@ def check_arguments(given: dict[str, Any], subject: str = "") -> tuple[dict[str,
     try:
         return TrainingArguments.model_validate(given).model_dump(exclude_unset=True), []
     except ValidationError as error:
-        return {}, validation_problems(error, TrainingArguments, subject)
+        return {}, validation_problems(error, TrainingArguments)
 
 
 def read_argument(name: str, text: str) -> Any:  # noqa: ANN401 -- of the argument's type

@@ -13,22 +13,14 @@ FOR_THE_MACHINE = {"state.pt"}
 
 
 class ArtifactPublisher:
-    """Copies files that changed since the last time to the run's folder in the bucket."""
+    """Copies changed files to the run's folder in the bucket."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._copied: dict[str, str] = {}
 
     def copy(self, folder: Path, hurried: Callable[[], bool] = lambda: False) -> None:
-        """Copy the files of a folder, not its folders.
-
-        Args:
-            folder: Has the files.
-            hurried: Called before each file; true if there is no time for it.
-
-        Raises:
-            StoreError: If the store refuses.
-        """
+        """Copy the files of a folder, those of its folders excepted, as long as `hurried` is false."""
         for path in sorted(folder.iterdir()):
             if not path.is_file() or path.name in FOR_THE_MACHINE or hurried():
                 continue

@@ -31,22 +31,15 @@ log = logging.getLogger(__name__)
 NUM_KEPT = 2
 """Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
 
-
 MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
-"""Object that makes a checkpoint, and object that sets a damaged one aside."""
 
 
 def commit(
     run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
-    """Commit a checkpoint: store its files in the given order, the manifest last.
+    """Make files a checkpoint: in the order of `paths`, then the manifest with `metadata`.
 
-    Args:
-        run: The run.
-        checkpoint: Position and attempt; the key of every file contains it.
-        paths: The files.
-        metadata: Kept in the manifest, for people and reports.
-        previous: A checkpoint whose unchanged files need not be stored again.
+    Files that the checkpoint `previous` has already are not stored again.
 
     Raises:
         SupersededError: If a later attempt has claimed the run.
@@ -87,13 +80,12 @@ def commit(
 
 def committed(run: Run) -> list[CheckpointId]:
     """Return the run's committed checkpoints, oldest first, without those that were set aside."""
-    return _committed(run, run.store.list(run.key("checkpoints/")))
+    return _whole(_objects(run))
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     """Return the damaged checkpoints, oldest first, with the problems of each."""
-    listing = run.store.list(run.key("checkpoints/"))
-    found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
+    found = sorted(checkpoint for checkpoint, names in _objects(run).items() if names >= {MANIFEST, SET_ASIDE})
     keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
     return {checkpoint: SetAside.read(key, run.store.read(key)).problems for checkpoint, key in keys.items()}
 
@@ -143,13 +135,9 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 
 
 def restore(run: Run, folder: Path) -> Manifest | None:
-    """Fetch the newest checkpoint into an empty folder.
+    """Fetch the newest checkpoint into an empty folder; return its manifest, or None if the run has none yet.
 
-    A checkpoint that cannot be fetched is checked twice. If the bucket's own description contradicts the manifest both
-    times, the checkpoint is set aside with a warning, and the one before it is fetched.
-
-    Returns:
-        Its manifest, or None if the run has no checkpoint yet.
+    A checkpoint that the bucket's own description contradicts twice is set aside, and the one before it is fetched.
 
     Raises:
         TransientStoreError: If it cannot be fetched, and is intact in the bucket.
@@ -189,28 +177,21 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
 
     Raises:
         CorruptObjectError: If its state is refused.
-        WeightsError: If its weights are.
+        WeightsError: If its weights are refused.
     """
     try:
         yield
     except (CorruptObjectError, WeightsError) as error:
-        message = f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}"
         older = [identity for identity in committed(run) if identity < manifest.id]
-        if manifest.run != run.name or not older:
-            message += "; there is none before it, start a new run"
-        else:
-            message += (
-                f"; to resume after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
-            )
-        raise type(error)(message, error.problems) from error
-
-
-def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
-    """Return the shell command that sets a checkpoint aside."""
-    target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
-    record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
-    into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
-    return f"echo {record} {into} {target}"
+        advice = "there is none before it, start a new run"
+        if manifest.run == run.name and older:
+            target = shlex.quote(f"{run.store.uri}/{_key(run, manifest.id, SET_ASIDE)}")
+            record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
+            into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
+            advice = f"to resume after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
+        raise type(error)(
+            f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}; {advice}", error.problems
+        ) from error
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
@@ -229,32 +210,32 @@ def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
     return problems
 
 
-def retain(run: Run, keep: int = NUM_KEPT) -> None:
-    """Delete all but the newest checkpoints, manifests first, except files that a kept one uses."""
-    listing = run.store.list(run.key("checkpoints/"))
-    kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
-    old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
+def retain(run: Run) -> None:
+    """Delete the checkpoints before the newest `NUM_KEPT`, manifests first, sparing files that a kept one uses."""
+    objects = _objects(run)
+    kept = _whole(objects)[-NUM_KEPT:]
+    old = [checkpoint for checkpoint in objects if kept and checkpoint < kept[0]]
     if not old:
         return
     used = {file.key for checkpoint in kept for file in read_manifest(run, checkpoint).files}
-    for key in sorted(set(old) - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
+    keys = {_key(run, checkpoint, name) for checkpoint in old for name in objects[checkpoint]}
+    for key in sorted(keys - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
         run.store.delete(key)
 
 
-def _is_older(stored: StoredObject, oldest_kept: CheckpointId) -> bool:
-    parsed = CheckpointId.parse(stored.key.split("/")[-2])
-    return parsed is not None and parsed < oldest_kept
+def _objects(run: Run) -> dict[CheckpointId, set[str]]:
+    """Return the names of the objects of each checkpoint, committed or not."""
+    start = run.key("checkpoints/")
+    objects: dict[CheckpointId, set[str]] = {}
+    for stored in run.store.list(start):
+        folder, _, name = stored.key.removeprefix(start).partition("/")
+        if (checkpoint := CheckpointId.parse(folder)) is not None:
+            objects.setdefault(checkpoint, set()).add(name)
+    return objects
 
 
-def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
-    return sorted(_having(run, listing, MANIFEST) - _having(run, listing, SET_ASIDE))
-
-
-def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
-    """Return the checkpoints whose folder has an object of a name."""
-    start, end = run.key("checkpoints/"), f"/{name}"
-    names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
-    return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
+def _whole(objects: Mapping[CheckpointId, set[str]]) -> list[CheckpointId]:
+    return sorted(found for found, names in objects.items() if MANIFEST in names and SET_ASIDE not in names)
 
 
 def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
@@ -271,11 +252,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
 
 
 def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
-    """Describe the contradiction between the bucket and a manifest's entry for a file.
-
-    The bucket's description decides. Bytes decide if a folder's file does not match its own checksum, or if an older
-    version of the job recorded no checksum to compare.
-    """
+    """Describe the contradiction between the bucket and a manifest's entry for a file."""
     if there is None:
         return f"{file.key}: is gone"
     if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
@@ -284,7 +261,7 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
             f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
         )
     try:
-        run.store.get(file.key, scratch / file.name)
+        run.store.get(file.key, scratch / file.name)  # a folder's bytes may contradict their own checksum
     except CorruptObjectError as error:
         return str(error)
     except ObjectNotFoundError:
@@ -294,13 +271,10 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
 
 
 def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
-    log.warning(
-        "checkpoint %s is skipped, and set aside by %s: %s",
-        *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
-    )
-    record = SetAside(at=now(), problems=problems)
+    key = _key(run, checkpoint, SET_ASIDE)
+    log.warning("checkpoint %s is skipped, and set aside by %s: %s", checkpoint, key, "; ".join(problems))
     with contextlib.suppress(PreconditionError):  # another machine has set it aside already
-        run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
+        run.store.put(key, SetAside(at=now(), problems=problems).to_json())
 
 
 def _sealed(content: Mapping[str, object]) -> bytes:

@@ -16,17 +16,11 @@ from job.runs.run import Claim, Run
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 5.0
 
+class Heartbeat(Background):
+    """Writes the fields that `content` returns as an attempt's heartbeat; use it as a context manager.
 
-class Heartbeat:
-    """Writes an attempt's heartbeat; use it as a context manager.
-
-    Args:
-        claim: The attempt.
-        content: Returns position, seconds and the other fields of the heartbeat.
-        on_stop: Called once, from another thread, when the attempt is asked to stop.
-        every_s: Seconds between two heartbeats.
+    A stop request is passed to `on_stop` once, from another thread.
     """
 
     def __init__(
@@ -34,22 +28,18 @@ class Heartbeat:
         claim: Claim,
         content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
-        every_s: float = EVERY_S,
+        every_s: float = 5.0,
     ) -> None:
+        super().__init__("heartbeat", self._beat)
         self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
         self._closed = threading.Event()
-        self._background = Background("heartbeat", self._beat)
 
     def __enter__(self) -> Self:
-        self._background.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-
-    def check(self) -> None:
-        """Raise the error of its thread, if there is one."""
-        self._background.check()
 
     def _beat(self) -> None:
         complained = asked = False

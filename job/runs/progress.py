@@ -26,14 +26,13 @@ class EvaluationRecord(Record, Evaluation):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Rows and first evaluation of the newest checkpoint."""
+    """Rows of the newest checkpoint, and the evaluation of the start weights once it ran."""
 
     checkpoint: CheckpointId | None
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
     evaluation_before: EvaluationRecord | None
-    """Of the start weights, once it ran."""
 
 
 def read_progress(run: Run) -> Progress:

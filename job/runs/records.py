@@ -1,9 +1,10 @@
-"""Typed records of a run in the bucket, and the values derived from them.
+"""Typed records of a run in the bucket, and the state of an attempt that follows from them.
 
 Guarantees that a record of any earlier version is read, that one of a newer version is refused with that reason, and
 that position, last sign of life, seconds and state of an attempt are derived here alone. Knows nothing of the store.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,26 +22,27 @@ from pydantic import (
     PlainSerializer,
     PositiveInt,
     ValidationError,
-    field_validator,
     with_config,
 )
 from typing_extensions import TypedDict  # pydantic does not take that of typing before Python 3.12
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
-from job.text import seconds_between
+from job.text import seconds_between, shortened, validation_problems
 
 SCHEMA = 1
+
+NUM_SHOWN = 3
+"""Problems of an object that its message names."""
 
 METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
 ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
-"""Seconds for which the newest attempt counts as running after its last heartbeat, or after its claim if it has none.
-"""
+"""The newest attempt counts as running for so long after its last heartbeat, or after its claim if it has none yet."""
 
 
 def now() -> str:
-    """Return the time as text, UTC, to the millisecond."""
+    """Return the time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -53,23 +55,20 @@ def _require_time(text: str) -> str:
 Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
-class _NewerSchemaError(ValueError):
-    """A newer version of the job wrote the record."""
-
-
-def _newer(key: str, schema: object) -> UnreadableRecordError:
-    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
-
-
-def refuse_newer(key: str, content: object) -> None:
-    """Check the schema of an object's content that is not read as a `Record`.
+def refuse_newer(key: str, data: bytes) -> None:
+    """Check the schema of an object that is not read.
 
     Raises:
         UnreadableRecordError: If a newer version of the job wrote it.
     """
-    schema = content.get("schema") if isinstance(content, dict) else None
+    try:
+        schema = json.loads(data)["schema"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return
     if isinstance(schema, int) and schema > SCHEMA:
-        raise _newer(key, f"schema {schema}")
+        raise UnreadableRecordError(
+            f"{key}: was written by a newer version of the job (schema {schema}); update the job"
+        )
 
 
 class Part(BaseModel):
@@ -81,14 +80,7 @@ class Part(BaseModel):
 class Record(Part):
     """One object in the bucket."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
-
-    @field_validator("schema_")
-    @classmethod
-    def _require_known(cls, value: int) -> int:
-        if value > SCHEMA:
-            raise _NewerSchemaError(f"schema {value}")
-        return value
+    schema_: int = Field(default=SCHEMA, alias="schema", le=SCHEMA)
 
     @classmethod
     def read(cls, key: str, data: bytes) -> Self:
@@ -100,15 +92,11 @@ class Record(Part):
         try:
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
-            found = error.errors(include_url=False)
-            for each in found:
-                if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
-                    raise _newer(key, cause) from error
-            problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
-            more = f" and {len(found) - 1} more" if found[1:] else ""
+            refuse_newer(key, data)
+            problems = "; ".join(shortened(validation_problems(error, cls), NUM_SHOWN))
             raise UnreadableRecordError(
-                f"{key}: has another form than this version reads, {problem}{more}; restore the object, or use the "
-                "version that wrote it"
+                f"{key}: has another form than this version reads, {problems}; restore the object, or use the version "
+                "that wrote it"
             ) from error
 
     def to_json(self) -> bytes:
@@ -118,14 +106,10 @@ class Record(Part):
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointId:
-    """Position and attempt of a checkpoint; ordered by age."""
+    """A checkpoint's complete epochs, complete batches of the next one, and attempt; ordered by age."""
 
     epoch: int
-    """Complete epochs."""
-
     batch: int
-    """Complete batches of the next epoch."""
-
     attempt: int
 
     def __str__(self) -> str:
@@ -159,13 +143,10 @@ CheckpointName = Annotated[CheckpointId, BeforeValidator(_checkpoint_id), PlainS
 
 
 class Position(Part):
-    """Position of training in a run."""
+    """Complete epochs, and complete batches of the next."""
 
     epoch: NonNegativeInt
-    """Complete epochs."""
-
     batch: NonNegativeInt
-    """Complete batches of the next epoch."""
 
 
 KnownPosition = Annotated[Position | None, BeforeValidator(lambda value: value or None)]
@@ -186,13 +167,12 @@ class CheckpointFile(Part):
 
 
 class CheckpointMetadata(Part):
-    """Metadata of a checkpoint in its manifest; further entries are kept unchanged."""
+    """Digests of the state and seconds of the attempt at the snapshot; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
     digests: dict[str, str] = {}
     seconds: Seconds = {}
-    """The attempt's seconds at the snapshot."""
 
 
 class Manifest(Record):
@@ -210,6 +190,11 @@ class Manifest(Record):
     def id(self) -> CheckpointId:
         """The checkpoint's identity."""
         return CheckpointId(self.epoch, self.batch, self.attempt)
+
+    @property
+    def digest_of_state(self) -> str | None:
+        """SHA-256 of the training state."""
+        return next((file.sha256 for file in self.files if file.name == "state.pt"), None)
 
     @property
     def size_bytes(self) -> int:
@@ -238,10 +223,9 @@ class Price(Part):
     """Google's name of the machine type; None on another machine, and in records of older versions."""
 
     date: str = ""
-    """Date of the price."""
 
 
-def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
+def _require_numbers(train: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(train.get("epochs"), int):
         raise ValueError("epochs is no whole number")  # noqa: TRY004 -- pydantic collects this one
     for name in ("imgsz", "batch"):
@@ -252,7 +236,7 @@ def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Request(TypedDict):
-    """Request to train; equal requests are one run."""
+    """A request to train; equal requests are one run."""
 
     recipe: str
     profile: Literal["full", "demo"]
@@ -262,27 +246,24 @@ class Request(TypedDict):
     new_classes: bool
     quarantine: bool
     train: Annotated[dict[str, Any], AfterValidator(_require_numbers)]
-    """Every training argument."""
 
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Start weights of a run."""
+    """The first weights of a run."""
 
     kind: str
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; None for a start from scratch. For ``end`` the
-    folder of a checkpoint.
+    """A key in the bucket (for ``end`` a checkpoint's folder), a ``gs://`` address or a local file; None for a start
+    from scratch.
     """
 
     architecture: str | None
     """A model file of Ultralytics; None if the weights determine it."""
 
     run: str | None = None
-    """The run that the weights come from."""
-
     sha256: str | None = None
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
@@ -296,11 +277,10 @@ class InitialWeights:
 
 
 class Lineage(Part):
-    """Start weights of a run, and how much of them was taken over."""
+    """The weights that a run started from, and how much of them was taken over."""
 
     point: InitialWeights
     transfer: dict[str, object] | None = None
-    """The transferred share; see `job.training.weights.Transfer`."""
 
 
 class PinnedDataset(Part):
@@ -316,7 +296,7 @@ class PinnedDataset(Part):
 
 
 class Facts(Part):
-    """Values that set-up decided and that never change; further entries are kept unchanged."""
+    """Decisions of the set-up, which never change; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -330,7 +310,7 @@ class Facts(Part):
 
 
 class RunRecord(Record):
-    """Definition of a run, frozen at its creation (``run.json``)."""
+    """A run, frozen when it is created (``run.json``)."""
 
     run: str
     created_at: Timestamp
@@ -343,38 +323,33 @@ class RunRecord(Record):
     dataset: PinnedDataset
     facts: Facts
     environment: dict[str, object]
-    """Device, driver and library versions, which decide the last bits of a result."""
+    """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
 
 
 class LastCommitted(Part):
-    """An attempt's newest commit."""
+    """An attempt's newest commit, and its seconds when the snapshot was taken."""
 
     checkpoint: CheckpointName
     seconds: Seconds
-    """The attempt's seconds at the snapshot."""
 
 
 class Observations(Part):
-    """Warnings and failed allocations, which decide exactness; see `job.runs.resume.exactness`."""
+    """Observations that decide whether a result is exact; see `job.runs.resume.exactness`."""
 
     warnings: list[str] = []
     num_ooms: int = 0
 
 
 class ResumeReceipt(Part):
-    """Receipt of a resumption: checkpoint, digests, lost steps."""
+    """A resumption: its checkpoint, the digests of the saved and the loaded state by group, and what was lost."""
 
     run: str = ""
     checkpoint: CheckpointName
     position: Position | None = None
     saved: dict[str, str] = {}
-    """Digests of the state in the checkpoint, by group."""
-
     loaded: dict[str, str] = {}
-    """Digests of the state after loading."""
-
     steps_lost: NonNegativeInt = 0
     seconds_lost: NonNegativeFloat = 0.0
 
@@ -389,23 +364,16 @@ class AttemptClaim(Record):
 
     previous_ended: dict[str, object] | None = None
     process_age_s: NonNegativeFloat = 0.0
-    price: Price = Price()
+    price: Annotated[Price, BeforeValidator(lambda value: value or Price())] = Price()
     host: str = ""
     pid: int | None = None
     cloud_job: str | None = None
-    """The id of its Batch job."""
-
     machine: str = ""
     """System and cores, as text."""
 
-    @field_validator("price", mode="before")
-    @classmethod
-    def _unknown_price(cls, value: object) -> object:
-        return Price() if value is None else value
-
 
 class AttemptStart(Record):
-    """Start of an attempt, ready to train (``attempts/NNNN.start.json``)."""
+    """An attempt that is ready to train (``attempts/NNNN.start.json``)."""
 
     started_at: Timestamp
     environment: dict[str, object] = {}
@@ -414,7 +382,7 @@ class AttemptStart(Record):
 
 
 class Progressing(Record):
-    """Common fields of a heartbeat and an end."""
+    """The training of an attempt, in a heartbeat and in an end."""
 
     position: KnownPosition = None
     evidence: Observations | None = None
@@ -448,7 +416,6 @@ class AttemptEnd(Progressing):
 
     traceback: str | None = None
     not_committed: str = ""
-    """Trained steps that no checkpoint has, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,11 +461,9 @@ class AttemptRecord:
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """Furthest known position: complete epochs, and complete batches of the next."""
-        for record in (self.end, self.heartbeat):
-            if record and record.position:
-                return record.position.epoch, record.position.batch
-        return None
+        """Complete epochs, and complete batches of the next, that its records show."""
+        found = (record.position for record in (self.end, self.heartbeat) if record and record.position)
+        return next(((position.epoch, position.batch) for position in found), None)
 
     @property
     def seconds(self) -> Seconds:
@@ -510,13 +475,13 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """Observations of its newest record."""
+        """The observations of its training so far."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
     @property
     def receipt(self) -> ResumeReceipt | None:
-        """Receipt of its resumption, if it resumed."""
+        """The receipt of its resumption, if it resumed."""
         return self.start.receipt if self.start else None
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
@@ -524,7 +489,7 @@ class AttemptRecord:
 
         Args:
             newest: No later attempt has claimed the run.
-            at: The time that decides between running and vanished; without one, the newest counts as running.
+            at: The time for which its last sign of life must be recent; without one, the newest always runs.
         """
         if self.end:
             return self.end.reason
@@ -539,13 +504,18 @@ class AttemptRecord:
         return self.claim.model_dump(mode="json", exclude_unset=True) | dumped
 
 
-def _require_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    if missing := [name for name in METRICS if name not in metrics]:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    return metrics
+def _requires(*names: str) -> AfterValidator:
+    """Let a mapping be valid only if it has these keys."""
+
+    def check(value: Mapping[str, object]) -> Mapping[str, object]:
+        if missing := [name for name in names if name not in value]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return value
+
+    return AfterValidator(check)
 
 
-Metrics = Annotated[dict[str, float], AfterValidator(_require_metrics)]
+Metrics = Annotated[dict[str, float], _requires(*METRICS)]
 
 
 class BeforeAfterRecord(Part):
@@ -573,21 +543,13 @@ class WeightsDigests(Part):
     tensors: str | None = None
 
 
-def _require_best(weights: dict[str, WeightsDigests]) -> dict[str, WeightsDigests]:
-    if "best.pt" not in weights:
-        raise ValueError("lacks best.pt")
-    return weights
-
-
 class FinalRecord(Record):
-    """Result of a finished run (``final.json``)."""
+    """How a run ended: ``complete`` or ``stopped early`` (``final.json``)."""
 
     finished_at: Timestamp
     attempt: PositiveInt
     profile: Literal["full", "demo"] = "full"
     reason: str
-    """``complete`` or ``stopped early``."""
-
     num_epochs: PositiveInt
     best_epoch: PositiveInt
     train_s: NonNegativeFloat
@@ -596,8 +558,7 @@ class FinalRecord(Record):
     course: list[Metrics]
     """Metrics after each epoch."""
 
-    weights: Annotated[dict[str, WeightsDigests], AfterValidator(_require_best)]
-    """Digests by file name."""
+    weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

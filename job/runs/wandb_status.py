@@ -4,21 +4,17 @@ Non-authoritative: the server knows which rows it has. The folder may have offli
 nothing reads them, since the checkpoints hold the same rows.
 """
 
-from dataclasses import asdict, dataclass, fields
-
+from job.runs.records import Record
 from job.runs.run import Claim, Run
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WandbStatus:
+class WandbStatus(Record):
     """Tracking status of one attempt."""
 
     mode: str = "online"
-    """``online`` or ``offline``: whether rows are sent while the attempt trains."""
+    """``online`` or ``offline``, and why: whether rows are sent while the attempt trains."""
 
     why: str = ""
-    """The reason for being offline."""
-
     url: str | None = None
     sent: bool = False
     """Whether the server has the whole curve."""
@@ -26,15 +22,12 @@ class WandbStatus:
 
 def write_status(claim: Claim, status: WandbStatus) -> None:
     """Write the status of an attempt, in place of an earlier one."""
-    claim.run.note(f"wandb/{claim.attempt:04d}.json", asdict(status))
+    claim.run.write(f"wandb/{claim.attempt:04d}.json", status, overwrite=True)
 
 
 def read_status(run: Run, attempt: int) -> WandbStatus | None:
     """Read the status of an attempt, if it has one."""
-    noted = run.noted(f"wandb/{attempt:04d}.json")
-    if noted is None:
-        return None
-    return WandbStatus(**{field.name: noted[field.name] for field in fields(WandbStatus) if field.name in noted})
+    return run.read(WandbStatus, f"wandb/{attempt:04d}.json")
 
 
 def describe(run: Run) -> str:

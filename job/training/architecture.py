@@ -1,6 +1,6 @@
 """Model architectures from files: checks a description, so that it has known layers with plain numbers only.
 
-Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds whatever size it asks
+Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds any size it asks
 for. Guarantees that a returned description has only names of the tables here and numbers, and that a model above a
 stated size is refused before memory is taken for it.
 """

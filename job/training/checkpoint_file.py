@@ -163,7 +163,7 @@ class CheckpointFile:
                 raise UnreadableFileError("it is damaged")
         return elements
 
-    def plain(self) -> Any:  # noqa: ANN401 -- whatever was saved
+    def plain(self) -> Any:  # noqa: ANN401 -- any saved value
         """Return the saved object, if it has plain values, containers and tensors only.
 
         Raises:
@@ -264,7 +264,7 @@ class _Unpickler(pickle.Unpickler):
         raise UnreadableFileError("it has a tensor of an unknown kind")
 
 
-def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- whatever was saved
+def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- any saved value
     unpickler = _Unpickler(data)
     try:
         _require_known_opcodes(data)

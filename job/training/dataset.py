@@ -1,4 +1,4 @@
-"""Keyed dataset: Ultralytics' dataset whose samples depend on their key alone, not on the worker's history.
+"""Keyed dataset: Ultralytics' dataset and augmentation, with samples that depend on their key alone.
 
 The stock dataset picks mosaic partners from the images that its worker process happened to load last
 (``data/base.py``: 315-322, ``data/augment.py``: 499-502), and switches mosaic off by changing itself

@@ -254,7 +254,7 @@ class Trainer(DetectionTrainer):
             )
 
     def preprocess_keyed(self, batch: Batch, index: int) -> Batch:
-        """Move a batch to the device and draw its size for multi-scale from a key of its own."""
+        """Move a batch to the device and draw its size for multi-scale from its key."""
         start_streams("size", self.args.seed, self.epoch, index)
         prepared: Batch = self.preprocess_batch(batch)
         return prepared

@@ -43,7 +43,7 @@ OF_THE_MACHINE = {"save_dir", "name", "device", "workers", "verbose"}
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Transfer of weights into a model: how much it took over."""
+    """Share of some weights that a model took over."""
 
     num_tensors: int
     num_taken: int
