@@ -202,7 +202,7 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
-def counted_problems(problems: list[str]) -> str:
+def counted_problems(problems: Collection[object]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 

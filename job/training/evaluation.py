@@ -16,6 +16,7 @@ import torch
 from ultralytics.utils.metrics import box_iou, smooth
 from ultralytics.utils.ops import scale_boxes
 
+from job.training.dataset import Batch
 from job.training.evaluation_record import (
     ClassEvaluation,
     Evaluation,
@@ -66,7 +67,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     seen: list[Seen] = []
     update = validator.update_metrics
 
-    def watched(predictions: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+    def watched(predictions: list[dict[str, torch.Tensor]], batch: Batch) -> None:
         update(predictions, batch)
         seen.extend(_seen(validator._prepare_batch(i, batch), found) for i, found in enumerate(predictions))  # noqa: SLF001 -- how the validator itself reads a batch
 
@@ -130,7 +131,7 @@ class _Matched:
         return int((~self.found).sum() + (~self.right).sum())
 
 
-def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
+def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
     return Seen(
         path=str(prepared["im_file"]),
         shape=tuple(prepared["ori_shape"]),

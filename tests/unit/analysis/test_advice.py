@@ -251,8 +251,8 @@ def test_the_command_line_advises_on_the_newest_run_in_80_columns(bucket, capsys
     paths = str(bucket)
     assert [line for line in shown.splitlines() if len(line) > 80 and paths not in line] == []
     assert main(["advise", "zebra", "--bucket", str(bucket), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["recipe"], told["options"][0]["gain_f1"]) == ("A", [0.07, 0.12])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["recipe"], printed["options"][0]["gain_f1"]) == ("A", [0.07, 0.12])
 
 
 @pytest.mark.parametrize(

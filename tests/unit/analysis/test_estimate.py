@@ -158,8 +158,8 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert "--machine: there is no 'h1000'" in capsys.readouterr().err
     assert max(map(len, shown.splitlines())) <= 80
     assert main([*words, "--usd-per-hour", "0.3", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["hours"], told["usd"]) == ([2.0, 2.0], [0.6, 0.6])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["hours"], printed["usd"]) == ([2.0, 2.0], [0.6, 0.6])
     assert main([*words[:3], "--machine", "h100", "--bucket", location]) == 0
     shown = capsys.readouterr().out
     assert "5 h 00 min to 8 h 00 min" in shown
