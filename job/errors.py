@@ -217,7 +217,7 @@ class HangError(TryAgainError):
 
 
 class PeerError(TryAgainError):
-    """Another rank of this training is gone: preempted, or failed with a message of its own."""
+    """Another rank of this training is gone: it was preempted, or failed with its own message."""
 
 
 class MachineError(JobError):

@@ -171,8 +171,8 @@ MAX_SHOWN = 200
 def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
-    A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
-    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
+    A field's description says what it must be; without one, its type and range do. The text of a validator's
+    `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
 
     Each name follows `subject`, such as ``train.``.
     """
@@ -202,7 +202,7 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
-def counted_problems(problems: list[str]) -> str:
+def counted_problems(problems: Collection[object]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 

@@ -1,7 +1,7 @@
 """Campaigns: their records in the bucket, and the rules that choose the next run or end them.
 
 Guarantees that goal, steps and result are written once, a step before its run begins, that each step's run has a name
-of its own, and that the next step follows from the records alone. Knows nothing of how or where a run is trained.
+of its own, and that the next step follows from the records alone. Knows nothing of training.
 """
 
 import contextlib

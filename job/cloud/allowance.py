@@ -143,10 +143,6 @@ class Allowance:
 def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
     """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
 
-    Args:
-        flags: Of the command line, by the names of settings.
-        given: Limit of the command line.
-
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """

@@ -143,10 +143,7 @@ REQUIRED = ("project", "region", "image", "service_account", "network", "subnetw
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
-    """Return the settings of a new submission.
-
-    Args:
-        flags: Flags of the command line, by the names of settings.
+    """Return the settings of a new submission; flags go by the names of settings.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
@@ -157,11 +154,7 @@ def load_settings(flags: Mapping[str, str]) -> Settings:
 
 
 def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
-    """Return the settings of flags and files.
-
-    Args:
-        flags: As `load_settings`.
-        required: Settings that must not be missing, project and region among them.
+    """Return the settings of flags and files, of which the required ones, project and region included, are there.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
@@ -182,8 +175,8 @@ def local_settings(flags: Mapping[str, str], required: Collection[str] = ("proje
     try:
         found = LocalSettings.model_validate(given)
     except ValidationError as error:
-        found_problems = validation_problems(error, LocalSettings)
-        problems += [problem for problem in found_problems if problem.partition(":")[0] not in missing]
+        malformed = validation_problems(error, LocalSettings)
+        problems += [problem for problem in malformed if problem.partition(":")[0] not in missing]
     if problems:
         raise MachineError(
             f"cloud settings: {counted_problems(problems)}; `make infra-apply` writes most of them to {OUTPUTS}",

@@ -47,12 +47,7 @@ Rng = np.random.Generator
 
 
 def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
-    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``.
-
-    Args:
-        folder: Target folder; made if it does not exist.
-        seed: Another seed, other pictures; at least 0.
-    """
+    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``; another seed, other pictures."""
     for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)

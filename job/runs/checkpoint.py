@@ -135,7 +135,7 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 
 
 def restore(run: Run, folder: Path) -> Manifest | None:
-    """Fetch the newest checkpoint into an empty folder; return its manifest, or nothing if the run has none yet.
+    """Fetch the newest checkpoint into an empty folder; return its manifest, or None if the run has none yet.
 
     A checkpoint that the bucket's own description contradicts twice is set aside, and the one before it is fetched.
 

@@ -43,14 +43,14 @@ class AsyncCommitter(Background):
         self._waiting: tuple[Snapshot, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
-        """Whether what follows a commit is left out."""
+        """Whether the work after a commit, retention and publishing, is left out."""
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Wait for the last commit; after an error, not for what follows a commit.
+        """Wait for the last commit; after an error, without retention and publishing.
 
         Raises:
             JobError: If a commit failed for good. Beside another error it is logged, and a notice records the loss.
@@ -68,7 +68,7 @@ class AsyncCommitter(Background):
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
-        """Commit a snapshot soon, with further entries of its metadata.
+        """Queue a snapshot for commit, with further entries of its metadata.
 
         Raises:
             JobError: If an earlier commit failed for good.

@@ -1,4 +1,4 @@
-"""Cost of a run: the seconds of its attempts by phase, and what they cost.
+"""Cost of a run: seconds of its attempts by phase, and dollars.
 
 - An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
 - Where an attempt was cut off (it vanished, was superseded or failed), its seconds after the snapshot of its last
@@ -7,7 +7,7 @@
 - Dollars are seconds times the hourly price that the attempt was started with; `RunCost.usd` is unknown as soon as one
   price is. On demand, nothing would have been lost or recomputed, and one attempt would have got ready.
 
-Knows nothing of the cost that is still to come: that is `job.cloud.budget`.
+Knows nothing of future cost, which is in `job.cloud.budget`.
 """
 
 import contextlib

@@ -221,7 +221,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
 def _best_own(
     store: Store, request: TrainRequest, recipe: str | None, families: Iterable[str]
 ) -> InitialWeights | None:
-    """Return the weights with the best F1 on the same data, or else the newest, as F1 on other data tells nothing."""
+    """Return the weights with the best F1 on the same data, or else the newest: F1 on other data is not comparable."""
     profile = request.recipe.profile
     by_family = [
         [

@@ -256,12 +256,12 @@ class InitialWeights:
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket (for ``end`` a checkpoint's folder), a ``gs://`` address or a local file; nothing for a start
+    """A key in the bucket (for ``end`` a checkpoint's folder), a ``gs://`` address or a local file; None for a start
     from scratch.
     """
 
     architecture: str | None
-    """A model file of Ultralytics; nothing where the weights have their own."""
+    """A model file of Ultralytics; None if the weights determine it."""
 
     run: str | None = None
     sha256: str | None = None

@@ -138,7 +138,7 @@ class TrainRequest(Execution):
         return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
-        """Return what makes two requests on a dataset the same run; the machine has no part in it."""
+        """Return the identity of the run on a dataset: requests with equal identities are one run, on any machine."""
         return {
             "recipe": self.recipe.name,
             "profile": self.recipe.profile,

@@ -18,7 +18,7 @@ from job.runs.run import Claim
 from job.text import seconds_between
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
-"""How an attempt ends whose machine is taken away."""
+"""End reasons of a preempted machine."""
 
 DEVICE = {"gpu", "compute_capability", "driver", "cuda", "cudnn"}
 """Entries of an environment with a GPU."""
@@ -61,7 +61,7 @@ class PreviousAttempts:
 
     @property
     def preempted_after_s(self) -> list[float]:
-        """Seconds that each preempted or vanished attempt lived."""
+        """Lifetimes of the preempted and vanished attempts, in seconds."""
         return [
             seconds_between(attempt.claim.claimed_at, attempt.last_sign_at)
             for attempt in self.attempts

@@ -24,8 +24,8 @@ NUM_SHOWN = 10
 def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
     """Return the run of a request, and its record if it exists.
 
-    Without a name it is the newest run of `default_families` that was asked for in the same way, begun or only
-    submitted, or else a new one.
+    Without a name it is the newest run of `default_families` with an equal request, begun or only submitted, or else a
+    new one.
 
     Raises:
         RunConflictError: If the named run has another request, with every difference; or foreign files have its name.
@@ -61,7 +61,7 @@ def _submitted(run: Run) -> Request | None:
 
 
 def _taken_by(run: Run, request: Request) -> RunRecord | None:
-    """Return the record that another machine has just written, or nothing if only this request has the name."""
+    """Return the record that another machine has just written, or None if only this request has the name."""
     start = run.key("")
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
     if (record := run.record()) is not None or not names:

@@ -56,7 +56,7 @@ def _require_published(path: Path) -> None:
     elif digest != expected:
         raise WeightsError(
             f"weights/{path.name}: what was downloaded is not the published file, its SHA-256 is {digest[:12]} and not "
-            f"{expected[:12]}; nothing was stored, look at what lies between here and github.com"
+            f"{expected[:12]}; nothing was stored, check the network path to github.com"
         )
 
 

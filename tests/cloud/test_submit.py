@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -21,6 +20,7 @@ from job.runs.search import find_run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import surroundings, wait_until
+from tests.support.http_server import Handler, serving
 
 
 def test_submitting_twice_is_once(cloud, capsys):
@@ -348,27 +348,18 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
     ]
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class LogsHandler(Handler):
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             asked.append(body)
             page = {"entries": entries[1:]} if "pageToken" in body else {"entries": entries[:1], "nextPageToken": "2"}
-            data = json.dumps(page).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.respond(200, json.dumps(page).encode(), {})
 
-        def log_message(self, *_args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    with serving(LogsHandler) as address:
+        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://{address}/")
         monkeypatch.setattr("google.auth.default", lambda **_scopes: (AnonymousCredentials(), "demo-project"))
         capsys.readouterr()
         assert main(["logs", "zebra"]) == 0
-        server.shutdown()
     assert capsys.readouterr().out == "2026-11-23T09:00:00Z  plain\n2026-11-23T09:00:01Z  ours\n"
     assert f'labels.job_uid="{uid}"' in asked[0]["filter"]
 

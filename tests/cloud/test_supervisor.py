@@ -409,7 +409,7 @@ def test_a_submission_that_was_only_recorded_is_made(cloud, capsys):
     wait_until(lambda: cloud.run.attempts() == [1])
     dead = supervisor(cloud)
     history = dead.history()
-    dead.add_submission(history, history.newest.submission.placement, "of a test", by_hand=False)
+    dead.add_submission(history, history.newest.submission.placement, "of a test", "supervisor")
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise() == 0
     cloud.batch.jobs[cloud.job(2)].ended.wait()

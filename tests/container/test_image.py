@@ -117,8 +117,8 @@ def test_no_secret_is_in_any_layer():
     """Neither the history nor a file of any layer, removed by a later one or not, looks like a secret; what came from
     the lock by digest is judged by its name alone.
     """
-    told = engine("image", "inspect", IMAGE).stdout + engine("history", "--no-trunc", IMAGE).stdout
-    assert not [word for word in SECRET_WORDS if word.decode() in told]
+    inspected = engine("image", "inspect", IMAGE).stdout + engine("history", "--no-trunc", IMAGE).stdout
+    assert not [word for word in SECRET_WORDS if word.decode() in inspected]
     num_layers, names = 0, set()
     with subprocess.Popen([ENGINE, "save", IMAGE], stdout=subprocess.PIPE) as saving:
         for layer in layers(saving.stdout):

@@ -59,11 +59,11 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 1, said
     assert not [line for line in said.splitlines() if line.startswith("Traceback")]
-    (told,) = [message for message in messages(said) if "a defect of the program" in message]
-    assert told.startswith("run zebra: failed by KeyError: 'an unexpected answer' (fault_point_cli.py:")
+    (text,) = [message for message in messages(said) if "a defect of the program" in message]
+    assert text.startswith("run zebra: failed by KeyError: 'an unexpected answer' (fault_point_cli.py:")
     run = Run(open_store(bucket), "zebra")
     end = run.attempt(1).end
-    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)
+    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", text)
     assert "in break_down" in end.traceback
     assert max(checkpoint.committed(run)).position == (1, 0)
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
@@ -78,8 +78,8 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     hangs = start_job(*TRAIN, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
     said = hangs.communicate(timeout=240)[1]
     assert hangs.returncode == 75, said
-    (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
-    assert all(words in told for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
+    (text,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
+    assert all(words in text for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
     end = Run(open_store(bucket), "zebra").attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
@@ -143,8 +143,8 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         held.unlink()
         said = process.communicate(timeout=TIMEOUT_S)[1]
         assert process.returncode == 75, said
-        (told,) = [message for message in messages(said) if "did not finish within 25 s" in message]
-        assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told
+        (text,) = [message for message in messages(said) if "did not finish within 25 s" in message]
+        assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in text
         proxy.answer = lambda _sent: None
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
         again = job(*TRAIN, "--bucket", bucket)

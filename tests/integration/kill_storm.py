@@ -274,8 +274,8 @@ def strike(
                               if way in happened)  # fmt: skip
     allowed = {"kill": {-signal.SIGKILL, 0}}.get(ending[0], {0, 75}) if ending[0] in happened else {0}
     allowed |= {75} if "faults" in happened else set()
-    told = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
-    found.failures += [f"{told}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
+    where = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
+    found.failures += [f"{where}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
     return happened
 
 

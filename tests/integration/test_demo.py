@@ -65,7 +65,7 @@ def test_the_demo_learns_and_its_recipe_improves_on_the_baseline(bucket):
     base_end = Run(store, "yolov11_wildlife").attempt(1).end
     assert datetime.fromisoformat(first.began_at) >= datetime.fromisoformat(
         base_end.ended_at
-    )  # no second of the baseline is in the bill of A
+    )  # no second of the baseline counts for A
 
 
 def test_the_report_has_the_metrics_and_the_cost_of_the_run(run, report):

@@ -154,23 +154,23 @@ def test_boxes_lie_where_the_labels_say(killed, data):
 
 def test_the_seconds_of_every_attempt_add_up(killed):
     """Whether an attempt was killed, stopped or finished, its labels come to its wall time within 1 %."""
-    bill = read_cost(run_in(killed))
-    assert [attempt.ended for attempt in bill.attempts] == ["vanished", "preempted", "finished"]
-    for attempt in bill.attempts:
+    cost = read_cost(run_in(killed))
+    assert [attempt.ended for attempt in cost.attempts] == ["vanished", "preempted", "finished"]
+    for attempt in cost.attempts:
         assert sum(attempt.seconds.values()) == pytest.approx(attempt.wall_s, rel=0.01)
-    assert bill.attempts[0].steps_lost > 0
-    assert bill.seconds["recomputed"] > 0
+    assert cost.attempts[0].steps_lost > 0
+    assert cost.seconds["recomputed"] > 0
 
 
 def test_phases_and_cost_are_shown_and_printed_as_json(killed, capsys):
     """`job runs show` fits 80 columns and has the goodput; with --json it has the same figures."""
     assert main(["runs", "show", "zebra", "--bucket", killed, "--json"]) == 0
-    bill = json.loads(capsys.readouterr().out)["bill"]
+    cost = json.loads(capsys.readouterr().out)["bill"]
     assert main(["runs", "show", "zebra", "--bucket", killed]) == 0
     shown = capsys.readouterr().out
     assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith("weights"))
-    assert f"goodput     {100 * bill['goodput']:.1f} %" in shown
-    assert bill["total_s"] == pytest.approx(sum(bill["seconds"].values()), abs=0.01)
+    assert f"goodput     {100 * cost['goodput']:.1f} %" in shown
+    assert cost["total_s"] == pytest.approx(sum(cost["seconds"].values()), abs=0.01)
 
 
 def test_the_report_was_written_by_the_run(killed):

@@ -68,8 +68,8 @@ def test_stock_ultralytics_resumes_from_the_last_pt_of_a_run_that_was_cut_off(bu
     data.write_text(f"path: {tmp_path / 'tiny'}\n{data.read_text()}")
     stock = yolo("train", "resume", f"model={last}", f"data={data}", "device=cpu", f"save_dir={tmp_path / 'stock'}")
     assert stock.returncode == 0, stock.stdout + stock.stderr
-    told = stock.stdout + stock.stderr
-    assert f"from epoch {done + 1} to {NUM_EPOCHS} total epochs" in told
+    output = stock.stdout + stock.stderr
+    assert f"from epoch {done + 1} to {NUM_EPOCHS} total epochs" in output
     with (tmp_path / "stock" / "results.csv").open() as opened:
         assert [int(row["epoch"]) for row in csv.DictReader(opened)] == list(range(done + 1, NUM_EPOCHS + 1))
 

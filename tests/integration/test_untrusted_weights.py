@@ -85,10 +85,10 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     for _ in range(2):  # it is not set aside upon any number of observations
         refused = job(*train)
         assert refused.returncode == 65, refused.stderr
-        (told,) = [message for message in messages(refused.stderr) if "its activation is" in message]
-        assert told.startswith(f"run r: checkpoint {newest} is refused, ")
-        assert f"; to resume after {before.description}, set it aside: `" in told
-    subprocess.run(["sh", "-c", told.split("`")[1]], check=True)
+        (refusal,) = [message for message in messages(refused.stderr) if "its activation is" in message]
+        assert refusal.startswith(f"run r: checkpoint {newest} is refused, ")
+        assert f"; to resume after {before.description}, set it aside: `" in refusal
+    subprocess.run(["sh", "-c", refusal.split("`")[1]], check=True)
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)
     assert again.returncode == 0, again.stderr

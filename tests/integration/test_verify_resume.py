@@ -64,7 +64,7 @@ class AtTheSteps:
 
 
 @pytest.mark.parametrize(
-    ("forgotten", "told"),
+    ("forgotten", "difference"),
     [
         ("nothing", None),
         pytest.param("weights", "the loss differs", marks=pytest.mark.full),
@@ -77,17 +77,17 @@ class AtTheSteps:
         pytest.param("keys", "the images differ", marks=pytest.mark.full),
     ],
 )
-def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten, told):
+def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten, difference):
     """With everything kept the verdict is equal; with any one source of state left out it names a difference."""
     monkeypatch.setattr("job.session.verify_resume.random", SimpleNamespace(Random=AtTheSteps))
     shutil.copytree(straight, tmp_path / "copy", ignore=shutil.ignore_patterns("work"))
     verdict = verify_resume(piece_in(tmp_path / "copy", forgotten), num_kills=2, seed=1)
     assert verdict.num_steps == NUM_STEPS
     assert [resumed.partition(".")[0] for resumed in verdict.resumed_at] == ["0000-000003", "0002-000002"]
-    if told is None:
+    if difference is None:
         assert verdict.differences == ()
     else:
-        assert told in "\n".join(verdict.differences)
+        assert difference in "\n".join(verdict.differences)
 
 
 @pytest.mark.timeout(1300)

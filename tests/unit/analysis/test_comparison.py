@@ -29,8 +29,8 @@ def values(comparison, section, label):
 def bucket(tmp_path):
     """A bucket with three finished runs, one of them measured on another validation set."""
     store = FolderStore.create(str(tmp_path / "bucket"))
-    for evidence in (BASE, IMPROVED, ELSEWHERE):
-        put_recorded(store, evidence)
+    for summary in (BASE, IMPROVED, ELSEWHERE):
+        put_recorded(store, summary)
     return str(tmp_path / "bucket")
 
 
@@ -96,9 +96,9 @@ def test_the_terminal_shows_it_in_80_columns(bucket, capsys):
 def test_the_comparison_can_be_had_as_json(bucket, capsys):
     """`--json` has every value by section, thing and run."""
     assert main(["compare", "zebra", "lion", "--bucket", bucket, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["comparable"], told["best"]) == (True, "lion")
-    assert told["result"]["recall"] == {"zebra": "47.0%", "lion": "66.0%"}
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["comparable"], printed["best"]) == (True, "lion")
+    assert printed["result"]["recall"] == {"zebra": "47.0%", "lion": "66.0%"}
 
 
 class Page(HTMLParser):

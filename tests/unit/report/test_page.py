@@ -122,11 +122,11 @@ def test_phases_and_attempts_are_those_of_the_run_cost(tmp_path):
     """Lost and useful seconds and dollars are those of the run's cost."""
     price = {"usd_per_h": 3.6, "on_demand_usd_per_h": 7.2}
     run = record_run(tmp_path / "bucket", COURSE, price=price)
-    bill = facts_of(run).cost
+    cost = facts_of(run).cost
     text = words(page_of(run))
-    assert bill.seconds["lost"] == 20.0
-    assert f"lost 20.0 s {20 / bill.total_s:.1%}".replace("%", " %") + " $0.0200" in text
-    assert f"all 4 min 50 s ${bill.usd:.4f}" in text
+    assert cost.seconds["lost"] == 20.0
+    assert f"lost 20.0 s {20 / cost.total_s:.1%}".replace("%", " %") + " $0.0200" in text
+    assert f"all 4 min 50 s ${cost.usd:.4f}" in text
     assert "1 2026-11-23 08:00:00 the start 2 min 10 s vanished 2 20.0 s 1 min 00 s" in text
 
 

@@ -82,5 +82,5 @@ def test_each_warning_is_told_once_with_the_first_attempt():
 def test_running_out_of_memory_is_remembered():
     """The next attempt knows that one before it ended for want of memory, by the record and not by its words."""
     assert PreviousAttempts((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
-    told = {"error": "TrainingError", "message": "out of memory"}
-    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory
+    failed = {"error": "TrainingError", "message": "out of memory"}
+    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=failed))).ran_out_of_memory

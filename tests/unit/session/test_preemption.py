@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,6 +24,19 @@ def server(monkeypatch):
     with running_metadata_server() as fake:
         monkeypatch.setenv("GCE_METADATA_HOST", fake.url)
         yield fake
+
+
+@contextmanager
+def preempted(server, stay_s):
+    """Yield a watcher that has just raised the server's notice, which is raised again afterwards."""
+    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=stay_s) as watcher:
+        watcher.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            yield watcher
+            raise
 
 
 @pytest.mark.parametrize(("number", "reason"), REASONS)
@@ -200,41 +214,23 @@ def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
 
 def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server):
     """After the server's notice the process waits to be killed, at longest the cap; a signal ends the wait."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=3600) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            watcher.stay()  # hangs if the signal does not end it
-            raise
+    with preempted(server, stay_s=3600) as watcher:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        watcher.stay()  # hangs if the signal does not end it
 
 
 def test_after_the_longest_wait_it_leaves(server):
-    """A machine that is not ended after all gets its process back."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            watcher.stay()
-            raise
+    """A process whose machine is not terminated ends after the longest wait."""
+    with preempted(server, stay_s=0.01) as watcher:
+        watcher.stay()
 
 
 def test_the_deadline_is_for_the_remaining_work(server):
     """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            assert watcher._deadline < math.inf
-            watcher.stay()
-            assert watcher._deadline == math.inf
-            raise
+    with preempted(server, stay_s=0.01) as watcher:
+        assert watcher._deadline < math.inf
+        watcher.stay()
+        assert watcher._deadline == math.inf
 
 
 def test_handlers_are_put_back():

@@ -45,14 +45,14 @@ def test_the_default_limit_is_half_an_hour():
 @pytest.mark.usefixtures("moved")
 def test_nothing_done_for_the_limit_is_a_hang(looked, caplog):
     """Time without activity is a hang at the limit, and not before."""
-    told = []
-    looked.on_hang = told.append
+    errors = []
+    looked.on_hang = errors.append
     with looked.watching(NO_STEP):
         looked.look(99)
         with pytest.raises(Ended) as raised:
             looked.look(1)
     assert raised.value.args == (75,)
-    assert [error.exit_code for error in told] == [75]
+    assert [error.exit_code for error in errors] == [75]
     assert "no step and no batch of a validation was done for 100 s" in caplog.text
     assert "test_nothing_done_for_the_limit_is_a_hang" in caplog.text  # where this thread stands
 
