@@ -65,11 +65,7 @@ def check_label(
 ) -> Findings:
     """Check each row of a label as Ultralytics' ``verify_image_label`` does the whole.
 
-    Args:
-        data: The file.
-        num_classes: 0 if unknown.
-        num_keypoint_columns: Number of columns that a row may have after a box.
-        single_class: All classes count as class 0.
+    `num_classes` is 0 if unknown; `num_keypoint_columns` may stand in a row after a box.
     """
     try:
         lines = data.decode("utf-8-sig").splitlines()
