@@ -79,7 +79,7 @@ class SubmissionStatus:
 
         Args:
             now: The time.
-            going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
+            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:

@@ -133,7 +133,7 @@ def start_new_run(context: SessionContext, run: Run, request: Request) -> Starte
         weights, point = fetch_start(context.store, found, context.folder / "start")
     training = set_up(context, data, point, weights)
     _broadcast_state(context, None)
-    transfer = training.transfer
+    transfer = training.trainer.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)
         for line in transfer.left_out[:NUM_LEFT_OUT_SHOWN]:

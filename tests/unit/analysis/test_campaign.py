@@ -34,7 +34,7 @@ FLAT = (0.2, *[1.0] * 11)
 
 
 def ended(recipe, f1, **more):
-    """Return the evidence of a finished run that ends on a plateau."""
+    """Return the summary of a finished run that ends on a plateau."""
     return recorded(recipe, course=tuple(f1 * value for value in FLAT), **{"run": f"zoo-{recipe}", **more})
 
 
@@ -276,7 +276,7 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
 
 
 def started(entry, run, before=0.3):
-    """Return the evidence of a run that started from another one's weights, which had an F1."""
+    """Return the summary of a run that started from weights of another one with this F1."""
     point = {"kind": "own", "source": f"runs/{run}/weights/best.pt", "architecture": None, "run": run}
     entry.final.comparison.before["f1"] = before
     return dataclasses.replace(entry, record=starting_from(entry.record, point))

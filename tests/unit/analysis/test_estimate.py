@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
 
-def order(recipe="A", **training_arguments):
+def train_request(recipe="A", **training_arguments):
     """Return a request as the command line makes it."""
     return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
@@ -57,12 +57,12 @@ def test_a_similar_run_gives_the_estimate():
         recorded("A", run="other_size", imgsz=640),
         recorded("A", run="other_machine", machine="Linux x86_64, 64 cores"),
     ]
-    found = from_runs(order(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
+    found = from_runs(train_request(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
     assert found.run == "same"
     estimate = by_run(load_recipe("A"), found, usd_per_hour=0.5)
     assert estimate.hours == ((80 * 90 + 20) / 3600,) * 2
     assert estimate.usd == pytest.approx((0.5 * estimate.hours[0],) * 2)
-    assert from_runs(order(), "other_data", lambda _run: True, runs) is None
+    assert from_runs(train_request(), "other_data", lambda _run: True, runs) is None
 
 
 @pytest.mark.parametrize(
