@@ -111,7 +111,7 @@ def test_a_damaged_file_is_refused(trained, tmp_path, content):
         (("--recipe", "base"), "could not be downloaded"),
     ],
 )
-def test_a_start_that_is_not_there_is_told_with_what_to_do(trained, words, part):
+def test_missing_start_weights_are_reported_with_what_to_do(trained, words, part):
     """Each way in which start weights can be missing ends before training with its own advice."""
     refused = train(trained, *words, "--run", "missing")
     assert refused.returncode == 65, refused.stderr
