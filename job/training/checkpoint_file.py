@@ -62,7 +62,7 @@ class UnreadableFileError(Exception):
 
     Args:
         detail: Why.
-        names: What it names and may not, if that is why.
+        names: Forbidden names in it, if that is the reason.
     """
 
     def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
@@ -109,7 +109,7 @@ class CheckpointFile:
         """Open the file and read everything except tensors.
 
         Raises:
-            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
         """
         try:
             self._num_bytes = path.stat().st_size

@@ -41,7 +41,7 @@ def test_submitting_twice_without_a_name_is_once(cloud):
     assert len(cloud.batch.jobs) == 1
     assert main([*words, "--epochs", "3"]) == 0
     runs = {stored.key.split("/")[1] for stored in open_store(cloud.bucket).list("runs/")}
-    assert runs == {"yolov11_wildlife", "yolov11_wildlife2"}
+    assert runs == {"yolov11_tiny", "yolov11_tiny2"}
 
 
 def test_two_submissions_at_once_make_one_job(cloud):

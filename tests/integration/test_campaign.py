@@ -68,7 +68,7 @@ def test_b_follows_an_a_that_was_not_enough_over_every_kill(bucket):
     done = job(*CAMPAIGN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert "zoo: budget spent" in done.stdout
-    assert run_in(bucket, "zoo-1-A").record().start.point.run == "yolov11_wildlife"
+    assert run_in(bucket, "zoo-1-A").record().start.point.run == "yolov11_tiny"
     assert run_in(bucket, "zoo-2-B").record().start.point.kind == "scratch"
     store = open_store(bucket)
     assert b"A not enough" in store.read("campaigns/zoo/campaign.html")
