@@ -142,11 +142,7 @@ def _plan(
     paths: Mapping[str, Path],
     before_change: Callable[[], None],
 ) -> list[str]:
-    """Return the names of files to fetch, after moving edited files away and removing those that the store has no more.
-
-    Raises:
-        MachineError: If files that no pull fetched have these names; nothing was changed.
-    """
+    """Return the names of files to fetch; move edited files away, remove those that the store has no more."""
     was_pulled, pushed = (folder / PULLED).is_file(), ChecksumIndex(folder / PUSHED)
     missing, foreign, edited = [], [], []
     for name, stored in objects.items():
