@@ -77,6 +77,8 @@ class JobError(Exception):
     """
 
     exit_code: int = ExitCode.FAILED
+    reason = EndReason.FAILED
+    """Recorded for the attempt that it ends. With exit code 75, a supervisor gives up what fails twice at one place."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -206,12 +208,14 @@ class TransientStoreError(StoreError):
     """The bucket kept failing until the deadline; trying again later may help."""
 
     exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.TRANSIENT
 
 
 class SupersededError(JobError):
     """A later attempt has claimed the run; this one must not touch it any more."""
 
     exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.SUPERSEDED
 
 
 class CampaignError(JobError):
@@ -249,6 +253,7 @@ class PeerError(JobError):
     """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
 
     exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.TRANSIENT
 
 
 class MachineError(JobError):

@@ -96,7 +96,7 @@ def _machine_type(machine: str) -> str | None:
 
 
 def _measure(store: Store, request: TrainRequest) -> Measurement:
-    from job.session.rehearsal import rehearse
+    from job.session.startup import rehearse
 
     watch = Stopwatch()
     with contextlib.suppress(EnoughError):

@@ -54,7 +54,7 @@ class AsyncCommitter:
     Args:
         claim: The attempt that commits.
         staging: A folder for the files of one snapshot, used by nothing else.
-        restored: The checkpoint that training resumed from.
+        restored: The checkpoint that training resumed from; unchanged files of one of this run are not stored again.
         publish: Called after each commit with the folder of its files.
     """
 
@@ -65,7 +65,7 @@ class AsyncCommitter:
         restored: Manifest | None,
         publish: Callable[[Path], None],
     ) -> None:
-        self.newest = restored
+        self.newest = restored if restored and restored.run == claim.run.name else None
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Committable, Mapping[str, object]] | None = None

@@ -76,6 +76,9 @@ class PreviousAttempts:
         ]
 
 
+NO_ATTEMPTS = PreviousAttempts()
+
+
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
     """Return what a resumed attempt records of its resumption.
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, prepare_data
 from job.goodput import PhaseTimer
-from job.runs.records import Price
+from job.runs.records import PinnedDataset, Price
 from job.runs.request import TrainRequest
 from job.session.doctor import require_fit
 from job.session.preemption import PreemptionWatcher
@@ -50,13 +49,13 @@ class SessionContext:
         with workdir.attempt_folder(self.order.workdir, owner) as folder:
             yield replace(self, folder=folder, price=price_here())
 
-    def prepare_data(self, name: str, pinned: dict[str, Any] | None, subject: str) -> PreparedData:
+    def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
         return prepare_data(
             *(self.store, name, self.order.workdir, self.folder / "data.yaml", self.timer),
             quarantine=self.order.quarantine,
             single_class=bool(self.order.recipe.train.get("single_cls")),
-            pinned=pinned,
+            pinned=pinned.model_dump() if pinned else None,
             subject=subject,
         )
 

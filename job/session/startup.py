@@ -11,11 +11,11 @@ earlier run is never written to. Knows nothing of how training goes on from ther
 
 import logging
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.datasets.prepare import PreparedData
+from job.datasets.prepare import PreparedData, find_dataset
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
 from job.runs import checkpoint, resume
@@ -33,24 +33,26 @@ from job.runs.records import (
     differences,
     now,
 )
-from job.runs.resume import PreviousAttempts
+from job.runs.request import TrainRequest
+from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
-from job.session.follower import FileContent, SharedPlan, SharedState
+from job.session.follower import SharedPlan, SharedState
+from job.session.preemption import PreemptionWatcher
+from job.storage.object_store import Store
+from job.text import shortened
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
+    from job.training.callbacks import TrainingCallbacks
     from job.training.loop import Training
-    from job.training.weights import Transfer
 
 log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
-
-NOTHING_BEFORE = PreviousAttempts()
 
 
 def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
@@ -80,15 +82,14 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
         if request is not None:
             context.group.broadcast(None)
             raise paused_by(run, request, agreed=True)
-        data = context.prepare_data(record.dataset.name, record.dataset.model_dump(), f"run {run.name}")
+        data = context.prepare_data(record.dataset.name, record.dataset, f"run {run.name}")
         point, receipt = record.start.point, None
         with context.timer.entered(Phase.PULL):
             restored = checkpoint.restore(run, context.empty_folder("restored"))
             if restored is None and point.kind == "end":
                 restored = fetch_end(context.store, point, context.folder / "restored")
+            weights = None if restored else fetch_start(context.store, point, context.folder / "start")[0]
         if restored is None:
-            with context.timer.entered(Phase.PULL):
-                weights, _ = fetch_start(context.store, point, context.folder / "start")
             training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
@@ -111,16 +112,17 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
     record = ended.record()
     if record is None:
         raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-    data = context.prepare_data(str(request["dataset"]), record.dataset.model_dump(), f"run {ended.name}")
+    data = context.prepare_data(str(request["dataset"]), record.dataset, f"run {ended.name}")
     with context.timer.entered(Phase.PULL):
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
-    training, receipt = _restore(context, run, record, data, restored, previous=NOTHING_BEFORE)
+    training, receipt = _restore(context, run, record, data, restored)
     log.info(
         "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
-    return _create(context, run, request, _NewRun(data, training, point, None, restored, receipt))
+    new = _new_record(context, run, request, data=data, training=training, lineage=Lineage(point=point))
+    return _create(context, new, training, restored, receipt)
 
 
 def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
@@ -136,11 +138,26 @@ def start_new_run(context: SessionContext, run: Run, request: Request) -> Starte
     transfer = training.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)
-        for line in transfer.left_out[:NUM_LEFT_OUT_SHOWN]:
+        for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
-        if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
-            log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
-    return _create(context, run, request, _NewRun(data, training, point, transfer))
+    lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
+    return _create(context, _new_record(context, run, request, data=data, training=training, lineage=lineage), training)
+
+
+def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") -> None:
+    """Train in a scratch folder until the callbacks end it; no run is made in the bucket.
+
+    Raises:
+        JobError: As `job.session.train.train`, and whatever the callbacks raise.
+    """
+    order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
+    with (
+        PreemptionWatcher() as preemption,
+        SessionContext(store=store, order=order, preemption=preemption).in_folder("rehearsal") as here,
+    ):
+        data = here.prepare_data(str(order.dataset), None, "run rehearsal")
+        weights, point = fetch_start(store, find_start(store, order, None), here.folder / "start")
+        set_up(here, data, point, weights).run(callbacks)
 
 
 def set_up(
@@ -150,7 +167,7 @@ def set_up(
     weights: Path | None,
     *,
     record: RunRecord | None = None,
-    previous: PreviousAttempts = NOTHING_BEFORE,
+    previous: PreviousAttempts = NO_ATTEMPTS,
 ) -> "Training":
     """Build the training on this machine, and broadcast its plan.
 
@@ -184,51 +201,52 @@ def set_up(
         group=context.group,
     )
     if context.group.size > 1:
-        content = FileContent.read(weights) if weights else None
-        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, content))
+        files = {weights.name: weights.read_bytes()} if weights else {}
+        pinned = PinnedDataset.model_validate(data.pinned)
+        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), pinned, files))
     return Training(plan)
 
 
-@dataclass(frozen=True, slots=True)
-class _NewRun:
-    """A run that is checked and set up, and not in the bucket yet."""
-
-    data: PreparedData
-    training: "Training"
-    point: InitialWeights
-    transfer: "Transfer | None"
-    restored: Manifest | None = None
-    receipt: ResumeReceipt | None = None
-
-
-def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -> StartedAttempt:
-    """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
-    order = context.order
-    record = RunRecord(
+def _new_record(
+    context: SessionContext, run: Run, request: Request, *, data: PreparedData, training: "Training", lineage: Lineage
+) -> RunRecord:
+    recipe = context.order.recipe
+    return RunRecord(
         run=run.name,
         created_at=now(),
         request=request,
-        recipe_digest=order.recipe.digest,
-        expect={name: (band.low, band.high) for name, band in order.recipe.expect.items()},
-        start=Lineage(point=new.point, transfer=asdict(new.transfer) if new.transfer else None),
-        dataset=PinnedDataset.model_validate(new.data.pinned),
-        facts=Facts.model_validate(new.training.facts),
-        environment=environment_of(new.training),
+        recipe_digest=recipe.digest,
+        expect={name: (band.low, band.high) for name, band in recipe.expect.items()},
+        start=lineage,
+        dataset=PinnedDataset.model_validate(data.pinned),
+        facts=Facts.model_validate(training.facts),
+        environment=environment_of(training),
         wandb_id=secrets.token_hex(4),
     )
+
+
+def _create(
+    context: SessionContext,
+    record: RunRecord,
+    training: "Training",
+    restored: Manifest | None = None,
+    receipt: ResumeReceipt | None = None,
+) -> StartedAttempt:
+    """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
+    run = Run(context.store, record.run)
     while not run.create(record):
         # Another machine was first. If it was asked the same, this is its run; else the next name is free.
-        run, existing = find_run(context.store, order.run, request)
+        run, existing = find_run(context.store, context.order.run, record.request)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
         if existing is not None:
             return resume_run(context, run, existing)
         record = record.model_copy(update={"run": run.name})
-    log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
-    log.info("recipe %s", order.about_recipe)
+    log.info("run %s: recipe %s on %s", run.name, context.order.recipe.name, record.dataset.name)
+    log.info("recipe %s", context.order.about_recipe)
     claim = claim_run(run, context)
-    record_start(claim, record, new.training, new.receipt)
-    return StartedAttempt(claim, record, new.training, NOTHING_BEFORE, new.restored)
+    record_start(claim, record, training, receipt)
+    return StartedAttempt(claim, record, training, restored=restored)
 
 
 def _restore(
@@ -238,7 +256,7 @@ def _restore(
     data: PreparedData,
     restored: Manifest,
     *,
-    previous: PreviousAttempts,
+    previous: PreviousAttempts = NO_ATTEMPTS,
 ) -> tuple["Training", ResumeReceipt]:
     """Set up a training from a fetched checkpoint, and return it with its receipt."""
     folder, reopen = context.folder / "restored", restored.run != run.name
@@ -254,7 +272,7 @@ def _restore(
 def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
     """Send the other ranks the files of the checkpoint that training goes on from, if there is one."""
     if context.group.size > 1:
-        files = tuple(FileContent.read(path) for path in folder.iterdir()) if folder else ()
+        files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder else {}
         context.group.broadcast(SharedState(files, reopen=reopen))
 
 

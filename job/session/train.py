@@ -7,10 +7,10 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.datasets.prepare import find_dataset
 from job.errors import PeerError, PreemptionError
@@ -95,8 +95,11 @@ def _lead(context: SessionContext) -> None:
         say_finished(run, final, already=True)
         return
     with replace(context, order=order).in_folder(run.name) as here:
-        with _uncollected():
+        gc.disable()  # what set-up makes stays; looking through it again and again only delays the first step
+        try:
             started = start(here, run, record, request)
+        finally:
+            gc.enable()
         run = started.claim.run
         with ReportRefresher(run) as refresher:
             with (
@@ -109,19 +112,6 @@ def _lead(context: SessionContext) -> None:
                 final = finish(started, outcome, here.folder / "run", publisher)
             refresher.finish()
         say_finished(run, final, already=False)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Suspend garbage collection while libraries are loaded and a training is set up.
-
-    What is made then stays, so that to look through all of it, over and over, only delays the first step.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _train_to_end(
@@ -143,15 +133,15 @@ def _train_to_end(
         if committer.newest is not None and not committer.newest.batch:
             refresher.refresh()
 
-    committer = AsyncCommitter(claim, context.folder / "staging", started.own_checkpoint, publish)
+    committer = AsyncCommitter(claim, context.folder / "staging", started.restored, publish)
 
-    def about() -> dict[str, Any]:
+    def about() -> Mapping[str, object]:
         newest = committer.newest
-        own = newest is not None and (newest.run, newest.attempt) == (claim.run.name, claim.attempt)
+        own = newest if newest and newest.attempt == claim.attempt else None
         return {
             **training.about,
             "seconds": timer.seconds(),
-            "kept": {"checkpoint": str(newest.id), "seconds": newest.metadata.seconds} if newest and own else None,
+            "kept": own and {"checkpoint": str(own.id), "seconds": own.metadata.seconds},
             "checkpoints": schedule.to_json(),
         }
 
@@ -162,20 +152,13 @@ def _train_to_end(
         return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
     preemption.at_stake = at_stake
-    with (
-        preemption.left_alone(),
-        Heartbeat(claim, about, preemption.pause) as heartbeat,
-        timer.watched(),
-        committer,
-    ):
+    heartbeat = Heartbeat(claim, about, preemption.pause)
+    with preemption.left_alone(), heartbeat, timer.watched(), committer:
         callbacks = SessionCallbacks(
             committer=committer,
             schedule=schedule,
             reporter=reporter,
-            timer=timer,
-            preemption=preemption,
-            group=context.group,
-            watchdog=watchdog,
+            context=context,
             restored=started.restored.id if started.restored else None,
             furthest_position=started.previous.furthest_position,
             checks=(heartbeat.check, watchdog.check),
