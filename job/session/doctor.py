@@ -11,10 +11,10 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from job.errors import JobError, MachineError
 from job.recipes.recipe import Recipe
@@ -24,10 +24,10 @@ OLDEST_DRIVER = {12: 525, 13: 580}
 """Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
-"""The kernel's word: it is seen in a container that was given no GPU, too."""
+"""Of the kernel: seen in a container that was given no GPU, too."""
 
 DEVICES = Path("/dev")
-"""Where each GPU that this machine or container was given has a file, ``nvidia0`` and so on."""
+"""Has a file for each GPU that this machine or container was given: ``nvidia0`` and so on."""
 
 SWITCHED_ON_BY_ULTRALYTICS = ("albumentations",)
 """Modules that change the pictures as soon as they can be imported (``data/augment.py``: 2150-2207)."""
@@ -39,9 +39,8 @@ SPARE_DISK_BYTES = 10_000_000_000
 GIB = 2**30
 
 BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
-"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision.
-
-By the letter of the model; the storage of all saved tensors, counted by hooks at 256 px. Half of it in half precision.
+"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision; by
+the letter of the model. Measured at 256 px as the storage of all saved tensors. Half of it in half precision.
 """
 
 Grade = Literal["ok", "warn", "fail"]
@@ -89,12 +88,20 @@ def require_fit(workdir: Path, device: str) -> None:
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    checks = [_packages(), _disk(workdir)]
-    if set(device.split(",")) != {"cpu"}:
-        checks = [_driver(), _access(), *checks]
-    failed = [finding for check in checks for finding in check if finding.grade == "fail"]
+    gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
+    summarise([*gpu, *_packages(), *_disk(workdir)])
+
+
+def summarise(findings: list[Finding]) -> None:
+    """Raise if a check failed.
+
+    Raises:
+        MachineError: If a check failed; lists every reason.
+    """
+    failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
     if failed:
-        raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
+        message = f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed"
+        raise MachineError(message, failed)
 
 
 def _libraries() -> Iterator[Finding]:
@@ -107,9 +114,8 @@ def _libraries() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
-            grade: Grade = "ok" if found == wanted else "warn"
             differs = f"{found} is not {wanted}, the version of the lock; bits may differ"
-            yield Finding(name, grade, found if found == wanted else differs)
+            yield Finding(name, "ok" if found == wanted else "warn", found if found == wanted else differs)
 
 
 def _packages() -> Iterator[Finding]:
@@ -133,12 +139,15 @@ def _cuda() -> str | None:
 
 
 def _driver() -> Iterator[Finding]:
-    """Judge NVIDIA's driver by the CUDA that torch was built for, if there are both."""
+    """Judge NVIDIA's driver, if there is one: by the CUDA of torch, and by access to a GPU: else the CPU trains."""
     cuda = _cuda()
     try:
         version = DRIVER.read_text(encoding="utf-8")
     except OSError:
         return
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
+        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
     if cuda is None:
         yield Finding("driver", "warn", "is there, but the torch that is installed has no CUDA; run `make env`")
         return
@@ -153,30 +162,21 @@ def _driver() -> Iterator[Finding]:
         yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA {cuda} from {oldest} on")
 
 
-def _access() -> Iterator[Finding]:
-    """Judge whether a GPU that the machine has can be reached from here: without it the CPU would train, for days."""
-    if DRIVER.exists() and not any(DEVICES.glob("nvidia[0-9]*")):
-        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
-        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
-
-
 def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
     yield from _driver()
-    yield from _access()
     words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    listed, asked = "", False
+    listed: str | None = None
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
-        asked = True
-    gpus = [line.rpartition(",") for line in listed.splitlines() if line.count(",")]
-    if not gpus and asked and DRIVER.exists():
+    gpus = [line.rpartition(",") for line in (listed or "").splitlines() if line.count(",")]
+    if not gpus and listed is not None and DRIVER.exists():
         yield Finding("GPU", "fail", "the machine has NVIDIA's driver, and no GPU answers; take another machine")
     elif not gpus:
         yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
+    wanted = _memory_wanted(recipe)
     for name, _, memory in gpus:
-        has = float(memory) * 2**20 / GIB
-        wanted = _memory_wanted(recipe) if recipe else None
-        if recipe is None or wanted is None:
+        has = float(memory) / 1024
+        if wanted is None:
             yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB; what the training needs is unknown")
         elif has < wanted:
             advice = f"activations alone take {wanted:.0f} GiB; take a larger GPU, or a smaller --batch or --imgsz"
@@ -185,10 +185,10 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
             yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB, of which activations take {wanted:.0f} GiB")
 
 
-def _memory_wanted(recipe: Recipe) -> float | None:
+def _memory_wanted(recipe: Recipe | None) -> float | None:
     """Return the GiB of a recipe's activations; nothing if its model is not known before it starts."""
-    model = re.search(r"yolo11([nsmlx])", str(recipe.start))
-    if model is None:
+    model = re.search(r"yolo11([nsmlx])", str(recipe.start)) if recipe else None
+    if recipe is None or model is None:
         return None
     size = 2 if recipe.train["amp"] else 1
     return float(BYTES_PER_PIXEL[model[1]] / size * recipe.train["imgsz"] ** 2 * recipe.train["batch"] / GIB)
@@ -202,9 +202,9 @@ def _disk(workdir: Path) -> Iterator[Finding]:
         yield Finding("disk", "fail", f"{place} cannot be written; pass a --workdir that this user can write to")
         return
     free = shutil.disk_usage(place).free
-    grade: Grade = "ok" if free > SPARE_DISK_BYTES else "warn"
-    advice = "" if grade == "ok" else "; free some space, or pass another --workdir"
-    yield Finding("disk", grade, f"{free / 1e9:.1f} GB are free in {place}{advice}")
+    found, advice = f"{free / 1e9:.1f} GB are free in {place}", "; free some space, or pass another --workdir"
+    enough = free > SPARE_DISK_BYTES
+    yield Finding("disk", "ok" if enough else "warn", found if enough else found + advice)
 
 
 def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
@@ -213,13 +213,10 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
     # Each worker holds up to four finished batches, and one that it works on (`prefetch_factor`).
     needed = workers * 5 * recipe.train["batch"] * 3 * recipe.train["imgsz"] ** 2
     free = shutil.disk_usage(SHARED_MEMORY).free
-    if free < needed:
-        advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
-        yield Finding(
-            "shared memory", "warn", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used; {advice}"
-        )
-    else:
-        yield Finding("shared memory", "ok", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used")
+    found = f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used"
+    advice = "; start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
+    enough = free >= needed
+    yield Finding("shared memory", "ok" if enough else "warn", found if enough else found + advice)
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:
@@ -239,34 +236,16 @@ def _bucket(store: Store | None) -> Iterator[Finding]:
     yield Finding("bucket", "ok", f"{store.uri} can be written, read and deleted from")
 
 
-def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
+def _tracking() -> Iterator[Finding]:
     """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
     if not os.environ.get("WANDB_API_KEY"):
         yield Finding("W&B", "ok", "no WANDB_API_KEY: nothing is sent; `job wandb sync` sends a run later")
         return
     try:
-        (connect or _require_taken)()
+        from job.tracking.client import require_taken  # noqa: PLC0415 -- wandb is slow to import, needed with a key only
+
+        require_taken()
     except Exception as error:  # noqa: BLE001 -- any error of the library; the key is not part of the message
         yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
     else:
         yield Finding("W&B", "ok", "takes the key")
-
-
-def _require_taken() -> None:
-    from job.tracking.client import require_taken  # noqa: PLC0415 -- wandb is slow to import, and needed with a key only
-
-    require_taken()
-
-
-def summarise(findings: list[Finding]) -> None:
-    """Raise if a check failed.
-
-    Raises:
-        MachineError: If a check failed.
-    """
-    failed = [finding for finding in findings if finding.grade == "fail"]
-    if failed:
-        raise MachineError(
-            f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed",
-            [f"{finding.subject}: {finding.found}" for finding in failed],
-        )

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, MappingProxyType
 from typing import Self
 
@@ -25,23 +25,23 @@ from job.training.signals import NOTICES, heeded
 log = logging.getLogger(__name__)
 
 STAY_S = 150
-"""How long to stay after a notice from the metadata server. Who leaves early is started again on the same machine,
-which has up to 120 s to live and 30 s to shut down.
+"""How long to stay after a notice from the metadata server: the VM has up to 120 s to live and 30 s to shut down, and
+Batch would start a process that exits earlier again on the same VM.
 """
 
 LIMITS_S: Mapping[int, float] = MappingProxyType({signal.SIGTERM: 25.0, signal.SIGHUP: 25.0, signal.SIGINT: 60.0})
-"""How long the process stays at most after a signal. What sends SIGTERM kills after 30 s; a person who pressed Ctrl-C
+"""How long the process stays at most after a signal: SIGKILL follows SIGTERM after 30 s; a person who pressed Ctrl-C
 waits.
 """
 
 AMONG_SEVERAL_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
-"""The same for a process that torchrun or our launcher started: they kill after 30 s, whatever the signal was."""
+"""The same for a process that torchrun or our launcher started: they kill 30 s after any signal."""
 
 OF_A_CHILD_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
-"""The same for a process that waits for one that trains: it must not end, and a container with it, before that one."""
+"""The same for the parent of a training process: it must not end, and a container with it, before its child."""
 
 SERVER_LIMIT_S = 100.0
-"""The same after a notice of the metadata server: the machine has up to 120 s to live."""
+"""The same after a notice of the metadata server: the VM has up to 120 s to live."""
 
 ONE_PRESS_S = 1.0
 """Ctrl-C that comes again within this time is the same one, sent to the process and to its group."""
@@ -60,9 +60,7 @@ class PreemptionWatcher:
     """Watches for notices while it is entered, which has to be in the main thread.
 
     Args:
-        stay_s: See `STAY_S`.
-        limits_s: See `LIMITS_S`.
-        server_limit_s: See `SERVER_LIMIT_S`.
+        stay_s, limits_s, server_limit_s: See `STAY_S`, `LIMITS_S`, `SERVER_LIMIT_S`.
     """
 
     def __init__(
@@ -164,23 +162,21 @@ class PreemptionWatcher:
         """Ask for a pause, from any thread. There is no haste: it interrupts nothing, and `agreed` returns it."""
         self._pause = notice
 
-    @contextmanager
-    def left_alone(self) -> Iterator[None]:
+    def left_alone(self) -> AbstractContextManager[None]:
         """Let notices interrupt nothing in the block; it looks at `pending` instead."""
-        before, self._left_alone = self._left_alone, True
-        try:
-            yield
-        finally:
-            self._left_alone = before
+        return self._interrupted(allowed=False)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> AbstractContextManager[None]:
         """Let a notice interrupt a block within one under `left_alone`.
 
         Raises:
             PreemptionError: At any point inside, from its beginning on.
         """
-        before, self._left_alone = self._left_alone, False
+        return self._interrupted(allowed=True)
+
+    @contextmanager
+    def _interrupted(self, *, allowed: bool) -> Iterator[None]:
+        before, self._left_alone = self._left_alone, not allowed
         try:
             self._interrupt()
             yield

@@ -67,7 +67,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
             context = SessionContext(
                 store=store, order=order, timer=timer, preemption=preemption, group=group, watchdog=watchdog
             )
-            with watchdog.watching(NO_BYTE, bytes_count=True):
+            with watchdog.watching(NO_BYTE):
                 if group.is_rank_zero:
                     _lead(context)
                 else:

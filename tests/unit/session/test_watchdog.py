@@ -68,7 +68,7 @@ def test_a_sign_of_life_sets_the_time_back(looked):
 
 def test_bytes_count_while_a_process_gets_ready(looked, moved):
     """A download that goes on is no hang; one that stands still is; what looking itself reads does not count."""
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         for _ in range(10):
             looked.look(99)
             moved[0] += 1_000_000
@@ -95,7 +95,7 @@ def test_what_is_not_watched_may_take_any_time(looked):
     outer one goes on.
     """
     looked.look(1000)
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         with looked.watching(NO_STEP):
             looked.look(99)
         looked.look(99)  # counts anew
