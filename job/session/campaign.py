@@ -39,11 +39,8 @@ class Place:
     Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
-    before: tuple[str, ...]
-    """The words of the command before those of the run."""
-
-    after: tuple[str, ...]
-    """The words of bucket and machine."""
+    words: tuple[str, ...]
+    """The words of the command but for those of the run."""
 
     usd_per_hour: float | None
     """The price of the machine, if it is known; each attempt records it."""
@@ -57,8 +54,7 @@ class Place:
         A notice is passed on; a process that has it already takes both for one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        command = [sys.executable, "-m", "job", *self.before, *args, *self.after]
-        process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
+        process = subprocess.Popen([sys.executable, "-m", "job", *self.words, *args], env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
         except PreemptionError:
@@ -67,26 +63,14 @@ class Place:
             raise
 
 
-def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
-    """Return this machine.
-
-    Args:
-        bucket: Where the runs are.
-        machine: Further flags of ``job train``.
-        usd_per_hour: What an hour costs, if that is known.
-    """
-    return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
+def here(bucket: str, args: Sequence[str], usd_per_hour: float | None) -> Place:
+    """Return this machine, with further flags of ``job train`` and its price, if that is known."""
+    return Place(("train", *args, f"--bucket={bucket}"), usd_per_hour)
 
 
 def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
-    """Return Cloud Batch; the process submits a run, or finds it submitted, and supervises it.
-
-    Args:
-        bucket: Where the runs are.
-        machine: As ``job submit`` has it.
-        args: Further flags of ``job submit``.
-    """
-    return Place(("submit", "--supervise", f"--machine={machine}"), (*args, f"--bucket={bucket}"), None, bounds=True)
+    """Return Cloud Batch, where a run is submitted or found, and supervised, with further flags of ``job submit``."""
+    return Place(("submit", "--supervise", f"--machine={machine}", *args, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
@@ -138,13 +122,9 @@ def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, fin
         return
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
-    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
-        raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command goes on with it",
-            ExitCode.TRY_AGAIN,
-        )
+    cut_off = exit_code == ExitCode.TRY_AGAIN or exit_code < 0
+    ended = "was cut off" if cut_off else f"failed with exit code {exit_code}, see above; once that is corrected"
     raise CampaignError(
-        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; see to that, and give "
-        "the same command",
-        exit_code,
+        f"campaign {campaign.name}: run {step.run} {ended}; the same command goes on with it",
+        ExitCode.TRY_AGAIN if cut_off else exit_code,
     )
