@@ -123,7 +123,7 @@ def format_campaign(campaign: Campaign) -> list[str]:
     if result.best is not None or result.weights is not None:
         lines += labelled("best", address_of_best(campaign, result))
         if result.best not in {row[0] for row in rows[1:]}:
-            lines += labelled("", "which the first run started from; no run is better")
+            lines += labelled("", "the start weights of the first run; no run is better")
     return [*lines, *labelled("page", write_page(campaign))]
 
 

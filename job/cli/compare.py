@@ -11,7 +11,7 @@ from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
 from job.cli.runs import require_run
 from job.errors import MachineError, UsageError
-from job.report.comparison import render
+from job.report.template import render_template
 from job.text import NUM_COLUMNS, labelled, table
 
 MIN_CELL = 13
@@ -45,7 +45,7 @@ def compare_runs(options: CompareOptions) -> None:
     comparison = compare([read_summary(*require_run(store, name)) for name in names])
     if html is not None:
         try:
-            Path(html).write_text(render(comparison), encoding="utf-8")
+            Path(html).write_text(render_template("comparison.html.j2", comparison=comparison), encoding="utf-8")
         except OSError as error:
             raise MachineError(f"{html}: cannot be written, {error.strerror}; pass another --html") from error
     if options.as_json:

@@ -1,14 +1,12 @@
-"""The page of a campaign: goal, runs with the reason for each, best model, command.
+"""HTML page of a campaign: goal, runs with the reason for each, best model, command.
 
 Guarantees that it is made from the campaign's records alone, at any moment. Knows nothing of where runs are trained.
 """
 
 import shlex
-from typing import Any
 
 from job.analysis.campaign import Campaign, CampaignResult, Goal
 from job.analysis.metrics import LABELS
-from job.analysis.summary import RunSummary
 from job.report.template import render_template
 
 
@@ -27,7 +25,9 @@ def render(campaign: Campaign) -> str:
         campaign=campaign,
         record=record,
         result=result,
-        best=_best(campaign, result, runs) if result else None,
+        best_weights=address_of_best(campaign, result) if result and (result.best or result.weights) else None,
+        before=runs[0].before if runs and runs[0] else None,
+        after=next((run.after for run in runs if run and result and run.run == result.best), None),
         runs=list(zip(campaign.steps(), runs, strict=True)),
         labels=LABELS,
         command=_command(campaign, record.goal) if record else None,
@@ -40,20 +40,6 @@ def address_of_best(campaign: Campaign, result: CampaignResult) -> str:
     if best is None:
         return weights if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
     return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
-
-
-def _best(campaign: Campaign, result: CampaignResult, runs: list[RunSummary | None]) -> dict[str, Any] | None:
-    if result.best is None and result.weights is None:
-        return None
-    after = next((run.after for run in runs if run is not None and run.run == result.best), None)
-    start = runs[0].before if runs and runs[0] else None
-    metrics = after or start or {}
-    return {
-        "run": result.best,
-        "weights": address_of_best(campaign, result),
-        "metrics": ", ".join(f"{label} {metrics[name]:.1%}" for name, label in LABELS.items() if name in metrics),
-        "start_f1": start["f1"] if start and after is None else None,
-    }
 
 
 def _command(campaign: Campaign, goal: Goal) -> str:

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from job.recipes.recipe import Band
 
@@ -86,12 +86,12 @@ def curve_chart(
 
     Args:
         lines: Series of equal length.
-        first_epoch: The epoch of their first values; 0 for the start weights.
-        num_epochs: The end of the axis.
+        first_epoch: Epoch of the first values; 0 for the start weights.
+        num_epochs: End of the axis.
         cuts: Epochs at which attempts were cut off.
         band: The expected band of the first series.
-        best_epoch: Marked on the first series.
-        shares: Values are shares of 1, shown as percent.
+        best_epoch: Epoch to mark on the first series.
+        shares: Whether values are shares of 1, shown as percent.
     """
     with _chart() as (figure, axes):
         if band is not None and band.low is not None:
@@ -101,9 +101,9 @@ def curve_chart(
             axes.axvline(cut, color=COLOURS["red"], linewidth=1.1, linestyle=(0, (2, 2.5)), label=label)
         for line in lines:
             epochs = range(first_epoch, first_epoch + len(line.values))
-            lone = "o" if len(line.values) == 1 else ""
+            marker = "o" if len(line.values) == 1 else ""
             style = "--" if line.dashed else "-"
-            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=lone)
+            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=marker)
         if first_epoch == 0 and lines and lines[0].values:
             for line in lines:
                 axes.plot(0, line.values[0], "o", markersize=4.5, color=COLOURS[line.colour])
@@ -116,7 +116,7 @@ def curve_chart(
         if shares:
             _as_percent(axes)
         else:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_major_formatter("{x:g}")
         _legend(figure)
     return _svg(figure)
 
@@ -167,23 +167,19 @@ def timeline(
     total = sum(minutes for _, parts in rows for _, minutes in parts)
     height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
     with _chart(height) as (figure, axes):
-        at, longest = 0.0, total / 12
-        shown: set[str] = set()
+        at = 0.0
         for number, (_, parts) in enumerate(rows):
             for label, minutes in parts:
-                again = label in shown
-                shown.add(label)
-                colour = COLOURS[colours[label]]
-                axes.barh(number, minutes, 0.62, at, color=colour, label=None if again else label, linewidth=0)
+                axes.barh(number, minutes, 0.62, at, color=COLOURS[colours[label]], linewidth=0)
                 at += minutes
             if number < len(gaps):
-                at += min(gaps[number], longest)
+                at += min(gaps[number], total / 12)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False)
         axes.set_xlim(0, at * 1.01 or 1)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("minutes")
     return _svg(figure)
 
@@ -219,20 +215,18 @@ def _chart(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
 def _svg(figure: Figure) -> str:
     """Return a figure as an ``<svg>`` element."""
     written = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(STYLE):
-        figure.savefig(written, format="svg", metadata=nothing)
+        figure.savefig(written, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = written.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'="[^"]*"', _shortened, text)
+    text = re.sub(r'="[^"]*"', _to_hundredths, text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
 
 
-def _shortened(attribute: re.Match[str]) -> str:
-    """Cut coordinates to hundredths."""
+def _to_hundredths(attribute: re.Match[str]) -> str:
     return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

@@ -1,12 +1,10 @@
-"""Facts of a report, read from a run's records in the bucket.
+"""Data of a report: everything that its page shows, read from a run's records in the bucket.
 
-Guarantees that the learning curve is the newest checkpoint's, whatever is written meanwhile. Knows nothing of HTML.
+Guarantees that rows and first evaluation are of one checkpoint, the newest. Knows nothing of HTML.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
@@ -14,7 +12,7 @@ from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.accounting import read_cost
 from job.runs.cost import RunCost
-from job.runs.progress import read_progress
+from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 
@@ -32,10 +30,10 @@ class Facts:
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
-    evaluation_before: dict[str, Any] | None
-    """Evaluation of the start weights, once it ran; see `job.training.evaluation`."""
+    evaluation_before: EvaluationRecord | None
+    """Evaluation of the start weights, once it ran."""
 
-    evaluation: dict[str, Any] | None
+    evaluation: EvaluationRecord | None
     """Evaluation of the best weights, at the end."""
 
     attempts: list[AttemptRecord]
@@ -47,18 +45,23 @@ class Facts:
     """State of the run in Weights & Biases."""
 
     @property
+    def newest_evaluation(self) -> EvaluationRecord | None:
+        """Evaluation of the best weights, or of the start weights while the run is not finished."""
+        return self.evaluation or self.evaluation_before
+
+    @property
     def learning_curve(self) -> list[dict[str, float]]:
-        """The metrics after each epoch, as shares of 1."""
+        """Metrics after each epoch, as shares of 1."""
         return [metrics_of(row) for row in self.rows]
 
     @property
     def before(self) -> dict[str, float] | None:
-        """The metrics of the start weights: row 0."""
-        return metrics_of(self.evaluation_before["row"]) if self.evaluation_before else None
+        """Metrics of the start weights (row 0)."""
+        return metrics_of(self.evaluation_before.row) if self.evaluation_before else None
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of ``best.pt`` (1-based): the last of those with the highest mAP50-95, as Ultralytics has it."""
+        """The epoch of ``best.pt`` (1-based): the last one with the highest mAP50-95, by Ultralytics' rule."""
         if self.final is not None:
             return self.final.best_epoch
         curve = self.learning_curve
@@ -66,7 +69,7 @@ class Facts:
 
     @property
     def after(self) -> dict[str, float] | None:
-        """The metrics of the best weights: as evaluated at the end, before that those of the best epoch so far."""
+        """Metrics of the best weights: of the final evaluation, or of the best epoch so far."""
         if self.final is not None:
             return self.final.comparison.after
         return self.learning_curve[self.best_epoch - 1] if self.best_epoch else None
@@ -97,7 +100,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     Args:
         run: The run.
         record: The run's record.
-        at: The moment; now by default.
+        at: The time to which costs are counted; now by default.
     """
     at = at or now()
     progress = read_progress(run)
@@ -117,9 +120,9 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     )
 
 
-def _read_evaluation(run: Run) -> dict[str, Any] | None:
+def _read_evaluation(run: Run) -> EvaluationRecord | None:
+    key = run.key(EVALUATION)
     try:
-        evaluation: dict[str, Any] = json.loads(run.store.read(run.key(EVALUATION)))
+        return EvaluationRecord.read(key, run.store.read(key))
     except ObjectNotFoundError:
         return None
-    return evaluation

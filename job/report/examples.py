@@ -1,30 +1,29 @@
-"""The validation images with the most mistakes: small enough for a page, with boxes before and after.
+"""Example pictures: the validation images with the most mistakes, with boxes before and after training.
 
-Guarantees that each picture is a part of the stored image at its own resolution or below, and that boxes lie where they
-lie in the image.
+Guarantees that each picture is a crop of the stored image at its own resolution, with boxes moved along.
 """
 
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from job.datasets.image import load_image
 from job.datasets.lockfile import moved_files
 from job.errors import DataError, ObjectNotFoundError
 from job.runs.records import PinnedDataset
 from job.storage.object_store import Store
+from job.training.evaluation_record import Evaluation, ImageEvaluation, ObjectBox, PredictedBox
 
 NUM_SHOWN = 6
 
 MAX_PX = 800
-"""Longer sides are cut to the part with the most mistakes, so that small objects stay visible."""
+"""Longer sides are cropped to the part with the most mistakes, so that small objects stay visible."""
 
 QUALITY = 75
 
 ASPECT = 4 / 3
-"""Width to height of the part that is cut out."""
+"""Width to height of a crop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Box:
     width: float
     height: float
     kind: str
-    """``missed`` of an object, ``right`` or ``wrong`` of a prediction; where one is right the object is not drawn."""
+    """``missed`` for an object, ``right`` or ``wrong`` for a prediction; an object with a right one has no box."""
 
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One image as one model sees it."""
+    """The boxes of one model in one picture."""
 
     num_missed: int
     num_false_alarms: int
@@ -63,62 +62,55 @@ class Picture:
     width: int
     height: int
     cut_from: tuple[int, int] | None
-    """Width and height of the whole image, if this is a part of it."""
+    """Width and height of the whole image, if this is a crop."""
 
     before: View | None
-    """Nothing if the image was not among those kept of that validation."""
+    """None if that evaluation did not keep the image."""
 
     after: View | None
 
 
 def make_pictures(
-    store: Store,
-    dataset: PinnedDataset,
-    names: Sequence[str],
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
+    store: Store, dataset: PinnedDataset, before: Evaluation | None, after: Evaluation | None
 ) -> list[Picture]:
-    """Return the images with the most mistakes after training, or before it if there is no after yet.
+    """Return the images with the most mistakes after training, or of the start weights if it is not finished.
 
     Args:
         store: The bucket.
-        dataset: The run's dataset; an image that is not there any more is left out.
-        names: The names of the classes.
-        before: What the validation of the start weights saw.
-        after: The same of the best weights.
+        dataset: The run's dataset; deleted images are left out.
+        before: Evaluation of the start weights.
+        after: Evaluation of the best weights.
     """
-    seen = after or before
-    if seen is None:
+    if (evaluation := after or before) is None:
         return []
-    others = {entry["image"]: entry for entry in (before or {}).get("images", [])}
+    images_before = {image.image: image for image in before.images} if before else {}
     pictures = []
     moved, folder = moved_files(store, dataset.name, dataset.digest), f"datasets/{dataset.name}"
-    for entry in seen["images"][:NUM_SHOWN]:
-        if entry["num_missed"] + entry["num_false_alarms"] == 0:
+    for image in evaluation.images[:NUM_SHOWN]:
+        if image.num_missed + image.num_false_alarms == 0:
             break
-        views = (others.get(entry["image"]), entry if after else None)
+        views = (images_before.get(image.image), image if after else None)
         try:
-            data = store.read(moved.get(entry["image"], f"{folder}/{entry['image']}"))
-            pictures.append(_picture(data, entry, views, names))
+            data = store.read(moved.get(image.image, f"{folder}/{image.image}"))
+            pictures.append(_picture(data, image, views, evaluation.names))
         except (ObjectNotFoundError, DataError):
             continue
     return pictures
 
 
 def _picture(
-    data: bytes,
-    entry: dict[str, Any],
-    views: tuple[dict[str, Any] | None, dict[str, Any] | None],
-    names: Sequence[str],
+    data: bytes, evaluated: ImageEvaluation, views: Sequence[ImageEvaluation | None], names: Sequence[str]
 ) -> Picture:
     image = load_image(data)
-    window = _window(image.size, _mistakes(entry))
+    boxes: list[ObjectBox | PredictedBox] = [*evaluated.objects, *evaluated.predictions]
+    mistakes = [((box.left + box.right) / 2, (box.top + box.bottom) / 2) for box in boxes if not box.is_right]
+    window = _window(image.size, mistakes)
     part = image.crop(window)
     written = io.BytesIO()
     part.save(written, "JPEG", quality=QUALITY, optimize=True)
     before, after = (_view(view, image.size, window, names) if view else None for view in views)
     return Picture(
-        image=entry["image"],
+        image=evaluated.image,
         data="data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode(),
         width=part.width,
         height=part.height,
@@ -128,14 +120,8 @@ def _picture(
     )
 
 
-def _mistakes(entry: dict[str, Any]) -> list[tuple[float, float]]:
-    """Return the centres of the boxes that are wrong, in shares of the image."""
-    rows = [row for kind in ("objects", "predictions") for row in entry[kind] if not row[5]]
-    return [((row[0] + row[2]) / 2, (row[1] + row[3]) / 2) for row in rows]
-
-
 def _window(size: tuple[int, int], mistakes: list[tuple[float, float]]) -> tuple[int, int, int, int]:
-    """Return the part of an image to show: all of a small one, of a large one that with the most mistakes."""
+    """Return the part of an image to show: all of a small one, the part with the most mistakes of a large one."""
     width, height = size
     across, down = min(width, MAX_PX), min(height, round(MAX_PX / ASPECT))
     if width <= MAX_PX and height <= MAX_PX:
@@ -154,28 +140,23 @@ def _window(size: tuple[int, int], mistakes: list[tuple[float, float]]) -> tuple
 
 
 def _view(
-    entry: dict[str, Any], size: tuple[int, int], window: tuple[int, int, int, int], names: Sequence[str]
+    evaluated: ImageEvaluation, size: tuple[int, int], window: tuple[int, int, int, int], names: Sequence[str]
 ) -> View:
-    boxes = [_box(row, ("wrong", "right")[row[5]], size, window, names) for row in entry["predictions"]]
-    boxes += [_box(row, "missed", size, window, names) for row in entry["objects"] if not row[5]]
-    inside = sorted((box for box in boxes if box), key=lambda box: box.kind != "right")  # mistakes are drawn over it
-    return View(entry["num_missed"], entry["num_false_alarms"], tuple(inside))
+    """Return the boxes of one evaluation that lie in a part of an image; mistakes come last and are drawn on top."""
+    drawn: list[tuple[str, str, ObjectBox | PredictedBox]] = []
+    for prediction in sorted(evaluated.predictions, key=lambda box: -box.is_right):
+        kind = "right" if prediction.is_right else "wrong"
+        drawn.append((kind, f"{_name(names, prediction)} {prediction.confidence:.2f}", prediction))
+    drawn += [("missed", _name(names, box), box) for box in evaluated.objects if not box.is_right]
+    inside = []
+    for kind, label, box in drawn:
+        left, right = box.left * size[0] - window[0], box.right * size[0] - window[0]
+        top, bottom = box.top * size[1] - window[1], box.bottom * size[1] - window[1]
+        if right > 0 and bottom > 0 and left < window[2] - window[0] and top < window[3] - window[1]:
+            corner, extent = (round(left, 1), round(top, 1)), (round(right - left, 1), round(bottom - top, 1))
+            inside.append(Box(*corner, *extent, kind, label))
+    return View(evaluated.num_missed, evaluated.num_false_alarms, tuple(inside))
 
 
-def _box(
-    row: Sequence[float], kind: str, size: tuple[int, int], window: tuple[int, int, int, int], names: Sequence[str]
-) -> Box | None:
-    width, height = size
-    left, top, right, bottom = row[0] * width, row[1] * height, row[2] * width, row[3] * height
-    if right <= window[0] or bottom <= window[1] or left >= window[2] or top >= window[3]:
-        return None
-    name = names[int(row[4])] if int(row[4]) < len(names) else str(int(row[4]))
-    label = name if len(row) == 6 else f"{name} {row[6]:.2f}"  # noqa: PLR2004 -- a prediction has a confidence, too
-    return Box(
-        round(left - window[0], 1),
-        round(top - window[1], 1),
-        round(right - left, 1),
-        round(bottom - top, 1),
-        kind,
-        label,
-    )
+def _name(names: Sequence[str], box: ObjectBox | PredictedBox) -> str:
+    return names[box.category] if box.category < len(names) else str(box.category)

@@ -1,7 +1,7 @@
-"""Writes ``report.html`` beside a run's records.
+"""Report publishing: writes ``report.html`` beside a run's records.
 
-Guarantees that a report which was overtaken while it was rendered does not replace the newer one: the records are read
-again. Two reports put in the same moment are alike but for that moment, and the next commit replaces both.
+Guarantees that an older report does not replace a newer one: if the object changed during rendering, the records are
+read again. Of two reports put in the same moment either may stay; the next commit replaces it.
 """
 
 from job.errors import ObjectNotFoundError

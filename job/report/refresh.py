@@ -1,6 +1,6 @@
 """Report refresh: rewrites a run's report while the run trains, in a sidecar.
 
-Guarantees that training never waits for a report, and that one that cannot be made is one warning.
+Guarantees that training never waits for a report, and that a failed report is one warning.
 """
 
 import time
@@ -12,13 +12,13 @@ from job.runs.run import Run
 from job.runs.sidecar import Sidecar
 
 FINISH_LIMIT_S = 120.0
-"""How long the report at the end of a run may take."""
+"""Limit of the report at the end of a run."""
 
 INTERRUPT_LIMIT_S = 10.0
-"""How long it may take when an attempt ends before its run does: a notice leaves 25 s for everything."""
+"""Limit of the report of an attempt that is cut off: a notice leaves 25 s for everything."""
 
 MIN_INTERVAL_S = 30.0
-"""From one report to the next: one takes seconds of a processor, and so may an epoch of a small training."""
+"""Shortest time between two reports: one takes seconds of a CPU, and so may an epoch of a small training."""
 
 
 class ReportRefresher:
@@ -35,7 +35,7 @@ class ReportRefresher:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Kill a report under way; if the attempt failed, replace a report that says that it runs."""
+        """Kill a report under way; if the attempt failed, write one that says so."""
         if self._sidecar is None:
             return
         self._sidecar.kill()

@@ -1,4 +1,4 @@
-"""The command that would train a run again, from its record."""
+"""Reproduction: the command that trains a run again, from its record."""
 
 import shlex
 
@@ -7,10 +7,9 @@ from job.runs.unfinished import flags_of, known_recipe
 
 
 def command_of(record: RunRecord) -> str:
-    """Return the command that asks for the same training, under another name.
+    """Return the command that trains the same under another name.
 
-    Arguments that the recipe has by itself today are left out. Where the recipe was a file of the user's own, those of
-    ``base`` are, which comes to the same training.
+    Arguments equal to the recipe's are left out; for a recipe from a file of the user's own, those equal to ``base``.
     """
     request, recipe = record.request, known_recipe(record.request)
     args = ["job", "train", "--recipe", recipe.name, "--dataset", record.dataset.name]

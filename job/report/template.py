@@ -1,7 +1,6 @@
 """The jinja2 templates of every page, with one style sheet.
 
-Guarantees one self-contained file: a page makes no request, and text from records never becomes markup. Knows nothing
-of what a page shows.
+Guarantees one self-contained file: a page makes no request, and text from records never becomes markup.
 """
 
 from jinja2 import Environment, PackageLoader, StrictUndefined

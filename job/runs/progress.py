@@ -2,19 +2,26 @@
 
 import csv
 import io
-import json
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import ConfigDict
 
 from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
-from job.runs.records import CheckpointId
+from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
+from job.training.evaluation_record import Evaluation
 
 RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"
 
 NUM_TRIES = 5
 """How often the newest checkpoint may turn out to have been deleted, because newer ones came, while it is read."""
+
+
+class EvaluationRecord(Record, Evaluation):
+    """An evaluation in the bucket: of the best weights, or, with each checkpoint, of the start weights."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +32,8 @@ class Progress:
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
-    evaluation_before: dict[str, Any] | None
-    """What the validation of the start weights saw, once there was one; see `job.training.evaluation`."""
+    evaluation_before: EvaluationRecord | None
+    """Of the start weights, once it ran."""
 
 
 def read_progress(run: Run) -> Progress:
@@ -52,6 +59,6 @@ def _read(run: Run, identity: CheckpointId) -> Progress:
     manifest = checkpoint.read_manifest(run, identity)
     files = {file.name: file.key for file in manifest.files}
     text = run.store.read(files[RESULTS]).decode() if RESULTS in files else ""
-    before = json.loads(run.store.read(files[EVALUATION_BEFORE])) if EVALUATION_BEFORE in files else None
+    before = files.get(EVALUATION_BEFORE)
     rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
-    return Progress(identity, rows, before)
+    return Progress(identity, rows, EvaluationRecord.read(before, run.store.read(before)) if before else None)

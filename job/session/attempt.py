@@ -1,4 +1,4 @@
-"""An attempt in the records of its run: its claim, its start, the reason of its end, the final record."""
+"""Records of an attempt: claim, start, reason of its end, and the run's final record."""
 
 import contextlib
 import logging
@@ -45,12 +45,12 @@ def claim_run(run: Run, context: SessionContext) -> Claim:
 
 
 def environment_of(training: "Training") -> dict[str, object]:
-    """Return what may decide the last bits of a result on this machine."""
+    """Return the hardware and library versions that may decide the last bits of a result."""
     return {**training.environment, "versions": environment.versions()}
 
 
 def record_start(claim: Claim, record: RunRecord, training: "Training", receipt: ResumeReceipt | None) -> None:
-    """Record what an attempt goes on from, and say what makes its bits another machine's."""
+    """Write the start record, and warn if the result is no longer comparable bit by bit."""
     found = environment_of(training)
     differs = resume.environment_differences(record.environment, found)
     # Versions of the job that recorded no pictures let Ultralytics compress some anew; of others their digest tells.
@@ -69,16 +69,16 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
 def attempt_recorded(
     claim: Claim, context: SessionContext, about: Callable[[], Mapping[str, object]], *, finished: bool = True
 ) -> Iterator[None]:
-    """Record the end of the block as the end of an attempt, also one by a hang or a deadline.
+    """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
     Args:
         claim: The attempt.
         context: The same attempt on this machine.
         about: Further fields of the record, such as `Training.about`.
-        finished: Whether the attempt ends where the block does; else only an error ends it.
+        finished: Whether the attempt ends with the block.
 
     Raises:
-        DefectError: For an unforeseen exception.
+        DefectError: For an exception that is no `JobError`.
     """
 
     def end(reason: str, fields: Mapping[str, object]) -> None:
@@ -111,13 +111,13 @@ def attempt_recorded(
 
 
 def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Bring the last files to the bucket and write the final record, which ends the run.
+    """Publish the last files and write the final record, which ends the run.
 
     Args:
         started: The attempt.
-        outcome: Of its training.
-        folder: The files that training left.
-        publisher: Copies them.
+        outcome: The result of its training.
+        folder: Has the files that training wrote.
+        publisher: Copies them to the bucket.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.

@@ -1,6 +1,6 @@
 """Callbacks of the training loop: commit checkpoints on schedule, obey notices, show progress.
 
-Guarantees that a notice during a step ends training after that step is committed, and that a failure beside training
+Guarantees that a notice during a step ends training after that step is committed, and that a failure in the background
 ends it at the next step or batch of a validation. Knows nothing of how training works.
 """
 
@@ -43,7 +43,7 @@ class SessionCallbacks:
     """The furthest that any earlier attempt is known to have reached: complete epochs, and batches of the next."""
 
     checks: Sequence[Callable[[], None]]
-    """Raise the errors of what runs beside training."""
+    """Raise the errors of background work: heartbeat, committer, watchdog."""
 
     def __post_init__(self) -> None:
         self._reached = self.restored.position if self.restored else (0, 0)
@@ -52,7 +52,7 @@ class SessionCallbacks:
         self._trace = Path(trace) if trace else None
 
     def enter(self, phase: Phase) -> None:
-        """Count the seconds from now on under a label; steps that were done before are recomputed."""
+        """Count the seconds from now on under a phase; steps that an earlier attempt did are recomputed."""
         again = phase is Phase.USEFUL and self._reached < self.furthest_position
         self.context.timer.enter(Phase.RECOMPUTED if again else phase)
 
@@ -60,8 +60,7 @@ class SessionCallbacks:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
 
         Raises:
-            JobError: If something beside training failed: a commit for good, or a peer, and then the step is being
-                committed.
+            JobError: If background work or a peer failed for good; the step is being committed.
             PreemptionError: If there is a notice; the step is being committed.
         """
         self._check_others()
@@ -73,7 +72,7 @@ class SessionCallbacks:
         try:
             notice = self.context.preemption.agreed(self.context.group.agree)
         except PeerError as error:
-            self.commit(snapshot)  # the step is whole: the gradients of all are in it
+            self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
             raise self.context.preemption.obeyed() or error from error
         if notice is not None or self.schedule.due():
             self.commit(snapshot)
@@ -84,7 +83,7 @@ class SessionCallbacks:
         """Feed the watchdog during validation.
 
         Raises:
-            JobError: If something beside training failed.
+            JobError: If background work failed.
         """
         self._check_others()
 

@@ -1,4 +1,4 @@
-"""Run a campaign: choose the next run, train it, repeat.
+"""Campaign loop: choose the next run, train it, repeat.
 
 Guarantees that the same command resumes a campaign killed at any time. Knows nothing of machines but their `Place`.
 """
@@ -40,18 +40,18 @@ class Place:
     """
 
     words: tuple[str, ...]
-    """The words of the command but for those of the run."""
+    """The command, without the flags of the run."""
 
     usd_per_hour: float | None
     """The price of the machine, if it is known; each attempt records it."""
 
     bounds: bool = False
-    """Whether each run gets the dollars that are left as its ``--max-usd``."""
+    """Whether each run gets the rest of the budget as its ``--max-usd``."""
 
     def train(self, args: Sequence[str]) -> int:
-        """Train a run to its end, or as far as it gets, and return the command's exit code.
+        """Train a run, and return the command's exit code.
 
-        A notice is passed on; a process that has it already takes both for one.
+        A notice is passed on to the process; if it has the notice already, the two count as one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
         process = subprocess.Popen([sys.executable, "-m", "job", *self.words, *args], env=os.environ | price)  # noqa: S603 -- our own program
@@ -64,20 +64,20 @@ class Place:
 
 
 def here(bucket: str, args: Sequence[str], usd_per_hour: float | None) -> Place:
-    """Return this machine, with further flags of ``job train`` and its price, if that is known."""
+    """Return the place that trains on this machine, with further flags of ``job train``."""
     return Place(("train", *args, f"--bucket={bucket}"), usd_per_hour)
 
 
 def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
-    """Return Cloud Batch, where a run is submitted or found, and supervised, with further flags of ``job submit``."""
+    """Return the place that submits a run to Cloud Batch, if it is not yet, and supervises it, with further flags."""
     return Place(("submit", "--supervise", f"--machine={machine}", *args, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
-    """Bring a campaign to its end from wherever it stands, and return how it ended.
+    """Resume a campaign, train its runs to the end, and return the result.
 
     Raises:
-        CampaignError: If a run ended other than well.
+        CampaignError: If a run failed.
         PauseError: If a run was paused.
     """
     while (result := campaign.result()) is None:
@@ -123,8 +123,9 @@ def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, fin
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
     cut_off = exit_code == ExitCode.TRY_AGAIN or exit_code < 0
-    ended = "was cut off" if cut_off else f"failed with exit code {exit_code}, see above; once that is corrected"
+    ended = "was cut off; the same command resumes it"
+    if not cut_off:
+        ended = f"failed with exit code {exit_code}, see above; solve that, and run the same command again"
     raise CampaignError(
-        f"campaign {campaign.name}: run {step.run} {ended}; the same command goes on with it",
-        ExitCode.TRY_AGAIN if cut_off else exit_code,
+        f"campaign {campaign.name}: run {step.run} {ended}", ExitCode.TRY_AGAIN if cut_off else exit_code
     )

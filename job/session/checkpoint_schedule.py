@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class CheckpointSchedule:
-    """Says when the next checkpoint is due, and measures the stalls.
+    """Decides when the next checkpoint is due, and measures the stalls.
 
     Args:
         every_s: Seconds between checkpoints; 0 takes them at the ends of epochs only.
@@ -47,7 +47,7 @@ class CheckpointSchedule:
 
     @property
     def optimum_s(self) -> float | None:
-        """The optimal interval, if attempts were preempted: Young (1974), sqrt(2 x stall x mean lifetime).
+        """The optimal interval in seconds, if attempts were preempted: Young (1974), sqrt(2 x stall x mean lifetime).
 
         The stall is the whole cost of a checkpoint: writing and upload happen in the background.
         """

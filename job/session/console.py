@@ -25,8 +25,8 @@ class Reporter:
 
     Args:
         num_epochs: Epochs in the whole run.
-        before: Row 0, if it is measured.
-        rows: Those of the epochs that earlier attempts completed.
+        before: Metrics of the start weights (row 0), if measured.
+        rows: Metrics of the epochs that earlier attempts completed.
         usd_per_hour: The price of the machine, if it is known.
         clock: Seconds from any origin.
     """
@@ -80,7 +80,7 @@ class Reporter:
             self._log_time_left(self._num_epochs - epoch, self._epoch_since - since)
 
     def _judge(self, epoch: int, metrics: dict[str, float]) -> str | None:
-        """Return a warning if an epoch falls far below the best before; once, until that is won back."""
+        """Return a warning if the metrics of an epoch drop far below the best; once for each drop."""
         best_epoch, best = self._best or (epoch, metrics)
         if metrics["f1"] >= best["f1"]:
             self._best = epoch, metrics
@@ -88,7 +88,7 @@ class Reporter:
         return drop_warning(best, best_epoch, metrics, epoch) if self._has_dropped and not fell_before else None
 
     def _log_time_left(self, num_epochs: int, epoch_s: float) -> None:
-        """Correct the estimate, once, by the first epoch that was trained from its beginning by this attempt."""
+        """Log the time left, once, by the first epoch that this attempt trained from its beginning."""
         hours = num_epochs * epoch_s / 3600
         usd = None if self._usd_per_hour is None else hours * self._usd_per_hour
         log.info(
@@ -98,7 +98,7 @@ class Reporter:
         )
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,6 +1,6 @@
-"""The parts that the steps of one attempt share on this machine.
+"""Session context: request, store, work folder and process group of one attempt.
 
-Guarantees that the machine is fit before the work folder is used, and that the folder is gone afterwards.
+Guarantees that the machine is fit before the work folder is used, and that the folder is removed afterwards.
 """
 
 import shutil
@@ -39,7 +39,7 @@ class SessionContext:
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
-        """Check that this machine can train, and work in a folder that is named after its owner.
+        """Check that this machine can train, and make a work folder that is named after its owner.
 
         Raises:
             MachineError: If the machine is unfit or the folder cannot be written.

@@ -1,6 +1,6 @@
-"""Demo profile: a whole training at the scale of a laptop, on synthetic data, after a baseline that it starts from.
+"""Demo profile: a complete training at the scale of a laptop, on synthetic data.
 
-Supplies what an empty bucket lacks; everything else is the session that real runs use.
+Fills an empty bucket with data and a baseline to start from; everything else is the session of real runs.
 """
 
 import logging
@@ -23,7 +23,7 @@ DATASET = "wildlife-demo"
 
 
 def train_demo(store: Store, order: TrainRequest) -> None:
-    """Train a recipe at demo scale, and before it whatever it starts from.
+    """Train a recipe at demo scale, after the recipe that it starts from if that has no run yet.
 
     Raises:
         JobError: As `session.train`.
@@ -35,7 +35,7 @@ def train_demo(store: Store, order: TrainRequest) -> None:
             push_dataset(store, Path(folder), DATASET)
     earlier = _missing_start(store, order)
     if earlier is not None:
-        log.info("demo: recipe %s starts from weights of %s, which come first", order.recipe.name, earlier)
+        log.info("demo: recipe %s starts from weights of %s, which is trained first", order.recipe.name, earlier)
         recipe = load_recipe(earlier, "demo")
         train_demo(store, order.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
     log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
@@ -56,7 +56,7 @@ def changes(recipe: Recipe) -> str:
 
 
 def _missing_start(store: Store, order: TrainRequest) -> str | None:
-    """Return the recipe that has to be run before, if one has to be."""
+    """Return the recipe to run first, if the start weights are missing."""
     if order.weights is not None or order.model is not None or order.recipe.start.kind != "own":
         return None
     try:

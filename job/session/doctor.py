@@ -1,6 +1,6 @@
-"""Whether this machine can train, found before anything is pulled or paid for.
+"""Doctor: checks whether this machine can train, before anything is pulled or paid for.
 
-Each check is cheap, and its finding says what to do on failure; a value that cannot be known is reported as unknown.
+Each check is cheap, and a failed one names the remedy; a value that cannot be determined is reported as unknown.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from job.recipes.recipe import Recipe
 from job.storage.object_store import Store
 
 OLDEST_DRIVER = {12: 525, 13: 580}
-"""Branch of NVIDIA's driver that a CUDA runs on, by its major version, as minor-version compatibility promises."""
+"""Oldest driver branch of each major version of CUDA, by NVIDIA's minor-version compatibility."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """Of the kernel: seen in a container that was given no GPU, too."""
@@ -48,7 +48,7 @@ Grade = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     subject: str
     grade: Grade
@@ -59,12 +59,12 @@ class Finding:
 
 
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
-    """Return what every check finds.
+    """Run every check, and return the findings.
 
     Args:
         workdir: Has data and staged checkpoints.
-        recipe: What would be trained; without it the GPU's memory is not judged.
-        store: The bucket; without it, it is not tried.
+        recipe: The recipe to train; without it the GPU's memory is not judged.
+        store: The bucket; without it, it is not checked.
         workers: Loader processes, which exchange images through shared memory.
     """
     return [
@@ -105,7 +105,7 @@ def summarise(findings: list[Finding]) -> None:
 
 
 def _libraries() -> Iterator[Finding]:
-    """Compare the libraries that decide a run's bits with the versions that the package names exactly."""
+    """Compare the libraries that decide a run's bits with the versions that the package pins."""
     for requirement in importlib.metadata.requires("job") or []:
         if exact := re.match(r"([\w-]+)==([\w.]+)", requirement):
             name, wanted = exact[1], exact[2]
@@ -119,7 +119,7 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Refuse packages that Ultralytics uses if they are installed: their random streams follow no key."""
+    """Refuse optional packages of Ultralytics whose random streams follow no key."""
     for module in SWITCHED_ON_BY_ULTRALYTICS:
         found = importlib.util.find_spec(module)
         if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
@@ -129,7 +129,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cuda() -> str | None:
-    """Return ``torch.version.cuda`` without waiting for torch; nothing if torch is absent or built without CUDA."""
+    """Return ``torch.version.cuda`` without importing torch; None if torch is absent or built without CUDA."""
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None:
         return None
@@ -139,7 +139,7 @@ def _cuda() -> str | None:
 
 
 def _driver() -> Iterator[Finding]:
-    """Judge NVIDIA's driver, if there is one: by the CUDA of torch, and by access to a GPU: else the CPU trains."""
+    """Check NVIDIA's driver, if there is one, against the CUDA of torch, and that the job was given a GPU."""
     cuda = _cuda()
     try:
         version = DRIVER.read_text(encoding="utf-8")
@@ -186,7 +186,7 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
 
 
 def _memory_wanted(recipe: Recipe | None) -> float | None:
-    """Return the GiB of a recipe's activations; nothing if its model is not known before it starts."""
+    """Return the GiB of a recipe's activations; None if its model is not known before the start."""
     model = re.search(r"yolo11([nsmlx])", str(recipe.start)) if recipe else None
     if recipe is None or model is None:
         return None
@@ -220,7 +220,7 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:
-    """Write, read and delete an object that nothing else uses."""
+    """Write, read and delete a scratch object."""
     if store is None:
         return
     key, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(16)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless")
-"""The libraries that decide the bits."""
+"""The libraries that decide the bits of a result."""
 
 
 def num_cores() -> int:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def about() -> dict[str, Any]:
-    """Return the fields of an attempt's record for its machine and process."""
+    """Return the machine and process fields of an attempt's claim."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -1,6 +1,6 @@
 """Ranks other than 0: receive plan and state from rank 0, then train.
 
-They pull the data from the bucket themselves; all else comes from rank 0, so that they cannot differ from it.
+They pull the data from the bucket themselves; everything else comes from rank 0, so that they cannot differ from it.
 """
 
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from job.training.trainer import Plan
 
 Files = dict[str, bytes]
-"""Contents of files on their way to another process, by name."""
+"""Files to send to another process: contents by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPlan:
-    """Rank 0's plan, by which the other ranks set up the same training."""
+    """Rank 0's plan, from which the other ranks set up the same training."""
 
     plan: "Plan"
     dataset: PinnedDataset
@@ -30,14 +30,14 @@ class SharedPlan:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """The checkpoint that training goes on from; no files if there is none."""
+    """The checkpoint that training resumes from; no files if there is none."""
 
     files: Files
     reopen: bool
 
 
 def follow(context: SessionContext) -> None:
-    """Train together with rank 0: the data from the bucket, all else from there."""
+    """Train together with rank 0: data from the bucket, everything else from rank 0."""
     group = context.group
     with context.in_folder(f"follower{group.rank}") as here:
         shared = cast("SharedPlan | None", group.broadcast(None))

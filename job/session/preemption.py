@@ -1,7 +1,7 @@
 """Preemption notices: SIGTERM, SIGHUP, Ctrl-C, and the metadata server of Compute Engine.
 
 Guarantees that a notice is seen within a second; that it interrupts all work except blocks under `left_alone`, which
-look at `pending` by themselves; that one deadline holds for all that follows, after which the process exits; and that a
+poll `pending` themselves; that one deadline holds for the work that follows, after which the process exits; and that a
 second Ctrl-C exits at once.
 """
 
@@ -25,39 +25,39 @@ from job.training.signals import NOTICES, heeded
 log = logging.getLogger(__name__)
 
 STAY_S = 150
-"""How long to stay after a notice from the metadata server: the VM has up to 120 s to live and 30 s to shut down, and
-Batch would start a process that exits earlier again on the same VM.
+"""Seconds to stay after a notice from the metadata server. A process that leaves early is started again on the same
+machine, which has up to 120 s to live and 30 s to shut down.
 """
 
 LIMITS_S: Mapping[int, float] = MappingProxyType({signal.SIGTERM: 25.0, signal.SIGHUP: 25.0, signal.SIGINT: 60.0})
-"""How long the process stays at most after a signal: SIGKILL follows SIGTERM after 30 s; a person who pressed Ctrl-C
-waits.
+"""Deadline of the process after a signal, in seconds. A service manager kills 30 s after SIGTERM; a person who pressed
+Ctrl-C waits.
 """
 
 AMONG_SEVERAL_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
-"""The same for a process that torchrun or our launcher started: they kill 30 s after any signal."""
+"""Deadlines of a process that torchrun or our launcher started: they kill 30 s after any signal."""
 
 OF_A_CHILD_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
-"""The same for the parent of a training process: it must not end, and a container with it, before its child."""
+"""Deadlines of a process that waits for a training: it must not end before that, as its container would end too."""
 
 SERVER_LIMIT_S = 100.0
-"""The same after a notice of the metadata server: the VM has up to 120 s to live."""
+"""Deadline after a notice of the metadata server, in seconds: the machine has up to 120 s to live."""
 
 ONE_PRESS_S = 1.0
-"""Ctrl-C that comes again within this time is the same one, sent to the process and to its group."""
+"""A second SIGINT within this time is the same Ctrl-C, sent to the process and to its group."""
 
 LOOK_S = 0.1
 LAST_WORDS_S = 2.0
 
 PAUSE, STOP, FROM_SERVER = 1, 2, 3
-"""How urgent a notice is; the most urgent one is obeyed."""
+"""Urgency of a notice; the most urgent one is obeyed."""
 
 WAKE = signal.SIGUSR1
-"""What the watching thread sends to its own process, so that system calls of the main thread return."""
+"""Sent by the watching thread to its own process, so that system calls of the main thread return."""
 
 
 class PreemptionWatcher:
-    """Watches for notices while it is entered, which has to be in the main thread.
+    """Watches for notices; a context manager, to be entered in the main thread.
 
     Args:
         stay_s, limits_s, server_limit_s: See `STAY_S`, `LIMITS_S`, `SERVER_LIMIT_S`.
@@ -103,7 +103,7 @@ class PreemptionWatcher:
         signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
 
     def watch(self) -> None:
-        """Begin to watch the metadata server, if this machine has one.
+        """Watch the metadata server, if this machine has one.
 
         Raises:
             PreemptionError: If the machine has been given notice already.
@@ -126,10 +126,10 @@ class PreemptionWatcher:
         self._threads[-1].start()
 
     def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
-        """Return the notice that processes which train together obey, all at the same step.
+        """Return the notice that all ranks obey at the same step.
 
         Args:
-            agree: Returns the highest number that any of them names.
+            agree: Returns the maximum over all ranks.
 
         Raises:
             JobError: If notices are no longer seen, or no longer have a deadline.
@@ -159,18 +159,18 @@ class PreemptionWatcher:
         return PAUSE if self._pause is not None else 0
 
     def pause(self, notice: PauseError) -> None:
-        """Ask for a pause, from any thread. There is no haste: it interrupts nothing, and `agreed` returns it."""
+        """Ask for a pause, from any thread. It interrupts nothing; `agreed` returns it at the next step."""
         self._pause = notice
 
     def left_alone(self) -> AbstractContextManager[None]:
-        """Let notices interrupt nothing in the block; it looks at `pending` instead."""
+        """Keep notices from interrupting the block, which polls `pending` instead."""
         return self._interrupted(allowed=False)
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Let a notice interrupt a block within one under `left_alone`.
+        """Let notices interrupt a block within one under `left_alone`.
 
         Raises:
-            PreemptionError: At any point inside, from its beginning on.
+            PreemptionError: At any point of the block.
         """
         return self._interrupted(allowed=True)
 
@@ -184,11 +184,11 @@ class PreemptionWatcher:
             self._left_alone = before
 
     def stay(self) -> None:
-        """Wait to be killed after a notice of the metadata server; return on a signal, or after `STAY_S`."""
+        """Wait for the VM's end after a notice of the metadata server; return on a signal, or after `STAY_S`."""
         if self.pending is None or not self.pending.from_server:
             return
         if self._number is None:
-            self._deadline = math.inf  # all is done
+            self._deadline = math.inf  # everything is committed
         log.info("checkpoint committed; waiting for the VM to be terminated")
         until = time.monotonic() + self._stay_s
         while self._number is None and time.monotonic() < until:
@@ -211,7 +211,7 @@ class PreemptionWatcher:
         self._interrupt()
 
     def _hurry(self, limit_s: float) -> None:
-        """Let all that is left to do end by a deadline; the nearest one holds."""
+        """Set the deadline; the earliest one holds."""
         until = time.monotonic() + limit_s
         if until < self._deadline:
             self._deadline, self._limit_s = until, limit_s
@@ -222,11 +222,11 @@ class PreemptionWatcher:
             raise self.pending
 
     def _guard(self) -> None:
-        """Leave at the deadline, whatever the main thread waits for."""
+        """Exit at the deadline, even if the main thread is blocked."""
         while not self._closed.wait(LOOK_S):
             if time.monotonic() < self._deadline:
                 continue
-            words = threading.Thread(target=self._say_what_is_lost, daemon=True)  # to whom may be gone as well
+            words = threading.Thread(target=self._say_what_is_lost, daemon=True)  # writing may block as well
             words.start()
             words.join(LAST_WORDS_S)
             os._exit(PreemptionError.exit_code)
@@ -235,7 +235,7 @@ class PreemptionWatcher:
         notice = self.pending or PreemptionError("asked to stop", "preempted")
         lost = self.at_stake()
         log.error(
-            "%s; not all could be done in %.0f s, leaving: %s; the same command goes on from there",
+            "%s; did not finish within %.0f s, leaving: %s; the same command resumes there",
             *(notice, self._limit_s, lost or "the last committed checkpoint stands"),
             extra={"exit_code": PreemptionError.exit_code},
         )
@@ -254,7 +254,7 @@ class PreemptionWatcher:
                 self.pending = self.pending or _from_server("is being preempted")
                 os.kill(os.getpid(), WAKE)
                 return
-            self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # a server that does not hold is not pestered
+            self._closed.wait(max(0.0, asked + 0.5 - time.monotonic()))  # at most two requests a second
 
 
 def _from_server(what: str) -> PreemptionError:

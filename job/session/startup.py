@@ -1,12 +1,12 @@
 """How an attempt starts, in one of four ways.
 
-1. Resume this run: it exists and goes on from its newest checkpoint, or begins again if nothing is committed.
-2. Extend a finished run: a new run goes on from the end of that one, with more epochs.
+1. Resume this run: it exists and resumes from its newest checkpoint, or begins again if nothing is committed.
+2. Extend a finished run: a new run resumes from the end of that one, with more epochs.
 3. Start from weights: a new run takes over a published model, or one of an earlier run.
 4. Start from scratch: a new run builds its architecture with random weights.
 
-Guarantees that a new run is written to the bucket only once everything that can be checked is checked, and that an
-earlier run is never written to. Knows nothing of how training goes on from there.
+Guarantees that a new run is written to the bucket only after every check, and that an earlier run is never written to.
+Knows nothing of the training that follows.
 """
 
 import logging
@@ -126,7 +126,7 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
 
 
 def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
-    """3 and 4: set up a new run from weights, or from scratch where its lineage has none, then create and claim it."""
+    """3 and 4: set up a new run from weights, or from scratch if its lineage has none, then create and claim it."""
     data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
     with context.timer.entered(Phase.PULL):
         found = find_start(context.store, context.order, run.name)
@@ -145,10 +145,10 @@ def start_new_run(context: SessionContext, run: Run, request: Request) -> Starte
 
 
 def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") -> None:
-    """Train in a scratch folder until the callbacks end it; no run is made in the bucket.
+    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
 
     Raises:
-        JobError: As `job.session.train.train`, and whatever the callbacks raise.
+        JobError: As `job.session.train.train`, and every error of the callbacks.
     """
     order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
     with (
@@ -173,10 +173,10 @@ def set_up(
 
     Args:
         context: This attempt.
-        data: What it trains on.
+        data: The dataset, prepared on this machine.
         point: Names the architecture.
-        weights: Its start.
-        record: Of the run that goes on, whose frozen values hold; a new one has none.
+        weights: The start weights.
+        record: Of the run to resume, whose frozen values hold; None for a new run.
         previous: The attempts of that run.
     """
     context.isolate_training()
@@ -232,10 +232,10 @@ def _create(
     restored: Manifest | None = None,
     receipt: ResumeReceipt | None = None,
 ) -> StartedAttempt:
-    """Write the record of a new run, then claim it; go on with the run of another machine that was first."""
+    """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
     run = Run(context.store, record.run)
     while not run.create(record):
-        # Another machine was first. If it was asked the same, this is its run; else the next name is free.
+        # Another machine was first. With the same request, its run is this one; else the next name is free.
         run, existing = find_run(context.store, context.order.run, record.request)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
@@ -270,7 +270,7 @@ def _restore(
 
 
 def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
-    """Send the other ranks the files of the checkpoint that training goes on from, if there is one."""
+    """Send the other ranks the files of the checkpoint to resume from, if there is one."""
     if context.group.size > 1:
         files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder else {}
         context.group.broadcast(SharedState(files, reopen=reopen))
@@ -279,7 +279,7 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
 def _require_same_facts(record: RunRecord, training: "Training") -> None:
     different = differences(record.facts.model_dump(exclude_unset=True), training.facts)
     if record.facts.device != training.facts["device"]:
-        message = f"run {record.run}: this machine would train it on another kind of device; take one like its first"
+        message = f"run {record.run}: this machine would train it on another kind of device; use one like its first"
         raise MachineError(message, different)
     if different:
         raise RunConflictError(

@@ -1,6 +1,6 @@
 """One attempt at a run, from the request to its end: resolve, start, train, commit, finish.
 
-Guarantees that the same request starts a run, continues it, or says that it is finished.
+Guarantees that the same request starts a run, resumes it, or reports that it is finished.
 """
 
 import contextlib
@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 
 
 def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
-    """Bring a run to its end from wherever its last checkpoint left it.
+    """Train a run to its end, from its newest checkpoint if it has one.
 
     Safe to call again with the same request after any interruption.
 
     Args:
         store: The bucket.
         order: The request.
-        boot_s: The seconds of this process that went before; its age, unless another run had them.
+        boot_s: Seconds of this process before this call; its age, unless an earlier run in the process counted them.
 
     Raises:
         JobError: Before training for anything wrong with the request, the data or the machine; during it if training
@@ -74,7 +74,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
                     follow(context)
                 group.leave()
         except PreemptionError as notice:
-            if notice.agreed:  # or the first to leave would have the others ended while they commit
+            if notice.agreed:  # else the launcher would end the others, while they commit, as soon as the first leaves
                 with contextlib.suppress(PeerError):
                     group.leave()
             preemption.stay()
@@ -82,7 +82,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 
 
 def _lead(context: SessionContext) -> None:
-    """Bring the run to its end, as rank 0."""
+    """Train the run to its end, as rank 0."""
     store = context.store
     order = context.order.model_copy(update={"dataset": find_dataset(store, context.order.dataset)})
     request = order.identity(order.dataset)
@@ -95,7 +95,7 @@ def _lead(context: SessionContext) -> None:
         say_finished(run, final, already=True)
         return
     with replace(context, order=order).in_folder(run.name) as here:
-        gc.disable()  # what set-up makes stays; looking through it again and again only delays the first step
+        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
         try:
             started = start(here, run, record, request)
         finally:
@@ -169,6 +169,6 @@ def _train_to_end(
             assert outcome is not None  # noqa: S101 -- this is rank 0
             return outcome
         finally:
-            timer.enter(Phase.STALL)  # what is left to do here is to wait for the last commit
+            timer.enter(Phase.STALL)  # until the last commit is done
             reporter.close()
             log.info("%s", schedule, extra={"checkpoints": schedule.to_json()})

@@ -1,6 +1,6 @@
-"""Proof, on this machine, that a killed training ends in the same tensors as an undisturbed one.
+"""``verify-resume``: proves on this machine that a killed training ends with the tensors of an undisturbed one.
 
-Trains a short piece of a recipe twice through the real command: once straight, once with SIGKILL at random instants,
+Trains a short piece of a recipe twice by the real command: once straight, once with SIGKILL at random instants,
 and compares every tensor of the state. Knows nothing of how training works.
 """
 
@@ -40,12 +40,12 @@ BATCHES_PER_EPOCH = 6.5
 NUM_VALIDATION_BATCHES = 2
 
 CHECKPOINT_EVERY_S = 0.2
-"""Often, so that most kills are followed by a resumption within an epoch."""
+"""Short, so that most kills are followed by a resumption within an epoch."""
 
 AT_MOST_LARGER = 50.0
 
 NUM_TRIES = 3
-"""How often a training is killed anew, from its beginning, because it ended before all of its kills came."""
+"""Tries; a new one begins if the training ended before all of its kills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Piece:
     """Holds the data; gets the runs."""
 
     words: tuple[str, ...]
-    """The command's words after ``train``, without bucket and run."""
+    """Arguments of ``job train``, without bucket and run."""
 
     folder: Path
     """For traces and scratch files."""
@@ -92,16 +92,16 @@ class Piece:
             )
 
     def trace(self, name: str) -> list[TracedStep]:
-        """Return the steps that a run has reported so far, in order; steps that were done again are there again."""
+        """Return the steps that a run has reported so far, in order; recomputed steps occur again."""
         path = self.folder / f"{name}.trace"
         steps = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):  # a line that was cut off by a kill
+            with contextlib.suppress(ValueError):  # a line cut off by a kill
                 steps.append(TracedStep(**json.loads(line)))
         return steps
 
     def log(self, name: str) -> Path:
-        """Return the file of a run's output."""
+        """Return the path of a run's log."""
         return self.folder / f"{name}.log"
 
 
@@ -111,13 +111,13 @@ class Verdict:
 
     num_steps: int
     killed_after: tuple[int, ...]
-    """How many steps were reported, over all attempts, when each kill came."""
+    """Number of reported steps, over all attempts, at each kill."""
 
     resumed_at: tuple[str, ...]
     """The checkpoint that each resumption began from."""
 
     digests: dict[str, str]
-    """Of the straight run's final state, by group of tensors."""
+    """Digests of the straight run's final state, by group of tensors."""
 
     differences: tuple[str, ...] = ()
     """The first tensor, the first step, and the cause; empty if all is equal."""
@@ -127,10 +127,10 @@ def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: floa
     """Train a piece of the data straight; return it and its seconds.
 
     Args:
-        request: What to train.
-        data: The whole dataset.
+        request: The request.
+        data: The complete dataset.
         scratch: A folder for pieces, buckets and runs.
-        at_least_s: A shorter piece is replaced by a larger one.
+        at_least_s: A piece that trains faster is replaced by a larger one.
     """
     piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
     took_s = train_straight(piece)
@@ -167,7 +167,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
 
 
 def train_straight(piece: Piece) -> float:
-    """Train a piece without disturbing it, and return the seconds that it took.
+    """Train a piece without a kill, and return its seconds.
 
     Raises:
         TrainingError: If it fails; with the end of its log.
@@ -178,16 +178,16 @@ def train_straight(piece: Piece) -> float:
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
-    """Train a piece that was trained straight once more, with kills, and compare.
+    """Train a piece a second time, with kills, and compare with the straight run.
 
     Args:
-        piece: What to train.
+        piece: Trained straight before.
         num_kills: SIGKILLs, spread over the training.
         seed: Chooses the instants.
 
     Raises:
-        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before it was
-            killed so often, which proves nothing.
+        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
+            kills, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
@@ -219,10 +219,10 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end; a kill after its end is none.
+    """Kill at random instants, one in each part of the training, then let it end; a kill after its end does not count.
 
     Returns:
-        How many steps were reported when each kill came.
+        The number of reported steps at each kill.
     """
     killed_after: list[int] = []
     for kill in range(num_kills):

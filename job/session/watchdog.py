@@ -33,7 +33,7 @@ LOOKS = 20
 LONGEST_LOOK_S = 10.0
 
 NOISE_BYTES = 65_536
-"""Bytes that looking and logging themselves may read and write."""
+"""Bytes that the watchdog itself may read and write between two looks."""
 
 LAST_WORDS_S = 15.0
 """The longest time for logging and recording a hang."""
@@ -71,7 +71,7 @@ class Watchdog:
         self._idle_s = 0.0
 
     def check(self) -> None:
-        """Raise the error of its thread, if there is one."""
+        """Raise the error of the watchdog's thread, if there is one."""
         self._background.check()
 
     @contextmanager

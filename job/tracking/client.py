@@ -39,7 +39,7 @@ def confine(folder: Path) -> None:
 
 
 def require_taken() -> None:
-    """Ask the server whether it takes the key; raises whatever the library raises if it does not."""
+    """Ask the server whether it takes the key; every error of the library is raised."""
     wandb.Api(timeout=10).viewer  # noqa: B018 -- asks the server
 
 
@@ -48,7 +48,7 @@ class WandbRun:
 
     Args:
         record: The run's record.
-        watched_pid: The process whose use of the machine is recorded.
+        watched_pid: The process whose CPU, memory and GPU use is logged.
 
     Raises:
         ServerError: If the server does not take the run in time.
@@ -137,7 +137,7 @@ KINDS = {0: "missed", 1: "right", 2: "wrong"}
 
 
 def _image(image: Image.Image, view: View | None) -> wandb.Image | None:
-    """Return an image with the boxes of one model, or None if those were not kept."""
+    """Return an image with the boxes of one model; None if its evaluation did not keep the image."""
     if view is None:
         return None
     numbers = {kind: number for number, kind in KINDS.items()}

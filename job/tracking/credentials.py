@@ -1,4 +1,4 @@
-"""Whether W&B can be used from here, by environment and ``~/.netrc``; the server is not asked.
+"""W&B credentials of this machine, by environment and ``~/.netrc``; the server is not asked.
 
 Does not import the library, which takes seconds.
 """
@@ -19,7 +19,7 @@ def is_disabled() -> bool:
 
 
 def why_offline() -> str:
-    """Return why nothing can be sent, or an empty text if there is a key; ``wandb login`` writes keys to the netrc."""
+    """Return the reason for having no key, or an empty text; ``wandb login`` writes keys to the netrc."""
     mode = os.environ.get(MODE, "online")
     if mode != "online":
         return f"{MODE} is {mode}"

@@ -28,12 +28,12 @@ class CommittedRows:
         """Return the rows after an epoch, in order; row 0 is the evaluation of the start weights."""
         progress = read_progress(self._run)
         before = progress.evaluation_before
-        rows = ([{AXIS: 0, **before["row"]}] if before else []) + progress.rows
+        rows = ([{AXIS: 0, **before.row}] if before else []) + progress.rows
         return [self._complete(row, int(row[AXIS])) for row in rows if row[AXIS] > epoch]
 
     def _complete(self, row: dict[str, float], epoch: int) -> dict[str, float]:
         own = [number for number, resumed_at in self._resumed_at.items() if resumed_at < epoch]
-        attempt = max(own, default=1)  # rows of the run that this one extends count as the first attempt's
+        attempt = max(own, default=1)  # rows of an extended run count as the first attempt's
         return row | {AXIS: epoch, "metrics/F1(B)": metrics_of(row)["f1"], "attempt": attempt}
 
 
@@ -43,16 +43,14 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
     Args:
         run: The run, finished.
         record: The run's record.
-        wandb_run: Open.
-        folder: For the weights on their way.
+        wandb_run: The open W&B run.
+        folder: Scratch folder for the weights.
     """
     facts = read_facts(run, record)
     wandb_run.update_summary(_summary(facts))
     if facts.evaluation is not None:
-        names = facts.evaluation["names"]
-        wandb_run.log_predictions(
-            make_pictures(run.store, record.dataset, names, facts.evaluation_before, facts.evaluation)
-        )
+        pictures = make_pictures(run.store, record.dataset, facts.evaluation_before, facts.evaluation)
+        wandb_run.log_predictions(pictures)
     if facts.final is not None:
         best = folder / "best.pt"
         run.store.get(run.key("weights/best.pt"), best)
@@ -61,7 +59,7 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
 
 
 def _summary(facts: Facts) -> dict[str, Any]:
-    """Return metrics before, after and change, and what the run cost."""
+    """Return metrics before, after and change, and the run's cost."""
     final, cost = facts.final, facts.cost
     measured = final.comparison.model_dump(include={"before", "after", "change"}) if final else {}
     return measured | {

@@ -1,7 +1,7 @@
 """Follower: the process that sends the committed rows of one attempt to W&B while it trains.
 
-Lines on standard input say that there was a commit, or how the attempt ended; the rows are read from the bucket. When
-the trainer is gone the follower ends too, at once.
+Lines on standard input report a commit, or the end of the attempt; the rows are read from the bucket. When the trainer
+is gone the follower ends at once.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def follow(claim: Claim, folder: Path, messages: Iterable[str]) -> None:
     for message in itertools.chain([COMMITTED], messages):
         with contextlib.suppress(TransientStoreError):  # the next commit, or the next attempt, tries again
             rows = committed.after(wandb_run.last_epoch)
-            claim.require_current()  # after reading: the rows of a later attempt are that attempt's to send
+            claim.require_current()  # after reading: a later attempt sends its own rows
             for row in rows:
                 wandb_run.log(row)
         if message == FINISHED:

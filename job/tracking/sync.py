@@ -1,6 +1,6 @@
 """``job wandb sync``: sends W&B's server the committed rows that it lacks, from the records of a run.
 
-The server decides what it lacks, so a second sync, or one after half a sync, sends each epoch once.
+The server names the last epoch that it has, so a repeated or interrupted sync sends each epoch once.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from job.tracking.events import CommittedRows, log_result
 
 
 def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
-    """Send the server what it lacks of a run, and return the address of the run there.
+    """Send the server the rows of a run that it lacks, and return the run's address there.
 
     Args:
         run: The run.
         record: The run's record.
-        folder: An empty one, for the library's files.
+        folder: Empty folder for the library's files.
 
     Raises:
         MachineError: If there is no key.

@@ -21,7 +21,7 @@ COMMITTED, FINISHED, INTERRUPTED = "committed", "finished", "interrupted"
 """Messages to the follower."""
 
 FINISH_LIMIT_S, INTERRUPT_LIMIT_S = 60.0, 5.0
-"""How long the follower may take after the run, and when the machine is about to be taken."""
+"""Seconds that the follower may take after the run, and after a notice."""
 
 
 class Tracker:
@@ -29,7 +29,7 @@ class Tracker:
 
     Args:
         claim: The attempt.
-        folder: A folder of its own for the files of the W&B library.
+        folder: Folder for the files of the W&B library.
     """
 
     def __init__(self, claim: Claim, folder: Path) -> None:

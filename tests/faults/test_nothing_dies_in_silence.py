@@ -143,7 +143,7 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         held.unlink()
         said = process.communicate(timeout=TIMEOUT_S)[1]
         assert process.returncode == 75, said
-        (told,) = [message for message in messages(said) if "not all could be done in 25 s" in message]
+        (told,) = [message for message in messages(said) if "did not finish within 25 s" in message]
         assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told
         proxy.answer = lambda _sent: None
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)

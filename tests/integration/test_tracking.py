@@ -74,7 +74,7 @@ def epochs_at(server):
 def require_committed_values(run, rows):
     """Check that each row has the values that were committed for its epoch, row 0 those of the start weights."""
     progress = read_progress(run)
-    committed = {int(row["epoch"]): row for row in progress.rows} | {0: progress.evaluation_before["row"]}
+    committed = {int(row["epoch"]): row for row in progress.rows} | {0: progress.evaluation_before.row}
     for row in rows:
         assert row.items() >= committed[row["epoch"]].items()
 

@@ -261,14 +261,16 @@ def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
 
 
 def test_a_campaign_without_progress_says_that_the_start_is_better(store):
-    """If no run is better than what the first started from, the page says so."""
+    """If no run is better than the start weights of the first, the page says so."""
     campaign = find_campaign(store, "zoo", GOAL)
     go_on(campaign, GOAL, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
-    assert "No run is better than what the first one started from, F1 30.0%" in render(campaign)
+    assert "No run is better than the start weights of the first run, F1 30.0%" in render(campaign)
     result = campaign.result()
     assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
-    assert "\n            which the first run started from; no run is better\n" in "\n".join(format_campaign(campaign))
+    assert "\n            the start weights of the first run; no run is better\n" in "\n".join(
+        format_campaign(campaign)
+    )
 
 
 def started(entry, run, before=0.3):

@@ -16,6 +16,7 @@ from job.report.publish import write_report
 from job.report.reproduce import command_of
 from job.runs.records import PinnedDataset
 from job.storage.open_store import open_store
+from job.training.evaluation_record import Evaluation
 from tests.support.cli_process import job
 from tests.support.run_records import at, evaluation, record_run
 from tests.support.tiny_dataset import make_tiny_dataset
@@ -166,8 +167,8 @@ def test_cuts_lie_where_the_attempts_were(run):
 def test_large_images_are_cut_to_where_the_mistakes_are(tmp_path):
     """Of a large image the part with the most mistakes is shown at its own resolution, with the boxes in it."""
     run = record_run(tmp_path / "bucket", COURSE, px=2400)
-    seen = evaluation(0.7)
-    pictures = make_pictures(run.store, run.record().dataset, seen["names"], None, seen)
+    seen = Evaluation(**evaluation(0.7))
+    pictures = make_pictures(run.store, run.record().dataset, None, seen)
     assert (pictures[0].width, pictures[0].height, pictures[0].cut_from) == (MAX_PX, 600, (2400, 2400))
     missed = [box for box in pictures[0].after.boxes if box.kind == "missed"]
     assert [(box.width, box.height) for box in missed] == [(240, 240)]
@@ -181,10 +182,9 @@ def test_images_without_mistakes_or_without_a_file_are_left_out(tmp_path):
     run.store.delete("datasets/wild/images/val/000.jpg")
     for entry in seen["images"][1:]:
         entry["image"] = entry["image"].replace("002", "007")
-    assert [picture.image for picture in make_pictures(run.store, run.record().dataset, [], seen, seen)] == [
-        "images/val/001.jpg"
-    ]
-    assert len(make_pictures(run.store, run.record().dataset, [], evaluation(0.7), evaluation(0.7))) == 5
+    dataset, few, many = run.record().dataset, Evaluation(**seen), Evaluation(**evaluation(0.7))
+    assert [picture.image for picture in make_pictures(run.store, dataset, few, few)] == ["images/val/001.jpg"]
+    assert len(make_pictures(run.store, dataset, many, many)) == 5
 
 
 def test_charts_take_the_colours_of_the_page():
@@ -216,13 +216,11 @@ def test_pictures_are_those_of_the_run_s_version(tmp_path):
     run = record_run(tmp_path / "bucket", COURSE)
     data = make_tiny_dataset(tmp_path / "wild", num_val=8)
     (tmp_path / "bucket/datasets").rename(tmp_path / "away")
-    seen, shown = evaluation(0.7), []
+    seen, shown = Evaluation(**evaluation(0.7)), []
     for seed in (0, 1):
         make_tiny_dataset(data, num_val=8, seed=seed)
         plan_push(run.store, data, "wild").send()
         pinned = PinnedDataset(name="wild", digest=read_version(run.store, "wild").digest, set_aside=[])
-        shown.append((pinned, make_pictures(run.store, pinned, [], None, seen)[0].data))
+        shown.append((pinned, make_pictures(run.store, pinned, None, seen)[0].data))
     assert shown[0][1] != shown[1][1]
-    assert [make_pictures(run.store, pinned, [], None, seen)[0].data for pinned, _ in shown] == [
-        data for _, data in shown
-    ]
+    assert [make_pictures(run.store, pinned, None, seen)[0].data for pinned, _ in shown] == [data for _, data in shown]

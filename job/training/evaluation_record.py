@@ -1,0 +1,112 @@
+"""Evaluation of a model on the validation set: the content of ``evaluation.json``.
+
+Imports no torch, so that a report reads it where there is none.
+"""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+
+
+class ObjectBox(NamedTuple):
+    """A labelled box, in shares of the image's width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    category: int
+    """Number of the class."""
+
+    is_right: int
+    """1 if a prediction at the operating point is right about it, 0 if it is missed."""
+
+
+class PredictedBox(NamedTuple):
+    """A prediction at the operating point or above it, in shares of the image's width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    category: int
+    """Number of the class."""
+
+    is_right: int
+    """1, or 0 for a false alarm."""
+
+    confidence: float
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", serialize_by_alias=True, ser_json_inf_nan="constants")
+
+
+class ClassEvaluation(_Part):
+    """One class at the operating point; precision, recall, F1 and mAP are Ultralytics' own figures, from 0 to 1."""
+
+    name: str
+    num_images: int
+    num_objects: int
+    num_found: int
+    num_false_alarms: int
+    precision: float
+    recall: float
+    f1: float
+    map50: float
+    map50_95: float
+
+
+class SizeEvaluation(_Part):
+    """Objects and predictions of one range of sizes: the square root of a box's area, in pixels at `imgsz`."""
+
+    from_px: int
+    to_px: int | None
+    """`None` for the last range."""
+
+    num_objects: int
+    num_found: int
+    num_false_alarms: int
+
+
+class ImageEvaluation(_Part):
+    """One image at the operating point; of both kinds of boxes the wrong ones come first."""
+
+    image: str
+    """Path in the dataset."""
+
+    num_objects: int
+    num_missed: int
+    num_false_alarms: int
+    objects: list[ObjectBox]
+    predictions: list[PredictedBox]
+
+
+class Evaluation(_Part):
+    """One evaluation on the validation set."""
+
+    row: dict[str, float]
+    """Metrics and losses by Ultralytics' column names."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    imgsz: int
+    iou: float
+    """The overlap from which on a prediction is right."""
+
+    names: list[str]
+    num_images: int
+    num_objects: int
+    operating_point: dict[str, float]
+    """``confidence``, where the mean F1 of all classes is best; ``precision``, ``recall`` and ``f1`` there."""
+
+    classes: list[ClassEvaluation]
+    curves: dict[str, list[float]]
+    """Means of all classes, ``precision``, ``recall`` and ``f1``, over ``confidence``; empty without a detection."""
+
+    sizes: list[SizeEvaluation]
+    images: list[ImageEvaluation]
+    """The images with the most mistakes, the worst first."""
+
+    num_images_left_out: int
