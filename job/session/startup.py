@@ -121,8 +121,10 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
-    new = _new_record(context, run, request, data=data, training=training, lineage=Lineage(point=point))
-    return _create(context, new, training, restored, receipt)
+    lineage = Lineage(point=point)
+    return _create(
+        context, run, request, data=data, training=training, lineage=lineage, restored=restored, receipt=receipt
+    )
 
 
 def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
@@ -141,7 +143,7 @@ def start_new_run(context: SessionContext, run: Run, request: Request) -> Starte
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
     lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
-    return _create(context, _new_record(context, run, request, data=data, training=training, lineage=lineage), training)
+    return _create(context, run, request, data=data, training=training, lineage=lineage)
 
 
 def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") -> None:
@@ -207,11 +209,20 @@ def set_up(
     return Training(plan)
 
 
-def _new_record(
-    context: SessionContext, run: Run, request: Request, *, data: PreparedData, training: "Training", lineage: Lineage
-) -> RunRecord:
+def _create(
+    context: SessionContext,
+    run: Run,
+    request: Request,
+    *,
+    data: PreparedData,
+    training: "Training",
+    lineage: Lineage,
+    restored: Manifest | None = None,
+    receipt: ResumeReceipt | None = None,
+) -> StartedAttempt:
+    """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
     recipe = context.order.recipe
-    return RunRecord(
+    record = RunRecord(
         run=run.name,
         created_at=now(),
         request=request,
@@ -223,26 +234,15 @@ def _new_record(
         environment=environment_of(training),
         wandb_id=secrets.token_hex(4),
     )
-
-
-def _create(
-    context: SessionContext,
-    record: RunRecord,
-    training: "Training",
-    restored: Manifest | None = None,
-    receipt: ResumeReceipt | None = None,
-) -> StartedAttempt:
-    """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
-    run = Run(context.store, record.run)
     while not run.create(record):
         # Another machine was first. With the same request, its run is this one; else the next name is free.
-        run, existing = find_run(context.store, context.order.run, record.request)
+        run, existing = find_run(context.store, context.order.run, request)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
         if existing is not None:
             return resume_run(context, run, existing)
         record = record.model_copy(update={"run": run.name})
-    log.info("run %s: recipe %s on %s", run.name, context.order.recipe.name, record.dataset.name)
+    log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
     log.info("recipe %s", context.order.about_recipe)
     claim = claim_run(run, context)
     record_start(claim, record, training, receipt)
@@ -282,8 +282,5 @@ def _require_same_facts(record: RunRecord, training: "Training") -> None:
         message = f"run {record.run}: this machine would train it on another kind of device; use one like its first"
         raise MachineError(message, different)
     if different:
-        raise RunConflictError(
-            f"run {record.run}: this machine would train it differently; continue it on a machine like its first, "
-            "or start a new run",
-            different,
-        )
+        advice = "continue it on a machine like its first, or start a new run"
+        raise RunConflictError(f"run {record.run}: this machine would train it differently; {advice}", different)
