@@ -71,11 +71,8 @@ def attempt_recorded(
 ) -> Iterator[None]:
     """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
-    Args:
-        claim: The attempt.
-        context: The same attempt on this machine.
-        about: Further fields of the record, such as `Training.about`.
-        finished: Whether the attempt ends with the block.
+    `about` returns further fields of the record, such as `Training.about`. If `finished`, the attempt ends with the
+    block.
 
     Raises:
         DefectError: For an exception that is no `JobError`.
@@ -111,13 +108,7 @@ def attempt_recorded(
 
 
 def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Publish the last files and write the final record, which ends the run.
-
-    Args:
-        started: The attempt.
-        outcome: The result of its training.
-        folder: Has the files that training wrote.
-        publisher: Copies them to the bucket.
+    """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.

@@ -29,8 +29,8 @@ DRIVER = Path("/proc/driver/nvidia/version")
 DEVICES = Path("/dev")
 """Has a file for each GPU that this machine or container was given: ``nvidia0`` and so on."""
 
-SWITCHED_ON_BY_ULTRALYTICS = ("albumentations",)
-"""Modules that change the pictures as soon as they can be imported (``data/augment.py``: 2150-2207)."""
+ALBUMENTATIONS = "albumentations"
+"""Ultralytics changes the pictures with it as soon as it can be imported (``data/augment.py``: 2150-2207)."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
 
@@ -59,14 +59,7 @@ class Finding:
 
 
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
-    """Run every check, and return the findings.
-
-    Args:
-        workdir: Has data and staged checkpoints.
-        recipe: The recipe to train; without it the GPU's memory is not judged.
-        store: The bucket; without it, it is not checked.
-        workers: Loader processes, which exchange images through shared memory.
-    """
+    """Run every check, and return the findings; without a recipe, memory is not judged."""
     return [
         *_libraries(),
         *_packages(),
@@ -79,11 +72,7 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check that this machine can train: driver, access to the GPU, packages, disk.
-
-    Args:
-        workdir: Has data and staged checkpoints.
-        device: Of the request; ``cpu`` needs no driver.
+    """Check that this machine can train: driver and access to the GPU unless the device is ``cpu``, packages, disk.
 
     Raises:
         MachineError: If this machine is unfit; lists every reason.
@@ -120,12 +109,13 @@ def _libraries() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """Refuse optional packages of Ultralytics whose random streams follow no key."""
-    for module in SWITCHED_ON_BY_ULTRALYTICS:
-        found = importlib.util.find_spec(module)
-        if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
-            packages = importlib.metadata.packages_distributions().get(module, [module])
-            advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
-            yield Finding(module, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}")
+    found = importlib.util.find_spec(ALBUMENTATIONS)
+    if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
+        packages = importlib.metadata.packages_distributions().get(ALBUMENTATIONS, [ALBUMENTATIONS])
+        advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
+        yield Finding(
+            ALBUMENTATIONS, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}"
+        )
 
 
 def _cuda() -> str | None:

@@ -40,12 +40,12 @@ def follow(context: SessionContext) -> None:
     """Train together with rank 0: data from the bucket, everything else from rank 0."""
     group = context.group
     with context.in_folder(f"follower{group.rank}") as here:
+        here.isolate_training()  # a plan imports Ultralytics as it arrives
         shared = cast("SharedPlan | None", group.broadcast(None))
         if shared is None:  # the run is finished
             return
         subject = f"process {group.rank + 1} of {group.size}"
         data = here.prepare_data(shared.dataset.name, shared.dataset, subject)
-        here.isolate_training()
         from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
         weights = next(iter(_write(shared.weights, here.folder / "start")), None)

@@ -57,11 +57,7 @@ WAKE = signal.SIGUSR1
 
 
 class PreemptionWatcher:
-    """Watches for notices; a context manager, to be entered in the main thread.
-
-    Args:
-        stay_s, limits_s, server_limit_s: See `STAY_S`, `LIMITS_S`, `SERVER_LIMIT_S`.
-    """
+    """Watches for notices; a context manager, to be entered in the main thread; for limits see `STAY_S` ff."""
 
     def __init__(
         self,
@@ -126,10 +122,7 @@ class PreemptionWatcher:
         self._threads[-1].start()
 
     def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
-        """Return the notice that all ranks obey at the same step.
-
-        Args:
-            agree: Returns the maximum over all ranks.
+        """Return the notice that all ranks obey at the same step; `agree` returns the maximum over all ranks.
 
         Raises:
             JobError: If notices are no longer seen, or no longer have a deadline.

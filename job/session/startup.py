@@ -56,14 +56,7 @@ NUM_LEFT_OUT_SHOWN = 3
 
 
 def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
-    """Set up the training of a run and claim it.
-
-    Args:
-        context: This attempt.
-        run: The run.
-        record: Its record, if it exists.
-        request: Its request, for the record of a new one.
-    """
+    """Set up the training of a run and claim it; the request is for the record of a new one."""
     if record is not None:
         return resume_run(context, run, record)
     if context.order.recipe.start.kind == "end":
@@ -173,13 +166,7 @@ def set_up(
 ) -> "Training":
     """Build the training on this machine, and broadcast its plan.
 
-    Args:
-        context: This attempt.
-        data: The dataset, prepared on this machine.
-        point: Names the architecture.
-        weights: The start weights.
-        record: Of the run to resume, whose frozen values hold; None for a new run.
-        previous: The attempts of that run.
+    The frozen values of a record, of the run to resume, hold; a new run has none. `point` names the architecture.
     """
     context.isolate_training()
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now

@@ -48,10 +48,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 
     Safe to call again with the same request after any interruption.
 
-    Args:
-        store: The bucket.
-        order: The request.
-        boot_s: Seconds of this process before this call; its age, unless an earlier run in the process counted them.
+    `boot_s` are the seconds of this process before this call: its age, unless an earlier run in the process counted them.
 
     Raises:
         JobError: Before training for anything wrong with the request, the data or the machine; during it if training

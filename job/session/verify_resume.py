@@ -126,11 +126,7 @@ class Verdict:
 def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: float) -> tuple[Piece, float]:
     """Train a piece of the data straight; return it and its seconds.
 
-    Args:
-        request: The request.
-        data: The complete dataset.
-        scratch: A folder for pieces, buckets and runs.
-        at_least_s: A piece that trains faster is replaced by a larger one.
+    A piece that trains faster than `at_least_s` is replaced by a larger one; `scratch` gets pieces, buckets and runs.
     """
     piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
     took_s = train_straight(piece)
@@ -172,18 +168,11 @@ def train_straight(piece: Piece) -> float:
     Raises:
         TrainingError: If it fails; with the end of its log.
     """
-    started = time.monotonic()
-    _finish(piece, STRAIGHT)
-    return time.monotonic() - started
+    return _finish(piece, STRAIGHT)
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
-    """Train a piece a second time, with kills, and compare with the straight run.
-
-    Args:
-        piece: Trained straight before.
-        num_kills: SIGKILLs, spread over the training.
-        seed: Chooses the instants.
+    """Train a piece a second time, with SIGKILLs at instants that the seed chooses, and compare with the straight run.
 
     Raises:
         TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
@@ -246,8 +235,8 @@ def _resumed_at(run: Run) -> tuple[str, ...]:
     return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
 
 
-def _finish(piece: Piece, name: str) -> None:
-    process = piece.start(name)
+def _finish(piece: Piece, name: str) -> float:
+    started, process = time.monotonic(), piece.start(name)
     try:
         process.wait()
     except BaseException:
@@ -255,6 +244,7 @@ def _finish(piece: Piece, name: str) -> None:
         raise
     if process.returncode != 0:
         raise _failed(piece, name, process.returncode)
+    return time.monotonic() - started
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
@@ -290,11 +280,12 @@ def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list
     for group, tensors in tensors_of(straight).items():
         for name, tensor in tensors.items():
             other = others[group].get(name)
-            if other is None or other.shape != tensor.shape or not tensor.equal(other):
-                largest = (
-                    "" if other is None else f", by up to {float((tensor.double() - other.double()).abs().max()):.3g}"
-                )
-                found.append(f"{group}: {name} differs{largest}")
+            if other is None or other.shape != tensor.shape:
+                found.append(f"{group}: {name} differs")
+                break
+            if not tensor.equal(other):
+                largest = float((tensor.double() - other.double()).abs().max())
+                found.append(f"{group}: {name} differs, by up to {largest:.3g}")
                 break
     return found
 
