@@ -87,11 +87,9 @@ def attempt_recorded(
             "message": " ".join(str(error).split()),
             "error": error.name if isinstance(error, DefectError) else type(error).__name__,
         }
-        more = {name: getattr(error, name, None) for name in ("traceback", "not_committed")}
+        more = {name: text for name in ("traceback", "not_committed") if (text := getattr(error, name, ""))}
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            end(
-                getattr(error, "reason", EndReason.FAILED), fields | {name: text for name, text in more.items() if text}
-            )
+            end(getattr(error, "reason", EndReason.FAILED), fields | more)
 
     context.watchdog.on_hang = context.preemption.on_deadline = end_by
     try:

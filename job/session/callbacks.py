@@ -80,11 +80,7 @@ class SessionCallbacks:
             raise notice
 
     def on_validation_batch(self) -> None:
-        """Feed the watchdog during validation.
-
-        Raises:
-            JobError: If background work failed.
-        """
+        """Feed the watchdog during validation, and raise the errors of background work."""
         self._check_others()
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
@@ -123,11 +119,7 @@ class FollowerCallbacks:
         """No-op: only rank 0 records time."""
 
     def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- only rank 0 commits
-        """End training if any process has a notice.
-
-        Raises:
-            PreemptionError: If one has.
-        """
+        """End training with `PreemptionError` if any rank has a notice."""
         self._context.watchdog.beat()
         notice = self._context.preemption.agreed(self._context.group.agree)
         if notice is not None:

@@ -45,13 +45,9 @@ def train_demo(store: Store, order: TrainRequest) -> None:
 def changes(recipe: Recipe) -> str:
     """Describe the changes of a recipe's demo profile."""
     full = load_recipe(recipe.source, "full")
-    changed = [
-        f"{name} {value} instead of {full.train[name]}"
-        for name, value in recipe.train.items()
-        if value != full.train[name]
-    ]
-    if recipe.start != full.start:
-        changed.insert(0, f"start {recipe.start} instead of {full.start}")
+    values = {"start": (recipe.start, full.start)}
+    values |= {name: (value, full.train[name]) for name, value in recipe.train.items()}
+    changed = [f"{name} {value} instead of {other}" for name, (value, other) in values.items() if value != other]
     return ", ".join(changed) or "nothing is changed"
 
 

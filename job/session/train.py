@@ -48,7 +48,7 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 
     Safe to call again with the same request after any interruption.
 
-    `boot_s` are the seconds of this process before this call: its age, unless an earlier run in the process counted them.
+    `boot_s` are the seconds of this process before this call; its age, unless an earlier run in it counted them.
 
     Raises:
         JobError: Before training for anything wrong with the request, the data or the machine; during it if training
