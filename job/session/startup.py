@@ -27,7 +27,6 @@ from job.runs.records import (
     Lineage,
     Manifest,
     PinnedDataset,
-    Request,
     ResumeReceipt,
     RunRecord,
     differences,
@@ -55,13 +54,13 @@ log = logging.getLogger(__name__)
 NUM_LEFT_OUT_SHOWN = 3
 
 
-def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
-    """Set up the training of a run and claim it; the request is for the record of a new one."""
+def start(context: SessionContext, run: Run, record: RunRecord | None) -> StartedAttempt:
+    """Set up the training of a run and claim it."""
     if record is not None:
         return resume_run(context, run, record)
-    if context.order.recipe.start.kind == "end":
-        return extend_run(context, run, request)
-    return start_new_run(context, run, request)
+    if context.request.recipe.start.kind == "end":
+        return extend_run(context, run)
+    return start_new_run(context, run)
 
 
 def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
@@ -71,10 +70,10 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
     with attempt_recorded(claim, context, about, finished=False):
         previous = PreviousAttempts.of(claim)
-        request = previous.stop_request(environment.about()["cloud_job"])
-        if request is not None:
+        stop = previous.stop_request(environment.about()["cloud_job"])
+        if stop is not None:
             context.group.broadcast(None)
-            raise paused_by(run, request, agreed=True)
+            raise paused_by(run, stop, agreed=True)
         data = context.prepare_data(record.dataset.name, record.dataset, f"run {run.name}")
         point, receipt = record.start.point, None
         with context.timer.entered(Phase.PULL):
@@ -98,14 +97,14 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     return StartedAttempt(claim, record, training, previous, restored)
 
 
-def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+def extend_run(context: SessionContext, run: Run) -> StartedAttempt:
     """2: set up a new run from the end of a finished one, then create and claim it."""
-    point = find_start(context.store, context.order, run.name)
+    point = find_start(context.store, context.request, run.name)
     ended = Run(context.store, str(point.run))
     record = ended.record()
     if record is None:
         raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-    data = context.prepare_data(str(request["dataset"]), record.dataset, f"run {ended.name}")
+    data = context.prepare_data(str(context.request.dataset), record.dataset, f"run {ended.name}")
     with context.timer.entered(Phase.PULL):
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
     training, receipt = _restore(context, run, record, data, restored)
@@ -115,16 +114,14 @@ def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAt
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
     lineage = Lineage(point=point)
-    return _create(
-        context, run, request, data=data, training=training, lineage=lineage, restored=restored, receipt=receipt
-    )
+    return _create(context, run, data=data, training=training, lineage=lineage, restored=restored, receipt=receipt)
 
 
-def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
     """3 and 4: set up a new run from weights, or from scratch if its lineage has none, then create and claim it."""
-    data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
+    data = context.prepare_data(str(context.request.dataset), None, f"run {run.name}")
     with context.timer.entered(Phase.PULL):
-        found = find_start(context.store, context.order, run.name)
+        found = find_start(context.store, context.request, run.name)
         if found.why is not None:
             log.info("start weights: %s", found.why)
         weights, point = fetch_start(context.store, found, context.folder / "start")
@@ -136,22 +133,22 @@ def start_new_run(context: SessionContext, run: Run, request: Request) -> Starte
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
     lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
-    return _create(context, run, request, data=data, training=training, lineage=lineage)
+    return _create(context, run, data=data, training=training, lineage=lineage)
 
 
-def rehearse(store: Store, order: TrainRequest, callbacks: "TrainingCallbacks") -> None:
+def rehearse(store: Store, request: TrainRequest, callbacks: "TrainingCallbacks") -> None:
     """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
 
     Raises:
         JobError: As `job.session.train.train`, and every error of the callbacks.
     """
-    order = order.model_copy(update={"dataset": find_dataset(store, order.dataset)})
+    request = request.model_copy(update={"dataset": find_dataset(store, request.dataset)})
     with (
         PreemptionWatcher() as preemption,
-        SessionContext(store=store, order=order, preemption=preemption).in_folder("rehearsal") as here,
+        SessionContext(store=store, request=request, preemption=preemption).in_folder("rehearsal") as here,
     ):
-        data = here.prepare_data(str(order.dataset), None, "run rehearsal")
-        weights, point = fetch_start(store, find_start(store, order, None), here.folder / "start")
+        data = here.prepare_data(str(request.dataset), None, "run rehearsal")
+        weights, point = fetch_start(store, find_start(store, request, None), here.folder / "start")
         set_up(here, data, point, weights).run(callbacks)
 
 
@@ -172,7 +169,7 @@ def set_up(
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
     from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
-    order, recipe = context.order, context.order.recipe
+    request, recipe = context.request, context.request.recipe
     max_det = record.facts.max_det if record else recipe.train["max_det"] if "max_det" in recipe.given else None
     (context.folder / "run").mkdir(exist_ok=True)
     plan = Plan(
@@ -181,9 +178,9 @@ def set_up(
         folder=context.folder / "run",
         architecture=point.architecture,
         weights=weights,
-        same_classes=point.kind == "own" and not order.new_classes,
-        device=order.device,
-        workers=order.workers,
+        same_classes=point.kind == "own" and not request.new_classes,
+        device=request.device,
+        workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),
         resumed=record is not None,
         ran_out_of_memory=previous.ran_out_of_memory,
@@ -199,7 +196,6 @@ def set_up(
 def _create(
     context: SessionContext,
     run: Run,
-    request: Request,
     *,
     data: PreparedData,
     training: "Training",
@@ -208,11 +204,12 @@ def _create(
     receipt: ResumeReceipt | None = None,
 ) -> StartedAttempt:
     """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
-    recipe = context.order.recipe
+    request, recipe = context.request, context.request.recipe
+    identity = request.identity(request.dataset)
     record = RunRecord(
         run=run.name,
         created_at=now(),
-        request=request,
+        request=identity,
         recipe_digest=recipe.digest,
         expect={name: (band.low, band.high) for name, band in recipe.expect.items()},
         start=lineage,
@@ -223,14 +220,14 @@ def _create(
     )
     while not run.create(record):
         # Another machine was first. With the same request, its run is this one; else the next name is free.
-        run, existing = find_run(context.store, context.order.run, request)
+        run, existing = find_run(context.store, request.run, identity)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
         if existing is not None:
             return resume_run(context, run, existing)
         record = record.model_copy(update={"run": run.name})
     log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
-    log.info("recipe %s", context.order.about_recipe)
+    log.info("recipe %s", request.about_recipe)
     claim = claim_run(run, context)
     record_start(claim, record, training, receipt)
     return StartedAttempt(claim, record, training, restored=restored)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
+def train(store: Store, request: TrainRequest, *, boot_s: float | None = None) -> None:
     """Train a run to its end, from its newest checkpoint if it has one.
 
     Safe to call again with the same request after any interruption.
@@ -57,12 +57,12 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
     """
     timer = PhaseTimer(before_s=environment.process_age_s() if boot_s is None else boot_s)
     limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
-    with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(order.hang_after_s) as watchdog:
+    with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(request.hang_after_s) as watchdog:
         try:
             preemption.watch()
             group = ProcessGroup.join(lambda: preemption.pending is not None, watchdog.beat)
             context = SessionContext(
-                store=store, order=order, timer=timer, preemption=preemption, group=group, watchdog=watchdog
+                store=store, request=request, timer=timer, preemption=preemption, group=group, watchdog=watchdog
             )
             with watchdog.watching(NO_BYTE):
                 if group.is_rank_zero:
@@ -81,20 +81,20 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 def _lead(context: SessionContext) -> None:
     """Train the run to its end, as rank 0."""
     store = context.store
-    order = context.order.model_copy(update={"dataset": find_dataset(store, context.order.dataset)})
-    request = order.identity(order.dataset)
-    run, record = find_run(store, order.run, request)
-    if record is None and order.run is None:
-        tell_beside(store, run, request, "train")
+    request = context.request.model_copy(update={"dataset": find_dataset(store, context.request.dataset)})
+    identity = request.identity(request.dataset)
+    run, record = find_run(store, request.run, identity)
+    if record is None and request.run is None:
+        tell_beside(store, run, identity, "train")
     final = run.final() if record else None
     if final is not None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
         return
-    with replace(context, order=order).in_folder(run.name) as here:
+    with replace(context, request=request).in_folder(run.name) as here:
         gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
         try:
-            started = start(here, run, record, request)
+            started = start(here, run, record)
         finally:
             gc.enable()
         run = started.claim.run
@@ -122,7 +122,7 @@ def _train_to_end(
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
     reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
-    schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
+    schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:
         tracker.notify()
