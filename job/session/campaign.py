@@ -39,7 +39,7 @@ class Place:
     Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     """The command, without the flags of the run."""
 
     usd_per_hour: float | None
@@ -54,7 +54,7 @@ class Place:
         A notice is passed on to the process; if it has the notice already, the two count as one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        process = subprocess.Popen([sys.executable, "-m", "job", *self.words, *args], env=os.environ | price)  # noqa: S603 -- our own program
+        process = subprocess.Popen([sys.executable, "-m", "job", *self.command, *args], env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
         except PreemptionError:

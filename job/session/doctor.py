@@ -154,10 +154,10 @@ def _driver() -> Iterator[Finding]:
 
 def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
     yield from _driver()
-    words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     listed: str | None = None
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- a fixed command
     gpus = [line.rpartition(",") for line in (listed or "").splitlines() if line.count(",")]
     if not gpus and listed is not None and DRIVER.exists():
         yield Finding("GPU", "fail", "the machine has NVIDIA's driver, and no GPU answers; take another machine")
@@ -185,14 +185,14 @@ def _memory_wanted(recipe: Recipe | None) -> float | None:
 
 
 def _disk(workdir: Path) -> Iterator[Finding]:
-    place = workdir
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        yield Finding("disk", "fail", f"{place} cannot be written; pass a --workdir that this user can write to")
+    folder = workdir
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", "fail", f"{folder} cannot be written; pass a --workdir that this user can write to")
         return
-    free = shutil.disk_usage(place).free
-    found, advice = f"{free / 1e9:.1f} GB are free in {place}", "; free some space, or pass another --workdir"
+    free = shutil.disk_usage(folder).free
+    found, advice = f"{free / 1e9:.1f} GB are free in {folder}", "; free some space, or pass another --workdir"
     enough = free > SPARE_DISK_BYTES
     yield Finding("disk", "ok" if enough else "warn", found if enough else found + advice)
 

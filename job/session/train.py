@@ -134,19 +134,19 @@ def _train_to_end(
 
     def about() -> Mapping[str, object]:
         newest = committer.newest
-        own = newest if newest and newest.attempt == claim.attempt else None
+        owned = newest if newest and newest.attempt == claim.attempt else None
         return {
             **training.about,
             "seconds": timer.seconds(),
-            "kept": own and {"checkpoint": str(own.id), "seconds": own.metadata.seconds},
+            "kept": owned and {"checkpoint": str(owned.id), "seconds": owned.metadata.seconds},
             "checkpoints": schedule.to_json(),
         }
 
     def at_stake() -> str:
-        newest, place = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
-        if newest and newest.id.position == place.position:
+        newest, reached = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
+        if newest and newest.id.position == reached.position:
             return ""
-        return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
+        return f"{reached.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
     preemption.at_stake = at_stake
     heartbeat = Heartbeat(claim, about, preemption.pause)

@@ -70,7 +70,7 @@ class Piece:
     store: Store
     """Holds the data; gets the runs."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     """Arguments of ``job train``, without bucket and run."""
 
     folder: Path
@@ -80,11 +80,11 @@ class Piece:
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start or resume one of the two runs in a process group of its own."""
-        words = [*self.command, "train", *self.words, "--bucket", self.store.uri, "--run", name]
+        command = [*self.command, "train", *self.args, "--bucket", self.store.uri, "--run", name]
         trace = self.folder / f"{name}.trace"
         with self.log(name).open("a") as log:
             return subprocess.Popen(  # noqa: S603 -- our own program
-                words,
+                command,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -149,7 +149,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     recipe = request.recipe
     stock = load_recipe(recipe.source, recipe.profile).train
     first = load_recipe("base", recipe.profile).start  # start weights have no part in resuming
-    words = {
+    flags = {
         "recipe": recipe.source,
         "profile": recipe.profile,
         "model": request.model or str(first.name).replace(".pt", ".yaml"),
@@ -159,7 +159,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
         "checkpoint-every": request.checkpoint_every_s,
         **{name.replace("_", "-"): value for name, value in recipe.train.items() if value != stock[name]},
     }
-    return Piece(store, tuple(f"--{name}={value}" for name, value in words.items() if value != ""), folder)
+    return Piece(store, tuple(f"--{name}={value}" for name, value in flags.items() if value != ""), folder)
 
 
 def train_straight(piece: Piece) -> float:
