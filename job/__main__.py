@@ -25,7 +25,9 @@ def run() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
-            signal.signal(number, _leave)  # nothing can be lost until `session.preemption` installs its own handler
+            signal.signal(
+                number, _leave
+            )  # there is nothing to commit until `session.preemption` installs its own handler
     from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
     is_rank = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away
@@ -48,7 +50,7 @@ def _flush(stream: TextIO) -> None:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    message = f"{signal.Signals(number).name}: asked to stop, nothing is lost by it; the same command goes on\n"
+    message = f"{signal.Signals(number).name}: asked to stop, nothing is lost; the same command resumes\n"
     try:
         os.write(2, message.encode())
     finally:  # the terminal may be gone

@@ -10,11 +10,11 @@ from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
-    """One thread that works beside training.
+    """One background thread of a training.
 
     Args:
-        name: What messages call it.
-        work: Returns when it is over.
+        name: Its name in messages.
+        work: Its function.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
@@ -29,7 +29,7 @@ class Background:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until the work is over."""
+        """Wait for the thread to end."""
         self._thread.join()
 
     def check(self) -> None:
@@ -46,14 +46,14 @@ class Background:
             self._work()
         except JobError as error:
             self.error = error
-        except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the thread that matters
+        except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the main thread
             self.error = _unexpected(self._thread.name, error)
 
 
 def _unexpected(name: str, error: BaseException) -> BackgroundError:
-    """Return our error for an unforeseen exception."""
+    """Return the `JobError` of an unforeseen exception."""
     explained = BackgroundError(
-        f"{name}: failed, {what_failed(error)}; what is committed stands, the same command goes on from there; if it "
+        f"{name}: failed, {what_failed(error)}; committed checkpoints stand, the same command resumes there; if it "
         "fails again, please report it"
     )
     explained.__cause__ = error

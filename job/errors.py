@@ -1,4 +1,4 @@
-"""Every way the job ends other than well, with the exit code that a scheduler sees.
+"""Exceptions and their exit codes, and the reasons for which an attempt ends.
 
 A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several
 problems lists them all, one a line. This module imports nothing of ours, so that every other module can import it.
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """How a process of the job ends, as a scheduler sees it."""
+    """Exit codes, as a scheduler sees them."""
 
     FINISHED = 0
     DEFECT = 1
-    """Of the program itself; the code of Python for an exception that ends it. Trying again is bounded by who does."""
+    """Defect of the program; Python's own code of an uncaught exception. The scheduler limits its retries."""
 
     USAGE = 2
     INVALID = 65
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 
 
 class EndReason(StrEnum):
-    """Why an attempt ended, as its end record says it; `VANISHED` and `RUNNING` are derived where there is none."""
+    """Why an attempt ended, by its end record; `VANISHED` and `RUNNING` are derived if there is none."""
 
     FINISHED = "finished"
     PREEMPTED = "preempted"
@@ -39,7 +39,7 @@ class EndReason(StrEnum):
     SUPERSEDED = "superseded"
     FAILED = "failed"
     TRANSIENT = "transient"
-    """Of a cause outside of the machine, such as a bucket that does not answer."""
+    """A cause outside of the machine, such as a bucket that does not answer."""
 
     VANISHED = "vanished"
     RUNNING = "running"
@@ -52,7 +52,7 @@ FATAL_HERE = FATAL | {ExitCode.ELSEWHERE}
 """No retry on the same machine changes these."""
 
 FIRST_OF_BATCH = 50000
-"""Exit codes from here on are Cloud Batch's own; this one is a failure for no known reason."""
+"""Exit codes from here on are Cloud Batch's own; this one is a failure of unknown cause."""
 
 LOST_MACHINE = frozenset({50001, 50002, 50003, 50004, 50006})
 """Batch's codes for a machine that was preempted, went silent, was restarted, hung, or was recreated under the task."""
@@ -61,11 +61,11 @@ TIME_LIMIT = 50005
 """Batch's code for a task that ran longer than its limit; a hang must not be repeated ten times."""
 
 KILLED = frozenset({125, 137, 143})
-"""Codes of a container that was killed or could not be waited for, also after a preemption if its machine is slower."""
+"""Codes of a killed or lost container, also after a preemption if its machine ends later."""
 
 
-GOES_ON = "the same command goes on from the last committed checkpoint"
-"""What to do about a training that ended early."""
+GOES_ON = "the same command resumes from the last committed checkpoint"
+"""Remedy for a training that ended early."""
 
 
 class JobError(Exception):
@@ -91,12 +91,12 @@ class JobError(Exception):
 
 
 class DefectError(JobError):
-    """The program failed of something that nothing foresees.
+    """A defect of the program: an exception that no code foresees.
 
     Args:
-        subject: What failed.
-        error: Of what.
-        advice: How to go on.
+        subject: The part that failed.
+        error: The exception.
+        advice: How to continue.
     """
 
     exit_code = ExitCode.DEFECT
@@ -111,7 +111,7 @@ class DefectError(JobError):
 
 
 def what_failed(error: BaseException) -> str:
-    """Return an exception that nothing foresees in a few words: its class, what it says, and the line it comes from."""
+    """Return class, message and line of an unforeseen exception."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
@@ -124,7 +124,7 @@ class OutputError(JobError):
 
 
 class OutputClosedError(Exception):
-    """The reader of standard output has read enough, as `head` does."""
+    """The reader of standard output has closed it, as `head` does."""
 
 
 class UsageError(JobError):
@@ -167,8 +167,8 @@ class OutOfMemoryError(TrainingError):
     """The GPU's memory ran out.
 
     Args:
-        message: With what, and what to do.
-        try_again: It went well for an epoch or longer, and this is the first time.
+        message: Batch and image size, and what to do.
+        try_again: Whether the same batch fitted for an epoch or longer, and this is the first time.
     """
 
     def __init__(self, message: str, *, try_again: bool) -> None:
@@ -177,7 +177,7 @@ class OutOfMemoryError(TrainingError):
 
 
 class HardwareError(JobError):
-    """The machine failed while it worked, by no fault of the run: trying again may help, perhaps on another one."""
+    """The machine failed during work, by no fault of the run; a retry may help, perhaps on another machine."""
 
     exit_code = ExitCode.TRY_AGAIN
 
@@ -193,15 +193,15 @@ class ObjectNotFoundError(StoreError):
 
 
 class PreconditionError(StoreError):
-    """An object exists that should not, or is no longer the version it was expected to be."""
+    """An object exists under the key of a create-only put, with other bytes."""
 
 
 class CorruptObjectError(StoreError):
-    """The bytes that arrived are not the bytes that were stored."""
+    """The bytes that arrived differ from the bytes that were stored."""
 
 
 class UnreadableRecordError(CorruptObjectError):
-    """The bytes are those that were stored, and this version of the job cannot read them."""
+    """The bytes are intact, and this version of the job cannot read them."""
 
 
 class TransientStoreError(StoreError):
@@ -212,18 +212,18 @@ class TransientStoreError(StoreError):
 
 
 class SupersededError(JobError):
-    """A later attempt has claimed the run; this one must not touch it any more."""
+    """A later attempt has claimed the run; this one must not write to it any more."""
 
     exit_code = ExitCode.TRY_AGAIN
     reason = EndReason.SUPERSEDED
 
 
 class CampaignError(JobError):
-    """A run of a campaign ended other than well.
+    """A run of a campaign failed or was cut off.
 
     Args:
-        message: Which, and what to do.
-        exit_code: How it ended.
+        message: The run, and what to do.
+        exit_code: Exit code of the run.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -232,25 +232,25 @@ class CampaignError(JobError):
 
 
 class BackgroundError(JobError):
-    """A thread beside training failed of something that nothing foresees: what the bucket answered, no memory."""
+    """A background thread failed by an unforeseen exception."""
 
     exit_code = ExitCode.TRY_AGAIN
 
 
 class NotCommittedError(JobError):
-    """A run is at its end, and its newest checkpoint is not."""
+    """A run has reached its end, and its newest checkpoint has not."""
 
     exit_code = ExitCode.TRY_AGAIN
 
 
 class HangError(JobError):
-    """Nothing was done for longer than anything takes."""
+    """A process hangs: no progress for the watchdog's limit."""
 
     exit_code = ExitCode.TRY_AGAIN
 
 
 class PeerError(JobError):
-    """Another process that trains with this one is gone: its machine was taken, or it failed and said why itself."""
+    """Another rank of this training is gone: preempted, or failed with a message of its own."""
 
     exit_code = ExitCode.TRY_AGAIN
     reason = EndReason.TRANSIENT
@@ -275,7 +275,7 @@ class TransientCloudError(CloudError):
 
 
 class RunFailedError(JobError):
-    """A run in the cloud failed for a reason that trying again does not remove."""
+    """A run in the cloud failed for a reason that no retry removes."""
 
     exit_code = ExitCode.FAILED
 
@@ -287,12 +287,12 @@ class RunStoppedError(JobError):
 
 
 class PreemptionError(BaseException):
-    """This process was asked to stop. Not an `Exception`: nobody may take it for a failure of what it interrupted.
+    """This process was asked to stop. Not an `Exception`, so that no handler takes it for a failure.
 
     Args:
-        message: Who asked.
+        message: The source of the notice.
         reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
-        from_server: The metadata server said it, so the machine ends by itself.
+        from_server: Whether it comes from the metadata server, so that the machine ends by itself.
     """
 
     exit_code: int = ExitCode.TRY_AGAIN
@@ -302,10 +302,10 @@ class PreemptionError(BaseException):
         self.reason = reason
         self.from_server = from_server
         self.agreed = False
-        """All processes that train together stop for it at the same step."""
+        """Whether all ranks stop for it at the same step."""
 
         self.not_committed = ""
-        """What was trained and is in no checkpoint, and why."""
+        """Trained steps that no checkpoint has, and why."""
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (super().__str__(), self.not_committed)))

@@ -13,10 +13,10 @@ from job.background import Background
 
 
 class Phase(StrEnum):
-    """The use of a second."""
+    """Phase of an attempt; each second counts for one."""
 
     BOOT = "boot"
-    """From the start of the process to the first look at the bucket."""
+    """From the start of the process to its first read of the bucket."""
 
     PULL = "pull"
     CHECK = "check"
@@ -28,17 +28,17 @@ class Phase(StrEnum):
     """Training stands still while its state is copied."""
 
     RECOMPUTED = "recomputed"
-    """Steps that an earlier attempt had done and lost."""
+    """Steps that an earlier attempt trained and lost."""
 
     FINAL_EVALUATION = "final evaluation"
     IDLE = "idle"
     """Waiting for the machine to end, or for the bucket."""
 
     SUSPENDED = "suspended"
-    """No thread of the process ran: it was stopped by a signal, or frozen with its container or machine."""
+    """The whole process stood still: stopped by a signal, or frozen with its container or machine."""
 
     LOST = "lost"
-    """Steps after the last commit of an attempt that vanished; known only afterwards."""
+    """Steps after the last commit of an attempt that vanished; known only after its end."""
 
 
 TICK_S, STANDSTILL_S = 1.0, 5.0

@@ -1,6 +1,6 @@
 """Logging to stderr, as text on a terminal or as JSON lines for Cloud Logging; progress bar; escaped stdout.
 
-Guarantees that no name of a file, class or run, which may be hostile, moves the cursor, clears the screen or types.
+Guarantees that no name of a file, class or run, which may be hostile, controls the terminal.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class EscapedStream(io.TextIOBase):
     """Standard output without control characters.
 
     Raises:
-        OutputError: From `write` and `flush`, if the stream cannot be written; later text is thrown away.
+        OutputError: From `write` and `flush`, if the stream cannot be written; later text is discarded.
         OutputClosedError: If its reader has gone.
     """
 
@@ -139,6 +139,6 @@ class Progress:
             self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Close the bar."""
         with contextlib.suppress(OSError):
             self._bar.close()

@@ -1,6 +1,6 @@
-"""Text out and in: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as our messages.
+"""Text: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as messages.
 
-Guarantees that a table's cells stand below each other whatever they hold. Knows nothing of runs.
+Knows nothing of runs.
 """
 
 import difflib
@@ -26,7 +26,7 @@ NUM_LABEL = 12
 
 
 def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds from one recorded time to another; none where a clock was set back in between."""
+    """Return the seconds from one recorded time to another; 0 if a clock was set back in between."""
     return max(0.0, round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3))
 
 
@@ -53,7 +53,7 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: i
     """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
 
     Args:
-        rows: Of equal length, the heading among them.
+        rows: Rows of equal length, with the heading.
         right: Columns that are aligned to the right.
         wrap: Width at which cells are wrapped, those of the first column excepted.
     """
@@ -96,7 +96,7 @@ TOO_LARGE = f"it is larger than {MAX_BYTES / 1e6:g} MB"
 
 
 MAX_VALUES = 200_000
-"""With what aliases repeat counted as often as it is repeated."""
+"""Values repeated by aliases count each time."""
 
 
 MAX_NUMBER_LENGTH = 1_000
@@ -107,11 +107,11 @@ class UnreadableYamlError(ValueError):
     """A text is not YAML, or not within the limits; the message is the part of a sentence that says why."""
 
 
-def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever YAML can hold
+def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
     """Read YAML of plain values.
 
     Raises:
-        UnreadableYamlError: If it is none, or larger than any file of its kind has reason to be.
+        UnreadableYamlError: If it is no YAML, or above the limits.
     """
     if len(text) > MAX_BYTES:
         raise UnreadableYamlError(TOO_LARGE)
@@ -131,7 +131,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever YAML can ho
 
 
 def _require_few_values(node: yaml.Node) -> None:
-    """Check how many values there are once every alias is followed."""
+    """Check the number of values with every alias followed."""
     num_values: dict[int, int] = {}
 
     def count(node: yaml.Node) -> int:
@@ -211,7 +211,7 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
 
 
 def describe_field(model: "type[Any]", name: str) -> str:
-    """Say what a field must be: ``a whole number from 1 to 9``."""
+    """Return the values that a field takes: ``a whole number from 1 to 9``."""
     field = getattr(model, FIELDS)[name]
     return field.description or _wanted(field.annotation, field.metadata)
 
@@ -222,13 +222,13 @@ def counted_problems(problems: list[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a message has it: the start of a long one."""
+    """Return a value for a message; a long one is cut."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _unknown(word: str, model: "type[Any]") -> str:
-    """Say that a model has no such key, and which one was meant."""
+    """Return the problem of an unknown key, with the nearest known one."""
     explain = getattr(model, "explain_unknown", None)
     if explain is not None:
         return str(explain(word))
@@ -237,7 +237,7 @@ def _unknown(word: str, model: "type[Any]") -> str:
 
 
 def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, what holds it, and what it must be.
+    """Return the dotted name of an error's field, its model, and the values that it takes.
 
     An error in a list of plain values is the list's.
     """
@@ -278,7 +278,7 @@ def _without_none(kind: Any) -> Any:  # noqa: ANN401 -- an annotation
 
 
 def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an annotation
-    """Say what values a type takes: ``a whole number from 1 to 9``."""
+    """Return the values that a type takes: ``a whole number from 1 to 9``."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         described = next((limit.description for limit in parts[1:] if getattr(limit, "description", None)), None)

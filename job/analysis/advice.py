@@ -1,7 +1,7 @@
 """Advice after a run: the table of `RULES` on its records.
 
-Guarantees that the same records give the same advice, that an advice names its rule and figures, and that weak evidence
-is called thin. Knows nothing of buckets.
+Guarantees that the same records give the same advice, that advice names its rule and figures, and that advice on too
+little data says so. Knows nothing of buckets.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,16 +13,16 @@ from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 
 TARGET_F1 = 0.72
-"""What is good enough without ``--target-f1``: what recipe C is for."""
+"""Target F1 without ``--target-f1``: recipe C's goal."""
 
 ENOUGH_FOR_C = 0.68
-"""From this F1 on, recipe C is advised: its own condition."""
+"""Lowest F1 for recipe C, by its authors' condition."""
 
 DECENT_F1 = 0.50
-"""From this F1 on, a detector is decent: worth improving rather than replacing."""
+"""Lowest F1 of a decent detector, worth improving rather than replacing."""
 
 ROBUST_GAP = 0.10
-"""Precision and recall that are further apart than this are those of a detector that is not robust."""
+"""Largest difference of precision and recall of a robust detector."""
 
 GAIN = 0.005
 """A recipe helps only if its band ends this far above the current F1."""
@@ -34,7 +34,7 @@ AUGMENTED = ("A", "recommended", "finetune", "C")
 """Recipes that improve own weights by augmentation."""
 
 BEFORE_C = ("A", "recommended", "finetune")
-"""Those of them whose weights C may go on from."""
+"""Those of them whose weights recipe C may continue."""
 
 LARGER = ("B", "transfer")
 """Recipes that take a larger model."""
@@ -49,15 +49,15 @@ class Advice:
 
     run: str
     rule: str
-    """The name of the rule that decided, of `RULES`."""
+    """Name of the deciding rule of `RULES`."""
 
     because: str
     trend: Trend
     options: tuple[Option, ...]
-    """What may help, the advised one first; empty if there is nothing to do, or nothing helps."""
+    """Options that may help, the advised one first; empty if there is nothing to do, or nothing helps."""
 
     thin: tuple[str, ...]
-    """Why the evidence is thin; empty if it is not."""
+    """Why the data are too few to trust the advice; empty if they suffice."""
 
     better: str | None = None
     """Another run on the same validation set that is better, if there is one."""
@@ -83,10 +83,10 @@ class Case:
     recall: float
     trend: Trend
     trained_as: str
-    """The recipe that it is, by what was trained."""
+    """The shipped recipe that matches the training arguments."""
 
     tried: frozenset[str]
-    """The same of finished runs on the same validation set, this run's among them."""
+    """Recipes of all finished runs on the same validation set, with this run's."""
 
     augmented_f1: float | None
     """The best F1 of those that improved own weights by augmentation."""
@@ -108,16 +108,16 @@ class Case:
 
     @property
     def augmented_in_vain(self) -> bool:
-        """Whether it was, and neither that nor this run is good enough for C."""
+        """Whether own weights were improved by augmentation, and no result is good enough for recipe C."""
         return self.augmented_f1 is not None and max(self.augmented_f1, self.f1) < ENOUGH_FOR_C
 
     @property
     def figures(self) -> str:
-        """The figures that a person would look at."""
+        """F1, precision and recall, as text."""
         return f"F1 {self.f1:.1%}, precision {self.precision:.1%}, recall {self.recall:.1%}"
 
     def untried(self, *recipes: str) -> list[str]:
-        """Return those that were not tried."""
+        """Return the recipes that were not tried."""
         return [name for name in recipes if name not in self.tried]
 
 
@@ -128,7 +128,7 @@ class Rule:
     name: str
     applies: Callable[[Case], bool]
     recipes: Callable[[Case], list[str]]
-    """What may help, the advised one first."""
+    """Options that may help, the advised one first."""
 
     because: str
     """The reason, with ``{target}``, ``{figures}`` and ``{trend}``."""
@@ -190,8 +190,8 @@ RULES = (
         "{figures}; {trend}: below the target of {target:.0%}",
     ),
 )
-"""In this order: the first that applies and has something to advise decides. An unfinished run is answered before them:
-it is to be finished.
+"""In order of precedence: the first rule that applies and has an option decides. For an unfinished run the advice is to
+finish it.
 """
 
 NEXT_STEPS = {
@@ -200,7 +200,7 @@ NEXT_STEPS = {
     ("continue", EXTEND): "more of the same ({}) comes first",
     LARGER: "a larger model ({}) is next",
 }
-"""The sentence for the advised recipe and the advised ones of its kind."""
+"""Sentences of the next step, by kind of recipe."""
 
 
 def advise(
@@ -217,16 +217,16 @@ def advise(
     Args:
         evidence: The run.
         others: Other finished runs; those on another validation set, or at another scale, do not count.
-        bucket: What the commands are to name.
+        bucket: Named in the commands.
         target: The F1 to reach.
-        usd_per_hour: What an hour of the machine costs, if that is known.
-        without: Options that are out of the question.
+        usd_per_hour: Price of the machine, if it is known.
+        without: Options to leave out.
     """
     if evidence.after is None:
         return Advice(
             run=evidence.run,
             rule="unfinished",
-            because="the run is not finished; the command that started it goes on with it",
+            because="the run is not finished; the command that started it resumes it",
             trend=Trend.UNCLEAR,
             options=(),
             thin=(),
@@ -284,7 +284,7 @@ def _thin(evidence: RunSummary) -> list[str]:
 
 
 def _next_step(options: Sequence[Option]) -> str:
-    """Say which option is advised, and those of its kind that come right after it."""
+    """Return the sentence of the next step, with the recipes of the advised kind."""
     kind, text = next((kind, text) for kind, text in NEXT_STEPS.items() if options[0].recipe in kind)
     names = [option.recipe for option in options if option.recipe in kind]
     return text.format(", ".join(names))

@@ -30,7 +30,7 @@ FIRST_RECIPE = "A"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What is asked for; commands with equal goals are one campaign."""
+    """Request of a campaign; commands with equal goals are one campaign."""
 
     target_f1: float
     max_runs: int
@@ -38,7 +38,7 @@ class Goal:
     profile: Profile
     dataset: str
     weights: str | None
-    """Start weights of the first run; without them its recipe decides."""
+    """Start weights of the first run; its recipe's if None."""
 
     arguments: dict[str, str]
     """Training arguments of every run, and flags of ``job train`` that change the data or the model."""
@@ -46,14 +46,14 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """The most that a campaign in the cloud without ``--max-usd`` can cost: the limit of a run, for each run."""
+    """Cost bound of a campaign in the cloud without ``--max-usd``: the limit of a run, times the runs."""
 
     run: float
     """The limit of one run."""
 
     total: float
     usd: bool
-    """Counted in dollars; in machine hours where the price is unknown."""
+    """Whether the bound is in dollars; in machine hours if the price is unknown."""
 
     @property
     def unit(self) -> str:
@@ -193,7 +193,7 @@ class Campaign:
         return self._read("final.json", CampaignResult)
 
     def finish(self, end: End, best: Best | None) -> None:
-        """Write how it ended; the first record stands."""
+        """Write the result; the first record stands."""
         known = (best.run, best.weights) if best else (None, None)
         with contextlib.suppress(PreconditionError):
             self._write(
@@ -225,14 +225,14 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
     Args:
         store: The bucket.
         name: Its name; without one, the newest campaign with this goal, or a new one.
-        goal: What is asked for.
+        goal: The request.
         bound: Bound of a new campaign; an existing one keeps its own.
 
     Raises:
-        RunConflictError: If the named campaign was asked for differently; lists every difference.
+        RunConflictError: If the named campaign has another goal; lists every difference.
     """
     keys = [stored.key.split("/") for stored in store.list("campaigns/")]
-    taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- anything that lies in its folder takes a name
+    taken = {key[1] for key in keys if len(key) > 2}  # noqa: PLR2004 -- any object in its folder takes a name
     names = sorted({key[1] for key in keys if key[2:] == ["campaign.json"]}, key=lambda each: (len(each), each))
     if name is None:
         same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
@@ -275,11 +275,11 @@ def next_step(
     A run that starts from own weights starts from the best; no recipe is trained twice from the same weights.
 
     Args:
-        goal: What was asked for.
+        goal: The request.
         name: Name of the campaign.
         finished: Its runs so far, all finished.
         usd_per_hour: Price of the machine, if known.
-        bucket: Named in the commands of the advice.
+        bucket: Named in the advised commands.
         bounded: Each run is limited to the rest of the budget, so its cost need not be known beforehand.
         bound: The bound of a campaign whose goal limits no dollars.
     """
@@ -298,7 +298,7 @@ def next_step(
         )
     run = max(finished, key=_f1)
     if best.is_start and best.f1 >= goal.target_f1:
-        return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run has bettered")
+        return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run exceeds")
     advice = advise(
         run,
         finished,
@@ -354,7 +354,7 @@ def _over_budget(
     goal: Goal, finished: Sequence[RunSummary], next_usd: tuple[float, float] | None, *, bounded: bool
 ) -> End | None:
     if len(finished) >= goal.max_runs:
-        return End(reason="budget spent", because=f"{goal.max_runs} runs were allowed, and are done")
+        return End(reason="budget spent", because=f"all {goal.max_runs} runs of --max-runs are done")
     if goal.max_usd is None:
         return None
     spent, limit = spent_usd(finished), f"{goal.max_usd:.2f} USD"
@@ -363,7 +363,7 @@ def _over_budget(
     if next_usd is None and not bounded:
         return End(
             reason="cost unknown",
-            because=f"what the next run takes is not known, so {limit} could not be kept; `job estimate` measures it",
+            because=f"the next run's duration is not known, so {limit} could not be kept; `job estimate` measures it",
         )
     needed = next_usd[1] if next_usd else 0.0
     if spent >= goal.max_usd or spent + needed > goal.max_usd:

@@ -1,4 +1,4 @@
-"""Runs side by side: recipe, data, result and cost.
+"""Comparison of runs: recipe, data, result and cost side by side.
 
 Guarantees that metrics count as comparable only if they were measured on the same validation set, and that a best run
 is named only then. Knows nothing of terminals and pages.
@@ -34,7 +34,7 @@ class Comparison:
 
     runs: tuple[str, ...]
     sections: dict[str, tuple[Field, ...]]
-    """Of ``recipe``, ``data``, ``result`` and ``cost``."""
+    """Fields of ``recipe``, ``data``, ``result`` and ``cost``."""
 
     not_comparable: str | None
     """Why metrics must not be compared; None if they may."""
@@ -44,7 +44,7 @@ class Comparison:
 
     @property
     def recorded(self) -> dict[str, list[Field]]:
-        """The sections without fields that no run has."""
+        """The sections, without fields that are empty for every run."""
         return {section: [field for field in fields if any(field.values)] for section, fields in self.sections.items()}
 
     @property

@@ -1,7 +1,6 @@
 """Estimate of hours and dollars, from comparable runs or from a few measured training steps.
 
-Guarantees that a figure says where it comes from, and that a measurement writes nothing to a run. What preemptions
-add is not in it.
+Guarantees that a figure names its source, and that a measurement writes nothing to a run. Preemptions are not included.
 """
 
 import re
@@ -21,22 +20,22 @@ if TYPE_CHECKING:
     from job.training.state import Row, Snapshot
 
 NUM_WARM_UP_STEPS = 2
-"""Not measured: the first steps of a process choose kernels and fill caches."""
+"""Warm-up: the first steps of a process choose kernels and fill caches, and are not measured."""
 
 NUM_STEPS = 8
 
 LONG_ENOUGH_S = 60.0
-"""Steps that take so long together are enough, however few they are."""
+"""Measured steps of this duration in all are enough, however few they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a training will take."""
+    """Expected duration and cost of a training."""
 
     recipe: str
     epochs: int
     epoch_s: float | None
-    """Seconds for an epoch, its validation included; nothing if only the whole is known."""
+    """Seconds for an epoch, its validation included; None if only the total is known."""
 
     around_s: float
     """Seconds before the first epoch and after the last: start-up, and validation of start and end."""
@@ -52,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What a few steps took."""
+    """Durations of a few measured steps."""
 
     start_up_s: float
     validation_s: float
@@ -84,18 +83,18 @@ class Stopwatch:
         self._num_batches = 0
 
     def enter(self, phase: Phase) -> None:
-        """Take the time at which the first validation begins, which is the end of start-up."""
+        """Note the start of the first validation: the end of start-up."""
         if phase is Phase.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
     def on_validation_batch(self) -> None:
-        """Take no time: that of the whole validation counts."""
+        """No-op: the whole validation is timed."""
 
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Take the time of the first validation.
+        """Note the end of the first validation.
 
         Raises:
-            EnoughError: If it is an epoch that is over.
+            EnoughError: After a complete epoch.
         """
         if row["epoch"]:
             raise EnoughError
@@ -103,13 +102,13 @@ class Stopwatch:
         self._validation_s = self._times[0] - self._began - self._start_up_s
 
     def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Take the time of a step, in which it waited for its batch as well.
+        """Note the end of a step, the wait for its batch included.
 
         Raises:
-            EnoughError: If there were enough.
+            EnoughError: Once enough steps were timed.
         """
         for value in step.losses.values():
-            float(value)  # waits for the GPU
+            float(value)  # synchronises with the GPU
         self._num_batches = step.num_batches
         self._times.append(self._clock())
         measured = self.measurement()
@@ -117,14 +116,14 @@ class Stopwatch:
             raise EnoughError
 
     def commit(self, snapshot: "Callable[[], Snapshot]") -> None:
-        """Keep nothing."""
+        """No-op: a measurement commits nothing."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Allow anything: there is nothing to lose."""
+        """No-op: notices may interrupt at any time."""
         return nullcontext()
 
     def measurement(self) -> Measurement:
-        """Return what was measured so far: all steps after the warm-up, or the last one if there are no more."""
+        """Return the measurement so far: all steps after the warm-up, or else the last one."""
         first = max(0, min(NUM_WARM_UP_STEPS, len(self._times) - 2))
         num_steps = len(self._times) - 1 - first
         return Measurement(
@@ -139,12 +138,12 @@ class Stopwatch:
 def from_runs(
     order: TrainRequest, dataset: str, machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
 ) -> RunSummary | None:
-    """Return the newest finished run that tells what an order will take, if there is one.
+    """Return the newest finished run that is comparable to a request, if there is one.
 
     Args:
-        order: What is asked for.
-        dataset: The name of the dataset that is meant.
-        machine: Whether a run was trained on the machine that is meant.
+        order: The request.
+        dataset: Name of its dataset.
+        machine: Whether a run was trained on the kind of machine to estimate for.
         runs: Finished runs, the newest last.
     """
     request = order.identity(dataset)
@@ -159,12 +158,12 @@ def from_runs(
 
 
 def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> bool:
-    """Whether all of a run was trained on a kind of machine.
+    """Whether every attempt of a run was on a kind of machine.
 
     Args:
         run: The run.
-        machine: The kind, such as ``l4``, ``a100-80`` or ``l4-spot``; compared with GPU and machine as they are shown.
-        machine_type: Google's name of it; compared where every attempt recorded its own.
+        machine: The kind, such as ``l4``, ``a100-80`` or ``l4-spot``; compared with the shown GPU and machine.
+        machine_type: Google's name of it; compared if every attempt recorded its own.
     """
     types = {attempt.machine_type for attempt in run.attempts}
     if machine_type is not None and types and None not in types:
@@ -177,7 +176,7 @@ def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> b
 
 
 def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estimate:
-    """Return an estimate by a run like it."""
+    """Return an estimate by a comparable run."""
     epoch_s = run.epoch_s or 0.0
     around_s = max(0.0, run.cost.total_s - epoch_s * len(run.learning_curve))
     based_on = f"run {run.run}, {len(run.learning_curve)} epochs on {'; '.join(run.machines)}"
@@ -192,7 +191,7 @@ def by_measurement(recipe: Recipe, measured: Measurement, usd_per_hour: float | 
 
 
 def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
-    """Return what the recipe's authors expect of the full profile, if they say it."""
+    """Return the estimate of the recipe's authors for the full profile, if they state one."""
     band = recipe.expect.get("hours")
     if band is None or band.low is None or band.high is None or recipe.profile != "full":
         return None
@@ -202,7 +201,7 @@ def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
         epoch_s=None,
         around_s=0.0,
         hours=(band.low, band.high),
-        based_on="what the recipe's authors expect for their data and machine; not measured",
+        based_on="the recipe's authors, for their data and machine; not measured",
         usd=None if usd_per_hour is None else (band.low * usd_per_hour, band.high * usd_per_hour),
     )
 

@@ -1,4 +1,4 @@
-"""Rules on a learning curve: gains, plateau, falls, and the trend at its end.
+"""Learning curve rules: gains, plateau, falls, and the trend at the end.
 
 A curve is one metric after each epoch, as shares of 1. Guarantees that slow gains add up and that noise, estimated from
 the curve itself, is no gain: a gain is judged by the median of a few epochs against the last level that was one.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 MIN_GAIN = 0.005
-"""Half a point; less is noise on any curve."""
+"""Smallest gain: half a point; less is noise on any curve."""
 
 WINDOW_SHARE = 0.05
 """A level is the median of this share of the requested epochs; in a run of up to 20 epochs, one epoch."""
@@ -162,7 +162,7 @@ def _levels(curve: Sequence[float], num_epochs: int) -> list[float]:
 
 
 def falling_epochs(curve: Sequence[float], before: float | None) -> list[int]:
-    """Return the epochs (1-based) at which a curve falls; it falls again only after half was won back."""
+    """Return the epochs (1-based) at which a curve falls; another fall needs a recovery of half the last."""
     deep = max(FALL, FALL_NOISES * noise_of(curve))
     falls: list[int] = []
     best, fallen = before, False

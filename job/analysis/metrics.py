@@ -1,6 +1,6 @@
 """Detection metrics of a run: F1, precision, recall, mAP; before against after, and against the recipe's bands.
 
-Guarantees shares of 1 under our own names. Knows nothing of where rows come from.
+Guarantees shares of 1 under the names of `LABELS`. Knows nothing of the source of rows.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ COLUMNS = {
     "map50": "metrics/mAP50(B)",
     "map50_95": "metrics/mAP50-95(B)",
 }
-"""Ultralytics' columns by our names."""
+"""Ultralytics' columns by metric."""
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
 
@@ -45,14 +45,14 @@ class BeforeAfter:
 
     @classmethod
     def from_record(cls, record: BeforeAfterRecord) -> Self:
-        """Read what `to_json` wrote."""
+        """Read the entry of the final record."""
         return cls(record.before, record.after, {name: Band(*ends) for name, ends in record.expected.items()})
 
     def table(self, profile: str = "full") -> str:
         """Return a table for a terminal; values are percent.
 
         Args:
-            profile: Bands are meant for ``full``; the heading says so for any other.
+            profile: Bands are for ``full``; the heading says so for any other.
         """
         rows = [("", "before", "after", "change", "expected" if profile == "full" else "expected at full scale")]
         for name, label in LABELS.items():

@@ -12,7 +12,7 @@ from job.analysis.summary import RunSummary
 from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
 
 EXTEND = "extend"
-"""Stands for the run's own recipe, from exactly where the run stood."""
+"""Name of the option to extend the run itself by more epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +20,19 @@ class Option:
     """One option."""
 
     recipe: str
-    """Its name, or `EXTEND`."""
+    """Name of the recipe, or `EXTEND`."""
 
     command: str
     expect_f1: tuple[float | None, float | None]
-    """The recipe's band, as its authors have it for their data at full scale."""
+    """The recipe's expected F1 band, for its authors' data at full scale."""
 
     gain_f1: tuple[float, float | None]
-    """From now to that band; no upper end if the band has none."""
+    """Gain from the current F1 to that band, low and high; the high end is None if the band has none."""
 
     epochs: int
     hours: tuple[float, float] | None
     hours_from: str
-    """How the hours are known, or why they are not."""
+    """Source of the hours, or why they are not known."""
 
     usd: tuple[float, float] | None
 
@@ -40,14 +40,14 @@ class Option:
 def find_option(
     name: str, run: RunSummary, alike: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
-    """Return what a recipe would take and promise after a finished run.
+    """Return the cost and the expected gain of a recipe after a finished run.
 
     Args:
         name: The recipe, or `EXTEND`.
-        run: The run that it would come after.
-        alike: Other finished runs, which may tell how long it takes.
-        bucket: What the command is to name.
-        usd_per_hour: What an hour of the machine costs, if that is known.
+        run: The finished run.
+        alike: Other finished runs, for the pace of the recipe.
+        bucket: Named in the command.
+        usd_per_hour: Price of the machine, if it is known.
     """
     if name == EXTEND:
         return _extension(run, bucket, usd_per_hour)
@@ -101,7 +101,7 @@ def _of_recipe(
 
 
 def _carried_over(run: RunSummary, recipe: Recipe) -> dict[str, Any]:
-    """Return what a person chose for the scale of a run and would choose again."""
+    """Return the user's arguments that carry over to the next run: those of its scale."""
     if run.trained_as not in recipe_names():
         return {}
     usual = load_recipe(run.trained_as, recipe.profile).train
@@ -114,7 +114,7 @@ def _carried_over(run: RunSummary, recipe: Recipe) -> dict[str, Any]:
 
 
 def _hours(recipe: Recipe, run: RunSummary, alike: Sequence[RunSummary]) -> tuple[tuple[float, float] | None, str]:
-    """Return how long a recipe takes, from low to high, and how that is known."""
+    """Return the hours of a recipe, low and high, and their source."""
     same_size = [other for other in (run, *reversed(alike)) if other.train["imgsz"] == recipe.train["imgsz"]]
     of_recipe = next((other for other in same_size if other.trained_as == recipe.name), None)
     pace = of_recipe or (run if recipe.start.kind == "own" and run in same_size else None)

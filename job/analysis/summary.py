@@ -1,6 +1,6 @@
 """Summary of a run's records: result, learning curve, pace, cost.
 
-Guarantees that nothing is guessed: a value that was not recorded is None. Knows nothing of decisions.
+Guarantees that a value that was not recorded is None, never a guess. Knows nothing of decisions.
 """
 
 import logging
@@ -36,12 +36,12 @@ class RunSummary:
 
     @property
     def recipe(self) -> str:
-        """The name of its recipe: a file of the user's own, or else the shipped one that it is by what was trained."""
+        """Name of its recipe: a file of the user's own, or the shipped one that matches its training arguments."""
         return shown_recipe(self.record.request)
 
     @property
     def trained_as(self) -> str:
-        """The name of the shipped recipe that it is by what was trained."""
+        """Name of the shipped recipe that matches its training arguments."""
         return trained_as(self.record.request)
 
     @property
@@ -56,7 +56,7 @@ class RunSummary:
 
     @property
     def val(self) -> str | None:
-        """What identifies its validation set; runs of older versions did not record it."""
+        """Digest of its validation set; older versions did not record it."""
         return self.record.dataset.val
 
     @property
@@ -91,12 +91,12 @@ class RunSummary:
 
     @property
     def usd(self) -> float | None:
-        """What that cost; nothing, which means unknown, if an attempt has no price."""
+        """Dollars of all attempts; None, which means unknown, if one has no price."""
         return self.cost.usd
 
     @property
     def machines(self) -> list[str]:
-        """The kinds of machines that it was trained on, in their order; with the GPU, if there was one."""
+        """The machines of its attempts, in order, with the GPU if there was one."""
         gpus = [(attempt.start or self.record).environment.get("gpu") for attempt in self.attempts]
         kinds = [
             ", ".join(str(part) for part in (gpu, attempt.machine) if part)
@@ -122,7 +122,7 @@ def read_summary(run: Run, record: RunRecord) -> RunSummary:
 
 
 def finished_runs(store: Store) -> list[RunSummary]:
-    """Read the records of all finished runs, in the order in which they ended; what cannot be read is passed over."""
+    """Read the records of all finished runs, by time of their end; unreadable ones are passed over with a warning."""
     seen = survey(store)
     seen.tell()
     found = []

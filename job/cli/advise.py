@@ -1,4 +1,4 @@
-"""``job advise``: what to do after a run, by the users' rules."""
+"""``job advise``: the next training after a run, by the rules of `job.analysis.advice`."""
 
 import json
 
@@ -27,7 +27,7 @@ class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
 def advise_next(options: AdviseOptions) -> None:
     """Print the next training after a run.
 
-    Names the rule, the command to give, the expected gain and the cost.
+    Names the rule, the command, the expected gain and the cost.
 
     Raises:
         RunConflictError: If there is no such run, or none that is finished.
@@ -48,7 +48,7 @@ def advise_next(options: AdviseOptions) -> None:
 
 
 def format_advice(evidence: RunSummary, advice: Advice) -> list[str]:
-    """Return an advice as lines for a terminal."""
+    """Return advice as lines for a terminal."""
     ended = f"{evidence.final.reason} after {len(evidence.learning_curve)} epochs" if evidence.final else "not finished"
     lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
@@ -77,7 +77,7 @@ def _gain(option: Option) -> str:
     low, high = option.gain_f1
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
-        return "not known; the trend goes on, or it does not"
+        return "not known; the trend may continue or end"
     if high is None and low == 0:
         return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:

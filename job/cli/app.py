@@ -1,6 +1,6 @@
-"""The command line: a registry of commands; reads, runs and ends one.
+"""Command registry: finds a command, reads its flags, runs it, and returns its exit code.
 
-Imports the module of the one command that is given, and nothing else of the project's rooms.
+Imports the module of that one command and nothing else of the project's rooms.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Entry = tuple[str, str]
-"""Where a command is, as ``module:name``, and what it does in one line."""
+"""A command as ``module:name``, with its one-line description."""
 
 COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     "train": ("job.cli.train:train", "Start, resume or complete a training run by a recipe."),
@@ -111,7 +111,7 @@ def load(entry: Entry) -> "Command":
 
 
 def find(words: list[str]) -> tuple[list[str], Entry | dict[str, Entry]]:
-    """Return the words that name a command or a group, and what they name.
+    """Return the path of a command or group, and its entry.
 
     Raises:
         UsageError: If there is none.
@@ -184,14 +184,14 @@ def _rows(path: list[str], group: dict[str, Entry]) -> list[tuple[str, str]]:
 
 
 def _report(error: JobError) -> int:
-    """Log an error without a traceback, which would frighten a person; alerts on the logs look for the exit code."""
+    """Log an error without a traceback; alerts on the logs match the exit code."""
     extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
     log.error("%s", error, extra={"exit_code": error.exit_code, **extra})
     return error.exit_code
 
 
 def _advice(words: list[str]) -> str:
-    """Say what happens if a command that ended early is given again."""
+    """Return the remedy for a command that ended early."""
     if words[:1] in TRAINS:
         return GOES_ON
-    return "the same command goes on where it stopped" if words[:1] == ["data"] else "give the same command again"
+    return "the same command resumes where it stopped" if words[:1] == ["data"] else "give the same command again"

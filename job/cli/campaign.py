@@ -51,10 +51,10 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
         return {**given, "recipe": FIRST_RECIPE}
 
     def price(self) -> float | None:
-        """Return what an hour of the campaign's machine costs, if that is known.
+        """Return the hourly price of the campaign's machine, if it is known.
 
         Raises:
-            UsageError: If dollars are limited and it is not known, or there is no such machine.
+            UsageError: If dollars are limited and the price is not known, or there is no such machine.
         """
         price = self.price_of(f"{self.cloud}-spot" if self.cloud else None)
         if self.max_usd is not None and price is None:
@@ -64,7 +64,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 
 @command(CampaignOptions, "job campaign --target-f1 0.75 --max-runs 3 --bucket gs://my-bucket")
 def campaign(options: CampaignOptions) -> None:
-    """Train A, then C or B as `job advise` has it.
+    """Train A, then C or B by the rules of `job advise`.
 
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
     interruption. A run that has begun is finished, whatever its cost. Training arguments apply to every run, --weights
@@ -99,7 +99,7 @@ def campaign(options: CampaignOptions) -> None:
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
-    """Return what a campaign on Cloud Batch can cost, by the limit that this machine's settings give each run."""
+    """Return the cost bound of a campaign on Cloud Batch, by the limit of each run in this machine's settings."""
     from job.cloud.allowance import load_allowance
 
     limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
@@ -128,7 +128,7 @@ def format_campaign(campaign: Campaign) -> list[str]:
 
 
 def _dataset(store: Store, name: str | None, profile: Profile) -> str:
-    """Return the dataset that is meant; for the demo on an empty bucket, the one that it will draw."""
+    """Return the name of the dataset; for the demo on an empty bucket, that of the synthetic one."""
     if profile == "demo" and name is None and not store.list("datasets/"):
         return DATASET
     return find_dataset(store, name)

@@ -1,7 +1,7 @@
-"""A command: a function, its flags as a model, and the reading of words by Fire.
+"""Command: a function, its flags as a model, and parsing by Fire.
 
-Guarantees that nothing of a command runs before all of its words are understood, and that text stays text: Fire alone
-calls a function before it rejects a mistyped flag, and turns a run called 2e967232 into infinity.
+Guarantees that a command runs only after all of its arguments are parsed, and that text stays text: Fire alone calls a
+function before it rejects a mistyped flag, and turns a run called 2e967232 into infinity.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from job.text import nearest
 FLAG = re.compile(r"--?(?P<flag>[a-zA-Z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
 
 ASSIGNMENT = re.compile(r"(?P<flag>[a-zA-Z_]\w*)=(?P<value>.*)", re.DOTALL)
-"""``lr0=0.01``, as Ultralytics' own command line has it."""
+"""``lr0=0.01``, the form of Ultralytics' command line."""
 
 ARGUMENTS_FIELD = "arguments"
 """The field of a model whose command takes training arguments as flags."""
 
 
 class Invocation:
-    """A command that was understood and has not run. Fire finds nothing on it to go on with."""
+    """A parsed command that has not run; without public members, so that Fire cannot call any."""
 
     __slots__ = ("_call",)
 
@@ -53,7 +53,7 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """The command's words, as a function that Fire can call."""
+        """The command's signature, for a function that Fire can call."""
         kinds: dict[str, Any] = dict.fromkeys(self.options.flags(), Parameter.KEYWORD_ONLY)
         if self.takes_arguments:
             kinds[ARGUMENTS_FIELD] = Parameter.VAR_KEYWORD
@@ -69,10 +69,10 @@ class Command:
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def read(self, spoken: str, words: Sequence[str]) -> Callable[[], None]:
-        """Understand the words that follow the command's name; return what runs it.
+        """Parse the arguments after the command's name, and return the call that runs it.
 
         Raises:
-            UsageError: If they are not understood.
+            UsageError: If they cannot be parsed.
             RecipeError: If the recipe or a training argument is wrong.
         """
         import fire
@@ -89,7 +89,7 @@ class Command:
         vars(understand)["__signature__"] = signature
         complaint = io.StringIO()
         try:
-            with contextlib.redirect_stderr(complaint):  # nothing of ours runs in here, so only Fire speaks
+            with contextlib.redirect_stderr(complaint):  # no code of ours runs in here, so all output is Fire's
                 parsed = fire.Fire(
                     SetParseFn(str)(understand),
                     command=self._canonical(spoken, words),
@@ -101,7 +101,7 @@ class Command:
             raise UsageError(self._explain(spoken, said)) from error
         if not isinstance(parsed, Invocation):
             raise UsageError(f"{spoken}: not understood; see `{spoken} --help`")
-        call: Callable[[], None] = parsed._call  # noqa: SLF001 -- nothing of it may be public, Fire would offer it
+        call: Callable[[], None] = parsed._call  # noqa: SLF001 -- not public, as Fire would offer it
         return call
 
     def _canonical(self, spoken: str, words: Sequence[str]) -> list[str]:
@@ -134,7 +134,7 @@ class Command:
         return done
 
     def _is_switch(self, name: str) -> bool:
-        """Return whether a flag needs no value; one that does not exist gets the message that says so."""
+        """Return whether a flag needs no value; an unknown flag counts as one, and Fire rejects it later."""
         if name in self.options.flags():
             return self.options.flags()[name].annotation is bool
         if not self.takes_arguments or name not in {*DEFAULTS, *ALIASES}:
@@ -142,7 +142,7 @@ class Command:
         return name in DEFAULTS and read_argument(name, "true") is True
 
     def _explain(self, spoken: str, said: str) -> str:
-        """Turn what Fire says of words into one message with what to do."""
+        """Turn Fire's output into one message with the remedy."""
         if match := re.search(r"Could not consume arg: (\S+)", said):
             if not match[1].startswith("-"):
                 return f"{spoken}: {match[1]!r} is not understood; see `{spoken} --help`"

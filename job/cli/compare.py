@@ -1,4 +1,4 @@
-"""``job compare``: runs side by side, on the terminal or as a page."""
+"""``job compare``: runs side by side, on the terminal or as an HTML page."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def compare_runs(options: CompareOptions) -> None:
         MachineError: If the page cannot be written.
     """
     names, html = options.runs, options.html
-    if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- one has nothing to be compared with
+    if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
     store = options.store()
     comparison = compare([read_summary(*require_run(store, name)) for name in names])
@@ -55,7 +55,7 @@ def compare_runs(options: CompareOptions) -> None:
 
 
 def format_comparison(comparison: Comparison) -> list[str]:
-    """Return lines for a terminal; of many runs, several tables."""
+    """Return a comparison as lines for a terminal; several tables for many runs."""
     labels = [field.label for fields in comparison.recorded.values() for field in fields]
     available = NUM_COLUMNS - max(map(len, labels))
     per_table = max(1, available // (MIN_CELL + 2))

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckOptions(Options):
-    """How a dataset is read."""
+    """Options of reading a dataset."""
 
     single_cls: Switch = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
     follow_links: Switch = Field(default=False, description="Follow links that lead out of the folder.")
@@ -68,7 +68,7 @@ def check(options: CheckDataOptions) -> None:
     """
     name = options.name
     folder = Path(name)
-    if "/" not in name:  # a name is the bucket's, whatever lies here
+    if "/" not in name:  # a plain name is a dataset of the bucket, even if a folder here has that name
         store = options.store()
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, options.workdir).folder
@@ -105,7 +105,7 @@ def push(options: PushDataOptions) -> None:
         log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
     if plan.replaces:
         unfinished = _unfinished_runs(store, dataset)
-        hang = f"; the unfinished runs {', '.join(unfinished)} hang on it, and go on with it" if unfinished else ""
+        hang = f"; the unfinished runs {', '.join(unfinished)} depend on it, and keep it" if unfinished else ""
         if not options.replace:
             raise DataError(
                 f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
@@ -121,7 +121,7 @@ def push(options: PushDataOptions) -> None:
 
 
 def _unfinished_runs(store: Store, dataset: str) -> list[str]:
-    """Name the runs on a dataset that have not come to their end."""
+    """Return the unfinished runs on a dataset."""
     return [
         found.run.name for found in survey(store).runs if found.record.dataset.name == dataset and not found.finished
     ]

@@ -1,4 +1,4 @@
-"""``job doctor``: whether this machine can train."""
+"""``job doctor``: checks whether this machine can train."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ class DoctorOptions(BucketOption, WorkdirOption, JsonOption):
     """Flags of ``job doctor``."""
 
     bucket: str | None = Field(
-        None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not tried."
+        None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not checked."
     )
     recipe: str | None = Field(None, description="Check memory of GPU and machine for this recipe too.")
     profile: ProfileName = Field("full", description="full or demo.")

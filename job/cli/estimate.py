@@ -1,4 +1,4 @@
-"""``job estimate``: what a training will take, before it is started."""
+"""``job estimate``: time and cost of a training before its start."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def estimate(options: EstimateOptions) -> None:
     scratch folder. Another machine cannot be measured from here.
 
     Raises:
-        UsageError: If nothing is known of the machine that is named.
+        UsageError: If no run on the named machine is recorded.
         JobError: As `session.train`, for an error of recipe, data or machine.
     """
     machine, price = options.machine, options.price_of(options.machine)
@@ -90,7 +90,7 @@ def _estimate(store: Store, request: TrainRequest, machine: str | None, price: f
 
 
 def _machine_type(machine: str) -> str | None:
-    """Return Google's name of a machine that the table has; ``-spot`` and ``-on-demand`` do not count."""
+    """Return Google's name of a known machine; ``-spot`` and ``-on-demand`` are ignored."""
     kind = machine.removesuffix("-spot").removesuffix("-on-demand")
     return next((each.type for each in machines().values() if kind in {each.type, each.called}), None)
 
@@ -105,7 +105,7 @@ def _measure(store: Store, request: TrainRequest) -> Measurement:
 
 
 def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
-    """Return an request that trains as fast and needs no weights that are not there: pace is the same with any."""
+    """Return a request that trains at the same pace and needs no missing weights."""
     if request.weights is not None or request.model is not None:
         return request
     start = request.recipe.start
@@ -114,7 +114,7 @@ def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
             find_start(store, request, None)
         except WeightsError:
             start = load_recipe("base", request.recipe.profile).start
-            log.info("no own weights are there yet; measured with the model of recipe base, %s", start)
+            log.info("there are no own weights yet; measured with the model of recipe base, %s", start)
     if start.kind == "pretrained":
         return request.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
     return request.model_copy(update={"recipe": request.recipe.with_start(start)})

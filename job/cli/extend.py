@@ -1,4 +1,4 @@
-"""``job extend``: more epochs for a run that has ended, as a new run that continues its complete state."""
+"""``job extend``: more epochs for a finished run, as a new run that continues its complete state."""
 
 from typing import Annotated
 
@@ -30,10 +30,9 @@ class ExtendOptions(Execution, BucketOption):
 def extend(options: ExtendOptions) -> None:
     """Train a run to a larger total number of epochs, as a new run.
 
-    The new run begins with the complete state of the old one's last checkpoint; the old run is left alone. A run that
-    stopped early and is extended to the number that it was planned for continues bit for bit as if it had not stopped.
-    One that was complete does not become what it would have been with more epochs from its beginning, since its
-    learning rate had fallen. Patience begins anew.
+    The new run begins with the complete state of the old one's last checkpoint; the old run is not changed. A run that
+    stopped early and is extended to its planned number of epochs continues bit for bit as if it had not stopped. A
+    complete run differs from a run planned with more epochs, since its learning rate had fallen. Patience begins anew.
 
     Raises:
         JobError: As `session.train`; a run that is not finished, or has as many epochs already, is refused.

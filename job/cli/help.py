@@ -1,4 +1,4 @@
-"""Help for the command line, from the commands' models; Fire's own opens a pager and lists its internals."""
+"""Help texts of commands, from their models; Fire's own help opens a pager and lists its internals."""
 
 import textwrap
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from job.text import NUM_COLUMNS
 
 
 def command_help(spoken: str, summary: str, command: Command) -> str:
-    """Return what a command does, its flags with their defaults, and an example."""
+    """Return the help of a command: description, flags with defaults, example."""
     positional = {
         name: f"{name.upper()}{'...' if parameter.kind is Parameter.VAR_POSITIONAL else ''}"
         for name, parameter in command.signature.parameters.items()

@@ -1,4 +1,4 @@
-"""Groups of flags that several commands share, and where a command finds its bucket."""
+"""Option groups that several commands share: bucket, price, target, cloud, limits."""
 
 import math
 import os
@@ -82,10 +82,10 @@ class PriceOption(Options):
     )
 
     def price_of(self, machine: str | None = None) -> float | None:
-        """Return what an hour costs, if that is known.
+        """Return the price of an hour, if it is known.
 
         Args:
-            machine: A machine that is meant instead of this one; with ``-spot`` at its end, on Spot.
+            machine: A machine type instead of this machine; with ``-spot`` at its end, the Spot price.
 
         Raises:
             UsageError: If there is no such machine.
@@ -198,7 +198,7 @@ Dollars = Annotated[float, reads(_read_max_usd)]
 
 
 class LimitOptions(Options):
-    """The most that a run in the cloud may cost."""
+    """Cost limit of a run in the cloud."""
 
     max_usd: Dollars | None = Field(
         None,

@@ -128,7 +128,7 @@ def verify(options: RunOptions) -> None:
     """Read every committed checkpoint again, and compare the digests.
 
     Raises:
-        CorruptObjectError: If any is not what was committed; names the files.
+        CorruptObjectError: If any differs from the commit; names the files.
         RunConflictError: If there is no such run.
     """
     name = options.run
@@ -144,18 +144,16 @@ def verify(options: RunOptions) -> None:
             print(f"{identity}: {'damaged' if found else 'whole'}")
     final = run.final()
     if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
-        raise CorruptObjectError(
-            f"run {name}: {missing}; it cannot be extended, its weights are what they are", problems
-        )
+        raise CorruptObjectError(f"run {name}: {missing}; it cannot be extended, its weights stay usable", problems)
     if problems:
         raise CorruptObjectError(
-            f"run {name}: {len(problems)} files are not what was committed; the next start passes them over",
+            f"run {name}: {len(problems)} files differ from the commit; the next start passes them over",
             problems,
         )
     if set_aside and not identities:
-        raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is whole; start a new run")
+        raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
-    print(f"run {name}: {len(identities)} checkpoints, every byte as it was committed{passed_over}")
+    print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
 
 
 def _clock(time: str) -> str:
@@ -179,7 +177,7 @@ def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
 
 
 def _how_it_stands(newest: AttemptRecord) -> str:
-    """Say in a word or two how the newest attempt of an unfinished run ended, or that it runs."""
+    """Return the state of an unfinished run's newest attempt."""
     state = newest.state(newest=True, at=now())
     if state is EndReason.RUNNING and newest.stop:
         return "running, asked to stop"

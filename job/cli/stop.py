@@ -1,4 +1,4 @@
-"""``job stop``: ask a run's newest attempt to commit and to end as paused."""
+"""``job stop``: asks a run's newest attempt to commit and end as paused."""
 
 import socket
 
@@ -32,12 +32,12 @@ def stop(options: RunOptions) -> None:
         raise RunConflictError(f"run {name}: no attempt has begun yet; ask again when one has")
     newest = attempts[-1]
     if newest.ended is EndReason.PAUSED:
-        print(f"run {name} is paused; the command that started it goes on with it")
+        print(f"run {name} is paused; the command that started it resumes it")
         return
     if newest.ended is not EndReason.RUNNING:
         raise RunConflictError(
             f"run {name}: does not run, attempt {newest.attempt} {_how(newest.ended)}; nothing was asked, so that the "
-            f"command that started it goes on with it; where a Batch job starts it again, `job cancel {name}` ends that"
+            f"command that started it resumes it; if a Batch job starts it again, `job cancel {name}` ends that"
         )
     host = run.attempt(newest.attempt).claim.host
     Claim(run, newest.attempt).ask_to_stop(socket.gethostname())

@@ -1,4 +1,4 @@
-"""``job submit``, ``job render`` and ``job limit``: from a request to a submission, and to a Batch job."""
+"""``job submit``, ``job render`` and ``job limit``: a request as a submission, as a Batch job, and its hours."""
 
 import json
 import logging
@@ -147,7 +147,7 @@ def limit(options: LimitCommandOptions) -> None:
 
 
 def describe_worst(submission: Submission) -> str:
-    """Return the worst that a submission can cost, for people."""
+    """Return the highest possible cost of a submission, as text."""
     seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
     hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
     limit = Limit(submission.max_usd, submission.max_hours)

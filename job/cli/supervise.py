@@ -1,4 +1,4 @@
-"""``job supervise``, ``job status``, ``job logs`` and ``job cancel``: a submitted run, watched and ended."""
+"""``job supervise``, ``job status``, ``job logs`` and ``job cancel``: supervision of a submitted run."""
 
 import dataclasses
 import logging
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 60.0
-"""Between two looks at a run, where nothing else is asked for."""
+"""Default seconds between two polls of a run."""
 
 
 class SuperviseOptions(LimitOptions, SubmittedRunOptions):
@@ -63,7 +63,7 @@ def supervise(options: SuperviseOptions) -> None:
 
 
 def watch(supervisor: "Supervisor") -> None:
-    """Keep a run going, and print what is known of it at its end.
+    """Supervise a run, and print its state at the end.
 
     Raises:
         JobError: If it does not end well.
@@ -82,7 +82,7 @@ def status(options: SubmittedRunOptions) -> None:
 
 
 def describe(history: History) -> str:
-    """Return what is known of a run, as lines."""
+    """Return the state of a run as lines."""
     decision = decide(history)
     progress = f"epoch {history.committed.epoch}" if history.committed else "nothing committed yet"
     if history.committed and history.committed.batch:
@@ -115,7 +115,7 @@ def _usd(usd: float | None) -> str:
 
 
 def _worst(history: History) -> str:
-    """Say what the machines so far can have cost in the end, if nothing stops the newest job before its limits."""
+    """Return the highest possible cost so far: the newest job counts up to its limits."""
     hours = f"{history.worst_hours(going_on=True):.1f} machine hours"
     usd = history.worst_usd(going_on=True)
     return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
@@ -160,7 +160,7 @@ def cancel(options: SubmittedRunOptions) -> None:
         log.info("run %s: no job of it is running", name)
     for submission in live:
         supervisor.batch.cancel(submission.job_name)
-        log.info("cancelling %s; `job supervise %s --resume` goes on from the last checkpoint", submission.job_id, name)
+        log.info("cancelling %s; `job supervise %s --resume` resumes from the last checkpoint", submission.job_id, name)
 
 
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:

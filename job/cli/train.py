@@ -1,4 +1,4 @@
-"""``job train``: a training on this machine, or what a dry run prints of it."""
+"""``job train``: a training on this machine; a dry run prints its plan."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ def train(options: TrainOptions) -> None:
 
 
 def launch_ranks(device: str) -> None:
-    """If several devices are named, run this command as one process for each, and exit as rank 0 does."""
+    """Run this command as one process for each device if several are named, and exit with rank 0's code."""
     num_devices = len(device.split(","))
     if num_devices > 1 and "RANK" not in os.environ:
         from job.training.launch import launch
@@ -66,7 +66,7 @@ def launch_ranks(device: str) -> None:
 
 
 def _print_plan(options: TrainOptions) -> None:
-    """Print the resolved run; a value that depends on the bucket and is not found is null, and explained on stderr."""
+    """Print the resolved run; a value that cannot be looked up is null, and explained on stderr."""
     request: TrainRequest = options
     plan: dict[str, Any] = {
         "recipe": request.recipe.name,

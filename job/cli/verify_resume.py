@@ -1,4 +1,4 @@
-"""``job verify-resume``: prove on this machine that killing a training changes no tensor."""
+"""``job verify-resume``: proves on this machine that killing a training changes no tensor."""
 
 import random
 import tempfile

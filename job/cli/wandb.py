@@ -1,4 +1,4 @@
-"""``job wandb``: bring a run's curve to W&B's server."""
+"""``job wandb``: sends a run's curve to W&B's server."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from job.errors import MachineError
 def sync_run(options: RunOptions) -> None:
     """Bring W&B's server up to date with a run, and print its page.
 
-    Sends the records that were logged without a key, or while the server was away.
+    Sends the rows that were committed without a key, or while the server was unreachable.
 
     Raises:
         RunConflictError: If there is no such run.

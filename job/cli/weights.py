@@ -1,4 +1,4 @@
-"""``job weights``: digest."""
+"""``job weights``: digest of a model's tensors."""
 
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ class DigestOptions(BucketOption):
 def digest(options: DigestOptions) -> None:
     """Print the digest of a model's tensors.
 
-    It is equal for equal weights, whatever else the file holds.
+    Equal weights have equal digests, also in files that differ otherwise.
 
     Raises:
         WeightsError: If there is no such file or it cannot be loaded safely.

@@ -1,5 +1,5 @@
 """Runs on Cloud Batch: machines as data, the job's specification, the service's client, and the supervisor.
 
-Knows recipes and runs, not torch: a laptop without it submits. Only `batch` and `logs` import Google's libraries, on
-use; every other module is values in, values out.
+Needs no torch: a laptop without it submits. Only `batch` and `logs` import Google's libraries, on use; every other
+module is values in, values out.
 """

@@ -1,4 +1,4 @@
-"""What this machine's settings allow a recorded submission to ask for.
+"""Allowance: the limits of this machine's settings for recorded submissions.
 
 Every writer of the bucket, the training container among them, can write a submission. Guarantees that no job is looked
 up, cancelled or read outside of the settings' project and regions, and that none is made with another account, network,
@@ -20,11 +20,11 @@ FLAGS = [*NAMES, "image_repository"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """The most that a recorded submission may ask for."""
+    """Limits of a recorded submission."""
 
     project: str
     subnetworks: Mapping[str, str | None]
-    """By region, the main one first."""
+    """Subnetworks by region, the main region first."""
 
     image_repositories: tuple[str, ...]
     service_account: str | None
@@ -33,10 +33,10 @@ class Allowance:
     prices: Prices
     max_usd: float
     max_hours: float
-    """Of all machines of a run, where a price is not known."""
+    """Machine hours of a run, if a price is not known."""
 
     given: Limit | None = None
-    """By the command line; it takes the place of the limits above and of the one on record."""
+    """Limit of the command line; replaces the limits above and the recorded one."""
 
     def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
         """Return the limit of a new run: dollars if each of its machines has a price, else hours.
@@ -53,10 +53,10 @@ class Allowance:
         return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
 
     def limit_of(self, submission: Submission) -> Limit:
-        """Return the limit that holds for a recorded run: the given one, or else dollars or hours as the usual one.
+        """Return the limit of a recorded run: the command line's, or else one in dollars or hours as `limit` has it.
 
-        Whether it is dollars is decided by the prices that are known here: one on record could say that a machine costs
-        next to nothing. How many is taken from the record.
+        Its unit follows the prices of this machine's settings, as a recorded price could be far too low; its amount
+        follows the record.
         """
         if self.given is not None:
             return self.given
@@ -66,7 +66,7 @@ class Allowance:
         return Limit(hours=self.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
-        """Check that a recorded submission's job is where this machine looks for jobs.
+        """Check that a recorded submission's job is in the project and regions of the settings.
 
         Raises:
             RunConflictError: If it is not; names every difference.
@@ -99,7 +99,7 @@ class Allowance:
             f"--bucket={submission.bucket}",
             f"--run={submission.run}",
         ]:
-            problems.append(f"words: the record has {' '.join(submission.words)!r}, which is not to train this run")
+            problems.append(f"words: the record has {' '.join(submission.words)!r}, which do not train this run")
         unknown = [type_ for type_ in [submission.placement.machine, *submission.machines] if type_ not in machines()]
         problems += [f"machine: the record has {type_!r}, which is not known here" for type_ in unknown]
         if submission.max_retries > MAX_RETRIES or submission.max_run_s > MAX_RUN_S:
@@ -130,7 +130,7 @@ class Allowance:
 
     def _problems_of_limit(self, recorded: Limit) -> list[str]:
         fits = (recorded.usd or 0.0) <= self.max_usd and (recorded.hours or 0.0) <= self.max_hours
-        if self.given is not None or fits:  # for one without a limit that of the settings holds
+        if self.given is not None or fits:  # a submission without a limit has that of the settings
             return []
         usual = f"{Limit(usd=self.max_usd)}, or {Limit(hours=self.max_hours)} where a price is not known"
         return [
@@ -139,11 +139,11 @@ class Allowance:
 
 
 def load_allowance(flags: Mapping[str, str | None], given: Limit | None = None) -> Allowance:
-    """Put together what the settings allow; all but project and region may be missing, which allows none of it.
+    """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
 
     Args:
         flags: Of the command line, by the names of settings.
-        given: A limit of the command line.
+        given: Limit of the command line.
 
     Raises:
         UsageError: If a flag is no setting.

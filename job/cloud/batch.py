@@ -44,7 +44,7 @@ class Batch:
         """
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
         try:
-            import grpc  # noqa: PLC0415 -- in an extra: everything else works without
+            import grpc  # noqa: PLC0415 -- an extra has it
             from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
             from google.cloud import batch_v1  # noqa: PLC0415 -- an extra has it
             from google.cloud.batch_v1.services.batch_service.transports import (  # noqa: PLC0415 -- an extra has it
@@ -95,7 +95,7 @@ class Batch:
         return self._read(existing)
 
     def look(self, name: str) -> BatchJob | None:
-        """Return a job, or nothing if there is none.
+        """Return a job, or None if there is none.
 
         Raises:
             CloudError: If Batch refuses.
@@ -109,7 +109,7 @@ class Batch:
                 return None
 
     def cancel(self, name: str) -> None:
-        """Ask for a job to be cancelled; one that is over or gone is fine.
+        """Ask for a job to be cancelled; no error if it has ended or does not exist.
 
         Raises:
             CloudError: If Batch refuses.
@@ -133,7 +133,7 @@ class Batch:
                 task_state = task.status.state.name
         scheduled = next((event.event_time for event in events if "SCHEDULED" in event.description), None)
         if scheduled is None and state != "QUEUED":
-            scheduled = job.create_time  # the event is missing: as early as can be
+            scheduled = job.create_time  # the event is missing: the earliest possible time
         waiting = None
         if state in NO_MACHINE_YET:
             waiting = _last_change(events) or job.create_time
@@ -168,7 +168,7 @@ def _newest_reason(events: "Sequence[batch_v1.StatusEvent]", task_events: "Seque
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn errors of the client into ours."""
+    """Raise the client's errors as `JobError`."""
     from google.api_core import exceptions  # noqa: PLC0415 -- as in `connect`
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as in `connect`
 
@@ -190,5 +190,5 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _time(stamp: Any) -> datetime | None:  # noqa: ANN401 -- proto-plus types it so
-    """Return a time as the standard library's, which compares with ours."""
+    """Return a time of the client as the standard library's type."""
     return datetime.fromtimestamp(stamp.timestamp(), tz=stamp.tzinfo) if stamp else None

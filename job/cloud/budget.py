@@ -21,18 +21,17 @@ MIN_RUN_S = 1800
 """An attempt shorter than this is not worth its start."""
 
 LIMITED_RETRIES = 3
-"""If more would leave each attempt less than `LONG_RUN_S`: fewer, so that each may be longer. The supervisor adds
-submissions."""
+"""Fewest retries: if more would leave each attempt less than `LONG_RUN_S`. The supervisor adds submissions."""
 
 LONG_RUN_S = 12 * HOUR
 
 Prices = Mapping[str, Mapping[str, float]]
-"""Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
+"""Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Limit of all machines of a run together; with neither field there is none."""
+    """Limit of all machines of a run together; none if both fields are None."""
 
     usd: float | None = None
     hours: float | None = None
@@ -45,7 +44,7 @@ class Limit:
 
 
 def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
-    """Return the high end of the dollars an hour, the user's own figure first; nothing without a price."""
+    """Return the high end of the dollars an hour, the user's own price first; None without a price."""
     own = prices.get(machine, {}).get("spot" if spot else "on_demand")
     return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
 
@@ -54,7 +53,7 @@ def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
     """Return the dollars an hour of a machine.
 
     Raises:
-        UsageError: If no price is on record, so that no limit could be kept.
+        UsageError: If no price is on record.
     """
     price = usd_per_hour(prices, machine, spot=spot)
     if price is None:
@@ -93,16 +92,16 @@ def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
         usd = usd_of([(needed_s, price)]) or 0.0
         raise RunStoppedError(
             f"--max-usd: {max(left.usd, 0):.2f} USD are left, and one attempt of {MIN_RUN_S // 60} minutes on this "
-            f"machine may cost {usd:.2f}; raise the limit to go on"
+            f"machine may cost {usd:.2f}; raise the limit to continue"
         )
     raise RunStoppedError(
         f"limit: {seconds / HOUR:.2f} machine hours are left, and one attempt of {MIN_RUN_S // 60} minutes may take "
-        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to go on"
+        f"{needed_s / HOUR:.2f}; raise `max_hours` in cloud.yaml, or pass --no-limit, to continue"
     )
 
 
 def seconds_within(left: Limit, price: float | None) -> float | None:
-    """Return how long machines may run on the rest of a limit; nothing without a limit."""
+    """Return the seconds that machines may run on the rest of a limit; None without a limit."""
     if left.usd is not None and price is not None:
         return max(left.usd, 0.0) / price * HOUR
     return None if left.hours is None else max(left.hours, 0.0) * HOUR

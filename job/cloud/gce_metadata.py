@@ -1,6 +1,6 @@
 """Metadata server of a Google Cloud machine: machine type, Spot or not, and notice of preemption.
 
-Knows nothing of what the machine does. Honours ``GCE_METADATA_HOST`` as Google's own libraries do.
+Honours ``GCE_METADATA_HOST`` as Google's own libraries do.
 """
 
 import http.client
@@ -12,13 +12,13 @@ HEADERS = {"Metadata-Flavor": "Google"}
 INSTANCE = "/computeMetadata/v1/instance/"
 
 POLL_S = 30
-"""How long the server holds a question open when nothing changes."""
+"""Seconds for which the server holds a request open while nothing changes."""
 
 CONNECT_S = 3
 
 
 class MetadataError(Exception):
-    """The server cannot be reached, or is not one."""
+    """The metadata server cannot be reached, or the host is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class MetadataServer:
 
     @classmethod
     def find(cls) -> "MetadataServer | None":
-        """Return the server of this machine, or nothing if it is no machine of Google Cloud."""
+        """Return the server of this machine, or None if it is no machine of Google Cloud."""
         named = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_ROOT")
         if named:
             return cls(named)
@@ -48,7 +48,7 @@ class MetadataServer:
         return self._read_flag("preempted", CONNECT_S)
 
     def wait(self, tag: str) -> tuple[bool, str]:
-        """Return the same once it changed, or after `POLL_S`.
+        """Return the notice and its tag once the state changed, or after `POLL_S`.
 
         Raises:
             MetadataError: If the server does not say.

@@ -19,13 +19,13 @@ BOOT_IMAGE = "batch-cos"
 
 BOOT_DISK_GB = 100
 STOP_TIMEOUT_S = 25
-"""For the container, within the 30 seconds that a Spot machine has left."""
+"""Stop timeout of the container, within the 30 seconds that a Spot machine has left."""
 
 MEMORY_PART = 7 / 8
-"""Of the memory; the rest is for the operating system and Batch's agent."""
+"""Container's share of the memory; the rest is for the operating system and Batch's agent."""
 
 SHARED_MEMORY_PART = 3 / 8
-"""Of the memory: the loaders hand images over in shared memory, and Docker's 64 MB hold none of 2048 pixels."""
+"""Share of the memory for loaders, which pass images in shared memory; Docker's default is 64 MB."""
 
 
 def render(submission: Submission) -> dict[str, Any]:
@@ -52,8 +52,8 @@ def render(submission: Submission) -> dict[str, Any]:
         },
         "maxRetryCount": submission.max_retries,
         "maxRunDuration": f"{submission.max_run_s}s",
-        # One policy: these fail at once, and everything else is tried again. A list of what to retry would miss what
-        # a preempted container reports when it loses the race with its machine.
+        # One policy: these codes fail at once, and every other one is retried. A list of codes to retry would miss
+        # those of a preempted container that loses the race with its machine.
         "lifecyclePolicies": [{"action": "FAIL_TASK", "actionCondition": {"exitCodes": FAILS_THE_TASK}}],
     }
     instance = {

@@ -1,7 +1,7 @@
-"""A Batch job's lines in Cloud Logging, read with one request a page.
+"""Log lines of a Batch job from Cloud Logging, in the order of their time.
 
-Guarantees the order in which they were written. Knows nothing of runs. The client library for logging would bring a
-second stack of gRPC packages for this one call, so it is made with the session that google-auth has.
+Knows nothing of runs. Uses google-auth's session, as the client library would bring a second stack of gRPC packages for
+this one call.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ REFUSED = 400
 
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
-    """Yield what a job's container wrote, each line with its time, oldest first.
+    """Yield the log lines of a job's container with their time, oldest first.
 
     Raises:
         CloudError: If the logs cannot be read.
@@ -72,6 +72,6 @@ def _post(session: Any, body: dict[str, Any], project: str) -> dict[str, Any]:  
 
 
 def _text(entry: dict[str, Any]) -> str:
-    """Return an entry's message, whichever form it has; our own lines are JSON with the key ``message``."""
+    """Return an entry's message, of text or JSON; the job's own lines are JSON with the key ``message``."""
     payload = entry.get("jsonPayload") or {}
     return str(entry.get("textPayload") or payload.get("message") or payload).rstrip()

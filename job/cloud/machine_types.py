@@ -42,14 +42,14 @@ class Machine:
     memory_gib: int
     gpu_memory_gib: int
     on_demand: bool = True
-    """Whether it can be had without Spot."""
+    """Whether it is available without Spot."""
 
     prices: Prices | None = None
     no_prices: str | None = None
-    """Why there are none."""
+    """Why no price is on record."""
 
     def usd_per_hour(self, *, spot: bool) -> float | None:
-        """Return the high end of the dollars an hour, or nothing if no price is on record."""
+        """Return the high end of the dollars an hour, or None if no price is on record."""
         if self.prices is None:
             return None
         return (self.prices.spot if spot else self.prices.on_demand)[1]

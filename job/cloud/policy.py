@@ -30,7 +30,7 @@ JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
 
 MOVES = 3
-"""Unfit machines in a row, after each of which another one is tried."""
+"""Moves to another machine after unfit ones in a row; one more unfit machine ends the run."""
 
 PAUSE_S, LONGEST_PAUSE_S = 60, 3600
 """Back-off before the job that follows one without a checkpoint; doubles with each."""
@@ -46,7 +46,7 @@ class Decision:
 
     reason: str
     placement: Placement | None = None
-    """Of the next submission."""
+    """Placement of the next submission."""
 
 
 Rule = Callable[[History], Decision | None]
@@ -83,15 +83,15 @@ def _recorded_only(history: History) -> Decision | None:
 
 
 def _fenced(history: History) -> Decision | None:
-    """An attempt outside of these jobs holds the claim: two would fence each other forever."""
+    """An attempt outside of these jobs holds the claim: two would supersede each other forever."""
     last = history.attempts[-1] if history.attempts else None
     if last is None or last.reason != "running" or last.job in {seen.submission.job_id for seen in history.submissions}:
         return None
     if last.claimed_at <= history.by_hand_at:
-        return None  # it was there before, and this submission is to take over
+        return None  # an earlier attempt, from which this submission takes over
     return Decision(
         do="stop",
-        reason=f"attempt {last.number} on {last.host} has claimed the run, and is not of this job; it goes on there",
+        reason=f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there",
     )
 
 
@@ -226,7 +226,7 @@ def _overdrawn(history: History) -> Decision | None:
 
 
 def _beyond_limit(history: History, *, going_on: bool) -> str | None:
-    """Return by how much the limit can be exceeded; nothing if it cannot."""
+    """Return by how much the limit can be exceeded; None if it cannot."""
     limit, usd, hours = history.limit, history.worst_usd(going_on=going_on), history.worst_hours(going_on=going_on)
     if limit.usd is not None and usd is None:
         return f"could pass {limit}: a machine of the run has no price; write it to cloud.yaml, or pass --no-limit"
@@ -244,7 +244,7 @@ def _late(history: History) -> Decision | None:
         return None
     left_s = (history.deadline - history.now).total_seconds()
     needed_s = history.remaining_s
-    if needed_s is None:  # nothing was learnt yet: half of the time may go into waiting for Spot
+    if needed_s is None:  # without a measured pace, half of the time may be spent waiting for Spot
         needed_s = (history.deadline - history.by_hand_at).total_seconds() / 2
     if left_s > needed_s + START_UP_S + DEADLINE_RESERVE_S:
         return None
@@ -255,7 +255,7 @@ def _late(history: History) -> Decision | None:
     try:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
-        return None  # what cannot be paid for goes on as it is
+        return None  # no budget for another placement: the job stays
     limited, needed = history.limit != Limit(), history.remaining_s
     if limited and needed is not None and (retries + 1) * run_s < needed:
         return None
@@ -326,7 +326,7 @@ def _pause_s(history: History) -> float:
 
 
 def _elsewhere(history: History) -> Placement | None:
-    """Return the next region or machine type in turn; nothing if there is only one."""
+    """Return the next region or machine type in turn; None if there is only one."""
     submission = history.newest.submission
     places = submission.placements
     if len(places) == 1:
@@ -360,5 +360,7 @@ def budget(history: History, placement: Placement) -> tuple[int, int]:
     price = require_price(history.prices, placement.machine, spot=placement.spot)
     worst = history.worst_usd(going_on=False)
     if worst is None:
-        raise UsageError("--max-usd: what the run has cost so far is not known, its machine had no price; leave it out")
+        raise UsageError(
+            "--max-usd: the cost of the run so far is not known, its machine had no price; leave the limit out"
+        )
     return durations_within(Limit(usd=limit.usd - worst), price)

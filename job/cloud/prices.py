@@ -9,11 +9,11 @@ from job.errors import UsageError
 from job.runs.records import Price
 
 USD_PER_HOUR = "JOB_USD_PER_HOUR"
-"""The variable with the dollars for an hour of the machine that the job runs on."""
+"""Environment variable with the dollars an hour of this machine."""
 
 
 def usd_per_hour() -> float | None:
-    """Return the dollars an hour that the environment gives, or nothing if it does not.
+    """Return the dollars an hour of the environment variable, or None without it.
 
     Raises:
         UsageError: If its value is no amount.

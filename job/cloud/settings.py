@@ -1,7 +1,7 @@
 """Cloud settings: project, region, image, identities and network.
 
-Guarantees that settings that load are complete and well-formed, and that others are refused with every problem at
-once. Flags come before ``cloud.yaml``, that before what Terraform wrote to ``infra/outputs.json``.
+Guarantees that loaded settings are complete and well-formed, and that others are refused with every problem at once.
+Flags win over ``cloud.yaml``, and that over Terraform's ``infra/outputs.json``.
 """
 
 import json
@@ -32,7 +32,7 @@ OUTPUTS = Path("infra/outputs.json")
 FILE = Path("cloud.yaml")
 
 FROM_OUTPUT = {"runtime_service_account": "service_account"}
-"""Outputs of Terraform that have another name here."""
+"""Terraform's outputs whose setting has another name."""
 
 IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 """By digest: the attempts of a run must not differ because a tag was moved."""
@@ -59,7 +59,7 @@ class Settings:
     """Further regions near the bucket, each with its subnetwork."""
 
     prices: dict[str, dict[str, Amount]]
-    """Dollars an hour by machine type, under ``spot`` and ``on_demand``, where the user knows better."""
+    """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
     def subnetwork_in(self, region: str) -> str:
         """Return the subnetwork of one of the regions."""
@@ -67,7 +67,7 @@ class Settings:
 
 
 def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field
-    """Return a constraint of text: how it must look, and what messages call that."""
+    """Return a constraint of text: its pattern, and the pattern's description for messages."""
     return Field(pattern=f"^(?:{pattern})$", description=description)
 
 
@@ -102,7 +102,7 @@ Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 
 
 class _Found(BaseModel):
-    """The settings of flags and files, each in its form; ``None`` where it is missing."""
+    """The settings of flags and files, validated; ``None`` for a missing one."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -120,7 +120,7 @@ class _Found(BaseModel):
     """Default limit of a run over all its machines."""
 
     max_hours: Positive = 48.0
-    """Default limit where a price is not known."""
+    """Default limit of machine hours, if a price is not known."""
 
     @field_validator("subnetwork")
     @classmethod
@@ -144,10 +144,10 @@ NAMES = ("project", "region", "image", "service_account", "network", "subnetwork
 
 
 def load_settings(flags: Mapping[str, str | None]) -> Settings:
-    """Put the settings together.
+    """Load the settings of flags and files.
 
     Args:
-        flags: Of the command line; those that are nothing count as absent.
+        flags: Flags of the command line; ``None`` counts as absent.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
@@ -157,7 +157,7 @@ def load_settings(flags: Mapping[str, str | None]) -> Settings:
 
 
 def checked_settings(flags: Mapping[str, str | None], required: Collection[str]) -> dict[str, Any]:
-    """Return every setting by its name, in its form; ``None`` for one that is missing and may be.
+    """Return every setting by its name, validated; ``None`` for a missing optional one.
 
     Args:
         flags: As `load_settings`.

@@ -1,7 +1,6 @@
 """Status of a run in the cloud: its submissions, their Batch jobs, its attempts and its progress.
 
-Guarantees one `History` for the policy and the status: ends and progress from the bucket, states of machines from
-Batch. Knows no client: `read_history` takes one.
+Guarantees one `History` for the policy and the status: ends and progress from the bucket, machine states from Batch.
 """
 
 from collections import Counter
@@ -22,7 +21,7 @@ from job.runs.run import Run
 from job.text import HOUR
 
 CANCELLING_S = 600
-"""Longest duration of a cancellation, during which a machine still costs."""
+"""Longest duration of a cancellation, during which a machine is still billed."""
 
 OVER = {"SUCCEEDED", "FAILED", "CANCELLED"}
 BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
@@ -30,26 +29,26 @@ BEING_ENDED = {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
-    """A job as Batch shows it."""
+    """State of a Batch job."""
 
     uid: str
     state: str
     scheduled_at: datetime | None
-    """When a machine was first asked for; nothing while the job is queued."""
+    """First request for a machine; None while the job is queued."""
 
     waiting_since: datetime | None
-    """Start of the wait for a machine; nothing while there is one, or none is needed any more."""
+    """Start of the wait for a machine; None while there is one, or none is needed any more."""
 
     ended_at: datetime | None
     exit_codes: tuple[int, ...]
-    """Exit codes of its attempts that Batch shows, oldest first; the last one may be there after a success."""
+    """Exit codes of its attempts as far as Batch shows them, oldest first; after a success the last may be shown."""
 
     last_event: str
     """Batch's newest event that gives a reason, else its newest change of a state."""
 
     @property
     def over(self) -> bool:
-        """Whether it has come to its final state."""
+        """Whether it is in a final state."""
         return self.state in OVER
 
 
@@ -63,15 +62,15 @@ class SubmissionStatus:
 
     job: BatchJob | None
     usd_per_hour: float | None = None
-    """Price for limits and costs; nothing if none is known."""
+    """Price for limits and costs; None if none is known."""
 
     @property
     def live(self) -> bool:
-        """Whether its job may still do something."""
+        """Whether its job exists and is not over."""
         return self.job is not None and not self.job.over
 
     def worst_s(self, now: datetime, *, going_on: bool) -> float:
-        """Return the longest that its machines can have run in the end, from the first request to the last end.
+        """Return the longest possible machine time in seconds, from the first request to the last end.
 
         Args:
             now: The time.
@@ -79,7 +78,7 @@ class SubmissionStatus:
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
-            return worst if self.made or going_on else 0.0  # one that was deleted is not known
+            return worst if self.made or going_on else 0.0  # unknown for a deleted job
         if self.live and going_on:
             return worst
         if self.job.scheduled_at is None:
@@ -90,17 +89,17 @@ class SubmissionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """An attempt as the bucket shows it."""
+    """State of an attempt, by its records."""
 
     number: int
     job: str | None
-    """The id of the Batch job that it was part of; nothing for one elsewhere."""
+    """The id of its Batch job; None for an attempt elsewhere."""
 
     host: str
     claimed_at: datetime
     ended_at: datetime | None
     reason: EndReason
-    """The newest without an end record counts as running: Batch tells whether it does."""
+    """Whether it is the newest and has no end record; Batch decides whether it runs."""
 
     exit_code: int | None
     message: str
@@ -108,7 +107,7 @@ class Attempt:
 
     @property
     def kind(self) -> Literal["preempted", "crashed", "other"]:
-        """Whether it was taken away, or failed by itself."""
+        """Whether it was preempted or failed by itself."""
         if self.reason in {EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.VANISHED}:
             return "preempted"
         return "crashed" if self.reason in {EndReason.FAILED, EndReason.TRANSIENT} else "other"
@@ -116,7 +115,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Everything that the retry policy decides on."""
+    """Input of the retry policy."""
 
     run: str
     now: datetime
@@ -126,17 +125,17 @@ class History:
     committed_at: datetime | None = None
     num_epochs: int | None = None
     expected_s: float | None = None
-    """How long the recipe says that the whole run takes."""
+    """The recipe's expected duration of the whole run."""
 
     final: FinalRecord | None = None
     used_usd: float | None = None
-    """What the attempts have used by their records; nothing, which means unknown, if one has no price."""
+    """Dollars used by the attempts' records; None, which means unknown, if one has no price."""
 
     limit: Limit = field(default_factory=Limit)
-    """Of all machines of the run."""
+    """Limit of all machines of the run together."""
 
     prices: Prices = field(default_factory=dict)
-    """The user's own, where they differ from those on record."""
+    """The user's own prices, which win over those on record."""
 
     deadline: datetime | None = None
 
@@ -147,18 +146,18 @@ class History:
 
     @property
     def by_hand_at(self) -> datetime:
-        """When a person last submitted; the first submission always is by hand."""
+        """Time of the last submission by hand; the first always is."""
         return time_of(self.submissions_of_this_try[0].submission.created_at)
 
     @property
     def submissions_of_this_try(self) -> tuple[SubmissionStatus, ...]:
-        """The submissions since a person last submitted: earlier failures were seen and answered."""
+        """The submissions since the last one by hand, which answers earlier failures."""
         by_hand = [index for index, seen in enumerate(self.submissions) if seen.submission.by == "hand"]
         return self.submissions[max(by_hand, default=0) :]
 
     @property
     def of_this_try(self) -> tuple[Attempt, ...]:
-        """The attempts since a person last submitted."""
+        """The attempts since the last submission by hand."""
         jobs = {seen.submission.job_id for seen in self.submissions_of_this_try}
         return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
 
@@ -198,7 +197,7 @@ class History:
         return count
 
     def worst_hours(self, *, going_on: bool) -> float:
-        """Return the longest that all machines can have run in the end.
+        """Return the longest possible machine hours of the run.
 
         Args:
             going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
@@ -206,7 +205,7 @@ class History:
         return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.submissions) / HOUR
 
     def worst_usd(self, *, going_on: bool) -> float | None:
-        """Return the worst-case cost of all machines; nothing, which means unknown, if one price is not known.
+        """Return the worst-case cost of all machines; None, which means unknown, if one price is not known.
 
         Args:
             going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
@@ -215,7 +214,7 @@ class History:
 
     @property
     def num_preemptions(self) -> int:
-        """How many attempts were taken away, with notice or without; cancelling a job is none."""
+        """Number of preempted attempts, with notice or without; a cancelled job does not count."""
         cancelled = {seen.submission.job_id for seen in self.submissions if seen.job and seen.job.state == "CANCELLED"}
         newest = {attempt.job: attempt.number for attempt in self.attempts}
         taken: Counter[str | None] = Counter(
@@ -223,8 +222,7 @@ class History:
             for attempt in self.attempts
             if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
         )
-        # A machine that was taken before it claimed the run is known to Batch alone, one that recorded it to the
-        # bucket alone.
+        # A preemption before the claim is known to Batch alone, a recorded one to the bucket alone.
         lost: Counter[str | None] = Counter(
             seen.submission.job_id
             for seen in self.submissions
@@ -236,12 +234,12 @@ class History:
 
     @property
     def num_crashes(self) -> int:
-        """How many attempts failed by themselves, those included that could not record it."""
+        """Number of attempts that failed by themselves, unrecorded ones included."""
         return sum(attempt.kind == "crashed" for attempt in self.attempts) + self._num_unrecorded_crashes
 
     @property
     def _num_unrecorded_crashes(self) -> int:
-        """How many exit codes no preemption and no end record explains, such as 139 for a crashed interpreter."""
+        """Return the number of exit codes without a preemption or end record, such as 139 for a crashed interpreter."""
         codes = Counter(
             code
             for seen in self.submissions
@@ -254,7 +252,7 @@ class History:
 
     @property
     def remaining_s(self) -> float | None:
-        """How long the rest takes at the pace so far, lost work and starts included; nothing without a pace."""
+        """Seconds for the rest at the pace so far, lost work and starts included; None without a pace."""
         epochs = self.committed.epoch if self.committed else 0
         if self.num_epochs is None:
             return None
@@ -277,14 +275,14 @@ def read_history(
     allowance: Allowance,
     deadline: str | None = None,
 ) -> History:
-    """Read everything from the bucket and from Batch.
+    """Read the history of a run from the bucket and from Batch.
 
     Args:
         run: The run.
-        look: Returns a Batch job by its name, or nothing if there is none.
-        now: The time that durations end at.
+        look: Returns a Batch job by its name, or None if there is none.
+        now: The time to which durations are counted.
         allowance: What this machine's settings allow; nothing is looked up elsewhere.
-        deadline: Replaces the one that the newest submission was submitted with.
+        deadline: Replaces that of the newest submission.
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.
@@ -326,7 +324,7 @@ def read_history(
 
 
 def time_of(text: str) -> datetime:
-    """Read a time that the job wrote."""
+    """Read a recorded time."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 

@@ -1,7 +1,7 @@
 """Submission: the record of one Batch job of a run. A run outlives Batch's ten retries by further submissions.
 
-Guarantees that a submission is recorded in the bucket, whole and create-only, before its job exists: any machine can
-go on from the record, and of two machines that submit at once one does. Ids are a pure function of bucket, run and
+Guarantees that a submission is recorded in the bucket, create-only, before its job exists: any machine can continue
+from the record, and of two machines that submit at once one succeeds. Ids are a pure function of bucket, run and
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
@@ -33,7 +33,7 @@ MAX_RETRIES = 10
 """Batch's limit, for all causes together."""
 
 MAX_RUN_S = 2 * 24 * 3600
-"""For one attempt; one that is not finished by then goes on in the next submission, unless it made no progress."""
+"""Limit of one attempt; an unfinished run continues in the next submission, unless it made no progress."""
 
 
 Whole = Annotated[int, Field(ge=0, lt=10**9)]
@@ -73,7 +73,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
 class Submission:
-    """Everything that one Batch job of a run is made from."""
+    """Specification of one Batch job of a run."""
 
     run: str
     number: Whole
@@ -84,21 +84,21 @@ class Submission:
 
     bucket: str
     request: Annotated[Request, PlainValidator(_check_mapping)]
-    """Equal requests are one run; held against another one only, so each version's form will do."""
+    """The run's request; equal requests are one run."""
 
     words: list[str]
     """The command in the container."""
 
     settings: Settings
     machines: list[str]
-    """Machine types that will do, best first."""
+    """Acceptable machine types, best first."""
 
     placement: Placement
     deadline: Time | None
-    """When the run should be finished."""
+    """Deadline of the run."""
 
     max_usd: Amount | None
-    """Limit of the whole run. With neither this nor `max_hours` there is none."""
+    """Limit of the whole run; there is none if `max_hours` is None too."""
 
     usd_per_hour: Amount | None
     """High end of the machine's price when the submission was recorded."""
@@ -106,7 +106,7 @@ class Submission:
     max_retries: Whole = MAX_RETRIES
     max_run_s: Whole = MAX_RUN_S
     max_hours: Amount | None = None
-    """Limit of the machine hours of the whole run, where a price is not known."""
+    """Limit of the whole run in machine hours, if a price is not known."""
 
     schema: Literal[1] = 1
 
@@ -124,12 +124,12 @@ class Submission:
 
     @property
     def request_id(self) -> str:
-        """A UUID by which Batch knows a repeated request."""
+        """UUID by which Batch recognises a repeated request."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.bucket}/runs/{self.run}/segments/{self.number}"))
 
     @property
     def placements(self) -> list[Placement]:
-        """Every place that will do, in the order in which they are tried."""
+        """Every acceptable placement, in the order of trial."""
         regions = [self.settings.region, *self.settings.other_regions]
         return [
             Placement(region=region, machine=machine, spot=self.placement.spot)
@@ -139,7 +139,7 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything; equal submissions are the same submission."""
+        """SHA-256 over all fields; equal submissions are the same submission."""
         content = asdict(self)
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
@@ -162,7 +162,7 @@ class Submissions:
         ]
 
     def write(self, submission: Submission) -> bool:
-        """Record a submission before its job is made; false if another one has its number."""
+        """Record a submission before its job is created; false if another one has its number."""
         try:
             self.run.store.put(self._key(submission.number), (json.dumps(asdict(submission), indent=1) + "\n").encode())
         except PreconditionError:
@@ -170,10 +170,10 @@ class Submissions:
         return True
 
     def job_of(self, number: int) -> dict[str, str] | None:
-        """Return the name and uid of a submission's Batch job once it was made.
+        """Return name and uid of a submission's Batch job, once it was created.
 
         Raises:
-            CorruptObjectError: If the record is something else.
+            CorruptObjectError: If the record has another form.
         """
         try:
             content = self.run.store.read(self._key(number, ".job"))
@@ -181,14 +181,14 @@ class Submissions:
             return None
         try:
             loaded: dict[str, str] = json.loads(content)
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # it becomes part of a question to Cloud Logging
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # part of a query to Cloud Logging
                 raise ValueError(f"{loaded['uid']!r} is no uid")
         except UNREADABLE as error:
             raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
         return loaded
 
     def write_job(self, number: int, name: str, uid: str) -> None:
-        """Record that a submission's Batch job was made."""
+        """Record name and uid of a submission's Batch job."""
         self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
 
     def _key(self, number: int, part: str = "") -> str:
@@ -199,7 +199,7 @@ class Submissions:
         try:
             submission = TypeAdapter(Submission).validate_json(data)
         except ValidationError as error:
-            with contextlib.suppress(ValueError, RecursionError):  # JSON that it is not is one of the problems
+            with contextlib.suppress(ValueError, RecursionError):  # invalid JSON is one of the problems
                 refuse_newer(key, json.loads(data))
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
@@ -220,15 +220,15 @@ class Submissions:
 
 
 def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:
-    """Return the run that a request means, whether it has begun or only been submitted, and its submissions.
+    """Return the run of a request, begun or only submitted, and its submissions.
 
     Args:
         store: The bucket.
-        name: The run's name; without one it is the newest that was asked for in the same way, or else a new one.
-        request: What is asked for.
+        name: The run's name; without one, the newest run with an equal request, or else a new one.
+        request: The request.
 
     Raises:
-        RunConflictError: If the named run was asked for differently; lists every difference.
+        RunConflictError: If the named run has another request; lists every difference.
     """
     submitted = [
         match[1]
@@ -251,7 +251,7 @@ def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) 
 
 
 NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}
-"""Fields of a request that `container_args` has in another form, or that are decided later."""
+"""Fields of a request that `container_args` renders in another form, or that are decided later."""
 
 GPU = "0"
 """Given explicitly, so that a machine whose driver is missing fails at once instead of training on its CPU."""

@@ -1,8 +1,8 @@
 """Supervisor: keeps a run in the cloud going until it is finished, failed for good, or at a limit.
 
-Guarantees that each step is recorded in the bucket before it is taken, so that another supervisor, or the same one
-started again, continues, and that two of them at once do no harm. Obeys a record only as far as this machine's settings
-allow. `policy` decides, this module acts.
+Guarantees that each action is recorded in the bucket before it is taken, so that any supervisor continues after an
+interruption, and that two at once do no harm. Obeys a record only as far as this machine's settings allow. `policy`
+decides, this module acts.
 """
 
 import dataclasses
@@ -27,24 +27,24 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Supervisor:
-    """Watches one run."""
+    """Supervises one run."""
 
     run: Run
     batch: Batch
     allowance: Allowance
     deadline: str | None = None
-    """Replaces the one that the run was submitted with."""
+    """Replaces that of the submission."""
 
     poll_s: float
-    """Seconds between two looks."""
+    """Seconds between two polls."""
 
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:
-        """Keep the run going until it ends, and return its history.
+        """Supervise the run until it ends, and return its history.
 
         Raises:
-            RunFailedError: If it failed for a reason that trying again does not remove.
+            RunFailedError: If it failed for a reason that no retry removes.
             RunStoppedError: If it was stopped before its end.
             RunConflictError: If a record asks for more than this machine's settings allow.
             JobError: If the bucket or Batch refuses.
@@ -75,8 +75,8 @@ class Supervisor:
         """Carry out a decision.
 
         Raises:
-            RunFailedError: If it gives the run up.
-            RunStoppedError: If it leaves the run to be continued.
+            RunFailedError: If it is ``fail``.
+            RunStoppedError: If it is ``stop``.
         """
         if decision.do == "create":
             make(self.run, self.batch, history.newest.submission)
@@ -90,7 +90,7 @@ class Supervisor:
             message = f"run {self.run.name}: {decision.reason}"
             if decision.do == "fail":
                 raise RunFailedError(f"{message}; `job supervise {self.run.name} --resume` tries again")
-            raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` goes on")
+            raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` resumes it")
 
     def add_submission(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
         """Record the next submission; if another supervisor was first, its submission stands."""
@@ -131,7 +131,7 @@ class Supervisor:
 
 
 def make(run: Run, batch: Batch, submission: Submission) -> None:
-    """Make a recorded submission's job; doing so again changes nothing."""
+    """Create a recorded submission's job; idempotent."""
     job = batch.make(submission.job_name, render(submission), submission.request_id)
     Submissions(run).write_job(submission.number, submission.job_name, job.uid)
     log.info("made %s: submission %d, %s", submission.job_id, submission.number, submission.placement)

@@ -1,15 +1,17 @@
 """Dataset of a run: pulled, checked, pinned.
 
-Guarantees that training reads exactly the files whose digest the run records, minus those in quarantine.
+Guarantees that training reads exactly the files whose digest the run records, minus those in quarantine, and that no
+other process of this machine changes them until it ends.
 """
 
 import fcntl
 import logging
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
@@ -29,6 +31,12 @@ NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
 SPARE_BYTES = 2_000_000_000
 """Free space that training needs beside the data, for checkpoints and plots."""
+
+
+READERS_S = 30.0
+"""How long a change waits for readers: data loaders outlive a killed training by seconds."""
+
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,12 @@ def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
 
     Raises:
         DataError: If it differs from its lock.
-        MachineError: If it does not fit on the disk, or the folder cannot be written.
+        MachineError: If it does not fit on the disk, the folder cannot be written, or a training reads another version
+            there.
         StoreError: If the store fails; fetched files stay for the next pull.
     """
-    return _pull(store, name, workdir, read_version(store, name))
+    with ExitStack() as held, _exclusive(workdir / "datasets" / name) as folder:
+        return _pull(store, folder, read_version(store, name), _Readers(folder, held))
 
 
 def prepare_data(
@@ -88,10 +98,12 @@ def prepare_data(
     target_yaml: Path,
     timer: PhaseTimer,
     *,
+    held: ExitStack,
     quarantine: bool,
     single_class: bool = False,
     pinned: dict[str, Any] | None = None,
     subject: str = "",
+    pulled_already: bool = False,
 ) -> PreparedData:
     """Pull and check a dataset.
 
@@ -101,17 +113,21 @@ def prepare_data(
         workdir: Keeps the files for the next run.
         target_yaml: Data file to write for Ultralytics.
         timer: Measures pull and check.
+        held: Closed at first; until it is closed again, other processes of this machine cannot change the files.
         quarantine: Set broken files aside instead of refusing the dataset.
         single_class: All classes count as class 0.
         pinned: Fields of an existing run's record: that version is pulled, the same files are set aside, and problems
             are warnings.
         subject: The run, in messages.
+        pulled_already: Another rank on this machine holds the files, and has set aside those that are.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
         RunConflictError: If the pinned version does not exist.
-        MachineError: If it does not fit on the disk, or if files of the user's in the folder would be trained on.
+        MachineError: If it does not fit on the disk, if files of the user's in the folder would be trained on, or if
+            another training reads another version there.
     """
+    held.close()
     with timer.entered(Phase.PULL):
         version = read_version(store, name, (pinned["digest"],) if pinned else ())
         if pinned and pinned["digest"] not in version.digests:
@@ -119,17 +135,22 @@ def prepare_data(
                 f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and "
                 f"is {version.digest[:12]}; put the files back, or start a new run"
             )
-        pulled = _pull(store, name, workdir, version)
-    log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
-    folder = pulled.folder
-    with timer.entered(Phase.CHECK), _exclusive(folder):
-        report = _check(folder, name, single_class=single_class)
-        _require_pinned(folder, report.files - version.files.keys())
-        aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
-        if aside:
-            mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
-            log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-            report = _check(folder, name, single_class=single_class)
+    with _exclusive(workdir / "datasets" / name) as folder:
+        readers = _Readers(folder, held)
+        if not pulled_already:
+            with timer.entered(Phase.PULL):
+                pulled = _pull(store, folder, version, readers)
+            log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
+        with timer.entered(Phase.CHECK):
+            report = _check(folder, single_class=single_class)
+            _require_pinned(folder, report.files - version.files.keys())
+            aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
+            if aside and not pulled_already:
+                readers.exclude()
+                mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
+                log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
+                report = _check(folder, single_class=single_class)
+        readers.join()
     if pinned is None:
         advice = "correct them, and push the dataset again"
         report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
@@ -148,18 +169,16 @@ def _log_warnings(name: str, warnings: list[str]) -> None:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(store: Store, name: str, workdir: Path, version: DatasetVersion) -> TransferResult:
-    folder = workdir / "datasets" / name
-    require_writable(folder)
+def _pull(store: Store, folder: Path, version: DatasetVersion, readers: "_Readers") -> TransferResult:
     size = sum(stored.size_bytes for stored in version.files.values())
-    with _exclusive(folder), translated_errors(workdir):
+    with translated_errors(folder):
         require_space(folder, size, SPARE_BYTES)
-        with Progress(f"pulling {name}", size, "B") as progress:
-            return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes))
+        with Progress(f"pulling {folder.name}", size, "B") as progress:
+            return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
 
 
-def _check(folder: Path, name: str, *, single_class: bool) -> DatasetReport:
-    with Progress(f"checking {name}", 1, "file") as progress:
+def _check(folder: Path, *, single_class: bool) -> DatasetReport:
+    with Progress(f"checking {folder.name}", 1, "file") as progress:
         cache = folder / SCAN_CACHE
         return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
 
@@ -179,10 +198,46 @@ def _require_pinned(folder: Path, others: Collection[str]) -> None:
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of a pulled dataset: one process of this machine at a time changes it."""
-    with translated_errors(folder.parent):
-        opened = open_regular(folder.with_name(f".{folder.name}.lock"), append=True)
-    with opened:
+def _exclusive(folder: Path) -> Iterator[Path]:
+    """Make a folder for a pulled dataset and hold its lock: one process of this machine at a time looks into it."""
+    require_writable(folder)
+    with _lock_file(folder, "lock") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
+        yield folder
+
+
+class _Readers:
+    """Processes of this machine that read a pulled dataset; used under the lock of `_exclusive`."""
+
+    def __init__(self, folder: Path, held: ExitStack) -> None:
+        self._folder = folder
+        self._opened = held.enter_context(_lock_file(folder, "readers"))
+
+    def exclude(self) -> None:
+        """Make sure that no other process reads the files, for a change of them.
+
+        Raises:
+            MachineError: If one does.
+        """
+        deadline = time.monotonic() + READERS_S
+        while True:
+            try:
+                fcntl.flock(self._opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise MachineError(
+                        f"{self._folder}: a training on this machine reads these files, and they would have to "
+                        "change; wait until it ends, or pass another --workdir"
+                    ) from None
+                time.sleep(POLL_S)
+            else:
+                return
+
+    def join(self) -> None:
+        """Read the files from here on, until `held` is closed."""
+        fcntl.flock(self._opened, fcntl.LOCK_SH)
+
+
+def _lock_file(folder: Path, kind: str) -> IO[bytes]:
+    with translated_errors(folder.parent):
+        return open_regular(folder.with_name(f".{folder.name}.{kind}"), append=True)

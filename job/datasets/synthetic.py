@@ -1,8 +1,7 @@
 """Synthetic aerial photographs of four species, drawn: a dataset for trying things out.
 
-Guarantees that one seed gives the same files byte for byte with one version of NumPy and Pillow, that every animal in
-a picture is labelled with the box of what can be seen of it, and that all species are in both splits. Knows nothing
-of training.
+Guarantees that one seed gives the same files byte for byte with one version of NumPy and Pillow, that every animal is
+labelled with the box of its visible part, and that all species are in both splits.
 """
 
 import math
@@ -28,10 +27,10 @@ EVERY_NTH_IS_EMPTY = 10
 """One picture in so many shows no animal."""
 
 MALES, AT_A_BUSH, STONES = 0.65, 0.22, 0.25
-"""Shares: of ostriches, of animals that stand at a bush, and of what grows or lies about at random."""
+"""Shares of ostriches, of animals at a bush, and of random plants and stones."""
 
 SEEN_SHARE = 0.45
-"""No bush hides more of an animal than leaves this share of it in sight."""
+"""Smallest visible share of an animal behind a bush."""
 
 Points = NDArray[np.float64]
 """Corners of a polygon, ``(n, 2)``; of an animal: x ahead, y to its right, in lengths of its body."""
@@ -50,7 +49,7 @@ def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
     """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``.
 
     Args:
-        folder: Where to; made if it is not there.
+        folder: Target folder; made if it does not exist.
         seed: Another seed, other pictures; at least 0.
     """
     for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
@@ -193,10 +192,10 @@ class _Species:
     """Shortest and longest body, px."""
 
     height: float
-    """How far its shadow falls, in lengths of its body."""
+    """Length of its shadow, in lengths of its body."""
 
     herd: int
-    """The most that stand together."""
+    """Largest herd."""
 
 
 SPECIES = (
@@ -299,7 +298,7 @@ def _draw_ground(rng: Rng) -> Pixels:
 
 
 def _tracks(rng: Rng) -> Pixels:
-    """Return how deep the ground is worn, 0 to 1: game trails and the two ruts of a car."""
+    """Return the depth of game trails and two ruts of a car, 0 to 1."""
     worn = Image.new("L", (SIZE, SIZE))
     draw = ImageDraw.Draw(worn)
     for _ in range(rng.integers(0, 3)):
@@ -335,7 +334,7 @@ def _herds(rng: Rng) -> list[_Animal]:
 
 
 def _grow_bushes(rng: Rng, layer: _Layer, animals: list[_Animal], ids: Image.Image) -> Image.Image:
-    """Grow bushes, some of them over animals, and strew stones; return which animal is seen where."""
+    """Draw bushes, some of them over animals, and stones; return the visible animal at each pixel."""
     whole = seen = np.bincount(np.asarray(ids).ravel(), minlength=len(animals) + 1)[1:]
     spots = [
         (*rng.uniform(0, SIZE, 2), rng.uniform(5, 17), STONE if rng.random() < STONES else LEAVES)

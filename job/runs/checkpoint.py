@@ -159,7 +159,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
         newest = checkpoints[-1]
         try:
             return fetch(run, newest, folder)
-        except UnreadableRecordError:  # it is whole, and another version goes on from it
+        except UnreadableRecordError:  # intact, and readable by another version
             raise
         except (CorruptObjectError, ObjectNotFoundError) as error:
             problems = _damage(run, newest, folder) and _damage(run, newest, folder)
@@ -169,12 +169,12 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 _set_aside(run, newest, problems)
             elif newest in committed(run):  # else another machine has newer ones, and has deleted it
                 raise TransientStoreError(
-                    f"checkpoint {newest} of run {run.name}: could not be fetched, and lies there as it was committed; "
+                    f"checkpoint {newest} of run {run.name}: could not be fetched, and is intact in the bucket; "
                     f"try again later ({error})"
                 ) from error
     if damaged := set_aside(run):
         raise CorruptObjectError(
-            f"run {run.name}: none of its {len(damaged)} checkpoints is whole; start a new run",
+            f"run {run.name}: none of its {len(damaged)} checkpoints is intact; start a new run",
             [problem for problems in damaged.values() for problem in problems],
         )
     return None
@@ -200,7 +200,7 @@ def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
             message += "; there is none before it, start a new run"
         else:
             message += (
-                f"; to go on after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
+                f"; to resume after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
             )
         raise type(error)(message, error.problems) from error
 

@@ -1,4 +1,4 @@
-"""Commits in the background: training goes on while a checkpoint is written, uploaded and published.
+"""Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
 holds everything the older one held), and that no failure is swallowed: each is raised in the training

@@ -158,13 +158,13 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
     committed, final = checkpoint.committed(run), run.final()
     if final is None:
         raise RunConflictError(
-            f"run {run.name}: is not finished, so there is no end to go on from; give the command that started it first"
+            f"run {run.name}: is not finished, so it has no end to extend; run the command that started it first"
         )
     if not committed:
         raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
     if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
-            f"run {run.name}: {missing}, so there is no end to go on from; start a new run with --weights {run.name}"
+            f"run {run.name}: {missing}, so it has no end to extend; start a new run with --weights {run.name}"
         )
     newest = committed[-1]
     if num_epochs <= newest.epoch:

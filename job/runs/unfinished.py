@@ -33,7 +33,7 @@ def tell_beside(store: Store, run: Run, request: Mapping[str, Any], verb: str) -
     lines = [
         f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
         *(f"  - {line}" for line in differences(nearest.record.request, request)),
-        f"  to go on with {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"  to resume {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
         f"  to train {run.name}: {command_for(verb, request, run.name)}",
     ]
     log.warning("%s", "\n".join(lines))

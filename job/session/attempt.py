@@ -118,7 +118,7 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
     run = claim.run
     claim.require_current()
     if missing := checkpoint.missing_end(run, len(outcome.rows)):
-        raise NotCommittedError(f"run {run.name}: {missing}; the same command goes on from there")
+        raise NotCommittedError(f"run {run.name}: {missing}; the same command resumes there")
     publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)

@@ -5,7 +5,7 @@ Guarantees that the machine is fit before the work folder is used, and that the 
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class SessionContext:
     """The work folder of this attempt; see `in_folder`."""
 
     price: Price = field(default_factory=Price)
+    held: ExitStack = field(default_factory=ExitStack)
+    """Keeps the pulled dataset from changes by other processes of this machine."""
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
@@ -46,17 +48,19 @@ class SessionContext:
         """
         workdir.require_writable(self.request.workdir)
         require_fit(self.request.workdir, self.request.device)
-        with workdir.attempt_folder(self.request.workdir, owner) as folder:
-            yield replace(self, folder=folder, price=price_here())
+        with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
+            yield replace(self, folder=folder, price=price_here(), held=held)
 
     def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
         return prepare_data(
             *(self.store, name, self.request.workdir, self.folder / "data.yaml", self.timer),
+            held=self.held,
             quarantine=self.request.quarantine,
             single_class=bool(self.request.recipe.train.get("single_cls")),
             pinned=pinned.model_dump() if pinned else None,
             subject=subject,
+            pulled_already=self.group.local_rank > 0,
         )
 
     def isolate_training(self) -> None:

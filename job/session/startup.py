@@ -89,7 +89,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
         else:
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
-                "run %s: attempt %d goes on after %s of %d",
+                "run %s: attempt %d resumes after %s of %d",
                 *(run.name, claim.attempt, restored.id.description, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
@@ -109,7 +109,7 @@ def extend_run(context: SessionContext, run: Run) -> StartedAttempt:
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
     training, receipt = _restore(context, run, record, data, restored)
     log.info(
-        "run %s: goes on where run %s ended, after epoch %d; weights, EMA, optimizer and random streams are those, "
+        "run %s: continues run %s after its end, epoch %d; weights, EMA, optimizer and random streams are those, "
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
@@ -190,6 +190,7 @@ def set_up(
         files = {weights.name: weights.read_bytes()} if weights else {}
         pinned = PinnedDataset.model_validate(data.pinned)
         context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), pinned, files))
+        context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 
 

@@ -106,7 +106,7 @@ class Watchdog:
 
     def _end(self, subject: str) -> None:
         error = HangError(
-            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command goes on from the last "
+            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
             "committed checkpoint; --hang-after allows more"
         )
 

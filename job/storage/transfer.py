@@ -61,6 +61,7 @@ def pull(
     objects: Mapping[str, StoredObject],
     folder: Path,
     on_progress: Callable[[TransferProgress], None] = lambda _done: None,
+    before_change: Callable[[], None] = lambda: None,
 ) -> TransferResult:
     """Fetch objects into a folder.
 
@@ -70,6 +71,7 @@ def pull(
             share an object.
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
+        before_change: Called once, before the first file is added, replaced or removed; may raise.
 
     Raises:
         StoreError: If the store fails, or names lead out of the folder; fetched files stay for the next pull.
@@ -79,7 +81,7 @@ def pull(
         folder.mkdir(parents=True, exist_ok=True)
         paths = _paths(folder, objects, store.uri)
         index = ChecksumIndex(folder / PULLED)
-        missing = _plan(folder, index, objects, paths)
+        missing = _plan(folder, index, objects, paths, before_change)
     fetched, lock = sum(objects[name].size_bytes for name in missing), threading.Lock()
     progress = TransferProgress(
         len(objects) - len(missing), sum(stored.size_bytes for stored in objects.values()) - fetched
@@ -134,7 +136,11 @@ def _paths(folder: Path, names: Iterable[str], subject: str) -> dict[str, Path]:
 
 
 def _plan(
-    folder: Path, index: ChecksumIndex, objects: Mapping[str, StoredObject], paths: Mapping[str, Path]
+    folder: Path,
+    index: ChecksumIndex,
+    objects: Mapping[str, StoredObject],
+    paths: Mapping[str, Path],
+    before_change: Callable[[], None],
 ) -> list[str]:
     """Return the names of files to fetch, after moving edited files away and removing those that the store has no more.
 
@@ -160,13 +166,16 @@ def _plan(
             "folder away, or choose another --workdir",
             shortened(foreign, NUM_SHOWN),
         )
+    surplus = set(index.names()).difference(objects)
+    if missing or surplus:
+        before_change()
     _create_index(folder)
     pushed.save()
     if edited:
         _move_edited(folder, edited)
     for path in partial_files(folder):
         path.unlink()
-    for name in set(index.names()).difference(objects):
+    for name in surplus:
         _remove(index, name, folder / name)
     return missing
 

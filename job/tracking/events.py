@@ -16,11 +16,10 @@ class CommittedRows:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        starts = {number: run.attempt(number).start for number in run.attempts()}
         self._resumed_at = {
-            number: start.receipt.checkpoint.epoch if start.receipt else NO_EPOCH
-            for number, start in starts.items()
-            if start
+            attempt.number: attempt.receipt.checkpoint.epoch if attempt.receipt else NO_EPOCH
+            for attempt in run.attempt_records()
+            if attempt.start
         }
 
     def after(self, epoch: int) -> list[dict[str, float]]:

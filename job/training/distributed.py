@@ -168,7 +168,7 @@ class ProcessGroup:
         """Return the error for a lost peer."""
         return PeerError(
             f"process {self.rank + 1} of {self.size}: another process of this training {what}; start all of them "
-            "again to go on from the last committed checkpoint"
+            "again to resume from the last committed checkpoint"
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:

@@ -200,7 +200,7 @@ def test_bad_reads_of_a_sound_checkpoint_are_no_damage(store, run, files, tmp_pa
     before = store.list(checksums=True)
     key = f"runs/zebra/checkpoints/{newest.id}/{name}"
     for number, faults in enumerate(([ABSENT] * 9, [DAMAGED] * 9 if name == "state.pt" else [ABSENT] * 9)):
-        with pytest.raises(TransientStoreError, match="lies there as it was committed"):
+        with pytest.raises(TransientStoreError, match="is intact in the bucket"):
             restored(Run(FlakyStore(store, {key: faults}), "zebra"), tmp_path / f"restored{number}")
     assert store.list(checksums=True) == before
     assert restored(run, tmp_path / "restored") == (2, b"state 2" * 100)
@@ -279,7 +279,7 @@ def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_again(store, 
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
     for number in range(2):
-        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+        with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
             restored(run, tmp_path / f"restored{number}")
 
 
@@ -347,7 +347,7 @@ def test_a_run_without_a_whole_checkpoint_is_an_error_and_not_a_fresh_start(stor
     """If every checkpoint is damaged, restoring fails instead of beginning again as if there had been none."""
     newest = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     store.delete(f"runs/zebra/checkpoints/{newest.id}/state.pt")
-    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is whole"):
+    with pytest.raises(CorruptObjectError, match="none of its 1 checkpoints is intact"):
         restored(run, tmp_path / "restored")
 
 
@@ -445,7 +445,7 @@ def test_a_refusal_names_the_checkpoint_before_and_the_command(run, files, monke
     with pytest.raises(kind) as raised, checkpoint.gone_on_from(run, newest):
         raise kind("state.pt: does not fit")
     begin = (
-        f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to go on after epoch 1, set it aside"
+        f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to resume after epoch 1, set it aside"
     )
     assert str(raised.value).startswith(begin)
     assert command.format(newest.id) in str(raised.value)

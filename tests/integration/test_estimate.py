@@ -24,6 +24,6 @@ def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
     assert told["epoch_s"] > 0
     assert abs(told["hours"][0] * 3600 - 7 * told["epoch_s"] - told["around_s"]) < 1e-6
     assert abs(told["usd"][0] - 3.6 * told["hours"][0]) < 1e-9
-    assert "no own weights are there yet; measured with the model of recipe base" in done.stderr
+    assert "there are no own weights yet; measured with the model of recipe base" in done.stderr
     assert open_store(str(bucket)).list() == before
     assert list((tmp_path / "work" / "runs").iterdir()) == []

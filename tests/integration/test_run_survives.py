@@ -76,7 +76,7 @@ def test_a_killed_run_ends_like_one_that_never_was(bucket):
     done = checkpoint.committed(Run(open_store(bucket), "zebra"))[-1].epoch
     resumed = train(bucket)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"run zebra: attempt 2 goes on after epoch {done} of 4" in messages(resumed.stderr)
+    assert f"run zebra: attempt 2 resumes after epoch {done} of 4" in messages(resumed.stderr)
     assert epochs_of(bucket) == [1, 2, 3, 4]
     assert "before" in resumed.stdout
     twin = job(*ORDER[:-1], "twin", "--bucket", bucket)
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_found_and_passed_over(folder_bucket, capsys):
     resumed = train(folder_bucket)
     assert resumed.returncode == 0, resumed.stderr
     assert f"checkpoint {newest} is skipped" in resumed.stderr
-    assert f"goes on after epoch {older.epoch} of 4" in resumed.stderr
+    assert f"resumes after epoch {older.epoch} of 4" in resumed.stderr
     assert epochs_of(folder_bucket) == [1, 2, 3, 4]
 
 

@@ -88,7 +88,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
         assert refused.returncode == 65, refused.stderr
         (told,) = [message for message in messages(refused.stderr) if "its activation is" in message]
         assert told.startswith(f"run r: checkpoint {newest} is refused, ")
-        assert f"; to go on after {before.description}, set it aside: `" in told
+        assert f"; to resume after {before.description}, set it aside: `" in told
     subprocess.run(["sh", "-c", told.split("`")[1]], check=True)
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)

@@ -58,7 +58,7 @@ def test_a_heartbeat_that_dies_ends_training(run):
 
 def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
     """Heartbeats that cannot be written are told once, and one can be asked to stop as soon as they can."""
-    asked, heartbeat = threading.Event(), Run.heartbeat
+    asked, heartbeat = threading.Event(), Claim.heartbeat
     answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
 
     def flaky(*words):
@@ -66,7 +66,7 @@ def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
             raise error
         heartbeat(*words)
 
-    monkeypatch.setattr(Run, "heartbeat", flaky)
+    monkeypatch.setattr(Claim, "heartbeat", flaky)
     Claim(run, 1).ask_to_stop("here")
     with Heartbeat(
         Claim(run, 1), dict, lambda notice: isinstance(notice, PauseError) and asked.set(), every_s=0.01

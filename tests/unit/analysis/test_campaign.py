@@ -324,7 +324,7 @@ def test_no_recipe_is_trained_twice_from_the_same_weights():
 def test_a_start_that_reaches_the_target_ends_the_campaign():
     """If no run is better than the start and the start is good enough, nothing more is trained."""
     end = decided(started(ended("A", 0.70), "lion", 0.73))
-    assert (end.reason, end.because) == ("target reached", "lion: F1 73.0%, which no run has bettered")
+    assert (end.reason, end.because) == ("target reached", "lion: F1 73.0%, which no run exceeds")
 
 
 @pytest.mark.parametrize(

@@ -351,11 +351,11 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
 @pytest.mark.parametrize(
     ("function", "words", "advice"),
     [
-        ("data.check", ["data", "check", "./wild"], "the same command goes on where it stopped"),
-        ("data.push", ["data", "push", "./wild", "--dataset", "d"], "the same command goes on where it stopped"),
-        ("data.pull", ["data", "pull", "wild"], "the same command goes on where it stopped"),
+        ("data.check", ["data", "check", "./wild"], "the same command resumes where it stopped"),
+        ("data.push", ["data", "push", "./wild", "--dataset", "d"], "the same command resumes where it stopped"),
+        ("data.pull", ["data", "pull", "wild"], "the same command resumes where it stopped"),
         ("runs.list_", ["runs", "list"], "give the same command again"),
-        ("train.train", ["train"], "the same command goes on from the last committed checkpoint"),
+        ("train.train", ["train"], "the same command resumes from the last committed checkpoint"),
     ],
 )
 def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):

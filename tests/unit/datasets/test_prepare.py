@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from job.cli.app import main
 from job.datasets.lockfile import dataset_digest, read_version
-from job.datasets.prepare import prepare_data
+from job.datasets.prepare import prepare_data, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.subset import take_subset
 from job.errors import DataError, MachineError, RunConflictError, TransientStoreError
@@ -41,12 +42,16 @@ def store(tmp_path):
 def prepare(store, tmp_path):
     """Prepare the dataset as a session does."""
 
-    def prepare(pinned=None, **options):
+    def prepare(pinned=None, held=None, **options):
         options = {"quarantine": False} | options
-        target = tmp_path / "data.yaml"
-        return prepare_data(
-            store, "wild", tmp_path / "work", target, PhaseTimer(), pinned=pinned, subject="run a", **options
-        )
+        with nullcontext(held) if held else ExitStack() as holding:
+            return prepare_data(
+                *(store, "wild", tmp_path / "work", tmp_path / "data.yaml", PhaseTimer()),
+                held=holding,
+                pinned=pinned,
+                subject="run a",
+                **options,
+            )
 
     return prepare
 
@@ -117,6 +122,45 @@ def test_an_unfinished_run_goes_on_with_its_version(store, folder, prepare, tmp_
         assert (tmp_path / "work/datasets/wild" / LABEL).read_text() == text
         assert (again.digest == first.digest) == (digest is not None)
     assert again.val == first.val
+
+
+def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monkeypatch):
+    """While a training holds its dataset, another of the same version starts beside it, and one whose files differ is
+    refused; after its end the files change.
+    """
+    monkeypatch.setattr("job.datasets.prepare.READERS_S", 0)
+    push(store, folder)
+    with ExitStack() as held:
+        first = prepare(held=held)
+        pulled = first.yaml.parent / "work/datasets/wild" / LABEL
+        old = pulled.read_text()
+        with ExitStack() as beside:
+            assert prepare(held=beside) == first
+        (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")
+        push(store, folder)
+        for attempt in (prepare, lambda: pull_dataset(store, "wild", first.yaml.parent / "work")):
+            with pytest.raises(MachineError, match="a training on this machine reads these files"):
+                attempt()
+        assert prepare(first.pinned, held=held) == first
+        assert pulled.read_text() == old
+    prepare()
+    assert pulled.read_text() == "1 0.5 0.5 0.2 0.2\n"
+
+
+def test_broken_files_are_not_set_aside_under_a_training(store, folder, prepare, monkeypatch):
+    """A training that sets files aside keeps them so: another that would pull them again is refused, and another rank
+    of its own reads what the first has prepared.
+    """
+    monkeypatch.setattr("job.datasets.prepare.READERS_S", 0)
+    (folder / LABEL).write_text("no label")
+    push(store, folder, force=True)
+    with ExitStack() as held, ExitStack() as rank1:
+        first = prepare(held=held, quarantine=True)
+        assert first.set_aside == (IMAGE, LABEL)
+        with pytest.raises(MachineError, match="a training on this machine reads these files"):
+            prepare(quarantine=True)
+        assert prepare(first.pinned, held=rank1, pulled_already=True) == first
+        assert not (first.yaml.parent / "work/datasets/wild" / LABEL).exists()
 
 
 def test_a_version_that_is_gone_is_a_conflict(store, folder, prepare):
@@ -253,12 +297,12 @@ def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys)
     assert push_words(folder, tmp_path) == 65
     said = capsys.readouterr().err
     assert f"{LABEL}: changed" in said
-    assert "the unfinished runs lion hang on it" in said
+    assert "the unfinished runs lion depend on it" in said
     assert "--replace" in said
     assert not (tmp_path / "bucket/datasets/wild/versions/0002.lock.json").exists()
     assert push_words(folder, tmp_path, "--replace") == 0
     done = capsys.readouterr()
-    assert "the unfinished runs lion hang on it" in done.err
+    assert "the unfinished runs lion depend on it" in done.err
     assert "dataset wild: version 2, 25 files" in done.out
 
 

@@ -29,10 +29,10 @@ def test_it_is_verified_apart(run, capsys):
     assert "0002-000000.a0001: whole" in said
     run.store.delete(run.key("final.json"))
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) == 0
-    assert "1 checkpoints, every byte as it was committed; 1 set aside" in capsys.readouterr().out
+    assert "1 checkpoints, every byte equal to the commit; 1 set aside" in capsys.readouterr().out
     run.store.delete(run.key("checkpoints/0002-000000.a0001/manifest.json"))
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) == 74
-    assert "none of its 1 checkpoints is whole" in capsys.readouterr().err
+    assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
 
 
 def test_it_is_shown_apart(run, capsys):

@@ -100,7 +100,7 @@ def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store
     assert '{}["a key"]' in end.traceback
     assert end.message == str(raised.value)
     assert str(raised.value).startswith("run zebra: failed by KeyError: 'a key' (test_attempt.py:")
-    assert "the same command goes on from the last committed checkpoint" in str(raised.value)
+    assert "the same command resumes from the last committed checkpoint" in str(raised.value)
 
 
 def test_what_a_notice_leaves_uncommitted_is_recorded(store):

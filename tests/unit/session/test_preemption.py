@@ -169,7 +169,7 @@ def test_what_is_not_done_by_the_deadline_is_told(server, number):
             process.send_signal(number)
         said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75
-    assert "epoch 3 was trained, and committed is epoch 2; the same command goes on" in said
+    assert "epoch 3 was trained, and committed is epoch 2; the same command resumes" in said
 
 
 def test_a_second_press_of_ctrl_c_leaves_at_once():

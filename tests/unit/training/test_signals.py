@@ -82,7 +82,7 @@ def test_a_training_that_is_not_there_yet_answers_a_notice(held_at, number, modu
         process.send_signal(number)
         said = process.communicate(timeout=SOON_S)[1]
     assert process.returncode == 75
-    assert said == f"{number.name}: asked to stop, nothing is lost by it; the same command goes on\n"
+    assert said == f"{number.name}: asked to stop, nothing is lost; the same command resumes\n"
 
 
 def test_a_terminal_that_closes_is_no_notice_under_nohup(held_at):
