@@ -8,7 +8,7 @@ from job.cli.app import main
 from job.errors import NotCommittedError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.session.attempt import finish
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
@@ -90,7 +90,7 @@ def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
-    started = SimpleNamespace(run=run, attempt=2, record=run.record())
+    started = SimpleNamespace(claim=Claim(run, 2), record=run.record())
     with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
         finish(started, SimpleNamespace(rows=[{}, {}, {}]), tmp_path, None)
     assert raised.value.exit_code == 75
