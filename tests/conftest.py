@@ -25,7 +25,7 @@ FOREIGN = (
     "XDG_",
     "PYTHONUNBUFFERED",
 )
-"""How the variables begin that could lead a test to somebody's bucket, account or settings, or hide a defect."""
+"""Prefixes of variables that would lead a test to the developer's bucket, account or settings, or hide a defect."""
 
 FULL = "belongs to the full matrices and storms; `make test-all` runs it"
 

@@ -4,7 +4,7 @@ Guarantees shares of 1 under the names of `LABELS`. Knows nothing of the source 
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from job.recipes.recipe import Band
 from job.runs.records import BeforeAfterRecord
@@ -63,7 +63,7 @@ class BeforeAfter:
             rows.append((label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f}", verdict))
         return "\n".join(table(rows, right=(1, 2, 3)))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the entry of the final record."""
         return {
             "before": self.before,

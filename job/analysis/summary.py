@@ -6,12 +6,11 @@ Guarantees that a value that was not recorded is None, never a guess. Knows noth
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from job.errors import CorruptObjectError
+from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
-from job.runs.accounting import cost_of
-from job.runs.cost import RunCost
+from job.runs.cost import RunCost, cost_of
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey
@@ -50,7 +49,7 @@ class RunSummary:
         return self.record.request["profile"]
 
     @property
-    def train(self) -> dict[str, Any]:
+    def train(self) -> Arguments:
         """Its training arguments, all of them."""
         return self.record.request["train"]
 

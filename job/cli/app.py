@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import logging
 import sys
-import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from job import __version__
@@ -22,7 +22,7 @@ from job.errors import (
     UsageError,
 )
 from job.log import EscapedStream, set_up_logging
-from job.text import NUM_COLUMNS, nearest
+from job.text import definitions, nearest
 from job.training.signals import TRAINS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Entry = tuple[str, str]
 """A command as ``module:name``, with its one-line description."""
 
-COMMANDS: dict[str, Entry | dict[str, Entry]] = {
+COMMANDS: dict[str, Entry] = {
     "train": ("job.cli.train:train", "Start, resume or complete a training run by a recipe."),
     "extend": ("job.cli.extend:extend", "Train a finished run for more epochs, as a new run."),
     "stop": ("job.cli.stop:stop", "Ask a running attempt to commit and pause."),
@@ -41,26 +41,20 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     "estimate": ("job.cli.estimate:estimate", "Estimate the time and cost of a training."),
     "verify-resume": ("job.cli.verify_resume:verify", "Prove that killing a training changes no tensor."),
     "doctor": ("job.cli.doctor:doctor", "Check driver, GPU, disk, bucket, W&B and versions."),
-    "recipes": {
-        "list": ("job.cli.recipes:list_recipes", "List the recipes and what each is expected to reach."),
-        "show": ("job.cli.recipes:show_recipe", "Show a recipe with every value resolved."),
-        "check": ("job.cli.recipes:check_recipe", "Check a recipe file and report every problem."),
-    },
-    "runs": {
-        "list": ("job.cli.runs:list_", "List the runs in a bucket."),
-        "show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
-        "verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
-    },
+    "recipes list": ("job.cli.recipes:list_recipes", "List the recipes and what each is expected to reach."),
+    "recipes show": ("job.cli.recipes:show_recipe", "Show a recipe with every value resolved."),
+    "recipes check": ("job.cli.recipes:check_recipe", "Check a recipe file and report every problem."),
+    "runs list": ("job.cli.runs:list_", "List the runs in a bucket."),
+    "runs show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
+    "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),
     "advise": ("job.cli.advise:advise_next", "Recommend the next training after a run."),
-    "data": {
-        "check": ("job.cli.data:check", "Check a dataset and report every problem."),
-        "push": ("job.cli.data:push", "Check a YOLO folder and push it into the bucket."),
-        "pull": ("job.cli.data:pull", "Pull a dataset from the bucket, verified."),
-    },
-    "weights": {"digest": ("job.cli.weights:digest", "Print the SHA-256 over a model's tensors.")},
-    "wandb": {"sync": ("job.cli.wandb:sync_run", "Bring Weights & Biases up to date with a run.")},
+    "data check": ("job.cli.data:check", "Check a dataset and report every problem."),
+    "data push": ("job.cli.data:push", "Check a YOLO folder and push it into the bucket."),
+    "data pull": ("job.cli.data:pull", "Pull a dataset from the bucket, verified."),
+    "weights digest": ("job.cli.weights:digest", "Print the SHA-256 over a model's tensors."),
+    "wandb sync": ("job.cli.wandb:sync_run", "Bring Weights & Biases up to date with a run."),
     "submit": ("job.cli.submit:submit", "Send a training to Cloud Batch, on a Spot machine."),
     "render": ("job.cli.submit:render_job", "Print the Batch job of `job submit` as JSON; make none."),
     "limit": ("job.cli.submit:limit", "Print the hours that a Spot machine may run."),
@@ -110,23 +104,22 @@ def load(entry: Entry) -> "Command":
     return found
 
 
-def find(words: list[str]) -> tuple[list[str], Entry | dict[str, Entry]]:
-    """Return the path of a command or group, and its entry.
+def find(words: Sequence[str]) -> tuple[list[str], Entry | None]:
+    """Return the path of a command or group, and the entry of a command.
 
     Raises:
         UsageError: If there is none.
     """
-    found: Entry | dict[str, Entry] | dict[str, Entry | dict[str, Entry]] = COMMANDS
     path: list[str] = []
     for word in words:
-        if not isinstance(found, dict) or word in HELP:
+        if " ".join(path) in COMMANDS or word in HELP:
             break
-        if word not in found:
-            hint = nearest(word, list(found)) or f"; there are {', '.join(found)}"
+        known = list(dict.fromkeys(name[len(path)] for name in map(str.split, COMMANDS) if name[: len(path)] == path))
+        if word not in known:
+            hint = nearest(word, known) or f"; there are {', '.join(known)}"
             raise UsageError(f"{' '.join(['job', *path])}: there is no command {word!r}{hint}")
-        found = found[word]
         path.append(word)
-    return path, found  # type: ignore[return-value]  # a group of groups is the registry itself
+    return path, COMMANDS.get(" ".join(path))
 
 
 def _run(words: list[str]) -> int:
@@ -150,37 +143,22 @@ def _read_and_run(words: list[str]) -> None:
     if words == ["--version"]:
         print(f"job {__version__}")
         return
-    path, found = find(words)
+    path, entry = find(words)
     rest, spoken = words[len(path) :], " ".join(["job", *path])
-    if isinstance(found, dict):
-        print(_group_help(path, found))
+    if entry is None:
+        print(_group_help(path))
     elif HELP & set(rest):
         from job.cli.help import command_help
 
-        print(command_help(spoken, found[1], load(found)))
+        print(command_help(spoken, entry[1], load(entry)))
     else:
-        load(found).read(spoken, rest)()
+        load(entry).read(spoken, rest)()
 
 
-def _group_help(path: list[str], group: dict[str, Entry]) -> str:
-    rows = _rows(path, group)
-    width = max(len(call) for call, _ in rows) + 4
-    lines = [ABOUT] if not path else []
-    for call, summary in rows:
-        first = f"  {call}".ljust(width)
-        lines += textwrap.wrap(summary, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width)
-    lines += ["", "Every command explains itself with --help."]
-    return "\n".join(lines if path else [*lines, EXIT_CODES.rstrip()])
-
-
-def _rows(path: list[str], group: dict[str, Entry]) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, entry in group.items():
-        if isinstance(entry, dict):
-            rows += _rows([*path, name], entry)
-        else:
-            rows.append((" ".join(["job", *path, name]), entry[1]))
-    return rows
+def _group_help(path: list[str]) -> str:
+    summaries = {f"job {name}": entry[1] for name, entry in COMMANDS.items() if name.split()[: len(path)] == path}
+    lines = [*definitions(summaries), "", "Every command explains itself with --help."]
+    return "\n".join(lines if path else [ABOUT, *lines, EXIT_CODES.rstrip()])
 
 
 def _report(error: JobError) -> int:

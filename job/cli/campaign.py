@@ -14,7 +14,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
-from job.runs.flags import reads, whole_number
+from job.runs.flags import Count, reads
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -32,7 +32,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 
     left_out = frozenset({"recipe", "run", "model"})
 
-    max_runs: Annotated[int, whole_number()] = Field(4, description="The largest number of runs.")
+    max_runs: Count = Field(4, description="The largest number of runs.")
     max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
         None,
         description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "
@@ -66,13 +66,15 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 def campaign(options: CampaignOptions) -> None:
     """Train A, then C or B by the rules of `job advise`.
 
+    The first run is recipe A, from --weights. If left out: from the best finished run on the same data, or else the
+    newest finished run; in a bucket without one, train recipe base first. Later runs that need own weights start from
+    the best of the campaign. Training arguments apply to every run.
+
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
-    interruption. A run that has begun is finished, whatever its cost. Training arguments apply to every run, --weights
-    to the first; if left out, it starts from the best finished run on the same data.
+    interruption. A run that has begun is finished, whatever its cost.
 
     Raises:
         UsageError: If dollars are limited and the price of an hour is not known.
-        JobError: For each error, with its exit code.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
     price, cloud, profile = options.price(), options.cloud, options.recipe.profile
@@ -89,12 +91,12 @@ def campaign(options: CampaignOptions) -> None:
         arguments={name.replace("_", "-"): value for name, value in (chosen | options.arguments).items()},
     )
     found = find_campaign(store, options.name, goal, bound)
-    if (record := found.record()) is not None and record.bound is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, record.bound)
+    if (recorded := found.record().bound) is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
-        go_on(found, goal, place, price)
+        go_on(found, place, price)
     print("\n".join(format_campaign(found)))
 
 

@@ -1,7 +1,7 @@
 """``job estimate``: time and cost of a training before its start."""
 
 import contextlib
-import json
+import dataclasses
 import logging
 
 from pydantic import Field
@@ -41,7 +41,7 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
 
     machine: str | None = Field(
         None,
-        description="A kind of machine, such as l4-spot, that earlier runs were trained on; this machine if left out.",
+        description="A kind of machine with earlier runs, such as l4-spot; this machine if left out.",
     )
 
 
@@ -49,19 +49,16 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
 def estimate(options: EstimateOptions) -> None:
     """Print the time and cost that a training takes.
 
-    A finished run like it, on the same kind of machine, is the best source; else a few steps are trained here, in a
-    scratch folder. Another machine cannot be measured from here.
+    The best source is a finished run like it on the same kind of machine; without one, a few steps are trained here, in
+    a scratch folder. Another machine cannot be measured from here.
 
     Raises:
-        UsageError: If no run on the named machine is recorded.
-        JobError: As `session.train`, for an error of recipe, data or machine.
+        UsageError: If nothing is known of the named machine.
+        JobError: If recipe, data or this machine are wrong.
     """
     machine, price = options.machine, options.price_of(options.machine)
     found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
-    if options.as_json:
-        print(json.dumps({**found.to_json(), "machine": machine, "usd_per_hour": price}, indent=1))
-    else:
-        print("\n".join(_format_estimate(found, options, machine, price)))
+    options.print({**found.to_json(), "machine": machine}, _format_estimate(found, options, machine))
 
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
@@ -117,19 +114,19 @@ def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
             log.info("there are no own weights yet; measured with the model of recipe base, %s", start)
     if start.kind == "pretrained":
         return request.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
-    return request.model_copy(update={"recipe": request.recipe.with_start(start)})
+    return request.model_copy(update={"recipe": dataclasses.replace(request.recipe, start=start)})
 
 
-def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None, price: float | None) -> list[str]:
+def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None) -> list[str]:
     train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")
     lines += labelled("time", _time(found))
     lines += labelled("based on", found.based_on)
+    cost = "not known, the machine has no price; pass --usd-per-hour"
     if found.usd is not None:
-        lines += labelled("cost", f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {price:g} USD an hour")
-    else:
-        lines += labelled("cost", "not known, the machine has no price; pass --usd-per-hour")
+        cost = f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {found.usd_per_hour:g} USD an hour"
+    lines += labelled("cost", cost)
     return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]
 
 

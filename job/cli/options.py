@@ -1,8 +1,10 @@
 """Option groups that several commands share: bucket, price, target, cloud, limits."""
 
+import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -15,7 +17,7 @@ from job.cloud.prices import read_usd, usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
 from job.recipes.recipe import Profile
-from job.runs.flags import Options, Problem, Switch, reads
+from job.runs.flags import Options, Problem, reads
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
@@ -30,6 +32,16 @@ class BucketOption(Options):
         """The bucket of the command line, or of the environment."""
         return self.bucket or os.environ.get("JOB_BUCKET") or None
 
+    def require_location(self) -> str:
+        """Return the bucket's location.
+
+        Raises:
+            UsageError: If none was named.
+        """
+        if self.location is None:
+            raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
+        return self.location
+
     def store(self) -> Store:
         """Open the bucket.
 
@@ -37,9 +49,7 @@ class BucketOption(Options):
             UsageError: If none was named.
             StoreError: If it cannot be opened.
         """
-        if self.location is None:
-            raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
-        return open_store(self.location)
+        return open_store(self.require_location())
 
     def store_for(self, profile: Profile) -> Store:
         """Open the bucket; a folder for the demo is made.
@@ -61,7 +71,11 @@ class BucketOption(Options):
 class JsonOption(Options):
     """Output for programs."""
 
-    as_json: Switch = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+    as_json: bool = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+
+    def print(self, content: object, lines: Iterable[str]) -> None:
+        """Print content as JSON, or lines for people."""
+        print(json.dumps(content, indent=1) if self.as_json else "\n".join(lines))
 
 
 class RunOptions(BucketOption):
@@ -135,7 +149,7 @@ class CloudOptions(BucketOption):
         names = CloudOptions.model_fields.keys() - {"bucket"}
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
-    def gs_location(self) -> str:
+    def require_location(self) -> str:
         """Return the bucket of the command line, of the environment, or of the settings.
 
         Raises:
@@ -154,15 +168,6 @@ class CloudOptions(BucketOption):
                 f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
             )
         return location
-
-    def store(self) -> Store:
-        """Open the bucket.
-
-        Raises:
-            UsageError: If none was named, or if the cloud cannot reach it.
-            StoreError: If it cannot be opened.
-        """
-        return open_store(self.gs_location())
 
 
 class SubmittedRunOptions(CloudOptions, RunOptions):
@@ -205,7 +210,7 @@ class LimitOptions(Options):
         description="Dollars that its machines may cost. If left out: 50, or 48 hours of machines whose price is not "
         "known, or max_usd and max_hours of cloud.yaml.",
     )
-    no_limit: Switch = Field(default=False, description="Set no limit to the cost.")
+    no_limit: bool = Field(default=False, description="Set no limit to the cost.")
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:

@@ -1,7 +1,6 @@
 """``job recipes``: list, show, check."""
 
 import textwrap
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -9,9 +8,8 @@ from pydantic import Field
 from job.analysis.metrics import LABELS
 from job.cli.command import command
 from job.recipes.arguments import DEFAULTS
-from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.runs.flags import Options
-from job.runs.request import ProfileName
 from job.text import NUM_COLUMNS
 
 
@@ -21,7 +19,7 @@ class ShowRecipeOptions(Options):
     positional = ("name",)
 
     name: str = Field(description="A name of `job recipes list`, or a path to a YAML file.")
-    profile: ProfileName = Field("full", description="full or demo.")
+    profile: Profile = Field("full", description="full or demo.")
 
 
 class CheckRecipeOptions(Options):
@@ -53,7 +51,7 @@ def show_recipe(options: ShowRecipeOptions) -> None:
         RecipeError: If there is no such recipe or it is wrong.
     """
     recipe = load_recipe(options.name, options.profile)
-    shown: dict[str, Any] = {
+    shown = {
         "recipe": recipe.name,
         "summary": recipe.summary,
         "risk": recipe.risk,

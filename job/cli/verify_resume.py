@@ -3,7 +3,7 @@
 import random
 import tempfile
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 from pydantic import Field, InstanceOf, model_validator
 
@@ -12,9 +12,9 @@ from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
-from job.recipes.recipe import Recipe
-from job.runs.flags import Seconds, whole_number
-from job.runs.request import ProfileName, TrainRequest
+from job.recipes.recipe import Profile, Recipe
+from job.runs.flags import Count, Seconds
+from job.runs.request import TrainRequest
 from job.session.verify_resume import (
     CHECKPOINT_EVERY_S,
     NUM_EPOCHS,
@@ -36,13 +36,13 @@ class VerifyResumeOptions(TrainRequest, BucketOption):
         description="Takes real data from there, at full scale; JOB_BUCKET if left out. Without one, the synthetic "
         "data of the demo.",
     )
-    profile: ProfileName = Field("demo", description="full or demo; full if there is a bucket.")
+    profile: Profile = Field("demo", description="full or demo; full if there is a bucket.")
     recipe: InstanceOf[Recipe] = Field(
         cast("Recipe", None),
         validate_default=True,
         description="A name of `job recipes list`, or a path to a YAML file; A if left out.",
     )
-    kills: Annotated[int, whole_number()] = Field(5, description="How often the training is killed.")
+    kills: Count = Field(5, description="How often the training is killed.")
     seconds: Seconds = Field(
         0.0, description="The shortest duration of the piece that is trained, without kills; 0 takes a few batches."
     )
@@ -69,7 +69,6 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Raises:
         TrainingError: If the trainings differ.
-        JobError: For each other error, with its exit code.
     """
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:

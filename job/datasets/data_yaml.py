@@ -51,12 +51,7 @@ class DataYaml:
 
 
 def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
-    """Read the data file of a folder: ``data.yaml``, or else the only YAML file.
-
-    Args:
-        folder: Absolute and without links.
-        names: Of the files in it.
-    """
+    """Read the data file among the names of a folder, itself without links: ``data.yaml``, or the only YAML file."""
     others = [name for name in names if "/" not in name and name.endswith((".yaml", ".yml"))]
     read = DataYaml(others[0] if len(others) == 1 else DATA_YAML)
     if read.name not in names:

@@ -27,12 +27,7 @@ class FolderListing:
 
 
 def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
-    """List a folder.
-
-    Args:
-        folder: Absolute and without links.
-        follow_links: Follow links that lead out of the folder, too.
-    """
+    """List a folder, absolute and itself without links."""
     found, num_links = FolderListing(), 0
     left: list[tuple[str, tuple[str, ...]]] = [("", (str(folder),))]
     while left:

@@ -44,13 +44,7 @@ _one_large = threading.Lock()
 
 
 def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
-    """Check that training can read an image.
-
-    Args:
-        data: The file.
-        name: Its name; the suffix selects the decoder.
-        num_channels: Number of channels in training.
-    """
+    """Check that training with so many channels can read an image; the suffix of its name selects the decoder."""
     try:
         with _opened(data) as opened:
             opened.verify()  # reads the checksums of a PNG, but makes it unusable

@@ -52,7 +52,7 @@ class Layout:
     """All files that are not hidden."""
     images: list[str] = field(default_factory=list)
     """All images, in a split or not."""
-    texts: list[str] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
     """Text files: labels and lists of images."""
     annotations: list[str] = field(default_factory=list)
     """Labels of other formats, which Ultralytics does not read."""
@@ -71,12 +71,7 @@ class Layout:
 
 
 def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
-    """Read the data file and list the files.
-
-    Args:
-        folder: The dataset.
-        follow_links: Follow links that lead out of it.
-    """
+    """Read the data file and list the files; links that lead out of the folder are problems unless followed."""
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
     layout = Layout(folder, read_data_yaml(folder, found.names), folders=found.folders, files=found.names)
@@ -88,7 +83,7 @@ def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
         if is_image(name):
             layout.images.append(name)
         elif name.endswith(".txt"):
-            layout.texts.append(name)
+            layout.texts.add(name)
         elif name.lower().endswith(ANNOTATIONS):
             layout.annotations.append(name)
     for message in layout.data.problems:

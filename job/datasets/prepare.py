@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_with_progress, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
-from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
@@ -142,14 +141,14 @@ def prepare_data(
                 pulled = _pull(store, folder, version, readers)
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
-            report = _check(folder, single_class=single_class)
-            _require_pinned(folder, report.files - version.files.keys())
+            report = check_with_progress(folder, name, single_class=single_class)
+            _require_none(folder, report.files - version.files.keys())
             aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 readers.exclude()
                 mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = _check(folder, single_class=single_class)
+                report = check_with_progress(folder, name, single_class=single_class)
         readers.join()
     if pinned is None:
         advice = "correct them, and push the dataset again"
@@ -177,18 +176,8 @@ def _pull(store: Store, folder: Path, version: DatasetVersion, readers: "_Reader
             return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
 
 
-def _check(folder: Path, *, single_class: bool) -> DatasetReport:
-    with Progress(f"checking {folder.name}", 1, "file") as progress:
-        cache = folder / SCAN_CACHE
-        return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
-
-
-def _require_pinned(folder: Path, others: Collection[str]) -> None:
-    """Refuse files that are in no version: Ultralytics reads every file in the folder of a split.
-
-    Raises:
-        MachineError: If there are any; lists the first.
-    """
+def _require_none(folder: Path, others: Collection[str]) -> None:
+    """Refuse files that are in no version: Ultralytics reads every file in the folder of a split."""
     if others:
         raise MachineError(
             f"{folder}: {len(others)} files there are not in the dataset, and training would read them; move them "

@@ -79,7 +79,7 @@ class DatasetScan:
         """Return everything but the bytes that decides the findings in a file, as text."""
         data = self._layout.data
         if is_image(path):
-            # The usual is not named, so that a picture has its plain digest whatever its name ends in.
+            # The default is left out, so that an image has its plain digest for any suffix.
             suffix = path.rpartition(".")[2].lower()
             decoder = f"{suffix} " if suffix in image.DECODED_BY_NAME else ""
             return decoder if data.num_channels == NUM_CHANNELS else f"{decoder}{data.num_channels} "

@@ -5,8 +5,9 @@ labelled with the box of its visible part, and that all species are in both spli
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,7 @@ Rng = np.random.Generator
 
 
 def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
-    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``.
-
-    Args:
-        folder: Target folder; made if it does not exist.
-        seed: Another seed, other pictures; at least 0.
-    """
+    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``; another seed, other pictures."""
     for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
@@ -97,16 +93,18 @@ def _shade(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
+def _legs(
+    rng: Rng, at: Iterable[tuple[float, float]], sway: float, size: tuple[float, float], skin: Colour
+) -> list[Part]:
+    return [(_oval(x + rng.uniform(-sway, sway), y, *size), skin) for x, y in at]
+
+
 def _elephant(rng: Rng) -> list[Part]:
     grey, dust = rng.uniform(92, 132), rng.uniform(0, 26)
     skin: Colour = (round(grey + dust), round(grey + dust * 0.6), round(grey))
     look, spread = rng.uniform(-0.12, 0.12), rng.uniform(0.8, 1.15)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.05, 0.05), y, 0.09, 0.07), _shade(skin, 0.72))
-        for x in (-0.24, 0.24)
-        for y in (-0.21, 0.21)
-    ]
-    parts += [
+    parts = [
+        *_legs(rng, product((-0.24, 0.24), (-0.21, 0.21)), 0.05, (0.09, 0.07), _shade(skin, 0.72)),
         (_limb((-0.4, 0), (-0.56, rng.uniform(-0.08, 0.08)), 0.1, 0.04, 0.02), _shade(skin, 0.7)),
         (_limb((0.55, look), (0.86, look + rng.uniform(-0.16, 0.16)), rng.uniform(-0.3, 0.3), 0.12, 0.05), skin),
     ]
@@ -122,12 +120,8 @@ def _elephant(rng: Rng) -> list[Part]:
 
 def _zebra(rng: Rng) -> list[Part]:
     white, black, look = _shade((236, 230, 218), rng.uniform(0.88, 1.05)), (34, 30, 30), rng.uniform(-0.16, 0.16)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.06, 0.06), y, 0.07, 0.035), _shade(white, 0.7))
-        for x in (-0.25, 0.22)
-        for y in (-0.15, 0.15)
-    ]
-    parts += [
+    parts = [
+        *_legs(rng, product((-0.25, 0.22), (-0.15, 0.15)), 0.06, (0.07, 0.035), _shade(white, 0.7)),
         (_limb((-0.38, 0), (-0.6, rng.uniform(-0.12, 0.12)), 0.1, 0.05, 0.02), black),
         (_oval(0, 0, 0.41, 0.18), white),
         (_limb((0.28, 0), (0.58, look), 0, 0.2, 0.13), white),
@@ -142,14 +136,9 @@ def _zebra(rng: Rng) -> list[Part]:
 
 
 def _antelope(rng: Rng) -> list[Part]:
-    coat = _shade((168, 116, 70), rng.uniform(0.8, 1.2))
-    look = rng.uniform(-0.2, 0.2)
-    parts: list[Part] = [
-        (_oval(x + rng.uniform(-0.08, 0.08), y, 0.07, 0.03), _shade(coat, 0.7))
-        for x in (-0.24, 0.24)
-        for y in (-0.13, 0.13)
-    ]
-    parts += [
+    coat, look = _shade((168, 116, 70), rng.uniform(0.8, 1.2)), rng.uniform(-0.2, 0.2)
+    parts = [
+        *_legs(rng, product((-0.24, 0.24), (-0.13, 0.13)), 0.08, (0.07, 0.03), _shade(coat, 0.7)),
         (_oval(0, 0, 0.39, 0.155), coat),
         (_oval(-0.3, 0, 0.1, 0.11), (240, 226, 200)),
         (_limb((-0.26, 0), (0.3, 0), 0, 0.07, 0.05), _shade(coat, 0.58)),

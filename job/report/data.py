@@ -10,8 +10,7 @@ from job.analysis.metrics import metrics_of
 from job.errors import ObjectNotFoundError
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
-from job.runs.accounting import read_cost
-from job.runs.cost import RunCost
+from job.runs.cost import RunCost, read_cost
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.analysis.campaign import (
-    Bound,
     Campaign,
+    CampaignRecord,
     CampaignResult,
     CampaignStep,
     End,
-    Goal,
     best_of,
     next_step,
     spent_usd,
@@ -73,25 +72,21 @@ def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
     return Place(("submit", "--supervise", f"--machine={machine}", *args, f"--bucket={bucket}"), None, bounds=True)
 
 
-def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
+def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
     """Resume a campaign, train its runs to the end, and return the result.
 
     Raises:
         CampaignError: If a run failed.
         PauseError: If a run was paused.
     """
+    record = campaign.record()
     while (result := campaign.result()) is None:
         steps, runs = campaign.steps(), campaign.runs()
         finished = [run for run in runs if run is not None and run.final is not None]
         if len(finished) < len(steps):
-            _train(campaign, steps[-1], goal, place, finished)
+            _train(campaign, record, steps[-1], place, finished)
             continue
-        decision = next_step(
-            *(goal, campaign.name, finished, usd_per_hour),
-            bucket=campaign.store.uri,
-            bounded=place.bounds,
-            bound=_bound_of(campaign),
-        )
+        decision = next_step(record, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -102,15 +97,12 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
     return result
 
 
-def _bound_of(campaign: Campaign) -> Bound | None:
-    record = campaign.record()
-    return record.bound if record else None
-
-
-def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
+def _train(
+    campaign: Campaign, record: CampaignRecord, step: CampaignStep, place: Place, finished: Sequence[RunSummary]
+) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
+    goal, bound, left = record.goal, record.bound, None
     args = step.train_args(goal)
-    left, bound = None, _bound_of(campaign)
     if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
     elif bound is not None and bound.usd:

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from job.datasets.lockfile import is_incomplete
+from job.datasets.lockfile import list_dataset
 from job.datasets.push import push_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
@@ -28,7 +28,7 @@ def train_demo(store: Store, request: TrainRequest) -> None:
     Raises:
         JobError: As `session.train`.
     """
-    if not store.list("datasets/") or is_incomplete(store, DATASET):
+    if not store.list("datasets/") or list_dataset(store, DATASET).is_incomplete:
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))

@@ -21,8 +21,7 @@ from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
 from job.runs.records import CheckpointId
 from job.runs.request import TrainRequest
-from job.runs.search import find_run
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, tell_beside
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, finish
 from job.session.callbacks import SessionCallbacks

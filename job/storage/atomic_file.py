@@ -1,6 +1,6 @@
 """Atomic writes: a file appears under its name whole, or not at all.
 
-A killed process leaves a hidden ``*.part`` and nothing else. Knows nothing of where bytes come from.
+A killed process leaves a hidden ``*.part`` and nothing else.
 """
 
 import os

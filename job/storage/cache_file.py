@@ -1,7 +1,7 @@
 """A cache in a file: rows of text in SQLite, shared by threads and processes.
 
-Guarantees that rows are read as they were written, and that an absent, damaged, locked or irregular file costs time and
-nothing else. A database made by a stranger runs nothing. Knows nothing of the values.
+Guarantees that rows are read unchanged, and that an absent, damaged, locked or irregular file costs time only. No code
+in a foreign database runs. Knows nothing of the values.
 """
 
 import errno
@@ -19,7 +19,7 @@ SIDE_FILES = ("-journal", "-wal", "-shm")
 """Suffixes of the files that SQLite opens beside a database."""
 
 MAX_ROW_BYTES = 64_000_000
-"""Of a value: limited before memory is allocated for it."""
+"""Longest value, checked before memory is allocated for it."""
 
 ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
 """Errors of SQLite, of the file system, and of rows with other types."""
@@ -83,14 +83,14 @@ class CacheFile:
 
 
 def _require_regular(path: Path) -> None:
-    """Refuse a pipe, which would be waited for, and a link."""
+    """Refuse a pipe, which would block, and a link."""
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
 def _require_own(database: sqlite3.Connection) -> None:
-    """Refuse views, triggers and whatever else could run something."""
+    """Refuse a schema with views, triggers or anything else that could run code."""
     if _schema(database) not in ([], [(TABLE,)]):
         raise sqlite3.DatabaseError("is not a cache")
 

@@ -1,6 +1,6 @@
 """Store in a bucket of Google Cloud Storage.
 
-Google's client does what needs preconditions; `obstore` does the downloads, with a tenth of the work for each object.
+Google's client does everything with preconditions; `obstore` does the downloads, with a tenth of the work an object.
 Both use the same credentials, endpoint (``STORAGE_EMULATOR_HOST`` included) and deadline, and retry by themselves; the
 transient errors that they do not retry go through `retried`, within that deadline.
 """
@@ -44,7 +44,7 @@ SILENCE_S = 60
 """Read timeout of a connection."""
 
 NO_LIMIT = 1_000_000
-"""Of retries; the deadline is the limit."""
+"""Number of retries; the deadline is the limit."""
 
 FIELDS = "items(name,size,generation,crc32c),nextPageToken"
 

@@ -1,4 +1,4 @@
-"""Open a store by its location."""
+"""Open a store by the scheme of its location; a new kind of store, such as S3, is registered here."""
 
 from job.errors import MachineError, UsageError
 from job.storage.object_store import Store

@@ -1,6 +1,6 @@
-"""Open regular files only: a named pipe would block for ever, and a device has no end.
+"""Regular files only: a named pipe would block for ever, and a device has no end.
 
-Symbolic links are not followed by default, so that nothing is written outside of a folder that others have filled.
+Symbolic links are not followed by default, so that no foreign link leads a write out of its folder.
 """
 
 import errno

@@ -1,6 +1,6 @@
-"""Descriptions of models that a file brings, made into ones that can be built: known layers with plain numbers.
+"""Model architectures from files: checks a description, so that it has known layers with plain numbers only.
 
-Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds whatever size it asks
+Ultralytics evaluates parts of such a description (``nn/tasks.py``: 2101, 2162-2181) and builds any size it asks
 for. Guarantees that a returned description has only names of the tables here and numbers, and that a model above a
 stated size is refused before memory is taken for it.
 """
@@ -31,7 +31,7 @@ LAYERS = frozenset(
         *("nn.ConvTranspose2d", "nn.Identity", "nn.MaxPool2d", "nn.Upsample", "nn.ZeroPad2d"),
     }
 )
-"""What lies between the image and the head in the model files for detection that come with Ultralytics."""
+"""Layers of backbone and neck in Ultralytics' model files for detection."""
 
 HEADS = frozenset({"Detect", "v10Detect"})
 
@@ -51,7 +51,7 @@ OTHER_TASKS = {
     "YOLOEDetect": "an open vocabulary",
     "RTDETRDecoder": "RT-DETR",
 }
-"""Heads that a detector's data and loss do not fit, and what they are for."""
+"""Heads of other tasks, which do not fit a detector's data and loss."""
 
 WORDS = frozenset({"nc", "None", "nearest", "bilinear", "True", "False"})
 
@@ -68,28 +68,28 @@ MAX_PARAMETERS = 500_000_000
 
 
 class UnfitArchitectureError(Exception):
-    """A description is none of a detector that can be built; the message is the part of a sentence that says why."""
+    """A description is not that of a detector that can be built; the message is the reason, as part of a sentence."""
 
 
 def load_architecture(name: str) -> dict[str, Any]:
-    """Read a model file, of Ultralytics' own or of the person's in this folder.
+    """Read a model file of Ultralytics, or of the user in this folder.
 
     Args:
-        name: Such as ``yolo11n.yaml``, whose letter says the size.
+        name: Such as ``yolo11n.yaml``, whose letter is the size.
 
     Raises:
-        FileNotFoundError: If there is none of that name.
+        FileNotFoundError: If there is no such file.
         UnfitArchitectureError: If it cannot be built.
     """
     if not re.fullmatch(r"[\w.-]+\.ya?ml", name):
         raise FileNotFoundError(name)
     found = check_yaml(name, hard=False) or check_yaml(_unified(name))
-    load_yaml(Path(found).read_bytes())  # within limits, which the line below does not have
+    load_yaml(Path(found).read_bytes())  # checked against the limits first
     return checked_architecture(yaml_model_load(name))
 
 
 def checked_architecture(found: object) -> dict[str, Any]:
-    """Return a description with all that is not known left out.
+    """Return a description with known keys only.
 
     Raises:
         UnfitArchitectureError: If it cannot be built, or is of another task.
@@ -119,10 +119,10 @@ def require_detector(head: str) -> None:
 
 
 def require_size(architecture: dict[str, Any], max_parameters: int = MAX_PARAMETERS) -> None:
-    """Check how large a model would be, without taking memory for it.
+    """Check the size of a model without allocating memory for it.
 
     Raises:
-        UnfitArchitectureError: If it would be larger, or cannot be built.
+        UnfitArchitectureError: If it is too large, or cannot be built.
     """
     if _is_shipped(architecture):
         return
@@ -131,13 +131,13 @@ def require_size(architecture: dict[str, Any], max_parameters: int = MAX_PARAMET
         with torch.device("meta"), _limited():
             layers, _ = parse_model(deepcopy(architecture), ch=num_channels, verbose=False)
             _require_few(sum(parameter.numel() for parameter in layers.parameters()), max_parameters)
-            _forward(layers, torch.empty(1, num_channels, 256, 256))  # what is done to find the strides
+            _forward(layers, torch.empty(1, num_channels, 256, 256))  # as Ultralytics finds the strides
     except UnfitArchitectureError:
         raise
-    except Exception as error:  # whatever the numbers do to the layers, nothing can be built of them
+    except Exception as error:  # any error means that the layers do not fit
         raise UnfitArchitectureError("its layers do not fit each other") from error
     finally:
-        Conv.default_act = activation  # parse_model leaves another one behind when it fails
+        Conv.default_act = activation  # parse_model replaces it when it fails
 
 
 def _require_few(num_parameters: int, max_parameters: int) -> None:
@@ -172,7 +172,7 @@ def _forward(layers: Any, image: torch.Tensor) -> None:  # noqa: ANN401 -- a Seq
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Stop a model that never ends while it is built, or whose layers are larger than any image."""
+    """Limit the number of modules while a model is built, and the size of its layers."""
     num_modules = 0
 
     def count(*_: object) -> None:
@@ -277,5 +277,5 @@ def _letters(name: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """Show a value of a stranger's, cut short."""
+    """Return an untrusted value for a message, cut short."""
     return f"{value!r:.40}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

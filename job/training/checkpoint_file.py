@@ -1,8 +1,8 @@
-"""Files of ``torch.save``, read as data: nothing that they name is run, and nothing beyond their size is allocated.
+"""Files of ``torch.save``, read as data: no code of theirs runs, and no more than their size is allocated.
 
-Such a file is a zip archive with a pickle, which may call whatever it names. Read here, it makes plain containers and
-tensors; every other object becomes a `Record`, which has its attributes and does nothing. A file that names anything
-but classes of torch, numpy and Ultralytics is refused by that name. Knows nothing of models.
+Such a file is a zip archive with a pickle, which may call any function. Read here, it yields plain containers and
+tensors; every other object becomes a `Record` with its attributes and no behaviour. A file that names anything but
+classes of torch, numpy and Ultralytics is refused with that name. Knows nothing of models.
 """
 
 import io
@@ -43,7 +43,7 @@ HARMLESS = re.compile(
     r"numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))|_codecs\.encode|builtins\.getattr|"
     r"types\.SimpleNamespace|pathlib(\._local)?\.(Posix|Windows)Path"
 )
-"""What checkpoints of Ultralytics name besides tensors and containers; each becomes a `Record`."""
+"""Classes in checkpoints of Ultralytics besides tensors and containers; each becomes a `Record`."""
 
 OPCODES = frozenset(
     {
@@ -53,11 +53,11 @@ OPCODES = frozenset(
         *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
     }
 )
-"""What ``torch.save`` writes."""
+"""Pickle opcodes that ``torch.save`` writes."""
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read as data; the message is the part of a sentence that says why.
+    """A file cannot be read as data; the message is the reason, as part of a sentence.
 
     Args:
         detail: Why.
@@ -70,7 +70,7 @@ class UnreadableFileError(Exception):
 
 
 class Record:
-    """An object that was not built: the name of its class, and its attributes."""
+    """A pickled object that was not built: name of its class, and attributes."""
 
     class_name = ""
 
@@ -78,7 +78,7 @@ class Record:
         self.attributes: dict[str, Any] = {}
 
     def __setstate__(self, state: object) -> None:
-        """Take over the attributes."""
+        """Keep the attributes."""
         self.attributes = state if isinstance(state, dict) else {}
 
 
@@ -105,7 +105,7 @@ class CheckpointFile:
     """An open file of ``torch.save``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open and read it, but for its tensors.
+        """Open the file and read everything except tensors.
 
         Raises:
             UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
@@ -167,14 +167,14 @@ class CheckpointFile:
         try:
             with self._archive.open(entry) as opened:
                 cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
-                if opened.read():  # which also looks at the checksum
+                if opened.read():  # which also verifies the checksum
                     raise UnreadableFileError("it is damaged")
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise UnreadableFileError("it is damaged") from error
         return elements
 
-    def plain(self) -> Any:  # noqa: ANN401 -- whatever was saved
-        """Return what was saved, if that is plain values, containers and tensors alone.
+    def plain(self) -> Any:  # noqa: ANN401 -- any saved value
+        """Return the saved object, if it has plain values, containers and tensors only.
 
         Raises:
             UnreadableFileError: If it is not, or `read` raises.
@@ -221,16 +221,16 @@ class CheckpointFile:
 
 
 class _Parameter:
-    """Stands for the function that makes a parameter of a tensor."""
+    """Stand-in for the function that makes a parameter of a tensor."""
 
     def __new__(cls, tensor: object, *_: object) -> Any:  # noqa: ANN401 -- a stand-in of another class is the point
         return tensor
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds nothing but classes that do nothing.
+    """Unpickler whose classes do nothing.
 
-    All that it finds is a class, so that no opcode can change it: their ``__setstate__`` is for instances.
+    `find_class` returns classes only, which no opcode can change: ``__setstate__`` works on instances.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -256,7 +256,7 @@ class _Unpickler(pickle.Unpickler):
         return self.found[full]
 
     def persistent_load(self, pid: object) -> tuple[str, torch.dtype, int]:
-        """Return where the elements of a tensor lie, and how many of which kind there are."""
+        """Return location, number and type of a tensor's elements."""
         match pid:
             case ("storage", type() as kind, str(key), _, int(num_elements)) if issubclass(kind, Record):
                 dtype = DTYPES.get(kind.class_name.removeprefix("torch."))
@@ -265,14 +265,14 @@ class _Unpickler(pickle.Unpickler):
         raise UnreadableFileError("it has a tensor of an unknown kind")
 
 
-def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- whatever was saved
+def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- any saved value
     unpickler = _Unpickler(data)
     try:
         _require_known_opcodes(data)
         content = unpickler.load()
     except UnreadableFileError:
         raise
-    except Exception as error:  # whatever a hostile pickle does to the unpickler, it has no content
+    except Exception as error:  # a hostile pickle may raise anything
         raise UnreadableFileError("its pickle is damaged") from error
     if unpickler.refused:
         names = tuple(sorted(unpickler.refused))

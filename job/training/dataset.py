@@ -1,4 +1,4 @@
-"""Ultralytics' dataset without a memory: a sample depends on its key, not on what a worker loaded before.
+"""Keyed dataset: Ultralytics' dataset and augmentation, with samples that depend on their key alone.
 
 The stock dataset picks mosaic partners from the images that its worker process happened to load last
 (``data/base.py``: 315-322, ``data/augment.py``: 499-502), and switches mosaic off by changing itself
@@ -28,12 +28,12 @@ START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def read_only_images(dataset: YOLODataset) -> None:
-    """Have a dataset of Ultralytics decode each image file, whatever lies beside it.
+    """Let a dataset of Ultralytics decode each image file, never an ``.npy`` file beside it.
 
-    It would rather read ``x.npy`` than ``x.jpg``, in any cache mode (``data/base.py``: 275-278): pixels of whichever
-    training wrote that, which no digest of the dataset covers.
+    Stock Ultralytics prefers ``x.npy`` to ``x.jpg`` in any cache mode (``data/base.py``: 275-278): pixels of an unknown
+    training, which no digest of the dataset covers.
     """
-    dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # below what is no folder nothing exists
+    dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # a path that cannot exist
 
 
 def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
@@ -47,7 +47,7 @@ def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
 
 
 def count_compressed_anew(dataset: YOLODataset) -> int:
-    """Return how many images of a dataset stock Ultralytics compresses anew, which `patch_ultralytics` prevents."""
+    """Return the number of images that stock Ultralytics recompresses, which `patch_ultralytics` prevents."""
     return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
 
 
@@ -100,16 +100,16 @@ class KeyedDataset(YOLODataset):
         self.buffer = list(sample.partners)
         worker = get_worker_info()
         num_needed = len(sample.partners) * math.ceil(STRIDE / (worker.num_workers if worker else 1))
-        self.num_recent = num_needed * 5 // 4  # or each image that is decoded again pushes out one that is still needed
+        self.num_recent = num_needed * 5 // 4  # else each image that is decoded again evicts one that is still needed
         start_streams("augment", self.seed, sample.epoch, sample.position)
         augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
         return augmented
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return an image, decoded only if it was not among the last few decoded; the pixels are the caller's own."""
+        """Return a copy of an image, decoded unless it was among the last few."""
         loaded = self.recent.get(i)
         if loaded is None:
-            self.augment = False  # the base class would add the image to its history, which is our list of partners
+            self.augment = False  # the base class would add the image to its history of mosaic partners
             try:
                 loaded = super().load_image(i, rect_mode, resize_short)
             finally:

@@ -1,7 +1,7 @@
-"""The process group of torch.distributed: one process for each device, as torchrun starts them.
+"""Process group of torch.distributed: one process for each device, as torchrun starts them.
 
-Guarantees that all ranks stop at the same step, that each wait has a limit, and that a notice is seen during it. To
-Ultralytics each process is alone: shares of a batch, averaged gradients and one validation are done here and in
+Guarantees that all ranks stop at the same step, that each wait has a limit, and that a notice is seen during it.
+Ultralytics runs as in a single process: shares of a batch, averaged gradients and one validation are done here and in
 `Trainer`.
 """
 
@@ -44,7 +44,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among those that train together; alone by default."""
+    """Process group as seen by this rank; a single process by default."""
 
     rank: int = 0
     size: int = 1
@@ -57,11 +57,11 @@ class ProcessGroup:
     """Whether this process was given notice."""
 
     while_waiting: Callable[[], None] = _nothing
-    """Called over and over while this process waits for another."""
+    """Called repeatedly while this process waits for another."""
 
     @classmethod
     def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
-        """Join the processes that torchrun started, if it did, and hide its variables from Ultralytics."""
+        """Join the process group if torchrun started this process, and hide its variables from Ultralytics."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         import torch  # noqa: PLC0415 -- a process that is alone starts without it
@@ -107,10 +107,10 @@ class ProcessGroup:
     def agree(self, level: int, limit_s: float = STEP_S) -> int:
         """Return the highest level of any rank; all ranks have to call it.
 
-        Works on the CPU, so that no GPU is waited for.
+        Runs on the CPU, so that it does not synchronise with a GPU.
 
         Raises:
-            PeerError: If another process is gone, or does not ask in time.
+            PeerError: If another process is gone or late.
         """
         if self.size == 1:
             return level
@@ -142,7 +142,7 @@ class ProcessGroup:
         """Return the values of all ranks in all ranks, in the order of ranks.
 
         Raises:
-            PeerError: If another process is gone, or does not come in time.
+            PeerError: If another process is gone or late.
         """
         if self.size == 1:
             return [value]
@@ -172,10 +172,10 @@ class ProcessGroup:
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
-        """Make a collective call in a thread: torch's own wait lets no signal through.
+        """Make a collective call in a thread, as torch's own wait blocks signals.
 
         Raises:
-            PeerError: If another process is gone, or does not make the call in time.
+            PeerError: If another process is gone or late.
         """
         over, errors = threading.Event(), list[BaseException]()
 
@@ -216,7 +216,7 @@ class ProcessGroup:
             return model
         from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 -- a process that is alone needs none
 
-        self.barrier()  # for those that pull the data still: what comes next has the limit of a step
+        self.barrier()  # for ranks that still pull data, before the shorter limit of a step
         device = next(model.parameters()).device
         return DistributedDataParallel(
             model,

@@ -6,17 +6,26 @@ closest pairs first) among the predictions at the operating point or above it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from ultralytics.utils.metrics import box_iou, smooth
 from ultralytics.utils.ops import scale_boxes
 
-SCHEMA = 1
+from job.training.evaluation_record import (
+    ClassEvaluation,
+    Evaluation,
+    ImageEvaluation,
+    ObjectBox,
+    PredictedBox,
+    SizeEvaluation,
+)
+
+Box = TypeVar("Box", ObjectBox, PredictedBox)
 
 IOU = 0.5
 """From this overlap on a prediction is right."""
@@ -68,34 +77,35 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
         del validator.update_metrics  # the method of its class comes to light again
 
 
-def describe_validation(validator: Any, seen: list[Seen]) -> dict[str, Any]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    """Return a validation in plain values, for a report.
+def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    """Return a validation as a record.
 
     Args:
         validator: Just after its work.
         seen: Its images.
+        row: Its metrics and losses.
     """
     box = validator.metrics.box
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
     best = int(smooth(curves["f1"].mean(0), 0.1).argmax()) if curves else 0  # as Ultralytics: utils/metrics.py: 886
     confidence = float(box.px[best]) if curves else 0.0
     matched = [_match(image, confidence) for image in seen]
-    kept, left_out = _images(seen, matched, str(validator.data["path"]))
-    return {
-        "schema": SCHEMA,
-        "imgsz": int(validator.args.imgsz),
-        "iou": IOU,
-        "names": [str(validator.names[number]) for number in sorted(validator.names)],
-        "num_images": len(seen),
-        "num_objects": sum(len(image.objects) for image in seen),
-        "operating_point": {"confidence": round(confidence, 4)}
+    kept = _images(matched, str(validator.data["path"]))
+    return Evaluation(
+        row=row,
+        imgsz=int(validator.args.imgsz),
+        iou=IOU,
+        names=[str(validator.names[number]) for number in sorted(validator.names)],
+        num_images=len(seen),
+        num_objects=sum(len(image.objects) for image in seen),
+        operating_point={"confidence": round(confidence, 4)}
         | {name: _rounded(curve[:, best].mean()) for name, curve in curves.items()},
-        "classes": _classes(validator, seen, matched),
-        "curves": _mean_curves(box.px, curves) if curves else {},
-        "sizes": _sizes(matched),
-        "images": kept,
-        "num_images_left_out": left_out,
-    }
+        classes=_classes(validator, matched),
+        curves=_mean_curves(box.px, curves) if curves else {},
+        sizes=_sizes(matched),
+        images=kept,
+        num_images_left_out=len(seen) - len(kept),
+    )
 
 
 _CURVES = {"precision": "p", "recall": "r", "f1": "f1"}
@@ -147,25 +157,24 @@ def _match(image: Seen, confidence: float) -> _Matched:
     return _Matched(image, shown, found, right)
 
 
-def _classes(validator: Any, seen: list[Seen], matched: list[_Matched]) -> list[dict[str, Any]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    box, rows = validator.metrics.box, []
+def _classes(validator: Any, matched: list[_Matched]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    box, classes = validator.metrics.box, []
     for i, number in enumerate(int(number) for number in box.ap_class_index):
-        objects = [int((image.object_classes == number).sum()) for image in seen]
-        found = sum(int(m.found[m.image.object_classes == number].sum()) for m in matched)
-        wrong = sum(int((~m.right)[m.image.prediction_classes[m.shown] == number].sum()) for m in matched)
-        rows.append(
-            {
-                "name": str(validator.names[number]),
-                "num_images": sum(count > 0 for count in objects),
-                "num_objects": sum(objects),
-                "num_found": found,
-                "num_false_alarms": wrong,
+        is_found = [m.found[m.image.object_classes == number] for m in matched]
+        is_right = [m.right[m.image.prediction_classes[m.shown] == number] for m in matched]
+        classes.append(
+            ClassEvaluation(
+                name=str(validator.names[number]),
+                num_images=sum(len(found) > 0 for found in is_found),
+                num_objects=sum(len(found) for found in is_found),
+                num_found=sum(int(found.sum()) for found in is_found),
+                num_false_alarms=sum(int((~right).sum()) for right in is_right),
                 **{name: _rounded(getattr(box, short)[i]) for name, short in _CURVES.items()},
-                "map50": _rounded(box.ap50[i]),
-                "map50_95": _rounded(box.ap[i]),
-            }
+                map50=_rounded(box.ap50[i]),
+                map50_95=_rounded(box.ap[i]),
+            )
         )
-    return rows
+    return classes
 
 
 def _mean_curves(confidences: np.ndarray, curves: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -174,69 +183,73 @@ def _mean_curves(confidences: np.ndarray, curves: dict[str, np.ndarray]) -> dict
     return {name: [_rounded(value) for value in values] for name, values in ({"confidence": at} | means).items()}
 
 
-def _sizes(matched: list[_Matched]) -> list[dict[str, Any]]:
-    bins = []
-    for low, high in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True):
-
-        def here(boxes: np.ndarray, low: int = low, high: int | None = high) -> np.ndarray:
-            size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-            return np.asarray((size >= low) & (size < (np.inf if high is None else high)))
-
-        wrong = (~m.right & here(m.image.predictions[m.shown]) for m in matched)
-        bins.append(
-            {
-                "from_px": low,
-                "to_px": high,
-                "num_objects": sum(int(here(m.image.objects).sum()) for m in matched),
-                "num_found": sum(int((m.found & here(m.image.objects)).sum()) for m in matched),
-                "num_false_alarms": sum(int(alarms.sum()) for alarms in wrong),
-            }
-        )
-    return bins
+def _sizes(matched: list[_Matched]) -> list[SizeEvaluation]:
+    objects = _count_by_size(m.image.objects for m in matched)
+    found = _count_by_size(m.image.objects[m.found] for m in matched)
+    wrong = _count_by_size(m.image.predictions[m.shown][~m.right] for m in matched)
+    return [
+        SizeEvaluation(from_px=low, to_px=high, num_objects=objects[i], num_found=found[i], num_false_alarms=wrong[i])
+        for i, (low, high) in enumerate(zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True))
+    ]
 
 
-def _images(seen: list[Seen], matched: list[_Matched], folder: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the images with the most mistakes first, as many as may be kept, and how many are left out."""
-    kept: list[dict[str, Any]] = []
+def _count_by_size(of_images: Iterable[np.ndarray]) -> list[int]:
+    """Count boxes in each of the ranges that begin at `SIZES_PX`."""
+    boxes = np.concatenate([np.empty((0, 4)), *of_images])
+    ranges = np.digitize(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), SIZES_PX[1:])
+    counts: list[int] = np.bincount(ranges, minlength=len(SIZES_PX)).tolist()
+    return counts
+
+
+def _images(matched: list[_Matched], folder: str) -> list[ImageEvaluation]:
+    """Return the images with the most mistakes first, as many as may be kept."""
+    kept: list[ImageEvaluation] = []
     num_boxes = 0
     for m in sorted(matched, key=lambda m: (-m.num_mistakes, m.image.path)):
         num_boxes += len(m.found) + len(m.right)
         if num_boxes > MAX_BOXES and kept:
             break
-        image = m.image
+        objects = [
+            ObjectBox(*box, int(category), int(found))
+            for box, category, found in zip(
+                _shares(m.image, m.image.objects), m.image.object_classes, m.found, strict=True
+            )
+        ]
+        predictions = [
+            PredictedBox(*box, int(category), int(right), round(float(confidence), 3))
+            for box, category, right, confidence in zip(
+                _shares(m.image, m.image.predictions[m.shown]),
+                m.image.prediction_classes[m.shown],
+                m.right,
+                m.image.confidences[m.shown],
+                strict=True,
+            )
+        ]
         kept.append(
-            {
-                "image": os.path.relpath(image.path, folder),
-                "num_objects": len(m.found),
-                "num_missed": int((~m.found).sum()),
-                "num_false_alarms": int((~m.right).sum()),
-                "objects": _boxes(image, image.objects, image.object_classes, m.found),
-                "predictions": _boxes(
-                    image,
-                    image.predictions[m.shown],
-                    image.prediction_classes[m.shown],
-                    m.right,
-                    image.confidences[m.shown],
-                ),
-            }
+            ImageEvaluation(
+                image=os.path.relpath(m.image.path, folder),
+                num_objects=len(m.found),
+                num_missed=int((~m.found).sum()),
+                num_false_alarms=int((~m.right).sum()),
+                objects=_wrong_first(objects),
+                predictions=_wrong_first(predictions),
+            )
         )
-    return kept, len(seen) - len(kept)
+    return kept
 
 
-def _boxes(
-    image: Seen, boxes: np.ndarray, classes: np.ndarray, right: np.ndarray, confidences: np.ndarray | None = None
-) -> list[list[float]]:
-    """Return boxes as left, top, right, bottom in shares of the image, class, whether right, and confidence.
-
-    The ones that are wrong come first, should there be more than are kept.
-    """
+def _shares(image: Seen, boxes: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Return boxes in shares of the image's width and height."""
     height, width = image.shape
     scaled = scale_boxes(image.batch_shape, boxes.copy(), image.shape, image.ratio_pad) / [width, height, width, height]
-    rows = []
-    for i in np.argsort(right, kind="stable")[:MAX_BOXES_OF_AN_IMAGE]:
-        row = [*(round(float(share), 4) for share in scaled[i]), int(classes[i]), int(right[i])]
-        rows.append(row if confidences is None else [*row, round(float(confidences[i]), 3)])
-    return rows
+    return [
+        (round(left, 4), round(top, 4), round(right, 4), round(bottom, 4))
+        for left, top, right, bottom in scaled.tolist()
+    ]
+
+
+def _wrong_first(boxes: list[Box]) -> list[Box]:
+    return sorted(boxes, key=lambda box: box.is_right)[:MAX_BOXES_OF_AN_IMAGE]
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -95,7 +95,9 @@ class Evaluation(_Part):
     iou: float
     """The overlap from which on a prediction is right."""
 
-    names: list[str]
+    names: list[str] = []
+    """Of the classes; the earliest versions did not record them."""
+
     num_images: int
     num_objects: int
     operating_point: dict[str, float]

@@ -1,6 +1,6 @@
-"""Faults of set-up and training by their messages: the table behind the exit codes.
+"""Fault table: library errors by their text, with exit code and advice.
 
-Libraries give their faults as text alone, so that a row is found by its text; a fault without a row is the run's own.
+Libraries identify their faults by text only; a fault that matches no row is an error of the run.
 """
 
 import re
@@ -77,7 +77,7 @@ FAULTS = (
         "correct the recipe",
     ),
 )
-"""The first row whose signs are seen counts."""
+"""The first matching row counts."""
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
     """Turn exceptions of libraries into errors with an exit code and advice.
 
     Args:
-        plan: What is trained.
+        plan: The training.
         in_first_epoch: Whether no epoch of the run is complete yet.
     """
     try:

@@ -1,7 +1,7 @@
-"""All that this package changes in its process and in Ultralytics: environment variables, settings, patches.
+"""Isolation: every change to the process and to Ultralytics, as environment variables, settings, patches.
 
-Guarantees that nothing is changed when a module is imported: each function here is called by name, and may be called
-again. `isolate_ultralytics` comes before the first import of ultralytics, which reads its variables when imported.
+Guarantees that no import changes anything: each function is called by name, and is idempotent. `isolate_ultralytics`
+comes before the first import of ultralytics, which reads its variables when imported.
 """
 
 import functools
@@ -27,13 +27,13 @@ UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T10
 
 
 def isolate_ultralytics(folder: Path) -> None:
-    """Keep Ultralytics' settings, fonts and logs in a folder of ours, keep it off the network, and patch it."""
+    """Confine Ultralytics' settings, fonts and logs to a folder, keep it off the network, and patch it."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ["YOLO_VERBOSE"] = "false"
-    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval, should a description get that far
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     with _threads_kept():
@@ -49,7 +49,7 @@ def hide_torchrun() -> None:
 
 @contextmanager
 def threads_divided(num_processes: int) -> Iterator[None]:
-    """Give each process that is started inside its share of the cores, unless the user says how many threads.
+    """Give each process started in the block its share of the cores, unless the user sets the threads.
 
     torchrun gives each process one thread.
     """
@@ -59,9 +59,9 @@ def threads_divided(num_processes: int) -> Iterator[None]:
 
 
 def patch_ultralytics(_worker: int = 0) -> None:
-    """Replace three functions of Ultralytics that would let a result depend on more than the data and the keys.
+    """Replace three functions of Ultralytics, so that results depend on data and keys only.
 
-    The parameter makes it an initialiser of loader workers, which have no patches where they are not forked.
+    The parameter makes it an initialiser of loader workers, which need the patches again if they are not forked.
     """
     import numpy as np  # noqa: PLC0415 -- for processes that train only
     from ultralytics.data import augment, utils  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
@@ -115,7 +115,7 @@ def _configure_libraries() -> None:
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
     LOGGER.propagate = True
-    mpl.rcParams["text.parse_math"] = False  # or a class called $_$ ends a finished training at its plots
+    mpl.rcParams["text.parse_math"] = False  # else a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
     if off := {name: False for name in INTEGRATIONS if SETTINGS.get(name)}:
         SETTINGS.update(off)
@@ -139,7 +139,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 def _leave_image(_file: str, _write: object) -> None:
-    """Stand in for the function that compresses a JPEG anew, which then is another picture, fetched at each attempt.
+    """Replace the function that recompresses a JPEG, which would change the picture and cause a new fetch.
 
     Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
     """

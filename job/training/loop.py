@@ -1,4 +1,4 @@
-"""The training loop, from the start weights to the evaluated best model, interruptible and resumable at any batch.
+"""Training loop, from the start weights to the evaluated best model; interruptible and resumable at any batch.
 
 The order of work is that of ``engine/trainer.py`` (``_do_train``: 470-715), so that the result is that of stock
 Ultralytics on the same batches. Three features of stock are left out on purpose: running out of memory never halves
@@ -6,7 +6,6 @@ the batch, a loss that is not a number never falls back to stale weights, and th
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +35,7 @@ EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
 
 
 class Training:
-    """One training on one machine; build it, restore it if the run is resumed, run it."""
+    """One training on one machine: build it, restore it if the run is resumed, run it."""
 
     def __init__(self, plan: Plan) -> None:
         """Set up everything up to the first step; raises as `Trainer` does."""
@@ -57,7 +56,7 @@ class Training:
 
     @property
     def transfer(self) -> Transfer | None:
-        """How much of the start weights was taken over; `None` for a start from scratch."""
+        """Transfer from the start weights; `None` for a start from scratch."""
         return self.trainer.transfer
 
     @property
@@ -82,7 +81,7 @@ class Training:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Values that set-up decides, and that must be the same whenever the run is resumed."""
+        """Values that set-up decides, and that must be equal in every attempt."""
         trainer = self.trainer
         return {
             "optimizer": type(trainer.optimizer).__name__,
@@ -125,10 +124,10 @@ class Training:
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
-        """Go on from the files of a checkpoint.
+        """Restore the state of a checkpoint.
 
         Args:
-            folder: Has them.
+            folder: Has the files of the checkpoint.
             reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
                 restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
                 those of the new number, and patience begins anew.
@@ -157,7 +156,7 @@ class Training:
         """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Returns:
-            What it came to; nothing in any but the first of several processes.
+            Its outcome; None in ranks other than 0.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
@@ -256,7 +255,7 @@ class Training:
         )
 
     def _validated(self, callbacks: TrainingCallbacks) -> Row:
-        """Validate the epoch that was trained; a notice, or the loss of a peer, keeps all that was trained."""
+        """Validate the trained epoch; a notice, or the loss of a peer, keeps the trained steps."""
         callbacks.enter(Phase.VALIDATION)
         trainer, row = self.trainer, dict[str, float]()
         try:
@@ -305,9 +304,7 @@ class Training:
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
-        return row, json.dumps(
-            {"row": row} | describe_validation(trainer.validator, seen), separators=(",", ":")
-        ).encode()
+        return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
 
     def _evaluate_best(self) -> Outcome:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
@@ -350,7 +347,7 @@ class Training:
         return Weights(trainer.ema.ema, about)
 
     def _count_time(self) -> None:
-        """Add the time since the last call to what training took, over all attempts."""
+        """Add the time since the last call to the training time of all attempts."""
         now = time.monotonic()
         self.progress.train_s += now - self._counted_until
         self._counted_until = now

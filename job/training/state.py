@@ -21,47 +21,46 @@ from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors
 
 Row = dict[str, float]
-"""One epoch in numbers, by the column names of Ultralytics' ``results.csv``."""
+"""Metrics of one epoch, by the column names of Ultralytics' ``results.csv``."""
 
 SCHEMA = 1
 
 
 @dataclass(slots=True, kw_only=True)
 class TrainingProgress:
-    """The position and history of a training, in plain values."""
+    """Position and history of a training, in plain values."""
 
     epoch: int = 0
-    """Epochs that are complete."""
+    """Complete epochs."""
 
     batch: int = 0
-    """Batches that are complete in the epoch after those."""
+    """Complete batches of the next epoch."""
 
     phase: str = "training"
     """``training``, or ``evaluating`` once the last epoch is over."""
 
     last_step: int = -1
-    """Number of the batch, counted from the start of training, that the optimizer last stepped on."""
+    """Batch of the optimizer's last step, counted from the start of training."""
 
     train_s: float = 0.0
     """Seconds spent training, over all attempts."""
 
     before: Row | None = None
-    """The start weights on the validation set: row 0."""
+    """Metrics of the start weights on the validation set (row 0)."""
 
     rows: list[Row] = field(default_factory=list)
-    """One for each complete epoch."""
+    """One row for each complete epoch."""
 
     stopped_early: bool = False
 
     waits_from: int = 0
-    """The complete epochs from which on patience counts, if the best epoch was before: those of a run that is
-    extended.
+    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run.
     """
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state at one moment, to be written in the background."""
+    """A copy of the state, to be written in the background."""
 
     progress: TrainingProgress
     state: dict[str, Any]
@@ -109,10 +108,10 @@ class Snapshot:
         return [folder / name for name in files]
 
     def publish(self, folder: Path) -> None:
-        """Make the files of `write` those of the run's own folder, as people know it from Ultralytics.
+        """Turn the files of `write` into those of the run's own folder, in Ultralytics' layout.
 
-        Its ``last.pt`` is one that stock Ultralytics resumes from, of the last epoch that was complete, until the run
-        is finished. Those of checkpoints have no optimizer, since nothing resumes from them.
+        Until the run is finished, ``last.pt`` is one of the last complete epoch that stock Ultralytics resumes from.
+        Those of checkpoints have no optimizer, since nothing resumes from them.
         """
         if self.progress.phase == "training" and self.epoch and not self.batch:
             (folder / "last.pt").write_bytes(self.last.resumable(self._resumable()))
@@ -120,7 +119,7 @@ class Snapshot:
             (folder / "last.pt").unlink()
 
     def _resumable(self) -> dict[str, Any]:
-        """Return what stock Ultralytics keeps of a training beside the EMA (``engine/trainer.py``: 800-815)."""
+        """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""
         optimizer = self.state["optimizer"]
         copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
         stopper = self.state["stopper"]
@@ -135,7 +134,7 @@ class Snapshot:
 
 
 def capture(trainer: Trainer, progress: TrainingProgress) -> dict[str, Any]:
-    """Copy the whole state to the CPU; nothing in it changes when training goes on."""
+    """Copy the complete state to the CPU, independent of further training."""
     model = unwrap_model(trainer.model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     stopper = trainer.stopper
@@ -164,7 +163,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Load a captured state.
 
     Raises:
-        CorruptObjectError: If the file is not a state; nothing in it has been run.
+        CorruptObjectError: If the file is not a state; no code in it was run.
     """
     try:
         with CheckpointFile(path) as file:
@@ -177,7 +176,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def not_a_number(state: dict[str, Any]) -> str | None:
-    """Name a tensor of a state with a value that is not a number, if there is one."""
+    """Return the name of a tensor with a value that is not a number, if there is one."""
     # A scaler lets gradients overflow, and leaves out the step.
     for group in ("model", "ema") if state["scaler"] else ("model", "ema", "gradients"):
         for name, tensor in state[group].items():
@@ -187,7 +186,7 @@ def not_a_number(state: dict[str, Any]) -> str | None:
 
 
 def restore_state(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
-    """Put a captured state back into a freshly set up trainer.
+    """Restore a captured state into a freshly set up trainer.
 
     Raises:
         CorruptObjectError: If it is that of another model, lacks a part, or has a value that is not a number.

@@ -1,8 +1,8 @@
-"""Ultralytics' detection trainer, set up from a plan: its pieces are used, its loop and its files are not.
+"""Trainer: Ultralytics' detection trainer, set up from a plan; its loop and its files are not used.
 
-Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. Hidden
-choices of the stock trainer are made here instead: the precision check that downloads a model, the number of threads,
-loader workers on a CPU.
+Guarantees that start weights were loaded safely and fit the data, and that samples come from `KeyedDataset`. Replaces
+hidden choices of the stock trainer: the precision check that downloads a model, the number of threads, loader workers
+on a CPU.
 """
 
 import logging
@@ -38,7 +38,7 @@ from job.training.weights import Transfer, load_weights, measure_transfer
 log = logging.getLogger(__name__)
 
 DETECTIONS_PER_OBJECT = 1.5
-"""How many detections an image may have for each object in the most crowded one, and Ultralytics' default at least."""
+"""Detections allowed for each object of the most crowded image, and the least ``max_det``, Ultralytics' default."""
 
 BODY_PERCENT_NEEDED = 90.0
 """A start from weights must take over at least this share of backbone and neck."""
@@ -53,7 +53,7 @@ class Plan:
 
     data_yaml: Path
     folder: Path
-    """Where the trainer may write: plots and other files for people."""
+    """Folder for plots and other files for people."""
 
     architecture: str | None
     """A model file of Ultralytics such as ``yolo11n.yaml``; `None` takes that of the weights."""
@@ -74,17 +74,17 @@ class Plan:
     """Threads of torch on the CPU; part of what decides the bits."""
 
     resumed: bool = False
-    """The run exists: another machine can do it if this one cannot."""
+    """Whether the run exists, so that another machine can train it if this one cannot."""
 
     ran_out_of_memory: bool = False
-    """An earlier attempt at the run did."""
+    """Whether an earlier attempt ran out of GPU memory."""
 
     group: ProcessGroup = field(default_factory=ProcessGroup)
-    """The processes that train together."""
+    """The process group."""
 
 
 class Trainer(DetectionTrainer):
-    """A trainer that is ready for its first step."""
+    """Ultralytics' trainer, ready for its first step."""
 
     transfer: Transfer | None
     model: nn.Module
@@ -115,7 +115,7 @@ class Trainer(DetectionTrainer):
                 raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
             raise RecipeError(f"recipe: Ultralytics refuses it, {_first_line(error)}; correct it") from error
         self._require_precision()
-        self.callbacks = {event: [] for event in self.callbacks}  # integrations that found their way in
+        self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
         with plan.group.local_zero_first(), amp_check_without_download():
@@ -137,7 +137,7 @@ class Trainer(DetectionTrainer):
         return data
 
     def setup_model(self) -> None:
-        """Build the model and take over the start weights, checking what they are.
+        """Build the model and load the start weights, checked.
 
         Raises:
             WeightsError: If the weights are unsafe, or do not fit the data or the model.
@@ -190,17 +190,17 @@ class Trainer(DetectionTrainer):
             pin_memory=self.device.type == "cuda",
             collate_fn=dataset.collate_fn,
             worker_init_fn=patch_ultralytics,
-            generator=torch.Generator(),  # or each epoch would draw its workers' seed from the process's own stream
+            generator=torch.Generator(),  # else each epoch draws its workers' seed from the process's own stream
         )
         # _build_train_pipeline reads it (engine/trainer.py: 307); with a batch sampler it is None.
-        object.__setattr__(loader, "batch_size", batch_size)  # of all processes together
+        object.__setattr__(loader, "batch_size", batch_size)  # over all ranks
         return _without_signals(loader)
 
     def _build_train_pipeline(self) -> None:
         """Build the loaders, and decide how many detections an image may have.
 
-        Stock takes the most objects of an image where they are more than its default, so that none may be in excess in
-        the image that is the most crowded (``models/yolo/detect/val.py``: 64-95).
+        Stock Ultralytics takes the objects of the most crowded image if they exceed its default, which leaves no room
+        for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
         super()._build_train_pipeline()
         self._require_objects()
@@ -222,7 +222,7 @@ class Trainer(DetectionTrainer):
             )
 
     def _require_objects(self) -> None:
-        """Refuse classes of which a split has no object, so that nothing is learnt, or no figure means anything."""
+        """Refuse ``classes`` without an object in a split: training or metrics would be void."""
         without = [
             name for name, dataset in self.datasets.items() if not any(len(label["cls"]) for label in dataset.labels)
         ]
@@ -232,7 +232,7 @@ class Trainer(DetectionTrainer):
             )
 
     def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        """Move a batch to the device and draw its size for multi-scale from a key of its own."""
+        """Move a batch to the device and draw its size for multi-scale from its key."""
         start_streams("size", self.args.seed, self.epoch, index)
         prepared: dict[str, Any] = self.preprocess_batch(batch)
         return prepared
@@ -240,7 +240,7 @@ class Trainer(DetectionTrainer):
     def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of an epoch (0-based) from a batch (0-based) on.
 
-        At its end the workers go on with the next epoch, so that its first batches are ready after validation.
+        At its end the workers begin the next epoch, so that its first batches are ready after validation.
         """
         if self.begun != (epoch, first_batch):
             self._begin(epoch, first_batch)
@@ -250,7 +250,7 @@ class Trainer(DetectionTrainer):
             self._begin(epoch + 1, 0)
 
     def _begin(self, epoch: int, first_batch: int) -> None:
-        """Have the workers make the batches of an epoch from a batch on."""
+        """Let the workers load the batches of an epoch from a batch on."""
         self.batches.start(epoch, first_batch)
         self.begun, self.coming = (epoch, first_batch), iter(self.train_loader)
 
@@ -261,12 +261,12 @@ class Trainer(DetectionTrainer):
 
     @cached_property
     def pictures(self) -> dict[str, str]:
-        """What the images and labels of each split are, as they were read: files that were dropped or changed count."""
+        """Digests of each split's images and labels as read; dropped and changed files count."""
         return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
 
     @property
     def num_compressed_anew(self) -> int:
-        """How many images an older version of the job trained on other pixels of; see `count_compressed_anew`."""
+        """Number of images that older versions of the job trained with other pixels; see `count_compressed_anew`."""
         return sum(count_compressed_anew(dataset) for dataset in self.datasets.values())
 
     def shut_loaders(self) -> None:
@@ -293,7 +293,7 @@ def _overrides(plan: Plan) -> dict[str, Any]:
 
 
 def _architecture(name: str | None) -> dict[str, Any]:
-    """Read a model file that the person named."""
+    """Read the model file of the request."""
     try:
         architecture = load_architecture(str(name))
         require_size(architecture)
@@ -320,7 +320,7 @@ def _listed(names: dict[int, str]) -> str:
 
 
 def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
-    """Have a loader start its processes without an ear for signals.
+    """Let a loader start its processes with signals blocked.
 
     They would inherit the trainer's handlers, and torch ends a training whose loader lost a process.
     """

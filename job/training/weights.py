@@ -1,7 +1,7 @@
-"""Weights as files: loaded without running anything of theirs, compared by content, written as Ultralytics writes them.
+"""Weights files: loaded without running their code, compared by content, written in Ultralytics' format.
 
-A ``.pt`` file is a pickled model, which can run code when it is loaded and again when it is used. Here the model is
-built anew from a table of layers, and takes over the file's tensors and the names of its classes alone.
+A ``.pt`` file is a pickled model, which can run code when it is loaded and when it is used. Here the model is built
+from a table of known layers, and takes over the file's tensors and class names only.
 """
 
 import hashlib
@@ -23,21 +23,21 @@ from job.training.architecture import UnfitArchitectureError, checked_architectu
 from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
 
 MAX_NAMES = 100_000
-"""Of tensors and modules in a model; the largest that Ultralytics publishes has a few thousand."""
+"""Limit of tensors and modules in a model; the largest that Ultralytics publishes has a few thousand."""
 
 MAX_NAME_LENGTH = 300
 MAX_CLASSES = 20_000
 
 SPARE_PARAMETERS = 10_000_000
-"""How many more than twice its own a model may have: one class branch is as wide as that of other weights."""
+"""Parameters beyond twice its own that a model may have: a class branch may be as wide as that of other weights."""
 
 OF_THE_MACHINE = {"save_dir", "name", "device", "workers", "verbose"}
-"""Arguments that say where and how this machine trains; stock Ultralytics chooses its own when it resumes."""
+"""Arguments of this machine's execution; stock Ultralytics chooses its own when it resumes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How much of some weights a model took over."""
+    """Share of some weights that a model took over."""
 
     num_tensors: int
     num_taken: int
@@ -48,7 +48,7 @@ class Transfer:
     """The same for backbone and neck, without the detection head, 0 to 100."""
 
     left_out: tuple[str, ...]
-    """What was not taken over and why, one sentence each."""
+    """Tensors that were not taken over and why, one sentence each."""
 
     def __str__(self) -> str:
         return f"{self.num_taken} of {self.num_tensors} tensors, {self.percent_of_parameters:.1f} % of the parameters"
@@ -56,7 +56,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The model of a checkpoint as its file has it."""
+    """The model of a checkpoint file, not yet built."""
 
     tensors: dict[str, torch.Tensor]
     """Parameters and buffers by name, at the precision in which they are stored."""
@@ -70,11 +70,11 @@ class _Stored:
 def load_weights(path: Path) -> DetectionModel:
     """Build the model of an Ultralytics checkpoint anew, in full precision on the CPU, and fill in its tensors.
 
-    Nothing of the file goes into the model but its tensors, the names of its classes, and which known layers it has.
+    The model has the file's tensors, class names and known layers, and nothing else of it.
 
     Raises:
-        WeightsError: If the file is damaged, is no checkpoint of a detector, asks for more than it holds, or names what
-            is neither of torch nor of Ultralytics.
+        WeightsError: If the file is damaged, is no checkpoint of a detector, claims more than it holds, or names a
+            class of neither torch nor Ultralytics.
     """
     stored = _read(path)
     try:
@@ -119,7 +119,7 @@ def _read(path: Path) -> _Stored:
 def _refusal(path: Path, error: UnreadableFileError) -> str:
     if any(name.startswith(("models.yolo.", "models.common.")) for name in error.names):
         return (
-            f"{path}: was written by the YOLOv5 repository, which Ultralytics cannot go on from; pass weights of "
+            f"{path}: was written by the YOLOv5 repository, which Ultralytics cannot start from; pass weights of "
             "Ultralytics itself, such as yolov5nu.pt or yolo11n.pt"
         )
     if error.names:
@@ -161,7 +161,9 @@ def _class_names(found: object) -> dict[int, str]:
 def _built(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> DetectionModel:
     """Build a model that has these tensors."""
     try:
-        with torch.random.fork_rng(devices=[]):  # its first values are replaced, and are no draws of training
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # initial values are replaced, and must not draw from training's streams
             model = DetectionModel(architecture, ch=architecture["channels"], verbose=False)
             _fit_class_branch(model, architecture, tensors)
     except Exception as error:  # Ultralytics raises anything on layers that do not fit each other
@@ -176,7 +178,7 @@ def _built(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> De
 
 
 def _fit_class_branch(model: DetectionModel, architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Give the head the width of the weights that it was once started from (``nn/tasks.py``: 340-359)."""
+    """Give the class branch the width of the stored one, which follows earlier weights (``nn/tasks.py``: 340-359)."""
     head = model.model[-1]
     for branch in ("cv3", "one2one_cv3"):
         parts = getattr(head, branch, None)
@@ -247,7 +249,7 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
 
 
 class Weights:
-    """One `.pt` file to be: a copy of a model, turned into bytes once and only when they are wanted."""
+    """A ``.pt`` file in memory: a copy of a model, serialised once on demand."""
 
     def __init__(self, model: nn.Module, about: dict[str, Any]) -> None:
         """Copy a model to half precision on the CPU, as Ultralytics stores finished weights.
@@ -257,7 +259,7 @@ class Weights:
             about: Further entries of the checkpoint, such as ``train_args`` and ``train_metrics``.
         """
         copied: Any = deepcopy(model).half().cpu()
-        copied.to(memory_format=torch.contiguous_format)  # others cannot fuse what is stored channels last
+        copied.to(memory_format=torch.contiguous_format)  # other programs cannot fuse channels-last tensors
         copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
         copied.criterion = None
         for tensor in copied.state_dict().values():
@@ -271,7 +273,7 @@ class Weights:
 
     @classmethod
     def restored(cls, path: Path, train_args: dict[str, Any]) -> "Weights":
-        """Make the file of a checkpoint anew, so that nothing but its tensors and figures is passed on.
+        """Rebuild the weights of a checkpoint, so that only its tensors and metrics are passed on.
 
         Raises:
             WeightsError: As `load_weights`.
@@ -294,7 +296,7 @@ class Weights:
         """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
 
         Args:
-            about: ``epoch``, ``optimizer`` and what else the file has beyond finished weights.
+            about: ``epoch``, ``optimizer`` and the other entries of an unfinished training.
         """
         train_args = {name: value for name, value in self._about["train_args"].items() if name not in OF_THE_MACHINE}
         return self._saved({"model": None, "ema": self._model, **self._about, "train_args": train_args, **about})
@@ -313,7 +315,7 @@ class Weights:
 
 
 def _figures(found: object) -> dict[str, Any]:
-    """Return the numbers of a table, and leave out what is none."""
+    """Return the numeric entries of a table."""
     table = found if isinstance(found, dict) else {}
     return {
         name: value

@@ -131,7 +131,7 @@ class Bench:
         return (self.folder / f"{name}.log").read_bytes().count(b'"message": "epoch ')
 
     def said(self, name: str) -> str:
-        """Return the last line that a training has said."""
+        """Return the last line of a training's log."""
         return (self.folder / f"{name}.log").read_text(errors="replace").splitlines()[-1]
 
     def _start(self, words: list[str], name: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":

@@ -2,7 +2,7 @@
 
 A run is submitted with the real command to a Batch service that starts and kills real processes (or containers, with
 ``CONTAINER_ENGINE`` and ``IMAGE``), is preempted at random instants with notice and without, outlives Batch's retries
-and its supervisor, and has to end with the tensors of a run that nobody touched.
+and its supervisor, and has to end with the tensors of an undisturbed run.
 """
 
 import os
@@ -241,4 +241,4 @@ class Drill:
 if __name__ == "__main__":
     began = time.monotonic()
     Drill(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())).run()
-    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of the one that nobody touched")
+    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of an undisturbed one")

@@ -44,7 +44,7 @@ def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
     store = open_store(bucket)
     run = Run(store, "zoo-1-A")
     first = start_job(*CAMPAIGN)
-    wait_until(lambda: Submissions(run).list() and Submissions(run).job_of(1), first)
+    wait_until(lambda: Submissions(run).list() and Submissions(run).job_uid(1), first)
     kill(first)
     done = job(*CAMPAIGN)
     assert done.returncode == 0, done.stderr

@@ -57,8 +57,8 @@ def test_the_script_has_the_exit_codes_of_the_job():
 def test_people_are_told_of_the_ends_that_are_not_tried_again():
     """The alert for a training that failed names every code that Batch does not try again, but its own."""
     alerts = (ROOT / "infra/alerts.tf").read_text()
-    told = [set(re.findall(r"\d+", codes)) for codes in re.findall(r"\((\d+(?:(?: OR |\|)\d+)+)\)", alerts)]
-    assert told == [{str(code) for code in FAILS_THE_TASK if code < FIRST_OF_BATCH}] * 2
+    listed = [set(re.findall(r"\d+", codes)) for codes in re.findall(r"\((\d+(?:(?: OR |\|)\d+)+)\)", alerts)]
+    assert listed == [{str(code) for code in FAILS_THE_TASK if code < FIRST_OF_BATCH}] * 2
 
 
 @needs_terraform

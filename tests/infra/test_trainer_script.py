@@ -170,7 +170,7 @@ def test_a_run_that_gets_nowhere_is_not_tried_again_for_ever(machine):
 
 
 def test_preemptions_are_no_crashes(machine):
-    """However often a run is interrupted, it goes on as long as it commits: each checkpoint begins every count anew,
+    """An interrupted run is resumed as long as it commits: each checkpoint begins every count anew,
     and the pause.
     """
     machine.run_until_resized(*[137] * 7, "75+", *[75] * 18, "137+", *[137] * 6, "75+", *[75] * 3, 0)
@@ -208,7 +208,7 @@ def test_a_run_ends_at_its_limit(machine):
     said = machine.run_until_resized("hold", 0)
     assert len(machine.containers) == 1
     assert ["stop", "--time", "120", "trainer"] in machine.programs.words("docker")
-    assert "the limit is reached; make vm-up goes on with the run" in said
+    assert "the limit is reached; make vm-up resumes the run" in said
 
 
 def test_a_machine_that_comes_after_the_limit_trains_nothing(machine):

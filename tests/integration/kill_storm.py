@@ -1,8 +1,8 @@
 """Disturbs trainings at random instants and at every named point, and compares how they end: ``make kill-storm N=200``.
 
 Half of the disturbances hit runs in a folder, half runs in an emulated bucket; each attempt has another number of
-workers. Whatever happens, no step is trained again whose checkpoint is committed, and tensors and metrics are in the
-end those of the run that was left alone.
+workers. No step is trained again whose checkpoint is committed, and tensors and metrics are in the end those of an
+undisturbed run.
 """
 
 import csv
@@ -40,7 +40,7 @@ from tests.support.fault_proxy import Proxy, Sent, running_proxy
 from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--epochs", "3", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--lr0", "0.0005"),
     *("--optimizer", "AdamW", "--warmup-epochs", "0", "--close-mosaic", "1", "--plots", "false"),
     *("--checkpoint-every", "0.3"),
@@ -76,7 +76,7 @@ SET_CLOCK = ROOT / "tests" / "support" / "clock"
 
 @dataclass
 class Storm:
-    """What was done and what came of it."""
+    """Disturbances and failures of a storm."""
 
     disturbances: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By way and place."""
@@ -134,7 +134,7 @@ class Ground:
 def make_ground(bucket: str, folder: Path, weights: Path, **how: Any) -> Ground:
     """Push the tiny dataset into a bucket; trainings on it begin with weights that find something."""
     data = make_tiny_dataset(folder / "tiny", num_train=22, num_val=6)
-    words = (*ORDER, "--weights", str(weights), "--workdir", str(folder / "work"))
+    words = (*TRAIN, "--weights", str(weights), "--workdir", str(folder / "work"))
     return Ground(make_bucket(data, bucket), (*words, "--bucket", bucket), folder, **how)
 
 
@@ -147,7 +147,7 @@ def storm(
     endings: Iterable[str] = ENDINGS,
     trials: Iterable[str] = TRIALS,
 ) -> None:
-    """Disturb runs so many times, and in each way at least once, and compare each with one that was left alone."""
+    """Disturb runs so many times, and in each way at least once, and compare each with an undisturbed one."""
     chance = random.Random(seed)  # noqa: S311  # not for secrets
     straight = attend(start(ground, "straight", workers="0"))
     assert straight.returncode == 0, straight.said
@@ -274,8 +274,8 @@ def strike(
                               if way in happened)  # fmt: skip
     allowed = {"kill": {-signal.SIGKILL, 0}}.get(ending[0], {0, 75}) if ending[0] in happened else {0}
     allowed |= {75} if "faults" in happened else set()
-    told = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
-    found.failures += [f"{told}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
+    where = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
+    found.failures += [f"{where}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
     return happened
 
 
@@ -304,7 +304,7 @@ def listens(process: subprocess.Popen[str]) -> bool:
 
 
 def problems_of(attempt: Attempt, allowed: set[int], ground: Ground, name: str) -> list[str]:
-    """Return what is wrong with how a process went and ended."""
+    """Return the problems of a process and its end."""
     problems = []
     if attempt.returncode not in allowed:
         problems.append(f"exit {attempt.returncode} and not of {sorted(allowed)}: {attempt.said[-1500:]}")
@@ -391,5 +391,5 @@ if __name__ == "__main__":
     result = run_storm(int(sys.argv[1]), seed)
     print(result.table())
     print(f"{result.num_resumed} resumptions from a checkpoint")
-    print("\n".join(result.failures) or "PASS: every run ended with the tensors and metrics of the one left alone")
+    print("\n".join(result.failures) or "PASS: every run ended with the tensors and metrics of the undisturbed one")
     sys.exit(bool(result.failures))

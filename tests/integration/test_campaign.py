@@ -50,8 +50,8 @@ def steps_of(bucket):
 
 
 def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
-    """Killed within its first run, between its runs, and between a decision and its run, a campaign goes on by the
-    same command, trains A and B once each, and ends with its page; given again, the command changes nothing.
+    """Killed within its first run, between its runs, and between a decision and its run, a campaign is resumed by
+    the same command, trains A and B once each, and ends with its page; given again, the command changes nothing.
     """
     within = start_job(*CAMPAIGN, "--bucket", bucket)
     wait_until(lambda: checkpoint.committed(run_in(bucket, "zoo-1-A")), within)

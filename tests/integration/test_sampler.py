@@ -77,7 +77,7 @@ def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
     assert len({str(epoch) for epoch in streams[0]}) == 3
 
 
-def test_a_cut_anywhere_goes_on_with_the_same_samples(make_trainer):
+def test_an_epoch_resumed_at_any_batch_has_the_same_samples(make_trainer):
     """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
     before.
     """
@@ -139,7 +139,7 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
 
 
 def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
-    """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
+    """The first batches of an epoch are prefetched, and no superfluous sample is made."""
     from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
     made = multiprocessing.get_context("fork").SimpleQueue()

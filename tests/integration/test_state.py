@@ -1,4 +1,4 @@
-"""A state file is data: what is no state is refused, and nothing in it is run."""
+"""A state file is data: other files are refused, and no code in it runs."""
 
 import contextlib
 import pickle
@@ -46,7 +46,7 @@ def test_a_state_that_would_run_code_is_refused_without_running_it(read_state, t
 
 
 @pytest.mark.parametrize("data", [b"", b"not a state", pickle.dumps({"schema": 1}, protocol=2)])
-def test_what_is_no_state_is_refused(read_state, tmp_path, data):
+def test_a_file_that_is_no_state_is_refused(read_state, tmp_path, data):
     """A file that is empty, something else, or lacks its parts raises one error that names it."""
     path = tmp_path / "state.pt"
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Start weights: what is refused, and what is said of what was taken over."""
+"""Initial weights: refusals, and the share of parameters that is transferred."""
 
 import pickle
 import zipfile
@@ -87,7 +87,10 @@ def test_a_file_that_would_run_code_is_refused_by_name_and_runs_none(trained, tm
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize(
+    "content",
+    [*(pytest.param(content, marks=pytest.mark.full) for content in (b"", b"not weights")), b"PK\x03\x04 cut"],
+)
 def test_a_damaged_file_is_refused(trained, tmp_path, content):
     """Weights that are empty, something else, or cut end with one message."""
     file = tmp_path / "damaged.pt"
@@ -101,7 +104,7 @@ def test_a_damaged_file_is_refused(trained, tmp_path, content):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("--recipe", "C"), "there is no finished run of recipe A"),
+        pytest.param(("--recipe", "C"), "there is no finished run of recipe A", marks=pytest.mark.full),
         (("--weights", "nothing"), "is neither a file nor a run"),
         (("--weights", "runs/nothing/weights/best.pt"), "is neither a file here nor an object"),
         (("--model", "yolo99n.yaml"), "Ultralytics has no such model"),

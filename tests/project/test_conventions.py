@@ -67,5 +67,5 @@ def every_test() -> Iterator[tuple[str, str]]:
 
 
 def is_one_sentence(text: str) -> bool:
-    """Tell whether a text ends with a full stop and has no other end of a sentence."""
+    """Whether a text ends with a full stop and has no other end of a sentence."""
     return text.endswith(".") and not re.search(r"[.!?]\s+[A-Z]", text)

@@ -130,7 +130,7 @@ def unit(name: str) -> str:
 
 
 def may_import(importer: str, library: str) -> bool:
-    """Tell whether the table names a module, or the subpackage that it is in, for a library."""
+    """Whether the table names a module, or the subpackage that it is in, for a library."""
     return any(f"{importer}.".startswith(f"{owner}.") for owner in OUTSIDE.get(library, ()))
 
 

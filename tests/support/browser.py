@@ -33,7 +33,7 @@ class Watched:
 
 @contextmanager
 def opened(file, *, width=1180, dark=False) -> Iterator[Watched]:
-    """Open a file as somebody who double-clicks it; skips the test where there is no Chromium."""
+    """Open a file in a browser; skips the test where there is no Chromium."""
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         pytest.skip("there is no Chromium here; `apt-get install chromium`")

@@ -1,4 +1,4 @@
-"""Runs as their records tell them, without training."""
+"""Runs made of records, without training."""
 
 from job.analysis.summary import RunSummary
 from job.recipes.recipe import load_recipe

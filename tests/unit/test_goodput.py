@@ -1,4 +1,4 @@
-"""The seconds of an attempt: what is booked when, and a standstill of the whole process."""
+"""Seconds of an attempt by phase, and a standstill of the whole process."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ with timer.watched(tick_s=0.05, standstill_s=0.5):
     timer.enter(Phase.VALIDATION)
 print(json.dumps(timer.seconds()), flush=True)
 """
-"""A process that works until it is told to go on."""
+"""A process that works until it reads a line."""
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Quantities in words, and what is wrong with a value."""
+"""Quantities as text, and messages for wrong values."""
 
 from typing import Annotated, Literal
 

@@ -188,7 +188,7 @@ def test_refused_precondition_that_holds_is_tried_again(proxy, proxied):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
+def test_a_refused_put_of_a_missing_object_is_no_conflict(proxy, proxied):
     """A create-only put that is refused again and again though nothing is there is transient, and no conflict."""
     proxy.answer = lambda sent: (412, "conditionNotMet") if sent.method == "POST" else None
     with pytest.raises(TransientStoreError, match="refused a precondition that holds"):
@@ -204,7 +204,7 @@ def test_missing_permission_says_which_role(proxy, proxied, operation):
     assert proxy.url not in str(caught.value)
 
 
-def test_refusals_tell_what_google_said(proxy, proxied):
+def test_refusals_repeat_the_message_of_google(proxy, proxied):
     """What Google says about a refusal is passed on."""
     proxy.answer = lambda _: (403, "me@x does not have storage.objects.create access.")
     with pytest.raises(StoreError, match=r"permission denied \(me@x does not have storage.objects.create access\)"):
@@ -438,7 +438,7 @@ def test_missing_credentials_say_how_to_get_some():
         open_store("gs://bucket")
 
 
-def test_broken_credentials_are_not_told(tmp_path, monkeypatch):
+def test_broken_credentials_are_not_printed(tmp_path, monkeypatch):
     """A file of credentials that cannot be used is not repeated in the message."""
     (tmp_path / "key.json").write_text(json.dumps({"type": "service_account", "private_key": SECRET}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))

@@ -83,8 +83,8 @@ def test_c_is_advised_up_to_the_target(f1):
 @pytest.mark.parametrize("recipe", ["base", "continue", "A", "B", "C"])
 @pytest.mark.parametrize("shape", [FLAT, RISING])
 @pytest.mark.parametrize("tried", [(), ("C",), ("A", "B", "transfer")])
-def test_the_sentence_says_what_is_advised(recipe, shape, tried):
-    """Whatever the F1 and whatever was tried, the reason names as next what the options have, and nothing else."""
+def test_the_reason_names_the_advised_options(recipe, shape, tried):
+    """For any F1 and any earlier runs, the reason names as next what the options have, and nothing else."""
     for f1 in (0.45, 0.58, 0.679, 0.69, 0.716, 0.73, 0.77):
         others = [recorded(name, run=name, course=at(f1 - 0.01, FLAT)) for name in tried if name != recipe]
         advice = advised(recorded(recipe, course=at(f1, shape)), *others, target=0.8)
@@ -150,8 +150,8 @@ def test_scatter_at_the_end_is_no_improvement(noise):
 
 
 @pytest.mark.parametrize(("num_epochs", "window"), [(5, None), (6, 3), (12, 3), (16, 4), (40, 10), (100, 10)])
-def test_the_trend_is_told_by_a_quarter_of_the_epochs(num_epochs, window):
-    """A quarter of the epochs, from 3 to 10, tells the trend, and twice as many have to be there."""
+def test_the_trend_is_that_of_a_quarter_of_the_epochs(num_epochs, window):
+    """The trend is that of a quarter of the epochs, from 3 to 10; twice as many are needed."""
     if window is None:
         assert trend_of([0.5] * num_epochs) is Trend.UNCLEAR
         return
@@ -181,7 +181,7 @@ def test_a_recipe_that_promises_less_than_there_is_is_not_advised():
 
 
 def test_runs_on_other_data_do_not_count():
-    """What was tried on another validation set, or at demo scale, is advised all the same."""
+    """A recipe that was tried on another validation set, or at demo scale, is advised all the same."""
     elsewhere = recorded("B", run="elsewhere", val="w" * 64, course=at(0.9))
     small = recorded("B", run="small", profile="demo", course=at(0.9))
     advice = advised(recorded("A", course=at(0.66)), elsewhere, small)
@@ -251,8 +251,8 @@ def test_the_command_line_advises_on_the_newest_run_in_80_columns(bucket, capsys
     paths = str(bucket)
     assert [line for line in shown.splitlines() if len(line) > 80 and paths not in line] == []
     assert main(["advise", "zebra", "--bucket", str(bucket), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["recipe"], told["options"][0]["gain_f1"]) == ("A", [0.07, 0.12])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["recipe"], printed["options"][0]["gain_f1"]) == ("A", [0.07, 0.12])
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def order(recipe="A", **training_arguments):
     return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
 
-def test_a_run_like_it_tells_what_a_training_will_take():
+def test_a_similar_run_gives_the_estimate():
     """Time follows from the pace of the newest run with the same recipe, scale, data and machine."""
     runs = [
         recorded("A", run="old", epoch_s=900.0),
@@ -96,7 +96,7 @@ def test_a_run_on_a_machine_type_counts_for_that_one_alone(tmp_path, capsys, mac
 
 
 def test_the_stopwatch_measures_steps_after_the_warm_up():
-    """Start-up, the first validation and the steps after the first two are told apart; enough steps end it."""
+    """Start-up, the first validation and the steps after the first two are measured apart; enough steps end it."""
     clock = Clock()
     watch = Stopwatch(clock)
     clock.now = 10.0
@@ -158,8 +158,8 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert "--machine: there is no 'h1000'" in capsys.readouterr().err
     assert max(map(len, shown.splitlines())) <= 80
     assert main([*words, "--usd-per-hour", "0.3", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["hours"], told["usd"]) == ([2.0, 2.0], [0.6, 0.6])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["hours"], printed["usd"]) == ([2.0, 2.0], [0.6, 0.6])
     assert main([*words[:3], "--machine", "h100", "--bucket", location]) == 0
     shown = capsys.readouterr().out
     assert "5 h 00 min to 8 h 00 min" in shown
@@ -169,12 +169,12 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
 
 
 def times_left(caplog):
-    """Return what was said of the time left."""
+    """Return the messages about the time left."""
     return [record.getMessage() for record in caplog.records if "the rest takes" in record.getMessage()]
 
 
 def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
-    """After the first epoch that this attempt trained from its beginning, the time and dollars left are said, once."""
+    """After the first epoch that this attempt trained from its beginning, the time and dollars left are logged once."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
     reporter = Reporter(11, None, usd_per_hour=3.6, clock=clock)
@@ -188,7 +188,7 @@ def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
 
 
 def test_an_epoch_that_was_begun_by_another_attempt_corrects_nothing(caplog):
-    """A resumed attempt waits for an epoch of its own; without a price no dollars are said."""
+    """A resumed attempt waits for an epoch of its own; without a price it logs no dollars."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
     reporter = Reporter(5, ROW, clock=clock)

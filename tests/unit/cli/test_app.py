@@ -89,8 +89,8 @@ def test_flags_override_a_recipe_by_either_name(capsys):
     assert [train[name] for name in ("hsv_s", "hsv_v", "degrees", "cos_lr", "seed")] == [0.1, 0.2, 3.0, True, 7]
 
 
-def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
-    """On an empty bucket a dry run prints the plan, tells what would stop it, and writes nothing."""
+def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
+    """On an empty bucket a dry run prints the plan and the problems that would stop it, and writes nothing."""
     assert main(["train", "--recipe", "A", "--bucket", str(bucket), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert yaml.safe_load(captured.out)["run"] == "yolov11_wildlife"
@@ -107,7 +107,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--dry-rum"], 2, "did you mean 'dry-run'?"),
         (["train", "--recipe", "A", "--run", "a/b"], 2, "is not a name for a run"),
         (["train", "--recipe", "A", "--workers", "many"], 2, "--workers: must be a whole number"),
-        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be full or demo"),
+        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be one of full, demo"),
         (["train", "--recipe", "A", "--model", "weights"], 2, "--model: must be NAME.pt or NAME.yaml"),
         (["train", "--recipe", "A", "--dry-run=perhaps"], 2, "--dry-run: must be true or false"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
@@ -136,7 +136,12 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
         (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
-        (["data", "push", "."], 2, "--dataset is missing"),
+        (["data", "push", "."], 2, "job data push: --dataset is missing; see `job data push --help`"),
+        (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
+        (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
+        (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
+        (["runs", "list", "-x", "y"], 2, "-x: there is no such flag"),
+        (["data", "push", ".", "-f", "--dataset", "x"], 2, "ambiguous"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),
         (["train", "A", "--epochs", "3", "--epochs", "4"], 2, "--epochs is given twice"),
         (["train", "A", "--epochs", "3", "epochs=3"], 2, "--epochs is given twice"),
@@ -231,7 +236,7 @@ def test_every_shipped_recipe_passes_its_check(capsys):
 
 def test_help_explains_every_flag_of_every_command(capsys):
     """Each command's help names each of its flags and says something of it, in lines of a terminal."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert main([*words, "--help"]) == 0
         text = capsys.readouterr().out
         for name, field in command.options.flags().items():
@@ -243,8 +248,8 @@ def test_help_explains_every_flag_of_every_command(capsys):
 
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):
-    """Each command's help ends with a command line that the command understands; a flag's default is said."""
-    for words, command in every_command(COMMANDS):
+    """Each command's help ends with a command line that the command understands; each default is shown."""
+    for words, command in every_command():
         main([*words, "--help"])
         text = capsys.readouterr().out
         program, *example = shlex.split(text.partition("Example:\n")[2])
@@ -256,7 +261,7 @@ def test_help_states_defaults_and_one_example_that_is_understood(capsys):
 
 def test_every_command_is_where_the_registry_has_it():
     """Each entry names a command, and a summary that fits a line."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert callable(command.function), words
 
 
@@ -288,18 +293,15 @@ def test_a_switch_needs_no_value_and_takes_one(capsys):
     assert (code, "contradict each other" in said) == (2, True)
 
 
-def every_command(group, path=()):
+def every_command():
     """Yield every command with the words that name it."""
-    for name, entry in group.items():
-        if isinstance(entry, dict):
-            yield from every_command(entry, (*path, name))
-        else:
-            yield (*path, name), load(entry)
+    for name, entry in COMMANDS.items():
+        yield tuple(name.split()), load(entry)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
 def test_a_reader_that_has_read_enough_is_no_error(words):
-    """Output into a pipe that nobody reads ends with 0 and without a word."""
+    """Output into a closed pipe ends with 0 and without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)
@@ -358,8 +360,8 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
         ("train.train", ["train"], "the same command resumes from the last committed checkpoint"),
     ],
 )
-def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
-    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+def test_an_interrupted_command_names_the_way_to_resume(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C ends with 75 and what the same command will do; checkpoints are mentioned where there are some."""
     path = f"job.cli.{function}"
     command = pkgutil.resolve_name(path)
     interrupted = dataclasses.replace(command, function=lambda _options: signal.raise_signal(signal.SIGINT))

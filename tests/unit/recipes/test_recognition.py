@@ -1,4 +1,4 @@
-"""Which recipe a training is: by what is trained, and not by what it is called."""
+"""The recipe of a training is recognised by its arguments, not by its name."""
 
 import dataclasses
 
@@ -80,7 +80,7 @@ def test_each_recipe_is_itself(name, profile):
         ({"recipe": "A", **MEDIUM}, {}, "B", False),
     ],
 )
-def test_band_risk_and_hours_are_those_of_what_is_trained(words, arguments, as_recipe, hours):
+def test_band_risk_and_hours_are_those_of_the_recognised_recipe(words, arguments, as_recipe, hours):
     """The expectation that a run records is that of the recipe it is; hours hold at the recipe's own scale alone."""
     found, expected = order(arguments, **words).recipe, load_recipe(as_recipe)
     assert (found.expect["f1"], found.risk) == (expected.expect["f1"], expected.risk)
@@ -96,8 +96,8 @@ def test_what_a_run_is_asked_for_stays_its_identity():
     assert "expect" not in request
 
 
-def test_a_recipe_file_of_ones_own_keeps_its_name_and_its_expectation(tmp_path):
-    """The rules take it for what it trains, people see its name, and it expects what it says itself."""
+def test_an_own_recipe_file_keeps_its_name_and_its_expectation(tmp_path):
+    """The rules see the recognised recipe, people its name, and its own expectation holds."""
     path = tmp_path / "mine.yaml"
     path.write_text("start: own best.pt\ntrain: {degrees: 15, scale: 0.7}\nexpect: {f1: 0.9}\n")
     mine = order(recipe=str(path))
@@ -107,7 +107,7 @@ def test_a_recipe_file_of_ones_own_keeps_its_name_and_its_expectation(tmp_path):
     assert (shown_recipe(request), trained_as(request) in {"A", "recommended", "finetune"}) == ("mine", True)
 
 
-def test_a_run_that_goes_on_where_another_ended_keeps_its_name():
+def test_an_extension_keeps_its_name():
     """How the other one began is not in its record."""
     request = order(recipe="B").identity("wildlife") | {"start": "end of zebra"}
     assert trained_as(request) == "B"
@@ -129,7 +129,7 @@ def typed(recipe, f1, start, asked):
         (typed("B", 0.69, "yolo11m.pt", "base"), "below the target", "transfer"),
     ],
 )
-def test_advice_goes_by_what_was_trained(evidence, rule, advised):
+def test_advice_goes_by_the_recognised_recipe(evidence, rule, advised):
     """A run with the flags of A is an A for the rules, and a larger model is one that was tried."""
     advice = advise(evidence, bucket="gs://zoo")
     assert (advice.rule, advice.recipe) == (rule, advised)
@@ -149,7 +149,7 @@ def test_advice_goes_by_what_was_trained(evidence, rule, advised):
         ),
     ],
 )  # fmt: skip
-def test_what_is_trained_and_expected_is_said_before_it_starts(capsys, words, said):
-    """A dry run says which recipe it is, the F1 and the hours that are expected, and the risk; so does the start."""
+def test_recipe_and_expectation_are_printed_before_a_start(capsys, words, said):
+    """A dry run prints the recipe, the expected F1 and hours, and the risk; so does a start."""
     assert main(["train", *words, "--dry-run"]) == 0
     assert said in capsys.readouterr().err

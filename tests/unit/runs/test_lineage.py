@@ -1,4 +1,4 @@
-"""Which weights are one's own: the best on the same data and of the same size, and why they were chosen."""
+"""Own weights: the best on the same data and of the same size, and the reason of the choice."""
 
 import dataclasses
 import hashlib
@@ -48,7 +48,7 @@ def chosen(store, recipe="A", **changes):
 
 
 def test_the_best_run_is_taken_and_not_the_newest(store):
-    """A newer run that came out worse is passed over, and what is said names the run, its F1 and the way to another."""
+    """A newer run that came out worse is skipped, and the message names the run, its F1 and the way to another."""
     put(store, 1, 0.58)
     put(store, 2, 0.66, "A", source="runs/yolov11_wildlife/weights/best.pt", origin="yolov11_wildlife")
     put(store, 3, 0.0)
@@ -69,7 +69,7 @@ def test_of_equal_runs_the_newer_is_taken(store):
     "source", ["weights/yolo11n.pt", "weights/yolo11m.pt", "runs/yolov11_wildlife2/weights/best.pt"]
 )
 def test_another_model_is_passed_over_however_good_it_is(store, source):
-    """A run whose weights began as another model than that of base is no start, even two runs later; that is said."""
+    """A run whose weights began as another model than that of base is no start, even two runs later; this is logged."""
     put(store, 1, 0.58)
     put(store, 2, 0.7, source="weights/yolo11m.pt")
     put(store, 3, 0.8, source=source)
@@ -78,7 +78,7 @@ def test_another_model_is_passed_over_however_good_it_is(store, source):
 
 
 def test_where_every_run_has_another_model_the_best_of_them_is_taken(store):
-    """Who trains larger models throughout goes on with those."""
+    """Where all runs are of a larger model, the best of them is the start."""
     put(store, 1, 0.7, source="weights/yolo11m.pt")
     put(store, 2, 0.6, source="weights/yolo11m.pt")
     assert chosen(store)[0] == "yolov11_wildlife"
@@ -92,7 +92,7 @@ def test_weights_of_unknown_origin_count(store):
 
 
 def test_only_runs_on_the_same_data_are_compared(store):
-    """A higher F1 on other data tells nothing; where none is on the same data, the newest is taken and that is said."""
+    """A higher F1 on other data is no measure; where none is on the same data, the newest is taken, which is logged."""
     put(store, 1, 0.58)
     put(store, 2, 0.9, dataset="zoo")
     put(store, 3, 0.8, dataset="zoo")
@@ -131,7 +131,7 @@ def test_runs_at_demo_scale_are_no_start_at_full_scale(store):
 
 
 def test_what_is_named_is_taken(store):
-    """With --weights nothing is chosen, and nothing is said."""
+    """With --weights nothing is chosen, and there is no message."""
     put(store, 1, 0.58)
     put(store, 2, 0.66)
     point = find_start(store, order(weights="yolov11_wildlife"), None)
@@ -139,7 +139,7 @@ def test_what_is_named_is_taken(store):
 
 
 def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
-    """What a run has not ended with is passed only by whoever names the file."""
+    """Weights of an unfinished run are taken only by the name of their file."""
     record = dataclasses.replace(recorded("base", run="zebra"), final=None)
     put_recorded(store, record)
     with pytest.raises(WeightsError, match="that run is not finished"):
@@ -158,7 +158,7 @@ def weights(store):
 
 
 def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
-    """A run begins again from the file that it began from, or not at all."""
+    """A resumed run reads the initial weights that its record names, and refuses others."""
     path, point = fetch_start(store, weights, tmp_path)
     assert (path.read_bytes(), point.sha256) == (b"weights", hashlib.sha256(b"weights").hexdigest())
     assert fetch_start(store, point, tmp_path)[1] == point
@@ -168,7 +168,7 @@ def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
 
 
 def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path):
-    """A file that somebody has put in the place of a run's best weights is not taken for them."""
+    """A file that replaced a run's best weights is refused."""
     store.put("runs/zebra/weights/best.pt", b"other", overwrite=True)
     with pytest.raises(WeightsError, match="is not what run zebra ended with"):
         fetch_start(store, weights, tmp_path)
@@ -211,7 +211,7 @@ def test_a_damaged_record_in_a_line_of_weights_leaves_its_model_unknown(store, c
 
 
 def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(store, tmp_path):
-    """What a run ended with cannot be told where its final record has no digest of its weights."""
+    """Weights are refused where the final record of their run has no digest of them."""
     run = put(store, 1, 0.58)
     key = f"runs/{run}/final.json"
     store.put(key, json.dumps(json.loads(store.read(key)) | {"weights": {}}).encode(), overwrite=True)
@@ -232,9 +232,9 @@ def ended(store, tmp_path, *, final=True):
 
 
 def extending(epochs):
-    """Return a request to go on where the run zebra ended."""
+    """Return a request to extend the run zebra."""
     asked = order(arguments={"epochs": epochs})
-    return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
+    return asked.model_copy(update={"recipe": dataclasses.replace(asked.recipe, start=Start("end", "zebra"))})
 
 
 def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):
@@ -249,8 +249,8 @@ def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path
         fetch_end(store, dataclasses.replace(point, sha256="0" * 64), tmp_path / "end")
 
 
-def test_a_run_that_may_go_on_by_itself_has_no_end(store, tmp_path):
-    """However many checkpoints an unfinished run has, another one does not go on from them."""
+def test_an_unfinished_run_is_not_extended(store, tmp_path):
+    """An unfinished run is not extended, however many checkpoints it has."""
     ended(store, tmp_path, final=False)
     with pytest.raises(RunConflictError, match="run zebra: is not finished"):
         find_start(store, extending("2"), None)

@@ -77,14 +77,14 @@ def ended_by(error, store):
     ids=repr,
 )
 def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
-    """States never mix: taken, asked by a person, paused, overtaken, passing, or failed; and where it stood is said."""
+    """The end has one reason (preempted, interrupted, paused, superseded, transient or failed) and the position."""
     end = ended_by(error, store)
     assert (end.reason, end.exit_code) == (reason, exit_code)
     assert end.position.model_dump() == {"epoch": 2, "batch": 3}
 
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
-    """An exception that nothing foresees is no raw traceback: the record has its name and where it came from, and the
+    """An unexpected exception is no raw traceback: the record has its name and where it came from, and the
     person reads which run failed, of what, where to look, and that the same command goes on.
     """
     run = Run(store, "zebra")

@@ -1,4 +1,4 @@
-"""What the callbacks of a session do at each step, with parts that only write down what is asked of them."""
+"""Session callbacks at each step, with parts that only record their calls."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -63,7 +63,7 @@ class Parts:
 
 
 def test_a_position_is_committed_once():
-    """What was committed where training stands, or restored from there, is not committed again."""
+    """A position that is committed, or was restored, is not committed again."""
     parts = Parts(restored=CheckpointId(1, 2, 1))
     parts.callbacks.commit(lambda: "restored")
     assert parts.committed == []
@@ -126,7 +126,7 @@ def test_what_fails_beside_training_ends_it_at_the_next_step_or_batch(act):
         assert parts.committed == []
 
 
-def test_steps_and_batches_of_a_validation_are_signs_of_life():
+def test_steps_and_batches_of_a_validation_are_activity():
     """The watchdog is shown each of them, by the processes that follow as well."""
     parts = Parts()
     parts.callbacks.on_step(step(1, 1), lambda: "step")

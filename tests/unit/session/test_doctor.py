@@ -1,4 +1,4 @@
-"""What is found of a machine before anything is paid for."""
+"""Checks of a machine before anything is paid for."""
 
 import importlib
 import json
@@ -94,13 +94,13 @@ def test_what_trains_on_the_cpu_needs_no_driver(tmp_path, gpu):
     ],
 )
 def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, memory_mib, grade, said):
-    """A GPU that cannot hold the activations is unfit; where the model is not known yet, that is said."""
+    """A GPU that cannot hold the activations is unfit; an unknown model is named as such."""
     gpu(memory_mib=memory_mib)
     found = findings(tmp_path, recipe)["GPU"]
     assert (found.grade, said in found.found) == (grade, True), found
 
 
-def test_the_bucket_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+def test_the_bucket_is_tried_and_left_unchanged(tmp_path, monkeypatch):
     """An object is written, read and deleted, even if it cannot be read; a bucket that refuses is a failure."""
 
     def refuse(_store, key):

@@ -260,7 +260,7 @@ def test_a_deletion_is_durable(root, store, monkeypatch):
     assert (root / "a", False) in seen
 
 
-def test_nothing_is_remembered_of_what_was_deleted(root, store):
+def test_the_checksum_of_a_deleted_object_is_forgotten(root, store):
     """The checksum of a deleted object is dropped, for this process and the next."""
     store.put("key", b"x")
     store.delete("key")

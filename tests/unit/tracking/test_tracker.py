@@ -50,7 +50,7 @@ def test_a_process_that_is_stuck_is_given_up(run, tmp_path, stuck, monkeypatch, 
 
 
 def test_a_signal_to_the_group_does_not_reach_it(run, tmp_path, stuck, monkeypatch):
-    """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which then tells it how the attempt ends."""
+    """Ctrl-C, SIGTERM and a closed terminal reach the trainer alone, which then sends it the end of the attempt."""
     monkeypatch.setattr(tracker, "FINISH_LIMIT_S", 0.1)
     with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         assert hears_no_notice(tracking._sidecar._process.pid)
@@ -78,7 +78,7 @@ def test_a_machine_that_goes_is_not_kept(run, tmp_path, stuck, monkeypatch, capl
 
 
 def test_a_program_that_cannot_be_started_is_a_warning(run, tmp_path, key, monkeypatch, caplog):
-    """Where no process can be made, the run goes on without a curve."""
+    """Where no process can be made, the run continues without a curve."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
         tracking.notify()

@@ -17,7 +17,7 @@ def test_what_a_notice_is():
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} == NOTICES
 
 
-def test_a_process_that_is_started_inside_hears_no_notice():
+def test_a_process_that_is_started_inside_blocks_notices():
     """From its first instant on, and for ever: fork and exec hand the mask on; what is started afterwards hears all."""
     with left_to_the_trainer():
         deaf = subprocess.Popen(["sleep", "1000"])
