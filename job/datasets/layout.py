@@ -5,9 +5,9 @@ no image and no label.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from job.datasets.data_yaml import DATA_YAML, DataYaml, quote, read_data_yaml
 from job.datasets.files import is_inside, list_files
@@ -107,7 +107,7 @@ def is_image(name: str) -> bool:
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
 
-def _read_splits(layout: Layout, data: dict[Any, Any]) -> None:
+def _read_splits(layout: Layout, data: Mapping[object, object]) -> None:
     path = data.get("path") or "."
     given = {name: data.get(name) or (name == "val" and data.get("validation")) for name in (*NEEDED, "test")}
     entries = {
