@@ -20,6 +20,8 @@ SCOPE = "https://www.googleapis.com/auth/logging.read"
 PAGE_SIZE = 1000
 TIMEOUT_S = 60
 
+Query = dict[str, str | int | list[str]]
+
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
     """Yield the log lines of a job's container with their time, oldest first.
@@ -28,7 +30,7 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         CloudError: If the logs cannot be read.
     """
     session = _session()
-    body: dict[str, object] = {
+    body: Query = {
         "resourceNames": [f"projects/{project}"],
         "filter": f'logName="projects/{project}/logs/batch_task_logs" AND labels.job_uid="{uid}"',
         "orderBy": "timestamp asc",
@@ -53,7 +55,7 @@ def _session() -> AuthorizedSession:
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
-def _post(session: AuthorizedSession, body: dict[str, object], project: str) -> dict[str, Any]:
+def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, Any]:
     try:
         response = session.post(ENDPOINT, json=body, timeout=TIMEOUT_S)
     except RequestException as error:
