@@ -127,7 +127,7 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         weights, point = fetch_start(context.store, found, context.folder / "start")
     training = set_up(context, data, point, weights)
     _broadcast_state(context, None)
-    transfer = training.transfer
+    transfer = training.trainer.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):

@@ -120,7 +120,7 @@ def _train_to_end(
     """Train to the end, committing in the background."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
-    reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
+    reporter = Reporter(training.num_epochs, training.progress.before, training.progress.rows, context.price.usd_per_h)
     schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:

@@ -4,13 +4,15 @@ Guarantees that a file appears only after its last byte was verified, and that a
 nothing of a backend.
 """
 
+import io
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import BinaryIO, ClassVar, TypeVar
 
-from job.errors import ObjectNotFoundError
+from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
 from job.storage.object_store import Store, StoredObject
 from job.storage.retry import RetryableError, retried
@@ -101,6 +103,21 @@ class BaseStore(Store):
                 raise RetryableError(stored.key, "was not found, and is there") from error
 
         return retried(fetch, self.deadline_s)
+
+
+@contextmanager
+def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
+    """Open the source of a put.
+
+    Raises:
+        StoreError: If it cannot be opened.
+    """
+    try:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    except OSError as error:
+        raise StoreError(f"{source!s}: cannot be stored, {error.strerror}; check the file") from error
+    with opened:
+        yield opened
 
 
 def _in_parallel(function: Callable[[Item], object], items: Iterable[Item], num_threads: int) -> None:

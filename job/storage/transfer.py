@@ -20,7 +20,7 @@ from job.storage.atomic_file import partial_files
 from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
-from job.storage.regular_file import open_regular
+from job.storage.regular_file import open_regular, sync_folder
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -194,11 +194,7 @@ def _create_index(folder: Path) -> None:
         return
     with open_regular(folder / PULLED, append=True) as opened:
         os.fsync(opened.fileno())
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
 
 
 def _move_edited(folder: Path, names: Collection[str]) -> None:

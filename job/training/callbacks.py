@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -29,7 +29,7 @@ class Step:
     images: torch.Tensor
     """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
 
-    def trace(self) -> dict[str, Any]:
+    def trace(self) -> dict[str, object]:
         """Return digests of images and loss; equal in two trainings only if they are identical up to this step."""
         return {
             "epoch": self.epoch,

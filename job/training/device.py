@@ -3,7 +3,6 @@
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,11 +47,6 @@ def require_device(named: str) -> None:
         )
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device supports bfloat16 natively."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def num_ooms(device: torch.device) -> int:
     """Return the number of failed allocations on the device so far, also of those that a library caught.
 
@@ -63,12 +57,12 @@ def num_ooms(device: torch.device) -> int:
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> dict[str, object]:
     """Return the properties that must be equal on two machines for equal bits, beside library versions.
 
     Kernels are chosen on a CPU by its instruction set, on a GPU by its model, driver and libraries.
     """
-    described: dict[str, Any] = {"cpu": torch.backends.cpu.get_cpu_capability()}
+    described: dict[str, object] = {"cpu": torch.backends.cpu.get_cpu_capability()}
     if device.type == "cuda":
         described |= {
             "gpu": torch.cuda.get_device_name(device),

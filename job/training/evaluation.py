@@ -16,6 +16,7 @@ import torch
 from ultralytics.utils.metrics import box_iou, smooth
 from ultralytics.utils.ops import scale_boxes
 
+from job.training.dataset import Batch
 from job.training.evaluation_record import (
     ClassEvaluation,
     Evaluation,
@@ -51,7 +52,7 @@ class Seen:
 
     batch_shape: tuple[int, int]
     ratio_pad: Any
-    """How the one was fitted into the other, as Ultralytics has it."""
+    """Ultralytics' ratio and padding of the file's image in the batch."""
 
     objects: np.ndarray
     object_classes: np.ndarray
@@ -66,7 +67,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     seen: list[Seen] = []
     update = validator.update_metrics
 
-    def watched(predictions: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+    def watched(predictions: list[dict[str, torch.Tensor]], batch: Batch) -> None:
         update(predictions, batch)
         seen.extend(_seen(validator._prepare_batch(i, batch), found) for i, found in enumerate(predictions))  # noqa: SLF001 -- how the validator itself reads a batch
 
@@ -74,14 +75,14 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     try:
         yield seen
     finally:
-        del validator.update_metrics  # the method of its class comes to light again
+        del validator.update_metrics  # uncovers the method of its class
 
 
 def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
     """Return a validation as a record.
 
     Args:
-        validator: Just after its work.
+        validator: After its run.
         seen: Its images.
         row: Its metrics and losses.
     """
@@ -130,7 +131,7 @@ class _Matched:
         return int((~self.found).sum() + (~self.right).sum())
 
 
-def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
+def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
     return Seen(
         path=str(prepared["im_file"]),
         shape=tuple(prepared["ori_shape"]),

@@ -7,8 +7,9 @@ the batch, a loss that is not a number never falls back to stale weights, and th
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from ultralytics.utils.torch_utils import autocast
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
 from job.training.callbacks import Outcome, Step, TrainingCallbacks
+from job.training.dataset import Batch
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
-from job.training.weights import Transfer, Weights, load_weights
+from job.training.weights import Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
 
@@ -44,7 +46,7 @@ class Training:
         with explained(plan, lambda: not plan.resumed), self._warnings.collected():
             self.trainer = Trainer(plan)
         self._ooms_before = num_ooms(self.trainer.device)
-        self._seen_elsewhere: list[dict[str, Any]] = []
+        self._seen_elsewhere: list[tuple[list[str], int]] = []
         self.nominal_accumulate: int = self.trainer.accumulate
         self.progress = TrainingProgress()
         self.last: Weights
@@ -53,11 +55,6 @@ class Training:
         """The detections of the start weights, for the report."""
 
         self._counted_until = time.monotonic()
-
-    @property
-    def transfer(self) -> Transfer | None:
-        """Transfer from the start weights; `None` for a start from scratch."""
-        return self.trainer.transfer
 
     @property
     def num_epochs(self) -> int:
@@ -75,12 +72,7 @@ class Training:
         return {"epoch": self.progress.epoch, "batch": self.progress.batch}
 
     @property
-    def before(self) -> Row | None:
-        """Metrics of the start weights on the validation set, once they are measured."""
-        return self.progress.before
-
-    @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Values that set-up decides, and that must be equal in every attempt."""
         trainer = self.trainer
         return {
@@ -98,28 +90,27 @@ class Training:
         }
 
     @property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> dict[str, object]:
         """Further values that may decide the last bits of a result."""
         return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
 
     @property
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> dict[str, object]:
         """Warnings and failed allocations, which decide whether the result is exact; see `job.runs.resume.exactness`.
 
         Those of other ranks are as of the end of an epoch, or of the step at which all stopped.
         """
-        seen = [self._seen_here(), *self._seen_elsewhere]
-        warnings = dict.fromkeys(text for one in seen for text in one["warnings"])
-        return {"warnings": list(warnings), "num_ooms": sum(one["num_ooms"] for one in seen)}
+        texts, ooms = zip(self._seen_here(), *self._seen_elsewhere, strict=True)
+        return {"warnings": list(dict.fromkeys(chain(*texts))), "num_ooms": sum(ooms)}
 
-    def _seen_here(self) -> dict[str, Any]:
-        return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
+    def _seen_here(self) -> tuple[list[str], int]:
+        return self._warnings.texts, num_ooms(self.trainer.device) - self._ooms_before
 
     def _gather_evidence(self) -> None:
         _, *self._seen_elsewhere = self.plan.group.all_gather(self._seen_here())
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Fields of an attempt's records for its training."""
         return {"position": self.position, "evidence": self.evidence}
 
@@ -143,9 +134,8 @@ class Training:
         self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
         train_args = dict(vars(self.trainer.args))
         self.last = Weights.restored(folder / "last.pt", train_args)
-        best = folder / "best.pt"
+        best, evaluation = folder / "best.pt", folder / EVALUATION_BEFORE
         self.best = Weights.restored(best, train_args) if best.exists() else None
-        evaluation = folder / EVALUATION_BEFORE
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
             self.progress.phase, self.progress.stopped_early = "training", False
@@ -241,7 +231,7 @@ class Training:
                 momenta = [trainer.args.warmup_momentum, trainer.args.momentum]
                 group["momentum"] = float(np.interp(number, span, momenta))
 
-    def _forward_backward(self, batch: dict[str, Any], index: int) -> None:
+    def _forward_backward(self, batch: Batch, index: int) -> None:
         trainer = self.trainer
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
@@ -316,9 +306,8 @@ class Training:
         (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
         trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
-        after, evaluation = self._evaluate(
-            trainer.epochs - 1
-        )  # plots only in the last epoch (engine/validator.py: 180)
+        last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
+        after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
         if self.evaluation_before is not None:
             (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)
@@ -335,16 +324,14 @@ class Training:
     def _export(self) -> Weights:
         """Copy the EMA as a finished checkpoint of Ultralytics, with the learning curve so far."""
         trainer = self.trainer
-        columns: dict[str, list[float]] = {}
-        for row in self.progress.rows:
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
-        about = {
-            "train_args": dict(vars(trainer.args)),
-            "train_metrics": _plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
-            "train_results": columns,
-        }
-        return Weights(trainer.ema.ema, about)
+        rows = self.progress.rows
+        columns = {name: [row[name] for row in rows if name in row] for name in (rows[0] if rows else {})}
+        return Weights(
+            trainer.ema.ema,
+            train_args=dict(vars(trainer.args)),
+            train_metrics=_plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
+            train_results=columns,
+        )
 
     def _count_time(self) -> None:
         """Add the time since the last call to the training time of all attempts."""
@@ -360,7 +347,7 @@ class Training:
             )
 
 
-def _timed(batches: Iterator[dict[str, Any]], callbacks: TrainingCallbacks) -> Iterator[dict[str, Any]]:
+def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks) -> Iterator[Batch]:
     """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains."""
     callbacks.enter(Phase.DATA_WAIT)
     for batch in batches:
@@ -378,5 +365,5 @@ def results_csv(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(values: dict[str, Any]) -> Row:
+def _plain(values: Mapping[str, Any]) -> Row:
     return {name: float(value) for name, value in values.items()}

@@ -8,7 +8,7 @@ on a CPU.
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -25,9 +26,9 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, WeightsError
 from job.text import UnreadableYamlError
-from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
-from job.training.device import has_bfloat16, require_device
+from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
+from job.training.dataset import Batch, KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
+from job.training.device import require_device
 from job.training.distributed import ProcessGroup
 from job.training.isolation import amp_check_without_download, patch_ultralytics
 from job.training.rng import start_streams
@@ -48,7 +49,7 @@ BODY_PERCENT_NEEDED = 90.0
 class Plan:
     """One training, on this machine."""
 
-    train: dict[str, Any]
+    train: Mapping[str, Any]
     """Ultralytics' argument names and final values; a ``max_det`` of `None` is decided by the data."""
 
     data_yaml: Path
@@ -94,7 +95,7 @@ class Trainer(DetectionTrainer):
     begun: tuple[int, int] | None
     """The epoch and the batch (0-based) that `coming` begins with, unless some of it was taken."""
 
-    coming: Iterator[dict[str, Any]]
+    coming: Iterator[Batch]
 
     def __init__(self, plan: Plan) -> None:
         """Build model, optimizer and loaders.
@@ -109,7 +110,19 @@ class Trainer(DetectionTrainer):
         self.begun = None
         require_device(plan.group.device(plan.device))
         try:
-            super().__init__(overrides=_overrides(plan))
+            super().__init__(
+                overrides={
+                    **{name: value for name, value in plan.train.items() if value is not None},
+                    "model": plan.architecture or str(plan.weights),
+                    "data": str(plan.data_yaml),
+                    "save_dir": str(plan.folder),
+                    "device": plan.group.device(plan.device),
+                    "workers": plan.workers,
+                    "task": "detect",
+                    "mode": "train",
+                    "verbose": False,
+                }
+            )
         except (ValueError, AssertionError) as error:
             if "device" in str(error).lower():
                 raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
@@ -120,10 +133,19 @@ class Trainer(DetectionTrainer):
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
         with plan.group.local_zero_first(), amp_check_without_download():
             self._setup_train()
-        self.model = plan.group.data_parallel(self.model)
+        if plan.group.size > 1:
+            plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
+            device = next(self.model.parameters()).device
+            self.model = DistributedDataParallel(  # as Ultralytics does (engine/trainer.py: 439)
+                self.model,
+                device_ids=None if device.type == "cpu" else [device.index],
+                find_unused_parameters=True,
+                broadcast_buffers=False,
+            )
 
     def _require_precision(self) -> None:
-        if self.args.amp == "bf16" and not has_bfloat16(self.device):
+        supported = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.args.amp == "bf16" and not supported:
             message = f"amp bf16: {self.device} does not calculate in bfloat16"
             if self.plan.resumed:
                 raise MachineError(f"{message}; continue the run on a machine like its first")
@@ -231,13 +253,13 @@ class Trainer(DetectionTrainer):
                 f"classes {self.args.classes}: no object of {' and '.join(without)} is of them; pass other --classes"
             )
 
-    def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+    def preprocess_keyed(self, batch: Batch, index: int) -> Batch:
         """Move a batch to the device and draw its size for multi-scale from its key."""
         start_streams("size", self.args.seed, self.epoch, index)
-        prepared: dict[str, Any] = self.preprocess_batch(batch)
+        prepared: Batch = self.preprocess_batch(batch)
         return prepared
 
-    def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
+    def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch (0-based) from a batch (0-based) on.
 
         At its end the workers begin the next epoch, so that its first batches are ready after validation.
@@ -255,7 +277,7 @@ class Trainer(DetectionTrainer):
         self.begun, self.coming = (epoch, first_batch), iter(self.train_loader)
 
     @property
-    def datasets(self) -> dict[str, Any]:
+    def datasets(self) -> Mapping[str, Any]:
         """The two splits."""
         return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
 
@@ -278,21 +300,7 @@ class Trainer(DetectionTrainer):
             self.test_loader.close()
 
 
-def _overrides(plan: Plan) -> dict[str, Any]:
-    return {
-        **{name: value for name, value in plan.train.items() if value is not None},
-        "model": plan.architecture or str(plan.weights),
-        "data": str(plan.data_yaml),
-        "save_dir": str(plan.folder),
-        "device": plan.group.device(plan.device),
-        "workers": plan.workers,
-        "task": "detect",
-        "mode": "train",
-        "verbose": False,
-    }
-
-
-def _architecture(name: str | None) -> dict[str, Any]:
+def _architecture(name: str | None) -> Architecture:
     """Read the model file of the request."""
     try:
         architecture = load_architecture(str(name))

@@ -85,7 +85,7 @@ def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
     """An unexpected exception is no raw traceback: the record has its name and where it came from, and the
-    person reads which run failed, of what, where to look, and that the same command goes on.
+    person reads which run failed, of what, where to look, and that the same command resumes.
     """
     run = Run(store, "zebra")
     run.claim({})
