@@ -32,7 +32,7 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
                 _write(descriptor, chunk)
         finally:
             os.close(descriptor)
-        os.replace(part, target)  # noqa: PTH105
+        os.replace(part, target)  # noqa: PTH105 -- fast
     except BaseException as error:
         with suppress(OSError):
             Path(part).unlink()

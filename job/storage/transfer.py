@@ -167,8 +167,7 @@ def _plan(
         before_change()
     _create_index(folder)
     pushed.save()
-    if edited:
-        _move_edited(folder, edited)
+    _move_edited(folder, edited)
     for path in partial_files(folder):
         path.unlink()
     for name in surplus:
@@ -204,8 +203,11 @@ def _move_edited(folder: Path, names: Collection[str]) -> None:
             target = edited / f"{name}.{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(target)
-    listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
-    log.warning("%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed)
+    if names:
+        listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
+        log.warning(
+            "%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed
+        )
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class CheckpointFile:
         """Open the file and read everything except tensors.
 
         Raises:
-            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
         """
         try:
             self._num_bytes = path.stat().st_size

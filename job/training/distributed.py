@@ -162,7 +162,7 @@ class ProcessGroup:
         def work() -> None:
             try:
                 call()
-            except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that waits
+            except BaseException as error:  # noqa: BLE001 -- raised below, in the waiting thread
                 errors.append(error)
             finally:
                 over.set()

@@ -52,7 +52,7 @@ class Seen:
 
     batch_shape: tuple[int, int]
     ratio_pad: Any
-    """How the one was fitted into the other, as Ultralytics has it."""
+    """Ultralytics' ratio and padding of the file's image in the batch."""
 
     objects: np.ndarray
     object_classes: np.ndarray
@@ -75,7 +75,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     try:
         yield seen
     finally:
-        del validator.update_metrics  # the method of its class comes to light again
+        del validator.update_metrics  # uncovers the method of its class
 
 
 def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any

@@ -76,7 +76,7 @@ def patch_ultralytics(_worker: int = 0) -> None:
     augment.random, augment.np = rng.PYTHON, numpy
     train.random = rng.PYTHON
     # It recompresses a JPEG with bytes behind its end (``data/utils.py``: 261), which would change the picture.
-    utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- there is no other way to keep it from the data
+    utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- no public way to replace it
     # After a time limit stock NMS leaves the other images of a batch without detections (``utils/nms.py``: 91, 165). A
     # pause of the machine must not decide a metric; every caller looks the function up in its module.
     if not isinstance(nms.non_max_suppression, functools.partial):
@@ -123,7 +123,7 @@ def _configure_libraries() -> None:
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
-        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, which may be gone
+        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, and may be removed
         shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
 
 

@@ -338,10 +338,10 @@ def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path)
     monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
     monkeypatch.setattr(demo, "train", lambda *_, **__: None)
     words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
-    order = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
+    request = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
     faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
     with pytest.raises(TransientStoreError):
-        demo.train_demo(faulty, order)
+        demo.train_demo(faulty, request)
     for _ in range(2):
-        demo.train_demo(store, order)
+        demo.train_demo(store, request)
         assert len(read_version(store, demo.DATASET).files) == 25
