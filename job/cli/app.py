@@ -130,9 +130,7 @@ def _run(words: list[str]) -> int:
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is logged, and it has an exit code
-        defect = DefectError(f"job {words[0]}", error, _advice(words))
-        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- see `_report`
-        return defect.exit_code
+        return _report(DefectError(f"job {words[0]}", error, _advice(words)))
     except PreemptionError as notice:
         log.warning("%s; %s", notice, GOES_ON)
         return notice.exit_code
@@ -162,9 +160,9 @@ def _group_help(path: list[str]) -> str:
 
 
 def _report(error: JobError) -> int:
-    """Log an error without a traceback; alerts on the logs match the exit code."""
-    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
-    log.error("%s", error, extra={"exit_code": error.exit_code, **extra})
+    """Log an error, a defect with its traceback; alerts on the logs match the exit code."""
+    text = f"{error}\n{error.traceback}" if isinstance(error, DefectError) else str(error)
+    log.error("%s", text, extra={"exit_code": error.exit_code})
     return error.exit_code
 
 

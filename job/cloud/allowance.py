@@ -110,8 +110,13 @@ class Allowance:
                 f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
-        if self.given is None:  # a submission without a limit has that of the settings
-            problems += self._problems_of_limit(Limit(submission.max_usd, submission.max_hours))
+        limit = Limit(submission.max_usd, submission.max_hours)  # without one, that of the settings holds
+        fits = (limit.usd or 0.0) <= here.max_usd and (limit.hours or 0.0) <= here.max_hours
+        if self.given is None and not fits:
+            usual = f"{Limit(usd=here.max_usd)}, or {Limit(hours=here.max_hours)} where a price is not known"
+            problems.append(
+                f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
+            )
         _refuse(submission, problems)
         self.limit([submission.placement.machine], spot=submission.placement.spot)
 
@@ -128,15 +133,6 @@ class Allowance:
             f"region: the record has {region!r}, the settings here have {' and '.join(here)}"
             for region in regions
             if region not in here
-        ]
-
-    def _problems_of_limit(self, recorded: Limit) -> list[str]:
-        usd, hours = self.settings.max_usd, self.settings.max_hours
-        if (recorded.usd or 0.0) <= usd and (recorded.hours or 0.0) <= hours:
-            return []
-        usual = f"{Limit(usd=usd)}, or {Limit(hours=hours)} where a price is not known"
-        return [
-            f"limit: the record has {recorded}, the settings here have {usual}; --max-usd or --no-limit replace both"
         ]
 
 

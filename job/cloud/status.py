@@ -267,14 +267,9 @@ def read_history(
     allowance: Allowance,
     deadline: str | None = None,
 ) -> History:
-    """Read the history of a run from the bucket and from Batch.
+    """Read the history of a run from the bucket and, by `look`, from Batch, as far as `allowance` reaches.
 
-    Args:
-        run: The run.
-        look: Returns a Batch job by its name, or None if there is none.
-        now: The time to which durations are counted.
-        allowance: What this machine's settings allow; nothing is looked up elsewhere.
-        deadline: Replaces that of the newest submission.
+    Durations are counted to `now`; `deadline` replaces that of the newest submission.
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.

@@ -106,17 +106,20 @@ def check_dataset(
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
-    # A file that cannot be read is reported by layout and scan.
-    unique = sorted(
-        dict.fromkeys(problems), key=lambda found: (found.path != layout.data.name, found.path, found.line or 0)
-    )
+    unique = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
+    unique.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
+    unlabelled = [
+        f"{name}: {counts.num_without_label} of {counts.num_images} images have no label file, and count as background"
+        for name, counts in splits.items()
+        if counts.num_without_label
+    ]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     return DatasetReport(
         names,
         splits,
         problems=tuple(unique),
-        warnings=(*layout.warnings, *_without_labels(splits), *noted),
+        warnings=(*layout.warnings, *unlabelled, *noted),
         val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
     )
@@ -211,12 +214,9 @@ def _report_misplaced(
     image: str, names: list[str], found: dict[str, Findings], problems: list[Problem], notes: dict[str, list[str]]
 ) -> None:
     """Report a possible label of an image: a problem if it has rows, otherwise a warning."""
-    labels = [name for name in names if name in found and found[name].has_rows]
-    if labels:
-        message = (
-            f"has no label in {label_of(image)}, where Ultralytics looks, but {labels[0]} could be it; move it there"
-        )
-        problems.append(Problem(image, None, "unused label", message))
+    if labels := [name for name in names if name in found and found[name].has_rows]:
+        where = f"has no label in {label_of(image)}, where Ultralytics looks"
+        problems.append(Problem(image, None, "unused label", f"{where}, but {labels[0]} could be it; move it there"))
     elif others := [name for name in names if name not in found]:
         text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
         notes.setdefault(text, []).append(image)
@@ -234,13 +234,6 @@ def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[st
         elif not any(label.has_area or label.problems for label in labels):
             message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
             yield Problem(layout.data.name, None, "empty split", message)
-
-
-def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
-    for name, counts in splits.items():
-        if counts.num_without_label:
-            share = f"{counts.num_without_label} of {counts.num_images} images"
-            yield f"{name}: {share} have no label file, and count as background"
 
 
 def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:

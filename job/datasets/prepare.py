@@ -31,7 +31,6 @@ NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 SPARE_BYTES = 2_000_000_000
 """Free space that training needs beside the data, for checkpoints and plots."""
 
-
 READERS_S = 30.0
 """How long a change waits for readers: data loaders outlive a killed training by seconds."""
 
@@ -104,21 +103,12 @@ def prepare_data(
     subject: str = "",
     pulled_already: bool = False,
 ) -> PreparedData:
-    """Pull and check a dataset.
+    """Pull and check a dataset, and write the data file for Ultralytics.
 
-    Args:
-        store: The bucket.
-        name: The dataset's name.
-        workdir: Keeps the files for the next run.
-        target_yaml: Data file to write for Ultralytics.
-        timer: Measures pull and check.
-        held: Closed at first; until it is closed again, other processes of this machine cannot change the files.
-        quarantine: Set broken files aside instead of refusing the dataset.
-        single_class: All classes count as class 0.
-        pinned: Fields of an existing run's record: that version is pulled, the same files are set aside, and problems
-            are warnings.
-        subject: The run, in messages.
-        pulled_already: Another rank on this machine holds the files, and has set aside those that are.
+    For an existing run, the version that its record has `pinned` is pulled, the same files are set aside, and problems
+    are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
+    at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
+    another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
@@ -151,8 +141,8 @@ def prepare_data(
                 report = check_with_progress(folder, name, single_class=single_class)
         readers.join()
     if pinned is None:
-        advice = "correct them, and push the dataset again"
-        report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
+        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
+        report.raise_if_broken(f"dataset {name}", advice)
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
@@ -163,8 +153,7 @@ def prepare_data(
 def _log_warnings(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
-    if len(warnings) > NUM_WARNINGS_SHOWN:
-        left = len(warnings) - NUM_WARNINGS_SHOWN
+    if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 

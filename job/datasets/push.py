@@ -143,15 +143,9 @@ def plan_push(
     single_class: bool = False,
     follow_links: bool = False,
 ) -> Push:
-    """Check a folder, and plan its push.
+    """Check a folder as `check_dataset`, and plan its push as a dataset of this name.
 
-    Args:
-        store: The bucket.
-        folder: Has ``data.yaml``, images and labels.
-        name: Name of the dataset.
-        force: Log problems instead of refusing the folder.
-        single_class: All classes count as class 0.
-        follow_links: Follow links that lead out of the folder.
+    With `force`, problems are logged instead of refusing the folder.
 
     Raises:
         DataError: If the folder has problems, or the name is invalid; lists every problem.
