@@ -201,7 +201,7 @@ class Trainer(DetectionTrainer):
         dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
         self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, group.rank, group.size)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self.batches,
             num_workers=workers,
