@@ -39,7 +39,7 @@ def store(tmp_path):
 
 def context(store):
     """Return the parts of an attempt that nothing interrupts."""
-    return SessionContext(store=store, order=None, preemption=PreemptionWatcher())
+    return SessionContext(store=store, request=None, preemption=PreemptionWatcher())
 
 
 def ended_by(error, store):
@@ -125,7 +125,7 @@ claim = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
     preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
-    context = SessionContext(store=run.store, order=None, preemption=preemption)
+    context = SessionContext(store=run.store, request=None, preemption=preemption)
     with attempt.attempt_recorded(claim, context, about):
         try:
             print("ready", flush=True)
