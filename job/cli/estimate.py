@@ -73,7 +73,7 @@ def _estimate(store: Store, request: TrainRequest, machine: str | None, price: f
     if run is not None:
         return by_run(request.recipe, run, price)
     if machine is None:
-        from job.session.rehearsal import rehearse
+        from job.session.startup import rehearse
 
         watch = Stopwatch()
         with contextlib.suppress(EnoughError):

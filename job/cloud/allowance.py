@@ -83,14 +83,14 @@ class Allowance:
         problems = [
             *self._problems_of_place(submission),
             *_differences("service_account", recorded.service_account, here.service_account),
-            *_differences("network", path_of(recorded.network), here.network and path_of(here.network)),
+            *_differences("network", path_of(recorded.network), path_of(here.network)),
             *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
         ]
         subnetworks = here.subnetworks
         for region, subnetwork in {recorded.region: recorded.subnetwork, **recorded.other_regions}.items():
             if region in subnetworks:
-                own = subnetworks[region]
-                problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own and path_of(own))
+                own = path_of(subnetworks[region])
+                problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own)
         fits = any(recorded.image.startswith(f"{repository}/") for repository in self.image_repositories)
         if not fits or not IMAGE.fullmatch(recorded.image):
             own = " or ".join(self.image_repositories) or "none"

@@ -213,6 +213,6 @@ def _read(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     return loaded
 
 
-def path_of(resource: str) -> str:
+def path_of(resource: str | None) -> str | None:
     """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return resource[resource.find("projects/") :]
+    return resource and resource[resource.find("projects/") :]

@@ -19,6 +19,7 @@ from job.datasets.lockfile import (
     DatasetListing,
     DatasetLock,
     DatasetVersion,
+    dataset_digest,
     is_dataset_file,
     list_dataset,
     same_bytes,
@@ -90,13 +91,13 @@ class Push:
             for path, stored in self.files.items()
             if not same_bytes(stored, self.listing.there.get(stored.key))
         }
-        is_pinned = number > 0 and _fields(self.files) == _fields(self.current.files)
+        is_pinned = number > 0 and self.files == self.current.files
         marks = set(self.listing.begun)
         try:
-            if not number and self.current.pinned and _fields(self.files) != _fields(self.current.pinned):
+            unlocked = {} if number else self.current.pinned
+            if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):
                 # Runs may be pinned to the files that were copied without a lock.
-                first = DatasetLock.make(1, self.current.pinned, {}, prefix)
-                store.put(prefix + LOCK, first.to_json())
+                store.put(prefix + LOCK, DatasetLock.make(1, unlocked, {}, prefix).to_json())
                 number = 1
             if not is_pinned:
                 number += 1
@@ -216,7 +217,3 @@ def _assign_keys(
     finally:
         index.save()
     return files, sha256
-
-
-def _fields(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
-    return {(path, stored.key, stored.size_bytes, stored.crc32c) for path, stored in files.items()}

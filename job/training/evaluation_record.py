@@ -11,32 +11,25 @@ SCHEMA = 1
 
 
 class ObjectBox(NamedTuple):
-    """A labelled box, in shares of the image's width and height."""
+    """A labelled box, in shares of width and height, its class by number, and 1 if it is found, 0 if it is missed."""
 
     left: float
     top: float
     right: float
     bottom: float
     category: int
-    """Number of the class."""
-
     is_right: int
-    """1 if a prediction at the operating point is right about it, 0 if it is missed."""
 
 
 class PredictedBox(NamedTuple):
-    """A prediction at the operating point or above it, in shares of the image's width and height."""
+    """A prediction at the operating point or above it, as an `ObjectBox` is; 0 for a false alarm."""
 
     left: float
     top: float
     right: float
     bottom: float
     category: int
-    """Number of the class."""
-
     is_right: int
-    """1, or 0 for a false alarm."""
-
     confidence: float
 
 

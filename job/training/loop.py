@@ -115,16 +115,11 @@ class Training:
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
-        """Restore the state of a checkpoint.
+        """Restore the state of a checkpoint; return the digests of the live state, for comparison with the snapshot's.
 
-        Args:
-            folder: Has the files of the checkpoint.
-            reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
-                restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
-                those of the new number, and patience begins anew.
-
-        Returns:
-            The digests of the live state, to be compared with those of the snapshot.
+        With `reopen` the checkpoint is the end of a run with fewer epochs, or of one that stopped early: everything is
+        restored as saved, functions of the number of epochs (learning rate, the end of mosaic) follow the new number,
+        and patience begins anew.
 
         Raises:
             CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a

@@ -39,7 +39,7 @@ def batch(bucket, emulator, monkeypatch, tmp_path):
         yield service
 
 
-def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
+def test_a_campaign_on_batch_is_resumed(batch, bucket):
     """Killed while its run trains in the cloud, the same command finds that run again, waits for it, and ends."""
     store = open_store(bucket)
     run = Run(store, "zoo-1-A")

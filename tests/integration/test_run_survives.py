@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=18, num_val=4)
 
 
-@pytest.fixture(params=["folder", "gcs"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.full), "gcs"])
 def any_bucket(request, data, tmp_path, monkeypatch):
     """A bucket of either kind with the tiny dataset."""
     location = tmp_path / "bucket"
@@ -109,7 +109,7 @@ def test_a_changed_recipe_on_an_existing_run_is_refused(finished):
     assert "train.degrees: the run has 0.0, asked for 3.0" in changed.stderr
 
 
-def test_a_run_goes_on_with_the_version_of_its_data(bucket, undisturbed, own_data):
+def test_a_resumed_run_keeps_the_version_of_its_data(bucket, undisturbed, own_data):
     """A new version of the data, pushed while a run is cut off, changes no bit of that run."""
     process = start_job(*TRAIN, "--bucket", bucket)
     wait_until(lambda: has_committed(bucket, 1), process)

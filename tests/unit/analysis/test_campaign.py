@@ -152,7 +152,7 @@ def test_a_campaign_ends_when_its_bound_is_used_up():
         assert isinstance(next_step(record, runs[:1], None, bucket="gs://zoo"), CampaignStep)
 
 
-def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
+def test_the_bound_is_printed_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
     """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
