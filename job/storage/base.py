@@ -88,11 +88,7 @@ class BaseStore(Store):
                 stored = self.stat(key)  # replaced or deleted since
 
     def _fetch(self, stored: StoredObject, consume: Callable[[Iterator[bytes]], Result]) -> Result:
-        """Pass the bytes of one version of an object to `consume`.
-
-        Raises:
-            ObjectNotFoundError: If it is gone, or was replaced.
-        """
+        """Pass the bytes of one version of an object to `consume`, with retries."""
 
         def fetch(_left_s: float) -> Result:
             try:

@@ -14,10 +14,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_device(named: str) -> None:
-    """Check, once torch is loaded, that the requested device can train, before Ultralytics chooses another.
-
-    Args:
-        named: ``cpu``, ``0`` and so on; empty for any.
+    """Check that the requested device, such as ``cpu``, ``0`` or empty for any, can train.
 
     Raises:
         MachineError: If the machine has a GPU that torch cannot use.

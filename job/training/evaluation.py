@@ -79,13 +79,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
 
 
 def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    """Return a validation as a record.
-
-    Args:
-        validator: After its run.
-        seen: Its images.
-        row: Its metrics and losses.
-    """
+    """Return the record of a validation that has just ended, with its images and its row of metrics and losses."""
     box = validator.metrics.box
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
     best = int(smooth(curves["f1"].mean(0), 0.1).argmax()) if curves else 0  # as Ultralytics: utils/metrics.py: 886

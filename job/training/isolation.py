@@ -75,7 +75,8 @@ def patch_ultralytics(_worker: int = 0) -> None:
     vars(numpy).update(vars(np) | {"random": rng.NUMPY})
     augment.random, augment.np = rng.PYTHON, numpy
     train.random = rng.PYTHON
-    utils._replace_image = _leave_image  # noqa: SLF001 -- no public way to replace it
+    # It recompresses a JPEG with bytes behind its end (``data/utils.py``: 261), which would change the picture.
+    utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- no public way to replace it
     # After a time limit stock NMS leaves the other images of a batch without detections (``utils/nms.py``: 91, 165). A
     # pause of the machine must not decide a metric; every caller looks the function up in its module.
     if not isinstance(nms.non_max_suppression, functools.partial):
@@ -136,10 +137,3 @@ def _threads_kept() -> Iterator[None]:
         os.environ.pop("OMP_NUM_THREADS", None)
         if given is not None:
             os.environ["OMP_NUM_THREADS"] = given
-
-
-def _leave_image(_file: str, _write: object) -> None:
-    """Replace the function that recompresses a JPEG, which would change the picture and cause a new fetch.
-
-    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
-    """

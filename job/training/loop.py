@@ -24,6 +24,7 @@ from job.training.callbacks import Outcome, Step, TrainingCallbacks
 from job.training.dataset import Batch
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
+from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
@@ -31,9 +32,6 @@ from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
-
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the detections of the start weights and of the best weights."""
 
 
 class Training:
@@ -115,16 +113,11 @@ class Training:
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
-        """Restore the state of a checkpoint.
+        """Restore the state of a checkpoint; return the digests of the live state, for comparison with the snapshot's.
 
-        Args:
-            folder: Has the files of the checkpoint.
-            reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
-                restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
-                those of the new number, and patience begins anew.
-
-        Returns:
-            The digests of the live state, to be compared with those of the snapshot.
+        With `reopen` the checkpoint is the end of a run with fewer epochs, or of one that stopped early: everything is
+        restored as saved, functions of the number of epochs (learning rate, the end of mosaic) follow the new number,
+        and patience begins anew.
 
         Raises:
             CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a
