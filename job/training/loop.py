@@ -24,6 +24,7 @@ from job.training.callbacks import Outcome, Step, TrainingCallbacks
 from job.training.dataset import Batch
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
+from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
@@ -31,9 +32,6 @@ from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
-
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the detections of the start weights and of the best weights."""
 
 
 class Training:

@@ -1,4 +1,4 @@
-"""The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
+"""The commit protocol under faults: a store that dies at any write, damaged bytes, two machines at once."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Our loop beside Ultralytics' own, on the same batches."""
+"""Our loop ends with the bits of Ultralytics' own, on the same batches."""
 
 import warnings
 

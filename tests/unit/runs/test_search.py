@@ -1,4 +1,4 @@
-"""Which run a request means, and what else may lie below ``runs/``."""
+"""The run of a request, and foreign files below ``runs/``."""
 
 import json
 import logging
