@@ -217,7 +217,7 @@ def advise(
         bucket: Named in the commands.
         target: The F1 to reach.
         usd_per_hour: Price of the machine, if known.
-        without: Excluded options.
+        without: Names of excluded options.
     """
     if run.after is None:
         because = "the run is not finished; the command that started it resumes it"

@@ -8,9 +8,9 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import field_validator
+from pydantic import model_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
@@ -55,13 +55,8 @@ class Bound:
     usd: bool
     """Whether the bound is in dollars; in machine hours if the price is unknown."""
 
-    @property
-    def unit(self) -> str:
-        """Dollars or machine hours."""
-        return "USD" if self.usd else "machine hours"
-
     def __str__(self) -> str:
-        return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
+        return f"{self.total:.2f} {'USD' if self.usd else 'machine hours'}, up to {self.run:.2f} for each run"
 
     def left(self, finished: Sequence[RunSummary]) -> float:
         """Return the rest after some runs; a run of unknown cost counts with its limit."""
@@ -89,19 +84,13 @@ class CampaignStep(Record):
     because: str
     decided_at: str = ""
 
-    @field_validator("recipe")
-    @classmethod
-    def _require_shipped(cls, recipe: str) -> str:
-        if recipe not in recipe_names():  # a record leads to no file of this machine
-            raise ValueError(f"{recipe!r} is no recipe of this version")
-        return recipe
-
-    @field_validator("run")
-    @classmethod
-    def _require_run_name(cls, run: str) -> str:
-        if not is_run_name(run):
-            raise ValueError(f"{run!r} is no name of a run")
-        return run
+    @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        if self.recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{self.recipe!r} is no recipe of this version")
+        if not is_run_name(self.run):
+            raise ValueError(f"{self.run!r} is no name of a run")
+        return self
 
     def train_args(self, goal: Goal) -> list[str]:
         """Return the flags of ``job train`` for this run."""

@@ -84,9 +84,9 @@ def notes_on(
     num_early = max(2, math.ceil(EARLY_SHARE * num_epochs))
     for epoch in gaining_epochs(curve, before, num_epochs):
         notes[epoch - 1].append(EARLY_GAIN if epoch <= num_early else STEADY_GAIN)
-    reached = first_reaching(curve, target)
-    if reached is not None:
-        notes[reached - 1].append(TARGET)
+    reached = (number for number, value in enumerate(curve) if target is not None and _at_least(value, target))
+    if (first := next(reached, None)) is not None:
+        notes[first].append(TARGET)
     if (start := plateau_from(curve, before, num_epochs)) is not None:
         notes[start - 1].append(PLATEAU)
     for epoch in falling_epochs(curve, before):
@@ -120,11 +120,6 @@ def gaining_epochs(curve: Sequence[float], before: float | None, num_epochs: int
             gains.append(epoch)
             reference = level
     return gains
-
-
-def first_reaching(curve: Sequence[float], target: float | None) -> int | None:
-    """Return the first epoch (1-based) that reaches a target."""
-    return next((i for i, value in enumerate(curve, start=1) if target is not None and _at_least(value, target)), None)
 
 
 def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) -> int | None:
@@ -165,15 +160,14 @@ def falling_epochs(curve: Sequence[float], before: float | None) -> list[int]:
     """Return the epochs (1-based) at which a curve falls; another fall needs a recovery of half the last."""
     deep = max(FALL, FALL_NOISES * noise_of(curve))
     falls: list[int] = []
-    best, fallen = before, False
+    best, fallen = -math.inf if before is None else before, False
     for epoch, value in enumerate(curve, start=1):
-        if best is not None:
-            if not fallen and _at_least(best - deep, value):
-                falls.append(epoch)
-                fallen = True
-            elif fallen and _at_least(value, best - deep / 2):
-                fallen = False
-        best = value if best is None else max(best, value)
+        if not fallen and _at_least(best - deep, value):
+            falls.append(epoch)
+            fallen = True
+        elif fallen and _at_least(value, best - deep / 2):
+            fallen = False
+        best = max(best, value)
     return falls
 
 

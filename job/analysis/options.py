@@ -42,14 +42,9 @@ class Option:
 def find_option(
     name: str, run: RunSummary, comparable: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
-    """Return the cost and the expected gain of a recipe after a finished run.
+    """Return command, cost and expected gain of a recipe, or `EXTEND`, after a finished run.
 
-    Args:
-        name: The recipe, or `EXTEND`.
-        run: The finished run.
-        comparable: Other finished runs, for the pace.
-        bucket: Named in the command.
-        usd_per_hour: Price of the machine, if known.
+    Comparable finished runs, oldest first, give the pace.
     """
     if name == EXTEND:
         return _extension(run, bucket, usd_per_hour)

@@ -96,11 +96,10 @@ class RunSummary:
     @property
     def machines(self) -> list[str]:
         """The machines of its attempts, in order, with the GPU if there was one."""
-        gpus = [(attempt.start or self.record).environment.get("gpu") for attempt in self.attempts]
-        kinds = [
-            ", ".join(str(part) for part in (gpu, attempt.machine) if part)
-            for gpu, attempt in zip(gpus, self.attempts, strict=True)
-        ]
+        kinds = []
+        for attempt in self.attempts:
+            gpu = (attempt.start or self.record).environment.get("gpu")
+            kinds.append(", ".join(str(part) for part in (gpu, attempt.machine) if part))
         return list(dict.fromkeys(kinds))
 
     def measured_alike(self, other: "RunSummary") -> bool:

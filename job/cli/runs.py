@@ -148,18 +148,14 @@ def _clock(time: str) -> str:
 def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts = checkpoint.committed(run), run.attempts()
+    committed, attempts, state = checkpoint.committed(run), run.attempts(), "not begun"
+    if attempts:
+        newest = run.attempt(attempts[-1])
+        state = newest.state(newest=True, at=now())
+        state = "cut off" if state is EndReason.VANISHED else str(state)
+        state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""
     done = committed[-1].epoch if committed else 0
-    ended = _how_it_stands(run.attempt(attempts[-1])) if attempts else "not begun"
-    return f"{ended}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
-
-
-def _how_it_stands(newest: AttemptRecord) -> str:
-    """Return the state of an unfinished run's newest attempt."""
-    state = newest.state(newest=True, at=now())
-    if state is EndReason.RUNNING and newest.stop:
-        return "running, asked to stop"
-    return "cut off" if state is EndReason.VANISHED else state
+    return f"{state}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

@@ -139,10 +139,9 @@ def describe_worst(submission: Submission) -> str:
     """Return the highest possible cost of a submission, as text."""
     seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
     hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
-    limit = Limit(submission.max_usd, submission.max_hours)
-    bound = (
-        "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
-    )
+    limit, bound = Limit(submission.max_usd, submission.max_hours), "further jobs come on top, without a limit"
+    if limit != Limit():
+        bound = f"the limit of the whole run is {limit}"
     if price is None:
         return f"this can take {hours} at worst, whose price is not known; {bound}"
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"

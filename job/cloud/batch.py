@@ -50,8 +50,7 @@ class Batch:
         Raises:
             MachineError: If credentials are missing.
         """
-        host = os.environ.get("BATCH_EMULATOR_HOST")
-        if host:
+        if host := os.environ.get("BATCH_EMULATOR_HOST"):
             channel = grpc.insecure_channel(host)
             return cls(batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel)))
         try:
@@ -62,12 +61,7 @@ class Batch:
             ) from error
 
     def make(self, name: str, spec: Mapping[str, object], request_id: str) -> BatchJob:
-        """Make a job, or return the one that an equal request has made.
-
-        Args:
-            name: The job's full name.
-            spec: Its specification, with the label ``digest``.
-            request_id: A UUID.
+        """Make a job, whose specification has the label ``digest``, or return that of an equal request, by its UUID.
 
         Raises:
             RunConflictError: If a job of that name exists and is another one.

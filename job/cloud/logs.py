@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+import google.auth
+from google.auth.exceptions import DefaultCredentialsError
+from google.auth.transport.requests import AuthorizedSession
+from requests.exceptions import RequestException
+
 from job.errors import CloudError, MachineError, TransientCloudError
 
 ENDPOINT = "https://logging.googleapis.com/v2/entries:list"
 SCOPE = "https://www.googleapis.com/auth/logging.read"
 PAGE_SIZE = 1000
 TIMEOUT_S = 60
+
+Query = dict[str, str | int | list[str]]
 
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
@@ -23,7 +30,7 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         CloudError: If the logs cannot be read.
     """
     session = _session()
-    body: dict[str, object] = {
+    body: Query = {
         "resourceNames": [f"projects/{project}"],
         "filter": f'logName="projects/{project}/logs/batch_task_logs" AND labels.job_uid="{uid}"',
         "orderBy": "timestamp asc",
@@ -38,11 +45,7 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         body["pageToken"] = page["nextPageToken"]
 
 
-def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
-    import google.auth  # noqa: PLC0415 -- `job --help` needs none
-    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
-    from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415 -- an extra has it
-
+def _session() -> AuthorizedSession:
     try:
         credentials, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
@@ -52,9 +55,7 @@ def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
-def _post(session: Any, body: dict[str, object], project: str) -> dict[str, Any]:  # noqa: ANN401 -- its library has no types
-    from requests.exceptions import RequestException  # noqa: PLC0415 -- an extra has it
-
+def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, Any]:
     try:
         response = session.post(ENDPOINT, json=body, timeout=TIMEOUT_S)
     except RequestException as error:

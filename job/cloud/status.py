@@ -79,7 +79,7 @@ class SubmissionStatus:
 
         Args:
             now: The time.
-            going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
+            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
@@ -261,20 +261,11 @@ class History:
 
 
 def read_history(
-    run: Run,
-    look: Callable[[str], BatchJob | None],
-    now: datetime,
-    allowance: Allowance,
-    deadline: str | None = None,
+    run: Run, look: Callable[[str], BatchJob | None], now: datetime, allowance: Allowance, deadline: str | None = None
 ) -> History:
-    """Read the history of a run from the bucket and from Batch.
+    """Read the history of a run from the bucket and, by `look`, from Batch, as far as `allowance` reaches.
 
-    Args:
-        run: The run.
-        look: Returns a Batch job by its name, or None if there is none.
-        now: The time to which durations are counted.
-        allowance: What this machine's settings allow; nothing is looked up elsewhere.
-        deadline: Replaces that of the newest submission.
+    Durations are counted to `now`; `deadline` replaces that of the newest submission.
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.

@@ -6,7 +6,7 @@ and that none lies outside the folder. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import yaml
 
 from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
-from job.datasets.scan import SCAN_CACHE, DatasetScan
+from job.datasets.scan import DatasetScan
 from job.errors import DataError
 from job.log import Progress
 from job.text import counted_problems
@@ -73,7 +73,6 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DatasetReport:
     """Check every label and image of a dataset's splits.
 
@@ -82,7 +81,6 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
-        progress: Called with the number of files that are done, and of all files.
     """
     layout = read_layout(folder, follow_links=follow_links)
     names, texts = layout.data.names, layout.texts
@@ -91,7 +89,8 @@ def check_dataset(
     misplaced = _misplaced_labels(layout, images)
     candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
     scan = DatasetScan(layout, cache_file, single_class=single_class)
-    scan.read([*images, *labels, *candidates], progress)
+    with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
+        scan.read([*images, *labels, *candidates], progress.to)
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
     notes: dict[str, list[str]] = {}
     for path in (*images, *labels):
@@ -106,34 +105,23 @@ def check_dataset(
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
-    # A file that cannot be read is reported by layout and scan.
-    unique = sorted(
-        dict.fromkeys(problems), key=lambda found: (found.path != layout.data.name, found.path, found.line or 0)
-    )
+    unique = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
+    unique.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
+    unlabelled = [
+        f"{name}: {counts.num_without_label} of {counts.num_images} images have no label file, and count as background"
+        for name, counts in splits.items()
+        if counts.num_without_label
+    ]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     return DatasetReport(
         names,
         splits,
         problems=tuple(unique),
-        warnings=(*layout.warnings, *_without_labels(splits), *noted),
+        warnings=(*layout.warnings, *unlabelled, *noted),
         val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
     )
-
-
-def check_with_progress(
-    folder: Path, name: str, *, single_class: bool = False, follow_links: bool = False
-) -> DatasetReport:
-    """Check a dataset as `check_dataset`, with a progress bar of this name and a cache in the folder."""
-    with Progress(f"checking {name}", 1, "file") as progress:
-        return check_dataset(
-            folder,
-            single_class=single_class,
-            follow_links=follow_links,
-            cache_file=folder / SCAN_CACHE,
-            progress=progress.to,
-        )
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
@@ -211,12 +199,9 @@ def _report_misplaced(
     image: str, names: list[str], found: dict[str, Findings], problems: list[Problem], notes: dict[str, list[str]]
 ) -> None:
     """Report a possible label of an image: a problem if it has rows, otherwise a warning."""
-    labels = [name for name in names if name in found and found[name].has_rows]
-    if labels:
-        message = (
-            f"has no label in {label_of(image)}, where Ultralytics looks, but {labels[0]} could be it; move it there"
-        )
-        problems.append(Problem(image, None, "unused label", message))
+    if labels := [name for name in names if name in found and found[name].has_rows]:
+        where = f"has no label in {label_of(image)}, where Ultralytics looks"
+        problems.append(Problem(image, None, "unused label", f"{where}, but {labels[0]} could be it; move it there"))
     elif others := [name for name in names if name not in found]:
         text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
         notes.setdefault(text, []).append(image)
@@ -234,13 +219,6 @@ def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[st
         elif not any(label.has_area or label.problems for label in labels):
             message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
             yield Problem(layout.data.name, None, "empty split", message)
-
-
-def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
-    for name, counts in splits.items():
-        if counts.num_without_label:
-            share = f"{counts.num_without_label} of {counts.num_images} images"
-            yield f"{name}: {share} have no label file, and count as background"
 
 
 def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:

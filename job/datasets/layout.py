@@ -5,12 +5,12 @@ no image and no label.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from job.datasets.data_yaml import DATA_YAML, DataYaml, quote, read_data_yaml
-from job.datasets.files import is_inside, list_files
+from job.datasets.files import list_files, real_name
 from job.datasets.labels import Problem
 from job.storage.keys import is_key
 
@@ -107,7 +107,7 @@ def is_image(name: str) -> bool:
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
 
-def _read_splits(layout: Layout, data: dict[Any, Any]) -> None:
+def _read_splits(layout: Layout, data: Mapping[object, object]) -> None:
     path = data.get("path") or "."
     given = {name: data.get(name) or (name == "val" and data.get("validation")) for name in (*NEEDED, "test")}
     entries = {
@@ -157,8 +157,14 @@ def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> No
         source = None if str(entry).startswith("/") else _find(layout, root, entry)
         if source is not None:
             sources.append(source)
-            images += _below(layout.images, source) if source in layout.folders else _listed(layout, source)
-        elif isinstance(entry, str) and not is_inside(layout.folder, layout.folder / root / entry.removeprefix("../")):
+            if source in layout.folders:
+                images += [image for image in layout.images if source == "." or image.startswith(f"{source}/")]
+            else:
+                images += _listed(layout, source)
+        elif (
+            isinstance(entry, str)
+            and real_name(layout.folder, layout.folder / root / entry.removeprefix("../")) is None
+        ):
             message = f"`{name}` is {quote(entry)}, which lies outside the dataset; put the images inside"
             layout.report("outside", message)
         elif isinstance(entry, str) and entry.startswith("/"):
@@ -189,7 +195,7 @@ def _find(layout: Layout, root: str, entry: object) -> str | None:
         return None
     for tried in (entry, entry.removeprefix("../")):
         path = layout.folder / root / tried
-        for name in (_below_folder(layout.folder, os.path.normpath(path)), _real_name(layout.folder, path)):
+        for name in (_below_folder(layout.folder, os.path.normpath(path)), real_name(layout.folder, path)):
             if name is not None and (name in layout.folders or name in layout.texts):
                 return name
     return None
@@ -197,17 +203,6 @@ def _find(layout: Layout, root: str, entry: object) -> str | None:
 
 def _below_folder(folder: Path, path: str) -> str | None:
     return Path(path).relative_to(folder).as_posix() if Path(path).is_relative_to(folder) else None
-
-
-def _real_name(folder: Path, path: Path) -> str | None:
-    try:
-        return _below_folder(folder, os.path.realpath(path))
-    except ValueError:  # a NUL character
-        return None
-
-
-def _below(images: list[str], source: str) -> list[str]:
-    return [image for image in images if source == "." or image.startswith(f"{source}/")]
 
 
 def _listed(layout: Layout, source: str) -> list[str]:

@@ -87,14 +87,7 @@ class DatasetLock(BaseModel):
 
     @classmethod
     def make(cls, number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> Self:
-        """Lock a version.
-
-        Args:
-            number: Number of the version.
-            files: Objects by path.
-            sha256: By path, as far as known.
-            prefix: Prefix of the dataset's keys.
-        """
+        """Lock a version: objects below a prefix and, as far as known, SHA-256, each by path."""
         locked = {}
         for path, stored in sorted(files.items()):
             key, crc32c = stored.key.removeprefix(prefix), str(stored.crc32c)

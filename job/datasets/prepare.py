@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import broken_files, check_with_progress, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
@@ -30,7 +31,6 @@ NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
 SPARE_BYTES = 2_000_000_000
 """Free space that training needs beside the data, for checkpoints and plots."""
-
 
 READERS_S = 30.0
 """How long a change waits for readers: data loaders outlive a killed training by seconds."""
@@ -104,21 +104,12 @@ def prepare_data(
     subject: str = "",
     pulled_already: bool = False,
 ) -> PreparedData:
-    """Pull and check a dataset.
+    """Pull and check a dataset, and write the data file for Ultralytics.
 
-    Args:
-        store: The bucket.
-        name: The dataset's name.
-        workdir: Keeps the files for the next run.
-        target_yaml: Data file to write for Ultralytics.
-        timer: Measures pull and check.
-        held: Closed at first; until it is closed again, other processes of this machine cannot change the files.
-        quarantine: Set broken files aside instead of refusing the dataset.
-        single_class: All classes count as class 0.
-        pinned: Fields of an existing run's record: that version is pulled, the same files are set aside, and problems
-            are warnings.
-        subject: The run, in messages.
-        pulled_already: Another rank on this machine holds the files, and has set aside those that are.
+    For an existing run, the version that its record has `pinned` is pulled, the same files are set aside, and problems
+    are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
+    at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
+    another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
@@ -141,18 +132,18 @@ def prepare_data(
                 pulled = _pull(store, folder, version, readers)
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
-            report = check_with_progress(folder, name, single_class=single_class)
+            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
             _require_none(folder, report.files - version.files.keys())
             aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 readers.exclude()
                 mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check_with_progress(folder, name, single_class=single_class)
+                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
         readers.join()
     if pinned is None:
-        advice = "correct them, and push the dataset again"
-        report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
+        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
+        report.raise_if_broken(f"dataset {name}", advice)
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
@@ -163,8 +154,7 @@ def prepare_data(
 def _log_warnings(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
-    if len(warnings) > NUM_WARNINGS_SHOWN:
-        left = len(warnings) - NUM_WARNINGS_SHOWN
+    if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 

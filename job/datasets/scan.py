@@ -36,13 +36,7 @@ _ROW = TypeAdapter(tuple[str, str, Findings])
 
 
 class DatasetScan:
-    """Findings in the files of a dataset, from a cache where a file or its bytes are known.
-
-    Args:
-        layout: The dataset.
-        cache_file: Of the `CacheFile`, if there is to be one.
-        single_class: All classes count as class 0.
-    """
+    """Findings in the files of a dataset, from a cache, if there is one, where a file or its bytes are known."""
 
     def __init__(self, layout: Layout, cache_file: Path | None, *, single_class: bool = False) -> None:
         self.findings: dict[str, Findings] = {}
@@ -87,34 +81,32 @@ class DatasetScan:
 
     def _version(self, path: str) -> str:
         """Return the version of a file, and of the rules it is checked by; empty if it is no regular file."""
-        try:
+        with suppress(OSError):
             status = (self._layout.folder / path).stat()
-        except OSError:
-            return ""
-        version = f"{self._rules(path)}{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}"
-        return version if stat.S_ISREG(status.st_mode) else ""
+            if stat.S_ISREG(status.st_mode):
+                times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
+                return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
+        return ""
 
     def _read_file(self, path: str) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
+        file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
         try:
-            most = image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
-            size = (self._layout.folder / path).stat().st_size
+            size = file.stat().st_size
             if size > most:
-                return "", Findings(
-                    ((None, "large", f"has {size:,} bytes, and at most {most:,} are read; leave it out"),)
-                )
-            data = (self._layout.folder / path).read_bytes() if self._versions[path] else None
+                message = f"has {size:,} bytes, and at most {most:,} are read; leave it out"
+                return "", Findings.of("large", message)
+            data = file.read_bytes() if self._versions[path] else None
         except OSError:
             data = None
         if data is None:
-            return "", Findings(((None, *UNREADABLE),))
+            return "", Findings.of(*UNREADABLE)
         digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
         if (known := self._by_digest.get(digest)) is not None:
             return digest, known
-        yaml = self._layout.data
+        yaml, single = self._layout.data, self._single_class
         if is_image(path):
             return digest, check_image(data, path, yaml.num_channels)
-        single = self._single_class
         return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 
     def _save(self) -> None:

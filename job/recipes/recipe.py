@@ -160,8 +160,8 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
     Raises:
         RecipeError: If there is no such recipe, or it is wrong; lists every problem.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
+    path, names = Path(name_or_path), recipe_names()
+    if path.suffix in {".yaml", ".yml"}:
         try:
             with path.open(encoding="utf-8") as opened:
                 text = opened.read(MAX_BYTES + 1)  # enough to see that it is too large
@@ -169,25 +169,20 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
             raise RecipeError(f"{path}: cannot be read, {error.strerror}; pass a readable recipe file") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is not UTF-8 text; pass a recipe file in YAML") from error
-        return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
-    names = recipe_names()
-    if name_or_path not in names:
+    elif name_or_path in names:
+        text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    else:
         raise RecipeError(
             f"recipe {name_or_path!r}: no such recipe{nearest(name_or_path, names)}; "
             f"take one of {', '.join(names)}, or a path to a .yaml file"
         )
-    text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    return parse_recipe(text, name=name_or_path, source=name_or_path, profile=profile)
+    return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
 
 
 def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full") -> Recipe:
     """Read and check a recipe.
 
-    Args:
-        text: The YAML.
-        name: The recipe's name.
-        source: Its name in messages.
-        profile: The scale to resolve for; both are checked.
+    Both profiles are checked; messages name the source.
 
     Raises:
         RecipeError: Lists every problem.

@@ -47,13 +47,7 @@ def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile
 
     The match has the same kind of start and the same augmentation; of several, the named one, or else the one with the
     nearest number of epochs. If none has the same augmentation, it is the named one if both augment or neither does,
-    else the one with the fewest differences.
-
-    Args:
-        named: Its name.
-        start: ``own best.pt``, weights, a model or an architecture, as in a run's request.
-        train: Its training arguments, all of them.
-        profile: ``full`` or ``demo``.
+    else the one with the fewest differences. All values are as in a run's request, `train` has every argument.
     """
     origin = _origin_of(start)
     if origin is None:

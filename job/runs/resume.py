@@ -69,6 +69,9 @@ class PreviousAttempts:
         ]
 
 
+NO_ATTEMPTS = PreviousAttempts()
+
+
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
     """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
 

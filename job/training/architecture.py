@@ -248,17 +248,13 @@ def _options(found: Mapping[object, object]) -> Architecture:
         if match is None:
             raise UnfitArchitectureError(f"its activation is {_shown(activation)}, which is not known here")
         options["activation"] = f"torch.nn.{match[1]}({match[2]})"
-    _require_modest(options)
-    return options
-
-
-def _require_modest(options: Architecture) -> None:
     factors = [options.get(name, 1.0) for name in ("depth_multiple", "width_multiple")]
     factors += [number for numbers in options.get("scales", {}).values() for number in numbers[:2]]
     if any(not isinstance(factor, int | float) or not 0 < factor <= MAX_FACTOR for factor in factors):
         raise UnfitArchitectureError(f"its scales must be numbers from 0 to {MAX_FACTOR}")
     if not isinstance(options["channels"], int) or not 0 < options["channels"] <= MAX_ROWS:
         raise UnfitArchitectureError(f"it has {_shown(options['channels'])} channels")
+    return options
 
 
 def _letters(name: object) -> str:

@@ -58,12 +58,7 @@ OPCODES = frozenset(
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read as data; the message is the reason, as part of a sentence.
-
-    Args:
-        detail: Why.
-        names: What it names and may not, if that is why.
-    """
+    """A file cannot be read as data; the message is the reason, as part of a sentence, `names` the refused classes."""
 
     def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
@@ -109,7 +104,7 @@ class CheckpointFile:
         """Open the file and read everything except tensors.
 
         Raises:
-            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
         """
         try:
             self._num_bytes = path.stat().st_size

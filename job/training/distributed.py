@@ -80,10 +80,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return the device of this rank.
-
-        Args:
-            named: ``0,1,...``, or empty for any.
+        """Return the device of this rank, of devices such as ``0,1``, or empty for any.
 
         Raises:
             MachineError: If there are not enough.
@@ -159,17 +156,13 @@ class ProcessGroup:
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
-        """Make a collective call in a thread, as torch's own wait blocks signals.
-
-        Raises:
-            PeerError: If another process is gone or late.
-        """
+        """Make a collective call in a thread, as torch's own wait blocks signals."""
         over, errors = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
                 call()
-            except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that waits
+            except BaseException as error:  # noqa: BLE001 -- raised below, in the waiting thread
                 errors.append(error)
             finally:
                 over.set()

@@ -75,7 +75,8 @@ def patch_ultralytics(_worker: int = 0) -> None:
     vars(numpy).update(vars(np) | {"random": rng.NUMPY})
     augment.random, augment.np = rng.PYTHON, numpy
     train.random = rng.PYTHON
-    utils._replace_image = _leave_image  # noqa: SLF001 -- there is no other way to keep it from the data
+    # It recompresses a JPEG with bytes behind its end (``data/utils.py``: 261), which would change the picture.
+    utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- no public way to replace it
     # After a time limit stock NMS leaves the other images of a batch without detections (``utils/nms.py``: 91, 165). A
     # pause of the machine must not decide a metric; every caller looks the function up in its module.
     if not isinstance(nms.non_max_suppression, functools.partial):
@@ -112,8 +113,7 @@ def _configure_libraries() -> None:
     from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- as matplotlib
 
     LOGGER.setLevel(logging.WARNING)
-    for handler in list(LOGGER.handlers):
-        LOGGER.removeHandler(handler)
+    LOGGER.handlers.clear()
     LOGGER.propagate = True
     mpl.rcParams["text.parse_math"] = False  # else a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
@@ -122,7 +122,7 @@ def _configure_libraries() -> None:
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
-        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, which may be gone
+        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, and may be removed
         shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
 
 
@@ -136,10 +136,3 @@ def _threads_kept() -> Iterator[None]:
         os.environ.pop("OMP_NUM_THREADS", None)
         if given is not None:
             os.environ["OMP_NUM_THREADS"] = given
-
-
-def _leave_image(_file: str, _write: object) -> None:
-    """Replace the function that recompresses a JPEG, which would change the picture and cause a new fetch.
-
-    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
-    """

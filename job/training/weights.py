@@ -255,13 +255,7 @@ class Weights:
     """A ``.pt`` file in memory: a copy of a model, serialised once on demand."""
 
     def __init__(self, model: nn.Module, *, train_args: Mapping[str, object], **entries: object) -> None:
-        """Copy a model, the EMA of a detector, to half precision on the CPU, as Ultralytics stores finished weights.
-
-        Args:
-            model: The model.
-            train_args: Ultralytics' arguments.
-            entries: Further entries of the checkpoint, such as ``train_metrics``.
-        """
+        """Copy the EMA of a detector to half precision on the CPU; `entries` are further ones of the checkpoint."""
         copied: Any = deepcopy(model).half().cpu()
         copied.to(memory_format=torch.contiguous_format)  # other programs cannot fuse channels-last tensors
         copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
@@ -298,11 +292,7 @@ class Weights:
         return self._bytes
 
     def resumable(self, entries: Mapping[str, object]) -> bytes:
-        """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
-
-        Args:
-            entries: ``epoch``, ``optimizer`` and the others of an unfinished training.
-        """
+        """Return the file of an unfinished training, with `entries` from which stock Ultralytics resumes."""
         train_args = {name: value for name, value in self._train_args.items() if name not in OF_THE_MACHINE}
         return _saved({"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries})
 

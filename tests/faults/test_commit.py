@@ -1,4 +1,4 @@
-"""The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
+"""The commit protocol under faults: a store that dies at any write, damaged bytes, two machines at once."""
 
 import contextlib
 import json
@@ -423,7 +423,7 @@ def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
 
 
 def test_names_sort_by_age():
-    """The name of a checkpoint sorts as its position does, and is read back as it was."""
+    """The name of a checkpoint sorts as its position does, and is read back unchanged."""
     ids = [CheckpointId(0, 0, 1), CheckpointId(1, 7, 2), CheckpointId(9, 0, 3), CheckpointId(10, 0, 1)]
     assert sorted(map(str, ids)) == list(map(str, ids))
     assert [CheckpointId.parse(str(identity)) for identity in ids] == ids

@@ -112,7 +112,7 @@ def test_only_the_last_position_is_the_end(tmp_path, newest, missing):
     assert said == (missing and f"it ended after epoch 3, and the newest checkpoint is {missing}")
 
 
-def test_a_run_that_lost_its_end_is_told_and_not_extended(tmp_path, capsys):
+def test_a_run_that_lost_its_end_fails_verification_and_is_not_extended(tmp_path, capsys):
     """A finished run whose last checkpoint is missing fails its verification, and more epochs for it are refused."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7))
     where = ("--bucket", str(tmp_path / "bucket"))

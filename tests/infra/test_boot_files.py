@@ -1,4 +1,4 @@
-"""The boot files of the VM road, as the programs that will read them see them."""
+"""The boot files of the VM, read by the programs that read them there."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_the_script_has_the_exit_codes_of_the_job():
     assert (int(elsewhere), int(again)) == (ExitCode.ELSEWHERE, ExitCode.TRY_AGAIN)
 
 
-def test_people_are_told_of_the_ends_that_are_not_tried_again():
+def test_the_alert_names_the_ends_that_are_not_tried_again():
     """The alert for a training that failed names every code that Batch does not try again, but its own."""
     alerts = (ROOT / "infra/alerts.tf").read_text()
     listed = [set(re.findall(r"\d+", codes)) for codes in re.findall(r"\((\d+(?:(?: OR |\|)\d+)+)\)", alerts)]

@@ -1,4 +1,4 @@
-"""The boot script of the VM road, really run: a real server stands in for Google, a program for the engine."""
+"""The boot script of the VM, run for real: a real HTTP server as Google, a stub of the engine."""
 
 import os
 import signal
@@ -95,7 +95,7 @@ class Machine:
         )
 
     def stop(self):
-        """Send SIGTERM to all of the machine's processes, as systemd does, and return what they said."""
+        """Send SIGTERM to all of the machine's processes, as systemd does, and return their output."""
         os.killpg(self.process.pid, signal.SIGTERM)
         return self.process.communicate(timeout=TIMEOUT_S)[1]
 
@@ -133,7 +133,7 @@ def machine(tmp_path):
             kill(machine.process)
 
 
-def test_a_run_is_taken_up_again_until_it_is_finished(machine):
+def test_a_run_is_started_again_until_it_is_finished(machine):
     """After a preemption (75), a kill (137) and an engine that failed (125) the same training is started again, and
     the group is resized to zero when it is finished.
     """
@@ -219,7 +219,7 @@ def test_a_machine_that_comes_after_the_limit_trains_nothing(machine):
 
 
 def test_a_group_of_before_there_was_a_limit_has_one(machine):
-    """Where the group does not say until when it is the usual limit, and the training goes on."""
+    """Where the group does not say until when it is the usual limit, and the training is started again."""
     del machine.metadata._values["instance/attributes/trainer-until"]
     machine.run_until_resized(0)
     assert len(machine.containers) == 1

@@ -228,7 +228,7 @@ def start(ground: Ground, name: str, *, workers: str, at: str = "", unreliable: 
 
 
 def attend(attempt: Attempt) -> Attempt:
-    """Wait until a process has ended, and take what it said."""
+    """Wait until a process has ended, and read its output."""
     try:
         attempt.said = "".join(attempt.process.communicate(timeout=TIMEOUT_S))
     except subprocess.TimeoutExpired:

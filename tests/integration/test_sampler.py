@@ -1,4 +1,4 @@
-"""Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
+"""Order and augmentation of the images: the same for any worker count and across any cut."""
 
 import collections
 import hashlib
@@ -78,8 +78,8 @@ def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
 
 
 def test_an_epoch_resumed_at_any_batch_has_the_same_samples(make_trainer):
-    """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
-    before.
+    """An epoch that begins at any batch has the samples that the whole epoch has from there on, after any
+    other epoch.
     """
     whole = stream(make_trainer(), 1)
     for first_batch in range(6):
@@ -138,7 +138,7 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
     assert 480 <= len(decoded) <= 500
 
 
-def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
+def test_workers_prefetch_the_next_epoch_during_validation(make_trainer, monkeypatch):
     """The first batches of an epoch are prefetched, and no superfluous sample is made."""
     from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
@@ -163,7 +163,7 @@ def test_another_seed_is_another_order(make_trainer):
 
 
 def test_another_seed_is_another_augmentation(make_trainer):
-    """The seed decides how an image is augmented, whatever the order: without any partner, too."""
+    """The seed decides how an image is augmented, in any order: without any partner, too."""
     one, other = (dict(stream(make_trainer(seed=seed, mosaic=0.0, mixup=0.0), 0)) for seed in (0, 1))
     assert all(one[name] != other[name] for name in one)
 

@@ -21,7 +21,7 @@ from job.text import dollars, duration, percent, seconds_between, validation_pro
         (5_000_000, "1,388 h 53 min"),
     ],
 )
-def test_a_time_is_told_in_its_two_largest_units(seconds, said):
+def test_a_time_is_written_in_its_two_largest_units(seconds, said):
     """Seconds become what a person would say, and never 60 of anything."""
     assert duration(seconds) == said
 

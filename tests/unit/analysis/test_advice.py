@@ -1,4 +1,4 @@
-"""The users' rules: which recipe is next, from recorded courses."""
+"""The rules for the next recipe, from recorded learning curves."""
 
 import json
 import shlex
@@ -165,7 +165,7 @@ def test_the_users_course_ends_on_a_plateau():
     assert [trend_of(USERS_COURSE[:end]) for end in (5, 8, 11)] == [Trend.UNCLEAR, Trend.IMPROVING, Trend.PLATEAU]
 
 
-def test_a_plateau_is_said_and_nothing_tried_is_advised_again():
+def test_a_plateau_is_named_and_nothing_tried_is_advised_again():
     """Where every recipe that could help was tried, the advice is that none does."""
     tried = [recorded(name, run=name, course=at(0.66)) for name in ("A", "transfer")]
     advice = advised(recorded("B", course=at(0.70)), *tried)

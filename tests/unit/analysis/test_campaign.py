@@ -152,12 +152,12 @@ def test_a_campaign_ends_when_its_bound_is_used_up():
         assert isinstance(next_step(record, runs[:1], None, bucket="gs://zoo"), CampaignStep)
 
 
-def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
+def test_the_bound_is_printed_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
     """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("job.cli.campaign.go_on", lambda *_: None)
-    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda _: [])
+    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda *_: [])
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
@@ -271,7 +271,7 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
     assert "\n            the start weights of the first run; no run is better\n" in "\n".join(
-        format_campaign(campaign)
+        format_campaign(campaign, result)
     )
 
 

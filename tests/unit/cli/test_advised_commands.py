@@ -1,4 +1,4 @@
-"""What people are advised to type: commands that there are, with flags that they have; and words that fit any data."""
+"""Advised commands exist, with their flags; messages fit any data."""
 
 import ast
 import itertools
@@ -167,7 +167,7 @@ def test_every_flag_in_a_message_is_one_of_some_command():
     assert wrong == []
 
 
-def test_messages_speak_of_objects_whatever_they_are():
+def test_messages_speak_of_objects_and_not_of_animals():
     """No text for people calls the objects animals, except where animals are drawn; nor does a page of the report."""
     wrong = [(name, line) for name, line, text in strings() if "animal" in text.lower() and name not in DRAW_ANIMALS]
     pages = [path.name for path in (ROOT / "job").rglob("*.j2") if "animal" in path.read_text().lower()]

@@ -1,4 +1,4 @@
-"""The supervisor's decisions where time and money are in play: pure values in, a decision out."""
+"""The supervisor's decisions on time and money: values in, a decision out."""
 
 import dataclasses
 import random
@@ -278,7 +278,7 @@ def test_a_chain_of_submissions_stays_within_the_limit(submission):
 
 
 def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(submission):
-    """Future cost follows from the past: a live job goes on to its limits, or is cancelled within minutes; one
+    """Future cost follows from the past: a live job runs to its limits, or is cancelled within minutes; one
     that is over has run from the first request to its end.
     """
     worst = worst_s(submission.max_retries, submission.max_run_s)
@@ -464,7 +464,7 @@ def test_ends_before_the_checkpoint_do_not_count(submission):
 
 @pytest.mark.parametrize("code", sorted(KILLED))
 def test_a_container_that_recorded_its_end_and_was_killed_counts_once(submission, code):
-    """A preempted attempt that committed and said so, and whose container was then killed, is no crash at all."""
+    """A preempted attempt that recorded its commit, and whose container was then killed, is no crash at all."""
     killed = job("FAILED", exit_codes=(code,) * 6)
     attempts = [(1, {"reason": "preempted", "exit_code": 75})] * 6
     known = chain(submission, killed, attempts=attempts, minutes=120)

@@ -294,7 +294,7 @@ def found(data, **options):
 
 
 @pytest.mark.parametrize(("break_it", "kind", "line"), LABEL_CASES.values(), ids=LABEL_CASES)
-def test_a_broken_label_is_told_with_its_line(data, break_it, kind, line):
+def test_a_broken_label_is_reported_with_its_line(data, break_it, kind, line):
     """Each row that Ultralytics would refuse or drop is reported, with file and line, and nothing else is."""
     break_it(data)
     assert found(data) == [(kind, LABEL, line)]
@@ -516,7 +516,7 @@ def test_a_split_without_any_area_is_empty(data, split, row):
         assert found(data, cache_file=data / SCAN_CACHE) == []
 
 
-def test_a_file_of_windows_is_told_what_to_do(data):
+def test_a_file_in_an_encoding_of_windows_is_refused(data):
     """A data.yaml in cp1252 is refused with its line and what to do; stock would lose a letter."""
     (data / "data.yaml").write_bytes("train: images/train\nnames: [jabalí]\n".encode("cp1252"))
     (problem,) = check_dataset(data).problems
@@ -584,7 +584,7 @@ def test_labels_are_not_looked_for_above_the_dataset(tmp_path):
     assert ("outside", "data.yaml", None) in found(data)
 
 
-def test_all_problems_are_told_at_once(data):
+def test_all_problems_are_reported_at_once(data):
     """Problems of data.yaml, labels, images and pairs are listed together, and the message says how many."""
     data_yaml(nc=3)(data)
     (data / LABEL).write_text("7 0.5 0.5 0.1 0.1\n0 2 0.5 0.1 0.1\n")
@@ -615,10 +615,11 @@ def test_a_sound_dataset_raises_nothing(data):
     check_dataset(data).raise_if_broken("data")
 
 
-def test_progress_reaches_the_end(data):
+def test_progress_reaches_the_end(data, monkeypatch):
     """Every file is reported as done once, and the last one completes the work."""
     seen = []
-    check_dataset(data, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr("job.datasets.check.Progress.to", lambda _bar, done, total: seen.append((done, total)))
+    check_dataset(data)
     assert seen == [(number, 24) for number in range(1, 25)]
 
 

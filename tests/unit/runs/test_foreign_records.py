@@ -62,7 +62,7 @@ def test_a_run_of_another_form_stops_no_other(bucket, capsys, name):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_run_of_another_form_is_told_as_such(bucket, capsys, name):
+def test_a_malformed_run_is_refused(bucket, capsys, name):
     """A command for that run names the record, without a traceback."""
     for content in CHANGES[name]:
         sound = change(bucket, f"runs/{FOREIGN}/{name}", content)

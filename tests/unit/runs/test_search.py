@@ -1,4 +1,4 @@
-"""Which run a request means, and what else may lie below ``runs/``."""
+"""The run of a request, and foreign files below ``runs/``."""
 
 import json
 import logging
@@ -99,7 +99,7 @@ def test_a_submission_with_other_files_is_taken(store):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
 
 
-def test_a_submission_that_cannot_be_told_is_taken(store):
+def test_an_incomplete_submission_is_taken(store):
     """A submission without a first record, or with that of another run, matches no request."""
     store.put("runs/zebra/segments/0001.job.json", b"{}")
     with pytest.raises(RunConflictError, match="was submitted with other values"):
@@ -242,7 +242,7 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     assert "job train --recipe base --dataset wildlife --epochs 5 --run yolov11_wildlife3" in caplog.text
 
 
-def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
+def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):
     """Where all runs are finished, or there is none, another one is simply begun."""
     warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
     run = Run(store, "yolov11_wildlife")

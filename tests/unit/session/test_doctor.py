@@ -124,7 +124,7 @@ def test_a_key_is_tried_and_never_shown(tmp_path, monkeypatch):
     def refuse():
         raise ValueError("401 for secret-of-mine")
 
-    monkeypatch.setattr(doctor, "_require_taken", refuse)
+    monkeypatch.setattr("job.tracking.client.require_taken", refuse)
     found = findings(tmp_path)["W&B"]
     assert (found.grade, "secret" in str(found)) == ("warn", False)
 

@@ -68,7 +68,7 @@ def test_activity_resets_the_time(looked):
 
 def test_bytes_count_while_a_process_gets_ready(looked, moved):
     """A download that proceeds is no hang; one that stands still is; bytes that the watch itself reads do not count."""
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         for _ in range(10):
             looked.look(99)
             moved[0] += 1_000_000
@@ -95,7 +95,7 @@ def test_unwatched_parts_may_take_any_time(looked):
     outer one continues.
     """
     looked.look(1000)
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         with looked.watching(NO_STEP):
             looked.look(99)
         looked.look(99)  # counts anew

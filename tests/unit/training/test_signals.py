@@ -9,7 +9,7 @@ import pytest
 
 from job.training.signals import NOTICES, left_to_the_trainer
 from tests.support.cli_process import JOB, ROOT, SOON_S, surroundings
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 def test_what_a_notice_is():
@@ -18,13 +18,13 @@ def test_what_a_notice_is():
 
 
 def test_a_process_that_is_started_inside_blocks_notices():
-    """From its first instant on, and for ever: fork and exec hand the mask on; what is started afterwards hears all."""
+    """It blocks them for ever: fork and exec hand the mask on; processes that start afterwards do not."""
     with left_to_the_trainer():
         deaf = subprocess.Popen(["sleep", "1000"])
     hearing = subprocess.Popen(["sleep", "1000"])
     try:
-        assert hears_no_notice(deaf.pid)
-        assert not hears_no_notice(hearing.pid)
+        assert blocks_notices(deaf.pid)
+        assert not blocks_notices(hearing.pid)
         for number in NOTICES:
             deaf.send_signal(number)
         hearing.terminate()
