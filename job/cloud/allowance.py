@@ -86,10 +86,9 @@ class Allowance:
             *_differences("network", path_of(recorded.network), path_of(here.network)),
             *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
         ]
-        subnetworks = here.subnetworks
-        for region, subnetwork in {recorded.region: recorded.subnetwork, **recorded.other_regions}.items():
-            if region in subnetworks:
-                own = path_of(subnetworks[region])
+        for region, subnetwork in recorded.subnetworks.items():
+            if region in here.subnetworks:
+                own = path_of(here.subnetworks[region])
                 problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own)
         fits = any(recorded.image.startswith(f"{repository}/") for repository in self.image_repositories)
         if not fits or not IMAGE.fullmatch(recorded.image):
@@ -128,7 +127,7 @@ class Allowance:
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
         recorded, here = submission.settings, self.settings.subnetworks
-        regions = dict.fromkeys([submission.placement.region, recorded.region, *recorded.other_regions])
+        regions = dict.fromkeys([submission.placement.region, *recorded.subnetworks])
         return _differences("project", recorded.project, self.settings.project) + [
             f"region: the record has {region!r}, the settings here have {' and '.join(here)}"
             for region in regions

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import broken_files, check_with_progress, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
@@ -131,14 +132,14 @@ def prepare_data(
                 pulled = _pull(store, folder, version, readers)
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
-            report = check_with_progress(folder, name, single_class=single_class)
+            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
             _require_none(folder, report.files - version.files.keys())
             aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 readers.exclude()
                 mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check_with_progress(folder, name, single_class=single_class)
+                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
         readers.join()
     if pinned is None:
         advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"

@@ -113,8 +113,7 @@ def _configure_libraries() -> None:
     from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- as matplotlib
 
     LOGGER.setLevel(logging.WARNING)
-    for handler in list(LOGGER.handlers):
-        LOGGER.removeHandler(handler)
+    LOGGER.handlers.clear()
     LOGGER.propagate = True
     mpl.rcParams["text.parse_math"] = False  # else a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
