@@ -30,7 +30,7 @@ from job.training.architecture import Architecture, UnfitArchitectureError, load
 from job.training.dataset import Batch, KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
-from job.training.isolation import amp_check_without_download, patch_ultralytics
+from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
 from job.training.signals import left_to_the_trainer
@@ -131,7 +131,7 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first(), amp_check_without_download():
+        with plan.group.local_zero_first():
             self._setup_train()
         if plan.group.size > 1:
             plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
