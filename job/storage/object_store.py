@@ -24,6 +24,10 @@ class StoredObject:
     """CRC-32C, base64 of the four bytes in big-endian order, as GCS reports it; `None` in a plain listing."""
 
 
+OnDone = Callable[[StoredObject], None] | None
+"""Called once for each transferred object, from any thread."""
+
+
 class Store(Protocol):
     """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
 
@@ -83,16 +87,12 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; a key without an object is no error."""
 
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Fetch many objects in parallel, each as `get` does; `on_done` is called once for each, from any thread.
+    def get_many(self, objects: Sequence[tuple[StoredObject, Path]], on_done: OnDone = None) -> None:
+        """Fetch many objects in parallel, each as `get` does.
 
         The objects come from ``list(checksums=True)``. The first error stops the rest and is raised; files that
         have appeared by then are complete.
         """
 
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def put_many(self, files: Iterable[tuple[Path, str]], on_done: OnDone = None) -> None:
         """Store many files in parallel, each create-only as by `put`; errors and `on_done` as in `get_many`."""
