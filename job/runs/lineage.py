@@ -157,8 +157,6 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
         raise RunConflictError(
             f"run {run.name}: is not finished, so it has no end to extend; run the command that started it first"
         )
-    if not committed:
-        raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
     if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
             f"run {run.name}: {missing}, so it has no end to extend; start a new run with --weights {run.name}"
