@@ -27,7 +27,7 @@ class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Option
 
 
 class Options(BaseModel):
-    """Flags of one command; `parse` raises all problems in a `UsageError`, or in a `RecipeError` if only that is wrong."""
+    """Flags of one command. `parse` raises one `UsageError` with all problems, or a `RecipeError` for the recipe alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
