@@ -27,7 +27,7 @@ class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Option
 
 
 class Options(BaseModel):
-    """Flags of one command. `parse` raises one `UsageError` with all problems, or a `RecipeError` for a recipe alone."""
+    """Flags of one command. `parse` raises a `UsageError` with all problems, or a `RecipeError` for a recipe alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
