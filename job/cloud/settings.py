@@ -56,9 +56,10 @@ class Settings:
     prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
-    def subnetwork_in(self, region: str) -> str:
-        """Return the subnetwork of one of the regions."""
-        return self.subnetwork if region == self.region else self.other_regions[region]
+    @property
+    def subnetworks(self) -> dict[str, str]:
+        """Subnetworks by region, the main region first."""
+        return {self.region: self.subnetwork, **self.other_regions}
 
 
 def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field
@@ -213,6 +214,6 @@ def _read(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     return loaded
 
 
-def path_of(resource: str) -> str:
+def path_of(resource: str | None) -> str | None:
     """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return resource[resource.find("projects/") :]
+    return resource and resource[resource.find("projects/") :]

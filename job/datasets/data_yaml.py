@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job.datasets.files import is_inside
+from job.datasets.files import real_name
 from job.text import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
 
 DATA_YAML = "data.yaml"
@@ -52,7 +52,7 @@ def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
     if read.name not in names:
         message = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; rename the right one to {DATA_YAML}"
         read.problems.append(message if others else "there is none; a dataset has images/, labels/ and data.yaml")
-    elif is_inside(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
+    elif real_name(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
         if read.name != DATA_YAML:
             read.warnings.append(f"is read in place of {DATA_YAML}")
         _read_file(read, path)

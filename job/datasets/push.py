@@ -12,18 +12,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, check_with_progress
+from job.datasets.check import NUM_SHOWN, check_dataset
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
     DatasetListing,
     DatasetLock,
     DatasetVersion,
+    dataset_digest,
     is_dataset_file,
     list_dataset,
     same_bytes,
     version_lock,
 )
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, PreconditionError
 from job.log import Progress, one_line
 from job.storage.checksums import ChecksumIndex, sha256_of
@@ -90,13 +92,13 @@ class Push:
             for path, stored in self.files.items()
             if not same_bytes(stored, self.listing.there.get(stored.key))
         }
-        is_pinned = number > 0 and _fields(self.files) == _fields(self.current.files)
+        is_pinned = number > 0 and self.files == self.current.files
         marks = set(self.listing.begun)
         try:
-            if not number and self.current.pinned and _fields(self.files) != _fields(self.current.pinned):
+            unlocked = {} if number else self.current.pinned
+            if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):
                 # Runs may be pinned to the files that were copied without a lock.
-                first = DatasetLock.make(1, self.current.pinned, {}, prefix)
-                store.put(prefix + LOCK, first.to_json())
+                store.put(prefix + LOCK, DatasetLock.make(1, unlocked, {}, prefix).to_json())
                 number = 1
             if not is_pinned:
                 number += 1
@@ -185,7 +187,8 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
 
 
 def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> None:
-    report = check_with_progress(folder, str(folder), single_class=single_class, follow_links=follow_links)
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=single_class, follow_links=follow_links, cache_file=cache)
     for warning in report.warnings:
         log.warning("%s: %s", folder, one_line(warning))
     if not force:
@@ -216,7 +219,3 @@ def _assign_keys(
     finally:
         index.save()
     return files, sha256
-
-
-def _fields(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
-    return {(path, stored.key, stored.size_bytes, stored.crc32c) for path, stored in files.items()}

@@ -63,7 +63,6 @@ def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
 
 # Animals from above -------------------------------------------------------------------------------------------------
 
-
 CIRCLE: Points = np.array([(math.cos(angle), math.sin(angle)) for angle in np.linspace(0, 2 * math.pi, 25)[:-1]])
 
 

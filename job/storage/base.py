@@ -17,7 +17,8 @@ from job.storage.atomic_file import write_atomically
 from job.storage.object_store import Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
-Item = TypeVar("Item")
+First = TypeVar("First")
+Second = TypeVar("Second")
 Result = TypeVar("Result")
 
 
@@ -58,26 +59,17 @@ class BaseStore(Store):
     ) -> None:
         """Fetch many objects in parallel; see `Store.get_many`."""
 
-        def get(item: tuple[StoredObject, Path]) -> None:
-            stored, target = item
+        def get(stored: StoredObject, target: Path) -> StoredObject:
             self._fetch(stored, lambda chunks: write_atomically(target, chunks))
-            if on_done is not None:
-                on_done(stored)
+            return stored
 
-        _in_parallel(get, objects, self.num_downloads)
+        _in_parallel(get, objects, self.num_downloads, on_done)
 
     def put_many(
         self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
     ) -> None:
         """Store many files in parallel; see `Store.put_many`."""
-
-        def put(item: tuple[Path, str]) -> None:
-            source, key = item
-            stored = self.put(key, source)
-            if on_done is not None:
-                on_done(stored)
-
-        _in_parallel(put, files, self.num_uploads)
+        _in_parallel(lambda source, key: self.put(key, source), files, self.num_uploads, on_done)
 
     def _fetch_newest(self, key: str, consume: Callable[[Iterator[bytes]], Result]) -> tuple[StoredObject, Result]:
         stored = self.stat(key)
@@ -88,11 +80,7 @@ class BaseStore(Store):
                 stored = self.stat(key)  # replaced or deleted since
 
     def _fetch(self, stored: StoredObject, consume: Callable[[Iterator[bytes]], Result]) -> Result:
-        """Pass the bytes of one version of an object to `consume`.
-
-        Raises:
-            ObjectNotFoundError: If it is gone, or was replaced.
-        """
+        """Pass the bytes of one version of an object to `consume`, with retries."""
 
         def fetch(_left_s: float) -> Result:
             try:
@@ -120,11 +108,22 @@ def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
         yield opened
 
 
-def _in_parallel(function: Callable[[Item], object], items: Iterable[Item], num_threads: int) -> None:
+def _in_parallel(
+    function: Callable[[First, Second], StoredObject],
+    items: Iterable[tuple[First, Second]],
+    num_threads: int,
+    on_done: Callable[[StoredObject], None] | None,
+) -> None:
     """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
+
+    def call(item: tuple[First, Second]) -> None:
+        stored = function(*item)
+        if on_done is not None:
+            on_done(stored)
+
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for done in as_completed([pool.submit(function, item) for item in items]):
+            for done in as_completed([pool.submit(call, item) for item in items]):
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)

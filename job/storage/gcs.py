@@ -51,12 +51,7 @@ Result = TypeVar("Result")
 
 
 class GcsStore(BaseStore):
-    """A store in a bucket, or below a prefix of one, see `Store`; made by `open`.
-
-    Args:
-        bucket: Its name.
-        prefix: Empty, or ends in ``/``.
-    """
+    """A store in a bucket, or below a prefix that ends in ``/``, see `Store`; made by `open`."""
 
     num_downloads = min(4 * (os.cpu_count() or 1), 32)  # more only wait for each other
     num_uploads = 8  # of the ten connections that Google's client keeps, the rest is for others

@@ -63,12 +63,7 @@ class Store(Protocol):
         """
 
     def read(self, key: str) -> bytes:
-        """Return the verified bytes of a small object.
-
-        Raises:
-            ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If the stored bytes do not match their CRC-32C, read twice.
-        """
+        """Return the verified bytes of a small object; raises as `get` does."""
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
         """Return all objects whose key starts with `prefix`, sorted by key.

@@ -92,20 +92,15 @@ def checked_architecture(found: object) -> Architecture:
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
         case [*_, (_, _, str(last), _)]:
-            require_detector(last)
+            _require_detector(last)
     backbone, head = (_rows(found.get(part)) for part in ("backbone", "head"))
-    require_detector(head[-1][2])
+    _require_detector(head[-1][2])
     if wrong := sorted({row[2] for row in [*backbone, *head[:-1]]} - LAYERS):
         raise UnfitArchitectureError(f"it has layers that are not known here, {', '.join(wrong)}")
     return {**_options(found), "backbone": backbone, "head": head}
 
 
-def require_detector(head: str) -> None:
-    """Check the class of a model's last layer.
-
-    Raises:
-        UnfitArchitectureError: If it is not a detector's.
-    """
+def _require_detector(head: str) -> None:
     if head in OTHER_TASKS:
         raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[head]}, and not for detection")
     if head not in HEADS:
@@ -248,17 +243,13 @@ def _options(found: Mapping[object, object]) -> Architecture:
         if match is None:
             raise UnfitArchitectureError(f"its activation is {_shown(activation)}, which is not known here")
         options["activation"] = f"torch.nn.{match[1]}({match[2]})"
-    _require_modest(options)
-    return options
-
-
-def _require_modest(options: Architecture) -> None:
     factors = [options.get(name, 1.0) for name in ("depth_multiple", "width_multiple")]
     factors += [number for numbers in options.get("scales", {}).values() for number in numbers[:2]]
     if any(not isinstance(factor, int | float) or not 0 < factor <= MAX_FACTOR for factor in factors):
         raise UnfitArchitectureError(f"its scales must be numbers from 0 to {MAX_FACTOR}")
     if not isinstance(options["channels"], int) or not 0 < options["channels"] <= MAX_ROWS:
         raise UnfitArchitectureError(f"it has {_shown(options['channels'])} channels")
+    return options
 
 
 def _letters(name: object) -> str:

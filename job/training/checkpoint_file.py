@@ -58,12 +58,7 @@ OPCODES = frozenset(
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read as data; the message is the reason, as part of a sentence.
-
-    Args:
-        detail: Why.
-        names: Forbidden names in it, if that is the reason.
-    """
+    """A file cannot be read as data; the message is the reason, as part of a sentence, `names` the refused classes."""
 
     def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(detail)

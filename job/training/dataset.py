@@ -95,7 +95,9 @@ class KeyedDataset(YOLODataset):
             fraction=args.fraction,
         )
         read_only_images(self)
-        self.transforms_without_mosaic = self._build_transforms_without_mosaic(copy(args))
+        with_mosaic = self.transforms
+        self.close_mosaic(copy(args))
+        self.transforms_without_mosaic, self.transforms = self.transforms, with_mosaic
 
     def __getitem__(self, sample: Sample) -> Batch:
         """Return one augmented sample, the same in every process and at every time."""
@@ -124,9 +126,3 @@ class KeyedDataset(YOLODataset):
                 del self.recent[next(iter(self.recent))]
         pixels, original, resized = loaded
         return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
-
-    def _build_transforms_without_mosaic(self, hyp: IterableSimpleNamespace) -> Compose:
-        with_mosaic = self.transforms
-        self.close_mosaic(hyp)
-        closed, self.transforms = self.transforms, with_mosaic
-        return closed

@@ -80,10 +80,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return the device of this rank.
-
-        Args:
-            named: ``0,1,...``, or empty for any.
+        """Return the device of this rank, of devices such as ``0,1``, or empty for any.
 
         Raises:
             MachineError: If there are not enough.
@@ -159,11 +156,7 @@ class ProcessGroup:
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
-        """Make a collective call in a thread, as torch's own wait blocks signals.
-
-        Raises:
-            PeerError: If another process is gone or late.
-        """
+        """Make a collective call in a thread, as torch's own wait blocks signals."""
         over, errors = threading.Event(), list[BaseException]()
 
         def work() -> None:

@@ -5,9 +5,8 @@ Guarantees that a file of a known digest is verified before it is stored in the 
 
 import hashlib
 import logging
-import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from job.errors import WeightsError
 
@@ -29,9 +28,9 @@ def download_published(target: Path) -> None:
     """
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 -- heavy
 
-    partial = target.with_name(f".download-{os.getpid()}") / target.name
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+        partial = Path(folder) / target.name
         try:
             attempt_download_asset(partial)
         except Exception as error:  # any error of the downloader has the same remedy
@@ -40,8 +39,6 @@ def download_published(target: Path) -> None:
             raise _unreachable(target, "the download left no file")
         _require_published(partial)
         partial.replace(target)
-    finally:
-        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _require_published(path: Path) -> None:

@@ -82,12 +82,7 @@ FAULTS = (
 
 @contextmanager
 def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
-    """Turn exceptions of libraries into errors with an exit code and advice.
-
-    Args:
-        plan: The training.
-        in_first_epoch: Whether no epoch of the run is complete yet.
-    """
+    """Turn exceptions of libraries into errors with an exit code and advice, which depends on the epoch."""
     try:
         yield
     except JobError:

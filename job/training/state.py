@@ -57,8 +57,7 @@ class TrainingProgress:
     stopped_early: bool = False
 
     waits_from: int = 0
-    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run.
-    """
+    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run."""
 
 
 @dataclass(frozen=True)

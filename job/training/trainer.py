@@ -30,7 +30,7 @@ from job.training.architecture import Architecture, UnfitArchitectureError, load
 from job.training.dataset import Batch, KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
-from job.training.isolation import amp_check_without_download, patch_ultralytics
+from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
 from job.training.signals import left_to_the_trainer
@@ -131,7 +131,7 @@ class Trainer(DetectionTrainer):
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first(), amp_check_without_download():
+        with plan.group.local_zero_first():
             self._setup_train()
         if plan.group.size > 1:
             plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
@@ -192,9 +192,7 @@ class Trainer(DetectionTrainer):
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
         group = self.plan.group
         if mode == "val":
-            own = max(batch_size // group.size, 1)
-            loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
-            return _without_signals(loader)
+            return _without_signals(super().get_dataloader(dataset_path, max(batch_size // group.size, 1), rank, mode))
         if batch_size % group.size:
             raise RecipeError(
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
@@ -203,7 +201,7 @@ class Trainer(DetectionTrainer):
         dataset = KeyedDataset(self.args, self.data, batch_size, self.epochs, stride)
         self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, group.rank, group.size)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self.batches,
             num_workers=workers,
@@ -225,12 +223,16 @@ class Trainer(DetectionTrainer):
         for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
         super()._build_train_pipeline()
-        self._require_objects()
-        most = max(len(label["cls"]) for dataset in self.datasets.values() for label in dataset.labels)
-        asked = self.plan.train["max_det"]
-        self.args.max_det = (
-            max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most)) if asked is None else asked
-        )
+        counts = {name: [len(label["cls"]) for label in dataset.labels] for name, dataset in self.datasets.items()}
+        if (void := [name for name, numbers in counts.items() if not any(numbers)]) and (
+            self.args.classes is not None and not self.plan.resumed
+        ):
+            raise RecipeError(
+                f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
+            )
+        most, asked = max(max(numbers) for numbers in counts.values()), self.plan.train["max_det"]
+        enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
+        self.args.max_det = enough if asked is None else asked
         unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
         if self.args.max_det < most:
             log.warning(
@@ -241,16 +243,6 @@ class Trainer(DetectionTrainer):
             log.info(
                 "max_det %d: an image may have that many detections, %g x the %d objects of the most crowded one",
                 *(self.args.max_det, DETECTIONS_PER_OBJECT, most),
-            )
-
-    def _require_objects(self) -> None:
-        """Refuse ``classes`` without an object in a split: training or metrics would be void."""
-        without = [
-            name for name, dataset in self.datasets.items() if not any(len(label["cls"]) for label in dataset.labels)
-        ]
-        if without and self.args.classes is not None and not self.plan.resumed:
-            raise RecipeError(
-                f"classes {self.args.classes}: no object of {' and '.join(without)} is of them; pass other --classes"
             )
 
     def preprocess_keyed(self, batch: Batch, index: int) -> Batch:

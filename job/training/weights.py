@@ -23,7 +23,6 @@ from job.training.architecture import (
     Architecture,
     UnfitArchitectureError,
     checked_architecture,
-    require_detector,
     require_size,
 )
 from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
@@ -69,8 +68,6 @@ class _Stored:
 
     names: object
     architecture: object
-    head: str
-    """The class of the last layer."""
 
 
 def load_weights(path: Path) -> DetectionModel:
@@ -84,7 +81,6 @@ def load_weights(path: Path) -> DetectionModel:
     """
     stored = _read(path)
     try:
-        require_detector(stored.head)
         architecture = checked_architecture(stored.architecture)
         names = _class_names(stored.names)
         architecture["nc"] = len(names)
@@ -105,15 +101,8 @@ def _read(path: Path) -> _Stored:
             if not found:
                 raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
             model: Record = found[0]
-            layers = model.attributes.get("_modules", {}).get("model")
-            last = list(layers.attributes["_modules"].values())[-1]
             tensors = {name: file.read(tensor) for name, tensor in _stored_tensors(model)}
-            return _Stored(
-                tensors=tensors,
-                names=model.attributes.get("names"),
-                architecture=model.attributes.get("yaml"),
-                head=last.class_name.rpartition(".")[2],
-            )
+            return _Stored(tensors, model.attributes.get("names"), model.attributes.get("yaml"))
     except UnreadableFileError as error:
         raise WeightsError(_refusal(path, error)) from error
     except (AttributeError, KeyError, IndexError, TypeError) as error:
@@ -255,13 +244,7 @@ class Weights:
     """A ``.pt`` file in memory: a copy of a model, serialised once on demand."""
 
     def __init__(self, model: nn.Module, *, train_args: Mapping[str, object], **entries: object) -> None:
-        """Copy a model, the EMA of a detector, to half precision on the CPU, as Ultralytics stores finished weights.
-
-        Args:
-            model: The model.
-            train_args: Ultralytics' arguments.
-            entries: Further entries of the checkpoint, such as ``train_metrics``.
-        """
+        """Copy the EMA of a detector to half precision on the CPU; `entries` are further ones of the checkpoint."""
         copied: Any = deepcopy(model).half().cpu()
         copied.to(memory_format=torch.contiguous_format)  # other programs cannot fuse channels-last tensors
         copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
@@ -298,11 +281,7 @@ class Weights:
         return self._bytes
 
     def resumable(self, entries: Mapping[str, object]) -> bytes:
-        """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
-
-        Args:
-            entries: ``epoch``, ``optimizer`` and the others of an unfinished training.
-        """
+        """Return the file of an unfinished training, with `entries` from which stock Ultralytics resumes."""
         train_args = {name: value for name, value in self._train_args.items() if name not in OF_THE_MACHINE}
         return _saved({"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries})
 

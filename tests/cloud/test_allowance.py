@@ -1,4 +1,4 @@
-"""Records in the bucket are data: what of them is obeyed is decided by the settings of the machine that reads them."""
+"""The settings of the reading machine limit what a record in the bucket may ask for."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The image that `make image` built, really run; skipped where there is no engine or no image."""
+"""The image that `make image` built, run for real; skipped without an engine or an image."""
 
 import io
 import json

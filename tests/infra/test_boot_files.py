@@ -1,4 +1,4 @@
-"""The boot files of the VM road, as the programs that will read them see them."""
+"""The boot files of the VM, read by the programs that read them there."""
 
 import json
 import os

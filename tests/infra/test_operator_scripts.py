@@ -1,4 +1,4 @@
-"""What a person types: `make vm-up`, `make down` and the rest, with a program in the place of gcloud."""
+"""Targets that a person types, `make vm-up`, `make down` and the rest, with a stub of gcloud."""
 
 import json
 import os

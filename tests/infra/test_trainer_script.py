@@ -1,4 +1,4 @@
-"""The boot script of the VM road, really run: a real server stands in for Google, a program for the engine."""
+"""The boot script of the VM, run for real: a real HTTP server as Google, a stub of the engine."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Whose fault it is: hardware that fails, memory that runs out, and recipes that no machine can train."""
+"""Faults of hardware, memory and recipe: each with its exit code and advice."""
 
 import subprocess
 import sys

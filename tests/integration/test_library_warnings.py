@@ -1,4 +1,4 @@
-"""Warnings of the wrapped libraries: logged once, kept for the record, whichever process and however they come."""
+"""Warnings of the wrapped libraries: logged once and kept for the record, from every process."""
 
 import logging
 import multiprocessing

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=18, num_val=4)
 
 
-@pytest.fixture(params=["folder", "gcs"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.full), "gcs"])
 def any_bucket(request, data, tmp_path, monkeypatch):
     """A bucket of either kind with the tiny dataset."""
     location = tmp_path / "bucket"

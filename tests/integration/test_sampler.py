@@ -1,4 +1,4 @@
-"""Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
+"""Order and augmentation of the images: the same for any worker count and across any cut."""
 
 import collections
 import hashlib

@@ -36,13 +36,19 @@ def train(folder, *words):
     return job("train", *words, *SMALL, "--bucket", folder / "bucket", "--workdir", folder / "work")
 
 
-def test_a_run_a_key_and_a_file_are_the_same_start(trained):
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        pytest.param("run", "yolov11_tiny", marks=pytest.mark.full),
+        pytest.param("key", "runs/yolov11_tiny/weights/best.pt", marks=pytest.mark.full),
+        ("file", "{}/runs/yolov11_tiny/weights/best.pt"),
+    ],
+)
+def test_a_run_a_key_and_a_file_are_the_same_start(trained, kind, weights):
     """Weights may be named by their run, by their path in the bucket, and by a file here."""
-    file = trained / "bucket" / "runs" / "yolov11_tiny" / "weights" / "best.pt"
-    for number, weights in enumerate(("yolov11_tiny", "runs/yolov11_tiny/weights/best.pt", file)):
-        done = train(trained, "--weights", weights, "--run", f"named{number}")
-        assert done.returncode == 0, done.stderr
-        assert any("100.0 % of the parameters" in message for message in messages(done.stderr))
+    done = train(trained, "--weights", weights.format(trained / "bucket"), "--run", f"by_{kind}")
+    assert done.returncode == 0, done.stderr
+    assert any("100.0 % of the parameters" in message for message in messages(done.stderr))
 
 
 def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):

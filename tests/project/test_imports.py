@@ -1,4 +1,4 @@
-"""Which room may import which, and which library belongs to which room."""
+"""The import rule: rooms import from lower ones only, and each library belongs to its room."""
 
 import ast
 import graphlib

@@ -1,4 +1,4 @@
-"""What a machine asks of Google Cloud besides metadata: of its group, for a secret, to keep a note. Real HTTP."""
+"""The Compute, Secret Manager and Storage APIs, as far as a VM calls them; real HTTP."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A metadata server as machines of Google Cloud have one; real HTTP, with changes made by the test."""
+"""The metadata server of a VM of Google Cloud; real HTTP, with values that the test sets."""
 
 import threading
 from collections.abc import Iterator

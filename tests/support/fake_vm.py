@@ -1,4 +1,4 @@
-"""A machine of a Batch job on this one: a process or a container that can be taken away, with notice or without."""
+"""The machine of a Batch job: a process or a container that can be taken away, with or without notice."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What only a bucket can do wrong: lost answers, refusals, damage on the way."""
+"""Faults that only a bucket has: lost answers, refusals, damage on the way."""
 
 import json
 import sys

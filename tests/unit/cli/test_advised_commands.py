@@ -1,4 +1,4 @@
-"""What people are advised to type: commands that there are, with flags that they have; and words that fit any data."""
+"""Advised commands exist, with their flags; messages fit any data."""
 
 import ast
 import itertools

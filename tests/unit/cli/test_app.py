@@ -1,4 +1,4 @@
-"""The command line: what it understands, and what it says of what it does not."""
+"""The command line: its commands, flags and help, and its messages for mistakes."""
 
 import dataclasses
 import os

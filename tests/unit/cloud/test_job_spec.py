@@ -1,4 +1,4 @@
-"""The job's specification: what Batch's own message types take, and the rules that an unattended run needs."""
+"""The job's specification: accepted by Batch's own message types, with the rules of an unattended run."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The supervisor's decisions where time and money are in play: pure values in, a decision out."""
+"""The supervisor's decisions on time and money: values in, a decision out."""
 
 import dataclasses
 import random

@@ -615,10 +615,11 @@ def test_a_sound_dataset_raises_nothing(data):
     check_dataset(data).raise_if_broken("data")
 
 
-def test_progress_reaches_the_end(data):
+def test_progress_reaches_the_end(data, monkeypatch):
     """Every file is reported as done once, and the last one completes the work."""
     seen = []
-    check_dataset(data, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr("job.datasets.check.Progress.to", lambda _bar, done, total: seen.append((done, total)))
+    check_dataset(data)
     assert seen == [(number, 24) for number in range(1, 25)]
 
 

@@ -1,4 +1,4 @@
-"""A dataset made ready for a run: a new one takes the newest version, an old one that which it was started on."""
+"""The dataset of a run: the newest version for a new run, its own version for a resumed one."""
 
 import logging
 import shutil

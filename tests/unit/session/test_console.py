@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a fall is named when it happens."""
+"""Messages while a run trains: a fall is named when it happens."""
 
 import logging
 
