@@ -1,4 +1,4 @@
-"""W&B status of a run, one non-authoritative record for each attempt, beside logs of older versions, which are unread."""
+"""W&B status of a run: one non-authoritative record for each attempt; logs of older versions beside it are unread."""
 
 from job.runs.records import Record
 from job.runs.run import Claim, Run
