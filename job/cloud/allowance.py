@@ -56,13 +56,9 @@ class Allowance:
         if self.given is not None:
             return self.given
         types = {*submission.machines, submission.placement.machine}
-        if types <= machines().keys():
-            usual = self.limit([*types], spot=submission.placement.spot)
-        else:
-            usual = Limit(hours=self.settings.max_hours)
-        if usual.usd is not None:
-            return usual if submission.max_usd is None else Limit(usd=submission.max_usd)
-        return usual if submission.max_hours is None else Limit(hours=submission.max_hours)
+        if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
+            return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
+        return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
         """Check that a recorded submission's job is in the project and regions of the settings.

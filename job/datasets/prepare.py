@@ -65,16 +65,16 @@ def find_dataset(store: Store, name: str | None) -> str:
         DataError: If it does not exist, or if there are several and none is named.
     """
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
-    if name is None:
-        if len(names) == 1:
-            return names[0]
-        if not names:
-            raise DataError(f"dataset: there is none in {store.uri}; push one with `job data push DIR --dataset NAME`")
+    push = "push one with `job data push DIR --dataset NAME`"
+    if name is None and not names:
+        raise DataError(f"dataset: there is none in {store.uri}; {push}")
+    if name is None and len(names) > 1:
         raise DataError(f"dataset: there are {len(names)} in {store.uri}; choose one with --dataset", names)
-    if name not in names:
-        listed = f"; there are {', '.join(names)}" if names else "; push one with `job data push DIR --dataset NAME`"
-        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{nearest(name, names) or listed}")
-    return name
+    if name is not None and name not in names:
+        listed = f"there are {', '.join(names)}" if names else push
+        hint = nearest(name, names) or f"; {listed}"
+        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{hint}")
+    return name or names[0]
 
 
 def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:

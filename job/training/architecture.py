@@ -92,20 +92,15 @@ def checked_architecture(found: object) -> Architecture:
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
         case [*_, (_, _, str(last), _)]:
-            require_detector(last)
+            _require_detector(last)
     backbone, head = (_rows(found.get(part)) for part in ("backbone", "head"))
-    require_detector(head[-1][2])
+    _require_detector(head[-1][2])
     if wrong := sorted({row[2] for row in [*backbone, *head[:-1]]} - LAYERS):
         raise UnfitArchitectureError(f"it has layers that are not known here, {', '.join(wrong)}")
     return {**_options(found), "backbone": backbone, "head": head}
 
 
-def require_detector(head: str) -> None:
-    """Check the class of a model's last layer.
-
-    Raises:
-        UnfitArchitectureError: If it is not a detector's.
-    """
+def _require_detector(head: str) -> None:
     if head in OTHER_TASKS:
         raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[head]}, and not for detection")
     if head not in HEADS:

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from job.errors import WeightsError
+from job.errors import WeightsError, message_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def download_published(target: Path) -> None:
         try:
             attempt_download_asset(partial)
         except Exception as error:  # any error of the downloader has the same remedy
-            raise _unreachable(target, " ".join(str(error).split())) from error
+            raise _unreachable(target, message_of(error)) from error
         if not partial.is_file():
             raise _unreachable(target, "the download left no file")
         _require_published(partial)
