@@ -309,7 +309,7 @@ def test_the_next_run_starts_from_the_best_and_not_from_the_newest():
 
 
 def test_no_recipe_is_trained_twice_from_the_same_weights():
-    """A recipe that was trained from the best weights and did not better them is not advised again; the reason names the
+    """A recipe that was trained from the best weights and did not better them is not advised again; the reason has the
     next step instead.
     """
     rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
