@@ -230,7 +230,7 @@ class Trainer(DetectionTrainer):
             raise RecipeError(
                 f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
             )
-        most, asked = max(max(numbers) for numbers in counts.values()), self.plan.train["max_det"]
+        most, asked = max(max(numbers, default=0) for numbers in counts.values()), self.plan.train["max_det"]
         enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
         self.args.max_det = enough if asked is None else asked
         unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
