@@ -99,6 +99,11 @@ class DefectError(JobError):
         self.traceback = "".join(traceback.format_exception(error))
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def what_failed(error: BaseException) -> str:
     """Return class, message and line of an unforeseen exception."""
     frame = traceback.extract_tb(error.__traceback__)[-1]

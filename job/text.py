@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import yaml
 
+from job.errors import message_of
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -126,7 +128,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
     except RecursionError as error:
         raise UnreadableYamlError("it is nested too deeply") from error
     except Exception as error:  # the parser raises anything on values that are none, such as the date 2026-13-45
-        raise UnreadableYamlError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableYamlError(message_of(error)) from error
 
 
 def _require_few_values(node: yaml.Node) -> None:

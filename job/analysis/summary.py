@@ -122,7 +122,7 @@ def read_summary(run: Run, record: RunRecord) -> RunSummary:
 def finished_runs(store: Store) -> list[RunSummary]:
     """Read the records of all finished runs, by time of their end; unreadable ones are passed over with a warning."""
     seen = survey(store)
-    seen.tell()
+    seen.log_strays()
     found = []
     for each in seen.runs:
         if each.finished:

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption
-from job.datasets.check import NUM_SHOWN, DatasetReport, check_with_progress
+from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import one_line
 from job.runs.flags import Options, WorkdirOption
@@ -70,7 +71,8 @@ def check(options: CheckDataOptions) -> None:
         store = options.store()
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, options.workdir).folder
-    report = check_with_progress(folder, name, single_class=options.single_cls, follow_links=options.follow_links)
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=options.single_cls, follow_links=options.follow_links, cache_file=cache)
     report.raise_if_broken(f"dataset {name}")
     print("\n".join(_format_report(name, report)))
 

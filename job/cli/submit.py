@@ -22,7 +22,7 @@ from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
 from job.runs.run import default_families, next_free_name
-from job.runs.search import find_run, tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def submit(options: SubmitOptions) -> None:
     if not submissions:
         if record is None:
             if options.run is None:
-                tell_beside(store, run, identity, "submit")
+                warn_of_unfinished(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine
         submission = _complete(draft, options, store.uri, run.name)
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()

@@ -56,13 +56,9 @@ class Allowance:
         if self.given is not None:
             return self.given
         types = {*submission.machines, submission.placement.machine}
-        if types <= machines().keys():
-            usual = self.limit([*types], spot=submission.placement.spot)
-        else:
-            usual = Limit(hours=self.settings.max_hours)
-        if usual.usd is not None:
-            return usual if submission.max_usd is None else Limit(usd=submission.max_usd)
-        return usual if submission.max_hours is None else Limit(hours=submission.max_hours)
+        if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
+            return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
+        return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
         """Check that a recorded submission's job is in the project and regions of the settings.
@@ -86,10 +82,9 @@ class Allowance:
             *_differences("network", path_of(recorded.network), path_of(here.network)),
             *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
         ]
-        subnetworks = here.subnetworks
-        for region, subnetwork in {recorded.region: recorded.subnetwork, **recorded.other_regions}.items():
-            if region in subnetworks:
-                own = path_of(subnetworks[region])
+        for region, subnetwork in recorded.subnetworks.items():
+            if region in here.subnetworks:
+                own = path_of(here.subnetworks[region])
                 problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own)
         fits = any(recorded.image.startswith(f"{repository}/") for repository in self.image_repositories)
         if not fits or not IMAGE.fullmatch(recorded.image):
@@ -128,7 +123,7 @@ class Allowance:
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
         recorded, here = submission.settings, self.settings.subnetworks
-        regions = dict.fromkeys([submission.placement.region, recorded.region, *recorded.other_regions])
+        regions = dict.fromkeys([submission.placement.region, *recorded.subnetworks])
         return _differences("project", recorded.project, self.settings.project) + [
             f"region: the record has {region!r}, the settings here have {' and '.join(here)}"
             for region in regions

@@ -66,11 +66,11 @@ class MetadataServer:
         try:
             connection.request("GET", INSTANCE + path, headers=HEADERS)
             answer = connection.getresponse()
-            said = answer.read().decode().strip()
+            text = answer.read().decode().strip()
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
             raise MetadataError(f"metadata server {self.host}: cannot be reached, {error}") from error
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK or answer.headers.get("Metadata-Flavor") != "Google":
             raise MetadataError(f"metadata server {self.host}: answers {answer.status}, and not as Google's does")
-        return said, answer.headers.get("ETag") or "0"
+        return text, answer.headers.get("ETag") or "0"

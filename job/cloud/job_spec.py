@@ -32,7 +32,8 @@ SHARED_MEMORY_PART = 3 / 8
 def render(submission: Submission) -> dict[str, object]:
     """Return the job's specification in the JSON form of ``batch_v1.Job``."""
     settings, placement, machine = submission.settings, submission.placement, machines()[submission.placement.machine]
-    labels = {"app": "yolo-train", "run": label(submission.run), "segment": f"{submission.number:04d}"}
+    run = re.sub(r"[^a-z0-9_-]", "-", submission.run.lower())[:63]  # the characters and the length of a label
+    labels = {"app": "yolo-train", "run": run, "segment": f"{submission.number:04d}"}
     variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
     environment: dict[str, object] = {"variables": variables}
     own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
@@ -71,7 +72,7 @@ def render(submission: Submission) -> dict[str, object]:
     }
     network = {
         "network": path_of(settings.network),
-        "subnetwork": path_of(settings.subnetwork_in(placement.region)),
+        "subnetwork": path_of(settings.subnetworks[placement.region]),
         "noExternalIpAddress": True,
     }
     return {
@@ -87,8 +88,3 @@ def render(submission: Submission) -> dict[str, object]:
         },
         "logsPolicy": {"destination": "CLOUD_LOGGING"},
     }
-
-
-def label(text: str) -> str:
-    """Return text as the value of a label: lowercase letters, digits, hyphens and underscores, 63 at most."""
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]

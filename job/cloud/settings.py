@@ -56,9 +56,10 @@ class Settings:
     prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
-    def subnetwork_in(self, region: str) -> str:
-        """Return the subnetwork of one of the regions."""
-        return self.subnetwork if region == self.region else self.other_regions[region]
+    @property
+    def subnetworks(self) -> dict[str, str]:
+        """Subnetworks by region, the main region first."""
+        return {self.region: self.subnetwork, **self.other_regions}
 
 
 def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field

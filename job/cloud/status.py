@@ -261,11 +261,7 @@ class History:
 
 
 def read_history(
-    run: Run,
-    look: Callable[[str], BatchJob | None],
-    now: datetime,
-    allowance: Allowance,
-    deadline: str | None = None,
+    run: Run, look: Callable[[str], BatchJob | None], now: datetime, allowance: Allowance, deadline: str | None = None
 ) -> History:
     """Read the history of a run from the bucket and, by `look`, from Batch, as far as `allowance` reaches.
 

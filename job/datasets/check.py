@@ -6,7 +6,7 @@ and that none lies outside the folder. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import yaml
 
 from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
-from job.datasets.scan import SCAN_CACHE, DatasetScan
+from job.datasets.scan import DatasetScan
 from job.errors import DataError
 from job.log import Progress
 from job.text import counted_problems
@@ -73,7 +73,6 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DatasetReport:
     """Check every label and image of a dataset's splits.
 
@@ -82,7 +81,6 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
-        progress: Called with the number of files that are done, and of all files.
     """
     layout = read_layout(folder, follow_links=follow_links)
     names, texts = layout.data.names, layout.texts
@@ -91,7 +89,8 @@ def check_dataset(
     misplaced = _misplaced_labels(layout, images)
     candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
     scan = DatasetScan(layout, cache_file, single_class=single_class)
-    scan.read([*images, *labels, *candidates], progress)
+    with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
+        scan.read([*images, *labels, *candidates], progress.to)
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
     notes: dict[str, list[str]] = {}
     for path in (*images, *labels):
@@ -123,20 +122,6 @@ def check_dataset(
         val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
     )
-
-
-def check_with_progress(
-    folder: Path, name: str, *, single_class: bool = False, follow_links: bool = False
-) -> DatasetReport:
-    """Check a dataset as `check_dataset`, with a progress bar of this name and a cache in the folder."""
-    with Progress(f"checking {name}", 1, "file") as progress:
-        return check_dataset(
-            folder,
-            single_class=single_class,
-            follow_links=follow_links,
-            cache_file=folder / SCAN_CACHE,
-            progress=progress.to,
-        )
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:

@@ -161,10 +161,7 @@ def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> No
                 images += [image for image in layout.images if source == "." or image.startswith(f"{source}/")]
             else:
                 images += _listed(layout, source)
-        elif (
-            isinstance(entry, str)
-            and real_name(layout.folder, layout.folder / root / entry.removeprefix("../")) is None
-        ):
+        elif isinstance(entry, str) and not real_name(layout.folder, layout.folder / root / entry.removeprefix("../")):
             message = f"`{name}` is {quote(entry)}, which lies outside the dataset; put the images inside"
             layout.report("outside", message)
         elif isinstance(entry, str) and entry.startswith("/"):
@@ -195,14 +192,10 @@ def _find(layout: Layout, root: str, entry: object) -> str | None:
         return None
     for tried in (entry, entry.removeprefix("../")):
         path = layout.folder / root / tried
-        for name in (_below_folder(layout.folder, os.path.normpath(path)), real_name(layout.folder, path)):
+        for name in (os.path.relpath(path, layout.folder), real_name(layout.folder, path)):
             if name is not None and (name in layout.folders or name in layout.texts):
                 return name
     return None
-
-
-def _below_folder(folder: Path, path: str) -> str | None:
-    return Path(path).relative_to(folder).as_posix() if Path(path).is_relative_to(folder) else None
 
 
 def _listed(layout: Layout, source: str) -> list[str]:
@@ -223,17 +216,18 @@ def _listed(layout: Layout, source: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        image = _below_folder(layout.folder, os.path.normpath(path.parent / line))
+        image = os.path.relpath(path.parent / line, layout.folder)
         if line.startswith("/") and image in there:
-            message = f"{line!r} is there on this machine alone; write it from this list on, such as ./images/1.jpg"
-            layout.report("list", message, source, number)
+            problem = f"{line!r} is there on this machine alone; write it from this list on, such as ./images/1.jpg"
         elif line.startswith("/") or ".." in Path(line).parts:
             layout.report("outside", f"{line!r} lies outside the dataset; put the image inside", source, number)
+            continue
         elif not line.startswith("./"):
-            message = f"{line!r} is looked for wherever training starts; write ./ before it, for beside this list"
-            layout.report("list", message, source, number)
-        elif image in there:
-            layout.lists[source][number] = str(image)
+            problem = f"{line!r} is looked for wherever training starts; write ./ before it, for beside this list"
+        elif image not in there:
+            problem = f"{line!r} is no image that is there; leave it out"
         else:
-            layout.report("list", f"{line!r} is no image that is there; leave it out", source, number)
+            layout.lists[source][number] = image
+            continue
+        layout.report("list", problem, source, number)
     return list(layout.lists[source].values())

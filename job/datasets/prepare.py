@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import broken_files, check_with_progress, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
@@ -64,16 +65,16 @@ def find_dataset(store: Store, name: str | None) -> str:
         DataError: If it does not exist, or if there are several and none is named.
     """
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
-    if name is None:
-        if len(names) == 1:
-            return names[0]
-        if not names:
-            raise DataError(f"dataset: there is none in {store.uri}; push one with `job data push DIR --dataset NAME`")
+    push = "push one with `job data push DIR --dataset NAME`"
+    if name is None and not names:
+        raise DataError(f"dataset: there is none in {store.uri}; {push}")
+    if name is None and len(names) > 1:
         raise DataError(f"dataset: there are {len(names)} in {store.uri}; choose one with --dataset", names)
-    if name not in names:
-        listed = f"; there are {', '.join(names)}" if names else "; push one with `job data push DIR --dataset NAME`"
-        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{nearest(name, names) or listed}")
-    return name
+    if name is not None and name not in names:
+        listed = f"there are {', '.join(names)}" if names else push
+        hint = nearest(name, names) or f"; {listed}"
+        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{hint}")
+    return name or names[0]
 
 
 def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
@@ -131,14 +132,14 @@ def prepare_data(
                 pulled = _pull(store, folder, version, readers)
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
-            report = check_with_progress(folder, name, single_class=single_class)
+            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
             _require_none(folder, report.files - version.files.keys())
             aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 readers.exclude()
                 mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check_with_progress(folder, name, single_class=single_class)
+                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
         readers.join()
     if pinned is None:
         advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, check_with_progress
+from job.datasets.check import NUM_SHOWN, check_dataset
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
@@ -25,6 +25,7 @@ from job.datasets.lockfile import (
     same_bytes,
     version_lock,
 )
+from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, PreconditionError
 from job.log import Progress, one_line
 from job.storage.checksums import ChecksumIndex, sha256_of
@@ -186,7 +187,8 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
 
 
 def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> None:
-    report = check_with_progress(folder, str(folder), single_class=single_class, follow_links=follow_links)
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=single_class, follow_links=follow_links, cache_file=cache)
     for warning in report.warnings:
         log.warning("%s: %s", folder, one_line(warning))
     if not force:

@@ -6,7 +6,7 @@ Guarantees that every image was decoded to its end, and that an absent or damage
 import hashlib
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -44,7 +44,10 @@ class DatasetScan:
         self._layout = layout
         self._single_class = single_class
         self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
-        self._cached = dict(_cached_rows(self._cache)) if self._cache else {}
+        self._cached: dict[str, tuple[str, str, Findings]] = {}
+        for path, row in self._cache.read().items() if self._cache else ():
+            with suppress(ValidationError):
+                self._cached[path] = _ROW.validate_json(row)
         self._by_digest = {digest: findings for _, digest, findings in self._cached.values()}
         self._versions: dict[str, str] = {}
 
@@ -114,9 +117,3 @@ class DatasetScan:
         changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
         if self._cache:
             self._cache.write(changed | dict.fromkeys(self._cached.keys() - rows.keys()))
-
-
-def _cached_rows(cache: CacheFile) -> Iterator[tuple[str, tuple[str, str, Findings]]]:
-    for path, row in cache.read().items():
-        with suppress(ValidationError):
-            yield path, _ROW.validate_json(row)

@@ -10,9 +10,9 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import Evaluation
+from job.training.evaluation_record import EVALUATION_BEFORE, Evaluation
 
-RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"
+RESULTS = "results.csv"
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""

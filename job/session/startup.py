@@ -246,7 +246,7 @@ def _restore(
     """Set up a training from a fetched checkpoint, and return it with its receipt."""
     folder, reopen = context.folder / "restored", restored.run != run.name
     as_it_is = InitialWeights("restored", None, None)  # the weights name the architecture, class branches included
-    with checkpoint.gone_on_from(run, restored):
+    with checkpoint.refusal_explained(run, restored):
         training = set_up(context, data, as_it_is, folder / "last.pt", record=record, previous=previous)
         _require_same_facts(record, training)
         _broadcast_state(context, folder, reopen=reopen)

@@ -21,7 +21,7 @@ from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
 from job.runs.records import CheckpointId
 from job.runs.request import TrainRequest
-from job.runs.search import find_run, tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, finish
 from job.session.callbacks import SessionCallbacks
@@ -84,7 +84,7 @@ def _lead(context: SessionContext) -> None:
     identity = request.identity(request.dataset)
     run, record = find_run(store, request.run, identity)
     if record is None and request.run is None:
-        tell_beside(store, run, identity, "train")
+        warn_of_unfinished(store, run, identity, "train")
     final = run.final() if record else None
     if final is not None:
         context.group.broadcast(None)

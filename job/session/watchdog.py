@@ -39,7 +39,7 @@ LAST_WORDS_S = 15.0
 """The longest time for logging and recording a hang."""
 
 
-class Watchdog:
+class Watchdog(Background):
     """Watches blocks under `watching`; use it as a context manager.
 
     Args:
@@ -48,6 +48,7 @@ class Watchdog:
     """
 
     def __init__(self, limit_s: float = HANG_S, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("watchdog", self._watch)
         self._limit_s, self._clock = limit_s, clock
         self.on_hang: Callable[[HangError], None] = lambda _error: None
         """Called, from another thread, before the process leaves."""
@@ -56,11 +57,10 @@ class Watchdog:
         self._idle_s = 0.0
         self._moved = 0
         self._closed = threading.Event()
-        self._background = Background("watchdog", self._watch)
 
     def __enter__(self) -> Self:
         if self._limit_s:
-            self._background.start()
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,10 +69,6 @@ class Watchdog:
     def beat(self) -> None:
         """Report progress; cheap enough for every batch."""
         self._idle_s = 0.0
-
-    def check(self) -> None:
-        """Raise the error of the watchdog's thread, if there is one."""
-        self._background.check()
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[None]:

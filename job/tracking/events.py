@@ -1,4 +1,4 @@
-"""Rows and results that go to W&B, read from a run's records."""
+"""W&B events: committed rows after the server's last epoch, and the result, read from a run's records."""
 
 from pathlib import Path
 

@@ -76,12 +76,8 @@ def _runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
 
     Machine code (``sm_80``) runs on later GPUs of the same generation, PTX (``compute_90``) on all later ones.
     """
-    for name in built_for:
-        kind, _, number = name.partition("_")
-        digits = re.match(r"\d+", number)
-        if digits is None:
-            continue
-        major, minor = divmod(int(digits[0]), 10)
+    for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(built_for)):
+        major, minor = divmod(int(digits), 10)
         if (kind == "sm" and major == capability[0] and minor <= capability[1]) or (
             kind == "compute" and (major, minor) <= capability
         ):

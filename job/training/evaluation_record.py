@@ -1,4 +1,4 @@
-"""Evaluation of a model on the validation set: the content of ``evaluation.json``.
+"""Evaluation of a model on the validation set: the content of ``evaluation.json`` and ``evaluation-before.json``.
 
 Imports no torch, so that a report reads it where there is none.
 """
@@ -8,6 +8,9 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
+
+EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
+"""Files of the evaluations of the start weights and of the best weights."""
 
 
 class ObjectBox(NamedTuple):

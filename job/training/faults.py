@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch.distributed import DistError
 
-from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError
+from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError, message_of
 from job.training.trainer import Plan
 
 
@@ -95,7 +95,7 @@ def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
 
 
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = message_of(error)
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
     seen = f"{type(error).__name__}: {text}"

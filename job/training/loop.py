@@ -24,6 +24,7 @@ from job.training.callbacks import Outcome, Step, TrainingCallbacks
 from job.training.dataset import Batch
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
+from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
@@ -31,9 +32,6 @@ from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
-
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the detections of the start weights and of the best weights."""
 
 
 class Training:
@@ -176,10 +174,12 @@ class Training:
         """Copy the complete training state."""
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
-        texts = {"results.csv": results_csv(progress.rows).encode()}
-        if self.evaluation_before is not None:
-            texts[EVALUATION_BEFORE] = self.evaluation_before
-        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, texts)
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, self._texts())
+
+    def _texts(self) -> dict[str, bytes]:
+        before = self.evaluation_before
+        results = {"results.csv": results_csv(self.progress.rows).encode()}
+        return results if before is None else results | {EVALUATION_BEFORE: before}
 
     def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
         callbacks.enter(Phase.VALIDATION)
@@ -296,16 +296,14 @@ class Training:
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
-        (folder / "last.pt").write_bytes(self.last.to_bytes())
-        (folder / "best.pt").write_bytes(self.best.to_bytes())
-        (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
+        files = {"last.pt": self.last.to_bytes(), "best.pt": self.best.to_bytes(), **self._texts()}
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
         trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
         last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
         after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
-        if self.evaluation_before is not None:
-            (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)
         if trainer.args.plots:
             plot_results(file=folder / "results.csv")
         return Outcome(

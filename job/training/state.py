@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
-from job.errors import CorruptObjectError, TrainingError
+from job.errors import CorruptObjectError, TrainingError, message_of
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors, serialise
@@ -57,8 +57,7 @@ class TrainingProgress:
     stopped_early: bool = False
 
     waits_from: int = 0
-    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run.
-    """
+    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +167,9 @@ def read_state(path: Path) -> State:
             state: State = file.plain()
         TrainingProgress(**state["progress"])
     except (UnreadableFileError, KeyError, TypeError) as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
+        raise CorruptObjectError(
+            f"{path.name}: is not a training state, {message_of(error)}; nothing in it was run"
+        ) from error
     return state
 
 

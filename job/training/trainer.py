@@ -24,13 +24,13 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.torch_utils import unwrap_model
 
-from job.errors import MachineError, RecipeError, WeightsError
+from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
 from job.training.dataset import Batch, KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
-from job.training.isolation import amp_check_without_download, patch_ultralytics
+from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches
 from job.training.signals import left_to_the_trainer
@@ -125,13 +125,13 @@ class Trainer(DetectionTrainer):
             )
         except (ValueError, AssertionError) as error:
             if "device" in str(error).lower():
-                raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
-            raise RecipeError(f"recipe: Ultralytics refuses it, {_first_line(error)}; correct it") from error
+                raise MachineError(f"device {plan.device!r}: {message_of(error)}; pass another --device") from error
+            raise RecipeError(f"recipe: Ultralytics refuses it, {message_of(error)}; correct it") from error
         self._require_precision()
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first(), amp_check_without_download():
+        with plan.group.local_zero_first():
             self._setup_train()
         if plan.group.size > 1:
             plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
@@ -309,14 +309,11 @@ def _require_same_classes(theirs: dict[int, str], data_names: dict[int, str], su
         return
     same_set = sorted(theirs.values()) == sorted(data_names.values())
     what = "are in another order" if same_set else "differ from the data's"
+    both = ("weights", theirs), ("data", data_names)
     raise WeightsError(
         f"{subject}: its classes {what}; correct data.yaml, choose other weights, or pass --new-classes if it is meant",
-        [f"weights: {_listed(theirs)}", f"data: {_listed(data_names)}"],
+        [f"{whose}: {', '.join(f'{i} {name}' for i, name in sorted(names.items()))}" for whose, names in both],
     )
-
-
-def _listed(names: dict[int, str]) -> str:
-    return ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
 
 
 def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
@@ -332,7 +329,3 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
 
     loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
     return loader
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -23,7 +23,6 @@ from job.training.architecture import (
     Architecture,
     UnfitArchitectureError,
     checked_architecture,
-    require_detector,
     require_size,
 )
 from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
@@ -69,8 +68,6 @@ class _Stored:
 
     names: object
     architecture: object
-    head: str
-    """The class of the last layer."""
 
 
 def load_weights(path: Path) -> DetectionModel:
@@ -84,7 +81,6 @@ def load_weights(path: Path) -> DetectionModel:
     """
     stored = _read(path)
     try:
-        require_detector(stored.head)
         architecture = checked_architecture(stored.architecture)
         names = _class_names(stored.names)
         architecture["nc"] = len(names)
@@ -105,15 +101,8 @@ def _read(path: Path) -> _Stored:
             if not found:
                 raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
             model: Record = found[0]
-            layers = model.attributes.get("_modules", {}).get("model")
-            last = list(layers.attributes["_modules"].values())[-1]
             tensors = {name: file.read(tensor) for name, tensor in _stored_tensors(model)}
-            return _Stored(
-                tensors=tensors,
-                names=model.attributes.get("names"),
-                architecture=model.attributes.get("yaml"),
-                head=last.class_name.rpartition(".")[2],
-            )
+            return _Stored(tensors, model.attributes.get("names"), model.attributes.get("yaml"))
     except UnreadableFileError as error:
         raise WeightsError(_refusal(path, error)) from error
     except (AttributeError, KeyError, IndexError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What exactness and checkpoints cost, beside stock Ultralytics: ``python -m tests.bench.training``.
+"""Training: cost of exactness and checkpoints, beside stock Ultralytics: ``python -m tests.bench.training``.
 
 Both train the same data with the same arguments, taking turns, each in processes of its own with one thread.
 """

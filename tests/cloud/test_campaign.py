@@ -1,4 +1,4 @@
-"""A campaign whose runs are trained on Batch: the fake service, the emulated bucket, real trainings and a real kill."""
+"""A campaign on Batch: the fake service, the emulated bucket, real trainings and a real kill."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The fake service behaves as the real one where a test or the drill relies on it."""
+"""The fake Batch service behaves as the real one where tests and the drill rely on it."""
 
 import json
 import stat

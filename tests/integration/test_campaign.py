@@ -1,4 +1,4 @@
-"""A campaign as a person starts it, killed between and within its runs; both of the decisions after A."""
+"""A campaign, killed between and within its runs; both decisions after A."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Which pictures a training reads, how many detections it allows in them, and what it does where a loss is lost."""
+"""The images of a training, its limit of detections, and a loss that is not a number."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Stopping a run on purpose and going on with it; more epochs for one that has ended."""
+"""A run is paused and resumed, and a finished one is extended."""
 
 import csv
 import io

@@ -39,7 +39,7 @@ def test_the_time_between_two_records_is_never_negative():
 
 
 class Price(BaseModel):
-    """What an hour costs."""
+    """Dollars per hour as text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

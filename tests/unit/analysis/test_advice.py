@@ -1,4 +1,4 @@
-"""The users' rules: which recipe is next, from recorded courses."""
+"""The rules for the next recipe, from recorded learning curves."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What a training will take: by a run like it, by a measurement, by its authors; and the correction after an epoch."""
+"""Estimates from a similar run, from a measurement and from the recipe, and their correction after an epoch."""
 
 import dataclasses
 import json

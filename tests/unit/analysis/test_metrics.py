@@ -1,4 +1,4 @@
-"""Before and after."""
+"""Metrics before and after a run."""
 
 import pytest
 

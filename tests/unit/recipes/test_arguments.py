@@ -1,4 +1,4 @@
-"""The table of training arguments against the Ultralytics that is installed."""
+"""The table of training arguments matches the installed Ultralytics."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""The report is rewritten while a run trains, by a real process, and never in its way."""
+"""The report is rewritten by a process beside the training, which never waits for it."""
 
 import os
 import sys

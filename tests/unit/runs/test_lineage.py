@@ -218,7 +218,7 @@ def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(sto
     store.put(f"runs/{run}/weights/best.pt", b"weights")
     with pytest.raises(
         CorruptObjectError,
-        match=f"runs/{run}/final.json: has another form.*weights: Value error, lacks best.pt",
+        match=f"runs/{run}/final.json: has another form.*weights: lacks best.pt",
     ):
         fetch_start(store, find_start(store, train_request(weights=run), None), tmp_path)
 

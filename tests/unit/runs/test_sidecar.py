@@ -1,4 +1,4 @@
-"""A sidecar runs beside the training and is never in its way."""
+"""A sidecar process beside the training, which never waits for it."""
 
 import os
 import sys

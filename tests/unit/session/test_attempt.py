@@ -1,4 +1,4 @@
-"""Why an attempt ended, as its record says it and a supervisor reads it."""
+"""The end of an attempt: reason and exit code."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""What a rank other than 0 does before it trains."""
+"""Non-zero ranks before they train."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace

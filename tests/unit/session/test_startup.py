@@ -1,4 +1,4 @@
-"""Which of its ways an attempt starts by."""
+"""The four ways in which an attempt starts."""
 
 from types import SimpleNamespace
 
