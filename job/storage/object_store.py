@@ -43,12 +43,7 @@ class Store(Protocol):
         """Location of the store: ``gs://bucket/prefix`` or an absolute folder."""
 
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
-        """Store a file or bytes, and return the object with its CRC-32C.
-
-        Args:
-            key: Of the object.
-            source: Its bytes.
-            overwrite: Replace an object under the key.
+        """Store a file or bytes, and return the object with its CRC-32C; `overwrite` replaces an object under the key.
 
         A put is idempotent: an object with the same bytes is the success of an earlier try whose response was lost.
         Two writers of the same bytes both succeed, so that a claim must contain the claimer's name.
@@ -70,11 +65,9 @@ class Store(Protocol):
         """Return the verified bytes of a small object; raises as `get` does."""
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
-        """Return all objects whose key starts with `prefix`, sorted by key.
+        """Return all objects whose key starts with `prefix`, sorted by key; ``runs/a`` lists ``runs/ab``, too.
 
-        Args:
-            prefix: A plain string prefix; ``runs/a/`` lists that folder, ``runs/a`` also ``runs/ab``.
-            checksums: Fill in `crc32c`. A folder reads the files that its index does not have.
+        With `checksums`, `crc32c` is filled in: a folder reads the files that its index does not have.
         """
 
     def stat(self, key: str) -> StoredObject:
