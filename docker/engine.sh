@@ -1,7 +1,7 @@
 # Finds the container engine; read by the other scripts of this folder.
 # shellcheck shell=bash
 
-# shellcheck disable=SC2034 # whoever reads this file uses it
+# shellcheck disable=SC2034 # for the scripts that read this file
 engine=${CONTAINER_ENGINE:-$(command -v docker || command -v podman || true)}
 if [[ -z $engine ]]; then
     echo "container engine: neither docker nor podman was found; install Docker Engine or Podman" >&2
@@ -11,7 +11,7 @@ elif ! command -v "$engine" >/dev/null; then
     exit 78
 fi
 
-# Podman, whatever it is called here: its package podman-docker installs it as docker.
+# Whether the engine is Podman; its package podman-docker installs it under the name docker.
 is_podman() {
     [[ $("$engine" --version) == *podman* ]]
 }

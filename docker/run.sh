@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command of the job in the image NAME on this machine: NAME train --recipe A --bucket bucket ...
 #
-# A folder that is named as the bucket is mounted; work/ is where data and checkpoints on their way lie. Files belong to
-# whoever started it. The container gets this machine's GPUs if there are any.
+# A bucket that is a folder is mounted; work/ has data and staged checkpoints. Files belong to the calling user. The
+# container gets this machine's GPUs if there are any.
 set -euo pipefail
 # shellcheck source=docker/engine.sh
 source "$(dirname "$0")/engine.sh"

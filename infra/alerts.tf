@@ -138,7 +138,7 @@ resource "google_monitoring_alert_policy" "preemption_storm" {
   }
 
   documentation {
-    content = "The runs go on, slowly. Other zones, another machine or `--on-demand` are the ways out."
+    content = "The runs continue, slowly. Remedies: other zones, another machine, or `--on-demand`."
   }
 
   depends_on = [google_logging_metric.preemptions]

@@ -1,5 +1,5 @@
-# The other road: a group of one Spot machine that comes back by itself after a preemption, goes on with its run, and
-# resizes its group to zero when the run is over. What it trains is not said here but by `make vm-up`, in the group's
+# Alternative to Batch: a group of one Spot machine that comes back by itself after a preemption, resumes its run, and
+# resizes its group to zero when the run is over. `make vm-up` sets its training, in the group's
 # all-instances configuration; so no `terraform apply` starts a machine, stops one, or changes what it trains.
 
 locals {

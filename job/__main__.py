@@ -25,9 +25,7 @@ def run() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
         for number in heeded():
-            signal.signal(
-                number, _leave
-            )  # there is nothing to commit until `session.preemption` installs its own handler
+            signal.signal(number, _leave)  # nothing is to be committed until `session.preemption` installs its handler
     from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
     is_rank = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away

@@ -1,7 +1,4 @@
-"""Background threads whose errors are not lost.
-
-Guarantees that any exception of a thread is kept, and raised by `check` in the thread that trains.
-"""
+"""Background threads: any exception of a thread is kept, and raised by `check` in the thread that trains."""
 
 import threading
 from collections.abc import Callable
@@ -10,12 +7,7 @@ from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
-    """One background thread of a training.
-
-    Args:
-        name: Its name in messages.
-        work: Its function.
-    """
+    """One background thread of a training; its name is the subject of messages."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
@@ -33,11 +25,7 @@ class Background:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise the error of the work, if there is one; cheap enough for every step.
-
-        Raises:
-            JobError: See `error`.
-        """
+        """Raise `error`, if there is one; cheap enough for every step."""
         if self.error is not None:
             raise self.error
 
@@ -47,14 +35,8 @@ class Background:
         except JobError as error:
             self.error = error
         except BaseException as error:  # noqa: BLE001 -- raised by `check`, in the main thread
-            self.error = _unexpected(self._thread.name, error)
-
-
-def _unexpected(name: str, error: BaseException) -> BackgroundError:
-    """Return the `JobError` of an unforeseen exception."""
-    explained = BackgroundError(
-        f"{name}: failed, {what_failed(error)}; committed checkpoints stand, the same command resumes there; if it "
-        "fails again, please report it"
-    )
-    explained.__cause__ = error
-    return explained
+            self.error = BackgroundError(
+                f"{self._thread.name}: failed, {what_failed(error)}; committed checkpoints stand, the same command "
+                "resumes there; if it fails again, please report it"
+            )
+            self.error.__cause__ = error

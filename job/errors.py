@@ -1,7 +1,7 @@
 """Exceptions and their exit codes, and the reasons for which an attempt ends.
 
-A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several
-problems lists them all, one a line. This module imports nothing of ours, so that every other module can import it.
+A message reads ``subject: what is wrong, what was found; what to do``. An error that collects several problems lists
+them all, one a line.
 """
 
 import traceback
@@ -31,11 +31,7 @@ class EndReason(StrEnum):
     FINISHED = "finished"
     PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
-    """A person stopped the process."""
-
     PAUSED = "paused"
-    """A person asked the run to pause."""
-
     SUPERSEDED = "superseded"
     FAILED = "failed"
     TRANSIENT = "transient"
@@ -63,7 +59,6 @@ TIME_LIMIT = 50005
 KILLED = frozenset({125, 137, 143})
 """Codes of a killed or lost container, also after a preemption if its machine ends later."""
 
-
 GOES_ON = "the same command resumes from the last committed checkpoint"
 """Remedy for a training that ended early."""
 
@@ -77,6 +72,8 @@ class JobError(Exception):
     """
 
     exit_code: int = ExitCode.FAILED
+    reason = EndReason.FAILED
+    """Recorded for the attempt that it ends. With exit code 75, a supervisor gives up what fails twice at one place."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -85,17 +82,11 @@ class JobError(Exception):
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
-        return "\n".join(line.replace("\n", "\\n") for line in lines)  # one a line, whatever a name holds
+        return "\n".join(line.replace("\n", "\\n") for line in lines)  # one a line, also if a name has line ends
 
 
 class DefectError(JobError):
-    """A defect of the program: an exception that no code foresees.
-
-    Args:
-        subject: The part that failed.
-        error: The exception.
-        advice: How to continue.
-    """
+    """A defect of the program: an exception that no code foresees."""
 
     exit_code = ExitCode.DEFECT
 
@@ -106,6 +97,11 @@ class DefectError(JobError):
         )
         self.name = type(error).__name__
         self.traceback = "".join(traceback.format_exception(error))
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def what_failed(error: BaseException) -> str:
@@ -131,53 +127,48 @@ class UsageError(JobError):
     exit_code = ExitCode.USAGE
 
 
-class RecipeError(JobError):
+class InvalidInputError(JobError):
+    """The input cannot be trained; no retry changes that."""
+
+    exit_code = ExitCode.INVALID
+
+
+class TryAgainError(JobError):
+    """A failure that may pass: the same command tries again."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class RecipeError(InvalidInputError):
     """A recipe, or an argument that overrides it, is wrong."""
 
-    exit_code = ExitCode.INVALID
 
-
-class DataError(JobError):
+class DataError(InvalidInputError):
     """A dataset is absent, broken, or not the one the run was started on."""
 
-    exit_code = ExitCode.INVALID
 
-
-class WeightsError(JobError):
+class WeightsError(InvalidInputError):
     """Start weights are absent, unsafe to load, or do not fit the data."""
 
-    exit_code = ExitCode.INVALID
 
-
-class RunConflictError(JobError):
+class RunConflictError(InvalidInputError):
     """A run exists and was started differently."""
-
-    exit_code = ExitCode.INVALID
 
 
 class TrainingError(JobError):
     """Training itself failed: a loss that is not a number."""
 
-    exit_code = ExitCode.FAILED
-
 
 class OutOfMemoryError(TrainingError):
-    """The GPU's memory ran out.
-
-    Args:
-        message: Batch and image size, and what to do.
-        try_again: Whether the same batch fitted for an epoch or longer, and this is the first time.
-    """
+    """The GPU's memory ran out; a retry may help the first time, after the same batch fitted for an epoch or longer."""
 
     def __init__(self, message: str, *, try_again: bool) -> None:
         super().__init__(message)
         self.exit_code = ExitCode.TRY_AGAIN if try_again else ExitCode.FAILED
 
 
-class HardwareError(JobError):
+class HardwareError(TryAgainError):
     """The machine failed during work, by no fault of the run; a retry may help, perhaps on another machine."""
-
-    exit_code = ExitCode.TRY_AGAIN
 
 
 class StoreError(JobError):
@@ -206,49 +197,39 @@ class TransientStoreError(StoreError):
     """The bucket kept failing until the deadline; trying again later may help."""
 
     exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.TRANSIENT
 
 
-class SupersededError(JobError):
+class SupersededError(TryAgainError):
     """A later attempt has claimed the run; this one must not write to it any more."""
 
-    exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.SUPERSEDED
 
 
 class CampaignError(JobError):
-    """A run of a campaign failed or was cut off.
-
-    Args:
-        message: The run, and what to do.
-        exit_code: Exit code of the run.
-    """
+    """A run of a campaign failed or was cut off, with this exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-class BackgroundError(JobError):
+class BackgroundError(TryAgainError):
     """A background thread failed by an unforeseen exception."""
 
-    exit_code = ExitCode.TRY_AGAIN
 
-
-class NotCommittedError(JobError):
+class NotCommittedError(TryAgainError):
     """A run has reached its end, and its newest checkpoint has not."""
 
-    exit_code = ExitCode.TRY_AGAIN
 
-
-class HangError(JobError):
+class HangError(TryAgainError):
     """A process hangs: no progress for the watchdog's limit."""
 
-    exit_code = ExitCode.TRY_AGAIN
 
+class PeerError(TryAgainError):
+    """Another rank of this training is gone: it was preempted, or failed with its own message."""
 
-class PeerError(JobError):
-    """Another rank of this training is gone: preempted, or failed with a message of its own."""
-
-    exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.TRANSIENT
 
 
 class MachineError(JobError):
@@ -272,22 +253,16 @@ class TransientCloudError(CloudError):
 class RunFailedError(JobError):
     """A run in the cloud failed for a reason that no retry removes."""
 
-    exit_code = ExitCode.FAILED
 
-
-class RunStoppedError(JobError):
+class RunStoppedError(TryAgainError):
     """A run in the cloud was stopped before its end, by a person or at a limit, and can be continued."""
-
-    exit_code = ExitCode.TRY_AGAIN
 
 
 class PreemptionError(BaseException):
-    """This process was asked to stop. Not an `Exception`, so that no handler takes it for a failure.
+    """A notice to stop this process. Not an `Exception`, so that no handler takes it for a failure.
 
-    Args:
-        message: The source of the notice.
-        reason: ``preempted``; ``interrupted`` or ``paused`` if a person did.
-        from_server: Whether it comes from the metadata server, so that the machine ends by itself.
+    Its reason is ``preempted``, or ``interrupted`` or ``paused`` by a person; after one from the metadata server the
+    machine ends by itself.
     """
 
     exit_code: int = ExitCode.TRY_AGAIN

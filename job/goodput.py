@@ -1,7 +1,4 @@
-"""Goodput and badput: each second of an attempt counts for exactly one phase.
-
-Knows nothing of training, nor of money.
-"""
+"""Goodput and badput: each second of an attempt counts for exactly one phase."""
 
 import threading
 import time
@@ -46,12 +43,7 @@ TICK_S, STANDSTILL_S = 1.0, 5.0
 
 
 class PhaseTimer:
-    """Adds up one attempt's seconds, from `Phase.START_UP` on; may be read from any thread.
-
-    Args:
-        clock: Seconds from any origin.
-        before_s: The age of the process: `Phase.BOOT`.
-    """
+    """Adds up one attempt's seconds, from `Phase.START_UP` on, after `before_s` of `Phase.BOOT`; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, before_s: float = 0.0) -> None:
         self._clock = clock
@@ -78,11 +70,7 @@ class PhaseTimer:
 
     @contextmanager
     def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
-        """Count a standstill of the whole process as `Phase.SUSPENDED`.
-
-        Code that holds Python's lock for so long, such as the import of a large library, counts as a standstill too:
-        enter this after such imports.
-        """
+        """Count a standstill as `Phase.SUSPENDED`; enter it after long imports, which hold the lock of Python."""
         closed = threading.Event()
 
         def tick() -> None:

@@ -11,14 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from job.errors import OutputClosedError, OutputError
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SEVERITY = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DEBUG": "DEBUG"}
-
-
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters except tab and newline, text direction marks, and surrogates."""
 
@@ -57,14 +54,6 @@ class EscapedStream(io.TextIOBase):
         with self._explained():
             self._stream.flush()
 
-    def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Return the stream's file descriptor."""
-        return self._stream.fileno()
-
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -88,21 +77,17 @@ class _Json(logging.Formatter):
     """Fields of Cloud Logging's structured logs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {
-            "severity": _SEVERITY.get(record.levelname, "INFO"),
+        entry = {
+            "severity": record.levelname,
             "message": record.getMessage(),
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
         }
-        entry |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        return json.dumps(entry, default=str)
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        return json.dumps(entry | extra, default=str)
 
 
 def set_up_logging(*, for_machines: bool) -> None:
-    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on.
-
-    Args:
-        for_machines: Write JSON where stderr is no terminal.
-    """
+    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on; for machines as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if for_machines and not sys.stderr.isatty() else _Text())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -1,28 +1,24 @@
-"""Text: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as messages.
-
-Knows nothing of runs.
-"""
+"""Text: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as messages."""
 
 import difflib
 import textwrap
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from job.errors import message_of
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 MINUTE, HOUR = 60, 3600
 
-NUM_COLUMNS = 80
-"""Width of a terminal."""
-
-NUM_LABEL = 12
-"""Columns of a paragraph's label."""
+NUM_COLUMNS, NUM_LABEL = 80, 12
+"""Columns of a terminal, and of a paragraph's label."""
 
 
 def seconds_between(earlier: str, later: str) -> float:
@@ -50,12 +46,9 @@ def percent(share: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wrap: int | None = None) -> list[str]:
-    """Return the lines of a table; its columns are as wide as their widest cell, two spaces apart.
+    """Return the lines of a table: `rows` of equal length, with the heading, in columns two spaces apart.
 
-    Args:
-        rows: Rows of equal length, with the heading.
-        right: Columns that are aligned to the right.
-        wrap: Width at which cells are wrapped, those of the first column excepted.
+    Columns in `right` are aligned to the right; cells beyond the first column are wrapped at a width of `wrap`.
     """
     if wrap is not None:
         wrapped = ([[row[0]], *(textwrap.wrap(cell, wrap) for cell in row[1:])] for row in rows)
@@ -82,6 +75,18 @@ def labelled(label: str, text: str) -> list[str]:
     ) or [label]
 
 
+def definitions(entries: Mapping[str, str]) -> list[str]:
+    """Return the lines of a list of names, each with its text beside it."""
+    width = max(map(len, entries), default=0) + 4
+    lines = []
+    for name, text in entries.items():
+        first = f"  {name}".ljust(width)
+        lines += textwrap.wrap(
+            text, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width, break_on_hyphens=False
+        )
+    return lines
+
+
 def command_line(label: str, command: str) -> list[str]:
     """Return a shell command behind its label, continued by backslashes so that it can be copied."""
     lines = textwrap.wrap(command, NUM_COLUMNS - NUM_LABEL - 2, break_long_words=False, break_on_hyphens=False)
@@ -90,17 +95,13 @@ def command_line(label: str, command: str) -> list[str]:
 
 
 MAX_BYTES = 1_000_000
-
-
 TOO_LARGE = f"it is larger than {MAX_BYTES / 1e6:g} MB"
-
 
 MAX_VALUES = 200_000
 """Values repeated by aliases count each time."""
 
-
 MAX_NUMBER_LENGTH = 1_000
-"""Characters of a value that is not text: numbers take time that grows with the square of their length."""
+"""Characters of a value that is not text: the time to parse a number grows with the square of its length."""
 
 
 class UnreadableYamlError(ValueError):
@@ -127,7 +128,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
     except RecursionError as error:
         raise UnreadableYamlError("it is nested too deeply") from error
     except Exception as error:  # the parser raises anything on values that are none, such as the date 2026-13-45
-        raise UnreadableYamlError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableYamlError(message_of(error)) from error
 
 
 def _require_few_values(node: yaml.Node) -> None:
@@ -165,29 +166,19 @@ def between(low: str, high: str) -> str:
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
 """Types as messages name them; any other is a mapping."""
 
-
 MAX_SHOWN = 200
 """Characters of a value in a message."""
 
-FIELDS = "__pydantic_fields__"
-"""Of models and of pydantic's dataclasses alike."""
 
-
-def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
+def validation_problems(error: "ValidationError", model: "type[Any]") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
-    A field's description says what it must be; without one, its type and range do. What a validator of ours raises as
-    `ValueError` is taken over as it stands. A model that explains unknown keys itself has a static ``explain_unknown``.
-
-    Args:
-        error: From validating `model`, without aliases.
-        model: The model or pydantic's dataclass, whose fields are the names that a misspelt one may have meant.
-        subject: Put before each name, such as ``train.``.
+    A field's description says what it must be; without one, its type and range do. The text of a validator's
+    `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
     """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):
-        path, kind, wanted = _locate(model, entry["loc"])
-        name, found = f"{subject}{path}".removesuffix("."), entry["input"]
+        name, kind, wanted = _locate(model, entry["loc"])
         if entry["type"] in {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}:
             problem = _unknown(str(entry["loc"][-1]), kind)
         elif entry["type"] == "missing":
@@ -198,8 +189,8 @@ def validation_problems(error: "ValidationError", model: "type[Any]", subject: s
             problem = str(entry["ctx"]["error"])
         else:
             last = (entry["loc"] or ("",))[-1]
-            in_it = " in it" if isinstance(last, int) and not path.endswith(f".{last}") else ""
-            problem = f"must be {wanted}, got {_shown(found)}{in_it}"
+            in_it = " in it" if isinstance(last, int) and not name.endswith(f".{last}") else ""
+            problem = f"must be {wanted}, got {shown(entry['input'])}{in_it}"
         problems.setdefault(name or problem, f"{name}: {problem}" if name else problem)
     return list(problems.values())
 
@@ -210,58 +201,84 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
-def describe_field(model: "type[Any]", name: str) -> str:
-    """Return the values that a field takes: ``a whole number from 1 to 9``."""
-    field = getattr(model, FIELDS)[name]
-    return field.description or _wanted(field.annotation, field.metadata)
-
-
-def counted_problems(problems: list[str]) -> str:
+def counted_problems(problems: Collection[object]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value for a message; a long one is cut."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
+def describe_field(model: "type[Any]", name: str) -> str:
+    """Describe the values that a field takes: ``a whole number from 1 to 9``."""
+    field = _fields(model)[name]
+    return field.description or describe_type(field.annotation, field.metadata)
+
+
+def describe_type(kind: Any, limits: Sequence[Any] = ()) -> str:  # noqa: ANN401 -- an annotation
+    """Describe the values of a type with limits, such as ``annotated_types.Ge(1)``: ``a whole number from 1 to 9``."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        described = next((limit.description for limit in parts[1:] if getattr(limit, "description", None)), None)
+        metadata = [each for part in parts[1:] for each in getattr(part, "metadata", [part])]
+        return described or describe_type(parts[0], metadata)
+    if origin is Literal:
+        return str(parts[0]) if len(parts) == 1 else f"one of {', '.join(map(str, parts))}"
+    if origin in {Union, types.UnionType}:
+        return " or ".join(describe_type(part, limits) for part in parts if part is not type(None))
+    name = KINDS.get(origin or kind, "a mapping")
+    bounds = {end: getattr(limit, end) for limit in limits for end in ("ge", "le", "gt") if hasattr(limit, end)}
+    low, high, above = bounds.get("ge"), bounds.get("le"), bounds.get("gt")
+    if low is not None and high is not None:
+        return f"{name} from {low:.10g} to {high:.10g}"
+    if low is not None:
+        return f"{name} of at least {low:.10g}"
+    return f"{name} above {above:.10g}" if above is not None else name
+
+
 def _unknown(word: str, model: "type[Any]") -> str:
-    """Return the problem of an unknown key, with the nearest known one."""
     explain = getattr(model, "explain_unknown", None)
     if explain is not None:
         return str(explain(word))
-    known = list(getattr(model, FIELDS))
+    known = list(_fields(model))
     return f"unknown key{nearest(word, known) or '; known are ' + ', '.join(known)}"
 
 
-def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
-    """Return the dotted name of an error's field, its model, and the values that it takes.
+def _fields(kind: Any) -> dict[str, Any]:  # noqa: ANN401 -- an annotation
+    """Return the fields of a model or of pydantic's dataclass, by the names that its data has."""
+    fields = getattr(kind, "__pydantic_fields__", {})
+    return {field.alias or name: field for name, field in fields.items()}
 
-    An error in a list of plain values is the list's.
-    """
+
+def _locate(model: "type[Any]", loc: tuple[int | str, ...]) -> "tuple[str, Any, str]":
+    """Return the dotted name of an error's field, or of its list of plain values, its model, and what it must be."""
     names: list[str] = []
     holder: Any = model
     kind: Any = model
     wanted = "a mapping"
     for index, part in enumerate(loc):
         holder = kind
-        if hasattr(kind, FIELDS):
+        if fields := _fields(kind):
             names.append(str(part))
-            if part not in getattr(kind, FIELDS):
+            if part not in fields:
                 break
             wanted = describe_field(kind, str(part))
-            kind = _without_none(getattr(kind, FIELDS)[part].annotation)
+            kind = _without_none(fields[str(part)].annotation)
         elif get_origin(kind) is dict:
             names.append(str(part))
             key, kind = get_args(kind)
             is_key = loc[index + 1 : index + 2] == ("[key]",)
-            wanted = _wanted(key if is_key else kind, ())
+            wanted = describe_type(key if is_key else kind)
             kind = _without_none(kind)
             if is_key:
                 break
-        elif get_origin(kind) is list and hasattr(get_args(kind)[0], FIELDS):
+        elif part in (hints := getattr(kind, "__annotations__", {})):  # of a `TypedDict`
+            names.append(str(part))
+            wanted, kind = describe_type(hints[part]), _without_none(hints[part])
+        elif get_origin(kind) is list and _fields(get_args(kind)[0]):
             names.append(str(part))
             kind, wanted = get_args(kind)[0], "a mapping"
         else:
@@ -275,25 +292,3 @@ def _without_none(kind: Any) -> Any:  # noqa: ANN401 -- an annotation
         return _without_none(get_args(kind)[0])
     parts = [part for part in get_args(kind) if part is not type(None)]
     return _without_none(parts[0]) if get_origin(kind) in {Union, types.UnionType} and len(parts) == 1 else kind
-
-
-def _wanted(kind: Any, limits: Sequence[Any]) -> str:  # noqa: ANN401 -- an annotation
-    """Return the values that a type takes: ``a whole number from 1 to 9``."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        described = next((limit.description for limit in parts[1:] if getattr(limit, "description", None)), None)
-        return described or _wanted(
-            parts[0], [each for part in parts[1:] for each in getattr(part, "metadata", [part])]
-        )
-    if origin is Literal:
-        return str(parts[0]) if len(parts) == 1 else f"one of {', '.join(map(str, parts))}"
-    if origin in {Union, types.UnionType}:
-        return " or ".join(_wanted(part, limits) for part in parts if part is not type(None))
-    name = KINDS.get(origin or kind, "a mapping")
-    bounds = {end: getattr(limit, end) for limit in limits for end in ("ge", "le", "gt") if hasattr(limit, end)}
-    low, high, above = bounds.get("ge"), bounds.get("le"), bounds.get("gt")
-    if low is not None and high is not None:
-        return f"{name} from {low:.10g} to {high:.10g}"
-    if low is not None:
-        return f"{name} of at least {low:.10g}"
-    return f"{name} above {above:.10g}" if above is not None else name

@@ -17,8 +17,8 @@ initialize() {
     terraform -chdir="$INFRA" init -input=false >/dev/null
 }
 
-# The bucket outlives everything, and the services may be in use by somebody else. Both stay in the state, so that the
-# next apply goes on with them.
+# The bucket is never destroyed, and other projects may use the services. Both stay in the state, so that the next apply
+# keeps them.
 destroy() {
     local addresses address targets=()
     addresses=$(terraform -chdir="$INFRA" state list)

@@ -66,7 +66,7 @@ log_in() {
         docker login --username oauth2accesstoken --password-stdin "https://$registry" <<<"$token" >&2
 }
 
-# Tracking is worth less than training, which goes on without the key.
+# Training continues without the key.
 fetch_wandb_key() {
     unset WANDB_API_KEY
     [[ -z ${WANDB_SECRET:-} ]] && return
@@ -121,7 +121,7 @@ has_committed() {
 train_until_it_is_over() {
     local pause=$PAUSE_S crashes=0 agains=0 code
     while true; do
-        [[ $until == never || $(left_s) != 0 ]] || { say "the limit is reached; make vm-up goes on with the run"; return; }
+        [[ $until == never || $(left_s) != 0 ]] || { say "the limit is reached; make vm-up resumes the run"; return; }
         train
         code=$?
         leave_if_asked

@@ -6,7 +6,6 @@ little data says so. Knows nothing of buckets.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
@@ -37,8 +36,7 @@ BEFORE_C = ("A", "recommended", "finetune")
 """Those of them whose weights recipe C may continue."""
 
 LARGER = ("B", "transfer")
-"""Recipes that take a larger model."""
-
+"""Recipes of a larger model."""
 
 NOTHING_HELPS = "no recipe that was not tried is expected to help; more or better pictures come next"
 
@@ -60,14 +58,14 @@ class Advice:
     """Why the data are too few to trust the advice; empty if they suffice."""
 
     better: str | None = None
-    """Another run on the same validation set that is better, if there is one."""
+    """A better run on the same validation set, if there is one."""
 
     @property
     def recipe(self) -> str | None:
         """The advised recipe, if there is one."""
         return self.options[0].recipe if self.options else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the advice as plain values."""
         return {**asdict(self), "trend": str(self.trend), "recipe": self.recipe}
 
@@ -76,7 +74,6 @@ class Advice:
 class Case:
     """Input of the rules."""
 
-    evidence: RunSummary
     target: float
     f1: float
     precision: float
@@ -89,21 +86,21 @@ class Case:
     """Recipes of all finished runs on the same validation set, with this run's."""
 
     augmented_f1: float | None
-    """The best F1 of those that improved own weights by augmentation."""
+    """The best F1 of those in `AUGMENTED`."""
 
     @property
     def decent(self) -> bool:
-        """Worth improving rather than replacing."""
+        """Whether the run is worth improving rather than replacing."""
         return self.f1 >= DECENT_F1
 
     @property
     def robust(self) -> bool:
-        """Precision and recall are close to each other."""
+        """Whether precision and recall are close to each other."""
         return abs(self.precision - self.recall) <= ROBUST_GAP
 
     @property
     def augmented(self) -> bool:
-        """Whether own weights were improved by augmentation, by this run or another."""
+        """Whether this run or another improved own weights by augmentation."""
         return self.augmented_f1 is not None
 
     @property
@@ -204,7 +201,7 @@ NEXT_STEPS = {
 
 
 def advise(
-    evidence: RunSummary,
+    run: RunSummary,
     others: Sequence[RunSummary] = (),
     *,
     bucket: str,
@@ -212,73 +209,63 @@ def advise(
     usd_per_hour: float | None = None,
     without: Collection[str] = (),
 ) -> Advice:
-    """Return what to do after a run.
+    """Return the next step after a run.
 
     Args:
-        evidence: The run.
-        others: Other finished runs; those on another validation set, or at another scale, do not count.
+        run: The run.
+        others: Other finished runs; those on another validation set or at another scale do not count.
         bucket: Named in the commands.
         target: The F1 to reach.
-        usd_per_hour: Price of the machine, if it is known.
-        without: Options to leave out.
+        usd_per_hour: Price of the machine, if known.
+        without: Names of excluded options.
     """
-    if evidence.after is None:
-        return Advice(
-            run=evidence.run,
-            rule="unfinished",
-            because="the run is not finished; the command that started it resumes it",
-            trend=Trend.UNCLEAR,
-            options=(),
-            thin=(),
-        )
-    alike = comparable(evidence, others)
-    by_f1 = [(other.after["f1"], other) for other in (evidence, *alike) if other.after]
-    best_f1, best = max(by_f1, key=lambda entry: entry[0])
+    if run.after is None:
+        because = "the run is not finished; the command that started it resumes it"
+        return Advice(run=run.run, rule="unfinished", because=because, trend=Trend.UNCLEAR, options=(), thin=())
+    alike = comparable(run, others)
+    scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
+    best_f1, best = max(scores, key=lambda score: score[0])
     case = Case(
-        evidence=evidence,
         target=target,
-        **{name: evidence.after[name] for name in ("f1", "precision", "recall")},
-        trend=trend_of(evidence.learning_curve),
-        trained_as=evidence.trained_as,
-        tried=frozenset(other.trained_as for _, other in by_f1),
-        augmented_f1=max((f1 for f1, other in by_f1 if other.trained_as in AUGMENTED), default=None),
+        **{name: run.after[name] for name in ("f1", "precision", "recall")},
+        trend=trend_of(run.learning_curve),
+        trained_as=run.trained_as,
+        tried=frozenset(other.trained_as for _, other in scores),
+        augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
     )
-
-    def options_of(rule: Rule) -> list[Option]:
-        names = [name for name in rule.recipes(case) if name not in without]
-        found = [find_option(name, evidence, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in names]
-        return [option for option in found if _may_help(option)]
-
     applying = [rule for rule in RULES if rule.applies(case)]
-    is_enough = case.f1 >= case.target
-    rule = applying[0] if is_enough else next((rule for rule in applying if options_of(rule)), applying[0])
-    options = options_of(rule)
-    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(evidence.learning_curve))
-    if options:
-        because += f"; so {_next_step(options)}"
+    options = {}
+    for rule in applying:
+        names = [name for name in rule.recipes(case) if name not in without]
+        found = [find_option(name, run, alike, bucket=bucket, usd_per_hour=usd_per_hour) for name in names]
+        options[rule.name] = tuple(option for option in found if _may_help(option))
+    is_enough = case.f1 >= target
+    rule = next((rule for rule in applying if is_enough or options[rule.name]), applying[0])
+    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(run.learning_curve))
+    if options[rule.name]:
+        because += f"; so {_next_step(options[rule.name])}"
     elif not is_enough:
         because += f"; {NOTHING_HELPS}"
     return Advice(
-        run=evidence.run,
+        run=run.run,
         rule=rule.name,
         because=because,
         trend=case.trend,
-        options=tuple(options),
-        thin=tuple(_thin(evidence)),
+        options=options[rule.name],
+        thin=tuple(_thin(run)),
         better=best.run if best_f1 > case.f1 else None,
     )
 
 
-def _thin(evidence: RunSummary) -> list[str]:
-    num_epochs, num_val = len(evidence.learning_curve), evidence.record.facts.num_val_images
+def _thin(run: RunSummary) -> list[str]:
+    num_epochs, num_val = len(run.learning_curve), run.record.facts.num_val_images
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
-        found.append(
-            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
-        )
-    if evidence.profile == "demo":
+        few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
+        found.append(f"{num_val} validation images, and {few}")
+    if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found
 
@@ -291,9 +278,6 @@ def _next_step(options: Sequence[Option]) -> str:
 
 
 def _may_help(option: Option) -> bool:
-    """Whether the end of a recipe's band, which may be open, is above the current F1.
-
-    More of the same is advised by the trend alone.
-    """
+    """Whether a recipe's band ends above the current F1; more of the same is advised by the trend alone."""
     most = option.gain_f1[1]
     return option.recipe in {"continue", EXTEND} or most is None or most >= GAIN

@@ -1,16 +1,16 @@
 """Campaigns: their records in the bucket, and the rules that choose the next run or end them.
 
 Guarantees that goal, steps and result are written once, a step before its run begins, that each step's run has a name
-of its own, and that the next step follows from the records alone. Knows nothing of how or where a run is trained.
+of its own, and that the next step follows from the records alone. Knows nothing of training.
 """
 
 import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import field_validator
+from pydantic import model_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
@@ -55,13 +55,8 @@ class Bound:
     usd: bool
     """Whether the bound is in dollars; in machine hours if the price is unknown."""
 
-    @property
-    def unit(self) -> str:
-        """Dollars or machine hours."""
-        return "USD" if self.usd else "machine hours"
-
     def __str__(self) -> str:
-        return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
+        return f"{self.total:.2f} {'USD' if self.usd else 'machine hours'}, up to {self.run:.2f} for each run"
 
     def left(self, finished: Sequence[RunSummary]) -> float:
         """Return the rest after some runs; a run of unknown cost counts with its limit."""
@@ -89,19 +84,13 @@ class CampaignStep(Record):
     because: str
     decided_at: str = ""
 
-    @field_validator("recipe")
-    @classmethod
-    def _require_shipped(cls, recipe: str) -> str:
-        if recipe not in recipe_names():  # a record leads to no file of this machine
-            raise ValueError(f"{recipe!r} is no recipe of this version")
-        return recipe
-
-    @field_validator("run")
-    @classmethod
-    def _require_run_name(cls, run: str) -> str:
-        if not is_run_name(run):
-            raise ValueError(f"{run!r} is no name of a run")
-        return run
+    @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        if self.recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{self.recipe!r} is no recipe of this version")
+        if not is_run_name(self.run):
+            raise ValueError(f"{self.run!r} is no name of a run")
+        return self
 
     def train_args(self, goal: Goal) -> list[str]:
         """Return the flags of ``job train`` for this run."""
@@ -162,46 +151,40 @@ class Campaign:
         """Return the key of one of the campaign's objects."""
         return f"campaigns/{self.name}/{name}"
 
-    def record(self) -> CampaignRecord | None:
-        """Return goal and bound, or None if there is no such campaign.
+    def record(self) -> CampaignRecord:
+        """Return goal and bound.
 
         Raises:
+            ObjectNotFoundError: If there is no such campaign.
             CorruptObjectError: From this and the other readers, if a record cannot be read.
         """
-        return self._read("campaign.json", CampaignRecord)
+        record = self._read("campaign.json", CampaignRecord)
+        return record.model_copy(update={"campaign": self.name})  # a copied folder is a campaign with its own runs
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
-        """Write goal and bound.
-
-        Raises:
-            PreconditionError: If the name was taken in the meantime.
-        """
+        """Write goal and bound; the first record stands, as for every write."""
         self._write("campaign.json", CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound))
 
     def steps(self) -> list[CampaignStep]:
         """Return the steps so far, in order."""
         names = [stored.key.removeprefix(self.key("")) for stored in self.store.list(self.key("steps/"))]
-        return [step for name in names if (step := self._read(name, CampaignStep)) is not None]
+        return [self._read(name, CampaignStep) for name in names]
 
     def add(self, step: CampaignStep) -> None:
-        """Write a step; a decision of another machine that came first stands."""
-        with contextlib.suppress(PreconditionError):
-            self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
+        """Write a step."""
+        self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
 
     def result(self) -> CampaignResult | None:
         """Return how the campaign ended, or None if it has not."""
-        return self._read("final.json", CampaignResult)
+        with contextlib.suppress(ObjectNotFoundError):
+            return self._read("final.json", CampaignResult)
+        return None
 
     def finish(self, end: End, best: Best | None) -> None:
-        """Write the result; the first record stands."""
-        known = (best.run, best.weights) if best else (None, None)
-        with contextlib.suppress(PreconditionError):
-            self._write(
-                "final.json",
-                CampaignResult(
-                    finished_at=now(), best=known[0], weights=known[1], reason=end.reason, because=end.because
-                ),
-            )
+        """Write the result."""
+        run, weights = (best.run, best.weights) if best else (None, None)
+        result = CampaignResult(finished_at=now(), best=run, weights=weights, reason=end.reason, because=end.because)
+        self._write("final.json", result)
 
     def runs(self) -> list[RunSummary | None]:
         """Return the run of each step; None for one that has not begun."""
@@ -209,14 +192,12 @@ class Campaign:
         records = [run.record() for run in runs]
         return [read_summary(run, record) if record else None for run, record in zip(runs, records, strict=True)]
 
-    def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord | None:
-        try:
-            return kind.read(self.key(name), self.store.read(self.key(name)))
-        except ObjectNotFoundError:
-            return None
+    def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
+        return kind.read(self.key(name), self.store.read(self.key(name)))
 
     def _write(self, name: str, record: Record) -> None:
-        self.store.put(self.key(name), record.to_json())
+        with contextlib.suppress(PreconditionError):
+            self.store.put(self.key(name), record.to_json())
 
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
@@ -238,14 +219,11 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
         same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
         name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
-    with contextlib.suppress(PreconditionError):
-        if campaign.record() is None:
-            campaign.create(goal, bound)
-    existing = campaign.record()
-    if existing is not None and existing.goal != goal:
+    campaign.create(goal, bound)
+    if different := differences(asdict(campaign.record().goal), asdict(goal)):
         raise RunConflictError(
             f"campaign {name}: was started with other values; repeat those to continue it, or choose another --name",
-            differences(asdict(existing.goal), asdict(goal)),
+            different,
         )
     return campaign
 
@@ -253,73 +231,57 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
 def _goal_of(store: Store, name: str) -> Goal | None:
     """Return a campaign's goal; None, with a warning, if its record is damaged."""
     try:
-        record = Campaign(store, name).record()
+        return Campaign(store, name).record().goal
     except CorruptObjectError as error:
         log.warning("%s; passed over", error)
         return None
-    return record.goal if record else None
 
 
 def next_step(
-    goal: Goal,
-    name: str,
+    record: CampaignRecord,
     finished: Sequence[RunSummary],
     usd_per_hour: float | None,
     *,
     bucket: str,
     bounded: bool = False,
-    bound: Bound | None = None,
 ) -> CampaignStep | End:
     """Return the next step, or the end: the rules of `advice` on the best run, within the budget.
 
     A run that starts from own weights starts from the best; no recipe is trained twice from the same weights.
 
     Args:
-        goal: The request.
-        name: Name of the campaign.
+        record: The campaign.
         finished: Its runs so far, all finished.
         usd_per_hour: Price of the machine, if known.
         bucket: Named in the advised commands.
         bounded: Each run is limited to the rest of the budget, so its cost need not be known beforehand.
-        bound: The bound of a campaign whose goal limits no dollars.
     """
-    if goal.max_usd is None and bound is not None and bound.left(finished) <= 0:
-        return End(reason="budget spent", because=f"the campaign's bound of {bound} is used up")
-    best = best_of(finished)
+    goal, best = record.goal, best_of(finished)
     if best is None:
         expected = by_authors(load_recipe(FIRST_RECIPE, goal.profile), usd_per_hour)
-        return _over_budget(goal, finished, expected.usd if expected else None, bounded=bounded) or CampaignStep(
-            number=1,
-            recipe=FIRST_RECIPE,
-            run=f"{name}-1-{FIRST_RECIPE}",
-            weights=goal.weights,
-            rule="first",
-            because="recipe A comes first: quick, and of low risk",
-        )
-    run = max(finished, key=_f1)
-    if best.is_start and best.f1 >= goal.target_f1:
+        recipe, weights, usd = FIRST_RECIPE, goal.weights, expected.usd if expected else None
+        rule, because = "first", "recipe A comes first: quick, and of low risk"
+    elif best.is_start and best.f1 >= goal.target_f1:
         return End(reason="target reached", because=f"{best.weights}: F1 {best.f1:.1%}, which no run exceeds")
-    advice = advise(
-        run,
-        finished,
-        bucket=bucket,
-        target=goal.target_f1,
-        usd_per_hour=usd_per_hour,
-        without={EXTEND, *(entry.trained_as for entry in finished if _starts_from(entry) == best.weights)},
-    )
-    if advice.rule == "target reached":
-        return End(reason="target reached", because=f"run {run.run}: {advice.because}")
-    if not advice.options:
-        return End(reason="nothing helps", because=f"run {run.run}: {advice.because}")
-    option = advice.options[0]
-    own, number = load_recipe(option.recipe, goal.profile).start.kind == "own", len(finished) + 1
-    return _over_budget(goal, finished, option.usd, bounded=bounded) or CampaignStep(
-        number=number,
-        recipe=option.recipe,
-        run=f"{name}-{number}-{option.recipe}",
-        weights=best.weights if own else None,
-        rule=advice.rule,
-        because=f"run {run.run}: {advice.because}",
+    else:
+        run = max(finished, key=_f1)
+        tried = {entry.trained_as for entry in finished if _starts_from(entry) == best.weights}
+        advice = advise(
+            *(run, finished),
+            bucket=bucket,
+            target=goal.target_f1,
+            usd_per_hour=usd_per_hour,
+            without={EXTEND, *tried},
+        )
+        rule, because = advice.rule, f"run {run.run}: {advice.because}"
+        if not advice.options:
+            return End(reason=rule if rule == "target reached" else "nothing helps", because=because)
+        recipe, usd = advice.options[0].recipe, advice.options[0].usd
+        weights = best.weights if load_recipe(recipe, goal.profile).start.kind == "own" else None
+    number = len(finished) + 1
+    name = f"{record.campaign}-{number}-{recipe}"
+    return _over_budget(record, finished, usd, bounded=bounded) or CampaignStep(
+        number=number, recipe=recipe, run=name, weights=weights, rule=rule, because=because
     )
 
 
@@ -351,24 +313,19 @@ def spent_usd(finished: Sequence[RunSummary]) -> float | None:
 
 
 def _over_budget(
-    goal: Goal, finished: Sequence[RunSummary], next_usd: tuple[float, float] | None, *, bounded: bool
+    record: CampaignRecord, finished: Sequence[RunSummary], next_usd: tuple[float, float] | None, *, bounded: bool
 ) -> End | None:
+    goal, bound, needed = record.goal, record.bound, next_usd[1] if next_usd else 0.0
+    limit, spent, because = f"{goal.max_usd or 0.0:.2f} USD", spent_usd(finished), ""
     if len(finished) >= goal.max_runs:
-        return End(reason="budget spent", because=f"all {goal.max_runs} runs of --max-runs are done")
-    if goal.max_usd is None:
-        return None
-    spent, limit = spent_usd(finished), f"{goal.max_usd:.2f} USD"
-    if spent is None:
+        because = f"all {goal.max_runs} runs of --max-runs are done"
+    elif goal.max_usd is None:
+        because = f"the campaign's bound of {bound} is used up" if bound and bound.left(finished) <= 0 else ""
+    elif spent is None:
         return End(reason="cost unknown", because=f"a run's machine had no price, so {limit} could not be kept")
-    if next_usd is None and not bounded:
-        return End(
-            reason="cost unknown",
-            because=f"the next run's duration is not known, so {limit} could not be kept; `job estimate` measures it",
-        )
-    needed = next_usd[1] if next_usd else 0.0
-    if spent >= goal.max_usd or spent + needed > goal.max_usd:
-        return End(
-            reason="budget spent",
-            because=f"{spent:.2f} of {limit} are spent, and the next run would take up to {needed:.2f}",
-        )
-    return None
+    elif next_usd is None and not bounded:
+        why = f"the next run's duration is not known, so {limit} could not be kept; `job estimate` measures it"
+        return End(reason="cost unknown", because=why)
+    elif spent >= goal.max_usd or spent + needed > goal.max_usd:
+        because = f"{spent:.2f} of {limit} are spent, and the next run would take up to {needed:.2f}"
+    return End(reason="budget spent", because=because) if because else None

@@ -4,10 +4,8 @@ Guarantees that metrics count as comparable only if they were measured on the sa
 is named only then. Knows nothing of terminals and pages.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from job.analysis.metrics import LABELS
 from job.analysis.summary import RunSummary
@@ -56,7 +54,7 @@ class Comparison:
             return "best", "none is finished"
         return "best", f"{self.best} by F1; all were measured on the same validation set"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values."""
         fields = {
             section: {field.label: dict(zip(self.runs, field.values, strict=True)) for field in fields}
@@ -74,39 +72,39 @@ class Comparison:
 def compare(runs: Sequence[RunSummary]) -> Comparison:
     """Compare runs field by field."""
 
-    def field(label: str, value: Callable[[RunSummary], object]) -> Field:
-        return Field(label=label, values=tuple("" if (found := value(run)) is None else str(found) for run in runs))
+    def field(label: str, values: Iterable[object]) -> Field:
+        return Field(label=label, values=tuple("" if value is None else str(value) for value in values))
 
     arguments = [name for name in runs[0].train if len({str(run.train.get(name)) for run in runs}) > 1]
     recipe = (
-        field("recipe", lambda run: run.recipe),
-        field("profile", lambda run: run.profile),
-        field("start", _start),
-        *(field(name, partial(_argument, name)) for name in arguments),
-        field("optimizer", lambda run: run.record.facts.optimizer),
+        field("recipe", (run.recipe for run in runs)),
+        field("profile", (run.profile for run in runs)),
+        field("start", map(_start, runs)),
+        *(field(name, (run.train.get(name) for run in runs)) for name in arguments),
+        field("optimizer", (run.record.facts.optimizer for run in runs)),
     )
     data = (
-        field("dataset", lambda run: run.record.dataset.name),
-        field("digest", lambda run: run.record.dataset.digest[:DIGITS_OF_DIGEST]),
-        field("training images", lambda run: run.record.facts.num_train_images),
-        field("validation images", lambda run: run.record.facts.num_val_images),
-        field("validation set", lambda run: run.val and run.val[:DIGITS_OF_DIGEST]),
-        field("set aside", lambda run: len(run.record.dataset.set_aside)),
+        field("dataset", (run.record.dataset.name for run in runs)),
+        field("digest", (run.record.dataset.digest[:DIGITS_OF_DIGEST] for run in runs)),
+        field("training images", (run.record.facts.num_train_images for run in runs)),
+        field("validation images", (run.record.facts.num_val_images for run in runs)),
+        field("validation set", (run.val and run.val[:DIGITS_OF_DIGEST] for run in runs)),
+        field("set aside", (len(run.record.dataset.set_aside) for run in runs)),
     )
     result = (
-        field("state", lambda run: run.final.reason if run.final else "not finished"),
-        field("epochs", lambda run: run.final and run.final.num_epochs),
-        field("best epoch", lambda run: run.final and run.final.best_epoch),
-        field("F1 before", lambda run: run.before and f"{run.before['f1']:.1%}"),
-        *(field(label, partial(_metric, name)) for name, label in LABELS.items()),
+        field("state", (run.final.reason if run.final else "not finished" for run in runs)),
+        field("epochs", (run.final and run.final.num_epochs for run in runs)),
+        field("best epoch", (run.final and run.final.best_epoch for run in runs)),
+        field("F1 before", (run.before and f"{run.before['f1']:.1%}" for run in runs)),
+        *(field(label, (run.after and f"{run.after[name]:.1%}" for run in runs)) for name, label in LABELS.items()),
     )
     cost = (
-        field("hours", lambda run: f"{run.hours:.2f}"),
-        field("useful", _useful),
-        field("epoch", lambda run: run.epoch_s and f"{run.epoch_s:.3g} s"),
-        field("attempts", lambda run: len(run.attempts)),
-        field("dollars", lambda run: "unknown" if run.usd is None else f"{run.usd:.2f}"),
-        field("machine", lambda run: "; ".join(run.machines)),
+        field("hours", (f"{run.hours:.2f}" for run in runs)),
+        field("useful", (f"{run.cost.goodput:.0%}" if run.attempts else None for run in runs)),
+        field("epoch", (run.epoch_s and f"{run.epoch_s:.3g} s" for run in runs)),
+        field("attempts", (len(run.attempts) for run in runs)),
+        field("dollars", ("unknown" if run.usd is None else f"{run.usd:.2f}" for run in runs)),
+        field("machine", ("; ".join(run.machines) for run in runs)),
     )
     not_comparable = _why_not_comparable(runs)
     finished = [(run.after["f1"], run.run) for run in runs if run.after]
@@ -125,9 +123,8 @@ def _why_not_comparable(runs: Sequence[RunSummary]) -> str | None:
         return None
     names = ", ".join(run.run for run in others)
     if any(run.val is None for run in (first, *others)):
-        return (
-            f"the data of {first.run} and of {names} differ, and it was not recorded whether their validation sets do"
-        )
+        why = "differ, and it was not recorded whether their validation sets do"
+        return f"the data of {first.run} and of {names} {why}"
     return f"{first.run} and {names} were measured on different validation sets"
 
 
@@ -135,16 +132,4 @@ def _start(run: RunSummary) -> str:
     point = run.record.start.point
     if point.kind == "end":
         return f"end of {point.run}"
-    return point.run or point.source or f"{point.architecture} from scratch"
-
-
-def _argument(name: str, run: RunSummary) -> object:
-    return run.train.get(name)
-
-
-def _metric(name: str, run: RunSummary) -> str | None:
-    return f"{run.after[name]:.1%}" if run.after else None
-
-
-def _useful(run: RunSummary) -> str | None:
-    return f"{run.cost.goodput:.0%}" if run.attempts else None
+    return point.run or str(point)

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
+from job.text import HOUR
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step
@@ -34,19 +35,43 @@ class Estimate:
 
     recipe: str
     epochs: int
-    epoch_s: float | None
-    """Seconds for an epoch, its validation included; None if only the total is known."""
+    hours: tuple[float, float]
+    """From low to high."""
 
-    around_s: float
+    based_on: str
+    usd_per_hour: float | None
+    epoch_s: float | None = None
+    """Seconds of an epoch with its validation; None if only the whole is known."""
+
+    around_s: float = 0.0
     """Seconds before the first epoch and after the last: start-up, and validation of start and end."""
 
-    hours: tuple[float, float]
-    based_on: str
-    usd: tuple[float, float] | None
+    @classmethod
+    def at_pace(
+        cls, recipe: Recipe, epoch_s: float, based_on: str, usd_per_hour: float | None, *, around_s: float = 0.0
+    ) -> Self:
+        """Return the estimate for epochs of known duration."""
+        epochs: int = recipe.train["epochs"]
+        hours = (epochs * epoch_s + around_s) / HOUR
+        return cls(
+            recipe=recipe.name,
+            epochs=epochs,
+            hours=(hours, hours),
+            based_on=based_on,
+            usd_per_hour=usd_per_hour,
+            epoch_s=epoch_s,
+            around_s=around_s,
+        )
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def usd(self) -> tuple[float, float] | None:
+        """Dollars, from low to high; None if the price is unknown."""
+        price = self.usd_per_hour
+        return None if price is None else (self.hours[0] * price, self.hours[1] * price)
+
+    def to_json(self) -> dict[str, object]:
         """Return the estimate as plain values."""
-        return asdict(self)
+        return {**asdict(self), "usd": self.usd}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,25 +161,25 @@ class Stopwatch:
 
 
 def from_runs(
-    order: TrainRequest, dataset: str, machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
+    request: TrainRequest, dataset: str, is_machine: Callable[[RunSummary], bool], runs: Sequence[RunSummary]
 ) -> RunSummary | None:
-    """Return the newest finished run that is comparable to a request, if there is one.
+    """Return the newest finished run with the recipe, scale, data and machine of a request.
 
     Args:
-        order: The request.
-        dataset: Name of its dataset.
-        machine: Whether a run was trained on the kind of machine to estimate for.
+        request: The training to estimate.
+        dataset: The name of its dataset.
+        is_machine: Whether a run was trained on the machine to estimate for.
         runs: Finished runs, the newest last.
     """
-    request = order.identity(dataset)
+    wanted = request.identity(dataset)
 
-    def alike(run: RunSummary) -> bool:
-        theirs = run.record.request
-        same = all(theirs[name] == request[name] for name in ("profile", "dataset", "model"))
-        same &= run.trained_as == order.trained_as
-        return same and all(run.train[name] == request["train"][name] for name in ("imgsz", "batch"))
+    def matches(run: RunSummary) -> bool:
+        found = run.record.request
+        same = all(found[name] == wanted[name] for name in ("profile", "dataset", "model"))
+        same &= run.trained_as == request.trained_as
+        return same and all(run.train[name] == wanted["train"][name] for name in ("imgsz", "batch"))
 
-    return next((run for run in reversed(runs) if alike(run) and machine(run)), None)
+    return next((run for run in reversed(runs) if matches(run) and is_machine(run)), None)
 
 
 def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> bool:
@@ -177,17 +202,17 @@ def is_kind(run: RunSummary, machine: str, machine_type: str | None = None) -> b
 
 def by_run(recipe: Recipe, run: RunSummary, usd_per_hour: float | None) -> Estimate:
     """Return an estimate by a comparable run."""
-    epoch_s = run.epoch_s or 0.0
-    around_s = max(0.0, run.cost.total_s - epoch_s * len(run.learning_curve))
-    based_on = f"run {run.run}, {len(run.learning_curve)} epochs on {'; '.join(run.machines)}"
-    return _estimate(recipe, epoch_s, around_s, based_on, usd_per_hour)
+    epoch_s, epochs = run.epoch_s or 0.0, len(run.learning_curve)
+    around_s = max(0.0, run.cost.total_s - epoch_s * epochs)
+    based_on = f"run {run.run}, {epochs} epochs on {'; '.join(run.machines)}"
+    return Estimate.at_pace(recipe, epoch_s, based_on, usd_per_hour, around_s=around_s)
 
 
 def by_measurement(recipe: Recipe, measured: Measurement, usd_per_hour: float | None) -> Estimate:
-    """Return an estimate by a measurement."""
+    """Return an estimate at the pace of measured steps."""
     epoch_s = measured.num_batches * measured.step_s + measured.validation_s
     around_s = measured.start_up_s + 2 * measured.validation_s
-    return _estimate(recipe, epoch_s, around_s, str(measured), usd_per_hour)
+    return Estimate.at_pace(recipe, epoch_s, str(measured), usd_per_hour, around_s=around_s)
 
 
 def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
@@ -198,22 +223,7 @@ def by_authors(recipe: Recipe, usd_per_hour: float | None) -> Estimate | None:
     return Estimate(
         recipe=recipe.name,
         epochs=recipe.train["epochs"],
-        epoch_s=None,
-        around_s=0.0,
         hours=(band.low, band.high),
         based_on="the recipe's authors, for their data and machine; not measured",
-        usd=None if usd_per_hour is None else (band.low * usd_per_hour, band.high * usd_per_hour),
-    )
-
-
-def _estimate(recipe: Recipe, epoch_s: float, around_s: float, based_on: str, usd_per_hour: float | None) -> Estimate:
-    hours = (recipe.train["epochs"] * epoch_s + around_s) / 3600
-    return Estimate(
-        recipe=recipe.name,
-        epochs=recipe.train["epochs"],
-        epoch_s=epoch_s,
-        around_s=around_s,
-        hours=(hours, hours),
-        based_on=based_on,
-        usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
+        usd_per_hour=usd_per_hour,
     )

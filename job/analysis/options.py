@@ -6,10 +6,12 @@ Guarantees that hours are measured or marked as not measured. Knows nothing of t
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from job.analysis.estimate import Estimate, by_authors
 from job.analysis.summary import RunSummary
+from job.recipes.arguments import Arguments
 from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
+from job.text import HOUR
 
 EXTEND = "extend"
 """Name of the option to extend the run itself by more epochs."""
@@ -38,53 +40,25 @@ class Option:
 
 
 def find_option(
-    name: str, run: RunSummary, alike: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
+    name: str, run: RunSummary, comparable: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
-    """Return the cost and the expected gain of a recipe after a finished run.
+    """Return command, cost and expected gain of a recipe, or `EXTEND`, after a finished run.
 
-    Args:
-        name: The recipe, or `EXTEND`.
-        run: The finished run.
-        alike: Other finished runs, for the pace of the recipe.
-        bucket: Named in the command.
-        usd_per_hour: Price of the machine, if it is known.
+    Comparable finished runs, oldest first, give the pace.
     """
     if name == EXTEND:
         return _extension(run, bucket, usd_per_hour)
-    return _of_recipe(name, run, alike, bucket, usd_per_hour)
-
-
-def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
-    done = len(run.learning_curve)
-    args = ["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]
-    hours = done * (run.epoch_s or 0.0) / 3600
-    return Option(
-        recipe=EXTEND,
-        command=shlex.join(args),
-        expect_f1=(None, None),
-        gain_f1=(0.0, None),
-        epochs=done,
-        hours=(hours, hours),
-        hours_from=f"{done} epochs of {run.epoch_s:.3g} s, as so far",
-        usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
-    )
-
-
-def _of_recipe(
-    name: str, run: RunSummary, alike: Sequence[RunSummary], bucket: str, usd_per_hour: float | None
-) -> Option:
     f1 = run.after["f1"] if run.after else 0.0
     recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
-    own = recipe.start.kind == "own"
-    args = ["--recipe", name]
-    args += ["--weights", run.run] if own else []
-    args += ["--dataset", run.record.dataset.name]
+    weights = ["--weights", run.run] if recipe.start.kind == "own" else []
+    args = ["--recipe", name, *weights, "--dataset", run.record.dataset.name]
     args += ["--profile", "demo"] if run.profile == "demo" else []
     scale = _carried_over(run, recipe)
     args += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]
     recipe = recipe.with_arguments(scale)
     band = recipe.expect.get("f1", Band(None, None))
-    hours, source = _hours(recipe, run, alike)
+    estimate = _estimate(recipe, run, comparable, usd_per_hour)
+    not_known = f"not known, no run of {name} is recorded at {recipe.train['imgsz']} px; see `job estimate`"
     return Option(
         recipe=name,
         command=shlex.join(["job", "train", *args, "--bucket", bucket]),
@@ -94,34 +68,44 @@ def _of_recipe(
             None if band.high is None else round(max(0.0, band.high - f1), 4),
         ),
         epochs=recipe.train["epochs"],
-        hours=hours,
-        hours_from=source,
-        usd=None if hours is None or usd_per_hour is None else (hours[0] * usd_per_hour, hours[1] * usd_per_hour),
+        hours=estimate.hours if estimate else None,
+        hours_from=estimate.based_on if estimate else not_known,
+        usd=estimate.usd if estimate else None,
     )
 
 
-def _carried_over(run: RunSummary, recipe: Recipe) -> dict[str, Any]:
-    """Return the user's arguments that carry over to the next run: those of its scale."""
+def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Option:
+    done, epoch_s = len(run.learning_curve), run.epoch_s or 0.0
+    hours = done * epoch_s / HOUR
+    return Option(
+        recipe=EXTEND,
+        command=shlex.join(["job", "extend", run.run, "--epochs", str(2 * done), "--bucket", bucket]),
+        expect_f1=(None, None),
+        gain_f1=(0.0, None),
+        epochs=done,
+        hours=(hours, hours),
+        hours_from=f"{done} epochs of {epoch_s:.3g} s, as so far",
+        usd=None if usd_per_hour is None else (hours * usd_per_hour, hours * usd_per_hour),
+    )
+
+
+def _carried_over(run: RunSummary, recipe: Recipe) -> Arguments:
+    """Return the image size of a run if a person chose it, and its batch if that is smaller than the recipe's."""
     if run.trained_as not in recipe_names():
         return {}
     usual = load_recipe(run.trained_as, recipe.profile).train
-    carried: dict[str, Any] = {}
-    if run.train["imgsz"] != usual["imgsz"]:
-        carried["imgsz"] = run.train["imgsz"]
-    if run.train["batch"] < recipe.train["batch"]:
-        carried["batch"] = run.train["batch"]
-    return carried
+    carried = {"imgsz": run.train["imgsz"] != usual["imgsz"], "batch": run.train["batch"] < recipe.train["batch"]}
+    return {name: run.train[name] for name, chosen in carried.items() if chosen}
 
 
-def _hours(recipe: Recipe, run: RunSummary, alike: Sequence[RunSummary]) -> tuple[tuple[float, float] | None, str]:
-    """Return the hours of a recipe, low and high, and their source."""
-    same_size = [other for other in (run, *reversed(alike)) if other.train["imgsz"] == recipe.train["imgsz"]]
+def _estimate(
+    recipe: Recipe, run: RunSummary, comparable: Sequence[RunSummary], usd_per_hour: float | None
+) -> Estimate | None:
+    """Return an estimate at the pace of the recipe's newest run of this image size, or else the authors'."""
+    same_size = [other for other in (run, *reversed(comparable)) if other.train["imgsz"] == recipe.train["imgsz"]]
     of_recipe = next((other for other in same_size if other.trained_as == recipe.name), None)
     pace = of_recipe or (run if recipe.start.kind == "own" and run in same_size else None)
-    if pace is not None and pace.epoch_s is not None:
-        hours = recipe.train["epochs"] * pace.epoch_s / 3600
-        return (hours, hours), f"{recipe.train['epochs']} epochs of {pace.epoch_s:.3g} s, as in run {pace.run}"
-    band = recipe.expect.get("hours")
-    if band is not None and recipe.profile == "full" and band.low is not None and band.high is not None:
-        return (band.low, band.high), "as the recipe's authors expect; not measured"
-    return None, f"not known, no run of {recipe.name} is recorded at {recipe.train['imgsz']} px; see `job estimate`"
+    if pace is None or pace.epoch_s is None:
+        return by_authors(recipe, usd_per_hour)
+    based_on = f"{recipe.train['epochs']} epochs of {pace.epoch_s:.3g} s, as in run {pace.run}"
+    return Estimate.at_pace(recipe, pace.epoch_s, based_on, usd_per_hour)

@@ -6,12 +6,11 @@ Guarantees that a value that was not recorded is None, never a guess. Knows noth
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from job.errors import CorruptObjectError
+from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
-from job.runs.accounting import cost_of
-from job.runs.cost import RunCost
+from job.runs.cost import RunCost, cost_of
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey
@@ -50,7 +49,7 @@ class RunSummary:
         return self.record.request["profile"]
 
     @property
-    def train(self) -> dict[str, Any]:
+    def train(self) -> Arguments:
         """Its training arguments, all of them."""
         return self.record.request["train"]
 
@@ -97,11 +96,10 @@ class RunSummary:
     @property
     def machines(self) -> list[str]:
         """The machines of its attempts, in order, with the GPU if there was one."""
-        gpus = [(attempt.start or self.record).environment.get("gpu") for attempt in self.attempts]
-        kinds = [
-            ", ".join(str(part) for part in (gpu, attempt.machine) if part)
-            for gpu, attempt in zip(gpus, self.attempts, strict=True)
-        ]
+        kinds = []
+        for attempt in self.attempts:
+            gpu = (attempt.start or self.record).environment.get("gpu")
+            kinds.append(", ".join(str(part) for part in (gpu, attempt.machine) if part))
         return list(dict.fromkeys(kinds))
 
     def measured_alike(self, other: "RunSummary") -> bool:
@@ -124,7 +122,7 @@ def read_summary(run: Run, record: RunRecord) -> RunSummary:
 def finished_runs(store: Store) -> list[RunSummary]:
     """Read the records of all finished runs, by time of their end; unreadable ones are passed over with a warning."""
     seen = survey(store)
-    seen.tell()
+    seen.log_strays()
     found = []
     for each in seen.runs:
         if each.finished:

@@ -1,7 +1,5 @@
 """``job advise``: the next training after a run, by the rules of `job.analysis.advice`."""
 
-import json
-
 from pydantic import Field
 
 from job.analysis.advice import Advice, advise
@@ -20,7 +18,7 @@ class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
 
     positional = ("run",)
 
-    run: str | None = Field(None, description="The run; the one that ended last if left out.")
+    run: str | None = Field(None, description="The run; the last to end if left out.")
 
 
 @command(AdviseOptions, "job advise zebra --target-f1 0.75 --bucket gs://my-bucket")
@@ -30,27 +28,24 @@ def advise_next(options: AdviseOptions) -> None:
     Names the rule, the command, the expected gain and the cost.
 
     Raises:
-        RunConflictError: If there is no such run, or none that is finished.
+        RunConflictError: If there is no such run, or no finished one.
     """
     price, store = options.price_of(), options.store()
     finished = finished_runs(store)
     if options.run is not None:
-        evidence = read_summary(*require_run(store, options.run))
+        summary = read_summary(*require_run(store, options.run))
     elif finished:
-        evidence = finished[-1]
+        summary = finished[-1]
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
-    advice = advise(evidence, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
-    if options.as_json:
-        print(json.dumps(advice.to_json(), indent=1))
-        return
-    print("\n".join(format_advice(evidence, advice)))
+    advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
+    options.print(advice.to_json(), format_advice(summary, advice))
 
 
-def format_advice(evidence: RunSummary, advice: Advice) -> list[str]:
+def format_advice(summary: RunSummary, advice: Advice) -> list[str]:
     """Return advice as lines for a terminal."""
-    ended = f"{evidence.final.reason} after {len(evidence.learning_curve)} epochs" if evidence.final else "not finished"
-    lines = labelled("run", f"{evidence.run}, recipe {evidence.recipe}, {ended}")
+    ended = f"{summary.final.reason} after {len(summary.learning_curve)} epochs" if summary.final else "not finished"
+    lines = labelled("run", f"{summary.run}, recipe {summary.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
     lines += labelled("because", advice.because)
     for reason in advice.thin:

@@ -4,10 +4,10 @@ Imports the module of that one command and nothing else of the project's rooms.
 """
 
 import contextlib
-import importlib
 import logging
+import pkgutil
 import sys
-import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from job import __version__
@@ -22,7 +22,7 @@ from job.errors import (
     UsageError,
 )
 from job.log import EscapedStream, set_up_logging
-from job.text import NUM_COLUMNS, nearest
+from job.text import definitions, nearest
 from job.training.signals import TRAINS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Entry = tuple[str, str]
 """A command as ``module:name``, with its one-line description."""
 
-COMMANDS: dict[str, Entry | dict[str, Entry]] = {
+COMMANDS: dict[str, Entry] = {
     "train": ("job.cli.train:train", "Start, resume or complete a training run by a recipe."),
     "extend": ("job.cli.extend:extend", "Train a finished run for more epochs, as a new run."),
     "stop": ("job.cli.stop:stop", "Ask a running attempt to commit and pause."),
@@ -41,26 +41,20 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     "estimate": ("job.cli.estimate:estimate", "Estimate the time and cost of a training."),
     "verify-resume": ("job.cli.verify_resume:verify", "Prove that killing a training changes no tensor."),
     "doctor": ("job.cli.doctor:doctor", "Check driver, GPU, disk, bucket, W&B and versions."),
-    "recipes": {
-        "list": ("job.cli.recipes:list_recipes", "List the recipes and what each is expected to reach."),
-        "show": ("job.cli.recipes:show_recipe", "Show a recipe with every value resolved."),
-        "check": ("job.cli.recipes:check_recipe", "Check a recipe file and report every problem."),
-    },
-    "runs": {
-        "list": ("job.cli.runs:list_", "List the runs in a bucket."),
-        "show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
-        "verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
-    },
+    "recipes list": ("job.cli.recipes:list_recipes", "List the recipes and what each is expected to reach."),
+    "recipes show": ("job.cli.recipes:show_recipe", "Show a recipe with every value resolved."),
+    "recipes check": ("job.cli.recipes:check_recipe", "Check a recipe file and report every problem."),
+    "runs list": ("job.cli.runs:list_", "List the runs in a bucket."),
+    "runs show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
+    "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),
     "advise": ("job.cli.advise:advise_next", "Recommend the next training after a run."),
-    "data": {
-        "check": ("job.cli.data:check", "Check a dataset and report every problem."),
-        "push": ("job.cli.data:push", "Check a YOLO folder and push it into the bucket."),
-        "pull": ("job.cli.data:pull", "Pull a dataset from the bucket, verified."),
-    },
-    "weights": {"digest": ("job.cli.weights:digest", "Print the SHA-256 over a model's tensors.")},
-    "wandb": {"sync": ("job.cli.wandb:sync_run", "Bring Weights & Biases up to date with a run.")},
+    "data check": ("job.cli.data:check", "Check a dataset and report every problem."),
+    "data push": ("job.cli.data:push", "Check a YOLO folder and push it into the bucket."),
+    "data pull": ("job.cli.data:pull", "Pull a dataset from the bucket, verified."),
+    "weights digest": ("job.cli.weights:digest", "Print the SHA-256 over a model's tensors."),
+    "wandb sync": ("job.cli.wandb:sync_run", "Bring Weights & Biases up to date with a run."),
     "submit": ("job.cli.submit:submit", "Send a training to Cloud Batch, on a Spot machine."),
     "render": ("job.cli.submit:render_job", "Print the Batch job of `job submit` as JSON; make none."),
     "limit": ("job.cli.submit:limit", "Print the hours that a Spot machine may run."),
@@ -86,112 +80,93 @@ HELP = {"--help", "-h"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    set_up_logging(for_machines=words[:1] in TRAINS)
+    args = sys.argv[1:] if argv is None else argv
+    set_up_logging(for_machines=args[:1] in TRAINS)
     output, exit_code = EscapedStream(sys.stdout), 0
     try:
         with contextlib.redirect_stdout(output):
-            exit_code = _run(words)
+            exit_code = _run(args)
             output.flush()
     except OutputClosedError:
         pass
     except OutputError as error:
         exit_code = _report(error)
     except KeyboardInterrupt:
-        log.warning("interrupted; %s", _advice(words))
+        log.warning("interrupted; %s", _advice(args))
         exit_code = ExitCode.TRY_AGAIN
     return exit_code
 
 
 def load(entry: Entry) -> "Command":
     """Import a command."""
-    module, _, name = entry[0].partition(":")
-    found: Command = getattr(importlib.import_module(module), name)
+    found: Command = pkgutil.resolve_name(entry[0])
     return found
 
 
-def find(words: list[str]) -> tuple[list[str], Entry | dict[str, Entry]]:
-    """Return the path of a command or group, and its entry.
+def find(args: Sequence[str]) -> tuple[list[str], Entry | None]:
+    """Return the path of a command or group, and the entry of a command.
 
     Raises:
         UsageError: If there is none.
     """
-    found: Entry | dict[str, Entry] | dict[str, Entry | dict[str, Entry]] = COMMANDS
     path: list[str] = []
-    for word in words:
-        if not isinstance(found, dict) or word in HELP:
+    for arg in args:
+        if " ".join(path) in COMMANDS or arg in HELP:
             break
-        if word not in found:
-            hint = nearest(word, list(found)) or f"; there are {', '.join(found)}"
-            raise UsageError(f"{' '.join(['job', *path])}: there is no command {word!r}{hint}")
-        found = found[word]
-        path.append(word)
-    return path, found  # type: ignore[return-value]  # a group of groups is the registry itself
+        known = list(dict.fromkeys(name[len(path)] for name in map(str.split, COMMANDS) if name[: len(path)] == path))
+        if arg not in known:
+            hint = nearest(arg, known) or f"; there are {', '.join(known)}"
+            raise UsageError(f"{' '.join(['job', *path])}: there is no command {arg!r}{hint}")
+        path.append(arg)
+    return path, COMMANDS.get(" ".join(path))
 
 
-def _run(words: list[str]) -> int:
+def _run(args: list[str]) -> int:
     try:
-        _read_and_run(words)
+        _read_and_run(args)
     except JobError as error:
         return _report(error)
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is logged, and it has an exit code
-        defect = DefectError(f"job {words[0]}", error, _advice(words))
-        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- see `_report`
-        return defect.exit_code
+        return _report(DefectError(f"job {args[0]}", error, _advice(args)))
     except PreemptionError as notice:
         log.warning("%s; %s", notice, GOES_ON)
         return notice.exit_code
     return 0
 
 
-def _read_and_run(words: list[str]) -> None:
-    if words == ["--version"]:
+def _read_and_run(args: list[str]) -> None:
+    if args == ["--version"]:
         print(f"job {__version__}")
         return
-    path, found = find(words)
-    rest, spoken = words[len(path) :], " ".join(["job", *path])
-    if isinstance(found, dict):
-        print(_group_help(path, found))
+    path, entry = find(args)
+    rest, prog = args[len(path) :], " ".join(["job", *path])
+    if entry is None:
+        print(_group_help(path))
     elif HELP & set(rest):
         from job.cli.help import command_help
 
-        print(command_help(spoken, found[1], load(found)))
+        print(command_help(prog, entry[1], load(entry)))
     else:
-        load(found).read(spoken, rest)()
+        load(entry).read(prog, rest)()
 
 
-def _group_help(path: list[str], group: dict[str, Entry]) -> str:
-    rows = _rows(path, group)
-    width = max(len(call) for call, _ in rows) + 4
-    lines = [ABOUT] if not path else []
-    for call, summary in rows:
-        first = f"  {call}".ljust(width)
-        lines += textwrap.wrap(summary, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width)
-    lines += ["", "Every command explains itself with --help."]
-    return "\n".join(lines if path else [*lines, EXIT_CODES.rstrip()])
-
-
-def _rows(path: list[str], group: dict[str, Entry]) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, entry in group.items():
-        if isinstance(entry, dict):
-            rows += _rows([*path, name], entry)
-        else:
-            rows.append((" ".join(["job", *path, name]), entry[1]))
-    return rows
+def _group_help(path: list[str]) -> str:
+    summaries = {f"job {name}": entry[1] for name, entry in COMMANDS.items() if name.split()[: len(path)] == path}
+    lines = [*definitions(summaries), "", "Every command explains itself with --help."]
+    return "\n".join(lines if path else [ABOUT, *lines, EXIT_CODES.rstrip()])
 
 
 def _report(error: JobError) -> int:
-    """Log an error without a traceback; alerts on the logs match the exit code."""
-    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
-    log.error("%s", error, extra={"exit_code": error.exit_code, **extra})
+    """Log an error, a defect with its traceback; alerts on the logs match the exit code."""
+    text = f"{error}\n{error.traceback}" if isinstance(error, DefectError) else str(error)
+    log.error("%s", text, extra={"exit_code": error.exit_code})
     return error.exit_code
 
 
-def _advice(words: list[str]) -> str:
+def _advice(args: list[str]) -> str:
     """Return the remedy for a command that ended early."""
-    if words[:1] in TRAINS:
+    if args[:1] in TRAINS:
         return GOES_ON
-    return "the same command resumes where it stopped" if words[:1] == ["data"] else "give the same command again"
+    return "the same command resumes where it stopped" if args[:1] == ["data"] else "give the same command again"

@@ -1,20 +1,18 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
 import logging
-from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
+from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, CampaignResult, Goal, find_campaign
 from job.cli.command import command
-from job.cli.options import BucketOption, PriceOption, TargetOption
+from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
 from job.cloud.machine_types import find_machine
-from job.cloud.prices import read_usd
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
-from job.runs.flags import reads, whole_number
+from job.runs.flags import Count
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -32,8 +30,8 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
 
     left_out = frozenset({"recipe", "run", "model"})
 
-    max_runs: Annotated[int, whole_number()] = Field(4, description="The largest number of runs.")
-    max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
+    max_runs: Count = Field(4, description="The largest number of runs.")
+    max_usd: Usd | None = Field(
         None,
         description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "
         "has the limit of the settings, and the campaign that of --max-runs such runs.",
@@ -50,32 +48,26 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
     def _begin_with_first_recipe(cls, given: dict[str, object]) -> dict[str, object]:
         return {**given, "recipe": FIRST_RECIPE}
 
-    def price(self) -> float | None:
-        """Return the hourly price of the campaign's machine, if it is known.
-
-        Raises:
-            UsageError: If dollars are limited and the price is not known, or there is no such machine.
-        """
-        price = self.price_of(f"{self.cloud}-spot" if self.cloud else None)
-        if self.max_usd is not None and price is None:
-            raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
-        return price
-
 
 @command(CampaignOptions, "job campaign --target-f1 0.75 --max-runs 3 --bucket gs://my-bucket")
 def campaign(options: CampaignOptions) -> None:
     """Train A, then C or B by the rules of `job advise`.
 
+    The first run is recipe A, from --weights. If left out: from the best finished run on the same data, or else the
+    newest finished run; in a bucket without one, train recipe base first. Later runs that need own weights start from
+    the best of the campaign. Training arguments apply to every run.
+
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
-    interruption. A run that has begun is finished, whatever its cost. Training arguments apply to every run, --weights
-    to the first; if left out, it starts from the best finished run on the same data.
+    interruption. A run that has begun is finished, whatever its cost.
 
     Raises:
         UsageError: If dollars are limited and the price of an hour is not known.
-        JobError: For each error, with its exit code.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
-    price, cloud, profile = options.price(), options.cloud, options.recipe.profile
+    cloud, profile = options.cloud, options.recipe.profile
+    price = options.price_of(f"{cloud}-spot" if cloud else None)
+    if options.max_usd is not None and price is None:
+        raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
     bound = None if cloud is None or options.max_usd is not None else _bound_of(cloud, options.max_runs)
     store = options.store_for(profile)
     chosen = {name: "true" for name in ("new_classes", "quarantine") if getattr(options, name)}
@@ -89,13 +81,13 @@ def campaign(options: CampaignOptions) -> None:
         arguments={name.replace("_", "-"): value for name, value in (chosen | options.arguments).items()},
     )
     found = find_campaign(store, options.name, goal, bound)
-    if (record := found.record()) is not None and record.bound is not None:
-        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, record.bound)
+    if (recorded := found.record().bound) is not None:
+        log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
-        go_on(found, goal, place, price)
-    print("\n".join(format_campaign(found)))
+        result = go_on(found, place, price)
+    print("\n".join(format_campaign(found, result)))
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
@@ -107,18 +99,14 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
 
-def format_campaign(campaign: Campaign) -> list[str]:
+def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
-    result = campaign.result()
     rows: list[tuple[str, ...]] = [HEAD]
     for entry in campaign.runs():
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
-    lines = [*table(rows), ""]
-    if result is None:
-        return lines
-    lines += labelled("campaign", f"{campaign.name}: {result.reason}")
+    lines = [*table(rows), "", *labelled("campaign", f"{campaign.name}: {result.reason}")]
     lines += labelled("because", result.because)
     if result.best is not None or result.weights is not None:
         lines += labelled("best", address_of_best(campaign, result))

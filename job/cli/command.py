@@ -5,7 +5,6 @@ function before it rejects a mistyped flag, and turns a run called 2e967232 into
 """
 
 import contextlib
-import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -27,15 +26,6 @@ ARGUMENTS_FIELD = "arguments"
 """The field of a model whose command takes training arguments as flags."""
 
 
-class Invocation:
-    """A parsed command that has not run; without public members, so that Fire cannot call any."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command of the command line."""
@@ -53,22 +43,20 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """The command's signature, for a function that Fire can call."""
-        kinds: dict[str, Any] = dict.fromkeys(self.options.flags(), Parameter.KEYWORD_ONLY)
-        if self.takes_arguments:
-            kinds[ARGUMENTS_FIELD] = Parameter.VAR_KEYWORD
-        for name in self.options.positional:
-            many = str(self.options.flags()[name].annotation).startswith("tuple")
-            kinds[name] = Parameter.VAR_POSITIONAL if many else Parameter.POSITIONAL_OR_KEYWORD
+        """The command's arguments for Fire; all are optional, since `read` names what is missing."""
         parameters = []
         for name, field in self.options.flags().items():
-            kind = kinds[name]
-            starred = kind in {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
-            default = Parameter.empty if field.is_required() or starred else None
-            parameters.append(Parameter(name, kind, default=default))
+            if name == ARGUMENTS_FIELD:
+                parameters.append(Parameter(name, Parameter.VAR_KEYWORD))
+            elif name not in self.options.positional:
+                parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None))
+            elif str(field.annotation).startswith("tuple"):
+                parameters.append(Parameter(name, Parameter.VAR_POSITIONAL))
+            else:
+                parameters.append(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None))
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
-    def read(self, spoken: str, words: Sequence[str]) -> Callable[[], None]:
+    def read(self, prog: str, args: Sequence[str]) -> Callable[[], None]:
         """Parse the arguments after the command's name, and return the call that runs it.
 
         Raises:
@@ -79,59 +67,69 @@ class Command:
         from fire.decorators import SetParseFn
 
         signature = self.signature
+        given: dict[str, object] = {}
 
-        def understand(*args: str, **flags: str) -> Invocation:
-            given = {
-                name: value for name, value in signature.bind(*args, **flags).arguments.items() if value is not None
-            }
-            return Invocation(lambda: self.function(self.options.parse(given)))
+        def understand(*plain: str, **flags: str) -> None:
+            bound = signature.bind(*plain, **flags).arguments
+            given.update((name, value) for name, value in bound.items() if value is not None)
 
         vars(understand)["__signature__"] = signature
-        complaint = io.StringIO()
         try:
-            with contextlib.redirect_stderr(complaint):  # no code of ours runs in here, so all output is Fire's
-                parsed = fire.Fire(
-                    SetParseFn(str)(understand),
-                    command=self._canonical(spoken, words),
-                    name=spoken,
-                    serialize=lambda _result: None,
-                )
+            with contextlib.redirect_stderr(io.StringIO()):  # Fire prints its own help
+                fire.Fire(SetParseFn(str)(understand), command=self._canonical(prog, args), name=prog)
         except fire.core.FireExit as error:
-            said = error.trace.elements[-1].ErrorAsStr() if error.trace.HasError() else complaint.getvalue()
-            raise UsageError(self._explain(spoken, said)) from error
-        if not isinstance(parsed, Invocation):
-            raise UsageError(f"{spoken}: not understood; see `{spoken} --help`")
-        call: Callable[[], None] = parsed._call  # noqa: SLF001 -- not public, as Fire would offer it
-        return call
+            message = error.trace.elements[-1].ErrorAsStr()
+            raise UsageError(f"{prog}: {message}; see `{prog} --help`") from error
+        missing = [
+            name.upper() if name in self.options.positional else _as_flag(name)
+            for name, field in self.options.flags().items()
+            if field.is_required() and name not in given
+        ]
+        if missing:
+            verb = "are" if len(missing) > 1 else "is"
+            raise UsageError(f"{prog}: {' and '.join(missing)} {verb} missing; see `{prog} --help`")
+        return lambda: self.function(self.options.parse(given))
 
-    def _canonical(self, spoken: str, words: Sequence[str]) -> list[str]:
-        """Return words with each flag as ``--name=value``.
+    def _canonical(self, prog: str, args: Sequence[str]) -> list[str]:
+        """Return arguments with each flag as ``--name=value``, after those that are no flags.
 
         Raises:
-            UsageError: If a flag has no value and needs one, or is given twice.
+            UsageError: If a flag does not exist, needs a value or is given twice, or an argument is too many.
         """
-        left, done, seen = list(words), [], set()
+        left, plain, flags = list(args), [], {}
         while left:
-            word = left.pop(0)
-            if set(word) == {"-"}:
-                raise UsageError(f"{spoken}: {word!r} is not understood; see `{spoken} --help`")
-            match = FLAG.fullmatch(word) or ASSIGNMENT.fullmatch(word)
+            arg = left.pop(0)
+            if set(arg) == {"-"}:
+                raise UsageError(f"{prog}: {arg!r} is not understood; see `{prog} --help`")
+            match = FLAG.fullmatch(arg) or ASSIGNMENT.fullmatch(arg)
             if match is None:
-                done.append(word)
+                plain.append(arg)
                 continue
             name, value = match["flag"].replace("-", "_"), match["value"]
             if value is None and left and not FLAG.fullmatch(left[0]):
                 value = left.pop(0)
             if value is None and self._is_switch(name):
                 value = "true"
-            flag = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+            flag = _as_flag(name)
+            if not self._knows(name):
+                hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
+                raise UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
             if not value:
-                raise UsageError(f"{spoken}: {flag} has no value; see `{spoken} --help`")
-            if name in seen:
-                raise UsageError(f"{spoken}: {flag} is given twice; leave one of them out")
-            seen.add(name)
-            done.append(f"{flag}={value}")
-        return done
+                raise UsageError(f"{prog}: {flag} has no value; see `{prog} --help`")
+            if flag in flags:
+                raise UsageError(f"{prog}: {flag} is given twice; leave one of them out")
+            flags[flag] = value
+        kinds = {parameter.kind for parameter in self.signature.parameters.values()}
+        num_taken = sum(_as_flag(name) not in flags for name in self.options.positional)
+        too_many = [] if Parameter.VAR_POSITIONAL in kinds else plain[num_taken:]
+        if too_many:
+            raise UsageError(f"{prog}: {too_many[0]!r} is not understood; see `{prog} --help`")
+        return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
+
+    def _knows(self, name: str) -> bool:
+        """Return whether there can be such a flag; Fire takes the first letter of a flag for it."""
+        flags = self.options.flags()
+        return self.takes_arguments or name in flags or name in {flag[0] for flag in flags}
 
     def _is_switch(self, name: str) -> bool:
         """Return whether a flag needs no value; an unknown flag counts as one, and Fire rejects it later."""
@@ -141,19 +139,9 @@ class Command:
             return True
         return name in DEFAULTS and read_argument(name, "true") is True
 
-    def _explain(self, spoken: str, said: str) -> str:
-        """Turn Fire's output into one message with the remedy."""
-        if match := re.search(r"Could not consume arg: (\S+)", said):
-            if not match[1].startswith("-"):
-                return f"{spoken}: {match[1]!r} is not understood; see `{spoken} --help`"
-            flag = match[1].partition("=")[0]
-            hint = nearest(flag.lstrip("-"), [name.replace("_", "-") for name in self.options.flags()])
-            return f"{flag}: there is no such flag{hint or f'; see `{spoken} --help`'}"
-        if match := re.search(r"no value for the required argument: (\w+)", said):
-            return f"{spoken}: {match[1].upper()} is missing; see `{spoken} --help`"
-        if match := re.search(r"Missing required flags?: \{?'?(\w+)", said):
-            return f"{spoken}: --{match[1].replace('_', '-')} is missing; see `{spoken} --help`"
-        return f"{spoken}: {' '.join(said.split())}; see `{spoken} --help`"
+
+def _as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -167,9 +155,3 @@ def command(options: type[AnyOptions], example: str) -> Callable[[Callable[[AnyO
         example: A command line that works, for its help.
     """
     return lambda function: Command(function, options, example)
-
-
-def details_of(command: Command) -> str:
-    """Return what a command's docstring says to its users: all but the first line and the errors."""
-    doc = inspect.getdoc(command.function) or ""
-    return doc.partition("\n\n")[2].partition("Raises:\n")[0].strip()

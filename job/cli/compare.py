@@ -1,6 +1,5 @@
 """``job compare``: runs side by side, on the terminal or as an HTML page."""
 
-import json
 from pathlib import Path
 
 from pydantic import Field
@@ -31,11 +30,11 @@ class CompareOptions(BucketOption, JsonOption):
 def compare_runs(options: CompareOptions) -> None:
     """Print runs side by side.
 
-    Shows recipe, data, result and cost, and tells whether the metrics may be compared.
+    Shows recipe, data, result and cost, and whether the metrics may be compared.
 
     Raises:
         UsageError: If fewer than two different runs are named.
-        RunConflictError: If one is not there.
+        RunConflictError: If one does not exist.
         MachineError: If the page cannot be written.
     """
     names, html = options.runs, options.html
@@ -48,10 +47,7 @@ def compare_runs(options: CompareOptions) -> None:
             Path(html).write_text(render_template("comparison.html.j2", comparison=comparison), encoding="utf-8")
         except OSError as error:
             raise MachineError(f"{html}: cannot be written, {error.strerror}; pass another --html") from error
-    if options.as_json:
-        print(json.dumps(comparison.to_json(), indent=1))
-    else:
-        print("\n".join(format_comparison(comparison)))
+    options.print(comparison.to_json(), format_comparison(comparison))
 
 
 def format_comparison(comparison: Comparison) -> list[str]:

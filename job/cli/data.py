@@ -12,10 +12,9 @@ from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
-from job.log import Progress, one_line
-from job.runs.flags import Options, Switch, WorkdirOption
+from job.log import one_line
+from job.runs.flags import Options, WorkdirOption
 from job.runs.search import survey
-from job.storage.object_store import Store
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -24,8 +23,8 @@ log = logging.getLogger(__name__)
 class CheckOptions(Options):
     """Options of reading a dataset."""
 
-    single_cls: Switch = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
-    follow_links: Switch = Field(default=False, description="Follow links that lead out of the folder.")
+    single_cls: bool = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
+    follow_links: bool = Field(default=False, description="Follow links that lead out of the folder.")
 
 
 class CheckDataOptions(CheckOptions, BucketOption, WorkdirOption):
@@ -43,10 +42,10 @@ class PushDataOptions(CheckOptions, BucketOption):
 
     folder: str = Field(description="A folder with data.yaml, images and labels.")
     dataset: str = Field(description="The dataset's name in the bucket.")
-    replace: Switch = Field(
+    replace: bool = Field(
         default=False, description="Replace a dataset of other content by a new version; unfinished runs keep theirs."
     )
-    force: Switch = Field(default=False, description="Push a dataset that training will refuse.")
+    force: bool = Field(default=False, description="Push a dataset that training will refuse.")
 
 
 class PullDataOptions(BucketOption, WorkdirOption):
@@ -64,7 +63,7 @@ def check(options: CheckDataOptions) -> None:
     Reads every label and image once.
 
     Raises:
-        DataError: If it is broken; lists every problem.
+        DataError: Lists every problem.
     """
     name = options.name
     folder = Path(name)
@@ -72,14 +71,8 @@ def check(options: CheckDataOptions) -> None:
         store = options.store()
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, options.workdir).folder
-    with Progress(f"checking {name}", 1, "file") as progress:
-        report = check_dataset(
-            folder,
-            single_class=options.single_cls,
-            follow_links=options.follow_links,
-            cache_file=folder / SCAN_CACHE,
-            progress=progress.to,
-        )
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=options.single_cls, follow_links=options.follow_links, cache_file=cache)
     report.raise_if_broken(f"dataset {name}")
     print("\n".join(_format_report(name, report)))
 
@@ -91,8 +84,7 @@ def push(options: PushDataOptions) -> None:
     It is checked as training checks it; files that are in the bucket are not sent again.
 
     Raises:
-        DataError: If it is no dataset or a broken one, or there is another one of that name.
-        StoreError: If the bucket refuses.
+        DataError: If it is no dataset or a broken one, or the bucket has another one of that name.
     """
     folder, dataset, store = options.folder, options.dataset, options.store()
     plan = plan_push(
@@ -104,7 +96,8 @@ def push(options: PushDataOptions) -> None:
     if plan.left_out:
         log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
     if plan.replaces:
-        unfinished = _unfinished_runs(store, dataset)
+        on_it = [found for found in survey(store).runs if found.record.dataset.name == dataset]
+        unfinished = [found.run.name for found in on_it if not found.finished]
         hang = f"; the unfinished runs {', '.join(unfinished)} depend on it, and keep it" if unfinished else ""
         if not options.replace:
             raise DataError(
@@ -120,13 +113,6 @@ def push(options: PushDataOptions) -> None:
     )
 
 
-def _unfinished_runs(store: Store, dataset: str) -> list[str]:
-    """Return the unfinished runs on a dataset."""
-    return [
-        found.run.name for found in survey(store).runs if found.record.dataset.name == dataset and not found.finished
-    ]
-
-
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")
 def pull(options: PullDataOptions) -> None:
     """Pull a dataset.
@@ -135,7 +121,6 @@ def pull(options: PullDataOptions) -> None:
 
     Raises:
         DataError: If there is none of that name.
-        StoreError: If the bucket refuses.
     """
     name, store = options.name, options.store()
     pulled = pull_dataset(store, find_dataset(store, name), options.workdir)

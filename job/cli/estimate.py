@@ -1,7 +1,7 @@
 """``job estimate``: time and cost of a training before its start."""
 
 import contextlib
-import json
+import dataclasses
 import logging
 
 from pydantic import Field
@@ -9,7 +9,6 @@ from pydantic import Field
 from job.analysis.estimate import (
     EnoughError,
     Estimate,
-    Measurement,
     Stopwatch,
     by_authors,
     by_measurement,
@@ -41,7 +40,7 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
 
     machine: str | None = Field(
         None,
-        description="A kind of machine, such as l4-spot, that earlier runs were trained on; this machine if left out.",
+        description="A kind of machine with earlier runs, such as l4-spot; this machine if left out.",
     )
 
 
@@ -49,37 +48,37 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
 def estimate(options: EstimateOptions) -> None:
     """Print the time and cost that a training takes.
 
-    A finished run like it, on the same kind of machine, is the best source; else a few steps are trained here, in a
-    scratch folder. Another machine cannot be measured from here.
+    The best source is a finished run like it on the same kind of machine; without one, a few steps are trained here, in
+    a scratch folder. Another machine cannot be measured from here.
 
     Raises:
-        UsageError: If no run on the named machine is recorded.
-        JobError: As `session.train`, for an error of recipe, data or machine.
+        UsageError: If nothing is known of the named machine.
     """
     machine, price = options.machine, options.price_of(options.machine)
     found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
-    if options.as_json:
-        print(json.dumps({**found.to_json(), "machine": machine, "usd_per_hour": price}, indent=1))
-    else:
-        print("\n".join(_format_estimate(found, options, machine, price)))
+    options.print({**found.to_json(), "machine": machine}, _format_estimate(found, options, machine))
 
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, request.dataset)
-    here = this_machine.about()
+    about = this_machine.about()
+    here = about["host"], about["machine"]
 
     def on_machine(run: RunSummary) -> bool:
         if machine is not None:
             return is_kind(run, machine, _machine_type(machine))
-        return all(
-            (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
-        )
+        return all((attempt.claim.host, attempt.claim.machine) == here for attempt in run.attempts)
 
     run = from_runs(request, dataset, on_machine, finished_runs(store))
     if run is not None:
         return by_run(request.recipe, run, price)
     if machine is None:
-        return by_measurement(request.recipe, _measure(store, request), price)
+        from job.session.startup import rehearse
+
+        watch = Stopwatch()
+        with contextlib.suppress(EnoughError):
+            rehearse(store, _without_download(store, request), watch)
+        return by_measurement(request.recipe, watch.measurement(), price)
     expected = by_authors(request.recipe, price)
     if expected is None:
         raise UsageError(
@@ -95,15 +94,6 @@ def _machine_type(machine: str) -> str | None:
     return next((each.type for each in machines().values() if kind in {each.type, each.called}), None)
 
 
-def _measure(store: Store, request: TrainRequest) -> Measurement:
-    from job.session.rehearsal import rehearse
-
-    watch = Stopwatch()
-    with contextlib.suppress(EnoughError):
-        rehearse(store, _without_download(store, request), watch)
-    return watch.measurement()
-
-
 def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
     """Return a request that trains at the same pace and needs no missing weights."""
     if request.weights is not None or request.model is not None:
@@ -117,24 +107,20 @@ def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
             log.info("there are no own weights yet; measured with the model of recipe base, %s", start)
     if start.kind == "pretrained":
         return request.model_copy(update={"model": str(start.name).replace(".pt", ".yaml")})
-    return request.model_copy(update={"recipe": request.recipe.with_start(start)})
+    return request.model_copy(update={"recipe": dataclasses.replace(request.recipe, start=start)})
 
 
-def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None, price: float | None) -> list[str]:
+def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None) -> list[str]:
     train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")
-    lines += labelled("time", _time(found))
-    lines += labelled("based on", found.based_on)
-    if found.usd is not None:
-        lines += labelled("cost", f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {price:g} USD an hour")
-    else:
-        lines += labelled("cost", "not known, the machine has no price; pass --usd-per-hour")
-    return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]
-
-
-def _time(found: Estimate) -> str:
     time = between(*(duration(hours * HOUR) for hours in found.hours))
-    if found.epoch_s is None:
-        return time
-    return f"{time}: {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"
+    if found.epoch_s is not None:
+        time += f": {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"
+    lines += labelled("time", time)
+    lines += labelled("based on", found.based_on)
+    cost = "not known, the machine has no price; pass --usd-per-hour"
+    if found.usd is not None:
+        cost = f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {found.usd_per_hour:g} USD an hour"
+    lines += labelled("cost", cost)
+    return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]

@@ -9,7 +9,6 @@ from job.cli.options import BucketOption
 from job.cli.runs import require_run
 from job.cli.train import launch_ranks
 from job.recipes.arguments import MAX_COUNT
-from job.runs.flags import whole_number
 from job.runs.lineage import extended_request
 from job.runs.request import Execution, RunName
 
@@ -20,7 +19,7 @@ class ExtendOptions(Execution, BucketOption):
     positional = ("old",)
 
     old: str = Field(description="The run that is finished, or stopped early.")
-    epochs: Annotated[int, whole_number(1, MAX_COUNT)] = Field(
+    epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] = Field(
         description="The new total number of epochs; more than the run has."
     )
     run: RunName | None = Field(None, description="The new run's name; the next free name if left out.")

@@ -1,37 +1,33 @@
 """Help texts of commands, from their models; Fire's own help opens a pager and lists its internals."""
 
+import inspect
 import textwrap
-from collections.abc import Sequence
 from inspect import Parameter
 
 from pydantic.fields import FieldInfo
 
-from job.cli.command import ARGUMENTS_FIELD, Command, details_of
-from job.text import NUM_COLUMNS
+from job.cli.command import ARGUMENTS_FIELD, Command
+from job.text import NUM_COLUMNS, definitions
 
 
-def command_help(spoken: str, summary: str, command: Command) -> str:
+def command_help(prog: str, summary: str, command: Command) -> str:
     """Return the help of a command: description, flags with defaults, example."""
-    positional = {
-        name: f"{name.upper()}{'...' if parameter.kind is Parameter.VAR_POSITIONAL else ''}"
-        for name, parameter in command.signature.parameters.items()
-        if name in command.options.positional
-    }
-    usage = [
-        label if command.options.flags()[name].is_required() else f"[{label}]" for name, label in positional.items()
-    ]
-    flags = command.options.flags()
-    described = [(positional[name], flags[name]) for name in positional]
-    described += [
-        (f"--{name.replace('_', '-')}", field)
-        for name, field in flags.items()
-        if name not in positional and name != ARGUMENTS_FIELD
-    ]
+    flags, parameters = command.options.flags(), command.signature.parameters
+    usage, described = [], {}
+    for name in command.options.positional:
+        label = f"{name.upper()}{'...' if parameters[name].kind is Parameter.VAR_POSITIONAL else ''}"
+        usage.append(label if flags[name].is_required() else f"[{label}]")
+        described[label] = _description(flags[name])
+    for name, field in flags.items():
+        if name not in {*command.options.positional, ARGUMENTS_FIELD}:
+            described[f"--{name.replace('_', '-')}"] = _description(field)
+    doc = inspect.getdoc(command.function) or ""
+    details = doc.partition("\n\n")[2].partition("Raises:\n")[0].strip()
     paragraphs = [
-        " ".join([spoken, *usage, "[FLAGS]"]),
+        " ".join([prog, *usage, "[FLAGS]"]),
         _filled(summary),
-        *(_filled(part) for part in details_of(command).split("\n\n") if part),
-        "\n".join(_described(described)),
+        *(_filled(part) for part in details.split("\n\n") if part),
+        "\n".join(definitions(described)),
     ]
     if command.takes_arguments:
         paragraphs.append(
@@ -44,22 +40,11 @@ def _filled(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), NUM_COLUMNS, break_on_hyphens=False)
 
 
-def _described(flags: Sequence[tuple[str, FieldInfo]]) -> list[str]:
-    width = max((len(label) for label, _ in flags), default=0) + 4
-    lines = []
-    for label, field in flags:
-        text = (field.description or "") + _default(field)
-        first = f"  {label}".ljust(width)
-        lines += textwrap.wrap(
-            text, NUM_COLUMNS, initial_indent=first, subsequent_indent=" " * width, break_on_hyphens=False
-        )
-    return lines
-
-
-def _default(field: FieldInfo) -> str:
+def _description(field: FieldInfo) -> str:
+    text = field.description or ""
     if field.is_required():
-        return " Required."
+        return f"{text} Required."
     default = None if field.default_factory else field.default
     if default in (None, "", ()) or default is False:
-        return ""
-    return f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
+        return text
+    return f"{text} Default: {default:g}." if isinstance(default, float) else f"{text} Default: {default}."

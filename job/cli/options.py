@@ -1,8 +1,10 @@
 """Option groups that several commands share: bucket, price, target, cloud, limits."""
 
+import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,11 +13,11 @@ from pydantic import Field, model_validator
 
 from job.cloud.budget import Limit
 from job.cloud.machine_types import find_machine
-from job.cloud.prices import read_usd, usd_per_hour
+from job.cloud.prices import usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
 from job.recipes.recipe import Profile
-from job.runs.flags import Options, Problem, Switch, reads
+from job.runs.flags import Options, Problem, reads
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
@@ -30,6 +32,16 @@ class BucketOption(Options):
         """The bucket of the command line, or of the environment."""
         return self.bucket or os.environ.get("JOB_BUCKET") or None
 
+    def require_location(self) -> str:
+        """Return the bucket's location.
+
+        Raises:
+            UsageError: If none was named.
+        """
+        if self.location is None:
+            raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
+        return self.location
+
     def store(self) -> Store:
         """Open the bucket.
 
@@ -37,9 +49,7 @@ class BucketOption(Options):
             UsageError: If none was named.
             StoreError: If it cannot be opened.
         """
-        if self.location is None:
-            raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
-        return open_store(self.location)
+        return open_store(self.require_location())
 
     def store_for(self, profile: Profile) -> Store:
         """Open the bucket; a folder for the demo is made.
@@ -52,16 +62,19 @@ class BucketOption(Options):
             try:
                 Path(location).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise MachineError(
-                    f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
-                ) from error
+                why = f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
+                raise MachineError(why) from error
         return self.store()
 
 
 class JsonOption(Options):
     """Output for programs."""
 
-    as_json: Switch = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+    as_json: bool = Field(default=False, alias="json", description="Print the same as JSON, for programs.")
+
+    def print(self, content: object, lines: Iterable[str]) -> None:
+        """Print content as JSON, or lines for people."""
+        print(json.dumps(content, indent=1) if self.as_json else "\n".join(lines))
 
 
 class RunOptions(BucketOption):
@@ -72,10 +85,15 @@ class RunOptions(BucketOption):
     run: str = Field(description="The run's name.")
 
 
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, description="an amount in dollars, such as 0.35")]
+
+Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number of dollars")]
+
+
 class PriceOption(Options):
     """The price of a machine."""
 
-    usd_per_hour: Annotated[float, reads(lambda text: read_usd(text, "--usd-per-hour"))] | None = Field(
+    usd_per_hour: Usd | None = Field(
         None,
         description="Dollars that an hour of the machine costs. If left out: the price on record of the machine that "
         "is named, or else JOB_USD_PER_HOUR.",
@@ -135,7 +153,7 @@ class CloudOptions(BucketOption):
         names = CloudOptions.model_fields.keys() - {"bucket"}
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
-    def gs_location(self) -> str:
+    def require_location(self) -> str:
         """Return the bucket of the command line, of the environment, or of the settings.
 
         Raises:
@@ -145,24 +163,13 @@ class CloudOptions(BucketOption):
         if location is None:
             found = known_settings(self.settings).get("bucket")
             if not isinstance(found, str):
-                raise UsageError(
-                    "bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml"
-                )
+                why = "none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml"
+                raise UsageError(f"bucket: {why}")
             location = found if "://" in found else f"gs://{found}"
         if not location.startswith("gs://"):
-            raise UsageError(
-                f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
-            )
+            why = "is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
+            raise UsageError(f"bucket {location}: {why}")
         return location
-
-    def store(self) -> Store:
-        """Open the bucket.
-
-        Raises:
-            UsageError: If none was named, or if the cloud cannot reach it.
-            StoreError: If it cannot be opened.
-        """
-        return open_store(self.gs_location())
 
 
 class SubmittedRunOptions(CloudOptions, RunOptions):
@@ -177,24 +184,14 @@ def _read_deadline(text: str) -> str:
         else:
             due = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
-        ) from error
+        what = "hours from now such as 12h, or a time such as 2026-12-24T18:00"
+        raise ValueError(f"must be {what}, got {text!r}") from error
     if due <= datetime.now(UTC):
         raise ValueError(f"has passed, got {text!r}")
     return due.isoformat(timespec="seconds")
 
 
 Deadline = Annotated[str, reads(_read_deadline)]
-
-
-def _read_max_usd(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
-        raise ValueError(f"must be a number of dollars, got {text!r}")
-    return float(text)
-
-
-Dollars = Annotated[float, reads(_read_max_usd)]
 
 
 class LimitOptions(Options):
@@ -205,14 +202,13 @@ class LimitOptions(Options):
         description="Dollars that its machines may cost. If left out: 50, or 48 hours of machines whose price is not "
         "known, or max_usd and max_hours of cloud.yaml.",
     )
-    no_limit: Switch = Field(default=False, description="Set no limit to the cost.")
+    no_limit: bool = Field(default=False, description="Set no limit to the cost.")
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:
         if self.no_limit and self.max_usd is not None:
-            raise Problem(
-                UsageError(f"--max-usd: {self.max_usd:g} and --no-limit contradict each other; pass one of them")
-            )
+            why = f"--max-usd: {self.max_usd:g} and --no-limit contradict each other; pass one of them"
+            raise Problem(UsageError(why))
         return self
 
     @property

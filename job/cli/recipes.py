@@ -1,7 +1,6 @@
 """``job recipes``: list, show, check."""
 
 import textwrap
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -9,9 +8,8 @@ from pydantic import Field
 from job.analysis.metrics import LABELS
 from job.cli.command import command
 from job.recipes.arguments import DEFAULTS
-from job.recipes.recipe import Recipe, load_recipe, recipe_names
+from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.runs.flags import Options
-from job.runs.request import ProfileName
 from job.text import NUM_COLUMNS
 
 
@@ -21,7 +19,7 @@ class ShowRecipeOptions(Options):
     positional = ("name",)
 
     name: str = Field(description="A name of `job recipes list`, or a path to a YAML file.")
-    profile: ProfileName = Field("full", description="full or demo.")
+    profile: Profile = Field("full", description="full or demo.")
 
 
 class CheckRecipeOptions(Options):
@@ -53,7 +51,7 @@ def show_recipe(options: ShowRecipeOptions) -> None:
         RecipeError: If there is no such recipe or it is wrong.
     """
     recipe = load_recipe(options.name, options.profile)
-    shown: dict[str, Any] = {
+    shown = {
         "recipe": recipe.name,
         "summary": recipe.summary,
         "risk": recipe.risk,
@@ -79,13 +77,10 @@ def check_recipe(options: CheckRecipeOptions) -> None:
 
 
 def _settings(recipe: Recipe) -> str:
-    shown = ("epochs", "batch", "imgsz")
-    changed = [
-        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in shown
-    ]
-    train = recipe.train
-    parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]
-    return ", ".join(parts)
+    train, scale = recipe.train, {"epochs", "batch", "imgsz"}
+    changed = [f"{name} {train[name]:g}" for name in train if train[name] != DEFAULTS[name] and name not in scale]
+    scaled = f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"
+    return ", ".join([str(recipe.start), scaled, *changed])
 
 
 def _expectation(recipe: Recipe) -> str:

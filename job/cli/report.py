@@ -10,13 +10,12 @@ from job.cli.command import command
 from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import MachineError
-from job.runs.flags import Switch
 
 
 class ReportOptions(RunOptions):
     """Flags of ``job report``."""
 
-    open: Switch = Field(default=False, description="Open it in the browser.")
+    open: bool = Field(default=False, description="Open it in the browser.")
 
 
 @command(ReportOptions, "job report zebra --bucket gs://my-bucket --open")

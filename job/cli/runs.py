@@ -1,6 +1,5 @@
 """``job runs``: list, show, verify."""
 
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -12,10 +11,10 @@ from job.errors import CorruptObjectError, EndReason, RunConflictError
 from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
-from job.runs.accounting import read_cost
-from job.runs.records import AttemptRecord, FinalRecord, InitialWeights, RunRecord, now
+from job.runs.cost import AttemptCost, read_cost
+from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.runs.search import list_runs, survey
+from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import duration, labelled, nearest, table
 
@@ -63,64 +62,49 @@ def show(options: ShowRunOptions) -> None:
         CorruptObjectError: If one of its records has another form.
     """
     run, record = require_run(options.store(), options.run)
-    _show(run, record, as_json=options.as_json)
-
-
-def _show(run: Run, record: RunRecord, *, as_json: bool) -> None:
-    name, store, final = run.name, run.store, run.final()
-    attempts = run.attempt_records()
+    attempts, cost, final, point = run.attempt_records(), read_cost(run), run.final(), record.start.point
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
-    set_aside = checkpoint.set_aside(run)
-    cost = read_cost(run)
-    if as_json:
-        shown = {
-            "run": record.model_dump(mode="json"),
-            "attempts": [attempt.to_json() for attempt in attempts],
-            "bill": cost.to_json(),
-            "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
-            "set_aside": {str(identity): why for identity, why in set_aside.items()},
-            "tracking": wandb_status.describe(run),
-            "final": final and final.model_dump(mode="json"),
-        }
-        print(json.dumps(shown, indent=1))
-        return
-    point = record.start.point
+    set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(run)
+    content = {
+        "run": record.model_dump(mode="json"),
+        "attempts": [attempt.to_json() for attempt in attempts],
+        "bill": cost.to_json(),
+        "checkpoints": [manifest.model_dump(mode="json") for manifest in checkpoints],
+        "set_aside": {str(identity): why for identity, why in set_aside.items()},
+        "tracking": tracking,
+        "final": final and final.model_dump(mode="json"),
+    }
     lines = [
-        ("run", f"{name}, {_state(run, record, final)}"),
-        ("created", f"{_clock(record.created_at)} UTC"),
-        ("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
-        ("start", _start(point)),
-        ("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
+        *labelled("run", f"{run.name}, {_state(run, record, final)}"),
+        *labelled("created", f"{_clock(record.created_at)} UTC"),
+        *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
+        *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
+        *labelled("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
     ]
     if record.dataset.set_aside:
-        lines.append(("set aside", f"{len(record.dataset.set_aside)} broken files"))
-    for attempt, account in zip(attempts, cost.attempts, strict=True):
-        ended = f"{account.ended} after {duration(account.wall_s)}"
-        ended += f", lost {duration(account.seconds[Phase.LOST])}" if account.seconds[Phase.LOST] else ""
-        ended += ", was asked to stop" if attempt.stop else ""
-        end = attempt.end
-        if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
-            ended += f": {end.message}"
-        lines.append(
-            (
-                f"attempt {account.attempt}",
-                f"{_clock(account.began_at)}, {ended}, on {attempt.claim.host}, {account.machine}",
-            )
-        )
-    lines += [
-        (
-            "checkpoint",
-            f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {manifest.size_bytes / 1e6:.1f} MB",
-        )
-        for manifest in checkpoints
-    ]
-    lines += [("set aside", f"checkpoint {identity}, {'; '.join(why)}") for identity, why in set_aside.items()]
-    lines.append(("W&B", wandb_status.describe(run)))
-    print("\n".join(line for label, text in lines for line in labelled(label, text)))
-    print(f"\n{cost.table()}")
+        lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")
+    for attempt, entry in zip(attempts, cost.attempts, strict=True):
+        lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
+    for manifest in checkpoints:
+        size = f"{manifest.size_bytes / 1e6:.1f} MB"
+        lines += labelled("checkpoint", f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {size}")
+    for identity, why in set_aside.items():
+        lines += labelled("set aside", f"checkpoint {identity}, {'; '.join(why)}")
+    lines += [*labelled("W&B", tracking), "", cost.table()]
     if final is not None:
-        metrics = BeforeAfter.from_record(final.comparison)
-        print(f"\n{metrics.table(final.profile)}\n\nweights     {store.uri}/{run.key('weights/best.pt')}")
+        metrics = BeforeAfter.from_record(final.comparison).table(final.profile)
+        lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key('weights/best.pt')}")]
+    options.print(content, lines)
+
+
+def _attempt(attempt: AttemptRecord, cost: AttemptCost) -> str:
+    ended = f"{cost.ended} after {duration(cost.wall_s)}"
+    ended += f", lost {duration(cost.seconds[Phase.LOST])}" if cost.seconds[Phase.LOST] else ""
+    ended += ", was asked to stop" if attempt.stop else ""
+    end = attempt.end
+    if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
+        ended += f": {end.message}"
+    return f"{_clock(cost.began_at)}, {ended}, on {attempt.claim.host}, {cost.machine}"
 
 
 @command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")
@@ -146,10 +130,8 @@ def verify(options: RunOptions) -> None:
     if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
         raise CorruptObjectError(f"run {name}: {missing}; it cannot be extended, its weights stay usable", problems)
     if problems:
-        raise CorruptObjectError(
-            f"run {name}: {len(problems)} files differ from the commit; the next start passes them over",
-            problems,
-        )
+        what = f"{len(problems)} files differ from the commit; the next start passes them over"
+        raise CorruptObjectError(f"run {name}: {what}", problems)
     if set_aside and not identities:
         raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
@@ -161,27 +143,17 @@ def _clock(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _start(point: InitialWeights) -> str:
-    if point.kind == "end":
-        return f"the end of run {point.run}, {point.source}"
-    return point.source or f"{point.architecture}, from scratch"
-
-
 def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts = checkpoint.committed(run), run.attempts()
+    committed, attempts, state = checkpoint.committed(run), run.attempts(), "not begun"
+    if attempts:
+        newest = run.attempt(attempts[-1])
+        state = newest.state(newest=True, at=now())
+        state = "cut off" if state is EndReason.VANISHED else str(state)
+        state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""
     done = committed[-1].epoch if committed else 0
-    ended = _how_it_stands(run.attempt(attempts[-1])) if attempts else "not begun"
-    return f"{ended}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
-
-
-def _how_it_stands(newest: AttemptRecord) -> str:
-    """Return the state of an unfinished run's newest attempt."""
-    state = newest.state(newest=True, at=now())
-    if state is EndReason.RUNNING and newest.stop:
-        return "running, asked to stop"
-    return "cut off" if state is EndReason.VANISHED else state
+    return f"{state}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
@@ -193,6 +165,6 @@ def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
     run = Run(store, name)
     record = run.record()
     if record is None:
-        hint = nearest(name, list_runs(store)) or "; see `job runs list`"
+        hint = nearest(name, [found.run.name for found in survey(store).runs]) or "; see `job runs list`"
         raise RunConflictError(f"run {name}: there is none of that name in {store.uri}{hint}")
     return run, record

@@ -6,7 +6,7 @@ from job.cli.command import command
 from job.cli.options import RunOptions
 from job.cli.runs import require_run
 from job.errors import EndReason, RunConflictError
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Claim
 
 
@@ -35,14 +35,11 @@ def stop(options: RunOptions) -> None:
         print(f"run {name} is paused; the command that started it resumes it")
         return
     if newest.ended is not EndReason.RUNNING:
+        ended = "has vanished" if newest.ended is EndReason.VANISHED else f"has ended, {newest.ended}"
         raise RunConflictError(
-            f"run {name}: does not run, attempt {newest.attempt} {_how(newest.ended)}; nothing was asked, so that the "
-            f"command that started it resumes it; if a Batch job starts it again, `job cancel {name}` ends that"
+            f"run {name}: does not run, attempt {newest.attempt} {ended}; nothing was asked, so that the command that "
+            f"started it resumes it; if a Batch job starts it again, `job cancel {name}` ends that"
         )
     host = run.attempt(newest.attempt).claim.host
     Claim(run, newest.attempt).ask_to_stop(socket.gethostname())
     print(f"run {name}: attempt {newest.attempt} on {host} was asked to stop; it commits and ends after its next batch")
-
-
-def _how(ended: EndReason) -> str:
-    return "has vanished" if ended is EndReason.VANISHED else f"has ended, {ended}"

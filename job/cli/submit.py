@@ -1,8 +1,8 @@
 """``job submit``, ``job render`` and ``job limit``: a request as a submission, as a Batch job, and its hours."""
 
+import dataclasses
 import json
 import logging
-from typing import Any
 
 from pydantic import Field
 
@@ -12,17 +12,17 @@ from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.job_spec import render
 from job.cloud.machine_types import find_machine
-from job.cloud.settings import Settings, load_settings
-from job.cloud.submission import Placement, Submission, Submissions, container_args, find_submission
+from job.cloud.settings import load_settings
+from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
-from job.runs.flags import Switch, as_args
+from job.runs.flags import as_args
 from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
-from job.runs.run import FAMILY, check_run_name
-from job.runs.unfinished import tell_beside
+from job.runs.run import default_families, next_free_name
+from job.runs.search import find_run, warn_of_unfinished
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,13 @@ class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
     left_out = frozenset({"workdir"})
 
     machine: str = Field("l4", description=MACHINE_HELP)
-    on_demand: Switch = Field(default=False, description="Pay the full price for a machine that is not preempted.")
+    on_demand: bool = Field(default=False, description="Pay the full price for a machine that is not preempted.")
     deadline: Deadline | None = Field(
         None,
-        description="When it should be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen "
-        "if Spot would miss it.",
+        description="Time to be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen if Spot "
+        "would miss it.",
     )
-    supervise: Switch = Field(default=False, description="Stay, and keep the run going until it is finished.")
+    supervise: bool = Field(default=False, description="Stay, and keep the run going until it is finished.")
 
 
 class RenderOptions(SubmitOptions):
@@ -65,35 +65,31 @@ def submit(options: SubmitOptions) -> None:
     """Submit a run, or report its state.
 
     Submitting twice is once. Settings of the cloud are read from infra/outputs.json, then cloud.yaml, then flags.
-
-    Raises:
-        JobError: For each error, with its exit code.
     """
-    from job.cli.supervise import POLL_S, watch
+    from job.cli.supervise import POLL_S, describe
     from job.cloud.batch import Batch
     from job.cloud.policy import decide
     from job.cloud.supervisor import Supervisor
 
-    words = container_args(options)
-    settings, allowance = load_settings(options.settings), load_allowance(options.settings, options.limit)
-    how = _placement(options, settings, allowance)
+    draft, allowance = _draft(options)
     store = options.store()
     options = options.model_copy(update={"dataset": find_dataset(store, options.dataset)})
     identity = options.identity(options.dataset)
-    run, submissions = find_submission(store, options.run, identity)
+    run, record = find_run(store, options.run, identity)
+    submissions = Submissions(run).list()
     if run.final() is not None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
     if not submissions:
-        if run.record() is None:
+        if record is None:
             if options.run is None:
-                tell_beside(store, run, identity, "submit")
+                warn_of_unfinished(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine
-        submission = _first_submission(options, store.uri, run.name, words, settings=settings, **how)
+        submission = _complete(draft, options, store.uri, run.name)
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
     newest = submissions[-1]
     supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
-    if newest.number == 1 and Submissions(run).job_of(1) is None:  # the supervisor submits later ones
+    if newest.number == 1 and Submissions(run).job_uid(1) is None:  # the supervisor submits later ones
         allowance.require(newest)
         history = supervisor.history()
         log.info("run %s: %s", run.name, describe_worst(newest))
@@ -101,7 +97,7 @@ def submit(options: SubmitOptions) -> None:
     else:
         log.info("run %s was submitted before, %s; `job status %s` shows it", run.name, newest.job_id, run.name)
     if options.supervise:
-        watch(supervisor)
+        print(describe(supervisor.watch()))
     else:
         log.info("`job supervise %s` keeps it going when Batch's retries are used up", run.name)
         print(run.name)
@@ -111,18 +107,11 @@ def submit(options: SubmitOptions) -> None:
 def render_job(options: RenderOptions) -> None:
     """Print a run's first Batch job.
 
-    Neither the bucket nor the cloud is asked.
-
-    Raises:
-        JobError: If flags or settings are wrong.
+    Reads neither the bucket nor the cloud.
     """
-    words = container_args(options)
-    settings, allowance = load_settings(options.settings), load_allowance(options.settings, options.limit)
-    how = _placement(options, settings, allowance)
-    submission = _first_submission(
-        options, options.gs_location(), options.run or FAMILY, words, settings=settings, **how
-    )
-    print(json.dumps(render(submission), indent=2))
+    draft, _ = _draft(options)
+    run = options.run or next_free_name(default_families(options.dataset)[0], ())
+    print(json.dumps(render(_complete(draft, options, options.require_location(), run)), indent=2))
 
 
 @command(LimitCommandOptions, "job limit l4 --max-usd 20")
@@ -134,7 +123,7 @@ def limit(options: LimitCommandOptions) -> None:
         MachineError: If a setting is missing or malformed.
     """
     allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
-    price = usd_per_hour(allowance.prices, type_, spot=True)
+    price = usd_per_hour(allowance.settings.prices, type_, spot=True)
     found = allowance.limit([type_], spot=True)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
@@ -150,46 +139,49 @@ def describe_worst(submission: Submission) -> str:
     """Return the highest possible cost of a submission, as text."""
     seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
     hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
-    limit = Limit(submission.max_usd, submission.max_hours)
-    bound = (
-        "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
-    )
+    limit, bound = Limit(submission.max_usd, submission.max_hours), "further jobs come on top, without a limit"
+    if limit != Limit():
+        bound = f"the limit of the whole run is {limit}"
     if price is None:
         return f"this can take {hours} at worst, whose price is not known; {bound}"
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"
 
 
-def _placement(options: SubmitOptions, settings: Settings, allowance: Allowance) -> dict[str, Any]:
-    """Return a submission's fields for its machine, its duration and its limit."""
+def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
+    """Return a run's first submission as far as flags and settings decide it, and what the settings allow."""
+    words, settings = container_args(options), load_settings(options.settings)
+    allowance = load_allowance(options.settings, options.limit)
     machines = [find_machine(name.strip()) for name in options.machine.split(",")]
-    spot = not options.on_demand
+    types, spot = [machine.type for machine in machines], not options.on_demand
     if not spot and not machines[0].on_demand:
-        raise UsageError(f"--on-demand: {machines[0].type} is to be had as Spot only; choose another --machine")
-    found = allowance.limit([machine.type for machine in machines], spot=spot)
-    price = usd_per_hour(settings.prices, machines[0].type, spot=spot)
+        raise UsageError(f"--on-demand: {types[0]} is to be had as Spot only; choose another --machine")
+    found, price = allowance.limit(types, spot=spot), usd_per_hour(settings.prices, types[0], spot=spot)
     retries, run_s = durations_within(found, price)
-    return {
-        "machines": [machine.type for machine in machines],
-        "placement": Placement(region=settings.region, machine=machines[0].type, spot=spot),
-        "deadline": options.deadline,
-        "max_usd": found.usd,
-        "max_hours": found.hours,
-        "usd_per_hour": price,
-        "max_retries": retries,
-        "max_run_s": run_s,
-    }
-
-
-def _first_submission(options: SubmitOptions, bucket: str, run: str, words: list[str], **fields: Any) -> Submission:  # noqa: ANN401 -- a submission's
-    dataset = {} if options.dataset is None else {"dataset": options.dataset}
-    return Submission(
-        run=check_run_name(run),
+    draft = Submission(
+        run="",
         number=1,
         created_at=now(),
         by="hand",
         reason="submitted",
-        bucket=bucket,
-        request=options.identity(options.dataset),
-        words=[*words, *as_args({**dataset, "bucket": bucket, "run": run})],
-        **fields,
+        bucket="",
+        request=dict(options.identity(options.dataset)),
+        words=words,
+        settings=settings,
+        machines=types,
+        placement=Placement(region=settings.region, machine=types[0], spot=spot),
+        deadline=options.deadline,
+        max_usd=found.usd,
+        max_hours=found.hours,
+        usd_per_hour=price,
+        max_retries=retries,
+        max_run_s=run_s,
     )
+    return draft, allowance
+
+
+def _complete(draft: Submission, options: SubmitOptions, bucket: str, run: str) -> Submission:
+    """Return a submission with its run, dataset and bucket."""
+    dataset = {} if options.dataset is None else {"dataset": options.dataset}
+    words = [*draft.words, *as_args({**dataset, "bucket": bucket, "run": run})]
+    request = dict(options.identity(options.dataset))
+    return dataclasses.replace(draft, bucket=bucket, run=run, request=request, words=words)

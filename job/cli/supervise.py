@@ -1,19 +1,19 @@
 """``job supervise``, ``job status``, ``job logs`` and ``job cancel``: supervision of a submitted run."""
 
-import dataclasses
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import Deadline, Dollars, LimitOptions, SubmittedRunOptions
-from job.cloud.allowance import Allowance, load_allowance
+from job.cloud.allowance import load_allowance
+from job.cloud.budget import Limit
 from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
 from job.errors import RunConflictError
-from job.runs.flags import Seconds, Switch, whole_number
+from job.runs.flags import Count, Seconds
 from job.runs.run import Run
 from job.text import duration, table
 
@@ -31,17 +31,17 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
 
     max_usd: Dollars | None = Field(
         None,
-        description="Replaces the limit it was submitted with, which may be no higher than that of the settings.",
+        description="Replaces the limit of its submission, which may be no higher than that of the settings.",
     )
-    resume: Switch = Field(default=False, description="Resume a run that was cancelled or given up.")
-    deadline: Deadline | None = Field(None, description="Replaces the deadline that it was submitted with.")
+    resume: bool = Field(default=False, description="Resume a run that was cancelled or given up.")
+    deadline: Deadline | None = Field(None, description="Replaces the deadline of its submission.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
 
 
 class LogsOptions(SubmittedRunOptions):
     """Flags of ``job logs``."""
 
-    submission: Annotated[int, whole_number()] | None = Field(
+    submission: Count | None = Field(
         None, description="The number of one Batch job of the run; all of them if left out."
     )
 
@@ -51,56 +51,39 @@ def supervise(options: SuperviseOptions) -> None:
     """Keep a run going until it is finished, failed for good, or at its limit.
 
     A record of the bucket is obeyed only as far as the settings of this machine allow it.
-
-    Raises:
-        JobError: If it does not end well.
     """
-    supervisor = _supervisor(options, load_allowance(options.settings, options.limit))
-    supervisor = dataclasses.replace(supervisor, deadline=options.deadline, poll_s=options.poll_s)
+    supervisor = _supervisor(options, options.limit, poll_s=options.poll_s, deadline=options.deadline)
     if options.resume:
         supervisor.resume()
-    watch(supervisor)
-
-
-def watch(supervisor: "Supervisor") -> None:
-    """Supervise a run, and print its state at the end.
-
-    Raises:
-        JobError: If it does not end well.
-    """
     print(describe(supervisor.watch()))
 
 
 @command(SubmittedRunOptions, "job status zebra --bucket gs://my-bucket")
 def status(options: SubmittedRunOptions) -> None:
-    """Print a run's state, its submissions and attempts, its cost, and the next step.
-
-    Raises:
-        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
-    """
-    print(describe(_supervisor(options, load_allowance(options.settings)).history()))
+    """Print a run's state, its submissions and attempts, its cost, and the next step."""
+    print(describe(_supervisor(options).history()))
 
 
 def describe(history: History) -> str:
     """Return the state of a run as lines."""
-    decision = decide(history)
+    decision, hours = decide(history), history.worst_hours(going_on=True)
+    usd, worst_usd = history.used_usd, history.worst_usd(going_on=True)
+    used = "unknown, a machine has no price," if usd is None else f"{usd:.2f} USD"
+    worst = "price unknown" if worst_usd is None else f"{worst_usd:.2f} USD"
     progress = f"epoch {history.committed.epoch}" if history.committed else "nothing committed yet"
     if history.committed and history.committed.batch:
         progress += f", batch {history.committed.batch}"
     if history.num_epochs is not None:
         progress += f", of {history.num_epochs} epochs"
-    lines = [
-        f"run         {history.run}",
-        f"state       {decision.do}: {decision.reason}",
-        f"committed   {progress}",
-    ]
+    lines = [f"run         {history.run}", f"state       {decision.do}: {decision.reason}"]
+    lines.append(f"committed   {progress}")
     if history.final is None and history.remaining_s is not None:
         lines.append(f"remaining   {duration(history.remaining_s)} at the pace so far")
     if history.deadline is not None:
         lines.append(f"deadline    {history.deadline.isoformat(timespec='minutes')}")
     lines += [
-        f"used        {_usd(history.used_usd)} by the records of the attempts",
-        f"worst       {_worst(history)}",
+        f"used        {used} by the records of the attempts",
+        f"worst       {hours:.1f} machine hours, {worst}; limit {history.limit}",
         f"ended       {history.num_preemptions} times by preemption, {history.num_crashes} by a crash",
         "",
         *_submission_lines(history),
@@ -110,23 +93,12 @@ def describe(history: History) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _usd(usd: float | None) -> str:
-    return "unknown, a machine has no price," if usd is None else f"{usd:.2f} USD"
-
-
-def _worst(history: History) -> str:
-    """Return the highest possible cost so far: the newest job counts up to its limits."""
-    hours = f"{history.worst_hours(going_on=True):.1f} machine hours"
-    usd = history.worst_usd(going_on=True)
-    return f"{hours}, {'price unknown' if usd is None else f'{usd:.2f} USD'}; limit {history.limit}"
-
-
 @command(LogsOptions, "job logs zebra --bucket gs://my-bucket")
 def logs(options: LogsOptions) -> None:
     """Print the lines of one submission's job, or of all, oldest first.
 
     Raises:
-        JobError: If the logs cannot be read, or the run is not in this machine's project.
+        RunConflictError: If the run has no such submission.
     """
     from job.cloud.logs import read_lines
 
@@ -137,9 +109,9 @@ def logs(options: LogsOptions) -> None:
         raise RunConflictError(f"run {name}: has no such submission; `job status {name}` lists them")
     for entry in chosen:
         allowance.require_place(entry)
-        made = Submissions(run).job_of(entry.number)
-        if made is not None:
-            for line in read_lines(allowance.project, made["uid"]):
+        uid = Submissions(run).job_uid(entry.number)
+        if uid is not None:
+            for line in read_lines(allowance.settings.project, uid):
                 print(line)
 
 
@@ -148,14 +120,9 @@ def cancel(options: SubmittedRunOptions) -> None:
     """Cancel a run's job.
 
     Committed checkpoints stay, and `job supervise --resume` continues the run.
-
-    Raises:
-        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
-    name = options.run
-    supervisor = _supervisor(options, load_allowance(options.settings))
-    history = supervisor.history()
-    live = [seen.submission for seen in history.submissions if seen.live]
+    name, supervisor = options.run, _supervisor(options)
+    live = [seen.submission for seen in supervisor.history().submissions if seen.live]
     if not live:
         log.info("run %s: no job of it is running", name)
     for submission in live:
@@ -166,34 +133,24 @@ def cancel(options: SubmittedRunOptions) -> None:
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
     """Return a table of attempts."""
     rows = [("attempt", "job", "claimed", "ended", "how", "at")]
-    rows += [
-        (
-            str(attempt.number),
-            attempt.job or f"elsewhere, {attempt.host}",
-            f"{attempt.claimed_at:%d %b %H:%M:%S}",
-            f"{attempt.ended_at:%d %b %H:%M:%S}" if attempt.ended_at else "",
-            attempt.reason,
-            f"epoch {attempt.position[0]}, batch {attempt.position[1]}" if attempt.position else "",
-        )
-        for attempt in attempts
-    ]
+    for attempt in attempts:
+        ended = f"{attempt.ended_at:%d %b %H:%M:%S}" if attempt.ended_at else ""
+        position = f"epoch {attempt.position[0]}, batch {attempt.position[1]}" if attempt.position else ""
+        where, claimed = attempt.job or f"elsewhere, {attempt.host}", f"{attempt.claimed_at:%d %b %H:%M:%S}"
+        rows.append((str(attempt.number), where, claimed, ended, attempt.reason, position))
     return table(rows) if attempts else ["no attempt has claimed the run yet"]
 
 
 def _submission_lines(history: History) -> list[str]:
-    head = ("submission", "job", "where", "why", "state", "machine time")
-    rows = [
-        (
-            str(seen.submission.number),
-            seen.submission.job_id,
-            str(seen.submission.placement),
-            seen.submission.reason,
-            _state(seen),
-            _machine_time(seen, history),
-        )
-        for seen in history.submissions
-    ]
-    return table([head, *rows])
+    rows = [("submission", "job", "where", "why", "state", "machine time")]
+    for seen in history.submissions:
+        entry, machine_time = seen.submission, ""
+        if seen.job is not None and seen.job.scheduled_at is not None:
+            end = seen.job.ended_at or history.now
+            machine_time = duration(max(0.0, (end - seen.job.scheduled_at).total_seconds()))
+        place = str(entry.placement)
+        rows.append((str(entry.number), entry.job_id, place, entry.reason, _state(seen), machine_time))
+    return table(rows)
 
 
 def _state(seen: SubmissionStatus) -> str:
@@ -202,14 +159,11 @@ def _state(seen: SubmissionStatus) -> str:
     return seen.job.state.lower() + (", no machine yet" if seen.job.waiting_since else "")
 
 
-def _machine_time(seen: SubmissionStatus, history: History) -> str:
-    if seen.job is None or seen.job.scheduled_at is None:
-        return ""
-    return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
-
-
-def _supervisor(options: SubmittedRunOptions, allowance: Allowance) -> "Supervisor":
+def _supervisor(
+    options: SubmittedRunOptions, limit: Limit | None = None, *, poll_s: float = POLL_S, deadline: str | None = None
+) -> "Supervisor":
     from job.cloud.batch import Batch
     from job.cloud.supervisor import Supervisor
 
-    return Supervisor(run=Run(options.store(), options.run), batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
+    allowance, run = load_allowance(options.settings, limit), Run(options.store(), options.run)
+    return Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=poll_s, deadline=deadline)

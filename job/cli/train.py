@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -12,11 +11,9 @@ from job.cli.command import command
 from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
-from job.runs.flags import Switch
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
-from job.runs.search import find_run
-from job.runs.unfinished import tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +23,7 @@ class TrainOptions(TrainRequest, BucketOption):
 
     positional = ("recipe",)
 
-    dry_run: Switch = Field(default=False, description="Start nothing; print the resolved run as YAML.")
+    dry_run: bool = Field(default=False, description="Start nothing; print the resolved run as YAML.")
 
 
 @command(TrainOptions, "job train A --bucket gs://my-bucket --dataset wildlife --epochs 50")
@@ -34,9 +31,6 @@ def train(options: TrainOptions) -> None:
     """Train, or print what would be trained.
 
     The same command again resumes the run from its last committed checkpoint. lr0=0.01 is understood as --lr0 0.01.
-
-    Raises:
-        JobError: For each error, with its exit code.
     """
     if options.dry_run:
         _print_plan(options)
@@ -67,38 +61,36 @@ def launch_ranks(device: str) -> None:
 
 def _print_plan(options: TrainOptions) -> None:
     """Print the resolved run; a value that cannot be looked up is null, and explained on stderr."""
-    request: TrainRequest = options
-    plan: dict[str, Any] = {
-        "recipe": request.recipe.name,
-        "profile": request.recipe.profile,
-        "run": request.run,
-        "dataset": request.dataset,
-        "start": {"from": request.start, "found": None},
-        "train": request.recipe.train,
-    }
+    recipe, run, dataset, start = options.recipe, options.run, options.dataset, None
     if options.location is None:
         log.info("no bucket was named: run, dataset and start weights are not looked up")
     else:
-        problems = []
-        store = options.store()
+        problems, store = [], options.store()
         try:
-            plan["dataset"] = find_dataset(store, request.dataset)
-            request = request.model_copy(update={"dataset": plan["dataset"]})
+            dataset = find_dataset(store, dataset)
         except JobError as error:
             problems.append(error)
         try:
-            identity = request.identity(plan["dataset"])
-            run, record = find_run(store, request.run, identity)
-            plan["run"] = run.name
-            if record is None and request.run is None:
-                tell_beside(store, run, identity, "train")
-            point = find_start(store, request, run.name) if record is None else record.start.point
-            plan["start"]["found"] = str(point)
+            request, identity = options.model_copy(update={"dataset": dataset}), options.identity(dataset)
+            found, record = find_run(store, run, identity)
+            if record is None and run is None:
+                warn_of_unfinished(store, found, identity, "train")
+            run = found.name
+            point = find_start(store, request, run) if record is None else record.start.point
+            start = str(point)
             if record is None and point.why is not None:
                 log.info("start weights: %s", point.why)
         except JobError as error:
             problems.append(error)
         for problem in dict.fromkeys(map(str, problems)):
             log.warning("it would not start: %s", problem)
-    log.info("recipe %s", request.about_recipe)
+    log.info("recipe %s", options.about_recipe)
+    plan = {
+        "recipe": recipe.name,
+        "profile": recipe.profile,
+        "run": run,
+        "dataset": dataset,
+        "start": {"from": options.start, "found": start},
+        "train": recipe.train,
+    }
     print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True), end="")

@@ -3,7 +3,7 @@
 import random
 import tempfile
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 from pydantic import Field, InstanceOf, model_validator
 
@@ -12,13 +12,12 @@ from job.cli.options import BucketOption
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import TrainingError
-from job.recipes.recipe import Recipe
-from job.runs.flags import Seconds, whole_number
-from job.runs.request import ProfileName, TrainRequest
+from job.recipes.recipe import Profile, Recipe
+from job.runs.flags import Count, Seconds
+from job.runs.request import TrainRequest
 from job.session.verify_resume import (
     CHECKPOINT_EVERY_S,
     NUM_EPOCHS,
-    Verdict,
     train_for,
     verify_resume,
 )
@@ -36,13 +35,13 @@ class VerifyResumeOptions(TrainRequest, BucketOption):
         description="Takes real data from there, at full scale; JOB_BUCKET if left out. Without one, the synthetic "
         "data of the demo.",
     )
-    profile: ProfileName = Field("demo", description="full or demo; full if there is a bucket.")
+    profile: Profile = Field("demo", description="full or demo; full if there is a bucket.")
     recipe: InstanceOf[Recipe] = Field(
         cast("Recipe", None),
         validate_default=True,
         description="A name of `job recipes list`, or a path to a YAML file; A if left out.",
     )
-    kills: Annotated[int, whole_number()] = Field(5, description="How often the training is killed.")
+    kills: Count = Field(5, description="How often the training is killed.")
     seconds: Seconds = Field(
         0.0, description="The shortest duration of the piece that is trained, without kills; 0 takes a few batches."
     )
@@ -69,7 +68,6 @@ def verify(options: VerifyResumeOptions) -> None:
 
     Raises:
         TrainingError: If the trainings differ.
-        JobError: For each other error, with its exit code.
     """
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:
@@ -79,13 +77,17 @@ def verify(options: VerifyResumeOptions) -> None:
         print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {options.workers} workers")
         print(f"straight   {num_steps} steps in {options.recipe.train['epochs']} epochs, {took_s:.0f} s")
         verdict = verify_resume(piece, options.kills, seed=random.SystemRandom().randrange(2**32))
-    _print(verdict)
+    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
+    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
     if verdict.differences:
         raise TrainingError(
             "verification: FAIL, a training that is killed does not end like one that is not; do not rely on resuming "
             "on this machine, and report this",
             verdict.differences,
         )
+    for group, digest in verdict.digests.items():
+        print(f"{group:10} {digest}")
+    print("PASS       every tensor of weights, EMA and optimizer is equal")
 
 
 def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
@@ -94,12 +96,3 @@ def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
         return scratch / "data"
     store = options.store()
     return pull_dataset(store, find_dataset(store, options.dataset), options.workdir).folder
-
-
-def _print(verdict: Verdict) -> None:
-    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
-    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
-    if not verdict.differences:
-        for group, digest in verdict.digests.items():
-            print(f"{group:10} {digest}")
-        print("PASS       every tensor of weights, EMA and optimizer is equal")

@@ -8,35 +8,29 @@ image repository or secret than theirs, or beyond their limit. Knows neither buc
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job.cloud.budget import Limit, Prices, require_price, usd_per_hour
+from job.cloud.budget import Limit, require_price, usd_per_hour
 from job.cloud.machine_types import machines
-from job.cloud.settings import IMAGE, NAMES, checked_settings
+from job.cloud.settings import IMAGE, LocalSettings, local_settings, path_of
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Submission
-from job.errors import RunConflictError, UsageError
-from job.text import nearest
-
-FLAGS = [*NAMES, "image_repository"]
+from job.errors import RunConflictError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Allowance:
     """Limits of a recorded submission."""
 
-    project: str
-    subnetworks: Mapping[str, str | None]
-    """Subnetworks by region, the main region first."""
-
-    image_repositories: tuple[str, ...]
-    service_account: str | None
-    network: str | None
-    wandb_secret: str | None
-    prices: Prices
-    max_usd: float
-    max_hours: float
-    """Machine hours of a run, if a price is not known."""
+    settings: LocalSettings
+    """Of this machine."""
 
     given: Limit | None = None
-    """Limit of the command line; replaces the limits above and the recorded one."""
+    """Limit of the command line; replaces those of the settings and the recorded one."""
+
+    @property
+    def image_repositories(self) -> tuple[str, ...]:
+        """Repositories of images that may train."""
+        image = self.settings.image
+        named = (self.settings.image_repository, image and image.partition("@")[0].rpartition("/")[0])
+        return tuple(dict.fromkeys(repository for repository in named if repository))
 
     def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
         """Return the limit of a new run: dollars if each of its machines has a price, else hours.
@@ -44,13 +38,14 @@ class Allowance:
         Raises:
             UsageError: If dollars were given, and a machine has no price.
         """
+        prices = self.settings.prices
         if self.given is not None:
             if self.given.usd is not None:
                 for type_ in machine_types:
-                    require_price(self.prices, type_, spot=spot)
+                    require_price(prices, type_, spot=spot)
             return self.given
-        known = all(usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in machine_types)
-        return Limit(usd=self.max_usd) if known else Limit(hours=self.max_hours)
+        known = all(usd_per_hour(prices, type_, spot=spot) is not None for type_ in machine_types)
+        return Limit(usd=self.settings.max_usd) if known else Limit(hours=self.settings.max_hours)
 
     def limit_of(self, submission: Submission) -> Limit:
         """Return the limit of a recorded run: the command line's, or else one in dollars or hours as `limit` has it.
@@ -60,10 +55,10 @@ class Allowance:
         """
         if self.given is not None:
             return self.given
-        types, spot = {*submission.machines, submission.placement.machine}, submission.placement.spot
-        if all(type_ in machines() and usd_per_hour(self.prices, type_, spot=spot) is not None for type_ in types):
-            return Limit(usd=self.max_usd if submission.max_usd is None else submission.max_usd)
-        return Limit(hours=self.max_hours if submission.max_hours is None else submission.max_hours)
+        types = {*submission.machines, submission.placement.machine}
+        if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
+            return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
+        return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
         """Check that a recorded submission's job is in the project and regions of the settings.
@@ -80,93 +75,69 @@ class Allowance:
             RunConflictError: If it does; names every difference.
             UsageError: If dollars were given, and its machine has no price.
         """
-        settings = submission.settings
-        problems = self._problems_of_place(submission)
-        problems += _differences("service_account", settings.service_account, self.service_account)
-        problems += _differences("network", _path(settings.network), _path(self.network))
-        problems += _differences("wandb_secret", _secret(settings.wandb_secret), _secret(self.wandb_secret))
-        for region, subnetwork in {settings.region: settings.subnetwork, **settings.other_regions}.items():
-            if region in self.subnetworks:
-                name = f"subnetwork of {region}"
-                problems += _differences(name, _path(subnetwork), _path(self.subnetworks[region]))
-        fits = any(settings.image.startswith(f"{repository}/") for repository in self.image_repositories)
-        if not fits or not IMAGE.fullmatch(settings.image):
-            here = " or ".join(self.image_repositories) or "none"
+        recorded, here = submission.settings, self.settings
+        problems = [
+            *self._problems_of_place(submission),
+            *_differences("service_account", recorded.service_account, here.service_account),
+            *_differences("network", path_of(recorded.network), path_of(here.network)),
+            *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
+        ]
+        for region, subnetwork in recorded.subnetworks.items():
+            if region in here.subnetworks:
+                own = path_of(here.subnetworks[region])
+                problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own)
+        fits = any(recorded.image.startswith(f"{repository}/") for repository in self.image_repositories)
+        if not fits or not IMAGE.fullmatch(recorded.image):
+            own = " or ".join(self.image_repositories) or "none"
             problems.append(
-                f"image: the record has {settings.image!r}, the settings here take images of {here}, by digest"
+                f"image: the record has {recorded.image!r}, the settings here take images of {own}, by digest"
             )
-        if submission.words[:1] != ["train"] or submission.words[-2:] != [
-            f"--bucket={submission.bucket}",
-            f"--run={submission.run}",
-        ]:
-            problems.append(f"words: the record has {' '.join(submission.words)!r}, which do not train this run")
-        unknown = [type_ for type_ in [submission.placement.machine, *submission.machines] if type_ not in machines()]
-        problems += [f"machine: the record has {type_!r}, which is not known here" for type_ in unknown]
+        words, end = submission.words, [f"--bucket={submission.bucket}", f"--run={submission.run}"]
+        if words[:1] != ["train"] or words[-2:] != end:
+            problems.append(f"words: the record has {' '.join(words)!r}, which do not train this run")
+        problems += [
+            f"machine: the record has {type_!r}, which is not known here"
+            for type_ in [submission.placement.machine, *submission.machines]
+            if type_ not in machines()
+        ]
         if submission.max_retries > MAX_RETRIES or submission.max_run_s > MAX_RUN_S:
             problems.append(
                 f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
-        problems += self._problems_of_limit(Limit(submission.max_usd, submission.max_hours))
+        limit = Limit(submission.max_usd, submission.max_hours)  # without one, that of the settings holds
+        fits = (limit.usd or 0.0) <= here.max_usd and (limit.hours or 0.0) <= here.max_hours
+        if self.given is None and not fits:
+            usual = f"{Limit(usd=here.max_usd)}, or {Limit(hours=here.max_hours)} where a price is not known"
+            problems.append(
+                f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
+            )
         _refuse(submission, problems)
         self.limit([submission.placement.machine], spot=submission.placement.spot)
 
     def price(self, submission: Submission) -> float | None:
         """Return the dollars an hour of a submission's machine: the higher of the price on record and the one here."""
         placement = submission.placement
-        here = usd_per_hour(self.prices, placement.machine, spot=placement.spot)
-        known = [price for price in (submission.usd_per_hour, here) if price is not None]
-        return max(known) if known else None
+        here = usd_per_hour(self.settings.prices, placement.machine, spot=placement.spot)
+        return max((price for price in (submission.usd_per_hour, here) if price is not None), default=None)
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
-        problems = _differences("project", submission.settings.project, self.project)
-        regions = [submission.placement.region, submission.settings.region, *submission.settings.other_regions]
-        here = " and ".join(self.subnetworks)
-        return problems + [
-            f"region: the record has {region!r}, the settings here have {here}"
-            for region in dict.fromkeys(regions)
-            if region not in self.subnetworks
-        ]
-
-    def _problems_of_limit(self, recorded: Limit) -> list[str]:
-        fits = (recorded.usd or 0.0) <= self.max_usd and (recorded.hours or 0.0) <= self.max_hours
-        if self.given is not None or fits:  # a submission without a limit has that of the settings
-            return []
-        usual = f"{Limit(usd=self.max_usd)}, or {Limit(hours=self.max_hours)} where a price is not known"
-        return [
-            f"limit: the record has {recorded}, the settings here have {usual}; --max-usd or --no-limit replace both"
+        recorded, here = submission.settings, self.settings.subnetworks
+        regions = dict.fromkeys([submission.placement.region, *recorded.subnetworks])
+        return _differences("project", recorded.project, self.settings.project) + [
+            f"region: the record has {region!r}, the settings here have {' and '.join(here)}"
+            for region in regions
+            if region not in here
         ]
 
 
-def load_allowance(flags: Mapping[str, str | None], given: Limit | None = None) -> Allowance:
+def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
     """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
 
-    Args:
-        flags: Of the command line, by the names of settings.
-        given: Limit of the command line.
-
     Raises:
-        UsageError: If a flag is no setting.
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    for name in flags:
-        if name not in FLAGS:
-            raise UsageError(f"--{name.replace('_', '-')}: there is no such flag{nearest(name, FLAGS)}")
-    found = checked_settings(flags, required=("project", "region"))
-    image = found["image"]
-    repositories = (found["image_repository"], image and image.partition("@")[0].rpartition("/")[0])
-    return Allowance(
-        project=found["project"],
-        subnetworks={found["region"]: found["subnetwork"], **found["other_regions"]},
-        image_repositories=tuple(dict.fromkeys(repository for repository in repositories if repository)),
-        service_account=found["service_account"],
-        network=found["network"],
-        wandb_secret=found["wandb_secret"],
-        prices=found["prices"],
-        max_usd=found["max_usd"],
-        max_hours=found["max_hours"],
-        given=given,
-    )
+    return Allowance(local_settings(flags), given)
 
 
 def _differences(name: str, recorded: str | None, here: str | None) -> list[str]:
@@ -183,11 +154,6 @@ def _refuse(submission: Submission, problems: list[str]) -> None:
             "wrote the record, and submit under another --run",
             problems,
         )
-
-
-def _path(name: str | None) -> str | None:
-    """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return name and name[name.find("projects/") :]
 
 
 def _secret(name: str | None) -> str | None:

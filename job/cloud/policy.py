@@ -36,7 +36,7 @@ PAUSE_S, LONGEST_PAUSE_S = 60, 3600
 """Back-off before the job that follows one without a checkpoint; doubles with each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The next action and its reason, for the log and the record."""
 
@@ -49,23 +49,16 @@ class Decision:
     """Placement of the next submission."""
 
 
-Rule = Callable[[History], Decision | None]
-
-
 def decide(history: History) -> Decision:
     """Return the next action; the history has at least one submission."""
-    for rule in RULES:
-        decision = rule(history)
-        if decision is not None:
-            return decision
-    return _go_on(history)
+    return next((decision for rule in RULES if (decision := rule(history))), None) or _go_on(history)
 
 
 def _finished(history: History) -> Decision | None:
     """The final record is in the bucket."""
     if history.final is None:
         return None
-    return Decision(do="finish", reason=f"finished after {history.final.num_epochs} epochs")
+    return Decision("finish", f"finished after {history.final.num_epochs} epochs")
 
 
 def _recorded_only(history: History) -> Decision | None:
@@ -75,11 +68,11 @@ def _recorded_only(history: History) -> Decision | None:
     before = history.submissions[-2].job if len(history.submissions) > 1 else None
     if before is None or before.over:
         if too_much := _beyond_limit(history, going_on=True):
-            return Decision(do="stop", reason=f"submission {history.newest.submission.number} {too_much}")
-        return Decision(do="create", reason=history.newest.submission.reason)
+            return Decision("stop", f"submission {history.newest.submission.number} {too_much}")
+        return Decision("create", history.newest.submission.reason)
     if before.state in BEING_ENDED:
-        return Decision(do="wait", reason="the submission before is being cancelled")
-    return Decision(do="cancel", reason=history.newest.submission.reason)
+        return Decision("wait", "the submission before is being cancelled")
+    return Decision("cancel", history.newest.submission.reason)
 
 
 def _fenced(history: History) -> Decision | None:
@@ -90,8 +83,7 @@ def _fenced(history: History) -> Decision | None:
     if last.claimed_at <= history.by_hand_at:
         return None  # an earlier attempt, from which this submission takes over
     return Decision(
-        do="stop",
-        reason=f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there",
+        "stop", f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there"
     )
 
 
@@ -100,21 +92,21 @@ def _paused(history: History) -> Decision | None:
     last = history.of_this_try[-1] if history.of_this_try else None
     if last is None or last.reason != "paused":
         return None
-    return Decision(do="wait" if history.newest.live else "stop", reason=f"attempt {last.number} was paused, as asked")
+    return Decision("wait" if history.newest.live else "stop", f"attempt {last.number} was paused, as asked")
 
 
 def _failed(history: History) -> Decision | None:
     """An attempt ended with a fatal exit code."""
-    job, submission = history.newest.job, history.newest.submission
-    last = next((attempt for attempt in reversed(history.attempts) if attempt.job == submission.job_id), None)
+    job = history.newest.job
+    last = next(reversed(history.attempts_in(history.newest)), None)
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
-        return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
+        return Decision("wait" if history.newest.live else "fail", reason)  # Batch fails the job by itself
     unrecorded = last is None or last.reason in {"running", "vanished"}
-    if job and job.state == "FAILED" and unrecorded and job.exit_codes and job.exit_codes[-1] in FATAL:
-        return Decision(do="fail", reason=f"exit {job.exit_codes[-1]} before anything was recorded; see its log")
+    if job and job.state == "FAILED" and unrecorded and job.exit_code in FATAL:
+        return Decision("fail", f"exit {job.exit_code} before anything was recorded; see its log")
     if job and job.state == "SUCCEEDED":
-        return Decision(do="fail", reason="the job succeeded, and the bucket has no final.json; see its log")
+        return Decision("fail", "the job succeeded, and the bucket has no final.json; see its log")
     return None
 
 
@@ -126,79 +118,59 @@ def _in_vain(history: History) -> Decision | None:
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
             return None
-        cause = next((attempt.message for attempt in history.attempts_in(newest)[-1:]), "") or newest.job.last_event
+        messages = [attempt.message for attempt in history.attempts_in(newest)]
+        cause = (messages and messages[-1]) or newest.job.last_event
         return Decision(
-            do="fail",
-            reason=f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}",
+            "fail", f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}"
         )
     if num_jobs < JOBS_WITHOUT_ATTEMPT:
         return None
-    code = f" and exit {newest.job.exit_codes[-1]}" if newest.job.exit_codes else ""
+    code = "" if newest.job.exit_code is None else f" and exit {newest.job.exit_code}"
     return Decision(
-        do="fail",
-        reason=f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
+        "fail",
+        f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
         f"{newest.job.last_event or 'nothing'}",
     )
 
 
 def _crash_loop(history: History) -> Decision | None:
     """Two attempts failed with the same error at the same position."""
-    crashes = [
-        attempt
-        for attempt in history.of_this_try
-        if attempt.reason == "failed" and attempt.exit_code != ExitCode.ELSEWHERE  # that asks for another machine
-    ]
     seen: dict[tuple[str, tuple[int, int] | None], int] = {}
-    for crash in crashes:
-        key = (crash.message, crash.position)
-        if key in seen:
-            at = f"epoch {crash.position[0]}, batch {crash.position[1]}" if crash.position else "the start"
-            return Decision(
-                do="fail",
-                reason=f"crash loop: attempts {seen[key]} and {crash.number} ended at {at} with the same error, "
-                f"{crash.message}",
-            )
-        seen[key] = crash.number
+    for attempt in history.of_this_try:
+        if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
+            continue
+        first = seen.setdefault((attempt.message, attempt.position), attempt.number)
+        if first != attempt.number:
+            at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
+            reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"
+            return Decision("fail", f"{reason}, {attempt.message}")
     return None
 
 
 def _stuck(history: History) -> Decision | None:
     """Attempts end without a checkpoint and without a preemption."""
     job = history.newest.job
-    newest = history.committed.attempt if history.committed else 0
-    here = [attempt.number for attempt in history.attempts if attempt.job == history.newest.submission.job_id]
-    if (
-        job
-        and job.state == "FAILED"
-        and job.exit_codes[-1:] == (TIME_LIMIT,)
-        and newest < min(here, default=newest + 1)
-    ):
-        return Decision(do="fail", reason="the time limit of an attempt passed without a checkpoint; it hangs")
-    unexplained = sum(_num_unexplained(history, seen, newest) for seen in history.since_the_commit)
+    committed = history.committed_attempt
+    here = [attempt.number for attempt in history.attempts_in(history.newest)]
+    code = job.exit_code if job else None
+    if job and job.state == "FAILED" and code == TIME_LIMIT and committed < min(here, default=committed + 1):
+        return Decision("fail", "the time limit of an attempt passed without a checkpoint; it hangs")
+    unexplained = sum(_num_unexplained(history, seen) for seen in history.since_the_commit)
     if unexplained < STUCK_ATTEMPTS:
         return None
-    last = f", the last with exit {job.exit_codes[-1]}" if job and job.exit_codes else ""
-    return Decision(
-        do="fail",
-        reason=f"{unexplained} attempts since the last checkpoint ended early, and not by preemption"
-        f"{last}; see its log",
-    )
+    last = "" if code is None else f", the last with exit {code}"
+    reason = f"{unexplained} attempts since the last checkpoint ended early, and not by preemption{last}; see its log"
+    return Decision("fail", reason)
 
 
-def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -> int:
+def _num_unexplained(history: History, seen: SubmissionStatus) -> int:
     """Return how many attempts of a submission ended after the newest checkpoint, and not by preemption.
 
     Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: an end that both
     show counts once.
-
-    Args:
-        history: Of the run.
-        seen: One of its submissions.
-        committed: The attempt that made the newest checkpoint.
     """
-    attempts = history.attempts_in(seen)
-    codes = list(seen.job.exit_codes) if seen.job else []
-    since = [attempt for attempt in attempts if attempt.number > committed]
+    attempts, codes = history.attempts_in(seen), seen.job.exit_codes if seen.job else ()
+    since = [attempt for attempt in attempts if attempt.number > history.committed_attempt]
     crashed = sum(attempt.kind == "crashed" for attempt in since)
     vanished = sum(attempt.reason == "vanished" for attempt in since)
     lost = sum(code in LOST_MACHINE for code in codes)
@@ -207,22 +179,22 @@ def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -
     unrecorded, unseen = others - recorded, (recorded - others).total()
     # A machine that is taken may end a container that has recorded its own end.
     killed = min(sum(unrecorded[code] for code in KILLED), unseen)
-    before = sum(attempt.number <= committed and attempt.ended_at is None for attempt in attempts)
+    before = sum(attempt not in since and attempt.ended_at is None for attempt in attempts)
     return crashed + max(unrecorded.total() - killed - before, vanished - lost, 0)
 
 
 def _cancelled(history: History) -> Decision | None:
     """A person cancelled or deleted the job: no next submission shows that the supervisor did."""
     job = history.newest.job
-    if job is not None and job.state not in {*BEING_ENDED, "CANCELLED"}:
-        return None
-    return Decision(do="stop", reason="its job was cancelled or deleted by hand")
+    if job is None or job.state in {*BEING_ENDED, "CANCELLED"}:
+        return Decision("stop", "its job was cancelled or deleted by hand")
+    return None
 
 
 def _overdrawn(history: History) -> Decision | None:
     """The live job can exceed the limit, which was lowered: no submission is made that could exceed its own."""
     too_much = _beyond_limit(history, going_on=False) if history.newest.live else None
-    return Decision(do="stop", reason=f"the job {too_much}") if too_much else None
+    return Decision("stop", f"the job {too_much}") if too_much else None
 
 
 def _beyond_limit(history: History, *, going_on: bool) -> str | None:
@@ -242,11 +214,10 @@ def _late(history: History) -> Decision | None:
     submission = history.newest.submission
     if history.deadline is None or not submission.placement.spot:
         return None
-    left_s = (history.deadline - history.now).total_seconds()
-    needed_s = history.remaining_s
-    if needed_s is None:  # without a measured pace, half of the time may be spent waiting for Spot
-        needed_s = (history.deadline - history.by_hand_at).total_seconds() / 2
-    if left_s > needed_s + START_UP_S + DEADLINE_RESERVE_S:
+    left_s, needed_s = (history.deadline - history.now).total_seconds(), history.remaining_s
+    # Without a measured pace, half of the time may be spent waiting for Spot.
+    spare_s = (history.deadline - history.by_hand_at).total_seconds() / 2 if needed_s is None else needed_s
+    if left_s > spare_s + START_UP_S + DEADLINE_RESERVE_S:
         return None
     machine = next((name for name in submission.machines if find_machine(name).on_demand), None)
     if machine is None:
@@ -256,25 +227,22 @@ def _late(history: History) -> Decision | None:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
         return None  # no budget for another placement: the job stays
-    limited, needed = history.limit != Limit(), history.remaining_s
-    if limited and needed is not None and (retries + 1) * run_s < needed:
+    if history.limit != Limit() and needed_s is not None and (retries + 1) * run_s < needed_s:
         return None
     reason = f"the deadline is {left_s / 3600:.1f} h away, too near for Spot"
-    return Decision(do="submit", reason=reason, placement=placement)
+    return Decision("submit", reason, placement)
 
 
 def _no_capacity(history: History) -> Decision | None:
     """No capacity for `PATIENCE_S`, and another region or machine type is left."""
-    seen = history.newest
-    if seen.job is None or not seen.live or seen.job.waiting_since is None:
+    job, elsewhere = history.newest.job, _elsewhere(history)
+    if job is None or job.over or job.waiting_since is None or elsewhere is None:
         return None
-    waited = history.now - seen.job.waiting_since
-    elsewhere = _elsewhere(history)
-    if waited < timedelta(seconds=PATIENCE_S) or elsewhere is None:
+    waited_s = (history.now - job.waiting_since).total_seconds()
+    if waited_s < PATIENCE_S:
         return None
-    decision = _submit(
-        history, elsewhere, f"{seen.submission.placement} gave no machine for {waited.total_seconds() / 60:.0f} min"
-    )
+    reason = f"{history.newest.submission.placement} gave no machine for {waited_s / 60:.0f} min"
+    decision = _submit(history, elsewhere, reason)
     return decision if decision.do == "submit" else None
 
 
@@ -284,55 +252,49 @@ def _running(history: History) -> Decision | None:
     if job is None or job.over:
         return None
     if job.waiting_since is None:
-        return Decision(do="wait", reason=job.state.lower())
-    return Decision(do="wait", reason=f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
+        return Decision("wait", job.state.lower())
+    return Decision("wait", f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
 
 
-RULES: tuple[Rule, ...] = (
-    *(_finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _stuck, _cancelled, _overdrawn),
-    *(_late, _no_capacity),
-    _running,
+# fmt: off
+RULES: tuple[Callable[[History], Decision | None], ...] = (
+    _finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _stuck, _cancelled, _overdrawn, _late,
+    _no_capacity, _running,
 )
+# fmt: on
 
 
 def _go_on(history: History) -> Decision:
     """The job is over and the run is not: submit again, after a back-off if this job committed nothing."""
-    job, here = history.newest.job, history.newest.submission.placement
+    job, placement = history.newest.job, history.newest.submission.placement
     if history.was_unfit(history.newest):
-        placement, reason = _elsewhere(history) or here, "the machine was unfit; another one may do"
-    elif job is not None and job.exit_codes[-1:] and job.exit_codes[-1] in LOST_MACHINE:
-        placement, reason = _elsewhere(history) or here, "the retries are used up by preemptions"
+        placement, reason = _elsewhere(history) or placement, "the machine was unfit; another one may do"
+    elif job is not None and job.exit_code in LOST_MACHINE:
+        placement, reason = _elsewhere(history) or placement, "the retries are used up by preemptions"
     else:
-        placement, reason = here, f"the job ended as {job.state.lower() if job else 'deleted'} before the run did"
+        reason = f"the job ended as {job.state.lower() if job else 'deleted'} before the run did"
     decision = _submit(history, placement, reason)
-    if job is None or job.ended_at is None or decision.do != "submit":
-        return decision
-    due = job.ended_at + timedelta(seconds=_pause_s(history))
-    return (
-        decision if history.now >= due else Decision(do="wait", reason=f"{reason}; the next is made at {due:%H:%M} UTC")
-    )
+    if decision.do == "submit" and job is not None and job.ended_at is not None:
+        due = job.ended_at + timedelta(seconds=_pause_s(history))
+        if history.now < due:
+            return Decision("wait", f"{reason}; the next is made at {due:%H:%M} UTC")
+    return decision
 
 
 def _pause_s(history: History) -> float:
     """Return the back-off after the newest job: none if it has committed, doubled with each that has not."""
-    newest = history.committed.attempt if history.committed else None
-    num_idle = sum(
-        seen.job is not None
-        and seen.job.state == "FAILED"
-        and all(attempt.number != newest for attempt in history.attempts_in(seen))
-        for seen in history.since_the_commit
-    )
+    failed = [seen for seen in history.since_the_commit if seen.job is not None and seen.job.state == "FAILED"]
+    num_idle = sum(not history.has_committed(seen) for seen in failed)
     return min(PAUSE_S * 2 ** (num_idle - 1), LONGEST_PAUSE_S) if num_idle else 0.0
 
 
 def _elsewhere(history: History) -> Placement | None:
     """Return the next region or machine type in turn; None if there is only one."""
     submission = history.newest.submission
-    places = submission.placements
+    places, here = submission.placements, submission.placement
     if len(places) == 1:
         return None
-    here = places.index(submission.placement) if submission.placement in places else -1
-    return places[(here + 1) % len(places)]
+    return places[(places.index(here) + 1) % len(places)] if here in places else places[0]
 
 
 def _submit(history: History, placement: Placement, reason: str) -> Decision:
@@ -340,8 +302,8 @@ def _submit(history: History, placement: Placement, reason: str) -> Decision:
     try:
         budget(history, placement)
     except (RunStoppedError, UsageError) as error:
-        return Decision(do="stop", reason=str(error))
-    return Decision(do="submit", reason=reason, placement=placement)
+        return Decision("stop", str(error))
+    return Decision("submit", reason, placement)
 
 
 def budget(history: History, placement: Placement) -> tuple[int, int]:
@@ -352,11 +314,9 @@ def budget(history: History, placement: Placement) -> tuple[int, int]:
         UsageError: If a price is not known.
     """
     limit = history.limit
-    if limit.usd is None and limit.hours is None:
-        return durations_within(limit, None)
     if limit.usd is None:
-        left = Limit(hours=(limit.hours or 0.0) - history.worst_hours(going_on=False))
-        return durations_within(left, None)
+        hours = None if limit.hours is None else limit.hours - history.worst_hours(going_on=False)
+        return durations_within(Limit(hours=hours), None)
     price = require_price(history.prices, placement.machine, spot=placement.spot)
     worst = history.worst_usd(going_on=False)
     if worst is None:

@@ -8,17 +8,9 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import machines
@@ -36,6 +28,9 @@ FROM_OUTPUT = {"runtime_service_account": "service_account"}
 
 IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 """By digest: the attempts of a run must not differ because a tag was moved."""
+
+PATH = r"(https://\S+/)?projects/[^/]+/"
+"""Begin of a resource's path, with the address of an API or without."""
 
 RECORD = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """A record is data that any writer of the bucket can change: no value is converted, and no field is passed over."""
@@ -61,9 +56,10 @@ class Settings:
     prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
-    def subnetwork_in(self, region: str) -> str:
-        """Return the subnetwork of one of the regions."""
-        return self.subnetwork if region == self.region else self.other_regions[region]
+    @property
+    def subnetworks(self) -> dict[str, str]:
+        """Subnetworks by region, the main region first."""
+        return {self.region: self.subnetwork, **self.other_regions}
 
 
 def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field
@@ -83,31 +79,26 @@ Image = Annotated[str, _form(IMAGE.pattern, "an image by digest, REPOSITORY/NAME
 Account = Annotated[
     str, _form(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "the e-mail address of a service account")
 ]
-Network = Annotated[
-    str, _form(r"(https://\S+/)?projects/[^/]+/global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME")
-]
+Network = Annotated[str, _form(PATH + "global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME")]
 Subnetwork = Annotated[
-    str,
-    _form(
-        r"(https://\S+/)?projects/[^/]+/regions/[^/]+/subnetworks/[a-z0-9-]+", "projects/P/regions/R/subnetworks/NAME"
-    ),
+    str, _form(PATH + "regions/[^/]+/subnetworks/[a-z0-9-]+", "projects/P/regions/R/subnetworks/NAME")
 ]
 Secret = Annotated[
     str,
-    _form(
-        r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, with /versions/N or without"
-    ),
+    _form(r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, perhaps with /versions/N"),
 ]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
+Machine = Annotated[str, AfterValidator(_check_machine)]
+Provisioning = Annotated[str, _form("spot|on_demand", "one of spot, on_demand")]
 
 
-class _Found(BaseModel):
+class LocalSettings(BaseModel):
     """The settings of flags and files, validated; ``None`` for a missing one."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
-    project: Project | None = None
-    region: Region | None = None
+    project: Project
+    region: Region
     image: Image | None = None
     service_account: Account | None = None
     network: Network | None = None
@@ -115,18 +106,23 @@ class _Found(BaseModel):
     wandb_secret: Secret | None = None
     image_repository: str | None = None
     other_regions: dict[Region, Subnetwork] = {}
-    prices: dict[Annotated[str, AfterValidator(_check_machine)], dict[Literal["spot", "on_demand"], Positive]] = {}
+    prices: dict[Machine, dict[Provisioning, Positive]] = {}
     max_usd: Positive = 50.0
     """Default limit of a run over all its machines."""
 
     max_hours: Positive = 48.0
     """Default limit of machine hours, if a price is not known."""
 
+    @property
+    def subnetworks(self) -> dict[str, str | None]:
+        """Subnetworks by region, the main region first."""
+        return {self.region: self.subnetwork, **self.other_regions}
+
     @field_validator("subnetwork")
     @classmethod
-    def _is_in_region(cls, subnetwork: str | None, others: ValidationInfo) -> str | None:
+    def _is_in_region(cls, subnetwork: str, others: ValidationInfo) -> str:
         region = others.data.get("region")
-        if subnetwork is not None and region is not None and f"/regions/{region}/" not in subnetwork:
+        if region is not None and f"/regions/{region}/" not in subnetwork:
             raise ValueError(f"must be in the region {region}, got {subnetwork!r}")
         return subnetwork
 
@@ -139,49 +135,45 @@ class _Found(BaseModel):
         return subnetworks
 
 
-NAMES = ("project", "region", "image", "service_account", "network", "subnetwork", "wandb_secret")
-"""Settings that flags may give."""
+REQUIRED = ("project", "region", "image", "service_account", "network", "subnetwork")
+"""Settings that a submission needs."""
 
 
-def load_settings(flags: Mapping[str, str | None]) -> Settings:
-    """Load the settings of flags and files.
-
-    Args:
-        flags: Flags of the command line; ``None`` counts as absent.
+def load_settings(flags: Mapping[str, str]) -> Settings:
+    """Return the settings of a new submission; flags go by the names of settings.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    found = checked_settings(flags, required=[name for name in NAMES if name != "wandb_secret"])
-    return Settings(**{name: found[name] for name in [*NAMES, "other_regions", "prices"]})
+    found = local_settings(flags, REQUIRED)
+    names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
+    return Settings(**{name: getattr(found, name) for name in names})
 
 
-def checked_settings(flags: Mapping[str, str | None], required: Collection[str]) -> dict[str, Any]:
-    """Return every setting by its name, validated; ``None`` for a missing optional one.
-
-    Args:
-        flags: As `load_settings`.
-        required: Settings that must not be missing.
+def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
+    """Return the settings of flags and files, of which the required ones, project and region included, are there.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
     """
-    given = {name: value for name, value in known_settings(flags).items() if value is not None and value != ""}
+    given = {name: value for name, value in known_settings(flags).items() if value not in (None, "")}
     image, repository, secret = (given.get(name) for name in ("image", "image_repository", "wandb_secret"))
     if isinstance(image, str) and "/" not in image and isinstance(repository, str):
         given["image"] = f"{repository}/{image}"
     if isinstance(secret, str):
         path = secret if "/" in secret else f"projects/{given.get('project')}/secrets/{secret}"
         given["wandb_secret"] = path if "/versions/" in path else f"{path}/versions/latest"
+    missing = [name for name in required if name not in given]
     problems = [
-        f"{name}: is missing, {describe_field(_Found, name)}; pass --{name.replace('_', '-')}, or write it to {FILE}"
-        for name in required
-        if name not in given
+        f"{name}: is missing, {describe_field(LocalSettings, name)}; pass --{name.replace('_', '-')}, or write it to "
+        f"{FILE}"
+        for name in missing
     ]
     try:
-        found = _Found.model_validate(given).model_dump()
+        found = LocalSettings.model_validate(given)
     except ValidationError as error:
-        problems += validation_problems(error, _Found)
+        malformed = validation_problems(error, LocalSettings)
+        problems += [problem for problem in malformed if problem.partition(":")[0] not in missing]
     if problems:
         raise MachineError(
             f"cloud settings: {counted_problems(problems)}; `make infra-apply` writes most of them to {OUTPUTS}",
@@ -190,26 +182,26 @@ def checked_settings(flags: Mapping[str, str | None], required: Collection[str])
     return found
 
 
-def known_settings(flags: Mapping[str, str | None]) -> dict[str, Any]:
+def known_settings(flags: Mapping[str, str]) -> dict[str, object]:
     """Return the settings of flags and files, complete or not, bucket included.
 
     Raises:
         MachineError: If a file cannot be understood.
     """
-    known = [*_Found.model_fields, "bucket"]
-    found: dict[str, Any] = {}
-    for name, output in _read(OUTPUTS, json.loads).items():
-        name = FROM_OUTPUT.get(name, name)  # noqa: PLW2901 -- the same thing
-        if name in known and isinstance(output, dict) and output.get("value") is not None:
-            found[name] = output["value"]
+    known = [*LocalSettings.model_fields, "bucket"]
+    found: dict[str, object] = {}
+    for output, content in _read(OUTPUTS, json.loads).items():
+        name = FROM_OUTPUT.get(output, output)
+        if name in known and isinstance(content, dict) and content.get("value") is not None:
+            found[name] = content["value"]
     of_file = _read(FILE, load_yaml)
     unknown = [f"{name}: there is no such setting{nearest(str(name), known)}" for name in of_file if name not in known]
     if unknown:
         raise MachineError(f"{FILE}: not understood; known are {', '.join(known)}", unknown)
-    return found | of_file | {name: value for name, value in flags.items() if value is not None}
+    return {**found, **of_file, **flags}
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     try:
         with open_regular(path, follow_links=True) as opened:
             loaded = parse(opened.read().decode())
@@ -220,3 +212,8 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise MachineError(f"{path}: must be a mapping, got {type(loaded).__name__}; write it anew")
     return loaded
+
+
+def path_of(resource: str | None) -> str | None:
+    """Return a resource's path without the address of an API, which Terraform's self links have."""
+    return resource and resource[resource.find("projects/") :]

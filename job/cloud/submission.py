@@ -5,28 +5,24 @@ from the record, and of two machines that submit at once one succeeds. Ids are a
 number, so submitting again changes nothing. Knows nothing of Batch's client.
 """
 
-import contextlib
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, RunConflictError, UsageError
+from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import Request, differences, refuse_newer
+from job.runs.records import refuse_newer
 from job.runs.request import TrainRequest
-from job.runs.run import UNREADABLE, Run, family_of, is_run_name
-from job.runs.search import find_run
-from job.storage.object_store import Store
+from job.runs.run import UNREADABLE, Run
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -45,12 +41,6 @@ def _check_time(text: str) -> str:
     except ValueError:
         raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
     return text
-
-
-def _check_mapping(value: object) -> object:
-    if not isinstance(value, dict):
-        raise ValueError(f"must be a mapping, got {value!r}")  # noqa: TRY004 -- pydantic collects this one
-    return value
 
 
 Time = Annotated[str, AfterValidator(_check_time)]
@@ -83,7 +73,7 @@ class Submission:
     """Why it was submitted."""
 
     bucket: str
-    request: Annotated[Request, PlainValidator(_check_mapping)]
+    request: dict[str, object]
     """The run's request; equal requests are one run."""
 
     words: list[str]
@@ -130,11 +120,10 @@ class Submission:
     @property
     def placements(self) -> list[Placement]:
         """Every acceptable placement, in the order of trial."""
-        regions = [self.settings.region, *self.settings.other_regions]
         return [
             Placement(region=region, machine=machine, spot=self.placement.spot)
             for machine in self.machines
-            for region in regions
+            for region in self.settings.subnetworks
         ]
 
     @property
@@ -169,8 +158,8 @@ class Submissions:
             return False
         return True
 
-    def job_of(self, number: int) -> dict[str, str] | None:
-        """Return name and uid of a submission's Batch job, once it was created.
+    def job_uid(self, number: int) -> str | None:
+        """Return the uid of a submission's Batch job, once it was created.
 
         Raises:
             CorruptObjectError: If the record has another form.
@@ -180,12 +169,12 @@ class Submissions:
         except ObjectNotFoundError:
             return None
         try:
-            loaded: dict[str, str] = json.loads(content)
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", loaded["uid"]):  # part of a query to Cloud Logging
-                raise ValueError(f"{loaded['uid']!r} is no uid")
+            uid: str = json.loads(content)["uid"]
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", uid):  # part of a query to Cloud Logging
+                raise ValueError(f"{uid!r} is no uid")
         except UNREADABLE as error:
             raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
-        return loaded
+        return uid
 
     def write_job(self, number: int, name: str, uid: str) -> None:
         """Record name and uid of a submission's Batch job."""
@@ -199,55 +188,20 @@ class Submissions:
         try:
             submission = TypeAdapter(Submission).validate_json(data)
         except ValidationError as error:
-            with contextlib.suppress(ValueError, RecursionError):  # invalid JSON is one of the problems
-                refuse_newer(key, json.loads(data))
+            refuse_newer(key, data)
             problems = validation_problems(error, Submission)
             raise CorruptObjectError(
                 f"{key}: is not a submission that this version reads, {counted_problems(problems)}; use the version "
                 "that wrote it, or restore the object",
                 problems,
             ) from error
-        if (submission.bucket, submission.run, key) != (
-            self.run.store.uri,
-            self.run.name,
-            self._key(submission.number),
-        ):
+        owner = submission.bucket, submission.run, self._key(submission.number)
+        if owner != (self.run.store.uri, self.run.name, key):
             raise CorruptObjectError(
                 f"{key}: is the record of submission {submission.number} of run {submission.run} in "
                 f"{submission.bucket}; find out who put it here, and submit under another --run"
             )
         return submission
-
-
-def find_submission(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, list[Submission]]:
-    """Return the run of a request, begun or only submitted, and its submissions.
-
-    Args:
-        store: The bucket.
-        name: The run's name; without one, the newest run with an equal request, or else a new one.
-        request: The request.
-
-    Raises:
-        RunConflictError: If the named run has another request; lists every difference.
-    """
-    submitted = [
-        match[1]
-        for stored in store.list("runs/")
-        if (match := re.fullmatch(r"runs/([^/]+)/segments/0001\.json", stored.key)) and is_run_name(match[1])
-    ]
-    submitted.sort(key=lambda taken: (family_of(taken), len(taken), taken))  # as `list_runs`: the newest is the last
-    if name is None:
-        for run in (Run(store, candidate) for candidate in reversed(submitted)):
-            if run.submitted() == request:
-                return run, Submissions(run).list()
-        return find_run(store, None, request)[0], []
-    run, _ = find_run(store, name, request)
-    submissions = Submissions(run).list()
-    if submissions and (different := differences(submissions[0].request, request)):
-        raise RunConflictError(
-            f"run {name}: was submitted with other values; repeat those, or choose another --run", different
-        )
-    return run, submissions
 
 
 NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}

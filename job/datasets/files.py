@@ -27,12 +27,7 @@ class FolderListing:
 
 
 def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
-    """List a folder.
-
-    Args:
-        folder: Absolute and without links.
-        follow_links: Follow links that lead out of the folder, too.
-    """
+    """List a folder, absolute and itself without links."""
     found, num_links = FolderListing(), 0
     left: list[tuple[str, tuple[str, ...]]] = [("", (str(folder),))]
     while left:
@@ -62,19 +57,20 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
     return found
 
 
-def is_inside(folder: Path, path: Path) -> bool:
-    """Whether a path, with all links resolved, is in a folder that is itself free of links."""
+def real_name(folder: Path, path: Path) -> str | None:
+    """Return the name of a path, all links resolved, in a folder that is itself without links; None outside of it."""
     try:
-        return Path(os.path.realpath(path)).is_relative_to(folder)
+        real = Path(os.path.realpath(path))
     except ValueError:  # a NUL character
-        return False
+        return None
+    return real.relative_to(folder).as_posix() if real.is_relative_to(folder) else None
 
 
 def _refusal(
     folder: Path, real: str, above: tuple[str, ...], num_links: int, *, follow_links: bool
 ) -> tuple[str, str] | None:
     """Return kind and message of a refused link; `None` if it is followed."""
-    if not follow_links and not is_inside(folder, Path(real)):
+    if not follow_links and real_name(folder, Path(real)) is None:
         message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
         return "outside", message
     if real in above:

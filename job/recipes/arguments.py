@@ -1,4 +1,4 @@
-"""Ultralytics' training arguments: types, ranges, defaults, and the arguments that the job decides itself.
+"""Training arguments of Ultralytics: types, ranges, defaults, and the arguments that the job decides itself.
 
 Guarantees that the pinned Ultralytics accepts each value that passes here, which a test compares with its own tables.
 Written out because recipes are checked on machines without torch and Ultralytics.
@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from job.text import nearest, validation_problems
 
+Arguments = dict[str, Any]
+"""Training arguments by Ultralytics' names; each value has its argument's own type."""
+
 MAX_COUNT = 2**31 - 1
 """The libraries below count in 32 bits."""
 
@@ -20,7 +23,6 @@ the largest multiple of the stride.
 
 MAX_SEED = 2**32 - 1
 """NumPy takes no larger one."""
-
 
 OWNED: dict[str, str] = {
     "project": "the job decides where files go; see --workdir",
@@ -51,10 +53,10 @@ OWNED: dict[str, str] = {
         "it has no effect on a detector trained on boxes",
     ),
 }
-"""Arguments that Ultralytics knows and the job decides itself, each with the reason a person is given."""
+"""Arguments of Ultralytics that the job decides itself, each with the reason for the message."""
 
 ALIASES = {"rotate": "degrees"}
-"""The user's words for arguments that Ultralytics calls otherwise."""
+"""Other names of arguments, with Ultralytics' own."""
 
 
 def _whole(value: object) -> object:
@@ -82,11 +84,11 @@ Indices = Annotated[
 
 
 class TrainingArguments(BaseModel):
-    """What a recipe's section ``train`` may hold; whole numbers count as numbers, nothing else is converted."""
+    """Section ``train`` of a recipe; whole numbers count as numbers, nothing else is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    # What is trained, and for how long
+    # Scope
     epochs: Whole = Field(default=100, ge=1, le=MAX_COUNT)
     patience: Whole = Field(default=100, ge=0, le=MAX_COUNT)
     batch: Whole = Field(default=16, ge=1, le=MAX_COUNT)
@@ -96,7 +98,7 @@ class TrainingArguments(BaseModel):
     classes: Indices = None
     cls_remap: bool = True
     freeze: Indices = None
-    # How it is optimised
+    # Optimizer
     optimizer: Literal["auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp"] = "auto"
     lr0: Fraction = 0.01
     lrf: Fraction = 0.01
@@ -152,7 +154,7 @@ class TrainingArguments(BaseModel):
 
     @staticmethod
     def explain_unknown(name: str) -> str:
-        """Say why there is no such argument."""
+        """Return the problem of an unknown argument."""
         if name in OWNED:
             return f"decided by the job; {OWNED[name]}"
         return f"not a training argument{nearest(name, [*DEFAULTS, *ALIASES])}"
@@ -161,12 +163,8 @@ class TrainingArguments(BaseModel):
 DEFAULTS = TrainingArguments().model_dump()
 
 
-def check_arguments(given: dict[str, Any], subject: str = "") -> tuple[dict[str, Any], list[str]]:
+def check_arguments(given: Arguments) -> tuple[Arguments, list[str]]:
     """Check training arguments by name, type and range.
-
-    Args:
-        given: Values by Ultralytics' names.
-        subject: Put before each name in a message, such as ``train.``.
 
     Returns:
         The values in canonical form, or every problem found, one sentence each.
@@ -174,7 +172,7 @@ def check_arguments(given: dict[str, Any], subject: str = "") -> tuple[dict[str,
     try:
         return TrainingArguments.model_validate(given).model_dump(exclude_unset=True), []
     except ValidationError as error:
-        return {}, validation_problems(error, TrainingArguments, subject)
+        return {}, validation_problems(error, TrainingArguments)
 
 
 def read_argument(name: str, text: str) -> Any:  # noqa: ANN401 -- of the argument's type

@@ -4,7 +4,6 @@ Guarantees that a recipe that loads is complete and valid, and that an invalid o
 once. Knows nothing of runs, buckets or torch.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
-from job.recipes.arguments import DEFAULTS, TrainingArguments, check_arguments
+from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments
 from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
@@ -26,7 +25,7 @@ Profile = Literal["full", "demo"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run's first weights come from."""
+    """Start weights of a recipe or run."""
 
     kind: Literal["own", "pretrained", "scratch", "end"]
     """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
@@ -34,24 +33,25 @@ class Start:
     """
 
     name: str | None = None
-    """The recipe whose newest run to take (``own``), the file (``pretrained``), the architecture (``scratch``) or the
+    """The recipe whose newest run is taken (``own``), the file (``pretrained``), the architecture (``scratch``) or the
     run (``end``).
     """
 
     @classmethod
-    def parse(cls, text: str) -> "Start":
+    def parse(cls, value: object) -> "Start":
         """Read ``own best.pt``, ``own best.pt of A``, ``yolo11s.pt`` or ``yolo11n.yaml``.
 
         Raises:
-            ValueError: If the text is none of these.
+            ValueError: If the value is none of these.
         """
+        text = value if isinstance(value, str) else ""
         if match := re.fullmatch(r"own best\.pt(?: of ([\w.-]+))?", text):
             return cls("own", match[1])
         if re.fullmatch(r"[\w.-]+\.pt", text):
             return cls("pretrained", text)
         if re.fullmatch(r"[\w.-]+\.ya?ml", text):
             return cls("scratch", text)
-        raise ValueError(text)
+        raise ValueError(f"must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml, got {value!r}")
 
     def __str__(self) -> str:
         if self.kind == "own":
@@ -69,21 +69,21 @@ class Band:
     high: float | None
 
     @classmethod
-    def parse(cls, value: object) -> "Band":
+    def parse(cls, value: object, scale: str = "hours") -> "Band":
         """Read ``0.58``, ``[0.65, 0.70]`` or ``"over 0.65"``.
 
         Raises:
             ValueError: If the value is none of these.
         """
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return cls(float(value), float(value))
+        band = None
+        ends: list[Any] = value if isinstance(value, list) and len(value) == 2 else [value, value]  # noqa: PLR2004 -- low and high
         if isinstance(value, str) and (match := re.fullmatch(r"over (\d+(?:\.\d+)?)", value)):
-            return cls(float(match[1]), None)
-        if isinstance(value, list) and len(value) == 2:  # noqa: PLR2004 -- low and high
-            low, high = (cls.parse(end).low for end in value)
-            if low is not None and high is not None and low <= high:
-                return cls(low, high)
-        raise ValueError(value)
+            band = cls(float(match[1]), None)
+        elif all(type(end) in {int, float} for end in ends) and ends[0] <= ends[1]:
+            band = cls(float(ends[0]), float(ends[1]))
+        if band is None or (scale != "hours" and max(band.low or 0.0, band.high or 0.0) > 1):
+            raise ValueError(f"must be a number, [low, high] or 'over number' in {scale}, got {value!r}")
+        return band
 
     def reached(self, value: float) -> bool:
         """Whether a metric is at least the low end."""
@@ -110,18 +110,18 @@ class Recipe:
 
     profile: Profile
     start: Start
-    train: dict[str, Any]
-    """Ultralytics' argument names and final values, defaults included."""
+    train: Arguments
+    """Final values, defaults included."""
 
     expect: dict[str, Band]
     """Expected metrics as fractions of 1, and ``hours``."""
 
     risk: str | None = None
     advised: str | None = None
-    """When to use it, for people."""
+    """When to use it, as text."""
 
     given: frozenset[str] = frozenset()
-    """Arguments that a person chose, whatever their values; the others have Ultralytics' defaults."""
+    """Arguments that a person chose, defaults included; the others have Ultralytics' defaults."""
 
     @property
     def digest(self) -> str:
@@ -129,7 +129,7 @@ class Recipe:
         decides = {"name": self.name, "start": str(self.start), "train": self.train}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
-    def with_arguments(self, overrides: dict[str, Any]) -> "Recipe":
+    def with_arguments(self, overrides: Arguments) -> "Recipe":
         """Return the recipe with some training arguments replaced.
 
         Raises:
@@ -140,13 +140,9 @@ class Recipe:
             raise RecipeError(f"training arguments: {counted_problems(problems)}", problems)
         return dataclasses.replace(self, train=self.train | values, given=self.given | values.keys())
 
-    def with_start(self, start: Start) -> "Recipe":
-        """Return the recipe with another start."""
-        return dataclasses.replace(self, start=start)
-
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the job, in the order in which people meet them."""
+    """Return the names of the shipped recipes, in the order of the help."""
     order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "recommended"]
     found = {
         Path(entry.name).stem for entry in resources.files("job.recipes").iterdir() if entry.name.endswith(".yaml")
@@ -164,8 +160,8 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
     Raises:
         RecipeError: If there is no such recipe, or it is wrong; lists every problem.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
+    path, names = Path(name_or_path), recipe_names()
+    if path.suffix in {".yaml", ".yml"}:
         try:
             with path.open(encoding="utf-8") as opened:
                 text = opened.read(MAX_BYTES + 1)  # enough to see that it is too large
@@ -173,25 +169,20 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
             raise RecipeError(f"{path}: cannot be read, {error.strerror}; pass a readable recipe file") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is not UTF-8 text; pass a recipe file in YAML") from error
-        return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
-    names = recipe_names()
-    if name_or_path not in names:
+    elif name_or_path in names:
+        text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    else:
         raise RecipeError(
             f"recipe {name_or_path!r}: no such recipe{nearest(name_or_path, names)}; "
             f"take one of {', '.join(names)}, or a path to a .yaml file"
         )
-    text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    return parse_recipe(text, name=name_or_path, source=name_or_path, profile=profile)
+    return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
 
 
 def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full") -> Recipe:
     """Read and check a recipe.
 
-    Args:
-        text: The YAML.
-        name: The recipe's name.
-        source: What messages call it.
-        profile: Which scale to resolve for; both are checked.
+    Both profiles are checked; messages name the source.
 
     Raises:
         RecipeError: Lists every problem.
@@ -226,25 +217,9 @@ def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full"
     )
 
 
-def _parse_start(value: object) -> Start:
-    try:
-        return Start.parse(value if isinstance(value, str) else "")
-    except ValueError:
-        message = "must be 'own best.pt', 'own best.pt of RECIPE', name.pt or name.yaml"
-        raise ValueError(f"{message}, got {value!r}") from None
-
-
-def _parse_band(value: object, scale: str = "hours") -> Band:
-    with contextlib.suppress(ValueError):
-        band = Band.parse(value)
-        if scale == "hours" or max(band.low or 0.0, band.high or 0.0) <= 1:
-            return band
-    raise ValueError(f"must be a number, [low, high] or 'over number' in {scale}, got {value!r}")
-
-
-_Start = Annotated[Start, PlainValidator(_parse_start)]
-_Hours = Annotated[Band, PlainValidator(_parse_band)]
-_Metric = Annotated[Band, PlainValidator(functools.partial(_parse_band, scale="fractions of 1"))]
+_Start = Annotated[Start, PlainValidator(Start.parse)]
+_Hours = Annotated[Band, PlainValidator(Band.parse)]
+_Metric = Annotated[Band, PlainValidator(functools.partial(Band.parse, scale="fractions of 1"))]
 
 
 class _Section(BaseModel):

@@ -1,7 +1,7 @@
-"""Recognition of a training as a shipped recipe, by start and augmentation, whatever its name.
+"""Recognition of a training as a shipped recipe, by start and augmentation.
 
-Guarantees that a recipe's flags typed out are that recipe, and that a recipe with another start or augmentation is
-recognised as the one that has these. Knows nothing of runs.
+Guarantees that a recipe's values given as flags are that recipe, and that a recipe with another start or augmentation
+is recognised as the one that has these. Knows nothing of runs.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ AUGMENTATION = (
     *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr"),
     *("mosaic", "mixup", "cutmix", "multi_scale"),
 )
-"""The arguments by which recipes with the same start differ; more of any is stronger."""
+"""Augmentations by which recipes with the same start differ; a higher value is stronger."""
 
 SCALE = ("epochs", "batch", "imgsz")
-"""Arguments that decide how long a training takes on one machine."""
+"""Arguments that decide the pace of a training on one machine."""
 
 SMALL_SIZES = "tns"
 """Letters of model sizes up to that of recipe base."""
@@ -43,17 +43,11 @@ def published_model(start: str) -> str | None:
 
 
 def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile) -> str:
-    """Return the name of the shipped recipe that a training is, or the name that it has if it is none.
+    """Return the name of the shipped recipe that a training matches, or its own name if there is none.
 
-    The recipe with the same kind of start and the same augmentation; where several have both, the one that was named,
-    else the one with the nearest number of epochs. Where none has the same augmentation, the named one if it augments
-    as well (or does not either), else the one that differs least.
-
-    Args:
-        named: Its name.
-        start: ``own best.pt``, weights, a model or an architecture, as in a run's request.
-        train: Its training arguments, all of them.
-        profile: ``full`` or ``demo``.
+    The match has the same kind of start and the same augmentation; of several, the named one, or else the one with the
+    nearest number of epochs. If none has the same augmentation, it is the named one if both augment or neither does,
+    else the one with the fewest differences. All values are as in a run's request, `train` has every argument.
     """
     origin = _origin_of(start)
     if origin is None:
@@ -68,23 +62,23 @@ def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile
 
 
 def trained_as(request: Mapping[str, Any]) -> str:
-    """Return the name of the shipped recipe that a run is, by its request as its record has it."""
+    """Return the name of the shipped recipe that a recorded request matches."""
     return recognise(request["recipe"], request["start"], request["train"], request["profile"])
 
 
 def shown_recipe(request: Mapping[str, Any]) -> str:
-    """Return the name of a run's recipe for people: a file of the user's own keeps its name."""
+    """Return the recipe's name to show: a file of the user's own keeps its name."""
     named = str(request["recipe"])
     return trained_as(request) if named in recipe_names() else named
 
 
 def is_augmented(train: Mapping[str, Any]) -> bool:
-    """Whether training arguments augment more than Ultralytics does by default."""
+    """Whether training arguments augment more than Ultralytics' defaults."""
     return any(train.get(name, DEFAULTS[name]) > DEFAULTS[name] for name in AUGMENTATION)
 
 
 def with_expectation(recipe: Recipe, start: str) -> Recipe:
-    """Return a recipe that expects, and risks, what its authors do of what it trains; hours at their scale alone.
+    """Return a recipe with the expectation and risk of its shipped match; hours at full scale only.
 
     A file of the user's own states its expectation itself.
     """
@@ -97,10 +91,7 @@ def with_expectation(recipe: Recipe, start: str) -> Recipe:
 
 
 def _origin_of(start: str) -> Origin | None:
-    """Return what kind of start it is.
-
-    Nothing where another run ended, which is a matter of that run, and for an architecture whose size is not known.
-    """
+    """Return the kind of start; None for the end of another run, and for an architecture of unknown size."""
     if start.startswith("end of "):
         return None
     model = published_model(start)

@@ -30,7 +30,7 @@ def render(campaign: Campaign) -> str:
         after=next((run.after for run in runs if run and result and run.run == result.best), None),
         runs=list(zip(campaign.steps(), runs, strict=True)),
         labels=LABELS,
-        command=_command(campaign, record.goal) if record else None,
+        command=_command(campaign, record.goal),
     )
 
 

@@ -7,16 +7,13 @@ import math
 from dataclasses import dataclass
 
 from job.analysis.metrics import metrics_of
-from job.errors import ObjectNotFoundError
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
-from job.runs.accounting import read_cost
-from job.runs.cost import RunCost
+from job.runs.cost import RunCost, read_cost
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-
-EVALUATION = "evaluation.json"
+from job.training.evaluation_record import EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,17 +109,9 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         at=at,
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
-        evaluation=_read_evaluation(run),
+        evaluation=run.read(EvaluationRecord, EVALUATION),
         attempts=attempts,
         cost=read_cost(run, at),
         bits=resume.exactness(record, attempts),
         tracking=wandb_status.describe(run),
     )
-
-
-def _read_evaluation(run: Run) -> EvaluationRecord | None:
-    key = run.key(EVALUATION)
-    try:
-        return EvaluationRecord.read(key, run.store.read(key))
-    except ObjectNotFoundError:
-        return None

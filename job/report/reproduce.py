@@ -3,7 +3,7 @@
 import shlex
 
 from job.runs.records import RunRecord
-from job.runs.unfinished import flags_of, known_recipe
+from job.runs.request import flags_of, known_recipe
 
 
 def command_of(record: RunRecord) -> str:

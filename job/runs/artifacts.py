@@ -1,4 +1,4 @@
-"""Publishes the run's folder as Ultralytics lays it out: copies of the newest files, never read to resume."""
+"""Artifacts: copies of the newest files in the run's folder, in Ultralytics' layout; never read to resume."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,28 +7,20 @@ from job.runs.run import Run
 from job.storage.checksums import sha256_of
 
 PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
-"""Where files lie that do not lie at the top."""
+"""Subfolders of files that are not at the top."""
 
 FOR_THE_MACHINE = {"state.pt"}
 
 
 class ArtifactPublisher:
-    """Copies files that changed since the last time to the run's folder in the bucket."""
+    """Copies changed files to the run's folder in the bucket."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._copied: dict[str, str] = {}
 
     def copy(self, folder: Path, hurried: Callable[[], bool] = lambda: False) -> None:
-        """Copy the files of a folder, not its folders.
-
-        Args:
-            folder: Has them.
-            hurried: Asked before each file whether there is no time for it.
-
-        Raises:
-            StoreError: If the store refuses.
-        """
+        """Copy the files of a folder, those of its folders excepted, as long as `hurried` is false."""
         for path in sorted(folder.iterdir()):
             if not path.is_file() or path.name in FOR_THE_MACHINE or hurried():
                 continue

@@ -1,4 +1,4 @@
-"""The commit protocol: a checkpoint exists once its manifest does, and what it lists is verified.
+"""Commit protocol: a checkpoint is durable once its manifest exists; its files are verified on restore.
 
 Guarantees that a crash between any two writes leaves the previous checkpoint intact, that two attempts never write the
 same key, and that a restored file has the digest it was committed with. A checkpoint that the bucket itself contradicts
@@ -31,22 +31,15 @@ log = logging.getLogger(__name__)
 NUM_KEPT = 2
 """Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
 
-
 MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
-"""What makes a checkpoint, and what unmakes one that turned out to be damaged."""
 
 
 def commit(
     run: Run, checkpoint: CheckpointId, paths: Sequence[Path], metadata: Mapping[str, object], previous: Manifest | None
 ) -> Manifest:
-    """Make files a checkpoint: in the order that they are given, the manifest last.
+    """Make files a checkpoint: in the order of `paths`, then the manifest with `metadata`.
 
-    Args:
-        run: The run.
-        checkpoint: Position and attempt; the key of every file contains it.
-        paths: The files.
-        metadata: Kept in the manifest, for people and reports.
-        previous: A checkpoint whose unchanged files need not be stored again.
+    Files that the checkpoint `previous` has already are not stored again.
 
     Raises:
         SupersededError: If a later attempt has claimed the run.
@@ -81,19 +74,18 @@ def commit(
         earlier = read_manifest(run, checkpoint)
         if earlier.files != manifest.files:
             raise
-        return earlier  # an earlier try came through, and its answer was lost
+        return earlier  # an earlier try succeeded, and its response was lost
     return manifest
 
 
 def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's checkpoints, oldest first, but those that were set aside."""
-    return _committed(run, run.store.list(run.key("checkpoints/")))
+    """Return the run's committed checkpoints, oldest first, without those that were set aside."""
+    return _whole(_objects(run))
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     """Return the damaged checkpoints, oldest first, with the problems of each."""
-    listing = run.store.list(run.key("checkpoints/"))
-    found = sorted(_having(run, listing, MANIFEST) & _having(run, listing, SET_ASIDE))
+    found = sorted(checkpoint for checkpoint, names in _objects(run).items() if names >= {MANIFEST, SET_ASIDE})
     keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
     return {checkpoint: SetAside.read(key, run.store.read(key)).problems for checkpoint, key in keys.items()}
 
@@ -110,7 +102,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptObjectError: If its bytes are not those that were written.
+        CorruptObjectError: If its bytes changed since the commit.
         UnreadableRecordError: If another version of the job wrote it.
     """
     key = _key(run, checkpoint, MANIFEST)
@@ -130,11 +122,11 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 
 
 def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
-    """Fetch one checkpoint into an empty folder; nothing in the bucket is changed.
+    """Fetch one checkpoint into an empty folder; the bucket is not changed.
 
     Raises:
-        CorruptObjectError: If it is not whole.
-        ObjectNotFoundError: If a part of it is gone.
+        CorruptObjectError: If it is damaged.
+        ObjectNotFoundError: If a file of it is missing.
     """
     manifest = read_manifest(run, checkpoint)
     for file in manifest.files:
@@ -143,17 +135,13 @@ def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
 
 
 def restore(run: Run, folder: Path) -> Manifest | None:
-    """Fetch the newest checkpoint into an empty folder.
+    """Fetch the newest checkpoint into an empty folder; return its manifest, or None if the run has none yet.
 
-    One that cannot be fetched as it was committed is looked at again. Where the bucket's own description contradicts
-    the manifest both times, the checkpoint is set aside, which is reported, and the one before it is fetched.
-
-    Returns:
-        Its manifest, or nothing if the run has no checkpoint yet.
+    A checkpoint that the bucket's own description contradicts twice is set aside, and the one before it is fetched.
 
     Raises:
-        TransientStoreError: If it cannot be fetched whole, and lies in the bucket as it was committed.
-        CorruptObjectError: If there are checkpoints and none is whole.
+        TransientStoreError: If it cannot be fetched, and is intact in the bucket.
+        CorruptObjectError: If there are checkpoints and none is intact.
     """
     while checkpoints := committed(run):
         newest = checkpoints[-1]
@@ -167,7 +155,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
                 path.unlink()
             if problems:
                 _set_aside(run, newest, problems)
-            elif newest in committed(run):  # else another machine has newer ones, and has deleted it
+            elif newest in committed(run):  # else another machine has deleted it, after newer ones
                 raise TransientStoreError(
                     f"checkpoint {newest} of run {run.name}: could not be fetched, and is intact in the bucket; "
                     f"try again later ({error})"
@@ -181,40 +169,33 @@ def restore(run: Run, folder: Path) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
-    """Add to a refusal of this checkpoint the command that sets it aside, so that the one before is resumed.
+def refusal_explained(run: Run, manifest: Manifest) -> Iterator[None]:
+    """Add the command that sets this checkpoint aside to the refusal of its state or weights.
 
-    Its bytes are those that were committed. The refusal of state or weights may be a defect of this version, or the
-    files may be malicious: a person decides to set it aside.
+    Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides
+    whether to set it aside and resume from the one before.
 
     Raises:
         CorruptObjectError: If its state is refused.
-        WeightsError: If its weights are.
+        WeightsError: If its weights are refused.
     """
     try:
         yield
     except (CorruptObjectError, WeightsError) as error:
-        message = f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}"
         older = [identity for identity in committed(run) if identity < manifest.id]
-        if manifest.run != run.name or not older:
-            message += "; there is none before it, start a new run"
-        else:
-            message += (
-                f"; to resume after {older[-1].description}, set it aside: `{_command_to_set_aside(run, manifest.id)}`"
-            )
-        raise type(error)(message, error.problems) from error
-
-
-def _command_to_set_aside(run: Run, checkpoint: CheckpointId) -> str:
-    """Return the command for a shell that does what `_set_aside` does."""
-    target = shlex.quote(f"{run.store.uri}/{_key(run, checkpoint, SET_ASIDE)}")
-    record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
-    into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
-    return f"echo {record} {into} {target}"
+        advice = "there is none before it, start a new run"
+        if manifest.run == run.name and older:
+            target = shlex.quote(f"{run.store.uri}/{_key(run, manifest.id, SET_ASIDE)}")
+            record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
+            into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
+            advice = f"to resume after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
+        raise type(error)(
+            f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}; {advice}", error.problems
+        ) from error
 
 
 def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
-    """Read every byte of a checkpoint again, with a folder for scratch, and return the problems."""
+    """Read every byte of a checkpoint, with a scratch folder, and return the problems."""
     try:
         manifest = read_manifest(run, checkpoint)
     except (CorruptObjectError, ObjectNotFoundError) as error:
@@ -229,39 +210,39 @@ def verify(run: Run, checkpoint: CheckpointId, folder: Path) -> list[str]:
     return problems
 
 
-def retain(run: Run, keep: int = NUM_KEPT) -> None:
-    """Delete what is older than the newest checkpoints, manifests first, sparing files that a kept one uses."""
-    listing = run.store.list(run.key("checkpoints/"))
-    kept = _committed(run, listing)[-max(keep, NUM_KEPT) :]
-    old = [stored.key for stored in listing if kept and _is_older(stored, kept[0])]
+def retain(run: Run) -> None:
+    """Delete the checkpoints before the newest `NUM_KEPT`, manifests first, sparing files that a kept one uses."""
+    objects = _objects(run)
+    kept = _whole(objects)[-NUM_KEPT:]
+    old = [checkpoint for checkpoint in objects if kept and checkpoint < kept[0]]
     if not old:
         return
     used = {file.key for checkpoint in kept for file in read_manifest(run, checkpoint).files}
-    for key in sorted(set(old) - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
+    keys = {_key(run, checkpoint, name) for checkpoint in old for name in objects[checkpoint]}
+    for key in sorted(keys - used, key=lambda key: (not key.endswith(f"/{MANIFEST}"), key)):
         run.store.delete(key)
 
 
-def _is_older(stored: StoredObject, oldest_kept: CheckpointId) -> bool:
-    parsed = CheckpointId.parse(stored.key.split("/")[-2])
-    return parsed is not None and parsed < oldest_kept
+def _objects(run: Run) -> dict[CheckpointId, set[str]]:
+    """Return the names of the objects of each checkpoint, committed or not."""
+    start = run.key("checkpoints/")
+    objects: dict[CheckpointId, set[str]] = {}
+    for stored in run.store.list(start):
+        folder, _, name = stored.key.removeprefix(start).partition("/")
+        if (checkpoint := CheckpointId.parse(folder)) is not None:
+            objects.setdefault(checkpoint, set()).add(name)
+    return objects
 
 
-def _committed(run: Run, listing: list[StoredObject]) -> list[CheckpointId]:
-    return sorted(_having(run, listing, MANIFEST) - _having(run, listing, SET_ASIDE))
-
-
-def _having(run: Run, listing: list[StoredObject], name: str) -> set[CheckpointId]:
-    """Return the checkpoints in whose folder there is an object of a name."""
-    start, end = run.key("checkpoints/"), f"/{name}"
-    names = (stored.key.removeprefix(start).removesuffix(end) for stored in listing if stored.key.endswith(end))
-    return {checkpoint for name in names if (checkpoint := CheckpointId.parse(name))}
+def _whole(objects: Mapping[CheckpointId, set[str]]) -> list[CheckpointId]:
+    return sorted(found for found, names in objects.items() if MANIFEST in names and SET_ASIDE not in names)
 
 
 def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
     """Return each contradiction between the bucket and a checkpoint's manifest."""
     try:
         manifest = read_manifest(run, checkpoint)
-    except CorruptObjectError as error:  # it contradicts itself
+    except CorruptObjectError as error:  # its seal or content is wrong
         return [str(error)]
     except ObjectNotFoundError:
         return []
@@ -271,11 +252,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
 
 
 def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
-    """Describe the contradiction between the bucket and a manifest's entry for a file.
-
-    Its description decides. Bytes do where a folder's do not match their own checksum, and where an older version of
-    the job recorded no checksum that the description could be compared with.
-    """
+    """Describe the contradiction between the bucket and a manifest's entry for a file."""
     if there is None:
         return f"{file.key}: is gone"
     if there.size_bytes != file.size_bytes or file.crc32c not in {None, there.crc32c}:
@@ -284,7 +261,7 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
             f"{there.crc32c}, and were {file.size_bytes} with {file.crc32c}"
         )
     try:
-        run.store.get(file.key, scratch / file.name)
+        run.store.get(file.key, scratch / file.name)  # a folder's bytes may contradict their own checksum
     except CorruptObjectError as error:
         return str(error)
     except ObjectNotFoundError:
@@ -294,13 +271,10 @@ def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, s
 
 
 def _set_aside(run: Run, checkpoint: CheckpointId, problems: list[str]) -> None:
-    log.warning(
-        "checkpoint %s is skipped, and set aside by %s: %s",
-        *(checkpoint, _key(run, checkpoint, SET_ASIDE), "; ".join(problems)),
-    )
-    record = SetAside(at=now(), problems=problems)
-    with contextlib.suppress(PreconditionError):  # another machine saw it too
-        run.store.put(_key(run, checkpoint, SET_ASIDE), record.to_json())
+    key = _key(run, checkpoint, SET_ASIDE)
+    log.warning("checkpoint %s is skipped, and set aside by %s: %s", checkpoint, key, "; ".join(problems))
+    with contextlib.suppress(PreconditionError):  # another machine has set it aside already
+        run.store.put(key, SetAside(at=now(), problems=problems).to_json())
 
 
 def _sealed(content: Mapping[str, object]) -> bytes:
@@ -314,7 +288,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
 
 
 def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
-    """Fetch a file; retry once if its bytes are not those that were committed."""
+    """Fetch a file; retry once if its bytes differ from the commit."""
     try:
         _fetch_once(run, file, folder)
     except (CorruptObjectError, ObjectNotFoundError):

@@ -1,18 +1,17 @@
 """Background commits: training continues while a checkpoint is written, uploaded and published.
 
 Guarantees that commits happen one at a time and in order, that at most one waits (a newer snapshot replaces it: it
-holds everything the older one held), and that no failure is swallowed: each is raised in the training
-thread.
+holds everything the older one held), and that each failure is raised in the training thread.
 """
 
+import contextlib
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from job.background import Background
 from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
@@ -20,92 +19,56 @@ from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
 from job.runs.run import Claim
 
+if TYPE_CHECKING:
+    from job.training.state import Snapshot
+
 log = logging.getLogger(__name__)
 
 NUM_TRIES = 3
-"""Commits in a row that may fail for a passing reason; the store has tried each until its deadline."""
+"""Transient failures in a row that are tolerated; the store has retried each until its deadline."""
 
 
-class Committable(Protocol):
-    """A snapshot, as far as committing it goes."""
+class AsyncCommitter(Background):
+    """One thread that commits the snapshots of a claim; use it as a context manager.
 
-    @property
-    def epoch(self) -> int:
-        """Complete epochs."""
-
-    @property
-    def batch(self) -> int:
-        """Complete batches of the next epoch."""
-
-    @property
-    def metadata(self) -> Mapping[str, object]:
-        """Metadata of its manifest."""
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write its files into an empty folder; return them, the most valuable first."""
-
-    def publish(self, folder: Path) -> None:
-        """Make the files in that folder, once they are committed, those of the run's own folder."""
-
-
-class AsyncCommitter:
-    """One thread that commits snapshots; use it as a context manager.
-
-    Args:
-        claim: The attempt that commits.
-        staging: A folder for the files of one snapshot, used by nothing else.
-        restored: The checkpoint that training resumed from.
-        publish: Called after each commit with the folder of its files.
+    It writes their files to the folder `staging`, after each commit calls `publish` with it, and stores no file again
+    that the checkpoint `restored` or a later one has.
     """
 
-    def __init__(
-        self,
-        claim: Claim,
-        staging: Path,
-        restored: Manifest | None,
-        publish: Callable[[Path], None],
-    ) -> None:
-        self.newest = restored
+    def __init__(self, claim: Claim, staging: Path, restored: Manifest | None, publish: Callable[[Path], None]) -> None:
+        super().__init__("committer", self._commit_all)
+        self.newest = restored if restored and restored.run == claim.run.name else None
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
-        self._waiting: tuple[Committable, Mapping[str, object]] | None = None
+        self._waiting: tuple[Snapshot, Mapping[str, object]] | None = None
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
-        """Whether nothing but a commit is worth the time that is left."""
-
-        self._background = Background("committer", self._work)
+        """Whether the work after a commit, retention and publishing, is left out."""
 
     def __enter__(self) -> Self:
-        self._background.start()
+        self.start()
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """Wait for what is waiting; if the process has to go, for nothing after its commit.
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Wait for the last commit; after an error, without retention and publishing.
 
         Raises:
-            JobError: If a commit failed for good; it is a message if another error is on its way, and a notice says
-                what is lost by it.
+            JobError: If a commit failed for good. Beside another error it is logged, and a notice records the loss.
         """
         with self._changed:
             self._closing = True
             self.hurried = error is not None
             self._changed.notify_all()
-        self._background.join()
+        self.join()
         if error is None:
             self.check()
-        elif (failed := self._background.error) not in {None, error}:
+        elif (failed := self.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
                 error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
 
-    def submit(self, snapshot: Committable, **metadata: object) -> None:
-        """Commit a snapshot soon.
-
-        Args:
-            snapshot: What to commit.
-            **metadata: Further entries of the manifest's metadata.
+    def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
+        """Queue a snapshot for commit, with further entries of its metadata.
 
         Raises:
             JobError: If an earlier commit failed for good.
@@ -115,11 +78,7 @@ class AsyncCommitter:
             self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
             self._changed.notify_all()
 
-    def check(self) -> None:
-        """Raise the error of a commit that failed for good, if one did; cheap enough for every step."""
-        self._background.check()
-
-    def _work(self) -> None:
+    def _commit_all(self) -> None:
         num_failed = 0
         while (work := self._next()) is not None:
             try:
@@ -127,22 +86,25 @@ class AsyncCommitter:
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                place = self._id(work[0]).description
-                log.warning("committing %s failed, try %d of %d: %s", place, num_failed, NUM_TRIES, error)
+                position = self._id(work[0]).description
+                log.warning("committing %s failed, try %d of %d: %s", position, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
                 with self._changed:
                     self._waiting = self._waiting or work
 
-    def _next(self) -> tuple[Committable, Mapping[str, object]] | None:
+    def _next(self) -> "tuple[Snapshot, Mapping[str, object]] | None":
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._closing)
             work, self._waiting = self._waiting, None
             return work
 
-    def _commit(self, snapshot: Committable, metadata: Mapping[str, object]) -> None:
+    def _commit(self, snapshot: "Snapshot", metadata: Mapping[str, object]) -> None:
         started = time.monotonic()
-        paths = self._written(snapshot)
+        with self._writing():
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging.mkdir(parents=True)
+            paths = snapshot.write(self._staging)
         identity = self._id(snapshot)
         known = {file.key for file in self.newest.files} if self.newest else set()
         self.newest = checkpoint.commit(
@@ -156,25 +118,20 @@ class AsyncCommitter:
         )
         try:
             if not self.hurried:
-                snapshot.publish(self._staging)
-                self._publish(self._staging)
+                with self._writing():
+                    snapshot.publish(self._staging)
+                    self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
-        except StoreError as error:  # neither is needed to resume, and both are tried again after the next commit
+        except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.description, error)
-        except OSError as error:
-            raise self._unwritable(error) from error
 
-    def _written(self, snapshot: Committable) -> list[Path]:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging.mkdir(parents=True)
-            return snapshot.write(self._staging)
+            yield
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
 
-    def _unwritable(self, error: OSError) -> MachineError:
-        return MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space")
-
-    def _id(self, snapshot: Committable) -> CheckpointId:
+    def _id(self, snapshot: "Snapshot") -> CheckpointId:
         return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)

@@ -1,46 +1,52 @@
-"""What a run took: seconds by label, attempt by attempt, and what they cost.
+"""Cost of a run: seconds of its attempts by phase, and dollars.
 
-Guarantees that what a run has used is one figure, `RunCost.usd`, and is unknown as soon as one price is. Dollars are
-seconds times the hourly price that the attempt was started with. On demand, nothing would have been lost or recomputed,
-and one attempt would have got ready: those seconds are compared. Knows nothing of where seconds and prices come from,
-nor of what may still come: that is `job.cloud.budget`.
+- An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
+- Where an attempt was cut off (it vanished, was superseded or failed), its seconds after the snapshot of its last
+  commit are `Phase.LOST`; getting ready is never lost.
+- Time between an attempt's last record and the start of the next process is neither in the goodput nor in the cost.
+- Dollars are seconds times the hourly price that the attempt was started with; `RunCost.usd` is unknown as soon as one
+  price is. On demand, nothing would have been lost or recomputed, and one attempt would have got ready.
+
+Knows nothing of future cost, which is in `job.cloud.budget`.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from job.errors import EndReason
+from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
 from job.goodput import Phase
-from job.runs.records import Price
+from job.runs import checkpoint
+from job.runs.records import AttemptRecord, CheckpointId, Price, ResumeReceipt, Seconds, now
+from job.runs.run import Run
 from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
 
 GETTING_READY = (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)
 
+COMMITTED_ALL = {EndReason.FINISHED, EndReason.PREEMPTED, EndReason.INTERRUPTED, EndReason.PAUSED}
+"""End reasons after which everything is committed, unless the record names uncommitted steps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptCost:
-    """One attempt's seconds."""
+    """One attempt's seconds, from the start of its process to its last record."""
 
     attempt: int
     machine: str
     began_at: str
     ended_at: str
-    """When it was last heard of."""
-
     ended: EndReason
-
     seconds: dict[Phase, float]
     steps_lost: int
     away_s: float | None
-    """From its last record to the start of the next attempt; nothing for the newest."""
+    """Seconds from its last record to the start of the next attempt; None for the newest."""
 
     price: Price
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether it ended before the run did."""
+        """Whether it ended before the end of the run."""
         return self.ended not in {EndReason.FINISHED, EndReason.RUNNING}
 
     @property
@@ -49,25 +55,20 @@ class AttemptCost:
         return seconds_between(self.began_at, self.ended_at)
 
     @property
-    def total_s(self) -> float:
-        """All its seconds."""
-        return sum(self.seconds.values())
-
-    @property
     def usd(self) -> float | None:
-        """What its seconds cost, if it has a price."""
-        return usd_of([(self.total_s, self.price.usd_per_h)])
+        """Dollars of its seconds; None without a price."""
+        return usd_of([(sum(self.seconds.values()), self.price.usd_per_h)])
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """A whole run's seconds and dollars."""
+    """Seconds and dollars of a run."""
 
     attempts: tuple[AttemptCost, ...]
 
     @cached_property
     def seconds(self) -> dict[Phase, float]:
-        """Seconds by label over all attempts, each label in its place."""
+        """Seconds by phase over all attempts, in the order of phases."""
         return sum_by_label(attempt.seconds for attempt in self.attempts)
 
     @property
@@ -87,47 +88,38 @@ class RunCost:
 
     @property
     def num_cut_off(self) -> int:
-        """How many attempts ended before the run did."""
+        """Number of attempts that ended before the end of the run."""
         return sum(attempt.was_cut_off for attempt in self.attempts)
 
     @cached_property
     def usd_by_label(self) -> dict[Phase, float] | None:
-        """Dollars by label, or nothing if no attempt has a price."""
-        priced = [(attempt, attempt.price.usd_per_h) for attempt in self.attempts]
-        if all(rate is None for _, rate in priced):
-            return None
-        return sum_by_label(
+        """Dollars by phase; None if no attempt has a price."""
+        parts = [
             {label: s * rate / HOUR for label, s in attempt.seconds.items()}
-            for attempt, rate in priced
-            if rate is not None
-        )
+            for attempt in self.attempts
+            if (rate := attempt.price.usd_per_h) is not None
+        ]
+        return sum_by_label(parts) if parts else None
 
     @property
     def usd(self) -> float | None:
-        """Dollars in all; nothing, which means unknown, if one attempt has no price."""
-        return usd_of((attempt.total_s, attempt.price.usd_per_h) for attempt in self.attempts)
+        """Dollars in total; None, which means unknown, if one attempt has no price."""
+        return usd_of((sum(attempt.seconds.values()), attempt.price.usd_per_h) for attempt in self.attempts)
 
     @property
     def known_usd(self) -> float | None:
-        """Dollars of the attempts that have a price, or nothing if none has one."""
+        """Dollars of the attempts with a price; None if none has one."""
         return None if self.usd_by_label is None else sum(self.usd_by_label.values())
 
     @property
-    def num_unpriced(self) -> int:
-        """How many attempts have no price."""
-        return sum(attempt.price.usd_per_h is None for attempt in self.attempts)
-
-    @property
     def uninterrupted_s(self) -> float:
-        """Seconds that one uninterrupted attempt would have taken, by the records."""
-        again = sum(
-            s for attempt in self.attempts[1:] for label, s in attempt.seconds.items() if label in GETTING_READY
-        )
+        """Seconds of one uninterrupted attempt, by the records."""
+        again = sum(attempt.seconds[label] for attempt in self.attempts[1:] for label in GETTING_READY)
         return self.total_s - self.seconds[Phase.LOST] - self.seconds[Phase.RECOMPUTED] - again
 
     @property
     def on_demand_usd(self) -> float | None:
-        """What `uninterrupted_s` cost on demand, by the newest price known, or nothing."""
+        """Dollars of `uninterrupted_s` on demand, by the newest known price; None without one."""
         known = [rate for attempt in self.attempts if (rate := attempt.price.on_demand_usd_per_h) is not None]
         return self.uninterrupted_s * known[-1] / HOUR if known else None
 
@@ -138,12 +130,12 @@ class RunCost:
             return "own machine, no price"
         price = next(attempt.price for attempt in reversed(self.attempts) if attempt.price.usd_per_h is not None)
         known = [price.machine, f"prices of {price.date}" if price.date else ""]
-        said = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
-        if self.num_unpriced:
-            said += f", without {self.num_unpriced} attempts whose price is unknown"
+        text = dollars(self.known_usd) + (f" ({', '.join(filter(None, known))})" if any(known) else "")
+        if num_unpriced := sum(attempt.price.usd_per_h is None for attempt in self.attempts):
+            text += f", without {num_unpriced} attempts whose price is unknown"
         if self.on_demand_usd is not None:
-            said += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
-        return said
+            text += f"; on demand, uninterrupted: {dollars(self.on_demand_usd)}"
+        return text
 
     def table(self) -> str:
         """Return phases, goodput and cost for a terminal of 80 columns."""
@@ -159,21 +151,15 @@ class RunCost:
         lines += labelled("between", f"{duration(self.away_s)} without a heartbeat from any attempt")
         return "\n".join([*lines, *labelled("cost", self.cost)])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain values."""
+        fields = ("attempt", "began_at", "ended_at", "ended", "wall_s", "steps_lost", "away_s", "usd")
         return {
             "attempts": [
                 {
-                    "attempt": attempt.attempt,
-                    "began_at": attempt.began_at,
-                    "ended_at": attempt.ended_at,
-                    "ended": attempt.ended,
-                    "wall_s": attempt.wall_s,
+                    **{name: getattr(attempt, name) for name in fields},
                     "seconds": _rounded(attempt.seconds),
-                    "steps_lost": attempt.steps_lost,
-                    "away_s": attempt.away_s,
                     "usd_per_h": attempt.price.usd_per_h,
-                    "usd": attempt.usd,
                 }
                 for attempt in self.attempts
             ],
@@ -189,8 +175,84 @@ class RunCost:
         }
 
 
+def read_cost(run: Run, at: str | None = None) -> RunCost:
+    """Read the records of a run's attempts and compute their cost at a time, which is now if left out."""
+    committed: dict[int, tuple[CheckpointId, Seconds]] = {}
+    attempts = run.attempt_records()
+    for identity in checkpoint.committed(run):
+        with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
+            committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
+    return cost_of(attempts, at or now(), committed)
+
+
+def cost_of(
+    attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, Seconds]] | None = None
+) -> RunCost:
+    """Compute the cost of attempts, in order, at a time.
+
+    `committed` has each attempt's last commit that is still there, and the attempt's seconds when it was taken.
+    """
+    following = [*attempts, None][1:]
+    return RunCost(
+        tuple(
+            _attempt_cost(attempt, later, (committed or {}).get(attempt.number), at)
+            for attempt, later in zip(attempts, following, strict=True)
+        )
+    )
+
+
+def _attempt_cost(
+    attempt: AttemptRecord, later: AttemptRecord | None, committed: tuple[CheckpointId, Seconds] | None, at: str
+) -> AttemptCost:
+    ended = attempt.state(newest=later is None, at=at)
+    seconds = sum_by_label([attempt.seconds])
+    receipt = later.receipt if later else None
+    if ended not in COMMITTED_ALL | {EndReason.RUNNING} or (attempt.end and attempt.end.not_committed):
+        seconds = _without_lost(seconds, _committed_seconds(attempt, committed, receipt, seconds))
+    return AttemptCost(
+        attempt=attempt.number,
+        machine=attempt.machine,
+        began_at=attempt.began_at,
+        ended_at=attempt.last_sign_at,
+        ended=ended,
+        seconds=seconds,
+        steps_lost=receipt.steps_lost if receipt else 0,
+        away_s=seconds_between(attempt.last_sign_at, later.began_at) if later else None,
+        price=attempt.claim.price,
+    )
+
+
+def _committed_seconds(
+    attempt: AttemptRecord,
+    committed: tuple[CheckpointId, Seconds] | None,
+    receipt: ResumeReceipt | None,
+    seconds: Seconds,
+) -> Seconds:
+    """Return an attempt's seconds at the snapshot of its last commit; zero seconds if it committed nothing.
+
+    The last heartbeat, the manifest as long as it is kept, or the receipt of the next attempt has the commit. One that
+    only the receipt has came after the last heartbeat: all known seconds were committed.
+    """
+    commits = [committed] if committed else []
+    if attempt.heartbeat and (last := attempt.heartbeat.last_committed):
+        commits.append((last.checkpoint, last.seconds))
+    if receipt and receipt.checkpoint.attempt == attempt.number:
+        commits.append((receipt.checkpoint, seconds))  # of two equal ones, `max` takes the first
+    return max(commits, key=lambda commit: commit[0])[1] if commits else {}
+
+
+def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
+    """Move the seconds after the last commit to `Phase.LOST`."""
+    lost = {
+        label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY
+    }
+    return {label: s - lost.get(label, 0.0) for label, s in seconds.items()} | {
+        Phase.LOST: seconds[Phase.LOST] + sum(lost.values()) - lost.get(Phase.LOST, 0.0)
+    }
+
+
 def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
-    """Return what seconds of machines cost, each with the dollars of an hour; nothing if one price is unknown."""
+    """Return the dollars of machine seconds, each with its hourly price; None if one price is unknown."""
     total = 0.0
     for seconds, usd_per_hour in parts:
         if usd_per_hour is None:
@@ -199,12 +261,12 @@ def usd_of(parts: Iterable[tuple[float, float | None]]) -> float | None:
     return total
 
 
-def sum_by_label(parts: Iterable[Mapping[Any, float]]) -> dict[Phase, float]:
-    """Add up amounts by label; every label has one."""
+def sum_by_label(parts: Iterable[Mapping[Phase, float]]) -> dict[Phase, float]:
+    """Add up amounts by phase; every phase has a sum."""
     total = dict.fromkeys(Phase, 0.0)
     for part in parts:
         for label, amount in part.items():
-            total[Phase(label)] += amount
+            total[label] += amount
     return total
 
 

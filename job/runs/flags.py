@@ -1,11 +1,9 @@
-"""Flags as typed fields: reads text, and tells every problem of a command line at once.
+"""Flags as typed fields: reads text, and reports every problem of a command line at once.
 
 A field's description is its help text, its default the flag's default. Knows no command and no parser.
 """
 
 import inspect
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -14,13 +12,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from job.errors import JobError, RecipeError, UsageError
+from job.text import describe_type, shown
 
 YEAR_S = 365 * 24 * 3600
-"""The longest duration that is taken; what waits cannot count much further."""
+"""Longest accepted duration; timeouts of the system end not far above."""
 
 
 class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Options.parse` turns into one to raise
-    """A validator's error that already reads as a message of its own, and has its own exit code."""
+    """A validator's error that is a complete message, with its own exit code."""
 
     def __init__(self, error: JobError) -> None:
         super().__init__(str(error))
@@ -28,12 +27,7 @@ class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Option
 
 
 class Options(BaseModel):
-    """Flags of one command.
-
-    Raises:
-        UsageError: From `parse`, if a flag is wrong; has every problem.
-        RecipeError: From `parse`, if only the recipe or its training arguments are.
-    """
+    """Flags of one command. `parse` raises a `UsageError` with all problems, or a `RecipeError` for a recipe alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
@@ -49,7 +43,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = [_explained(details) for details in error.errors(include_url=False)]
+            problems = [cls._explained(details) for details in error.errors(include_url=False)]
         if len(problems) == 1:
             raise problems[0]
         lines = [line for problem in problems for line in problem.problems or (problem.message,)]
@@ -65,36 +59,37 @@ class Options(BaseModel):
         return {name: field for name, field in flags.items() if name not in cls.left_out}
 
     def args(self, names: Iterable[str]) -> list[str]:
-        """Return the words that give these fields again, as far as they were given and are no defaults."""
+        """Return the flags of these fields that were given and differ from the defaults."""
         fields = type(self).model_fields
         values = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         given = {fields[name].alias or name: value for name, value in values.items() if value != fields[name].default}
-        return as_args({name: _as_text(value) for name, value in given.items()})
+        return as_args(given)
+
+    @classmethod
+    def _explained(cls, details: Mapping[str, Any]) -> JobError:
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, Problem):
+            return cause.error
+        name = str(details["loc"][0])
+        field = {**cls.model_fields, **cls.flags()}[name]
+        wanted = field.title or describe_type(field.annotation, field.metadata)
+        problem = cause or f"must be {wanted}, got {shown(details['input'])}"
+        return UsageError(f"--{name.replace('_', '-')}: {problem}")
 
 
-def as_args(flags: Mapping[str, str]) -> list[str]:
-    """Return flags as words of a command line."""
-    return [f"--{name.replace('_', '-')}={text}" for name, text in flags.items()]
+def as_args(flags: Mapping[str, object]) -> list[str]:
+    """Return flags as arguments of a command line."""
+    args = []
+    for name, value in flags.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        args.append(f"--{name.replace('_', '-')}={f'{value:.15g}' if isinstance(value, float) else text}")
+    return args
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+def reads(reader: Callable[[str], object]) -> BeforeValidator:
+    """Let a field be read from text by a function; a value that is not text is taken as it is."""
 
-
-def _explained(details: Mapping[str, Any]) -> JobError:
-    cause = details.get("ctx", {}).get("error")
-    if isinstance(cause, Problem):
-        return cause.error
-    flag = str(details["loc"][0]).replace("_", "-")
-    return UsageError(f"--{flag}: {cause or details['msg']}")
-
-
-def reads(reader: Callable[[str], Any]) -> BeforeValidator:
-    """Let a field be read from text; a value that is not text is taken as it is."""
-
-    def read(value: object) -> Any:  # noqa: ANN401 -- the field's type
+    def read(value: object) -> object:
         try:
             return reader(value) if isinstance(value, str) else value
         except UsageError as error:
@@ -103,41 +98,9 @@ def reads(reader: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _read_switch(text: str) -> bool:
-    folded = text.casefold()
-    if folded in {"true", "yes", "1"}:
-        return True
-    if folded in {"false", "no", "0"}:
-        return False
-    raise ValueError(f"must be true or false, got {text!r}; leave the value out to mean true")
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
-
-def _read_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= YEAR_S:
-        raise ValueError(f"must be a number of seconds from 0 to {YEAR_S}, which is a year, got {text!r}")
-    return seconds
-
-
-def whole_number(minimum: int = 1, maximum: int = 1_000_000) -> BeforeValidator:
-    """Let a field be read as a whole number within a range."""
-
-    def read(text: str) -> int:
-        number = int(text) if re.fullmatch(r"\d{1,12}", text) else -1
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be a whole number from {minimum} to {maximum}, got {text!r}")
-        return number
-
-    return reads(read)
-
-
-Switch = Annotated[bool, reads(_read_switch)]
-"""A flag that needs no value: ``--dry-run``, or ``--dry-run=false``."""
-
-Seconds = Annotated[float, reads(_read_seconds)]
+Seconds = Annotated[float, Field(ge=0, le=YEAR_S, title=f"a number of seconds from 0 to {YEAR_S}, which is a year")]
 
 
 class WorkdirOption(Options):

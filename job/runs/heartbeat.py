@@ -1,7 +1,7 @@
 """Heartbeat of an attempt, every 5 s; polls for a stop request.
 
-Guarantees that the loss of a vanished attempt is known to within one interval. A bucket that fails here never stops
-training; any other failure does, through `check`. Knows nothing of training.
+Guarantees that the loss of a vanished attempt is known to within one interval. A failing bucket never stops training;
+any other failure does, through `check`. Knows nothing of training.
 """
 
 import logging
@@ -16,17 +16,11 @@ from job.runs.run import Claim, Run
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 5.0
 
+class Heartbeat(Background):
+    """Writes the fields that `content` returns as an attempt's heartbeat; use it as a context manager.
 
-class Heartbeat:
-    """Writes an attempt's heartbeat; use it as a context manager.
-
-    Args:
-        claim: The attempt that is alive.
-        content: Position, seconds and what else the heartbeat holds.
-        on_stop: Called once, from another thread, when the attempt is asked to stop.
-        every_s: Seconds between two heartbeats.
+    A stop request is passed to `on_stop` once, from another thread.
     """
 
     def __init__(
@@ -34,22 +28,18 @@ class Heartbeat:
         claim: Claim,
         content: Callable[[], Mapping[str, object]],
         on_stop: Callable[[PauseError], None],
-        every_s: float = EVERY_S,
+        every_s: float = 5.0,
     ) -> None:
+        super().__init__("heartbeat", self._beat)
         self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
         self._closed = threading.Event()
-        self._background = Background("heartbeat", self._beat)
 
     def __enter__(self) -> Self:
-        self._background.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-
-    def check(self) -> None:
-        """Raise what its thread failed of, if it did."""
-        self._background.check()
 
     def _beat(self) -> None:
         complained = asked = False

@@ -1,11 +1,11 @@
-"""Lineage: which weights a run starts from, and their download.
+"""Lineage: the choice of a run's start weights, and their download.
 
-Guarantees that the file that training gets is the one the run's record names. Knows nothing of its content.
+Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
-from job.runs.run import FAMILY, Run, family_of, is_run_name
+from job.runs.run import Run, default_families, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
@@ -32,31 +32,29 @@ from job.storage.open_store import open_store
 log = logging.getLogger(__name__)
 
 
-def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWeights:
-    """Decide where the first weights come from.
+def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialWeights:
+    """Return the first weights of a request whose dataset is known.
 
-    Args:
-        store: The bucket.
-        order: With its dataset. ``--weights`` and ``--model`` replace what the recipe says; runs of the other profile
-            do not count.
-        run: The run that starts; finished runs of its family count as own, or those of `FAMILY` if it has none.
+    ``--weights`` and ``--model`` replace the recipe's start. A recipe that starts from own weights gets the best of the
+    finished runs of the same profile in the family of `run`, or else in `default_families`.
 
     Raises:
-        WeightsError: If there are none, with what to do.
-        RunConflictError: If the run whose end it is has not ended.
+        WeightsError: If there are none.
+        RunConflictError: If a run is to be extended and has not ended.
         UsageError: If that run has trained as many epochs already.
     """
-    architecture = order.model if order.model and order.model.endswith((".yaml", ".yml")) else None
-    if order.weights is not None:
-        return replace(_named(store, order.weights), architecture=architecture)
-    start = Start.parse(order.model) if order.model else order.recipe.start
+    architecture = request.model if request.model and request.model.endswith((".yaml", ".yml")) else None
+    if request.weights is not None:
+        return replace(_named(store, request.weights), architecture=architecture)
+    start = Start.parse(request.model) if request.model else request.recipe.start
     if start.kind == "end":
-        return _find_end(Run(store, str(start.name)), order.recipe.train["epochs"])
+        return _find_end(Run(store, str(start.name)), request.recipe.train["epochs"])
     if start.kind == "scratch":
         return InitialWeights("scratch", None, start.name)
     if start.kind == "pretrained":
         return InitialWeights("pretrained", f"weights/{start.name}", None)
-    own = _best_own(store, order, start.name, dict.fromkeys((family_of(run) if run else FAMILY, FAMILY)))
+    families = [*([family_of(run)] if run else []), *default_families(request.dataset)]
+    own = _best_own(store, request, start.name, families)
     if own is not None:
         return own
     of = f" of recipe {start.name}" if start.name else ""
@@ -69,15 +67,7 @@ def find_start(store: Store, order: TrainRequest, run: str | None) -> InitialWei
 def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
-    """Return the request for a run with another number of epochs, which starts from the end of the old one.
-
-    Args:
-        name: The old run.
-        record: Of the old run; its values stay but for the epochs.
-        num_epochs: The new total.
-        new_run: The new run's name, if it was named.
-        execution: How it is trained.
-    """
+    """Return the request that extends an old run to a new total of epochs, with all its other values."""
     request = record.request
     recipe = Recipe(
         name=request["recipe"],
@@ -96,28 +86,32 @@ def extended_request(
 
 
 def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
-    """Fetch the start weights and return the file with the digest filled in.
+    """Fetch the start weights; return the file, and the weights with its digest.
 
-    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored for next time.
+    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there.
 
     Raises:
-        WeightsError: If they are gone, or are no longer the ones of the record.
+        WeightsError: If they are gone, or differ from the record.
     """
     if point.source is None:
         return None, point
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / Path(point.source).name
-    if point.source.startswith("gs://"):
-        parent, _, name = point.source.rpartition("/")
-        _get(open_store(parent), name, target, point.source)
-    elif Path(point.source).is_absolute():
+    if Path(point.source).is_absolute():
         target = Path(point.source)
         if not target.is_file():
             raise WeightsError(f"{target}: no such file; pass other --weights")
     elif point.kind == "pretrained":
         _get_published(store, point.source, target)
     else:
-        _get(store, point.source, target, point.source)
+        key = point.source
+        if key.startswith("gs://"):
+            parent, _, key = key.rpartition("/")
+            store = open_store(parent)
+        try:
+            store.get(key, target)
+        except ObjectNotFoundError as error:
+            raise WeightsError(f"{point.source}: no such object in {store.uri}; pass other --weights") from error
     digest = sha256_of(target)
     if point.sha256 is not None and digest != point.sha256:
         raise WeightsError(
@@ -137,7 +131,7 @@ def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
     """Fetch the checkpoint in which another run ended into an empty folder; that run is not written to.
 
     Raises:
-        CorruptObjectError: If it is not whole, or not the one of the record.
+        CorruptObjectError: If it is damaged, or differs from the record.
         WeightsError: If it is gone.
     """
     run, identity = Run(store, str(point.run)), CheckpointId.parse(str(point.source).rpartition("/")[2])
@@ -149,7 +143,7 @@ def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
         raise WeightsError(
             f"{point.source}: the end of run {run.name} is gone, {error}; start a new run from its weights"
         ) from error
-    if _digest_of_state(manifest) != point.sha256:
+    if manifest.digest_of_state != point.sha256:
         raise CorruptObjectError(f"{point.source}: is not the state that the run started from; start a new run")
     return manifest
 
@@ -160,8 +154,6 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
         raise RunConflictError(
             f"run {run.name}: is not finished, so it has no end to extend; run the command that started it first"
         )
-    if not committed:
-        raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
     if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
             f"run {run.name}: {missing}, so it has no end to extend; start a new run with --weights {run.name}"
@@ -172,12 +164,8 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
             f"--epochs: is the new total, and run {run.name} has trained {newest.epoch}; pass more than that, got "
             f"{num_epochs}"
         )
-    digest = _digest_of_state(checkpoint.read_manifest(run, newest))
+    digest = checkpoint.read_manifest(run, newest).digest_of_state
     return InitialWeights("end", run.key(f"checkpoints/{newest}"), None, run=run.name, sha256=digest)
-
-
-def _digest_of_state(manifest: Manifest) -> str | None:
-    return next((file.sha256 for file in manifest.files if file.name == "state.pt"), None)
 
 
 def _named(store: Store, weights: str) -> InitialWeights:
@@ -185,7 +173,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
         return InitialWeights("own", weights, None)
     if Path(weights).is_file():
         return InitialWeights("own", str(Path(weights).resolve()), None)
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", weights):
+    if is_run_name(weights):
         run = Run(store, weights)
         if run.record() is None:
             raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")
@@ -208,107 +196,83 @@ class _Finished:
 
     run: Run
     record: RunRecord
-    recipes: frozenset[str]
-    """What its recipe is called, and which one it is by what was trained."""
-
     f1: float
     finished_at: datetime
 
-    def measured_alike(self, other: "_Finished") -> bool:
-        return self.record.dataset.val == other.record.dataset.val
+
+def _finished(store: Store, family: str) -> Iterator[_Finished]:
+    """Yield the finished runs of a family; one whose final record is damaged is passed over with a warning."""
+    for found in survey(store, family).runs:
+        try:
+            final = found.run.final() if found.finished else None
+        except CorruptObjectError as error:
+            log.warning("%s; passed over as start weights", error)
+            continue
+        if final is not None:
+            finished_at = datetime.fromisoformat(final.finished_at)
+            yield _Finished(found.run, found.record, final.comparison.after["f1"], finished_at)
 
 
-def _best_own(store: Store, order: TrainRequest, recipe: str | None, families: Iterable[str]) -> InitialWeights | None:
-    """Return the best own weights: on the same data, of the size of recipe base, with the highest F1.
-
-    Where there are none on the same data, the newest others are taken, since F1 on other data tells nothing.
-    """
-    families = tuple(families)
-    finished = [
-        _finished(found.run, found.record)
-        for found in survey(store).runs
-        if found.finished and family_of(found.run.name) in families
+def _best_own(
+    store: Store, request: TrainRequest, recipe: str | None, families: Iterable[str]
+) -> InitialWeights | None:
+    """Return the weights with the best F1 on the same data, or else the newest: F1 on other data is not comparable."""
+    profile = request.recipe.profile
+    by_family = [
+        [
+            entry
+            for entry in _finished(store, family)
+            if entry.record.request["profile"] == profile
+            and recipe in {None, entry.record.request["recipe"], trained_as(entry.record.request)}
+        ]
+        for family in families
     ]
-    fitting = [
-        entry
-        for entry in finished
-        if entry is not None
-        and entry.record.request["profile"] == order.recipe.profile
-        and (recipe is None or recipe in entry.recipes)
-    ]
-    by_family = [[entry for entry in fitting if family_of(entry.run.name) == family] for family in families]
     for runs in by_family:
-        if on_data := [entry for entry in runs if entry.record.dataset.name == order.dataset]:
-            return _best_of(store, on_data, f"on {order.dataset}", order.recipe.profile)
-    for runs in by_family:
-        if runs:
-            newest = max(runs, key=lambda entry: entry.finished_at)
-            why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {order.dataset}"
-            return _own_point(newest, why)
+        if on_data := [entry for entry in runs if entry.record.dataset.name == request.dataset]:
+            return _best_of(store, on_data, f"on {request.dataset}", profile)
+    for runs in filter(None, by_family):
+        newest = max(runs, key=lambda entry: entry.finished_at)
+        why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {request.dataset}"
+        return _own_weights(newest, why)
     return None
-
-
-def _finished(run: Run, record: RunRecord) -> _Finished | None:
-    """Read everything that a choice among finished runs needs; nothing, with a warning, if a record is damaged."""
-    try:
-        final = run.final()
-    except CorruptObjectError as error:
-        log.warning("%s; passed over as start weights", error)
-        return None
-    if final is None:
-        return None
-    recipes = frozenset({record.request["recipe"], trained_as(record.request)})
-    return _Finished(run, record, recipes, final.comparison.after["f1"], datetime.fromisoformat(final.finished_at))
 
 
 def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profile) -> InitialWeights:
     newest = max(runs, key=lambda entry: entry.finished_at)
     usual = published_model(str(load_recipe("base", profile).start))
     of_size = [entry for entry in runs if _model_of(store, entry.record) in {usual, None}] or runs
-    alike = [entry for entry in of_size if entry.measured_alike(newest)] or of_size
-    best = max(alike, key=lambda entry: (entry.f1, entry.finished_at))
+    comparable = [entry for entry in of_size if entry.record.dataset.val == newest.record.dataset.val] or of_size
+    best = max(comparable, key=lambda entry: (entry.f1, entry.finished_at))
     others = len(runs) - len(of_size)
     passed_over = f", without {others} of another model than {usual}" if others else ""
-    return _own_point(
-        best, f"run {best.run.name}, F1 {best.f1:.1%}, the best of {len(alike)} finished {where}{passed_over}"
+    return _own_weights(
+        best, f"run {best.run.name}, F1 {best.f1:.1%}, the best of {len(comparable)} finished {where}{passed_over}"
     )
 
 
-def _own_point(entry: _Finished, why: str) -> InitialWeights:
+def _own_weights(entry: _Finished, why: str) -> InitialWeights:
     key = entry.run.key("weights/best.pt")
     return InitialWeights("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
 
 
 def _model_of(store: Store, record: RunRecord) -> str | None:
-    """Return the model, such as ``yolo11s``, that a run's line of weights began with, if that is known."""
+    """Return the model, such as ``yolo11s``, at the root of a run's lineage, if it is known."""
     seen: set[str] = set()
     found: RunRecord | None = record
     while found is not None and found.run not in seen:
         seen.add(found.run)
+        point = found.start.point
+        source = point.architecture or point.source or ""
+        if model := published_model(source):
+            return model
+        named = re.match(r"runs/([^/]+)/", source)
+        earlier = point.run or (named[1] if named else "")
         try:
-            model, earlier = _origin_of(found)
-            if model:
-                return model
-            found = Run(store, earlier).record() if earlier and is_run_name(earlier) else None
+            found = Run(store, earlier).record() if is_run_name(earlier) else None
         except CorruptObjectError as error:
             log.warning("%s; the model of run %s is not known", error, record.run)
             return None
     return None
-
-
-def _origin_of(record: RunRecord) -> tuple[str | None, str | None]:
-    """Return the published model that a run started from, or the run whose weights it started from, as recorded."""
-    point = record.start.point
-    source = point.architecture or point.source or ""
-    named = re.match(r"runs/([^/]+)/", source)
-    return published_model(source), point.run or (named[1] if named else None)
-
-
-def _get(store: Store, key: str, target: Path, subject: str) -> None:
-    try:
-        store.get(key, target)
-    except ObjectNotFoundError as error:
-        raise WeightsError(f"{subject}: no such object in {store.uri}; pass other --weights") from error
 
 
 def _get_published(store: Store, key: str, target: Path) -> None:

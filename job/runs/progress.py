@@ -10,12 +10,12 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import Evaluation
+from job.training.evaluation_record import EVALUATION_BEFORE, Evaluation
 
-RESULTS, EVALUATION_BEFORE = "results.csv", "evaluation-before.json"
+RESULTS = "results.csv"
 
 NUM_TRIES = 5
-"""How often the newest checkpoint may turn out to have been deleted, because newer ones came, while it is read."""
+"""Tries; a new one begins if retention deletes the checkpoint while it is read."""
 
 
 class EvaluationRecord(Record, Evaluation):
@@ -26,14 +26,13 @@ class EvaluationRecord(Record, Evaluation):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Rows and first evaluation of the newest checkpoint."""
+    """Rows of the newest checkpoint, and the evaluation of the start weights once it ran."""
 
     checkpoint: CheckpointId | None
     rows: list[dict[str, float]]
     """``results.csv``: one row for each complete epoch, by Ultralytics' column names."""
 
     evaluation_before: EvaluationRecord | None
-    """Of the start weights, once it ran."""
 
 
 def read_progress(run: Run) -> Progress:
@@ -41,7 +40,7 @@ def read_progress(run: Run) -> Progress:
 
     Raises:
         ObjectNotFoundError: If no checkpoint stays long enough to be read.
-        CorruptObjectError: If it cannot be understood.
+        CorruptObjectError: If it cannot be read.
     """
     for tries_left in reversed(range(NUM_TRIES)):
         committed = checkpoint.committed(run)

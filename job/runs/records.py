@@ -1,9 +1,10 @@
-"""Records of a run in the bucket, typed: what each object holds, and what follows from it.
+"""Typed records of a run in the bucket, and the state of an attempt that follows from them.
 
 Guarantees that a record of any earlier version is read, that one of a newer version is refused with that reason, and
 that position, last sign of life, seconds and state of an attempt are derived here alone. Knows nothing of the store.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,27 +22,27 @@ from pydantic import (
     PlainSerializer,
     PositiveInt,
     ValidationError,
-    field_validator,
     with_config,
 )
 from typing_extensions import TypedDict  # pydantic does not take that of typing before Python 3.12
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
-from job.text import seconds_between
+from job.text import seconds_between, shortened, validation_problems
 
 SCHEMA = 1
+
+NUM_SHOWN = 3
+"""Problems of an object that its message names."""
 
 METRICS = ("f1", "precision", "recall", "map50", "map50_95")
 
 ALIVE_FOR_S, GETS_READY_FOR_S = 60.0, 1800.0
-"""The newest attempt counts as running for so long after its last heartbeat, and for so long after its claim while it
-gets ready and has none.
-"""
+"""The newest attempt counts as running for so long after its last heartbeat, or after its claim if it has none yet."""
 
 
 def now() -> str:
-    """Return the time as text, UTC, to the millisecond."""
+    """Return the time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -54,23 +55,20 @@ def _require_time(text: str) -> str:
 Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
-class _NewerSchemaError(ValueError):
-    """A newer version of the job wrote the record."""
-
-
-def _newer(key: str, schema: object) -> UnreadableRecordError:
-    return UnreadableRecordError(f"{key}: was written by a newer version of the job ({schema}); update the job")
-
-
-def refuse_newer(key: str, content: object) -> None:
-    """Check the schema of an object's content that is not read as a `Record`.
+def refuse_newer(key: str, data: bytes) -> None:
+    """Check the schema of an object that is not read.
 
     Raises:
         UnreadableRecordError: If a newer version of the job wrote it.
     """
-    schema = content.get("schema") if isinstance(content, dict) else None
+    try:
+        schema = json.loads(data)["schema"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return
     if isinstance(schema, int) and schema > SCHEMA:
-        raise _newer(key, f"schema {schema}")
+        raise UnreadableRecordError(
+            f"{key}: was written by a newer version of the job (schema {schema}); update the job"
+        )
 
 
 class Part(BaseModel):
@@ -82,14 +80,7 @@ class Part(BaseModel):
 class Record(Part):
     """One object in the bucket."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
-
-    @field_validator("schema_")
-    @classmethod
-    def _require_known(cls, value: int) -> int:
-        if value > SCHEMA:
-            raise _NewerSchemaError(f"schema {value}")
-        return value
+    schema_: int = Field(default=SCHEMA, alias="schema", le=SCHEMA)
 
     @classmethod
     def read(cls, key: str, data: bytes) -> Self:
@@ -101,15 +92,11 @@ class Record(Part):
         try:
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
-            found = error.errors(include_url=False)
-            for each in found:
-                if isinstance(cause := each.get("ctx", {}).get("error"), _NewerSchemaError):
-                    raise _newer(key, cause) from error
-            problem = ": ".join(filter(None, (".".join(map(str, found[0]["loc"])), found[0]["msg"])))
-            more = f" and {len(found) - 1} more" if found[1:] else ""
+            refuse_newer(key, data)
+            problems = "; ".join(shortened(validation_problems(error, cls), NUM_SHOWN))
             raise UnreadableRecordError(
-                f"{key}: has another form than this version reads, {problem}{more}; restore the object, or use the "
-                "version that wrote it"
+                f"{key}: has another form than this version reads, {problems}; restore the object, or use the version "
+                "that wrote it"
             ) from error
 
     def to_json(self) -> bytes:
@@ -119,14 +106,10 @@ class Record(Part):
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointId:
-    """Where in a run a checkpoint was taken, and by which attempt; ordered by age."""
+    """A checkpoint's complete epochs, complete batches of the next one, and attempt; ordered by age."""
 
     epoch: int
-    """Complete epochs."""
-
     batch: int
-    """Complete batches of the next epoch."""
-
     attempt: int
 
     def __str__(self) -> str:
@@ -139,12 +122,12 @@ class CheckpointId:
 
     @property
     def description(self) -> str:
-        """The position, for people."""
+        """The position as text."""
         return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
 
     @classmethod
     def parse(cls, name: str) -> "CheckpointId | None":
-        """Read a name as `str` writes it; nothing if it is none."""
+        """Parse the name that `str` returns; None for any other text."""
         match = re.fullmatch(r"(\d{4,})-(\d{6,})\.a(\d{4,})", name)
         return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
 
@@ -160,13 +143,10 @@ CheckpointName = Annotated[CheckpointId, BeforeValidator(_checkpoint_id), PlainS
 
 
 class Position(Part):
-    """Where in a run training stands."""
+    """Complete epochs, and complete batches of the next."""
 
     epoch: NonNegativeInt
-    """Complete epochs."""
-
     batch: NonNegativeInt
-    """Complete batches of the next epoch."""
 
 
 KnownPosition = Annotated[Position | None, BeforeValidator(lambda value: value or None)]
@@ -176,24 +156,23 @@ Seconds = dict[Phase, float]
 
 
 class CheckpointFile(Part):
-    """One file of a checkpoint and where its bytes lie, perhaps with an earlier checkpoint."""
+    """One file of a checkpoint, and the key of its bytes, which may be of an earlier checkpoint."""
 
     name: str
     key: str
     size_bytes: int
     sha256: str
     crc32c: str | None = None
-    """As the bucket computes it; manifests of older versions do not have it."""
+    """CRC-32C as the bucket computes it; manifests of older versions do not have it."""
 
 
 class CheckpointMetadata(Part):
-    """What a manifest says of its checkpoint beside the files; further entries are kept as they are."""
+    """Digests of the state and seconds of the attempt at the snapshot; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
     digests: dict[str, str] = {}
     seconds: Seconds = {}
-    """The attempt's, when the snapshot was taken."""
 
 
 class Manifest(Record):
@@ -213,6 +192,11 @@ class Manifest(Record):
         return CheckpointId(self.epoch, self.batch, self.attempt)
 
     @property
+    def digest_of_state(self) -> str | None:
+        """SHA-256 of the training state."""
+        return next((file.sha256 for file in self.files if file.name == "state.pt"), None)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes in all files, shared ones included."""
         return sum(file.size_bytes for file in self.files)
@@ -222,27 +206,26 @@ class SetAside(Record):
     """Unmakes a checkpoint that turned out to be damaged (``set-aside.json``)."""
 
     at: Timestamp | None = None
-    """Nothing where a person set it aside."""
+    """None if a person set it aside."""
 
     problems: list[str] = []
 
 
 class Price(Part):
-    """What an hour of an attempt's machine costs."""
+    """Hourly price of an attempt's machine."""
 
     usd_per_h: NonNegativeFloat | None = None
     on_demand_usd_per_h: NonNegativeFloat | None = None
     machine: str = ""
-    """The machine type, and whether it is Spot, for people."""
+    """The machine type, and whether it is Spot, as text."""
 
     machine_type: str | None = None
-    """Google's name of it; nothing on another machine, and in records of older versions."""
+    """Google's name of the machine type; None on another machine, and in records of older versions."""
 
     date: str = ""
-    """When the price was looked up."""
 
 
-def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
+def _require_numbers(train: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(train.get("epochs"), int):
         raise ValueError("epochs is no whole number")  # noqa: TRY004 -- pydantic collects this one
     for name in ("imgsz", "batch"):
@@ -253,7 +236,7 @@ def _require_numbers(train: dict[str, Any]) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Request(TypedDict):
-    """What was asked for; equal requests are one run."""
+    """A request to train; equal requests are one run."""
 
     recipe: str
     profile: Literal["full", "demo"]
@@ -263,32 +246,27 @@ class Request(TypedDict):
     new_classes: bool
     quarantine: bool
     train: Annotated[dict[str, Any], AfterValidator(_require_numbers)]
-    """Every training argument."""
 
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Where the first weights of a run are."""
+    """The first weights of a run."""
 
     kind: str
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket, a ``gs://`` address or a local file; nothing for a start from scratch. For ``end`` the
-    folder of a checkpoint.
-    """
+    """A key in the bucket, a ``gs://`` address, a file, or for ``end`` a checkpoint's folder; None from scratch."""
 
     architecture: str | None
-    """A model file of Ultralytics; nothing if the weights say it."""
+    """A model file of Ultralytics; None if the weights determine it."""
 
     run: str | None = None
-    """The run that the weights come from."""
-
     sha256: str | None = None
     """Digest of the file once it was fetched; for ``end`` that of the checkpoint's state."""
 
     why: str | None = None
-    """The reason for choosing this run where the request names none."""
+    """The reason for choosing this run, if the request names none."""
 
     def __str__(self) -> str:
         if self.source is None:
@@ -297,27 +275,26 @@ class InitialWeights:
 
 
 class Lineage(Part):
-    """Which weights a run started from."""
+    """The weights that a run started from, and how much of them was taken over."""
 
     point: InitialWeights
     transfer: dict[str, object] | None = None
-    """How much of them was taken over."""
 
 
 class PinnedDataset(Part):
-    """The data of a run."""
+    """Dataset of a run, pinned by digest."""
 
     name: str
     digest: str
     set_aside: list[str]
-    """Broken files that training does not see."""
+    """Broken files in quarantine, which training does not read."""
 
     val: str | None = None
-    """What identifies the validation set; older versions did not record it."""
+    """Digest of the validation set; older versions did not record it."""
 
 
 class Facts(Part):
-    """What was decided during set-up and never changes; further entries are kept as they are."""
+    """Decisions of the set-up, which never change; further entries are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -331,51 +308,46 @@ class Facts(Part):
 
 
 class RunRecord(Record):
-    """What a run is, frozen when it is created (``run.json``)."""
+    """A run, frozen when it is created (``run.json``)."""
 
     run: str
     created_at: Timestamp
     request: Request
     recipe_digest: str
     expect: dict[str, tuple[float | None, float | None]]
-    """What the recipe's authors expect, by metric: low and high."""
+    """Expected band of the recipe's authors by metric: low and high."""
 
     start: Lineage
     dataset: PinnedDataset
     facts: Facts
     environment: dict[str, object]
-    """What else decides the last bits: device, driver, versions of libraries."""
+    """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
 
 
 class LastCommitted(Part):
-    """An attempt's newest commit."""
+    """An attempt's newest commit, and its seconds when the snapshot was taken."""
 
     checkpoint: CheckpointName
     seconds: Seconds
-    """The attempt's, when the snapshot was taken."""
 
 
 class Observations(Part):
-    """What training saw that tells whether its result is exact; see `job.runs.resume.exactness`."""
+    """Observations that decide whether a result is exact; see `job.runs.resume.exactness`."""
 
     warnings: list[str] = []
     num_ooms: int = 0
 
 
 class ResumeReceipt(Part):
-    """What a resumed attempt records of its resumption."""
+    """A resumption: its checkpoint, the digests of the saved and the loaded state by group, and what was lost."""
 
     run: str = ""
     checkpoint: CheckpointName
     position: Position | None = None
     saved: dict[str, str] = {}
-    """Digests of the state in the checkpoint, by group."""
-
     loaded: dict[str, str] = {}
-    """Digests of the state after loading."""
-
     steps_lost: NonNegativeInt = 0
     seconds_lost: NonNegativeFloat = 0.0
 
@@ -386,27 +358,20 @@ class AttemptClaim(Record):
     attempt: PositiveInt
     claimed_at: Timestamp
     nonce: str = ""
-    """Two claims never have the same bytes, so one of them loses."""
+    """Makes the bytes of two claims differ, so that one of them loses."""
 
     previous_ended: dict[str, object] | None = None
     process_age_s: NonNegativeFloat = 0.0
-    price: Price = Price()
+    price: Annotated[Price, BeforeValidator(lambda value: value or Price())] = Price()
     host: str = ""
     pid: int | None = None
     cloud_job: str | None = None
-    """The id of the Batch job that it is an attempt of."""
-
     machine: str = ""
-    """System and cores, for people."""
-
-    @field_validator("price", mode="before")
-    @classmethod
-    def _unknown_price(cls, value: object) -> object:
-        return Price() if value is None else value
+    """System and cores, as text."""
 
 
 class AttemptStart(Record):
-    """What an attempt found when it was ready to train (``attempts/NNNN.start.json``)."""
+    """An attempt that is ready to train (``attempts/NNNN.start.json``)."""
 
     started_at: Timestamp
     environment: dict[str, object] = {}
@@ -415,7 +380,7 @@ class AttemptStart(Record):
 
 
 class Progressing(Record):
-    """What both a heartbeat and an end say of an attempt's training."""
+    """The training of an attempt, in a heartbeat and in an end."""
 
     position: KnownPosition = None
     evidence: Observations | None = None
@@ -423,7 +388,7 @@ class Progressing(Record):
 
 
 class Heartbeat(Progressing):
-    """The last sign of life (``attempts/NNNN.pulse.json``)."""
+    """Last heartbeat (``attempts/NNNN.pulse.json``)."""
 
     at: Timestamp
     last_committed: LastCommitted | None = Field(default=None, alias="kept")
@@ -438,7 +403,7 @@ class StopRequest(Record):
 
 
 class AttemptEnd(Progressing):
-    """Why an attempt ended (``attempts/NNNN.end.json``)."""
+    """End of an attempt and its reason (``attempts/NNNN.end.json``)."""
 
     ended_at: Timestamp
     reason: EndReason
@@ -449,12 +414,11 @@ class AttemptEnd(Progressing):
 
     traceback: str | None = None
     not_committed: str = ""
-    """What was trained and is in no checkpoint, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """Everything that the bucket has of an attempt."""
+    """All records of an attempt."""
 
     claim: AttemptClaim
     start: AttemptStart | None = None
@@ -464,12 +428,12 @@ class AttemptRecord:
 
     @property
     def number(self) -> int:
-        """The first attempt is 1."""
+        """Number of the attempt, from 1."""
         return self.claim.attempt
 
     @property
     def machine(self) -> str:
-        """Machine type and whether it is Spot where that is known, else system and cores; for people."""
+        """Machine type and whether it is Spot if known, else system and cores; as text."""
         return self.claim.price.machine or self.claim.machine
 
     @property
@@ -480,13 +444,13 @@ class AttemptRecord:
 
     @property
     def began_at(self) -> str:
-        """When its process started."""
+        """Start of its process."""
         claimed = datetime.fromisoformat(self.claim.claimed_at)
         return (claimed - timedelta(seconds=self.claim.process_age_s)).isoformat(timespec="milliseconds")
 
     @property
     def last_sign_at(self) -> str:
-        """When it ended, or else its last sign of life."""
+        """Time of its end, or else of its last heartbeat, start or claim."""
         if self.end:
             return self.end.ended_at
         if self.heartbeat:
@@ -495,11 +459,9 @@ class AttemptRecord:
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """Complete epochs, and complete batches of the next, that it is known to have reached."""
-        for record in (self.end, self.heartbeat):
-            if record and record.position:
-                return record.position.epoch, record.position.batch
-        return None
+        """Complete epochs, and complete batches of the next, that its records show."""
+        found = (record.position for record in (self.end, self.heartbeat) if record and record.position)
+        return next(((position.epoch, position.batch) for position in found), None)
 
     @property
     def seconds(self) -> Seconds:
@@ -511,21 +473,21 @@ class AttemptRecord:
 
     @property
     def observations(self) -> Observations:
-        """What its training recorded so far."""
+        """The observations of its training so far."""
         found = (record.evidence for record in (self.end, self.heartbeat) if record and record.evidence)
         return next(found, Observations())
 
     @property
     def receipt(self) -> ResumeReceipt | None:
-        """What it records of its resumption, if it resumed."""
+        """The receipt of its resumption, if it resumed."""
         return self.start.receipt if self.start else None
 
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
-        """Return why it ended, or whether it runs or has vanished.
+        """Return its end reason, or `RUNNING` or `VANISHED` without an end record.
 
         Args:
             newest: No later attempt has claimed the run.
-            at: The time at which it runs only if it was heard of lately; without one, the newest always does.
+            at: The time for which its last sign of life must be recent; without one, the newest always runs.
         """
         if self.end:
             return self.end.reason
@@ -540,13 +502,18 @@ class AttemptRecord:
         return self.claim.model_dump(mode="json", exclude_unset=True) | dumped
 
 
-def _require_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    if missing := [name for name in METRICS if name not in metrics]:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    return metrics
+def _requires(*names: str) -> AfterValidator:
+    """Let a mapping be valid only if it has these keys."""
+
+    def check(value: Mapping[str, object]) -> Mapping[str, object]:
+        if missing := [name for name in names if name not in value]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        return value
+
+    return AfterValidator(check)
 
 
-Metrics = Annotated[dict[str, float], AfterValidator(_require_metrics)]
+Metrics = Annotated[dict[str, float], _requires(*METRICS)]
 
 
 class BeforeAfterRecord(Part):
@@ -574,21 +541,13 @@ class WeightsDigests(Part):
     tensors: str | None = None
 
 
-def _require_best(weights: dict[str, WeightsDigests]) -> dict[str, WeightsDigests]:
-    if "best.pt" not in weights:
-        raise ValueError("lacks best.pt")
-    return weights
-
-
 class FinalRecord(Record):
-    """How a run ended (``final.json``)."""
+    """How a run ended: ``complete`` or ``stopped early`` (``final.json``)."""
 
     finished_at: Timestamp
     attempt: PositiveInt
     profile: Literal["full", "demo"] = "full"
     reason: str
-    """``complete`` or ``stopped early``."""
-
     num_epochs: PositiveInt
     best_epoch: PositiveInt
     train_s: NonNegativeFloat
@@ -597,8 +556,7 @@ class FinalRecord(Record):
     course: list[Metrics]
     """Metrics after each epoch."""
 
-    weights: Annotated[dict[str, WeightsDigests], AfterValidator(_require_best)]
-    """By the name of the file."""
+    weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
 
 
 def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,11 +1,12 @@
-"""A request to train, apart from any bucket or machine; also the flags that say it, with their help and defaults.
+"""Train request, independent of bucket and machine; its fields are the flags, with help and defaults.
 
 Guarantees that recipe, training arguments and flags are valid together, or that every problem is reported at once.
 """
 
 import os
 import re
-from typing import Annotated, Any, cast, get_args
+import shlex
+from typing import Annotated, Any, cast
 
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
 
@@ -13,25 +14,10 @@ from job.errors import JobError, UsageError
 from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
-from job.runs.flags import Problem, Seconds, Switch, WorkdirOption, reads, whole_number
+from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
-
-MAX_WORKERS = 1024
-"""Each is a process; no machine that trains has as many cores."""
-
-
-def read_profile(text: str) -> Profile:
-    """Read ``full`` or ``demo``.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    for profile in get_args(Profile):
-        if text == profile:
-            return cast("Profile", profile)
-    raise ValueError(f"must be full or demo, got {text!r}")
 
 
 def _read_model(text: str) -> str:
@@ -42,24 +28,20 @@ def _read_model(text: str) -> str:
 
 RunName = Annotated[str, reads(check_run_name)]
 
-ProfileName = Annotated[Profile, reads(read_profile)]
 
-Workers = Annotated[int, whole_number(0, MAX_WORKERS)]
+class WorkersOption(Options):
+    """The loader processes."""
 
-
-def default_workers() -> int:
-    """Return how many loader processes there are, as Ultralytics has it; never more than there are cores."""
-    return min(8, os.cpu_count() or 1)
-
-
-WORKERS_HELP = "Loader processes; 8 if left out, or as many as there are cores."
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1),
+        description="Loader processes; 8 if left out, or as many as there are cores.",
+    )
 
 
-class Execution(WorkdirOption):
-    """How a training runs on its machine; no part of what makes two requests the same run."""
+class Execution(WorkdirOption, WorkersOption):
+    """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
-    workers: Workers = Field(default_factory=default_workers, description=WORKERS_HELP)
     checkpoint_every_s: Seconds = Field(
         60.0,
         alias="checkpoint_every",
@@ -79,9 +61,7 @@ class TrainRequest(Execution):
     dataset: str | None = Field(
         None, description="A folder under datasets/ in the bucket; may be left out when there is one."
     )
-    run: RunName | None = Field(
-        None, description="The run's name; yolov11_wildlife, yolov11_wildlife2, ... if left out."
-    )
+    run: RunName | None = Field(None, description="The run's name; yolov11_DATASET, yolov11_DATASET2, ... if left out.")
     weights: str | None = Field(
         None,
         description="Start weights: a run, a path in the bucket such as runs/NAME/weights/best.pt, a gs:// URI, or a "
@@ -90,11 +70,11 @@ class TrainRequest(Execution):
     model: Annotated[str, reads(_read_model)] | None = Field(
         None, description="Replaces the start: NAME.pt for published weights, NAME.yaml to train from scratch."
     )
-    profile: ProfileName = Field("full", description="full, or demo for the recipe at the scale of a laptop.")
-    new_classes: Switch = Field(
+    profile: Profile = Field("full", description="full, or demo for the recipe at the scale of a laptop.")
+    new_classes: bool = Field(
         default=False, description="Allow weights whose classes differ from those of the dataset."
     )
-    quarantine: Switch = Field(
+    quarantine: bool = Field(
         default=False, description="Set broken images and labels aside instead of refusing the dataset."
     )
     arguments: dict[str, str] = Field(
@@ -136,17 +116,17 @@ class TrainRequest(Execution):
 
     @property
     def start(self) -> str:
-        """The first weights, as they are asked for."""
+        """The requested start weights."""
         return self.weights or self.model or str(self.recipe.start)
 
     @property
     def trained_as(self) -> str:
-        """The name of the shipped recipe that this is, by the values that are trained."""
+        """Name of the shipped recipe that matches the training arguments."""
         return recognise(self.recipe.name, self.start, self.recipe.train, self.recipe.profile)
 
     @property
     def about_recipe(self) -> str:
-        """The recipe for people: its name, its shipped equivalent by values, and what its authors expect of it."""
+        """The recipe as text: name, shipped equivalent by values, expectation of its authors."""
         recipe, found = self.recipe, self.trained_as
         name = recipe.name if found == recipe.name or recipe.source not in recipe_names() else (
             f"{recipe.name}, which is {found} by what it trains"
@@ -158,11 +138,7 @@ class TrainRequest(Execution):
         return f"{name}; expected{scale}: {', '.join(stated) or 'nothing is stated'}"
 
     def identity(self, dataset: str | None) -> Request:
-        """Return what makes two requests the same run; the machine has no part in it.
-
-        Args:
-            dataset: The name of the dataset that is meant.
-        """
+        """Return the identity of the run on a dataset: requests with equal identities are one run, on any machine."""
         return {
             "recipe": self.recipe.name,
             "profile": self.recipe.profile,
@@ -185,3 +161,34 @@ def _values(arguments: dict[str, str]) -> dict[str, Any]:
             raise UsageError(f"--{word}: is the same as --{name}, which has another value; pass one of them")
         values[name] = value
     return values
+
+
+def command_for(verb: str, request: Request, run: str) -> str:
+    """Return the command of a request, with the name of its run."""
+    recipe = known_recipe(request)
+    if recipe.name != request["recipe"]:  # it was a file of the user's own
+        return f"the command that started it, with --run {run}"
+    words = ["job", verb, "--recipe", recipe.name, "--dataset", str(request["dataset"])]
+    if request["profile"] != "full":
+        words += ["--profile", request["profile"]]
+    start = request["start"]
+    if request["model"] is not None:
+        words += ["--weights", start, "--model", request["model"]]
+    elif start != str(recipe.start):
+        words += ["--model" if start.endswith((".pt", ".yaml", ".yml")) and "/" not in start else "--weights", start]
+    return shlex.join([*words, *flags_of(request, recipe), "--run", run])
+
+
+def flags_of(request: Request, recipe: Recipe) -> list[str]:
+    """Return the flags of a request that its recipe does not imply today."""
+    words = [f"--{name.replace('_', '-')}" for name in ("new_classes", "quarantine") if request[name]]
+    for name, value in request["train"].items():
+        if value is not None and recipe.train.get(name) != value:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def known_recipe(request: Request) -> Recipe:
+    """Return the shipped recipe of a request, or ``base``; a record leads to no file of this machine."""
+    name = request["recipe"] if request["recipe"] in recipe_names() else "base"
+    return load_recipe(name, request["profile"])

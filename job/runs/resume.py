@@ -1,9 +1,6 @@
-"""Resume: previous attempts, the receipt of a resumption, and whether the chain of attempts is bit-exact.
+"""Resume: previous attempts, the receipt of a resumption, and whether the chain of attempts is bit-exact."""
 
-Read from the attempts' records; an attempt that vanished is known up to its last sign of life.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
@@ -11,7 +8,6 @@ from job.runs.records import (
     AttemptRecord,
     Exactness,
     Manifest,
-    Observations,
     Position,
     ResumeReceipt,
     RunRecord,
@@ -22,10 +18,10 @@ from job.runs.run import Claim
 from job.text import seconds_between
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
-"""How an attempt ends whose machine is taken away. One that a person stopped says nothing of machines."""
+"""End reasons of a preempted machine."""
 
 DEVICE = {"gpu", "compute_capability", "driver", "cuda", "cudnn"}
-"""What an environment has on a GPU only."""
+"""Entries of an environment with a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +37,14 @@ class PreviousAttempts:
 
     @property
     def furthest_position(self) -> tuple[int, int]:
-        """The complete epochs, and batches of the next, that any of them is known to have reached."""
+        """Complete epochs, and complete batches of the next, that any of them reached."""
         return max((attempt.position or (0, 0) for attempt in self.attempts), default=(0, 0))
 
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
-        """Return a request to stop by which no attempt has ended yet, and the next one has to.
+        """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
 
-        The machine of an attempt that was asked may be taken away before it sees the request, and its Batch job start
-        another one in its place. A request that came after the end is void, and so is one before a person's start.
-
-        Args:
-            cloud_job: The Batch job of the next attempt, if it has one.
+        A machine may be preempted before its attempt sees the request, and its Batch job starts another one in its
+        place. A request after the end of its attempt is void, and so is one before a person's start.
         """
         for attempt in reversed(self.attempts):
             end, request = attempt.end, attempt.stop
@@ -63,12 +56,12 @@ class PreviousAttempts:
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Whether the GPU's memory ran out in any of them."""
+        """Whether any of them ended by a lack of GPU memory."""
         return any(attempt.end and attempt.end.error == OutOfMemoryError.__name__ for attempt in self.attempts)
 
     @property
     def preempted_after_s(self) -> list[float]:
-        """How long those lived whose machine was taken away, in seconds."""
+        """Lifetimes of the preempted and vanished attempts, in seconds."""
         return [
             seconds_between(attempt.claim.claimed_at, attempt.last_sign_at)
             for attempt in self.attempts
@@ -76,23 +69,20 @@ class PreviousAttempts:
         ]
 
 
-def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
-    """Return what a resumed attempt records of its resumption.
+NO_ATTEMPTS = PreviousAttempts()
 
-    Args:
-        previous: The attempts before it.
-        restored: The checkpoint that it resumes from.
-        loaded: Digests of the state after loading.
-        num_batches: Batches in an epoch.
+
+def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
+    """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
 
     Raises:
-        CorruptObjectError: If the loaded state is not the saved one.
+        CorruptObjectError: If the loaded state differs from the saved one.
     """
     saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip
         raise CorruptObjectError(
-            f"checkpoint {restored.id}: its state did not load as it was saved; this is a defect, please report it",
+            f"checkpoint {restored.id}: the loaded state differs from the saved one; a defect, please report it",
             different,
         )
     steps_lost, seconds_lost = 0, 0.0
@@ -113,19 +103,17 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
 
 
 def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness:
-    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why.
-
-    Derived from what was seen: machines that differ, warnings of kernels, memory that ran short.
-
-    Args:
-        record: The run's own.
-        attempts: Its attempts, in order.
-    """
+    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why."""
     if not record.request["train"].get("deterministic", True):
         because = ["deterministic: is off, so kernels may differ from one time to the next"]
         return Exactness(exact=False, from_attempt=1, because=because)
     for attempt in attempts:
-        because = [*(attempt.start.differs if attempt.start else []), *_inexact(attempt.observations)]
+        seen = attempt.observations
+        because = [*(attempt.start.differs if attempt.start else []), *(w for w in seen.warnings if "determin" in w)]
+        if seen.num_ooms:
+            because.append(
+                f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"
+            )
         if because:
             return Exactness(exact=False, from_attempt=attempt.number, because=because)
     return Exactness(exact=True)
@@ -141,18 +129,8 @@ def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
 
 
 def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
-    """Describe what decides the last bits and differs from the run's first attempt, one sentence for each.
-
-    Of what an older version of the job did not record when the run began, nothing is known.
-    """
+    """Describe how an environment differs from that of the run's first attempt, by the entries that it recorded."""
     known = {name: value for name, value in found.items() if name in existing or name in DEVICE}
     return [
         line.replace("the run has", "began with").replace("asked for", "now") for line in differences(existing, known)
     ]
-
-
-def _inexact(seen: Observations) -> Iterator[str]:
-    """Yield each observation that makes an attempt's result inexact."""
-    yield from (text for text in seen.warnings if "determin" in text)
-    if seen.num_ooms:
-        yield f"GPU memory: was too short {seen.num_ooms} times, so that slower kernels may have been chosen"

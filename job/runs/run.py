@@ -1,27 +1,18 @@
-"""A run in the bucket: its name, its frozen record, the attempts that claimed it, and its end.
+"""Run in the bucket: name, frozen record, claims of attempts, final record.
 
 Guarantees that a run's record, each attempt's claim and the final record are written once and never changed, and that
-of two machines on one run the later claim wins. Knows nothing of the training.
+of two machines on one run the later claim wins (fencing). Knows nothing of the training.
 """
 
 import contextlib
-import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from job.errors import (
-    CorruptObjectError,
-    EndReason,
-    ObjectNotFoundError,
-    PreconditionError,
-    SupersededError,
-    UsageError,
-)
+from job.errors import EndReason, ObjectNotFoundError, PreconditionError, SupersededError, UsageError
 from job.runs.records import (
-    SCHEMA,
     AttemptClaim,
     AttemptEnd,
     AttemptRecord,
@@ -36,16 +27,18 @@ from job.runs.records import (
 from job.storage.object_store import Store
 
 FAMILY = "yolov11_wildlife"
-"""Default name of a run: this, then this with 2, 3, ..."""
+"""Family of the unnamed runs on wildlife data, and of all unnamed runs of older versions."""
 
+MAX_FAMILY = 50
+"""Characters of a derived family, which leave room for the number of a run."""
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What comes of a record that has another form than it is written in: it is data, and not always ours."""
+"""Errors from reading a record of another form."""
 
 RecordType = TypeVar("RecordType", bound=Record)
 
 SUBMISSIONS = "segments/"
-"""Where a run's submissions lie, of which the first may be there before the run begins."""
+"""Where a run's submissions lie; the first may be there before the run begins."""
 
 
 def is_run_name(name: str) -> bool:
@@ -66,19 +59,27 @@ def check_run_name(name: str) -> str:
     return name
 
 
+def default_families(dataset: str | None) -> list[str]:
+    """Return the families in which an unnamed run on a dataset is searched; a new one belongs to the first.
+
+    ``yolov11_`` and the dataset's name, closed by ``_`` if that ends in a digit, so that `family_of` is its inverse.
+    """
+    if dataset is None or dataset.startswith("wildlife"):
+        return [FAMILY]
+    family = f"yolov11_{re.sub(r'[^A-Za-z0-9_-]', '-', dataset)}"[:MAX_FAMILY]
+    return [f"{family}_" if family[-1].isdecimal() else family, FAMILY]
+
+
 def family_of(name: str) -> str:
     """Return the name without the number at its end."""
     return re.sub(r"(?<=\D)\d+$", "", name)
 
 
 def next_free_name(family: str, taken: Iterable[str]) -> str:
-    """Return the family's name, or the first of name2, name3, ... after all that are taken."""
-    numbers = [1 if name == family else int(name.removeprefix(family)) for name in taken if _belongs(name, family)]
-    return family if not numbers else f"{family}{max(numbers) + 1}"
-
-
-def _belongs(name: str, family: str) -> bool:
-    return re.fullmatch(re.escape(family) + r"(?:[1-9]\d*)?", name) is not None
+    """Return a family's next name after all that are taken: zebra, zebra2, ... or coco128_1, coco128_2, ..."""
+    matches = [re.fullmatch(re.escape(family) + r"([1-9]\d*)?", name) for name in taken]
+    number = 1 + max((int(match[1] or 1) for match in matches if match), default=0)
+    return family if number == 1 and family[-1].isalnum() else f"{family}{number}"
 
 
 class Run:
@@ -93,22 +94,14 @@ class Run:
         return f"runs/{self.name}/{name}"
 
     def record(self) -> RunRecord | None:
-        """Return the run's record, or nothing if there is no such run; a copy of another run's folder is none."""
+        """Return the run's record; None if there is no such run, or if its folder is a copy of another run's."""
         record = self.read(RunRecord, "run.json")
         return record if record and record.run == self.name else None
-
-    def submitted(self) -> Mapping[str, Any] | None:
-        """Return what was asked for when the run was first submitted to the cloud, if it was and can be read."""
-        try:
-            loaded = self._read(f"{SUBMISSIONS}0001.json")
-        except CorruptObjectError:  # a foreign file under that name
-            return None
-        return loaded.get("request") if isinstance(loaded, dict) and loaded.get("run") == self.name else None
 
     def create(self, record: RunRecord) -> bool:
         """Write the record of a new run; false if the name was taken in the meantime."""
         try:
-            self.store.put(self.key("run.json"), record.to_json())
+            self.write("run.json", record)
         except PreconditionError:
             return False
         return True
@@ -121,7 +114,7 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> AttemptRecord:
-        """Return the records of an attempt; one without an end vanished, or runs.
+        """Return the records of an attempt.
 
         Raises:
             UnreadableRecordError: If one of them has another form.
@@ -144,47 +137,34 @@ class Run:
     def claim(self, fields: Mapping[str, object]) -> "Claim":
         """Claim the run for a new attempt; every earlier attempt is superseded from here on."""
         while True:
-            earlier = self.attempts()
-            number = earlier[-1] + 1 if earlier else 1
-            ended = self._read(_name(earlier[-1], ".end")) if earlier else None
-            try:
-                self.write(
-                    _name(number),
-                    {
-                        "attempt": number,
-                        "claimed_at": now(),
-                        "nonce": secrets.token_hex(8),  # two claims never have the same bytes, so one of them loses
-                        "previous_ended": (ended or {"reason": EndReason.VANISHED}) if earlier else None,
-                        **fields,
-                    },
-                )
-            except PreconditionError:
-                continue
-            return Claim(self, number)
-
-    def note(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a non-authoritative object, in place of its last version."""
-        self.store.put(self.key(name), _json({"schema": SCHEMA, **content}), overwrite=True)
-
-    def noted(self, name: str) -> dict[str, Any] | None:
-        """Return an object of `note`, if there is one."""
-        return self._read(name)
+            earlier = max(self.attempts(), default=0)
+            ended = self.read(AttemptEnd, _name(earlier, ".end"))
+            previous = ended.model_dump(mode="json") if ended else {"reason": EndReason.VANISHED}
+            claim = {
+                "attempt": earlier + 1,
+                "claimed_at": now(),
+                "nonce": secrets.token_hex(8),
+                "previous_ended": previous if earlier else None,
+            }
+            with contextlib.suppress(PreconditionError):
+                self.write(_name(earlier + 1), AttemptClaim.model_validate({**claim, **fields}))
+                return Claim(self, earlier + 1)
 
     def final(self) -> FinalRecord | None:
-        """Return the final record, or nothing if the run is not finished."""
+        """Return the final record, or None if the run is not finished."""
         return self.read(FinalRecord, "final.json")
 
     def finish(self, final: Mapping[str, object]) -> FinalRecord:
-        """Write the final record and return it; if there is one already, that one."""
+        """Write the final record, unless there is one, and return the record in the bucket."""
         with contextlib.suppress(PreconditionError):
-            self.write("final.json", {"finished_at": now(), **final})
+            self.write("final.json", FinalRecord.model_validate({"finished_at": now(), **final}))
         written = self.final()
         if written is None:
-            raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
+            raise ObjectNotFoundError(f"{self.key('final.json')}: was deleted while it was written; start again")
         return written
 
     def read(self, kind: type[RecordType], name: str) -> RecordType | None:
-        """Read one of the run's objects, if it is there.
+        """Read one of the run's objects, if it exists.
 
         Raises:
             UnreadableRecordError: If it has another form.
@@ -194,24 +174,9 @@ class Run:
         except ObjectNotFoundError:
             return None
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            data = self.store.read(self.key(name))
-        except ObjectNotFoundError:
-            return None
-        try:
-            loaded: dict[str, Any] = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise CorruptObjectError(f"{self.key(name)}: is not JSON, {error}; restore the object") from error
-        return loaded
-
-    def write(self, name: str, content: Mapping[str, object]) -> None:
-        """Write one of the run's objects.
-
-        Raises:
-            PreconditionError: If it is there.
-        """
-        self.store.put(self.key(name), _json({"schema": SCHEMA, **content}))
+    def write(self, name: str, record: Record, *, overwrite: bool = False) -> None:
+        """Write one of the run's objects, create-only unless `overwrite`."""
+        self.store.put(self.key(name), record.to_json(), overwrite=overwrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,31 +200,30 @@ class Claim:
             )
 
     def start(self, fields: Mapping[str, object]) -> None:
-        """Record what the attempt found when it was ready to train."""
-        self.run.write(_name(self.attempt, ".start"), {"started_at": now(), **fields})
+        """Write the start record of the attempt, ready to train."""
+        self._write(".start", AttemptStart.model_validate({"started_at": now(), **fields}))
 
     def end(self, reason: str, fields: Mapping[str, object]) -> None:
-        """Record why the attempt ended; the first record stands."""
+        """Write the end record of the attempt; the first record stands."""
         with contextlib.suppress(PreconditionError):
-            self.run.write(_name(self.attempt, ".end"), {"ended_at": now(), "reason": reason, **fields})
+            self._write(".end", AttemptEnd.model_validate({"ended_at": now(), "reason": reason, **fields}))
 
     def heartbeat(self, fields: Mapping[str, object]) -> None:
-        """Record that the attempt is alive and how far it is, in place of its last heartbeat."""
-        self.run.note(_name(self.attempt, ".pulse"), {"at": now(), **fields})
+        """Write the heartbeat of the attempt, in place of the last one."""
+        self._write(".pulse", Heartbeat.model_validate({"at": now(), **fields}), overwrite=True)
 
     def ask_to_stop(self, host: str) -> None:
         """Ask the attempt, from a host, to commit and end as paused; the first request stands."""
         with contextlib.suppress(PreconditionError):
-            self.run.write(_name(self.attempt, ".stop"), {"asked_at": now(), "host": host})
+            self._write(".stop", StopRequest(asked_at=now(), host=host))
 
     def stop_request(self) -> StopRequest | None:
         """Return the request of `ask_to_stop`, if there is one."""
         return self.run.read(StopRequest, _name(self.attempt, ".stop"))
 
+    def _write(self, kind: str, record: Record, *, overwrite: bool = False) -> None:
+        self.run.write(_name(self.attempt, kind), record, overwrite=overwrite)
+
 
 def _name(attempt: int, kind: str = "") -> str:
     return f"attempts/{attempt:04d}{kind}.json"
-
-
-def _json(content: Mapping[str, object]) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,37 +1,34 @@
-"""Which run a request means, among all that lies below ``runs/``: one that was begun or submitted, or a new one.
+"""Run search: the run of a request among the folders below ``runs/``: begun, submitted, or new.
 
-Guarantees that a new run never takes a name under which anything lies that is not of the very same request, and that
-no folder that is not a run stops anything. Knows nothing of what is trained.
+Guarantees that a new run never takes the name of a folder with files of another request, and that foreign folders are
+passed over. Knows nothing of training.
 """
 
+import json
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from job.errors import CorruptObjectError, RunConflictError
-from job.runs.records import RunRecord, differences
-from job.runs.run import FAMILY, SUBMISSIONS, Run, family_of, is_run_name, next_free_name
+from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
+from job.runs.records import Request, RunRecord, differences
+from job.runs.request import command_for
+from job.runs.run import SUBMISSIONS, UNREADABLE, Run, default_families, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store
+from job.text import shortened
 
 log = logging.getLogger(__name__)
 
 NUM_SHOWN = 10
 
 
-def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tuple[Run, RunRecord | None]:
-    """Return the run that a request means, and its record if it exists.
+def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, RunRecord | None]:
+    """Return the run of a request, and its record if it exists.
 
-    Args:
-        store: The bucket.
-        name: The run's name. Without one it is the newest run of `FAMILY` that was asked for in the same way, begun or
-            only submitted, or else a new one.
-        request: What is asked for.
+    Without a name it is the newest run of `default_families` with an equal request, begun or only submitted, or else a
+    new one.
 
     Raises:
-        RunConflictError: If the named run was asked for differently, which lists every difference, or if files that are
-            no run's lie under its name.
+        RunConflictError: If the named run has another request, with every difference; or foreign files have its name.
     """
     if name is not None:
         run = Run(store, name)
@@ -42,36 +39,40 @@ def find_run(store: Store, name: str | None, request: Mapping[str, Any]) -> tupl
                 different,
             )
         return run, record
-    seen = survey(store, FAMILY)
-    seen.tell()
+    families = default_families(request["dataset"])
+    seen = survey(store, families)
+    seen.log_strays()
     for found in reversed(seen.runs):
         if found.record.request == request:
             return found.run, found.record
-    for submitted in reversed(seen.submitted):
-        if submitted.submitted() == request:
-            return submitted, None
-    return Run(store, next_free_name(FAMILY, seen.names)), None
+    for run in reversed(seen.submitted):
+        if _submitted(run) == request:
+            return run, None
+    return Run(store, next_free_name(families[0], seen.names)), None
 
 
-def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
-    """Return the record that another machine has just written, or nothing if the run may be started under its name.
+def _submitted(run: Run) -> Request | None:
+    """Return the request of a run's first submission to the cloud, if it can be read."""
+    try:
+        submission = json.loads(run.store.read(run.key(f"{SUBMISSIONS}0001.json")))
+        return submission["request"] if submission["run"] == run.name else None
+    except (ObjectNotFoundError, *UNREADABLE):
+        return None
 
-    Raises:
-        RunConflictError: If there is anything under that name but a submission of the same request.
-    """
+
+def _taken_by(run: Run, request: Request) -> RunRecord | None:
+    """Return the record that another machine has just written, or None if only this request has the name."""
     start = run.key("")
     names = [stored.key.removeprefix(start) for stored in run.store.list(start)]
     if (record := run.record()) is not None or not names:
         return record
-    where = f"{run.store.uri}/{start}"
     if strange := [name for name in names if not name.startswith(SUBMISSIONS)]:
-        more = [f"... {len(strange) - NUM_SHOWN} more"] if len(strange) > NUM_SHOWN else []
         raise RunConflictError(
-            f"run {run.name}: {where} has files that no run has put there, which would be overwritten; choose another "
-            "--run, or move them away",
-            [*strange[:NUM_SHOWN], *more],
+            f"run {run.name}: {run.store.uri}/{start} has files that no run has put there, which would be overwritten; "
+            "choose another --run, or move them away",
+            shortened(strange, NUM_SHOWN),
         )
-    if different := differences(run.submitted() or {}, request):
+    if different := differences(_submitted(run) or {}, request):
         raise RunConflictError(
             f"run {run.name}: was submitted with other values; repeat those, or choose another --run", different
         )
@@ -80,7 +81,7 @@ def _taken_by(run: Run, request: Mapping[str, Any]) -> RunRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundRun:
-    """A run, as far as a list of the bucket and its record tell."""
+    """A run, by a list of the bucket and its record."""
 
     run: Run
     record: RunRecord
@@ -89,26 +90,21 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What lies below ``runs/``, oldest number first within a family."""
+    """Runs, runs that are submitted only, other folders and why each is no run, and all names; in order of numbers."""
 
     runs: list[FoundRun]
     submitted: list[Run]
-    """Those that have not begun."""
-
     strays: dict[str, str]
-    """Other folders, and why each is no run."""
-
     names: list[str]
-    """Of all folders: what is taken."""
 
-    def tell(self) -> None:
-        """Say what is passed over."""
+    def log_strays(self) -> None:
+        """Log what is passed over."""
         for name, why in self.strays.items():
             log.info("runs/%s: %s; passed over", name, why)
 
 
-def survey(store: Store, family: str | None = None) -> Survey:
-    """Return all runs, or those of a family, and what else lies among them; nothing of that is an error."""
+def survey(store: Store, families: Collection[str] = ()) -> Survey:
+    """Return all runs, or those of some families, and the foreign folders among them, which are no error."""
     folders: dict[str, set[str]] = {}
     for stored in store.list("runs/"):
         name, slash, rest = stored.key.removeprefix("runs/").partition("/")
@@ -116,35 +112,41 @@ def survey(store: Store, family: str | None = None) -> Survey:
             folders.setdefault(name, set()).add(rest)
     seen = Survey([], [], {}, list(folders))
     for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
-        if family in {None, family_of(name)}:
-            _look_at(Run(store, name) if is_run_name(name) else None, name, folders[name], seen)
-    return seen
-
-
-def _look_at(run: Run | None, name: str, inside: set[str], seen: Survey) -> None:
-    """Note what a folder is."""
-    if run is None:
-        shown = name if name.isprintable() else ascii(name)
-        seen.strays[shown] = "is not a run, no run can be called so"
-    elif "run.json" in inside:
-        try:
-            record = run.record()
-        except CorruptObjectError as error:
-            seen.strays[name] = f"is not a run that this version can read, {error}"
-        else:
+        inside = folders[name]
+        if families and family_of(name) not in families:
+            continue
+        if not is_run_name(name):
+            seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
+        elif "run.json" in inside:
+            run = Run(store, name)
+            try:
+                record = run.record()
+            except CorruptObjectError as error:
+                seen.strays[name] = f"is not a run that this version can read, {error}"
+                continue
             if record is None:
                 seen.strays[name] = "is not a run, but a copy of another one"
             else:
                 seen.runs.append(FoundRun(run, record, "final.json" in inside))
-    elif all(each.startswith(SUBMISSIONS) for each in inside):
-        seen.submitted.append(run)
-    else:
-        seen.strays[name] = "is not a run, it has no run.json"
+        elif all(each.startswith(SUBMISSIONS) for each in inside):
+            seen.submitted.append(Run(store, name))
+        else:
+            seen.strays[name] = "is not a run, it has no run.json"
+    return seen
 
 
-def list_runs(store: Store) -> list[str]:
-    """Return the names of all runs, oldest number first within a family."""
-    names = [
-        match[1] for stored in store.list("runs/") if (match := re.fullmatch(r"runs/([^/]+)/run\.json", stored.key))
+def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:
+    """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both."""
+    log.info("run %s: is new, named after dataset %s; --run gives another name", run.name, request["dataset"])
+    seen = survey(store, default_families(request["dataset"]))
+    unfinished = [found for found in reversed(seen.runs) if not found.finished]
+    if not unfinished:
+        return
+    nearest = min(unfinished, key=lambda found: len(differences(found.record.request, request)))
+    lines = [
+        f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
+        *(f"  - {line}" for line in differences(nearest.record.request, request)),
+        f"  to resume {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"  to train {run.name}: {command_for(verb, request, run.name)}",
     ]
-    return sorted(filter(is_run_name, names), key=lambda name: (family_of(name), len(name), name))
+    log.warning("%s", "\n".join(lines))

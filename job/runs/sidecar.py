@@ -1,4 +1,4 @@
-"""Sidecar: a subprocess beside the training, at low priority, whose failure is one warning.
+"""Sidecar: a low-priority subprocess beside the training, whose failure is one warning.
 
 Guarantees that training never waits for it, and that a preemption notice to the process group does not reach it. Knows
 nothing of what the subprocess does.
@@ -16,16 +16,13 @@ from job.training.signals import left_to_the_trainer
 log = logging.getLogger(__name__)
 
 NICENESS = 5
-"""Training gets three times the sidecar's share of a busy core; at the lowest priority of all it might never end."""
+"""Nice value: training gets three times the sidecar's share of a busy core; at 19 the sidecar might never end."""
 
 
 class Sidecar:
-    """One subprocess, started by the constructor; one that cannot be started counts as ended.
+    """One subprocess, ``python -m`` and `command`, started by the constructor; without a start it counts as ended.
 
-    Args:
-        subject: Subject of its warnings.
-        remedy: What its warnings advise.
-        command: Module and arguments for ``python -m``.
+    Its warnings begin with `subject` and end with `remedy`.
     """
 
     def __init__(self, subject: str, remedy: str, *command: str) -> None:
@@ -73,7 +70,9 @@ class Sidecar:
         reason = ""
         try:
             if self._process.wait(limit_s):
-                reason = self._last_line()
+                self._errors.seek(0)
+                lines = self._errors.read().decode(errors="replace").splitlines()
+                reason = next(filter(None, reversed(lines)), "no reason given")
         except subprocess.TimeoutExpired:
             reason = f"took more than {limit_s:.0f} s and was given up"
         self.kill()
@@ -81,17 +80,12 @@ class Sidecar:
             self._warn(reason)
 
     def kill(self) -> None:
-        """Kill the process if it runs."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._errors.close()
             self._process = None
-
-    def _last_line(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").splitlines()
-        return next(filter(None, reversed(lines)), "no reason given")
 
     def _warn(self, reason: str) -> None:
         log.warning("%s: %s; %s", self._subject, reason, self._remedy)

@@ -1,24 +1,16 @@
-"""W&B status of a run: where its curve is, one record for each attempt, ``wandb/<attempt>.json``.
+"""W&B status of a run: one non-authoritative record for each attempt; logs of older versions beside it are unread."""
 
-Non-authoritative: what the server lacks is found by asking the server. Beside these records lie the offline logs of
-W&B that older versions kept; nothing reads them, since the checkpoints hold the same rows.
-"""
-
-from dataclasses import asdict, dataclass, fields
-
+from job.runs.records import Record
 from job.runs.run import Claim, Run
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WandbStatus:
-    """How one attempt's tracking went."""
+class WandbStatus(Record):
+    """Tracking status of one attempt."""
 
     mode: str = "online"
-    """``online`` or ``offline``: whether rows are sent while the attempt trains."""
+    """``online`` or ``offline``, and why: whether rows are sent while the attempt trains."""
 
     why: str = ""
-    """Why nothing is sent, if offline."""
-
     url: str | None = None
     sent: bool = False
     """Whether the server has the whole curve."""
@@ -26,19 +18,16 @@ class WandbStatus:
 
 def write_status(claim: Claim, status: WandbStatus) -> None:
     """Write the status of an attempt, in place of an earlier one."""
-    claim.run.note(f"wandb/{claim.attempt:04d}.json", asdict(status))
+    claim.run.write(f"wandb/{claim.attempt:04d}.json", status, overwrite=True)
 
 
 def read_status(run: Run, attempt: int) -> WandbStatus | None:
     """Read the status of an attempt, if it has one."""
-    noted = run.noted(f"wandb/{attempt:04d}.json")
-    if noted is None:
-        return None
-    return WandbStatus(**{field.name: noted[field.name] for field in fields(WandbStatus) if field.name in noted})
+    return run.read(WandbStatus, f"wandb/{attempt:04d}.json")
 
 
 def describe(run: Run) -> str:
-    """Describe where the curve of a run is, by the newest attempt that has a status."""
+    """Describe the location of a run's curve, by the newest attempt that has a status."""
     status = next(filter(None, (read_status(run, number) for number in reversed(run.attempts()))), None)
     if status is None:
         return "not used"

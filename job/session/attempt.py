@@ -2,28 +2,18 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, metrics_of
-from job.errors import (
-    DefectError,
-    EndReason,
-    ExitCode,
-    JobError,
-    NotCommittedError,
-    PeerError,
-    PreemptionError,
-    SupersededError,
-    TransientStoreError,
-)
+from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError, PreemptionError
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
-from job.runs.resume import PreviousAttempts
+from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Claim, Run
 from job.session import environment
 from job.session.context import SessionContext
@@ -43,14 +33,9 @@ class StartedAttempt:
     claim: Claim
     record: RunRecord
     training: "Training"
-    previous: PreviousAttempts
-    restored: Manifest | None
+    previous: PreviousAttempts = NO_ATTEMPTS
+    restored: Manifest | None = None
     """The checkpoint that it resumes from; the last one of another run if it extends that."""
-
-    @property
-    def own_checkpoint(self) -> Manifest | None:
-        """The checkpoint that it resumes from, if it is one of this run."""
-        return self.restored if self.restored and self.restored.run == self.claim.run.name else None
 
 
 def claim_run(run: Run, context: SessionContext) -> Claim:
@@ -59,7 +44,7 @@ def claim_run(run: Run, context: SessionContext) -> Claim:
     return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
 
 
-def environment_of(training: "Training") -> dict[str, Any]:
+def environment_of(training: "Training") -> dict[str, object]:
     """Return the hardware and library versions that may decide the last bits of a result."""
     return {**training.environment, "versions": environment.versions()}
 
@@ -82,34 +67,29 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
 
 @contextlib.contextmanager
 def attempt_recorded(
-    claim: Claim, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
+    claim: Claim, context: SessionContext, about: Callable[[], Mapping[str, object]], *, finished: bool = True
 ) -> Iterator[None]:
     """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
-    Args:
-        claim: The attempt.
-        context: The same attempt on this machine.
-        about: Further fields of the record, such as `Training.about`.
-        finished: Whether the attempt ends with the block.
+    `about` returns further fields of the record, such as `Training.about`. If `finished`, the attempt ends with the
+    block.
 
     Raises:
         DefectError: For an exception that is no `JobError`.
     """
 
-    def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
-        ended = {"exit_code": exit_code, "message": message, "error": error, **more}
-        claim.end(reason, {**ended, **about(), "seconds": context.timer.seconds()})
+    def end(reason: str, fields: Mapping[str, object]) -> None:
+        claim.end(reason, {**fields, **about(), "seconds": context.timer.seconds()})
 
     def end_by(error: BaseException) -> None:
-        reason, exit_code = _classified(error)
-        more = {}
-        if isinstance(error, DefectError):
-            more["traceback"] = error.traceback
-        if isinstance(error, PreemptionError) and error.not_committed:
-            more["not_committed"] = error.not_committed
-        name = error.name if isinstance(error, DefectError) else type(error).__name__
+        fields = {
+            "exit_code": getattr(error, "exit_code", ExitCode.DEFECT),
+            "message": " ".join(str(error).split()),
+            "error": error.name if isinstance(error, DefectError) else type(error).__name__,
+        }
+        more = {name: text for name in ("traceback", "not_committed") if (text := getattr(error, name, ""))}
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            end(reason, exit_code, " ".join(str(error).split()), name, **more)
+            end(getattr(error, "reason", EndReason.FAILED), fields | more)
 
     context.watchdog.on_hang = context.preemption.on_deadline = end_by
     try:
@@ -122,32 +102,11 @@ def attempt_recorded(
         end_by(defect)
         raise defect from error
     if finished:
-        end(EndReason.FINISHED, 0, "", None)
-
-
-def _classified(error: BaseException) -> tuple[EndReason, int]:
-    """Return the end reason and the exit code of an error.
-
-    An error of this machine that a retry may cure is ``failed`` too, with exit 75: a supervisor gives up if it comes
-    twice at the same position. ``transient`` is an error of the network or the bucket, which may last.
-    """
-    if isinstance(error, PreemptionError):
-        return EndReason(error.reason), error.exit_code
-    exit_code = error.exit_code if isinstance(error, JobError) else ExitCode.DEFECT
-    if isinstance(error, SupersededError):
-        return EndReason.SUPERSEDED, exit_code
-    passing = isinstance(error, TransientStoreError | PeerError)
-    return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code
+        end(EndReason.FINISHED, {"exit_code": ExitCode.FINISHED, "message": "", "error": None})
 
 
 def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Publish the last files and write the final record, which ends the run.
-
-    Args:
-        started: The attempt.
-        outcome: The result of its training.
-        folder: Has the files that training wrote.
-        publisher: Copies them to the bucket.
+    """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.

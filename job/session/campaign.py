@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.analysis.campaign import (
-    Bound,
     Campaign,
+    CampaignRecord,
     CampaignResult,
     CampaignStep,
     End,
-    Goal,
     best_of,
     next_step,
     spent_usd,
@@ -39,11 +38,8 @@ class Place:
     Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
-    before: tuple[str, ...]
+    command: tuple[str, ...]
     """The command, without the flags of the run."""
-
-    after: tuple[str, ...]
-    """Flags of bucket and machine."""
 
     usd_per_hour: float | None
     """The price of the machine, if it is known; each attempt records it."""
@@ -57,8 +53,7 @@ class Place:
         A notice is passed on to the process; if it has the notice already, the two count as one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        command = [sys.executable, "-m", "job", *self.before, *args, *self.after]
-        process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
+        process = subprocess.Popen([sys.executable, "-m", "job", *self.command, *args], env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
         except PreemptionError:
@@ -67,47 +62,31 @@ class Place:
             raise
 
 
-def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
-    """Return the place that trains on this machine.
-
-    Args:
-        bucket: Where the runs are.
-        machine: Further flags of ``job train``.
-        usd_per_hour: The price of the machine, if it is known.
-    """
-    return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
+def here(bucket: str, args: Sequence[str], usd_per_hour: float | None) -> Place:
+    """Return the place that trains on this machine, with further flags of ``job train``."""
+    return Place(("train", *args, f"--bucket={bucket}"), usd_per_hour)
 
 
 def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
-    """Return the place that trains on Cloud Batch: its process submits a run, if it is not yet, and supervises it.
-
-    Args:
-        bucket: Where the runs are.
-        machine: Machine type, as ``job submit`` names it.
-        args: Further flags of ``job submit``.
-    """
-    return Place(("submit", "--supervise", f"--machine={machine}"), (*args, f"--bucket={bucket}"), None, bounds=True)
+    """Return the place that submits a run to Cloud Batch, if it is not yet, and supervises it, with further flags."""
+    return Place(("submit", "--supervise", f"--machine={machine}", *args, f"--bucket={bucket}"), None, bounds=True)
 
 
-def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | None) -> CampaignResult:
+def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
     """Resume a campaign, train its runs to the end, and return the result.
 
     Raises:
         CampaignError: If a run failed.
         PauseError: If a run was paused.
     """
+    record = campaign.record()
     while (result := campaign.result()) is None:
         steps, runs = campaign.steps(), campaign.runs()
         finished = [run for run in runs if run is not None and run.final is not None]
         if len(finished) < len(steps):
-            _train(campaign, steps[-1], goal, place, finished)
+            _train(campaign, record, steps[-1], place, finished)
             continue
-        decision = next_step(
-            *(goal, campaign.name, finished, usd_per_hour),
-            bucket=campaign.store.uri,
-            bounded=place.bounds,
-            bound=_bound_of(campaign),
-        )
+        decision = next_step(record, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -118,15 +97,12 @@ def go_on(campaign: Campaign, goal: Goal, place: Place, usd_per_hour: float | No
     return result
 
 
-def _bound_of(campaign: Campaign) -> Bound | None:
-    record = campaign.record()
-    return record.bound if record else None
-
-
-def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, finished: Sequence[RunSummary]) -> None:
+def _train(
+    campaign: Campaign, record: CampaignRecord, step: CampaignStep, place: Place, finished: Sequence[RunSummary]
+) -> None:
     log.info("campaign %s: run %d, %s", campaign.name, step.number, step.run)
+    goal, bound, left = record.goal, record.bound, None
     args = step.train_args(goal)
-    left, bound = None, _bound_of(campaign)
     if goal.max_usd is not None:
         left = goal.max_usd - (spent_usd(finished) or 0.0)
     elif bound is not None and bound.usd:
@@ -138,13 +114,10 @@ def _train(campaign: Campaign, step: CampaignStep, goal: Goal, place: Place, fin
         return
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
-    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
-        raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command resumes it",
-            ExitCode.TRY_AGAIN,
-        )
+    cut_off = exit_code == ExitCode.TRY_AGAIN or exit_code < 0
+    ended = "was cut off; the same command resumes it"
+    if not cut_off:
+        ended = f"failed with exit code {exit_code}, see above; solve that, and run the same command again"
     raise CampaignError(
-        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; solve that, and run "
-        "the same command again",
-        exit_code,
+        f"campaign {campaign.name}: run {step.run} {ended}", ExitCode.TRY_AGAIN if cut_off else exit_code
     )

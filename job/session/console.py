@@ -106,14 +106,11 @@ class Reporter:
 
 def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     """Print the result of a finished run."""
+    state = "was finished before" if already else "is finished"
+    advice = "; to train it again, pass --run with a new name" if already else ""
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
-        run.name,
-        "was finished before" if already else "is finished",
-        final.reason,
-        final.num_epochs,
-        final.best_epoch,
-        "; to train it again, pass --run with a new name" if already else "",
+        *(run.name, state, final.reason, final.num_epochs, final.best_epoch, advice),
     )
     if not final.bits.exact:
         log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))

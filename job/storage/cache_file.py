@@ -1,7 +1,7 @@
 """A cache in a file: rows of text in SQLite, shared by threads and processes.
 
-Guarantees that rows are read as they were written, and that an absent, damaged, locked or irregular file costs time and
-nothing else. A database made by a stranger runs nothing. Knows nothing of the values.
+Guarantees that rows are read unchanged, and that an absent, damaged, locked or irregular file costs time only. No code
+in a foreign database runs. Knows nothing of the values.
 """
 
 import errno
@@ -19,7 +19,7 @@ SIDE_FILES = ("-journal", "-wal", "-shm")
 """Suffixes of the files that SQLite opens beside a database."""
 
 MAX_ROW_BYTES = 64_000_000
-"""Of a value: limited before memory is allocated for it."""
+"""Longest value, checked before memory is allocated for it."""
 
 ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
 """Errors of SQLite, of the file system, and of rows with other types."""
@@ -28,11 +28,8 @@ ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
 class CacheFile:
     """Values by key, each sealed with a CRC-32 over schema, key and value.
 
-    No connection outlives a call, so that a process may fork.
-
-    Args:
-        path: Its folder may be absent or unwritable: then nothing is cached.
-        schema: Rows written under another schema are not read.
+    No connection outlives a call, so that a process may fork. If the folder is absent or cannot be written to, nothing
+    is cached. Rows written under another schema are not read.
     """
 
     def __init__(self, path: Path, schema: str = "") -> None:
@@ -65,7 +62,10 @@ class CacheFile:
     def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
         """Open the database for one transaction; empty a damaged one, so that the next call starts anew."""
         for suffix in ("", *SIDE_FILES):
-            _require_regular(Path(f"{self._path}{suffix}"))
+            path = Path(f"{self._path}{suffix}")
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would block, and a link lead elsewhere
+                    raise OSError(errno.EINVAL, "is no regular file", str(path))
         address = f"{self._path.absolute().as_uri()}?mode={mode}"
         try:
             with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as database, database:
@@ -82,15 +82,8 @@ class CacheFile:
             raise
 
 
-def _require_regular(path: Path) -> None:
-    """Refuse a pipe, which would be waited for, and a link."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
-
-
 def _require_own(database: sqlite3.Connection) -> None:
-    """Refuse views, triggers and whatever else could run something."""
+    """Refuse a schema with views, triggers or anything else that could run code."""
     if _schema(database) not in ([], [(TABLE,)]):
         raise sqlite3.DatabaseError("is not a cache")
 

@@ -1,6 +1,6 @@
 """CRC-32C and SHA-256 of files, and an index of checksums.
 
-Guarantees that a checksum out of the index belongs to a file of this inode, size and time of change, and that a lost or
+Guarantees that a checksum from the index belongs to a file of this inode, size and time of change, and that a lost or
 damaged index costs time only. As with git's index, a file changed in place without any of the three is not noticed.
 Knows nothing of stores.
 """
@@ -54,11 +54,7 @@ def file_version(status: os.stat_result) -> str:
 
 
 class ChecksumIndex:
-    """Checksums of files by name and version; threads and processes may share one file.
-
-    Args:
-        path: Of the `CacheFile` that `save` writes.
-    """
+    """Checksums of files by name and version, kept in a `CacheFile`; threads and processes may share one."""
 
     def __init__(self, path: Path) -> None:
         self._cache = CacheFile(path)
@@ -105,7 +101,7 @@ class ChecksumIndex:
         return list(self._entries)
 
     def save(self) -> None:
-        """Write what was added and removed, for the next process."""
+        """Write added and removed entries, for the next process."""
         rows: dict[str, str | None] = {}
         with contextlib.suppress(IndexError):  # empty, perhaps because another thread saves too
             while True:

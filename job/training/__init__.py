@@ -1,4 +1,4 @@
-"""Training that can be cut anywhere and continued exactly: the only place that imports torch and Ultralytics.
+"""Training, interruptible at any step and exactly resumable: the only room that imports torch and Ultralytics.
 
-Knows nothing of stores, runs or attempts: it takes folders and files, and hands out snapshots.
+Knows nothing of stores, runs or attempts: it takes folders and files, and returns snapshots.
 """

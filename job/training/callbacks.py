@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -29,8 +29,8 @@ class Step:
     images: torch.Tensor
     """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
 
-    def trace(self) -> dict[str, Any]:
-        """Return digests that are equal for two trainings exactly if both are the same up to this step."""
+    def trace(self) -> dict[str, object]:
+        """Return digests of images and loss; equal in two trainings only if they are identical up to this step."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -64,7 +64,7 @@ class TrainingCallbacks(Protocol):
         """Handle a trained batch: take a snapshot if one is due, raise to end training here."""
 
     def on_validation_batch(self) -> None:
-        """Handle a validated batch: raise if something failed beside training."""
+        """Handle a validated batch: raise if background work failed."""
 
     def on_epoch(self, row: Row, snapshot: Callable[[], Snapshot]) -> None:
         """Handle row 0 or a complete epoch, and commit a snapshot."""
@@ -73,4 +73,4 @@ class TrainingCallbacks(Protocol):
         """Commit a snapshot of a training that ends within an epoch."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Allow `PreemptionError` at any point inside."""
+        """Allow `PreemptionError` at any point of the block."""

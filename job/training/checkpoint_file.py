@@ -1,10 +1,11 @@
-"""Files of ``torch.save``, read as data: nothing that they name is run, and nothing beyond their size is allocated.
+"""Files of ``torch.save``, read as data: no code of theirs runs, and no more than their size is allocated.
 
-Such a file is a zip archive with a pickle, which may call whatever it names. Read here, it makes plain containers and
-tensors; every other object becomes a `Record`, which has its attributes and does nothing. A file that names anything
-but classes of torch, numpy and Ultralytics is refused by that name. Knows nothing of models.
+Such a file is a zip archive with a pickle, which may call any function. Read here, it yields plain containers and
+tensors; every other object becomes a `Record` with its attributes and no behaviour. A file that names anything but
+classes of torch, numpy and Ultralytics is refused with that name. Knows nothing of models.
 """
 
+import contextlib
 import io
 import math
 import pickle
@@ -12,8 +13,8 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 import torch
@@ -43,7 +44,7 @@ HARMLESS = re.compile(
     r"numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))|_codecs\.encode|builtins\.getattr|"
     r"types\.SimpleNamespace|pathlib(\._local)?\.(Posix|Windows)Path"
 )
-"""What checkpoints of Ultralytics name besides tensors and containers; each becomes a `Record`."""
+"""Classes in checkpoints of Ultralytics besides tensors and containers; each becomes a `Record`."""
 
 OPCODES = frozenset(
     {
@@ -53,16 +54,11 @@ OPCODES = frozenset(
         *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
     }
 )
-"""What ``torch.save`` writes."""
+"""Pickle opcodes that ``torch.save`` writes."""
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read as data; the message is the part of a sentence that says why.
-
-    Args:
-        detail: Why.
-        names: What it names and may not, if that is why.
-    """
+    """A file cannot be read as data; the message is the reason, as part of a sentence, `names` the refused classes."""
 
     def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
@@ -70,7 +66,7 @@ class UnreadableFileError(Exception):
 
 
 class Record:
-    """An object that was not built: the name of its class, and its attributes."""
+    """A pickled object that was not built: name of its class, and attributes."""
 
     class_name = ""
 
@@ -78,7 +74,7 @@ class Record:
         self.attributes: dict[str, Any] = {}
 
     def __setstate__(self, state: object) -> None:
-        """Take over the attributes."""
+        """Keep the attributes."""
         self.attributes = state if isinstance(state, dict) else {}
 
 
@@ -105,10 +101,10 @@ class CheckpointFile:
     """An open file of ``torch.save``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open and read it, but for its tensors.
+        """Open the file and read everything except tensors.
 
         Raises:
-            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
         """
         try:
             self._num_bytes = path.stat().st_size
@@ -119,24 +115,16 @@ class CheckpointFile:
             raise UnreadableFileError("it is not a file of torch, or it is cut") from error
         self._num_bytes_read = 0
         self._storages: dict[str, torch.Tensor] = {}
-        try:
+        with contextlib.ExitStack() as stack, _damage_refused():
+            stack.enter_context(self._archive)
             self._entries = self._plain_entries()
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            # zipfile raises NotImplementedError for a compression method or version that it does not know, and
-            # RuntimeError for an encrypted entry; torch writes neither, so the file is not one of torch's.
-            self._archive.close()
-            raise UnreadableFileError("it is damaged") from error
-        except UnreadableFileError:
-            self._archive.close()
-            raise
+            stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
 
     def read(self, stored: StoredTensor) -> torch.Tensor:
@@ -164,17 +152,14 @@ class CheckpointFile:
         if entry is None:
             raise UnreadableFileError("it lacks a tensor")
         elements = torch.empty(entry.file_size, dtype=torch.uint8)
-        try:
-            with self._archive.open(entry) as opened:
-                cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
-                if opened.read():  # which also looks at the checksum
-                    raise UnreadableFileError("it is damaged")
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise UnreadableFileError("it is damaged") from error
+        with _damage_refused(), self._archive.open(entry) as opened:
+            cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
+            if opened.read():  # which also verifies the checksum
+                raise UnreadableFileError("it is damaged")
         return elements
 
-    def plain(self) -> Any:  # noqa: ANN401 -- whatever was saved
-        """Return what was saved, if that is plain values, containers and tensors alone.
+    def plain(self) -> Any:  # noqa: ANN401 -- any saved value
+        """Return the saved object, if it has plain values, containers and tensors only.
 
         Raises:
             UnreadableFileError: If it is not, or `read` raises.
@@ -220,17 +205,26 @@ class CheckpointFile:
         return entries
 
 
+@contextlib.contextmanager
+def _damage_refused() -> Iterator[None]:
+    """Translate the errors of zipfile: NotImplementedError is an unknown version, RuntimeError an encrypted entry."""
+    try:
+        yield
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UnreadableFileError("it is damaged") from error
+
+
 class _Parameter:
-    """Stands for the function that makes a parameter of a tensor."""
+    """Stand-in for the function that makes a parameter of a tensor."""
 
     def __new__(cls, tensor: object, *_: object) -> Any:  # noqa: ANN401 -- a stand-in of another class is the point
         return tensor
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds nothing but classes that do nothing.
+    """Unpickler whose classes do nothing.
 
-    All that it finds is a class, so that no opcode can change it: their ``__setstate__`` is for instances.
+    `find_class` returns classes only, which no opcode can change: ``__setstate__`` works on instances.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -256,7 +250,7 @@ class _Unpickler(pickle.Unpickler):
         return self.found[full]
 
     def persistent_load(self, pid: object) -> tuple[str, torch.dtype, int]:
-        """Return where the elements of a tensor lie, and how many of which kind there are."""
+        """Return location, number and type of a tensor's elements."""
         match pid:
             case ("storage", type() as kind, str(key), _, int(num_elements)) if issubclass(kind, Record):
                 dtype = DTYPES.get(kind.class_name.removeprefix("torch."))
@@ -265,14 +259,14 @@ class _Unpickler(pickle.Unpickler):
         raise UnreadableFileError("it has a tensor of an unknown kind")
 
 
-def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- whatever was saved
+def _unpickled(data: bytes) -> Any:  # noqa: ANN401 -- any saved value
     unpickler = _Unpickler(data)
     try:
         _require_known_opcodes(data)
         content = unpickler.load()
     except UnreadableFileError:
         raise
-    except Exception as error:  # whatever a hostile pickle does to the unpickler, it has no content
+    except Exception as error:  # a hostile pickle may raise anything
         raise UnreadableFileError("its pickle is damaged") from error
     if unpickler.refused:
         names = tuple(sorted(unpickler.refused))

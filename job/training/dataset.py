@@ -1,4 +1,4 @@
-"""Ultralytics' dataset without a memory: a sample depends on its key, not on what a worker loaded before.
+"""Keyed dataset: Ultralytics' dataset and augmentation, with samples that depend on their key alone.
 
 The stock dataset picks mosaic partners from the images that its worker process happened to load last
 (``data/base.py``: 315-322, ``data/augment.py``: 499-502), and switches mosaic off by changing itself
@@ -8,6 +8,7 @@ The stock dataset picks mosaic partners from the images that its worker process 
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from job.training.rng import start_streams
 from job.training.sampler import PICTURES_TOGETHER, STRIDE, Sample
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
 
+Batch = dict[str, Any]
+"""One sample or batch of Ultralytics: ``img``, ``cls``, ``bboxes`` and further entries."""
+
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
 
@@ -35,12 +39,12 @@ START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def read_only_images(dataset: YOLODataset) -> None:
-    """Have a dataset of Ultralytics decode each image file, whatever lies beside it.
+    """Let a dataset of Ultralytics decode each image file, never an ``.npy`` file beside it.
 
-    It would rather read ``x.npy`` than ``x.jpg``, in any cache mode (``data/base.py``: 275-278): pixels of whichever
-    training wrote that, which no digest of the dataset covers.
+    Stock Ultralytics prefers ``x.npy`` to ``x.jpg`` in any cache mode (``data/base.py``: 275-278): pixels of an unknown
+    training, which no digest of the dataset covers.
     """
-    dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # below what is no folder nothing exists
+    dataset.npy_files = [Path(os.devnull, "npy")] * len(dataset.im_files)  # a path that cannot exist
 
 
 def digest_pictures(labels: list[Labels], folder: Path) -> str:
@@ -53,13 +57,9 @@ def digest_pictures(labels: list[Labels], folder: Path) -> str:
     return digest.hexdigest()
 
 
-def count_compressed_anew(dataset: YOLODataset) -> int:
-    """Return how many images of a dataset stock Ultralytics compresses anew, which `patch_ultralytics` prevents."""
-    return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
-
-
-def _has_bytes_behind(image: Path) -> bool:
-    with image.open("rb") as opened:
+def is_recompressed(image: str) -> bool:
+    """Whether stock Ultralytics recompresses an image, a JPEG with bytes behind its end; see `patch_ultralytics`."""
+    with Path(image).open("rb") as opened:
         opened.seek(-2, os.SEEK_END)
         if opened.read() == END_OF_JPEG:
             return False
@@ -74,7 +74,7 @@ class KeyedDataset(YOLODataset):
     labels: list[Labels]
 
     def __init__(
-        self, args: IterableSimpleNamespace, data: dict[str, Any], batch_size: int, epochs: int, stride: int
+        self, args: IterableSimpleNamespace, data: Mapping[str, Any], batch_size: int, epochs: int, stride: int
     ) -> None:
         self.seed = args.seed
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
@@ -99,25 +99,27 @@ class KeyedDataset(YOLODataset):
             fraction=args.fraction,
         )
         read_only_images(self)
-        self.transforms_without_mosaic = self._build_transforms_without_mosaic(copy(args))
+        with_mosaic = self.transforms
+        self.close_mosaic(copy(args))
+        self.transforms_without_mosaic, self.transforms = self.transforms, with_mosaic
 
-    def __getitem__(self, sample: Sample) -> dict[str, Any]:
+    def __getitem__(self, sample: Sample) -> Batch:
         """Return one augmented sample, the same in every process and at every time."""
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
         self.buffer = list(sample.partners)
         worker = get_worker_info()
         num_needed = len(sample.partners) * math.ceil(STRIDE / (worker.num_workers if worker else 1))
-        self.num_recent = num_needed * 5 // 4  # or each image that is decoded again pushes out one that is still needed
+        self.num_recent = num_needed * 5 // 4  # else each image that is decoded again evicts one that is still needed
         start_streams("augment", self.seed, sample.epoch, sample.position)
-        augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
+        augmented: Batch = transforms(self.get_image_and_label(sample.image))
         return augmented
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return an image, decoded only if it was not among the last few decoded; the pixels are the caller's own."""
+        """Return a copy of an image, decoded unless it was among the last few."""
         loaded = self.recent.get(i)
         if loaded is None:
-            self.augment = False  # the base class would add the image to its history, which is our list of partners
+            self.augment = False  # the base class would add the image to its history of mosaic partners
             try:
                 loaded = self._decode(i, rect_mode, resize_short)
             finally:
@@ -128,6 +130,7 @@ class KeyedDataset(YOLODataset):
                 del self.recent[next(iter(self.recent))]
         pixels, original, resized = loaded
         return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
+<<<<<<< HEAD
 
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
         loaded: Image = super().load_image(i, rect_mode, resize_short)
@@ -214,3 +217,5 @@ def _labels_in(label: Labels, tile: Tile, visible: float) -> Labels:
     shape = tile.bottom - tile.top, tile.right - tile.left
     shares = xyxy2xywh(clipped / [shape[1], shape[0], shape[1], shape[0]]).astype(np.float32)
     return label | {"shape": shape, "cls": label["cls"][kept], "bboxes": shares, "segments": []}
+=======
+>>>>>>> main

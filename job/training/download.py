@@ -5,11 +5,10 @@ Guarantees that a file of a known digest is verified before it is stored in the 
 
 import hashlib
 import logging
-import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from job.errors import WeightsError
+from job.errors import WeightsError, message_of
 
 log = logging.getLogger(__name__)
 
@@ -18,30 +17,28 @@ PINNED = {
     "yolo11s.pt": "85a76fe86dd8afe384648546b56a7a78580c7cb7b404fc595f97969322d502d5",
     "yolo11m.pt": "d5ffc1a674953a08e11a8d21e022781b1b23a19b730afc309290bd9fb5305b95",
 }
-"""SHA-256 of the files of Ultralytics' releases, as many public repositories state them alike."""
+"""SHA-256 of the files of Ultralytics' releases."""
 
 
 def download_published(target: Path) -> None:
     """Download a published file such as ``yolo11s.pt`` to a path of that name.
 
     Raises:
-        WeightsError: If there is no such file, no way to reach it, or what arrived is another one.
+        WeightsError: If there is no such file, it cannot be reached, or its digest is wrong.
     """
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 -- heavy
 
-    partial = target.with_name(f".download-{os.getpid()}") / target.name
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+        partial = Path(folder) / target.name
         try:
             attempt_download_asset(partial)
-        except Exception as error:  # whatever the downloader raises, the person needs the same advice
-            raise _unreachable(target, " ".join(str(error).split())) from error
+        except Exception as error:  # any error of the downloader has the same remedy
+            raise _unreachable(target, message_of(error)) from error
         if not partial.is_file():
             raise _unreachable(target, "the download left no file")
         _require_published(partial)
         partial.replace(target)
-    finally:
-        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _require_published(path: Path) -> None:
@@ -50,14 +47,13 @@ def _require_published(path: Path) -> None:
     expected = PINNED.get(path.name)
     if expected is None:
         log.warning(
-            "weights/%s: its digest is not known here, so that nothing shows whose file it is; stored as it came, "
-            "with SHA-256 %s",
+            "weights/%s: its digest is not known here, so its origin is not verified; stored with SHA-256 %s",
             *(path.name, digest),
         )
     elif digest != expected:
         raise WeightsError(
             f"weights/{path.name}: what was downloaded is not the published file, its SHA-256 is {digest[:12]} and not "
-            f"{expected[:12]}; nothing was stored, look at what lies between here and github.com"
+            f"{expected[:12]}; nothing was stored, check the network path to github.com"
         )
 
 

@@ -6,17 +6,27 @@ closest pairs first) among the predictions at the operating point or above it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from ultralytics.utils.metrics import box_iou, smooth
 from ultralytics.utils.ops import scale_boxes
 
-SCHEMA = 1
+from job.training.dataset import Batch
+from job.training.evaluation_record import (
+    ClassEvaluation,
+    Evaluation,
+    ImageEvaluation,
+    ObjectBox,
+    PredictedBox,
+    SizeEvaluation,
+)
+
+Box = TypeVar("Box", ObjectBox, PredictedBox)
 
 IOU = 0.5
 """From this overlap on a prediction is right."""
@@ -32,7 +42,7 @@ MAX_BOXES = 6000
 MAX_BOXES_OF_AN_IMAGE = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """One validated image; boxes are left, top, right, bottom in pixels of the batch it was part of."""
 
@@ -42,13 +52,19 @@ class Seen:
 
     batch_shape: tuple[int, int]
     ratio_pad: Any
-    """How the one was fitted into the other, as Ultralytics has it."""
+    """Ultralytics' ratio and padding of the file's image in the batch."""
 
     objects: np.ndarray
     object_classes: np.ndarray
     predictions: np.ndarray
     prediction_classes: np.ndarray
     confidences: np.ndarray
+
+    found: np.ndarray = field(init=False)
+    """Of each object, whether a prediction is right about it; set by `_match`, as is `right`."""
+
+    right: np.ndarray = field(init=False)
+    """Of each prediction, whether it is right."""
 
 
 @contextmanager
@@ -57,7 +73,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     seen: list[Seen] = []
     update = validator.update_metrics
 
-    def watched(predictions: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+    def watched(predictions: list[dict[str, torch.Tensor]], batch: Batch) -> None:
         update(predictions, batch)
         seen.extend(_seen(validator._prepare_batch(i, batch), found) for i, found in enumerate(predictions))  # noqa: SLF001 -- how the validator itself reads a batch
 
@@ -65,62 +81,39 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     try:
         yield seen
     finally:
-        del validator.update_metrics  # the method of its class comes to light again
+        del validator.update_metrics  # uncovers the method of its class
 
 
-def describe_validation(validator: Any, seen: list[Seen]) -> dict[str, Any]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    """Return a validation in plain values, for a report.
-
-    Args:
-        validator: Just after its work.
-        seen: Its images.
-    """
+def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    """Return the record of a validation that has just ended, with its images and its row of metrics and losses."""
     box = validator.metrics.box
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
     best = int(smooth(curves["f1"].mean(0), 0.1).argmax()) if curves else 0  # as Ultralytics: utils/metrics.py: 886
     confidence = float(box.px[best]) if curves else 0.0
-    matched = [_match(image, confidence) for image in seen]
-    kept, left_out = _images(seen, matched, str(validator.data["path"]))
-    return {
-        "schema": SCHEMA,
-        "imgsz": int(validator.args.imgsz),
-        "iou": IOU,
-        "names": [str(validator.names[number]) for number in sorted(validator.names)],
-        "num_images": len(seen),
-        "num_objects": sum(len(image.objects) for image in seen),
-        "operating_point": {"confidence": round(confidence, 4)}
+    for image in seen:
+        _match(image, confidence)
+    kept = _images(seen, str(validator.data["path"]))
+    return Evaluation(
+        row=row,
+        imgsz=int(validator.args.imgsz),
+        iou=IOU,
+        names=[str(validator.names[number]) for number in sorted(validator.names)],
+        num_images=len(seen),
+        num_objects=sum(len(image.objects) for image in seen),
+        operating_point={"confidence": round(confidence, 4)}
         | {name: _rounded(curve[:, best].mean()) for name, curve in curves.items()},
-        "classes": _classes(validator, seen, matched),
-        "curves": _mean_curves(box.px, curves) if curves else {},
-        "sizes": _sizes(matched),
-        "images": kept,
-        "num_images_left_out": left_out,
-    }
+        classes=_classes(validator, seen),
+        curves=_mean_curves(box.px, curves) if curves else {},
+        sizes=_sizes(seen),
+        images=kept,
+        num_images_left_out=len(seen) - len(kept),
+    )
 
 
 _CURVES = {"precision": "p", "recall": "r", "f1": "f1"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Matched:
-    """One image at the operating point."""
-
-    image: Seen
-    shown: np.ndarray
-    """Which predictions are at the operating point or above it."""
-
-    found: np.ndarray
-    """Of each object, whether a shown prediction is right about it."""
-
-    right: np.ndarray
-    """Of each shown prediction, whether it is right."""
-
-    @property
-    def num_mistakes(self) -> int:
-        return int((~self.found).sum() + (~self.right).sum())
-
-
-def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
+def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
     return Seen(
         path=str(prepared["im_file"]),
         shape=tuple(prepared["ori_shape"]),
@@ -134,38 +127,38 @@ def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
     )
 
 
-def _match(image: Seen, confidence: float) -> _Matched:
-    """Pair objects with the predictions that are right about them, the closest pairs first."""
+def _match(image: Seen, confidence: float) -> None:
+    """Drop predictions below the operating point; pair objects with predictions, the closest pairs first."""
     shown = image.confidences >= confidence
-    found, right = np.zeros(len(image.objects), bool), np.zeros(int(shown.sum()), bool)
-    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions[shown])).numpy()
-    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[shown][None])
+    image.predictions, image.confidences = image.predictions[shown], image.confidences[shown]
+    image.prediction_classes = image.prediction_classes[shown]
+    image.found, image.right = np.zeros(len(image.objects), bool), np.zeros(len(image.predictions), bool)
+    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions)).numpy()
+    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[None])
     pairs = np.argwhere(overlap >= IOU)
     for i, j in pairs[np.argsort(-overlap[overlap >= IOU], kind="stable")]:
-        if not found[i] and not right[j]:
-            found[i] = right[j] = True
-    return _Matched(image, shown, found, right)
+        if not image.found[i] and not image.right[j]:
+            image.found[i] = image.right[j] = True
 
 
-def _classes(validator: Any, seen: list[Seen], matched: list[_Matched]) -> list[dict[str, Any]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    box, rows = validator.metrics.box, []
+def _classes(validator: Any, seen: list[Seen]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    box, classes = validator.metrics.box, []
     for i, number in enumerate(int(number) for number in box.ap_class_index):
-        objects = [int((image.object_classes == number).sum()) for image in seen]
-        found = sum(int(m.found[m.image.object_classes == number].sum()) for m in matched)
-        wrong = sum(int((~m.right)[m.image.prediction_classes[m.shown] == number].sum()) for m in matched)
-        rows.append(
-            {
-                "name": str(validator.names[number]),
-                "num_images": sum(count > 0 for count in objects),
-                "num_objects": sum(objects),
-                "num_found": found,
-                "num_false_alarms": wrong,
+        is_found = [image.found[image.object_classes == number] for image in seen]
+        is_right = [image.right[image.prediction_classes == number] for image in seen]
+        classes.append(
+            ClassEvaluation(
+                name=str(validator.names[number]),
+                num_images=sum(len(found) > 0 for found in is_found),
+                num_objects=sum(len(found) for found in is_found),
+                num_found=sum(int(found.sum()) for found in is_found),
+                num_false_alarms=sum(int((~right).sum()) for right in is_right),
                 **{name: _rounded(getattr(box, short)[i]) for name, short in _CURVES.items()},
-                "map50": _rounded(box.ap50[i]),
-                "map50_95": _rounded(box.ap[i]),
-            }
+                map50=_rounded(box.ap50[i]),
+                map50_95=_rounded(box.ap[i]),
+            )
         )
-    return rows
+    return classes
 
 
 def _mean_curves(confidences: np.ndarray, curves: dict[str, np.ndarray]) -> dict[str, list[float]]:
@@ -174,69 +167,55 @@ def _mean_curves(confidences: np.ndarray, curves: dict[str, np.ndarray]) -> dict
     return {name: [_rounded(value) for value in values] for name, values in ({"confidence": at} | means).items()}
 
 
-def _sizes(matched: list[_Matched]) -> list[dict[str, Any]]:
-    bins = []
-    for low, high in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True):
-
-        def here(boxes: np.ndarray, low: int = low, high: int | None = high) -> np.ndarray:
-            size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-            return np.asarray((size >= low) & (size < (np.inf if high is None else high)))
-
-        wrong = (~m.right & here(m.image.predictions[m.shown]) for m in matched)
-        bins.append(
-            {
-                "from_px": low,
-                "to_px": high,
-                "num_objects": sum(int(here(m.image.objects).sum()) for m in matched),
-                "num_found": sum(int((m.found & here(m.image.objects)).sum()) for m in matched),
-                "num_false_alarms": sum(int(alarms.sum()) for alarms in wrong),
-            }
-        )
-    return bins
+def _sizes(seen: list[Seen]) -> list[SizeEvaluation]:
+    objects = _count_by_size(image.objects for image in seen)
+    found = _count_by_size(image.objects[image.found] for image in seen)
+    wrong = _count_by_size(image.predictions[~image.right] for image in seen)
+    return [
+        SizeEvaluation(from_px=low, to_px=high, num_objects=objects[i], num_found=found[i], num_false_alarms=wrong[i])
+        for i, (low, high) in enumerate(zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True))
+    ]
 
 
-def _images(seen: list[Seen], matched: list[_Matched], folder: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the images with the most mistakes first, as many as may be kept, and how many are left out."""
-    kept: list[dict[str, Any]] = []
+def _count_by_size(of_images: Iterable[np.ndarray]) -> list[int]:
+    """Count boxes in each of the ranges that begin at `SIZES_PX`."""
+    boxes = np.concatenate([np.empty((0, 4)), *of_images])
+    ranges = np.digitize(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), SIZES_PX[1:])
+    counts: list[int] = np.bincount(ranges, minlength=len(SIZES_PX)).tolist()
+    return counts
+
+
+def _images(seen: list[Seen], folder: str) -> list[ImageEvaluation]:
+    """Return the images with the most mistakes first, as many as may be kept."""
+    kept: list[ImageEvaluation] = []
     num_boxes = 0
-    for m in sorted(matched, key=lambda m: (-m.num_mistakes, m.image.path)):
-        num_boxes += len(m.found) + len(m.right)
+    for image in sorted(seen, key=lambda image: (-int((~image.found).sum() + (~image.right).sum()), image.path)):
+        num_boxes += len(image.found) + len(image.right)
         if num_boxes > MAX_BOXES and kept:
             break
-        image = m.image
+        found, right = image.found.astype(int), image.right.astype(int)
+        confidences = image.confidences.astype(float).round(3)
         kept.append(
-            {
-                "image": os.path.relpath(image.path, folder),
-                "num_objects": len(m.found),
-                "num_missed": int((~m.found).sum()),
-                "num_false_alarms": int((~m.right).sum()),
-                "objects": _boxes(image, image.objects, image.object_classes, m.found),
-                "predictions": _boxes(
-                    image,
-                    image.predictions[m.shown],
-                    image.prediction_classes[m.shown],
-                    m.right,
-                    image.confidences[m.shown],
+            ImageEvaluation(
+                image=os.path.relpath(image.path, folder),
+                num_objects=len(found),
+                num_missed=int((1 - found).sum()),
+                num_false_alarms=int((1 - right).sum()),
+                objects=_boxes(ObjectBox, image, image.objects, image.object_classes, found),
+                predictions=_boxes(
+                    PredictedBox, image, image.predictions, image.prediction_classes, right, confidences
                 ),
-            }
+            )
         )
-    return kept, len(seen) - len(kept)
+    return kept
 
 
-def _boxes(
-    image: Seen, boxes: np.ndarray, classes: np.ndarray, right: np.ndarray, confidences: np.ndarray | None = None
-) -> list[list[float]]:
-    """Return boxes as left, top, right, bottom in shares of the image, class, whether right, and confidence.
-
-    The ones that are wrong come first, should there be more than are kept.
-    """
+def _boxes(kind: type[Box], image: Seen, boxes: np.ndarray, *columns: np.ndarray) -> list[Box]:
+    """Return boxes in shares of the image's width and height, the wrong ones first."""
     height, width = image.shape
     scaled = scale_boxes(image.batch_shape, boxes.copy(), image.shape, image.ratio_pad) / [width, height, width, height]
-    rows = []
-    for i in np.argsort(right, kind="stable")[:MAX_BOXES_OF_AN_IMAGE]:
-        row = [*(round(float(share), 4) for share in scaled[i]), int(classes[i]), int(right[i])]
-        rows.append(row if confidences is None else [*row, round(float(confidences[i]), 3)])
-    return rows
+    rows = zip(*scaled.T.round(4).tolist(), *(column.tolist() for column in columns), strict=True)
+    return sorted(map(kind._make, rows), key=lambda box: box.is_right)[:MAX_BOXES_OF_AN_IMAGE]
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

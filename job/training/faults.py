@@ -1,6 +1,6 @@
-"""Faults of set-up and training by their messages: the table behind the exit codes.
+"""Fault table: library errors by their text, with exit code and advice.
 
-Libraries give their faults as text alone, so that a row is found by its text; a fault without a row is the run's own.
+Libraries identify their faults by text only; a fault that matches no row is an error of the run.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch.distributed import DistError
 
-from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError
+from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError, message_of
 from job.training.trainer import Plan
 
 
@@ -77,17 +77,12 @@ FAULTS = (
         "correct the recipe",
     ),
 )
-"""The first row whose signs are seen counts."""
+"""The first matching row counts."""
 
 
 @contextmanager
 def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
-    """Turn exceptions of libraries into errors with an exit code and advice.
-
-    Args:
-        plan: What is trained.
-        in_first_epoch: Whether no epoch of the run is complete yet.
-    """
+    """Turn exceptions of libraries into errors with an exit code and advice, which depends on the epoch."""
     try:
         yield
     except JobError:
@@ -100,7 +95,7 @@ def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
 
 
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = message_of(error)
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
     seen = f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""One process for each device of this machine, through torchrun's own library.
+"""Launcher of one process for each device of this machine, by torchrun's library.
 
 Ultralytics' launcher is never used: it deletes the run's folder and passes no signal on (``utils/dist.py``).
 """
@@ -14,14 +14,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from job.errors import PreemptionError
 from job.training.isolation import threads_divided
 
-FIRST = 0
-
 
 def launch(words: list[str], num_processes: int) -> int:
-    """Run a command of the job in several processes, and return the exit code of the first one.
+    """Run a command of the job in several processes, and return the exit code of rank 0.
 
-    SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. One that was killed, by the
-    system or by its own library of the GPU, is no failure of the training.
+    SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. A process killed by the
+    system or by a GPU library is no failure of the training.
     """
     passed_on = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
@@ -41,7 +39,7 @@ def launch(words: list[str], num_processes: int) -> int:
             elastic_launch(config, sys.executable)("-m", "job", *words)
     except ChildFailedError as error:
         failures = error.failures
-        exit_code = int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        exit_code = int((failures.get(0) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
         return exit_code if exit_code >= 0 else PreemptionError.exit_code
     except SignalException:
         return PreemptionError.exit_code

@@ -1,7 +1,6 @@
 """Warnings of the wrapped libraries: each distinct one is logged once and kept for the attempt's record.
 
-Guarantees that no warning is lost but those of `QUIET`, which are known and intended. Knows nothing of what follows
-from a warning.
+Guarantees that no warning is lost except those of `QUIET`, which are known and intended.
 """
 
 import contextlib
@@ -24,22 +23,22 @@ QUIET = {
     r"torch\.cuda\.amp\.GradScaler is enabled, but CUDA is not available": "what trains on a CPU has no scaler",
     r"Dataset images contain up to \d+ objects": "`Trainer` decides max_det by itself, and says so",
 }
-"""Beginnings of warnings that are not passed on, each with the reason."""
+"""Patterns of warnings that are not passed on, each with the reason."""
 
 FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
-"""What Python shows to those who write a program only."""
+"""Categories that Python shows to developers only."""
 
 NUM_KEPT, LONGEST = 50, 500
-"""How many warnings are kept, and how many characters of each: one with a number that changes would fill the record."""
+"""Limits of the record: number of warnings, and characters of each."""
 
 NOT_DETERMINISTIC = "determin"
-"""What every warning of torch has that a kernel is not; it is kept behind others, however many came before."""
+"""Text of torch's warnings of nondeterministic kernels, which are kept beyond the limit."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class LibraryWarnings:
-    """Collects what Ultralytics logs from a warning on, and what any library gives to Python's `warnings`.
+    """Collects Ultralytics' log records from WARNING on, and Python `warnings` of any library.
 
     A loader worker, which has a copy of this object, sends what it collects through a pipe.
     """
@@ -55,7 +54,7 @@ class LibraryWarnings:
 
     @property
     def texts(self) -> list[str]:
-        """Each distinct warning so far, in the order in which they came."""
+        """Each distinct warning so far, in order of time."""
         with self._lock, contextlib.suppress(BlockingIOError):
             while True:
                 for line in os.read(self._pipe[0], 1 << 16).splitlines():
@@ -98,11 +97,11 @@ class LibraryWarnings:
         if os.getpid() == self._process:
             log.log(level, "%s", text)
         else:
-            with contextlib.suppress(BlockingIOError):  # it is full, of warnings by the hundred
+            with contextlib.suppress(BlockingIOError):  # the pipe is full
                 os.write(self._pipe[1], json.dumps([text, level]).encode() + b"\n")
 
 
 def _library_of(filename: str) -> str:
-    """Return the package that a source file belongs to; a warning may name the caller's file in its place."""
+    """Return the package of a source file; a warning may name the caller's file instead."""
     before, installed, path = filename.rpartition("site-packages/")
     return Path(path).parts[0].removesuffix(".py") if installed and before else "python"

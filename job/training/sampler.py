@@ -1,7 +1,7 @@
-"""Which image comes when, and what a mosaic may show beside it: pure functions of the seed and the position.
+"""Keyed sampler: order of images and mosaic partners as pure functions of seed and position.
 
 Guarantees that order and partners depend on ``(seed, epoch, position)`` alone: never on the number of workers, on
-prefetching, or on what happened before. Ultralytics re-seeds one stream at every start, so that a resumed run sees its
+prefetching, or on earlier steps. Ultralytics re-seeds one stream at every start, so that a resumed run sees its
 first epochs again (``data/build.py``: 232-236, 398-414).
 """
 
@@ -26,7 +26,7 @@ Ultralytics. The first batches of an epoch draw from those to come, which find t
 
 
 class Sample(NamedTuple):
-    """One place in an epoch: what a worker needs to make it, whichever worker it is."""
+    """Key of one sample; any worker makes the same image of it."""
 
     epoch: int
     """0-based."""

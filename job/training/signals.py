@@ -1,7 +1,7 @@
-"""The signals that are a notice, and how a trainer keeps them from the processes that it starts.
+"""Signals that count as a notice, and their blocking in the processes that a trainer starts.
 
-Guarantees that a notice that goes to a whole process group (a terminal, torchrun, systemd) is answered by the trainer
-alone: loader workers, the report and the tracker live until it ends them, from their first instant on.
+Guarantees that the trainer alone handles a notice to a whole process group (a terminal, torchrun, systemd): loader
+workers, the report and the tracker live until it ends them, from their first instant on.
 """
 
 import signal
@@ -15,17 +15,16 @@ TRAINS = (["train"], ["extend"], ["campaign"])
 
 
 def heeded() -> frozenset[signal.Signals]:
-    """Return the notices that this process heeds: SIGHUP is none where it was ignored before, as nohup has it."""
+    """Return the signals that this process obeys: without SIGHUP if it was ignored before, as under nohup."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return NOTICES - {signal.SIGHUP} if ignored else NOTICES
 
 
 @contextmanager
 def left_to_the_trainer() -> Iterator[None]:
-    """Block notices in every process and thread that is started inside; in this thread they arrive at the end.
+    """Block notices in every process and thread started in the block; in this thread they arrive at its end.
 
-    The mask is inherited through fork and exec, so there is no moment in which a young process has Python's handlers
-    or those of its parent.
+    The mask is inherited through fork and exec, so a new process never has Python's handlers or its parent's.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
     try:

@@ -2,7 +2,7 @@
 
 A run is submitted with the real command to a Batch service that starts and kills real processes (or containers, with
 ``CONTAINER_ENGINE`` and ``IMAGE``), is preempted at random instants with notice and without, outlives Batch's retries
-and its supervisor, and has to end with the tensors of a run that nobody touched.
+and its supervisor, and has to end with the tensors of an undisturbed run.
 """
 
 import os
@@ -233,7 +233,7 @@ class Drill:
         assert len(history.submissions) == 1 + self.num_preemptions // 11  # the first try and Batch's ten retries
 
     def _said(self) -> str:
-        """Return the last that the machines said."""
+        """Return the last lines of the machines' logs."""
         logs = sorted((Path.cwd() / "machines").glob("*.log"), key=lambda path: path.stat().st_mtime)
         return "\n".join(path.read_text(errors="replace")[-2000:] for path in logs[-2:])
 
@@ -241,4 +241,4 @@ class Drill:
 if __name__ == "__main__":
     began = time.monotonic()
     Drill(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())).run()
-    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of the one that nobody touched")
+    print(f"PASS in {time.monotonic() - began:.0f} s: the run ended with the tensors of an undisturbed one")

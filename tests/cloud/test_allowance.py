@@ -1,4 +1,4 @@
-"""Records in the bucket are data: what of them is obeyed is decided by the settings of the machine that reads them."""
+"""The settings of the reading machine limit what a record in the bucket may ask for."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ EVIL = {
     "region": ("europe-west4", "region: the record has 'europe-west4', the settings here have us-central1"),
     "other_regions": (OTHER_REGION, "region: the record has 'us-east1', the settings here have us-central1"),
 }
-"""What a record must not ask for, by the name of the setting, and how it is refused."""
+"""By setting, a value that a record must not ask for, and the refusal."""
 
 SAME_REPOSITORY = f"us-central1-docker.pkg.dev/demo-project/yolo/other@sha256:{'1' * 64}"
 
@@ -70,7 +70,7 @@ def test_what_the_settings_say_is_allowed(submission):
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_each_setting_of_a_record_is_held_against_ones_own(submission, name):
+def test_each_setting_of_a_record_is_compared_with_the_settings(submission, name):
     """A record that differs in one setting is refused, and the difference is named."""
     value, said = EVIL[name]
     with pytest.raises(RunConflictError) as refused:
@@ -112,7 +112,7 @@ def test_all_differences_are_named_at_once(submission):
         ({"machines": ["a4-megagpu"]}, "machine: the record has 'a4-megagpu', which is not known here"),
     ],
 )
-def test_limits_and_words_of_a_record_are_held_against_ones_own(submission, changes, said):
+def test_limits_and_arguments_of_a_record_are_compared_with_the_settings(submission, changes, said):
     """Neither a higher limit, nor longer jobs, nor another command or machine is taken from a record."""
     with pytest.raises(RunConflictError) as refused:
         load_allowance({}).require(dataclasses.replace(submission, **changes))
@@ -126,7 +126,7 @@ def test_a_limit_of_the_command_line_takes_the_place_of_the_record_s(submission,
 
 
 def test_a_price_on_record_makes_nothing_cheaper(submission):
-    """What is reckoned with is the higher of the price on record and the own one."""
+    """The higher of the price on record and the own one counts."""
     allowance = load_allowance({})
     assert allowance.price(dataclasses.replace(submission, usd_per_hour=0.0001)) == 0.35
     assert allowance.price(dataclasses.replace(submission, usd_per_hour=None)) == 0.35
@@ -146,7 +146,7 @@ def test_a_price_on_record_makes_nothing_cheaper(submission):
 )
 def test_a_price_on_record_makes_no_limit_wider(tmp_path, own_price, recorded, limit):
     """A record's dollars count only where this machine knows the price, and its hours only where it does not: a limit
-    of dollars for a machine that is said to cost nothing, or of hours for a dear one, would be none.
+    of dollars for a machine with a recorded price of 0, or of hours for a dear one, would be none.
     """
     prices = {} if own_price is None else {"a3-highgpu-1g": {"spot": own_price}}
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": prices}))
@@ -177,9 +177,9 @@ FOREIGN = {
 """By its key, contents or changes of a record that nothing of ours writes."""
 
 
-def test_records_of_another_form_are_told_as_such(cloud, capsys):
-    """Whatever JSON, or none, lies in place of a record of the run, the supervisor and the status say so and end with
-    74: never a traceback, and no step is taken.
+def test_malformed_records_are_refused(cloud, capsys):
+    """With any other JSON, or none, in place of a record of the run, supervisor and status end with 74 and a message:
+    never a traceback, and no action.
     """
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
@@ -235,13 +235,14 @@ def test_settings_that_are_in_no_file_are_given_by_flags(tmp_path, capsys):
     assert main(["status", "zebra", "--bucket", "gs://b", "--projct", "p"]) == 2
     assert "--projct: there is no such flag; did you mean 'project'?" in capsys.readouterr().err
     allowance = load_allowance({"project": "demo-project", "region": "us-central1"})
-    assert (allowance.project, allowance.image_repositories, allowance.max_usd, allowance.max_hours) == (
+    found = allowance.settings
+    assert (found.project, allowance.image_repositories, found.max_usd, found.max_hours) == (
         "demo-project", (), 50.0, 48.0
     )  # fmt: skip
 
 
 def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
-    """A next submission that a stranger writes gets no job: no other image, account, project, price or limit."""
+    """A forged next submission gets no job: no other image, account, project, price or limit."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
@@ -263,7 +264,7 @@ def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
 
 
 def test_a_record_makes_a_repeated_submission_submit_nothing(cloud, capsys):
-    """The same command finds what was recorded and not made, and makes it only if it is what the settings allow."""
+    """The same command finds a recorded submission without a job, and makes that only if the settings allow it."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
     [first] = Submissions(cloud.run).list()
@@ -278,7 +279,7 @@ def test_a_record_makes_a_repeated_submission_submit_nothing(cloud, capsys):
 
 @pytest.mark.parametrize("command", ["status", "logs", "cancel"])
 def test_a_record_leads_to_no_other_project(cloud, capsys, command):
-    """What only looks or cancels does so in the project and regions of the settings."""
+    """`status`, `logs` and `cancel` stay in the project and regions of the settings."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
     [first] = Submissions(cloud.run).list()
@@ -288,7 +289,7 @@ def test_a_record_leads_to_no_other_project(cloud, capsys, command):
     assert "project: the record has 'prod-payments', the settings here have demo-project" in capsys.readouterr().err
 
 
-def test_a_changed_setting_does_not_keep_anybody_from_cancelling(cloud, tmp_path, monkeypatch):
+def test_a_run_of_other_settings_can_still_be_cancelled(cloud, tmp_path, monkeypatch):
     """A run that was submitted with an account, an image or a limit that the settings no longer have is still looked at
     and cancelled, and not made again.
     """

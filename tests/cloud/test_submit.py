@@ -1,4 +1,4 @@
-"""Submitting and asking: what a person types, and what is said of mistakes and of what is missing."""
+"""Commands of the cloud: what a person types, and the messages for mistakes and missing things."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -15,11 +14,13 @@ from google.cloud import batch_v1
 
 from job.cli.app import main
 from job.cloud.batch import Batch
-from job.cloud.submission import Submissions, find_submission
+from job.cloud.submission import Submissions
 from job.runs.run import Run
+from job.runs.search import find_run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.cli_process import surroundings, wait_until
+from tests.support.http_server import Handler, serving
 
 
 def test_submitting_twice_is_once(cloud, capsys):
@@ -32,7 +33,7 @@ def test_submitting_twice_is_once(cloud, capsys):
 
 
 def test_submitting_twice_without_a_name_is_once(cloud):
-    """A run without a name is known by what was asked for, before it has claimed anything in the bucket."""
+    """A run without a name is identified by its request, before it has claimed anything in the bucket."""
     cloud.script(["hold"])
     cloud.batch.without_capacity = {"us-central1"}
     words = ["submit", "--model", "yolo11n.yaml"]
@@ -40,11 +41,11 @@ def test_submitting_twice_without_a_name_is_once(cloud):
     assert len(cloud.batch.jobs) == 1
     assert main([*words, "--epochs", "3"]) == 0
     runs = {stored.key.split("/")[1] for stored in open_store(cloud.bucket).list("runs/")}
-    assert runs == {"yolov11_wildlife", "yolov11_wildlife2"}
+    assert runs == {"yolov11_tiny", "yolov11_tiny2"}
 
 
-def test_two_who_submit_at_once_make_one_job(cloud):
-    """Of two machines that submit the same order at the same time, one records it and both see the same job."""
+def test_two_submissions_at_once_make_one_job(cloud):
+    """Of two machines that submit the same request at the same time, one records it and both see the same job."""
     cloud.script(["hold"])
     ends = []
     both = [threading.Thread(target=lambda: ends.append(cloud.submit())) for _ in range(2)]
@@ -61,14 +62,14 @@ def test_a_submission_that_was_cut_off_is_completed(cloud, monkeypatch):
     with monkeypatch.context() as lost:
         lost.setattr(Submissions, "write_job", lambda *_args: None)
         assert cloud.submit() == 0
-    assert Submissions(cloud.run).job_of(1) is None
+    assert Submissions(cloud.run).job_uid(1) is None
     assert cloud.submit() == 0
-    assert Submissions(cloud.run).job_of(1) is not None
+    assert Submissions(cloud.run).job_uid(1) is not None
     assert len(cloud.batch.jobs) == 1
 
 
 def test_a_submission_that_died_before_its_job_was_made_is_completed(cloud, monkeypatch):
-    """What is submitted is recorded before it is made: after a death in between the same command makes that job."""
+    """A submission is recorded before its job is made: after a death in between the same command makes that job."""
     cloud.script(["hold"])
 
     class DeathError(BaseException):
@@ -96,7 +97,7 @@ def test_the_newest_of_equal_submissions_is_meant(cloud):
     for name in names:
         assert main(["submit", "--model", "yolo11n.yaml", "--run", name]) == 0
     request = Submissions(Run(open_store(cloud.bucket), names[0])).list()[0].request
-    assert find_submission(open_store(cloud.bucket), None, request)[0].name == names[-1]
+    assert find_run(open_store(cloud.bucket), None, request)[0].name == names[-1]
 
 
 def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):
@@ -108,7 +109,7 @@ def test_a_run_submitted_with_other_values_is_refused(cloud, capsys):
 
 
 def test_a_job_of_that_name_that_is_another_is_not_taken_over(cloud, capsys):
-    """A job that somebody else made under the id is a conflict, not a success."""
+    """A foreign job under the id is a conflict, not a success."""
     cloud.script(["hold"])
     assert main(["render", "--model", "yolo11n.yaml", "--run", "zebra"]) == 0
     spec = json.loads(capsys.readouterr().out)
@@ -122,7 +123,7 @@ def test_a_job_of_that_name_that_is_another_is_not_taken_over(cloud, capsys):
 
 
 def test_what_cannot_start_costs_no_machine(cloud, capsys):
-    """Missing start weights are told before a job is made."""
+    """Missing start weights are reported before a job is made."""
     assert main(["submit", "--recipe", "A"]) == 65
     assert "start weights: there is no finished run" in capsys.readouterr().err
     assert cloud.batch.jobs == {}
@@ -136,8 +137,8 @@ def test_a_submission_that_stays_supervises(cloud, capsys, monkeypatch):
     assert "finish: finished after 10 epochs" in capsys.readouterr().out
 
 
-def test_the_container_is_told_everything(cloud):
-    """The words of the container order what the person ordered, with run, dataset and bucket decided."""
+def test_the_container_gets_all_arguments(cloud):
+    """The arguments of the container are the person's, with run, dataset and bucket decided."""
     cloud.script(["hold"])
     assert cloud.submit("--rotate", "3", "--cos-lr", "--quarantine", "--checkpoint-every", "30") == 0
     container = cloud.batch.jobs[cloud.job(1)].job.task_groups[0].task_spec.runnables[0].container
@@ -157,7 +158,7 @@ def test_rendering_makes_nothing(settings, capsys):
 
 
 def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
-    """What `terraform output -json` wrote is enough, with the image by digest; the file and flags come before it."""
+    """The output of `terraform output -json` is enough, with the image by digest; the file and flags come before it."""
     outputs = {name: {"value": value} for name, value in SETTINGS.items() if name not in {"image", "service_account"}}
     outputs |= {
         "runtime_service_account": {"value": SETTINGS["service_account"]},
@@ -188,7 +189,7 @@ def test_settings_in_a_pipe_are_not_waited_for(tmp_path, capsys, name):
     assert f"{name}: cannot be read" in capsys.readouterr().err
 
 
-def test_everything_that_is_missing_is_told_at_once(capsys):
+def test_all_missing_settings_are_reported_at_once(capsys):
     """Without settings every one of them is named, with its form."""
     assert main(["render", "--bucket", "gs://b"]) == 78
     said = capsys.readouterr().err
@@ -225,7 +226,7 @@ def test_everything_that_is_missing_is_told_at_once(capsys):
         ({"max_hours": "long"}, "max_hours: must be a positive number, got 'long'"),
     ],
 )
-def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
+def test_a_malformed_setting_is_refused(tmp_path, capsys, changes, part):
     """A setting that Batch or Google would refuse later is refused at once, with its form."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **changes}))
     assert main(["render", "--bucket", "gs://b"]) == 78
@@ -233,8 +234,8 @@ def test_a_malformed_setting_is_told(tmp_path, capsys, changes, part):
 
 
 @pytest.mark.parametrize("command", ["submit", "render"])
-def test_every_flag_that_is_wrong_is_told_at_once(settings, capsys, monkeypatch, command):
-    """Limits, deadline and what is trained are all checked before a bucket or Batch is asked."""
+def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, command):
+    """Limits, deadline and recipe are all checked before a request to bucket or Batch."""
     monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
     wrong = {"max-usd": "ten", "deadline": "tomorrow", "on-demand": "perhaps", "workers": "-1", "seed": "-1"}
     assert main([command, *(f"--{name}={value}" for name, value in wrong.items())]) == 2
@@ -261,7 +262,7 @@ def test_every_flag_that_is_wrong_is_told_at_once(settings, capsys, monkeypatch,
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):
+def test_a_mistake_is_reported_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):
     """Each kind of mistake ends with one message and the right code, on a machine without any credentials."""
     monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
     assert main(["submit", *words]) == code
@@ -292,9 +293,9 @@ def test_files_of_this_machine_are_not_sent_to_the_cloud(settings, tmp_path, cap
         (["--machine", "a100"], {"max_hours": 6}, "this can take 6.0 hours of a2-highgpu-1g", (None, 6.0)),
     ],
 )
-def test_what_is_submitted_has_a_limit_and_its_worst_is_said(cloud, capsys, tmp_path, words, settings, worst, limit):
+def test_a_submission_has_a_limit_and_prints_its_worst_cost(cloud, capsys, tmp_path, words, settings, worst, limit):
     """Without a word a run has the limit of the settings: 50 USD, or 48 hours where a price is not known; the command
-    line replaces it, and the worst that the first job can cost is told before it is made.
+    line replaces it, and the worst cost of the first job is printed before it is made.
     """
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **settings}))
     cloud.script(["hold"])
@@ -313,13 +314,13 @@ def test_a_price_of_one_s_own_makes_a_limit_possible(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["status", "supervise", "cancel", "logs"])
-def test_a_run_that_was_never_submitted_is_told(cloud, capsys, command):
+def test_a_run_that_was_never_submitted_is_refused(cloud, capsys, command):
     """Asking for a run without a submission names the command that makes one."""
     assert main([command, "gnu"]) == 65
     assert "gnu" in capsys.readouterr().err
 
 
-def test_status_shows_what_is_known(cloud, capsys, tmp_path):
+def test_status_shows_the_state_of_a_run(cloud, capsys, tmp_path):
     """The status names state, progress, cost, submissions and attempts."""
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "other_regions": OTHER_REGION}))
     cloud.script(["commit 3 7", "hold"])
@@ -340,34 +341,25 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
     """The lines of the job's container come in order, whichever form an entry has, over several pages."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    uid = Submissions(cloud.run).job_of(1)["uid"]
+    uid = Submissions(cloud.run).job_uid(1)
     entries = [
         {"timestamp": "2026-11-23T09:00:00.1Z", "textPayload": "plain\n"},
         {"timestamp": "2026-11-23T09:00:01.1Z", "jsonPayload": {"message": "ours", "attempt": 1}},
     ]
     asked = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class LogsHandler(Handler):
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             asked.append(body)
             page = {"entries": entries[1:]} if "pageToken" in body else {"entries": entries[:1], "nextPageToken": "2"}
-            data = json.dumps(page).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.respond(200, json.dumps(page).encode(), {})
 
-        def log_message(self, *_args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+    with serving(LogsHandler) as address:
+        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://{address}/")
         monkeypatch.setattr("google.auth.default", lambda **_scopes: (AnonymousCredentials(), "demo-project"))
         capsys.readouterr()
         assert main(["logs", "zebra"]) == 0
-        server.shutdown()
     assert capsys.readouterr().out == "2026-11-23T09:00:00Z  plain\n2026-11-23T09:00:01Z  ours\n"
     assert f'labels.job_uid="{uid}"' in asked[0]["filter"]
 
@@ -383,8 +375,8 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
         ("submit", "grpc", "Cloud Batch: the package grpc is missing; install the extra"),
     ],
 )
-def test_a_missing_library_is_told_with_what_to_install(cloud, command, missing, part):
-    """Without the extra `cloud`, submitting says what is missing, and everything before it was checked."""
+def test_a_missing_library_is_named_with_the_command_that_installs_it(cloud, command, missing, part):
+    """Without the extra `cloud`, `submit` names the missing library, after all other checks."""
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from job.cli.app import main\n"
@@ -428,7 +420,7 @@ def test_submitting_needs_no_torch(cloud):
     assert len(cloud.batch.jobs) == 1
 
 
-def test_missing_credentials_are_told(settings, bucket, capsys):
+def test_missing_credentials_are_reported(settings, bucket, capsys):
     """Without credentials of Google the command says how to get them."""
     assert main(["submit", "--model", "yolo11n.yaml"]) == 78
     assert "gcloud auth application-default login" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from job.cloud.status import read_history
 from job.cloud.submission import Submissions
 from job.cloud.supervisor import Supervisor
 from job.errors import RunFailedError, RunStoppedError, TransientStoreError
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.attempt_records import final_content
@@ -142,16 +142,16 @@ def test_a_fatal_end_is_not_tried_again(cloud, capsys):
     assert (state(cloud, 1), len(cloud.run.attempts())) == ("FAILED", 1)
 
 
-def test_a_fatal_end_before_the_claim_is_told_from_a_preemption(cloud, capsys):
-    """An order that cannot be carried out ends the run before it is claimed too."""
+def test_a_fatal_end_before_the_claim_is_no_preemption(cloud, capsys):
+    """A request that cannot be carried out ends the run, also before it is claimed."""
     cloud.script(["exit 65"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
     assert "exit 65 before anything was recorded" in capsys.readouterr().err
 
 
-def test_a_machine_that_is_unfit_is_left_for_another_one(cloud):
-    """Exit 78 fails the job at once, without Batch's retries, and the run goes on elsewhere and finishes."""
+def test_an_unfit_machine_is_replaced(cloud):
+    """Exit 78 fails the job at once, without Batch's retries, and the run resumes elsewhere and finishes."""
     cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
     assert cloud.submit("--machine", "l4,t4") == 0
     assert cloud.supervise() == 0
@@ -163,7 +163,7 @@ def test_a_machine_that_is_unfit_is_left_for_another_one(cloud):
 
 
 def test_unfit_machines_everywhere_end_the_run(cloud, capsys):
-    """After three moves in a row the run is given up, with what the last machine said."""
+    """After three moves in a row the run is given up, with the message of the last machine."""
     cloud.script(["end failed 78 0 0 'GPU: no device'"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
@@ -172,8 +172,8 @@ def test_unfit_machines_everywhere_end_the_run(cloud, capsys):
 
 
 def test_jobs_that_never_get_a_machine_end_the_run_with_the_words_of_batch(cloud, capsys):
-    """Three jobs in a row that fail before their first machine end the run; what Batch said is told, not the change of
-    state that came after it.
+    """Three jobs in a row that fail before their first machine end the run; the message is that of Batch, not of the
+    change of state after it.
     """
     cloud.batch.broken = "Batch Error: code - CODE_GCE_INVALID_FIELD_VALUE, description - No zone supports all of them"
     assert cloud.submit() == 0
@@ -230,8 +230,8 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
     assert Batch.connect().look(cloud.job(1)).exit_codes == (50005,)
 
 
-def test_a_long_run_goes_on_after_its_time_limit(cloud, monkeypatch):
-    """An attempt that reaches its time limit and has committed goes on in the next submission."""
+def test_a_long_run_is_resumed_after_its_time_limit(cloud, monkeypatch):
+    """An attempt that reaches its time limit and has committed is resumed by the next submission."""
     monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
@@ -284,7 +284,7 @@ def test_a_job_that_was_deleted_is_not_made_again(cloud, capsys):
 
 
 def test_resuming_a_crash_loop_gives_it_another_two_tries(cloud, capsys):
-    """What was seen before a person resumed the run does not count against it."""
+    """Failures before a person resumed the run do not count."""
     same = ["end failed 1 1 5 odd"]
     cloud.script(["commit 1 0", *same], same, same, ["finish"])
     assert cloud.submit() == 0
@@ -356,7 +356,7 @@ def test_the_dollar_limit_ends_a_job_that_would_pass_it(cloud):
 
 
 def test_a_run_has_a_limit_by_default(cloud):
-    """Without a word about money the run stops at the limit of the settings, 50 USD, whatever its job may still do."""
+    """Without a limit of its own the run stops at that of the settings, 50 USD, though its job may still run."""
     cloud.script(["commit 5 0", "hold"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
@@ -401,15 +401,15 @@ def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
 
 
 def test_a_submission_that_was_only_recorded_is_made(cloud, capsys):
-    """A supervisor that died between the record and the job, with the job before still running, is taken up: that
-    one is cancelled first.
+    """After the death of a supervisor between the record and the job, the next one cancels the job before, and then
+    makes the recorded one.
     """
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
     dead = supervisor(cloud)
     history = dead.history()
-    dead.add_submission(history, history.newest.submission.placement, "of a test", by_hand=False)
+    dead.add_submission(history, history.newest.submission.placement, "of a test", "supervisor")
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise() == 0
     cloud.batch.jobs[cloud.job(2)].ended.wait()
@@ -494,8 +494,8 @@ def test_attempts_are_read_after_the_end(cloud, monkeypatch):
     assert seen.attempts[-1].number == seen.final.attempt
 
 
-def test_what_was_used_is_what_the_report_says(cloud):
-    """A status tells what the attempts used by the same figure as the run's bill, and it is unknown without a price."""
+def test_the_status_has_the_cost_of_the_report(cloud):
+    """A status has the same dollars as the run's cost, and they are unknown without a price."""
     cloud.batch.without_capacity = {"us-central1"}
     cloud.script(["hold"])
     assert cloud.submit() == 0
@@ -507,7 +507,7 @@ def test_what_was_used_is_what_the_report_says(cloud):
     assert supervisor(cloud).history().used_usd is read_cost(cloud.run).usd is None
 
 
-def test_a_refusal_of_the_service_is_told(cloud, capsys):
+def test_a_refusal_of_the_service_is_printed(cloud, capsys):
     """A permission that is missing ends the command with exit 78 and the roles that are needed."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
@@ -516,8 +516,8 @@ def test_a_refusal_of_the_service_is_told(cloud, capsys):
     assert "roles/batch.jobsEditor" in capsys.readouterr().err
 
 
-def test_giving_up_says_how_to_go_on(cloud):
-    """Both kinds of a bad end name the command that continues."""
+def test_a_bad_end_names_the_command_that_continues(cloud):
+    """Both kinds of a bad end name that command."""
     cloud.script(["exit 65"])
     assert cloud.submit() == 0
     with pytest.raises(RunFailedError, match="`job supervise zebra --resume` tries again"):

@@ -1,4 +1,4 @@
-"""The image that `make image` built, really run; skipped where there is no engine or no image."""
+"""The image that `make image` built, run for real; skipped without an engine or an image."""
 
 import io
 import json
@@ -18,13 +18,13 @@ ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.
 IMAGE = os.environ.get("IMAGE_NAME", "job")
 
 SECRET_WORDS = (b"WANDB_API_KEY=", b"BEGIN PRIVATE KEY", b"BEGIN RSA PRIVATE KEY", b'"private_key":', b"AIza")
-"""How secrets begin."""
+"""Words that precede a secret."""
 
 SECRET_FILES = (".netrc", ".env", "pip.conf", "credentials.json", "id_rsa", "id_ed25519")
 """Where secrets are kept."""
 
 PROGRAM = b"\x7fELF"
-"""How programs and libraries begin, some of which look for the words themselves."""
+"""First bytes of programs and libraries, some of which search for the words themselves."""
 
 BLOCK_BYTES = 1 << 20
 
@@ -51,7 +51,7 @@ def _image():
 
 @pytest.fixture
 def folders(tmp_path):
-    """A bucket and a working folder that anybody may write."""
+    """A bucket and a working folder that every user may write."""
     for name in ("bucket", "work"):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(0o777)
@@ -69,7 +69,7 @@ def confined(folders, *words, name=None):
     ]
 
 
-def test_it_runs_as_nobody_special(folders):
+def test_it_runs_as_an_ordinary_user(folders):
     """The job is not root, and cannot become it."""
     words = confined(folders)
     words[-1:] = ["--entrypoint", "/usr/bin/id", IMAGE, "-u"]
@@ -108,7 +108,7 @@ def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
 
 
 def steps_of(run):
-    """Return how many steps the first attempt has said that it did."""
+    """Return the number of steps that the first attempt has reported."""
     epoch, batch = run.attempt(1).position or (0, 0)
     return epoch * 1000 + batch
 
@@ -117,8 +117,8 @@ def test_no_secret_is_in_any_layer():
     """Neither the history nor a file of any layer, removed by a later one or not, looks like a secret; what came from
     the lock by digest is judged by its name alone.
     """
-    told = engine("image", "inspect", IMAGE).stdout + engine("history", "--no-trunc", IMAGE).stdout
-    assert not [word for word in SECRET_WORDS if word.decode() in told]
+    inspected = engine("image", "inspect", IMAGE).stdout + engine("history", "--no-trunc", IMAGE).stdout
+    assert not [word for word in SECRET_WORDS if word.decode() in inspected]
     num_layers, names = 0, set()
     with subprocess.Popen([ENGINE, "save", IMAGE], stdout=subprocess.PIPE) as saving:
         for layer in layers(saving.stdout):
@@ -152,7 +152,7 @@ def from_the_lock(name):
 
 
 def test_no_tool_for_building_is_in_it(folders):
-    """What compiles or installs is not there."""
+    """Compilers and installers are absent."""
     words = confined(folders)
     script = "command -v gcc cc make git /opt/job/bin/pip; true"
     words[-1:] = ["--entrypoint", "/bin/sh", IMAGE, "-c", script]
@@ -176,7 +176,7 @@ def test_what_was_left_out_is_not_missed(folders):
     assert "loaded" in done.stdout, done.stderr
 
 
-def test_its_size_is_told(capsys):
+def test_its_size_is_printed(capsys):
     """The layers' sizes are printed, largest first."""
     listed = engine("history", "--format", "{{.Size}}\t{{.CreatedBy}}", IMAGE).stdout.splitlines()
     size = json.loads(engine("image", "inspect", IMAGE).stdout)[0]["Size"]

@@ -1,4 +1,4 @@
-"""The scripts around the image, with programs in the place of the engine and the driver: no image is needed."""
+"""The scripts around the image, with stubs of the engine and the driver, without an image."""
 
 import shutil
 import subprocess
@@ -70,7 +70,7 @@ def test_a_push_is_as_small_as_the_engine_can_make_it(programs, engine, words):
 
 
 def test_a_push_needs_to_know_where(programs, tmp_path):
-    """Without a repository, and without the outputs of Terraform, it ends with 2 and says what is missing."""
+    """Without a repository, and without the outputs of Terraform, it ends with 2 and names them."""
     shutil.copytree(ROOT / "docker", tmp_path / "project" / "docker")
     programs.add("docker", ENGINE)
     done = subprocess.run(
@@ -112,8 +112,8 @@ def test_a_key_is_passed_on_by_its_name(programs, tmp_path):
     assert not any("secret-of-mine" in word for word in words)
 
 
-def test_without_an_engine_it_is_said(tmp_path):
-    """A machine without docker and podman is told what is missing, with exit code 78."""
+def test_without_an_engine_a_message_names_it(tmp_path):
+    """Without docker and podman a message names them, with exit code 78."""
     for name in ("build.sh", "push.sh", "run.sh"):
         done = subprocess.run(
             [str(ROOT / "docker" / name), "job", "repository"],

@@ -1,4 +1,4 @@
-"""The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
+"""The commit protocol under faults: a store that dies at any write, damaged bytes, two machines at once."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ def restored(run, folder):
 
 
 def all_whole(run, scratch):
-    """Tell whether every checkpoint that counts is whole, the newest and those before it."""
+    """Whether every checkpoint that counts is whole, the newest and those before it."""
     scratch.mkdir(exist_ok=True)
     return {str(identity): verify(run, identity, scratch) for identity in committed(run)} == {
         str(identity): [] for identity in committed(run)
@@ -83,7 +83,7 @@ def keys(store, part="checkpoints/"):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("survives", range(9))
 def test_a_process_that_dies_at_any_write_leaves_a_restorable_run(store, run, files, tmp_path, survives, when):
-    """Whatever write of a commit and its retention is the last one, before or after it took place, the newest
+    """After a death at any write of a commit and its retention, before or after it happened, the newest
     committed checkpoint is whole.
     """
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
@@ -166,7 +166,7 @@ def test_a_changed_byte_is_named_and_the_checkpoint_before_it_restored(store, ru
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("survives", range(14))
 def test_a_process_that_dies_in_retention_leaves_whole_checkpoints(store, run, files, tmp_path, survives, when):
-    """Whatever deletion is the last one, before or after it took place, every checkpoint that counts is whole: its
+    """After a death at any deletion, before or after it happened, every checkpoint that counts is whole: its
     manifest goes before its files.
     """
     for epoch in range(1, 6):
@@ -247,7 +247,7 @@ def test_rotten_bytes_are_damage(store, run, files, tmp_path):
 
 
 def test_what_was_set_aside_is_not_looked_at_again(store, run, files, tmp_path, caplog):
-    """A checkpoint that was set aside stays so, is not restored, and is told with what is wrong with it."""
+    """A checkpoint that was set aside stays so, is not restored, and is reported with what is wrong with it."""
     commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, None)
     key = f"runs/zebra/checkpoints/{newest.id}/state.pt"
@@ -333,7 +333,7 @@ def test_a_commit_that_came_through_unheard_is_not_a_conflict(store, run, files)
     assert read_manifest(run, CheckpointId(1, 0, 1)) == manifest
 
 
-def test_a_missing_file_is_passed_over_and_told(store, run, files, tmp_path, caplog):
+def test_a_missing_file_is_skipped_and_reported(store, run, files, tmp_path, caplog):
     """A committed checkpoint that lost a file is skipped by name, not silently."""
     first = commit(run, CheckpointId(1, 0, 1), files(1), {}, None)
     newest = commit(run, CheckpointId(2, 0, 1), files(2), {}, first)
@@ -376,11 +376,11 @@ def test_bytes_that_did_not_change_are_stored_once(store, run, files, tmp_path):
 
 
 def test_two_committed_checkpoints_are_kept(store, run, files):
-    """Retention leaves exactly two, however many it is asked to keep fewer."""
+    """Retention leaves exactly two."""
     manifest = None
     for epoch in range(1, 5):
         manifest = commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, manifest)
-    retain(run, keep=0)
+    retain(run)
     assert [checkpoint.epoch for checkpoint in committed(run)] == [3, 4]
 
 
@@ -423,7 +423,7 @@ def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
 
 
 def test_names_sort_by_age():
-    """The name of a checkpoint sorts as its position does, and is read back as it was."""
+    """The name of a checkpoint sorts as its position does, and is read back unchanged."""
     ids = [CheckpointId(0, 0, 1), CheckpointId(1, 7, 2), CheckpointId(9, 0, 3), CheckpointId(10, 0, 1)]
     assert sorted(map(str, ids)) == list(map(str, ids))
     assert [CheckpointId.parse(str(identity)) for identity in ids] == ids
@@ -439,15 +439,18 @@ def test_names_sort_by_age():
 )
 @pytest.mark.parametrize("kind", [CorruptObjectError, WeightsError])
 def test_a_refusal_names_the_checkpoint_before_and_the_command(run, files, monkeypatch, kind, uri, command):
-    """Whatever of a whole checkpoint is refused, the error keeps its exit code, and says what to type to go on."""
+    """If a whole checkpoint is refused, the error keeps its exit code and names the command that continues."""
     older, newest = (commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, None) for epoch in (1, 2))
     monkeypatch.setattr(FolderStore, "uri", uri)
-    with pytest.raises(kind) as raised, checkpoint.gone_on_from(run, newest):
+    with pytest.raises(kind) as raised, checkpoint.refusal_explained(run, newest):
         raise kind("state.pt: does not fit")
     begin = (
         f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to resume after epoch 1, set it aside"
     )
     assert str(raised.value).startswith(begin)
     assert command.format(newest.id) in str(raised.value)
-    with pytest.raises(kind, match="there is none before it, start a new run"), checkpoint.gone_on_from(run, older):
+    with (
+        pytest.raises(kind, match="there is none before it, start a new run"),
+        checkpoint.refusal_explained(run, older),
+    ):
         raise kind("state.pt: does not fit")

@@ -1,4 +1,4 @@
-"""A run is finished only if its last commit is, and what cannot be brought to its end is told."""
+"""A run is finished only if its last commit is; failures end with a message and a record."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from job.cli.app import main
 from job.errors import NotCommittedError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId
-from job.runs.run import Run
+from job.runs.run import Claim, Run
 from job.session.attempt import finish
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
@@ -17,7 +17,7 @@ from tests.support.fault_proxy import running_proxy
 from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
@@ -31,20 +31,20 @@ def data(tmp_path):
 
 
 def test_a_run_whose_commits_fail_is_not_finished(data, tmp_path):
-    """After an exception in the committer that nobody foresaw, the run ends with 75 and why, and is not called
-    complete; the same command goes on from what is committed, and finishes it.
+    """After an unexpected exception in the committer the run ends with 75 and the reason, and is not finished; the same
+    command resumes from the last checkpoint, and finishes it.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    broken = start_job(*ORDER, "--bucket", bucket, at="manifest:2:break")
+    broken = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 75, said
-    assert "committer: failed, KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:" in said
+    assert "committer: failed, KeyError: 'an unexpected answer' (fault_point_cli.py:" in said
     run = Run(open_store(bucket), "zebra")
     assert run.final() is None
     end = run.attempt(1).end
     assert (end.reason, end.exit_code) == ("failed", 75)  # so that a supervisor counts it
     assert [(found.epoch, found.batch) for found in checkpoint.committed(run)] == [(0, 0)]
-    again = job(*ORDER, "--bucket", bucket)
+    again = job(*TRAIN, "--bucket", bucket)
     assert again.returncode == 0, again.stderr
     assert checkpoint.missing_end(run, 2) == ""
     assert main(["runs", "verify", "zebra", "--bucket", bucket]) == 0
@@ -55,18 +55,18 @@ def test_a_defect_in_training_costs_no_checkpoint(data, tmp_path):
     and log hold the traceback, and the same command resumes from the last commit.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    broken = start_job(*ORDER, "--bucket", bucket, at="step:5:break")
+    broken = start_job(*TRAIN, "--bucket", bucket, at="step:5:break")
     said = broken.communicate(timeout=TIMEOUT_S)[1]
     assert broken.returncode == 1, said
     assert not [line for line in said.splitlines() if line.startswith("Traceback")]
-    (told,) = [message for message in messages(said) if "a defect of the program" in message]
-    assert told.startswith("run zebra: failed by KeyError: 'an answer that nobody foresaw' (fault_point_cli.py:")
+    (text,) = [message for message in messages(said) if "a defect of the program" in message]
+    assert text.startswith("run zebra: failed by KeyError: 'an unexpected answer' (fault_point_cli.py:")
     run = Run(open_store(bucket), "zebra")
     end = run.attempt(1).end
-    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", told)
+    assert (end.reason, end.exit_code, end.error, end.message) == ("failed", 1, "KeyError", text)
     assert "in break_down" in end.traceback
     assert max(checkpoint.committed(run)).position == (1, 0)
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert str(run.attempt(2).start.receipt.checkpoint) == "0001-000000.a0001"
 
 
@@ -75,22 +75,22 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     nothing of what is committed.
     """
     bucket = make_bucket(data, tmp_path / "bucket")
-    hangs = start_job(*ORDER, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
+    hangs = start_job(*TRAIN, "--hang-after", "20", "--bucket", bucket, at="step:5:hold", TEST_HELD=tmp_path / "held")
     said = hangs.communicate(timeout=240)[1]
     assert hangs.returncode == 75, said
-    (told,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
-    assert all(words in told for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
+    (text,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
+    assert all(words in text for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
     end = Run(open_store(bucket), "zebra").attempt(1).end
     assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
 
 
 def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
-    """Whatever happened to a run's commits, it is not finished unless its newest checkpoint is its end."""
+    """A run is not finished unless its newest checkpoint is its end."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
-    started = SimpleNamespace(run=run, attempt=2, record=run.record())
+    started = SimpleNamespace(claim=Claim(run, 2), record=run.record())
     with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
         finish(started, SimpleNamespace(rows=[{}, {}, {}]), tmp_path, None)
     assert raised.value.exit_code == 75
@@ -112,7 +112,7 @@ def test_only_the_last_position_is_the_end(tmp_path, newest, missing):
     assert said == (missing and f"it ended after epoch 3, and the newest checkpoint is {missing}")
 
 
-def test_a_run_that_lost_its_end_is_told_and_not_extended(tmp_path, capsys):
+def test_a_run_that_lost_its_end_fails_verification_and_is_not_extended(tmp_path, capsys):
     """A finished run whose last checkpoint is missing fails its verification, and more epochs for it are refused."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7))
     where = ("--bucket", str(tmp_path / "bucket"))
@@ -134,7 +134,7 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         bucket = make_bucket(data, emulator.make_bucket() + "/wild")
         held = tmp_path / "held"
-        process = start_job(*ORDER, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+        process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
         wait_until(held.exists, process)
         run = Run(open_store(bucket), "zebra")
         wait_until(lambda: any(found.epoch == 1 for found in checkpoint.committed(run)), process)
@@ -143,9 +143,9 @@ def test_a_notice_while_the_bucket_is_away_has_one_deadline(data, tmp_path, emul
         held.unlink()
         said = process.communicate(timeout=TIMEOUT_S)[1]
         assert process.returncode == 75, said
-        (told,) = [message for message in messages(said) if "did not finish within 25 s" in message]
-        assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in told
+        (text,) = [message for message in messages(said) if "did not finish within 25 s" in message]
+        assert "batch 2 of epoch 2 was trained, and committed is epoch 1" in text
         proxy.answer = lambda _sent: None
         assert [(found.epoch, found.batch) for found in checkpoint.committed(run)][-1] == (1, 0)
-        again = job(*ORDER, "--bucket", bucket)
+        again = job(*TRAIN, "--bucket", bucket)
         assert again.returncode == 0, again.stderr

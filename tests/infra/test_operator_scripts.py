@@ -1,4 +1,4 @@
-"""What a person types: `make vm-up`, `make down` and the rest, with a program in the place of gcloud."""
+"""Targets that a person types, `make vm-up`, `make down` and the rest, with a stub of gcloud."""
 
 import json
 import os
@@ -35,7 +35,7 @@ for part, answer in answers.items():
 
 
 class Desk:
-    """A person's folder: a copy of what the targets need, with a gcloud that answers as told."""
+    """A person's folder: a copy of what the targets need, with a gcloud that answers as set."""
 
     def __init__(self, folder):
         self.folder = folder / "project"
@@ -101,7 +101,7 @@ def bare_path(folder, *names):
         ("vm-down", "gcloud"),
     ],
 )  # fmt: skip
-def test_a_newcomer_is_told_which_program_is_missing(desk, tmp_path, target, tool):
+def test_a_missing_program_is_named(desk, tmp_path, target, tool):
     """A target whose program is not installed names it and where to get it, with exit code 78 and nothing else."""
     done = desk.make(target, path=bare_path(tmp_path / "bare"))
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
@@ -111,7 +111,7 @@ def test_a_newcomer_is_told_which_program_is_missing(desk, tmp_path, target, too
 
 
 @pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
-def test_a_newcomer_is_told_that_nothing_was_applied(desk, target):
+def test_a_target_before_the_first_apply_names_that_command(desk, target):
     """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
     (desk.folder / "infra/outputs.json").unlink()
     done = desk.make(target)
@@ -121,7 +121,7 @@ def test_a_newcomer_is_told_that_nothing_was_applied(desk, target):
 
 
 @pytest.mark.parametrize("target", ["infra-plan", "infra-apply", "infra-destroy"])
-def test_a_newcomer_is_told_where_the_project_goes(desk, target):
+def test_missing_variables_of_terraform_are_reported(desk, target):
     """Without terraform.tfvars a target names the file to copy, and asks Terraform nothing."""
     desk.programs.add("terraform")
     done = desk.make(target)
@@ -139,8 +139,8 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     command = "train --recipe A --run zebra --epochs 3 --fliplr 0.5"
     assert update[:6] == ["compute", "instance-groups", "managed", "all-instances-config", "update", "yolo-train-vm"]
     assert update[-2] == "--metadata"
-    told = dict(part.split("=", 1) for part in update[-1].removeprefix("^|^").split("|"))
-    assert (told["trainer-image"], told["trainer-command"]) == (image, command)
+    metadata = dict(part.split("=", 1) for part in update[-1].removeprefix("^|^").split("|"))
+    assert (metadata["trainer-image"], metadata["trainer-command"]) == (image, command)
     assert resize[:5] == ["compute", "instance-groups", "managed", "resize", "yolo-train-vm"]
     assert resize[-2:] == ["--size", "1"]
     assert f"job {command}" in done.stdout
@@ -151,18 +151,18 @@ def test_vm_up_says_what_to_train_before_it_asks_for_the_machine(desk):
     [([], 50 / 0.35), (["MAX_USD=7"], 20), (["NO_LIMIT=1"], None)],
 )
 def test_vm_up_has_a_limit_and_says_it(desk, words, hours):
-    """The machine is told until when it may run: 50 USD at the high end of its price, or what MAX_USD pays for."""
+    """The machine has a deadline: 50 USD at the high end of its price, or what MAX_USD pays for."""
     before = int(time.time())
     done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}", *words)
     assert done.returncode == 0, done.stderr
     update = desk.commands[-2][-1]
-    told = dict(part.split("=", 1) for part in update.removeprefix("^|^").split("|"))
-    assert before <= int(told["trainer-order"]) <= time.time()
+    metadata = dict(part.split("=", 1) for part in update.removeprefix("^|^").split("|"))
+    assert before <= int(metadata["trainer-order"]) <= time.time()
     if hours is None:
-        assert told["trainer-until"] == "never"
+        assert metadata["trainer-until"] == "never"
         assert "limit: none; g2-standard-8 on Spot, 0.35 USD an hour" in done.stderr
     else:
-        assert int(told["trainer-until"]) - int(told["trainer-order"]) == pytest.approx(hours * 3600, abs=5)
+        assert int(metadata["trainer-until"]) - int(metadata["trainer-order"]) == pytest.approx(hours * 3600, abs=5)
         assert "of g2-standard-8 on Spot, 0.35 USD an hour" in done.stderr
 
 
@@ -170,15 +170,15 @@ def test_vm_up_has_a_limit_of_hours_where_the_price_is_not_known(desk):
     """A machine without a price may run for 48 hours; dollars cannot be limited there."""
     desk.write_outputs(OUTPUTS | {"vm_machine_type": "a2-highgpu-1g"})
     assert desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}").returncode == 0
-    told = dict(part.split("=", 1) for part in desk.commands[-2][-1].removeprefix("^|^").split("|"))
-    assert int(told["trainer-until"]) - int(told["trainer-order"]) == 48 * 3600
+    metadata = dict(part.split("=", 1) for part in desk.commands[-2][-1].removeprefix("^|^").split("|"))
+    assert int(metadata["trainer-until"]) - int(metadata["trainer-order"]) == 48 * 3600
     done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}", "MAX_USD=9")
     assert "the price of a2-highgpu-1g is not on record" in done.stderr
     assert "Error 2" in done.stderr
 
 
 def test_vm_up_needs_what_knows_the_price(desk):
-    """Without the environment no machine is asked for, since its limit could not be said."""
+    """Without the environment no machine is asked for, since its limit would be unknown."""
     (desk.folder / ".venv/bin").unlink()
     done = desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
     assert "make light makes it" in done.stderr
@@ -222,7 +222,7 @@ def test_vm_down_asks_for_no_machine(desk):
 
 
 def test_vm_status_shows_size_training_and_errors(desk):
-    """What the group is to have, what it has, and what kept it from getting more, are all shown."""
+    """The target size of the group, its machines and its last errors are all shown."""
     desk.answer(
         {" describe ": "targetSize: 1\n", "list-instances": "yolo-train-vm-x1\n", "list-errors": "NO_CAPACITY\n"}
     )
@@ -232,7 +232,7 @@ def test_vm_status_shows_size_training_and_errors(desk):
 
 
 BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
-"""What `make down` asks for."""
+"""Resources that `make down` lists."""
 
 
 def test_down_proves_that_nothing_is_left(desk):
@@ -246,7 +246,7 @@ def test_down_proves_that_nothing_is_left(desk):
 
 @pytest.mark.parametrize("kind", BILLED)
 def test_down_names_what_is_left(desk, kind):
-    """One thing of any kind that is left is named, with how to be rid of it, and is a failure."""
+    """One resource of any kind that is left is named, with the command that deletes it, and is a failure."""
     desk.answer({kind: "thing-1\tus-central1-a\n"})
     done = desk.make("down")
     assert "thing-1  us-central1-a" in done.stdout

@@ -1,4 +1,4 @@
-"""Terraform itself on the configuration: format, schema, rules, and what applying and destroying leave behind."""
+"""Terraform on the configuration: format, schema, rules, apply and destroy."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_each_validation_is_tested_by_a_value_that_it_refuses():
 
 
 def test_the_example_of_the_variables_names_all_but_the_key():
-    """Whoever copies terraform.tfvars.example sees every variable, and is not led to write the key into a file."""
+    """terraform.tfvars.example has every variable, and does not suggest to write the key into a file."""
     example = re.findall(r"^#? ?(\w+) +=", (INFRA / "terraform.tfvars.example").read_text(), re.MULTILINE)
     variables = re.findall(r'^variable "(\w+)"', (INFRA / "variables.tf").read_text(), re.MULTILINE)
     assert set(example) == set(variables) - {"wandb_api_key"}

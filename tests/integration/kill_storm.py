@@ -1,8 +1,8 @@
 """Disturbs trainings at random instants and at every named point, and compares how they end: ``make kill-storm N=200``.
 
 Half of the disturbances hit runs in a folder, half runs in an emulated bucket; each attempt has another number of
-workers. Whatever happens, no step is trained again whose checkpoint is committed, and tensors and metrics are in the
-end those of the run that was left alone.
+workers. No step is trained again whose checkpoint is committed, and tensors and metrics are in the end those of an
+undisturbed run.
 """
 
 import csv
@@ -40,7 +40,7 @@ from tests.support.fault_proxy import Proxy, Sent, running_proxy
 from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--epochs", "3", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--lr0", "0.0005"),
     *("--optimizer", "AdamW", "--warmup-epochs", "0", "--close-mosaic", "1", "--plots", "false"),
     *("--checkpoint-every", "0.3"),
@@ -48,10 +48,10 @@ ORDER = (
 """Three epochs of six batches; four batches make an optimizer step, so gradients wait at most checkpoints."""
 
 ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
-"""What ends a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
+"""Ends of a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
 
 TRIALS = ("long pause", "ahead", "back", "faults")
-"""What a process has to bear and go on: it is stopped for a while, its clock is set, its bucket is unreliable."""
+"""Disturbances that a process survives: it is stopped for a while, its clock is set, its bucket is unreliable."""
 
 UNRELIABLE_SHARE = 0.05
 """Of what a process asks of a bucket that fails."""
@@ -60,7 +60,7 @@ PAIRS_PER_RUN = 4
 """Attempts of a run that are disturbed by a trial and an ending each."""
 
 CALLS = {"step": 14, "write": 6, "manifest": 6, "retention": 5, "mirror": 12, "validation": 3, "nms": 12}
-"""How late a point may strike, where it is passed more than once."""
+"""The latest call at which a point acts, where there are several."""
 
 INSTANT = "any instant"
 
@@ -76,7 +76,7 @@ SET_CLOCK = ROOT / "tests" / "support" / "clock"
 
 @dataclass
 class Storm:
-    """What was done and what came of it."""
+    """Disturbances and failures of a storm."""
 
     disturbances: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By way and place."""
@@ -87,7 +87,7 @@ class Storm:
 
     @property
     def num_disturbances(self) -> int:
-        """How many processes were disturbed, one that was in two ways twice."""
+        """Number of disturbances; two to one process count twice."""
         return sum(self.disturbances.values())
 
     @property
@@ -134,7 +134,7 @@ class Ground:
 def make_ground(bucket: str, folder: Path, weights: Path, **how: Any) -> Ground:
     """Push the tiny dataset into a bucket; trainings on it begin with weights that find something."""
     data = make_tiny_dataset(folder / "tiny", num_train=22, num_val=6)
-    words = (*ORDER, "--weights", str(weights), "--workdir", str(folder / "work"))
+    words = (*TRAIN, "--weights", str(weights), "--workdir", str(folder / "work"))
     return Ground(make_bucket(data, bucket), (*words, "--bucket", bucket), folder, **how)
 
 
@@ -147,7 +147,7 @@ def storm(
     endings: Iterable[str] = ENDINGS,
     trials: Iterable[str] = TRIALS,
 ) -> None:
-    """Disturb runs so many times, and in each way at least once, and compare each with one that was left alone."""
+    """Disturb runs so many times, and in each way at least once, and compare each with an undisturbed one."""
     chance = random.Random(seed)  # noqa: S311  # not for secrets
     straight = attend(start(ground, "straight", workers="0"))
     assert straight.returncode == 0, straight.said
@@ -205,7 +205,7 @@ class Attempt:
     happened: Path
     trace: Path
     committed: tuple[int, int]
-    """What was committed before: epochs, and batches of the next."""
+    """The position committed before: epochs, and batches of the next."""
 
     returncode: int | None = None
     said: str = ""
@@ -228,7 +228,7 @@ def start(ground: Ground, name: str, *, workers: str, at: str = "", unreliable: 
 
 
 def attend(attempt: Attempt) -> Attempt:
-    """Wait until a process has ended, and take what it said."""
+    """Wait until a process has ended, and read its output."""
     try:
         attempt.said = "".join(attempt.process.communicate(timeout=TIMEOUT_S))
     except subprocess.TimeoutExpired:
@@ -274,8 +274,8 @@ def strike(
                               if way in happened)  # fmt: skip
     allowed = {"kill": {-signal.SIGKILL, 0}}.get(ending[0], {0, 75}) if ending[0] in happened else {0}
     allowed |= {75} if "faults" in happened else set()
-    told = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
-    found.failures += [f"{told}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
+    where = f"{name}, {' and '.join(f'{way} at {place}' for way, place in ways.values())}"
+    found.failures += [f"{where}: {problem}" for problem in problems_of(attempt, allowed, ground, name)]
     return happened
 
 
@@ -304,7 +304,7 @@ def listens(process: subprocess.Popen[str]) -> bool:
 
 
 def problems_of(attempt: Attempt, allowed: set[int], ground: Ground, name: str) -> list[str]:
-    """Return what is wrong with how a process went and ended."""
+    """Return the problems of a process and its end."""
     problems = []
     if attempt.returncode not in allowed:
         problems.append(f"exit {attempt.returncode} and not of {sorted(allowed)}: {attempt.said[-1500:]}")
@@ -335,7 +335,7 @@ def ends_of(run: Run) -> dict[str, Any]:
 
 
 class Unreliable:
-    """What goes wrong on the way to the emulator."""
+    """Faults on the way to the emulator."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._chance, self.num = random.Random(), 0  # noqa: S311 -- not for secrets
@@ -391,5 +391,5 @@ if __name__ == "__main__":
     result = run_storm(int(sys.argv[1]), seed)
     print(result.table())
     print(f"{result.num_resumed} resumptions from a checkpoint")
-    print("\n".join(result.failures) or "PASS: every run ended with the tensors and metrics of the one left alone")
+    print("\n".join(result.failures) or "PASS: every run ended with the tensors and metrics of the undisturbed one")
     sys.exit(bool(result.failures))

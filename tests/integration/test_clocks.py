@@ -1,4 +1,4 @@
-"""No clock decides a result: pauses of all processes, and clocks that leap, change no figure and no weight."""
+"""Pauses of all processes and clocks that leap change no figure and no weight."""
 
 import csv
 import io
@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from job.runs import checkpoint
-from job.runs.run import Run
 from job.storage.open_store import open_store
-from tests.support.attempt_records import final_tensors
-from tests.support.bucket import make_bucket
+from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import LEARNING
 
-ORDER = ("train", *LEARNING, "--plots", "false", "--workers", "2", "--run", "zebra")
+TRAIN = ("train", *LEARNING, "--plots", "false", "--workers", "2", "--run", "zebra")
 
 SHORT = ("download:1", "check:1", "start-up:1", "step:3", "write:1", "manifest:2", "retention:1", "mirror:1")
 
@@ -38,15 +36,6 @@ def data(tmp_path_factory):
     return make_tiny_dataset(folder, num_train=32, num_val=6, num_classes=1)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """The bucket of a run that nothing disturbed."""
-    bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
-    done = job(*ORDER, "--bucket", bucket)
-    assert done.returncode == 0, done.stderr
-    return bucket
-
-
 def results_of(bucket):
     """Return the rows of ``results.csv`` without the time that they took."""
     text = open_store(bucket).read("runs/zebra/results.csv").decode()
@@ -56,46 +45,43 @@ def results_of(bucket):
 
 def end_of(bucket):
     """Return the final tensors and figures of the run, and its best epoch."""
-    final = Run(open_store(bucket), "zebra").final()
-    tensors = final_tensors(final)
-    return tensors, final.comparison, final.best_epoch, final.bits
+    final = run_in(bucket).final()
+    return tensors_of(bucket), final.comparison, final.best_epoch, final.bits
 
 
 def test_the_training_of_these_tests_learns(undisturbed):
-    """Figures that are nought in every epoch cannot tell one training from another."""
+    """Figures that are 0 in every epoch would not distinguish trainings."""
     recalls = [float(row["metrics/recall(B)"]) for row in results_of(undisturbed)]
     assert max(recalls) > 0.5
     assert len(set(recalls)) > 2
 
 
-def test_pauses_in_every_phase_change_no_figure(data, undisturbed, tmp_path):
-    """A run whose processes are stopped and continued in every phase, in the midst of NMS for longer than stock waits,
-    ends with the rows, the figures and the weights of one that nobody stopped.
+def test_pauses_in_every_phase_change_no_figure(bucket, undisturbed):
+    """A run whose processes are stopped and continued in every phase, within NMS for longer than the time limit of
+    stock Ultralytics, ends with the rows, the figures and the weights of an undisturbed one.
     """
-    bucket = make_bucket(data, tmp_path / "bucket")
-    process = start_job(*ORDER, "--bucket", bucket, at=",".join(PAUSES))
+    process = start_job(*TRAIN, "--bucket", bucket, at=",".join(PAUSES))
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 0, said
     assert results_of(bucket) == results_of(undisturbed)
     assert end_of(bucket) == end_of(undisturbed)
 
 
-def test_a_training_that_learns_survives_its_machine(data, undisturbed, tmp_path):
-    """A run that was killed after figures had begun to differ from nought ends with the rows, the figures, the best
-    epoch and the weights of one that was not.
+@pytest.mark.full
+def test_a_training_that_learns_survives_its_machine(bucket, undisturbed):
+    """A run that was killed after its figures differed from 0 ends with the rows, the figures, the best epoch and the
+    weights of an undisturbed one.
     """
-    bucket = make_bucket(data, tmp_path / "bucket")
-    process = start_job(*ORDER, "--bucket", bucket)
-    run = Run(open_store(bucket), "zebra")
-    wait_until(lambda: any(kept.epoch >= 7 for kept in checkpoint.committed(run)), process)
+    process = start_job(*TRAIN, "--bucket", bucket)
+    wait_until(lambda: any(kept.epoch >= 7 for kept in checkpoint.committed(run_in(bucket))), process)
     kill(process)
-    resumed = job(*ORDER, "--bucket", bucket)
+    resumed = job(*TRAIN, "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     assert results_of(bucket) == results_of(undisturbed)
     assert end_of(bucket) == end_of(undisturbed)
 
 
-def test_nms_finishes_whatever_the_clock_says(confined, monkeypatch):
+def test_nms_has_no_time_limit(confined, monkeypatch):
     """Where the clock leaps by an hour at each look, every image of a batch keeps its detections."""
     from ultralytics.utils import nms  # noqa: PLC0415 -- after Ultralytics was confined
 

@@ -1,4 +1,4 @@
-"""Whether the device that is meant can train, as torch finds it; what torch says is put into its mouth here."""
+"""The check of the training device, with stubbed answers of torch."""
 
 import logging
 from dataclasses import replace
@@ -81,8 +81,8 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_unfit(device, gpus, capability, 
     assert raised.value.exit_code == 78
 
 
-def test_several_gpus_of_which_one_trains_are_told(device, gpus, caplog):
-    """Without --device on a machine with several GPUs it is said how to use all of them; with it nothing is."""
+def test_unused_gpus_are_reported(device, gpus, caplog):
+    """Without --device on a machine with several GPUs a warning says how to use all; with it there is none."""
     gpus(number=4)
     with caplog.at_level(logging.WARNING):
         device.require_device("0")

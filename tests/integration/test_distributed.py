@@ -1,4 +1,4 @@
-"""Several processes that train together, on a CPU: killed, stopped, and on two machines."""
+"""Distributed training on CPUs: killed, stopped, and on two machines."""
 
 import os
 import signal
@@ -10,50 +10,29 @@ from pathlib import Path
 import pytest
 
 from job.runs import checkpoint
-from job.runs.run import Run
-from job.storage.open_store import open_store
-from tests.support.bucket import make_bucket
+from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+ALONE = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0.01", "--run", "zebra"),
 )
+TRAIN = (*ALONE, "--device", "cpu,cpu")
 NUM_BATCHES = 6
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A tiny dataset on disk, whose last batch cannot be shared evenly."""
+    """A tiny dataset on disk, whose last batch does not divide evenly."""
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=21, num_val=4)
-
-
-@pytest.fixture
-def bucket(data, tmp_path):
-    """A folder that holds the tiny dataset."""
-    return make_bucket(data, tmp_path / "bucket")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """The final tensors of two processes that nobody disturbed."""
-    bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
-    done = job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket)
-    assert done.returncode == 0, done.stderr
-    return ends_of(bucket)
-
-
-def run_in(bucket):
-    """Return the run."""
-    return Run(open_store(bucket), "zebra")
 
 
 def ends_of(bucket):
     """Return the digests of the final weights and of the last state."""
     run = run_in(bucket)
     newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
-    return {name: digests.tensors for name, digests in run.final().weights.items()} | newest.metadata.digests
+    return tensors_of(bucket) | newest.metadata.digests
 
 
 def num_steps(trace):
@@ -83,15 +62,15 @@ def test_two_processes_that_are_killed_end_like_two_that_are_not(bucket, undistu
     """All processes are killed within an epoch; started again they end with the same tensors, and another number of
     processes is refused.
     """
-    process = start_job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket)
+    process = start_job(*TRAIN, "--bucket", bucket)
     wait_until(lambda: any(identity.batch for identity in checkpoint.committed(run_in(bucket))), process)
     take_machine(process)
-    alone = job(*ORDER, "--bucket", bucket)
+    alone = job(*ALONE, "--bucket", bucket)
     assert (alone.returncode, "world_size: the run has 2" in alone.stderr) == (65, True), alone.stderr
-    resumed = job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket)
+    resumed = job(*TRAIN, "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     assert run_in(bucket).attempt(3).start.receipt.position.batch > 0
-    assert ends_of(bucket) == undisturbed
+    assert ends_of(bucket) == ends_of(undisturbed)
 
 
 def take_machine(process):
@@ -102,10 +81,11 @@ def take_machine(process):
     process.communicate()
 
 
+@pytest.mark.full
 def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
-    """SIGTERM to the command reaches all processes; what was done is committed, the exit code is 75."""
+    """SIGTERM to the command reaches all processes; finished steps are committed, the exit code is 75."""
     trace = tmp_path / "trace"
-    process = start_job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket, JOB_TRACE=trace)
+    process = start_job(*TRAIN, "--bucket", bucket, JOB_TRACE=trace)
     wait_until(lambda: num_steps(trace) >= 2, process)
     process.terminate()
     said = process.communicate(timeout=SOON_S)[1]
@@ -113,8 +93,8 @@ def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
     newest = checkpoint.committed(run_in(bucket))[-1]
     assert (newest.epoch, newest.batch) == divmod(num_steps(trace), NUM_BATCHES)
     assert run_in(bucket).attempt(1).end.reason == "preempted"
-    assert job(*ORDER, "--device", "cpu,cpu", "--bucket", bucket).returncode == 0
-    assert ends_of(bucket) == undisturbed
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
+    assert ends_of(bucket) == ends_of(undisturbed)
 
 
 def test_two_machines_train_together(bucket, undisturbed, tmp_path):
@@ -133,7 +113,7 @@ def test_two_machines_train_together(bucket, undisturbed, tmp_path):
     processes = [start_machine(bucket, tmp_path, number, port, trace) for number in range(2)]
     said = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert ends_of(bucket) == undisturbed
+    assert ends_of(bucket) == ends_of(undisturbed)
 
 
 def start_machine(bucket, tmp_path, number, port, trace):
@@ -143,7 +123,7 @@ def start_machine(bucket, tmp_path, number, port, trace):
     words = [sys.executable, "-m", "torch.distributed.run", *place, "--master-addr", "127.0.0.1", "--master-port", port]
     where = ["--device", "cpu", "--bucket", bucket, "--workdir", f"{tmp_path}/machine{number}"]
     return subprocess.Popen(
-        [*words, "-m", "--", "job", *ORDER, *where],
+        [*words, "-m", "--", "job", *ALONE, *where],
         env=surroundings({"JOB_TRACE": trace if number == 0 else "", "OMP_NUM_THREADS": 1}),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -154,7 +134,7 @@ def start_machine(bucket, tmp_path, number, port, trace):
 
 
 def free_port():
-    """Return a port that nobody uses."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])

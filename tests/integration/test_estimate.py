@@ -1,4 +1,4 @@
-"""An estimate by a few steps that are really trained."""
+"""An estimate from a few trained steps."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 
-def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
+def test_an_estimate_from_a_few_steps(tmp_path):
     """Where no run like it is recorded, steps are trained without own or published weights, and the bucket gets no
     run; the figures follow from what was measured.
     """
@@ -18,12 +18,12 @@ def test_a_few_steps_tell_what_a_training_will_take(tmp_path):
     words = ("estimate", "--recipe", "A", "--imgsz", "64", "--epochs", "7", "--batch", "4", "--workers", "0")
     done = job(*words, "--usd-per-hour", "3.6", "--json", "--bucket", bucket)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["epochs"] == 7
-    assert "4 steps measured now" in told["based_on"]  # six in an epoch, of which two are warm-up
-    assert told["epoch_s"] > 0
-    assert abs(told["hours"][0] * 3600 - 7 * told["epoch_s"] - told["around_s"]) < 1e-6
-    assert abs(told["usd"][0] - 3.6 * told["hours"][0]) < 1e-9
+    estimate = json.loads(done.stdout)
+    assert estimate["epochs"] == 7
+    assert "4 steps measured now" in estimate["based_on"]  # six in an epoch, of which two are warm-up
+    assert estimate["epoch_s"] > 0
+    assert abs(estimate["hours"][0] * 3600 - 7 * estimate["epoch_s"] - estimate["around_s"]) < 1e-6
+    assert abs(estimate["usd"][0] - 3.6 * estimate["hours"][0]) < 1e-9
     assert "there are no own weights yet; measured with the model of recipe base" in done.stderr
     assert open_store(str(bucket)).list() == before
     assert list((tmp_path / "work" / "runs").iterdir()) == []

@@ -1,10 +1,12 @@
-"""What is recorded of the first and the last validation, and that recording it changes nothing."""
+"""Evaluation records of the first and the last validation, which change nothing, and the cost of a killed run."""
 
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +14,14 @@ from PIL import Image
 
 from job.analysis.metrics import metrics_of
 from job.cli.app import main
-from job.runs.accounting import read_cost
-from job.runs.run import Run
+from job.runs.cost import read_cost
 from job.storage.open_store import open_store
-from tests.support.attempt_records import final_tensors
-from tests.support.bucket import make_bucket
+from tests.support.browser import opened
+from tests.support.bucket import make_bucket, run_in, tensors_of
 from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, kill, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
@@ -33,13 +34,14 @@ from tests.support.fault_point_cli import in_training
 
 def blind():
     from job.training import loop
+    from job.training.evaluation_record import Evaluation
     loop.detections_collected = lambda validator: contextlib.nullcontext([])
-    loop.describe_validation = lambda validator, seen: {}
+    loop.describe_validation = lambda validator, seen, row: Evaluation.model_construct(row=row)
 
 in_training(blind)
 sys.exit(main(sys.argv[1:]))
 """
-"""The command line that looks at no validation."""
+"""The command line without evaluation records."""
 
 LIVELY = """
 import sys
@@ -49,7 +51,7 @@ from job.runs.heartbeat import Heartbeat
 Heartbeat.__init__.__defaults__ = (0.05,)
 sys.exit(main(sys.argv[1:]))
 """
-"""The command line that gives a sign of life after every step, almost."""
+"""The command line with a heartbeat every 0.05 s."""
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +65,10 @@ def data(tmp_path_factory):
 
 
 def is_within_an_epoch(bucket, attempt):
-    """Whether an attempt has said that it is two or three steps into an epoch after the first."""
-    run = Run(open_store(bucket), "zebra")
-    said = run.attempt(attempt).heartbeat if attempt in run.attempts() else None
-    return said is not None and said.position.epoch > 0 and said.position.batch in {2, 3}
+    """Whether the heartbeat of an attempt is two or three steps into an epoch after the first."""
+    run = run_in(bucket)
+    heartbeat = run.attempt(attempt).heartbeat if attempt in run.attempts() else None
+    return heartbeat is not None and heartbeat.position.epoch > 0 and heartbeat.position.batch in {2, 3}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def killed(data, tmp_path_factory):
     bucket = make_bucket(data, tmp_path_factory.mktemp("killed") / "bucket")
     for attempt, end in ((1, kill), (2, lambda process: process.terminate())):
         process = subprocess.Popen(
-            [sys.executable, "-c", LIVELY, *ORDER, "--bucket", bucket],
+            [sys.executable, "-c", LIVELY, *TRAIN, "--bucket", bucket],
             env=surroundings({}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -84,15 +86,10 @@ def killed(data, tmp_path_factory):
         wait_until(lambda attempt=attempt: is_within_an_epoch(bucket, attempt), process)
         end(process)
         process.wait(timeout=SOON_S)
-    done = job(*ORDER, "--bucket", bucket)
+    done = job(*TRAIN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert "report" not in done.stderr
     return bucket
-
-
-def run_in(bucket):
-    """Return the run."""
-    return Run(open_store(bucket), "zebra")
 
 
 def read_json(bucket, name):
@@ -100,18 +97,16 @@ def read_json(bucket, name):
     return json.loads(run_in(bucket).store.read(f"runs/zebra/{name}"))
 
 
-def test_recording_changes_no_bit(data, killed, tmp_path):
-    """A run whose validations nobody looked at ends with the tensors and figures of one where somebody did."""
-    bucket = make_bucket(data, tmp_path / "bucket")
-    command = [sys.executable, "-c", BLIND, *ORDER, "--bucket", bucket]
+def test_recording_changes_no_bit(bucket, killed):
+    """A run without evaluation records ends with the tensors and metrics of one that has them."""
+    command = [sys.executable, "-c", BLIND, *TRAIN, "--bucket", bucket]
     done = subprocess.run(
         command, env=surroundings({"PYTHONPATH": ROOT}), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "operating_point" not in read_json(bucket, "evaluation.json")
-    blind, seen = run_in(bucket).final(), run_in(killed).final()
-    assert final_tensors(blind) == final_tensors(seen)
-    assert blind.comparison == seen.comparison
+    assert tensors_of(bucket) == tensors_of(killed)
+    assert run_in(bucket).final().comparison == run_in(killed).final().comparison
 
 
 def test_the_figures_are_those_of_the_run(killed):
@@ -159,28 +154,37 @@ def test_boxes_lie_where_the_labels_say(killed, data):
 
 def test_the_seconds_of_every_attempt_add_up(killed):
     """Whether an attempt was killed, stopped or finished, its labels come to its wall time within 1 %."""
-    bill = read_cost(run_in(killed))
-    assert [attempt.ended for attempt in bill.attempts] == ["vanished", "preempted", "finished"]
-    for attempt in bill.attempts:
+    cost = read_cost(run_in(killed))
+    assert [attempt.ended for attempt in cost.attempts] == ["vanished", "preempted", "finished"]
+    for attempt in cost.attempts:
         assert sum(attempt.seconds.values()) == pytest.approx(attempt.wall_s, rel=0.01)
-    assert bill.attempts[0].steps_lost > 0
-    assert bill.seconds["recomputed"] > 0
+    assert cost.attempts[0].steps_lost > 0
+    assert cost.seconds["recomputed"] > 0
 
 
-def test_the_ledger_is_shown_and_printed_as_json(killed, capsys):
-    """`job runs show` fits 80 columns and has the ledger; with --json it has the same figures."""
+def test_phases_and_cost_are_shown_and_printed_as_json(killed, capsys):
+    """`job runs show` fits 80 columns and has the goodput; with --json it has the same figures."""
     assert main(["runs", "show", "zebra", "--bucket", killed, "--json"]) == 0
-    bill = json.loads(capsys.readouterr().out)["bill"]
+    cost = json.loads(capsys.readouterr().out)["bill"]
     assert main(["runs", "show", "zebra", "--bucket", killed]) == 0
     shown = capsys.readouterr().out
     assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith("weights"))
-    assert f"goodput     {100 * bill['goodput']:.1f} %" in shown
-    assert bill["total_s"] == pytest.approx(sum(bill["seconds"].values()), abs=0.01)
+    assert f"goodput     {100 * cost['goodput']:.1f} %" in shown
+    assert cost["total_s"] == pytest.approx(sum(cost["seconds"].values()), abs=0.01)
 
 
 def test_the_report_was_written_by_the_run(killed):
-    """At the end the report lies beside the weights, and tells the last epoch."""
+    """At the end the report lies beside the weights, with the last epoch."""
     store = open_store(killed)
     rows = list(csv.DictReader(io.StringIO(store.read("runs/zebra/results.csv").decode())))
     report = store.read("runs/zebra/report.html").decode()
     assert f"complete after {len(rows)} epochs" in report
+
+
+def test_the_report_has_the_end_of_each_attempt(killed):
+    """In a browser the report says how each attempt ended, and how many were cut off."""
+    attempts = read_cost(run_in(killed)).attempts
+    with opened(Path(killed) / "runs" / "zebra" / "report.html") as page:
+        shown = [re.search("vanished|preempted|finished", text)[0] for text in page.texts("#attempts tbody tr")]
+        assert shown == [attempt.ended for attempt in attempts] == ["vanished", "preempted", "finished"]
+        assert "2 cut off" in page.texts(".strip")[0]

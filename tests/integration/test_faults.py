@@ -1,4 +1,4 @@
-"""Whose fault it is: hardware that fails, memory that runs out, and recipes that no machine can train."""
+"""Faults of hardware, memory and recipe: each with its exit code and advice."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import torch
 
 from job.errors import HardwareError, MachineError, OutOfMemoryError, RecipeError, SupersededError, TrainingError
 from job.runs.run import Run
-from job.runs.search import list_runs
+from job.runs.search import survey
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, surroundings
@@ -72,7 +72,7 @@ ROWS = {
         "Expected more than 1 value per channel when training, got input size torch.Size([1, 64, 1, 1])",
     ),
 }
-"""What libraries say, by the row that it belongs to."""
+"""Messages of libraries, by the row of the table that they belong to."""
 
 EXIT_CODES = {
     "loader process or shared memory": (HardwareError, 75, "--shm-size"),
@@ -104,7 +104,7 @@ sys.exit(main(sys.argv[2:]))
 """
 """The command line on a GPU whose memory does not do in an epoch."""
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
@@ -178,12 +178,12 @@ def test_what_no_row_knows_is_the_runs_own_fault():
 
 def train(bucket, epoch):
     """Train on a GPU whose memory does not do in an epoch (0-based)."""
-    command = [sys.executable, "-c", FULL, str(epoch), *ORDER, "--bucket", bucket]
+    command = [sys.executable, "-c", FULL, str(epoch), *TRAIN, "--bucket", bucket]
     return subprocess.run(command, env=surroundings({}), capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_a_run_that_runs_out_of_memory_twice_ends(bucket):
-    """The first time after an epoch it exits 75 and goes on where it was, the second time 70; in between nothing is
+    """The first time after an epoch it exits 75 and resumes there, the second time 70; in between nothing is
     lost.
     """
     codes = [train(bucket, 1).returncode for _ in range(2)]
@@ -205,13 +205,13 @@ def test_a_precision_that_the_device_has_not_makes_no_run(bucket):
     """With --amp bf16 on a processor the recipe is refused before the run is made; what exists already goes to another
     machine.
     """
-    done = job(*ORDER, "--amp", "bf16", "--bucket", bucket)
+    done = job(*TRAIN, "--amp", "bf16", "--bucket", bucket)
     assert (done.returncode, "amp bf16: cpu does not calculate in bfloat16" in done.stderr) == (65, True)
-    assert list_runs(open_store(bucket)) == []
+    assert survey(open_store(bucket)).runs == []
 
 
 def test_a_recipe_that_freezes_everything_makes_no_run(bucket):
-    """What Ultralytics refuses while it is set up is the recipe's fault, without a traceback."""
-    done = job(*ORDER, "--freeze", "24", "--bucket", bucket)
+    """A refusal of Ultralytics during its set-up is the recipe's fault, without a traceback."""
+    done = job(*TRAIN, "--freeze", "24", "--bucket", bucket)
     assert (done.returncode, "froze the entire model" in done.stderr, "Traceback" in done.stderr) == (65, True, False)
-    assert list_runs(open_store(bucket)) == []
+    assert survey(open_store(bucket)).runs == []

@@ -1,4 +1,4 @@
-"""What was decided when a run began holds on, whatever the code or the machine of a later attempt would decide."""
+"""Decisions at the start of a run hold for all its attempts, on other code and machines, too."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from tests.support.bucket import make_bucket
 from tests.support.cli_process import job, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
@@ -26,7 +26,7 @@ def begun(tmp_path_factory):
     boxes = np.random.default_rng(0).uniform(0.2, 0.8, (400, 2))
     (data / "labels" / "val" / "000.txt").write_text("".join(f"0 {x:.6f} {y:.6f} 0.1 0.1\n" for x, y in boxes))
     bucket = make_bucket(data, folder / "bucket")
-    process = start_job(*ORDER, "--max-det", "300", "--bucket", bucket, at="manifest:2:kill")
+    process = start_job(*TRAIN, "--max-det", "300", "--bucket", bucket, at="manifest:2:kill")
     process.communicate(timeout=240)
     assert Run(open_store(bucket), "zebra").record().facts.max_det == 300
     return bucket
@@ -40,8 +40,8 @@ def bucket(begun, tmp_path):
 
 
 def test_a_run_keeps_the_limit_of_detections_that_it_began_with(bucket):
-    """Where a new run would allow more detections, one that began with fewer goes on with those to its end."""
-    done = job(*ORDER, "--bucket", bucket)
+    """Where a new run would allow more detections, one that began with fewer keeps them to its end."""
+    done = job(*TRAIN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert Run(open_store(bucket), "zebra").final().attempt == 2
 
@@ -52,5 +52,5 @@ def test_a_run_of_another_kind_of_device_goes_elsewhere(bucket):
     record = json.loads(store.read("runs/zebra/run.json"))
     record["facts"] |= {"device": "cuda", "amp": True}
     store.put("runs/zebra/run.json", json.dumps(record).encode(), overwrite=True)
-    done = job(*ORDER, "--bucket", bucket)
+    done = job(*TRAIN, "--bucket", bucket)
     assert (done.returncode, "device: the run has 'cuda', asked for 'cpu'" in done.stderr) == (78, True)

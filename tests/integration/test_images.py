@@ -1,4 +1,4 @@
-"""Which pictures a training reads, how many detections it allows in them, and what it does where a loss is lost."""
+"""The images of a training, its limit of detections, and a loss that is not a number."""
 
 import logging
 from dataclasses import replace
@@ -50,7 +50,7 @@ def crowd(data, split, num_objects):
 
 
 def test_arrays_beside_images_are_never_read(training_of, data):
-    """Whatever .npy files lie beside the images, newer than those or not, both splits are read from the images."""
+    """Beside .npy files, newer than the images or not, both splits are read from the images."""
     datasets = training_of().trainer.datasets
     expected = {name: [datasets[name].load_image(i)[0] for i in range(2)] for name in datasets}
     for image in (data / "images").rglob("*.jpg"):
@@ -62,7 +62,7 @@ def test_arrays_beside_images_are_never_read(training_of, data):
     assert len(list((data / "images").rglob("*.npy"))) == 12  # nothing of the user's was deleted either
 
 
-def test_pictures_are_told_apart_by_what_was_read(training_of, data):
+def test_the_digest_of_pictures_follows_from_their_bytes(training_of, data):
     """An image that is gone, one of another size, and a label that changed by a digit each change the digest of their
     split, and of no other.
     """
@@ -82,7 +82,7 @@ def test_pictures_are_told_apart_by_what_was_read(training_of, data):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_classes_that_a_split_has_none_of_are_refused(training_of, data, split):
-    """Chosen classes without an object in a split end before training, and go on in a run that began with them."""
+    """Chosen classes without an object in a split end before training, but not in a run that began with them."""
     for path in (data / "labels" / split).iterdir():
         path.write_text("0 0.5 0.5 0.2 0.2\n")
     other = "train" if split == "val" else "val"
@@ -107,7 +107,7 @@ def test_a_class_whose_name_looks_like_a_formula_can_be_plotted(confined, tmp_pa
 @pytest.mark.parametrize(("num_objects", "max_det"), [(20, 300), (200, 300), (201, 302), (574, 861)])
 def test_a_crowded_image_has_room_for_all_its_objects(training_of, data, caplog, split, num_objects, max_det):
     """An image may have 300 detections, or half as many again as the most crowded image of either split has objects,
-    which is said where it is more.
+    which is logged where it is more.
     """
     crowd(data, split, num_objects)
     with caplog.at_level(logging.INFO, logger="job"):
@@ -118,7 +118,7 @@ def test_a_crowded_image_has_room_for_all_its_objects(training_of, data, caplog,
 
 @pytest.mark.parametrize("asked", [10, 300, 1000])
 def test_an_explicit_limit_of_detections_stays(training_of, data, caplog, asked):
-    """What was asked for is taken, also where it is Ultralytics' default, and one that cannot do is told."""
+    """An explicit limit is used, also where it is Ultralytics' default, with a warning where it is too low."""
     crowd(data, "val", 400)
     training = training_of(train={"max_det": asked})
     assert training.facts["max_det"] == training.trainer.validator.args.max_det == asked
@@ -155,7 +155,7 @@ def test_a_fitness_that_is_not_a_number_ends_training(training_of, monkeypatch):
 
 def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, data, tmp_path, caplog):
     """A run of an older version of the job, which let Ultralytics compress JPEGs with bytes behind their end anew and
-    recorded no digest of its pictures, says, records and counts as inexact that it goes on with other pixels; where all
+    recorded no digest of its pictures, logs and records that it continues with other pixels, and is inexact; where all
     JPEGs end as they should, and for a run of this version, there is nothing to say.
     """
     store = FolderStore.create(str(tmp_path / "bucket"))

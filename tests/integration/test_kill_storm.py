@@ -16,21 +16,21 @@ def weights(tmp_path_factory):
 
 @pytest.mark.full
 def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
-    """Runs that are killed and interrupted, paused and set ahead in time end with the tensors and metrics of one that
-    is left alone.
+    """Runs that are interrupted and hung up, paused and set ahead in time end with the tensors and metrics of an
+    undisturbed one.
     """
     found, ground = Storm(), make_ground(str(tmp_path / "bucket"), tmp_path, weights)
-    ways = {"endings": ("kill", "INT"), "trials": ("long pause", "ahead")}
+    ways = {"endings": ("INT", "HUP"), "trials": ("long pause", "ahead")}
     storm(found, ground, 4, seed=3, **ways)
     assert found.failures == []
     assert found.ways == {*ways["endings"], *ways["trials"]}
 
 
 def test_runs_in_a_bucket_survive_a_storm(weights, emulator, tmp_path):
-    """On Google Cloud Storage, as far as its emulator goes, runs that are terminated and hung up, set back in time and
-    kept from their bucket end with the tensors and metrics of one that is left alone.
+    """On Google Cloud Storage, as far as its emulator goes, runs that are killed and terminated, set back in time and
+    cut off from their bucket end with the tensors and metrics of an undisturbed one.
     """
-    found, ways = Storm(), {"endings": ("TERM", "HUP"), "trials": ("back", "faults")}
+    found, ways = Storm(), {"endings": ("kill", "TERM"), "trials": ("back", "faults")}
     with emulated_ground(emulator, tmp_path, weights) as ground:
         storm(found, ground, 4, seed=4, **ways)
     assert found.failures == []

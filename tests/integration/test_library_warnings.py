@@ -1,4 +1,4 @@
-"""Warnings of the wrapped libraries: logged once, kept for the record, whichever process and however they come."""
+"""Warnings of the wrapped libraries: logged once and kept for the record, from every process."""
 
 import logging
 import multiprocessing
@@ -72,7 +72,7 @@ def test_a_flood_is_kept_within_bounds(collector, ultralytics_log):
     assert max(map(len, collector.texts)) < 600
 
 
-def test_what_tells_that_a_result_is_not_exact_is_kept_behind_a_flood(collector, ultralytics_log):
+def test_a_warning_that_ends_exactness_is_kept_behind_a_flood(collector, ultralytics_log):
     """A kernel that is not deterministic is on record although as many warnings as are kept came before."""
     with collector.collected():
         for number in range(1000):
@@ -82,7 +82,7 @@ def test_what_tells_that_a_result_is_not_exact_is_kept_behind_a_flood(collector,
 
 
 def test_warnings_of_loader_processes_arrive_once(collector, ultralytics_log, caplog):
-    """What several processes warn of, each of them often, is logged by their parent, one time."""
+    """A warning of several processes, each of them often, is logged once, by their parent."""
 
     def load():
         for _ in range(5000):
@@ -99,7 +99,7 @@ def test_warnings_of_loader_processes_arrive_once(collector, ultralytics_log, ca
 
 
 def test_nothing_is_collected_outside(collector, ultralytics_log):
-    """What is warned of before and after goes its usual way."""
+    """Warnings before and after are not collected."""
     with collector.collected():
         pass
     ultralytics_log.warning("later")
@@ -109,7 +109,7 @@ def test_nothing_is_collected_outside(collector, ultralytics_log):
 
 
 def test_a_runs_warnings_are_in_its_log_its_record_and_its_report(tmp_path):
-    """A size that Ultralytics rounds up, which it says in a warning alone, is told once at the terminal, and stands in
+    """A size that Ultralytics rounds up, which it says in a warning alone, is printed once, and is in
     the attempt's record and in the report.
     """
     data = make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4)

@@ -1,4 +1,4 @@
-"""A training whose numbers run away: it fails aloud, and what was good stays."""
+"""A training with a NaN fails with a message, and good checkpoints stay."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.support.bucket import make_bucket
 from tests.support.cli_process import TIMEOUT_S, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "32", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0.001", "--run", "zebra"),
 )
@@ -55,7 +55,7 @@ def test_a_loss_that_is_not_a_number_ends_training_and_replaces_nothing_good(buc
     """
     from job.training.state import read_state  # noqa: PLC0415 -- once Ultralytics is confined
 
-    command = [sys.executable, "-c", RUNAWAY, *ORDER, "--bucket", bucket]
+    command = [sys.executable, "-c", RUNAWAY, *TRAIN, "--bucket", bucket]
     failed = subprocess.run(
         command, env=surroundings({}), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )

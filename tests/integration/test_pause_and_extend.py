@@ -1,4 +1,4 @@
-"""Stopping a run on purpose and going on with it; more epochs for one that has ended."""
+"""A run is paused and resumed, and a finished one is extended."""
 
 import csv
 import io
@@ -7,75 +7,52 @@ import pytest
 
 from job.cli.app import main
 from job.runs import checkpoint
-from job.runs.run import Run
 from job.storage.open_store import open_store
-from tests.support.bucket import make_bucket
+from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
-from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+SMALL = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--imgsz", "64", "--batch", "4", "--nbs", "8"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0"),
 )
 """Six batches an epoch; two batches make an optimizer step; checkpoints only after epochs."""
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A tiny dataset on disk."""
-    return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=22, num_val=4)
+TRAIN = (*SMALL, "--epochs", "5", "--run", "zebra")
 
 
-@pytest.fixture
-def bucket(data, tmp_path):
-    """A folder that holds the tiny dataset."""
-    return make_bucket(data, tmp_path / "bucket")
-
-
-def train(bucket, name, *words):
-    """Train a run to its end."""
-    done = job(*ORDER, "--run", name, "--bucket", bucket, *words)
+def train(bucket, *words):
+    """Train run zebra to its end."""
+    done = job(*SMALL, "--run", "zebra", "--bucket", bucket, *words)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def run_in(bucket, name="zebra"):
-    """Return a run."""
-    return Run(open_store(bucket), name)
-
-
-def tensors_of(bucket, name):
-    """Return the digests of the final weights."""
-    return {which: digests.tensors for which, digests in run_in(bucket, name).final().weights.items()}
-
-
-def course_of(bucket, name):
-    """Return the rows of a run's results, without the time they took."""
+def rows_of(bucket, name="zebra"):
+    """Return the rows of a run's results, without their time."""
     text = open_store(bucket).read(f"runs/{name}/results.csv").decode()
     return [{key: value for key, value in row.items() if key != "time"} for row in csv.DictReader(io.StringIO(text))]
 
 
 def another_heartbeat(bucket):
-    """Return what tells whether the first attempt has given another sign of life than until now."""
+    """Return a condition: the first attempt has written another heartbeat than the present one."""
     before = run_in(bucket).attempt(1).heartbeat
     return lambda: run_in(bucket).attempt(1).heartbeat != before
 
 
 def objects_of(bucket, name):
-    """Return everything that the bucket holds of a run."""
+    """Return all objects of a run."""
     return open_store(bucket).list(f"runs/{name}/", checksums=True)
 
 
-def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, capsys):
-    """`job stop` makes a running job commit all that was done and end with exit 0, in state paused; the command that
-    started it goes on, and ends like one that nobody stopped.
+def test_a_running_job_is_paused_from_elsewhere_and_resumed(bucket, undisturbed, tmp_path, capsys):
+    """`job stop` makes a running job commit all finished steps and end with exit 0, in state paused; the command that
+    started it resumes it, and it ends with the tensors of an undisturbed one.
     """
     held = tmp_path / "held"
-    words = (*ORDER, "--epochs", "2", "--run", "zebra", "--bucket", bucket)
-    process = start_job(*words, at="step:3:wait", TEST_HELD=held)
+    process = start_job(*TRAIN, "--bucket", bucket, at="step:3:wait", TEST_HELD=held)
     wait_until(held.exists, process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
-    for _ in range(2):  # the attempt looks for the request after each sign of life
+    for _ in range(2):  # the attempt looks for the request after each heartbeat
         wait_until(another_heartbeat(bucket), process)
     held.unlink()
     said = process.communicate(timeout=SOON_S)[1]
@@ -89,10 +66,9 @@ def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, tmp_path, ca
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     assert "run zebra is paused" in capsys.readouterr().out
     assert main(["runs", "list", "--bucket", bucket]) == 0
-    assert "paused, epoch 0 of 2" in capsys.readouterr().out
-    train(bucket, "zebra", "--epochs", "2")
-    train(bucket, "twin", "--epochs", "2")
-    assert tensors_of(bucket, "zebra") == tensors_of(bucket, "twin")
+    assert "paused, epoch 0 of 5" in capsys.readouterr().out
+    train(bucket, "--epochs", "5")
+    assert tensors_of(bucket) == tensors_of(undisturbed)
     capsys.readouterr()
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     assert "is finished; there is nothing to stop" in capsys.readouterr().out
@@ -103,7 +79,7 @@ def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, ca
     once, paused and with exit 0; the next one, which a person starts, trains.
     """
     held = tmp_path / "held"
-    words = (*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket)
+    words = (*SMALL, "--epochs", "1", "--run", "zebra", "--bucket", bucket)
     process = start_job(*words, at="step:3:hold", TEST_HELD=held, JOB_CLOUD_JOB="job-1")
     wait_until(held.exists, process)
     kill(process)
@@ -114,16 +90,15 @@ def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, ca
     assert run_in(bucket).attempt(2).end.reason == "paused"
     assert run_in(bucket).attempt(2).start is None
     assert run_in(bucket).final() is None
-    train(bucket, "zebra", "--epochs", "1")
+    train(bucket, "--epochs", "1")
     assert run_in(bucket).attempts() == [1, 2, 3]
 
 
-def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, tmp_path):
+def test_a_run_that_stopped_early_is_extended(bucket, undisturbed):
     """Extended to the number of epochs it was planned for, a run that stopped early ends with the tensors of one that
     did not stop, as long as patience lasts, which begins anew; the old run is not written to.
     """
-    train(bucket, "patient", "--epochs", "5")
-    words = (*ORDER, "--run", "hasty", "--bucket", bucket, "--epochs", "5", "--patience", "2")
+    words = (*SMALL, "--run", "hasty", "--bucket", bucket, "--epochs", "5", "--patience", "2")
     hasty = start_job(*words, program="tests.support.early_stopping_cli")
     said = hasty.communicate(timeout=TIMEOUT_S)[1]
     assert hasty.returncode == 0, said
@@ -135,21 +110,21 @@ def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, tmp_path):
     assert objects_of(bucket, "hasty") == before
     final = run_in(bucket, "longer").final()
     assert (final.reason, final.num_epochs) == ("complete", 5)  # its patience began anew
-    assert course_of(bucket, "longer") == course_of(bucket, "patient")
-    assert tensors_of(bucket, "longer") == tensors_of(bucket, "patient")
+    assert rows_of(bucket, "longer") == rows_of(undisturbed)
+    assert tensors_of(bucket, "longer") == tensors_of(undisturbed)
     record = run_in(bucket, "longer").record()
     assert (record.start.point.kind, record.start.point.run) == ("end", "hasty")
     receipt = run_in(bucket, "longer").attempt(1).start.receipt
     assert (receipt.run, receipt.saved == receipt.loaded) == ("hasty", True)
 
 
-def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_path):
-    """An extension that is killed before its first commit, and again after it, ends like one that was left alone; its
-    learning rate is that of a run with the new number of epochs, and nothing of it lies in the old run's folder.
+def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, undisturbed):
+    """An extension that is killed before its first commit, and again after it, ends like an undisturbed one; its
+    learning rate is that of a run with the new number of epochs, and it writes nothing into the old run's folder.
     """
-    train(bucket, "zebra", "--epochs", "1")
+    train(bucket, "--epochs", "1")
     before = objects_of(bucket, "zebra")
-    words = ("extend", "zebra", "--epochs", "3", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
+    words = ("extend", "zebra", "--epochs", "5", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
     first = start_job(*words, "--run", "longer", at="step:2:kill")
     first.communicate(timeout=TIMEOUT_S)
     assert checkpoint.committed(run_in(bucket, "longer")) == []
@@ -162,20 +137,19 @@ def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, tmp_p
     assert job(*words, "--run", "twin").returncode == 0
     assert tensors_of(bucket, "longer") == tensors_of(bucket, "twin")
     assert objects_of(bucket, "zebra") == before
-    train(bucket, "from_the_start", "--epochs", "3")
-    rates = [[row["lr/pg0"] for row in course_of(bucket, name)] for name in ("longer", "from_the_start")]
+    rates = [[row["lr/pg0"] for row in rows] for rows in (rows_of(bucket, "longer"), rows_of(undisturbed))]
     assert rates[0][1:] == rates[1][1:]
-    assert [row["epoch"] for row in course_of(bucket, "longer")] == ["1", "2", "3"]
+    assert [row["epoch"] for row in rows_of(bucket, "longer")] == ["1", "2", "3", "4", "5"]
 
 
 def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
     """A run that is not finished, one with as many epochs, and a number that is none are refused with what to do."""
-    process = start_job(*ORDER, "--epochs", "1", "--run", "zebra", "--bucket", bucket, at="step:3:kill")
+    process = start_job(*SMALL, "--epochs", "1", "--run", "zebra", "--bucket", bucket, at="step:3:kill")
     process.communicate(timeout=TIMEOUT_S)
     capsys.readouterr()
     assert main(["extend", "zebra", "--epochs", "3", "--bucket", bucket]) == 65
     assert "run zebra: is not finished" in capsys.readouterr().err
-    train(bucket, "zebra", "--epochs", "1")
+    train(bucket, "--epochs", "1")
     assert main(["extend", "zebra", "--epochs", "1", "--bucket", bucket]) == 2
     assert "is the new total, and run zebra has trained 1" in capsys.readouterr().err
     assert main(["extend", "zebra", "--epochs", "more", "--bucket", bucket]) == 2
@@ -185,7 +159,7 @@ def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
 
 def test_processes_that_train_together_pause_together(bucket):
     """Two processes that are asked to stop do so after the same step, commit, and exit 0."""
-    words = (*ORDER, "--epochs", "200", "--run", "zebra", "--bucket", bucket, "--device", "cpu,cpu")
+    words = (*SMALL, "--epochs", "200", "--run", "zebra", "--bucket", bucket, "--device", "cpu,cpu")
     process = start_job(*words)
     wait_until(lambda: checkpoint.committed(run_in(bucket)), process)
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
@@ -199,12 +173,13 @@ def test_processes_that_train_together_pause_together(bucket):
 @pytest.mark.full
 def test_processes_that_train_together_extend_together(bucket):
     """A run of two processes is extended by two, which begin with the same state."""
-    train(bucket, "zebra", "--epochs", "1", "--device", "cpu,cpu")
+    train(bucket, "--epochs", "1", "--device", "cpu,cpu")
     words = ("extend", "zebra", "--epochs", "2", "--run", "longer", "--bucket", bucket, "--workers", "0")
     alone = job(*words)
     assert (alone.returncode, "world_size: the run has 2" in alone.stderr) == (65, True), alone.stderr
     together = job(*words, "--device", "cpu,cpu")
     assert together.returncode == 0, together.stderr
-    train(bucket, "patient", "--epochs", "2", "--device", "cpu,cpu")
-    rates = [[row["lr/pg0"] for row in course_of(bucket, name)][1:] for name in ("longer", "patient")]
+    straight = job(*SMALL, "--run", "straight", "--epochs", "2", "--device", "cpu,cpu", "--bucket", bucket)
+    assert straight.returncode == 0, straight.stderr
+    rates = [[row["lr/pg0"] for row in rows_of(bucket, name)][1:] for name in ("longer", "straight")]
     assert rates[0] == rates[1]

@@ -1,4 +1,4 @@
-"""Processes that train together and one that falls silent: each wait has a limit, and lets signals through."""
+"""A silent process of several: each wait has a limit, and lets signals through."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def together(wait):
 
 
 def end(processes):
-    """Kill what is left of some processes."""
+    """Kill the remaining processes."""
     for process in processes:
         process.kill()
         process.communicate()
@@ -63,7 +63,7 @@ def end(processes):
 
 @pytest.mark.parametrize("wait", ["group.agree(0)", "group.barrier()"])
 def test_a_signal_ends_the_wait_for_a_peer_that_is_silent(wait):
-    """The first process waits a few seconds more for one that does not answer, and goes on to commit."""
+    """The first process waits a few seconds more for one that does not answer, and then commits."""
     processes = together(wait)
     try:
         assert "ready\n" in iter(processes[0].stdout.readline, "")  # Gloo says something before
@@ -91,17 +91,17 @@ def test_each_purpose_has_its_limit():
     assert distributed.NOTICED_S == 5
 
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra", "--device", "cpu,cpu"),
 )
 
 
 def test_a_silent_peer_costs_no_step_when_the_machine_goes(tmp_path):
-    """If one process does not answer any more, SIGTERM to the command has the first one commit what was done."""
+    """If one process does not answer, SIGTERM to the command has the first one commit the finished steps."""
     bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=12, num_val=4), tmp_path / "bucket")
     held = tmp_path / "held"
-    process = start_job(*ORDER, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
+    process = start_job(*TRAIN, "--bucket", bucket, at="step:5:wait", TEST_HELD=held)
     try:
         wait_until(held.exists, process)
         os.kill(second_of(process.pid), signal.SIGSTOP)
@@ -126,7 +126,7 @@ def second_of(launcher):
 
 
 def launched(monkeypatch, ends):
-    """Return how the launcher ends, and what it was set up with, if its processes end as told."""
+    """Return the error of the launcher and its configuration, with these ends of its processes."""
     seen = []
 
     def elastic_launch(config, _program):
@@ -204,7 +204,7 @@ def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact
     """
     bucket = make_bucket(make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4), tmp_path / "bucket")
     run = Run(open_store(bucket), "zebra")
-    words = (*ORDER, "--bucket", bucket, "--workdir", f"{tmp_path}/work")
+    words = (*TRAIN, "--bucket", bucket, "--workdir", f"{tmp_path}/work")
     for attempt, (stops, exit_code) in enumerate([("1", 75), ("", 0)], start=1):
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
         processes = [

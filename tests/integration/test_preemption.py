@@ -1,58 +1,34 @@
-"""PreemptionWatcher given to a whole run: no step that was done is lost, whatever is under way."""
+"""Preemption notices to a whole run: no finished step is lost, in any phase."""
 
 import signal
 
 import pytest
 
 from job.runs import checkpoint
-from job.runs.run import Run
-from job.storage.open_store import open_store
-from tests.support.attempt_records import final_tensors
-from tests.support.bucket import make_bucket
+from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
-from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of six batches; two batches make an optimizer step; checkpoints only after epochs."""
 
+PHASES = [
+    ("download:1", None, "signal"),
+    ("start-up:1", None, "signal"),
+    ("validation:1", None, "server"),
+    ("validation:2", (0, 6), "signal"),
+    ("final evaluation:1", (2, 0), "server"),
+]
+"""By attempt: the point of a notice, the position that is committed then, and the source of the notice."""
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A tiny dataset on disk."""
-    return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=22, num_val=4)
-
-
-@pytest.fixture
-def bucket(data, tmp_path):
-    """A folder that holds the tiny dataset."""
-    return make_bucket(data, tmp_path / "bucket")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """The final tensors of the same training without any notice."""
-    bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
-    done = job(*ORDER, "--bucket", bucket)
-    assert done.returncode == 0, done.stderr
-    return tensors_of(bucket)
-
-
-def run_in(bucket):
-    """Return the run."""
-    return Run(open_store(bucket), "zebra")
-
-
-def tensors_of(bucket):
-    """Return the digests of the final weights."""
-    return final_tensors(run_in(bucket).final())
+OTHER_SOURCES = [("download:1", None, "server"), ("check:1", None, "server"), ("validation:2", (0, 6), "server")]
 
 
 def num_steps(trace):
-    """Return how many steps a training has reported."""
+    """Return the number of steps that a training has reported."""
     return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
@@ -63,11 +39,11 @@ def position(bucket):
 
 
 def test_a_signal_during_a_step_loses_no_step(bucket, undisturbed, tmp_path):
-    """After SIGTERM the process has committed every step that it reported, and exits 75 with the reason recorded;
-    resumed, it ends like one that nobody disturbed.
+    """After SIGTERM every reported step is committed, the exit code is 75 and the reason on record; the resumed run
+    ends with the tensors of an undisturbed one.
     """
     trace = tmp_path / "trace"
-    process = start_job(*ORDER, "--bucket", bucket, JOB_TRACE=trace)
+    process = start_job(*TRAIN, "--bucket", bucket, JOB_TRACE=trace)
     wait_until(lambda: num_steps(trace) >= 3, process)
     process.terminate()
     said = process.communicate(timeout=SOON_S)[1]
@@ -75,74 +51,65 @@ def test_a_signal_during_a_step_loses_no_step(bucket, undisturbed, tmp_path):
     assert position(bucket) == divmod(num_steps(trace), 6)
     end = run_in(bucket).attempt(1).end
     assert (end.reason, end.exit_code) == ("preempted", 75)
-    resumed = job(*ORDER, "--bucket", bucket)
+    resumed = job(*TRAIN, "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     receipt = run_in(bucket).attempt(2).start.receipt
     assert receipt.saved == receipt.loaded
     assert receipt.steps_lost == 0
-    assert tensors_of(bucket) == undisturbed
+    assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
 def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undisturbed, tmp_path):
-    """After the server's notice everything is committed, and the process stays until its machine is taken."""
+    """After the server's notice everything is committed, and the process waits until its VM is terminated."""
     trace = tmp_path / "trace"
     with running_metadata_server() as server:
-        process = start_job(*ORDER, "--bucket", bucket, JOB_TRACE=trace, **server.env)
+        process = start_job(*TRAIN, "--bucket", bucket, JOB_TRACE=trace, **server.env)
         wait_until(lambda: num_steps(trace) >= 2, process)
         server.preempt()
         wait_until(lambda: run_in(bucket).attempt(1).end is not None, process)
         assert position(bucket) == divmod(num_steps(trace), 6)
         assert process.poll() is None
         kill(process)
-        again = start_job(*ORDER, "--bucket", bucket, **server.env)
+        again = start_job(*TRAIN, "--bucket", bucket, **server.env)
         assert any("waiting for the VM to be terminated" in line for line in iter(again.stderr.readline, ""))
         again.terminate()  # which ends its wait
         said = again.communicate(timeout=SOON_S)[1]
         assert (again.returncode, "nothing was started" in said) == (75, True)
     assert run_in(bucket).attempts() == [1]
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
-    assert tensors_of(bucket) == undisturbed
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
+    assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("point", "kept", "source"),
-    [
-        ("download:1", None, "signal"),
-        pytest.param("download:1", None, "server", marks=pytest.mark.full),
-        pytest.param("check:1", None, "server", marks=pytest.mark.full),
-        ("start-up:1", None, "signal"),
-        ("validation:1", None, "server"),
-        ("validation:2", (0, 6), "signal"),
-        pytest.param("validation:2", (0, 6), "server", marks=pytest.mark.full),
-        ("final evaluation:1", (2, 0), "server"),
-    ],
-)
-def test_a_notice_at_any_time_keeps_all_that_was_done(bucket, undisturbed, tmp_path, point, kept, source):
-    """During download, check, start-up, validation and the final evaluation a notice is acted on at once, and all
-    steps that were done are committed.
+@pytest.mark.parametrize("phases", [PHASES, pytest.param(OTHER_SOURCES, marks=pytest.mark.full)])
+def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phases):
+    """Each attempt gets a notice in a later phase, acts on it at once and commits all finished steps; the run that
+    they make ends with the tensors of an undisturbed one.
     """
-    held = tmp_path / "held"
-    with running_metadata_server() as server:
-        process = start_job(*ORDER, "--bucket", bucket, at=f"{point}:hold", TEST_HELD=held, **server.env)
-        wait_until(held.exists, process)
-        if source == "signal":
-            process.terminate()
-        else:
-            server.preempt()
-            attempts = run_in(bucket).attempts()
-            wait_until(lambda: not attempts or run_in(bucket).attempt(1).end is not None, process)
-            process.send_signal(signal.SIGTERM)  # the machine's shutdown, which ends the wait
-        said = process.communicate(timeout=SOON_S)[1]
-        assert process.returncode == 75, said
-    assert (position(bucket) if kept else checkpoint.committed(run_in(bucket))) == (kept or [])
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
-    assert tensors_of(bucket) == undisturbed
+    run, held = run_in(bucket), tmp_path / "held"
+    for point, committed, source in phases:
+        num_attempts = len(run.attempts())
+        with running_metadata_server() as server:
+            process = start_job(*TRAIN, "--bucket", bucket, at=f"{point}:hold", TEST_HELD=held, **server.env)
+            wait_until(held.exists, process)
+            if source == "signal":
+                process.terminate()
+            else:
+                server.preempt()
+                claimed = run.attempts()[num_attempts:]
+                wait_until(lambda claimed=claimed: not claimed or run.attempt(claimed[0]).end is not None, process)
+                process.send_signal(signal.SIGTERM)  # the machine's shutdown, which ends the wait
+            said = process.communicate(timeout=SOON_S)[1]
+            assert process.returncode == 75, said
+        held.unlink()
+        assert (position(bucket) if committed else checkpoint.committed(run)) == (committed or [])
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
+    assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
-def test_a_press_of_ctrl_c_after_a_notice_leaves_at_once_and_harms_nothing(bucket, undisturbed, tmp_path):
-    """A person who asks once more is obeyed at once, even where the first notice is being acted on."""
+def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, undisturbed, tmp_path):
+    """Ctrl-C while a first notice is being acted on exits at once; the run resumes from the last checkpoint."""
     held = tmp_path / "held"
-    process = start_job(*ORDER, "--bucket", bucket, at="manifest:2:hold", TEST_HELD=held)
+    process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold", TEST_HELD=held)
     wait_until(held.exists, process)
     process.terminate()
     assert any("each stops training for" in line for line in iter(process.stderr.readline, ""))  # all else is done
@@ -150,5 +117,5 @@ def test_a_press_of_ctrl_c_after_a_notice_leaves_at_once_and_harms_nothing(bucke
     said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "leaving at once" in said) == (75, True)
     assert position(bucket) == (0, 0)
-    assert job(*ORDER, "--bucket", bucket).returncode == 0
-    assert tensors_of(bucket) == undisturbed
+    assert job(*TRAIN, "--bucket", bucket).returncode == 0
+    assert tensors_of(bucket) == tensors_of(undisturbed)

@@ -1,4 +1,4 @@
-"""Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
+"""Order and augmentation of the images: the same for any worker count and across any cut."""
 
 import collections
 import hashlib
@@ -81,9 +81,9 @@ def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
     assert len({str(epoch) for epoch in streams[0]}) == 3
 
 
-def test_a_cut_anywhere_goes_on_with_the_same_samples(make_trainer):
-    """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
-    before.
+def test_an_epoch_resumed_at_any_batch_has_the_same_samples(make_trainer):
+    """An epoch that begins at any batch has the samples that the whole epoch has from there on, after any
+    other epoch.
     """
     whole = stream(make_trainer(), 1)
     for first_batch in range(6):
@@ -142,8 +142,8 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
     assert 480 <= len(decoded) <= 500
 
 
-def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
-    """The first batches of an epoch are made before anyone asks for them, and no sample is made in vain."""
+def test_workers_prefetch_the_next_epoch_during_validation(make_trainer, monkeypatch):
+    """The first batches of an epoch are prefetched, and no superfluous sample is made."""
     from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
     made = multiprocessing.get_context("fork").SimpleQueue()
@@ -167,13 +167,13 @@ def test_another_seed_is_another_order(make_trainer):
 
 
 def test_another_seed_is_another_augmentation(make_trainer):
-    """The seed decides how an image is augmented, whatever the order: without any partner, too."""
+    """The seed decides how an image is augmented, in any order: without any partner, too."""
     one, other = (dict(stream(make_trainer(seed=seed, mosaic=0.0, mixup=0.0), 0)) for seed in (0, 1))
     assert all(one[name] != other[name] for name in one)
 
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
-    """What the process draws at random does not depend on how many samples it has made."""
+    """The random streams of the process do not depend on the number of samples that it has made."""
     trainer = make_trainer()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     stream(trainer, 0)

@@ -1,4 +1,4 @@
-"""A notice to a whole process group, as terminals and service managers send it: no step that was done is lost."""
+"""Signals to a whole process group, as terminals and service managers send them: no finished step is lost."""
 
 import itertools
 import os
@@ -10,13 +10,11 @@ import pytest
 from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
-from tests.support.bucket import make_bucket
 from tests.support.cli_process import SOON_S, surroundings, wait_until
-from tests.support.pairs import cover_pairs
 from tests.support.terminal import Terminal, processes_of
 from tests.support.tiny_dataset import make_tiny_dataset
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--checkpoint-every", "0", "--run", "zebra"),
 )
@@ -37,7 +35,12 @@ that all loader processes are there.
 
 SIGNALS = {"SIGTERM": "preempted", "SIGINT": "interrupted", "SIGHUP": "interrupted"}
 WORKERS, PROCESSES = (2, 0), (1, 2)
-SOME = cover_pairs(tuple(SIGNALS), tuple(PHASES), WORKERS, PROCESSES)
+SOME = {
+    *(("SIGTERM", "step", 2, 2), ("SIGTERM", "final evaluation", 0, 1), ("SIGINT", "validation", 2, 1)),
+    *(("SIGINT", "start-up", 0, 2), ("SIGHUP", "step", 2, 1), ("SIGHUP", "download", 0, 2)),
+}
+"""Each signal, phase, number of workers and number of processes at least once."""
+
 ALL = [
     pytest.param(*case, marks=[] if case in SOME else pytest.mark.full)
     for case in itertools.product(SIGNALS, PHASES, WORKERS, PROCESSES)
@@ -50,14 +53,8 @@ def data(tmp_path_factory):
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=12, num_val=9)
 
 
-@pytest.fixture
-def bucket(data, tmp_path):
-    """A folder that holds the tiny dataset."""
-    return make_bucket(data, tmp_path / "bucket")
-
-
 def send(terminal, name):
-    """Send a signal to all, as those do that send it: a key, a window that is closed, a service manager."""
+    """Send a signal to the group as its usual sender does: a key, a closed window, a service manager."""
     if name == "SIGINT":
         terminal.press(b"\x03")
     elif name == "SIGHUP":
@@ -68,16 +65,16 @@ def send(terminal, name):
 
 @pytest.mark.parametrize(("name", "phase", "workers", "processes"), ALL)
 def test_a_signal_to_all_is_a_notice_to_the_trainer(bucket, tmp_path, name, phase, workers, processes):
-    """Whatever is under way, with and without loader processes, in one process and in two: Ctrl-C, SIGTERM to the
-    group and a closed terminal end the training with 75, every step that it reported is committed, the record says who
-    asked, and no process is left.
+    """In any phase, with and without loader processes, in one process and in two: Ctrl-C, SIGTERM to the group and a
+    closed terminal end the training with 75, every reported step is committed, the record has the reason, and no
+    process is left.
     """
     held, trace = tmp_path / "held", tmp_path / "trace"
     at, num_steps = PHASES[phase]
     at = at.format(2 + processes)  # among two a batch is half as large, and the validation before the first step longer
     where = ("--workers", workers, "--device", ",".join(["cpu"] * processes), "--bucket", bucket)
     terminal = Terminal(
-        [sys.executable, "-m", "tests.support.fault_point_cli", at, *ORDER, *where],
+        [sys.executable, "-m", "tests.support.fault_point_cli", at, *TRAIN, *where],
         surroundings({"TEST_HELD": held, "JOB_TRACE": trace}),
     )
     try:

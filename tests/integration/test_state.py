@@ -1,4 +1,4 @@
-"""A state file is data: what is no state is refused, and nothing in it is run."""
+"""A state file is data: other files are refused, and no code in it runs."""
 
 import contextlib
 import pickle
@@ -46,7 +46,7 @@ def test_a_state_that_would_run_code_is_refused_without_running_it(read_state, t
 
 
 @pytest.mark.parametrize("data", [b"", b"not a state", pickle.dumps({"schema": 1}, protocol=2)])
-def test_what_is_no_state_is_refused(read_state, tmp_path, data):
+def test_a_file_that_is_no_state_is_refused(read_state, tmp_path, data):
     """A file that is empty, something else, or lacks its parts raises one error that names it."""
     path = tmp_path / "state.pt"
     path.write_bytes(data)
@@ -68,7 +68,7 @@ def training(confined, tmp_path):
 
 def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     """A state with a NaN, of another model, with a missing part or of another optimizer is refused before the first
-    step, as an error of the checkpoint and not of the recipe or the program; the state as it was saved is accepted.
+    step, as an error of the checkpoint and not of the recipe or the program; the saved state is accepted.
     """
     from job.training.state import TrainingProgress, capture, restore_state  # noqa: PLC0415 -- once Ultralytics is confined
 

@@ -1,4 +1,4 @@
-"""The run's folder is what people know from Ultralytics, also while the run is under way."""
+"""Stock Ultralytics resumes from a run's folder."""
 
 import csv
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.tiny_dataset import make_tiny_dataset
 
 NUM_EPOCHS = 4
 
-ORDER = (
+TRAIN = (
     *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", NUM_EPOCHS, "--imgsz", "32", "--batch", "4"),
     *("--optimizer", "SGD", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
@@ -41,14 +41,14 @@ def yolo(*words):
     )
 
 
-def test_stock_ultralytics_goes_on_from_the_last_pt_of_a_run_that_was_cut_off(bucket, tmp_path):
-    """`yolo train resume model=last.pt data=...` trains the next epoch, with the optimizer as it was; our own
-    checkpoints have no such file, the same command of ours goes on exactly, and what a finished run has is stripped.
+def test_stock_ultralytics_resumes_from_the_last_pt_of_a_run_that_was_cut_off(bucket, tmp_path):
+    """`yolo train resume model=last.pt data=...` trains the next epoch, with the state of the optimizer; our own
+    checkpoints have no such file, our command resumes exactly, and the files of a finished run are stripped.
     """
     import torch  # noqa: PLC0415  # seconds that only running a test needs
 
     last = Path(bucket) / "runs" / "zebra" / "weights" / "last.pt"
-    cut = start_job(*ORDER, "--bucket", bucket, at="step:3:hold", TEST_HELD=tmp_path / "held")
+    cut = start_job(*TRAIN, "--bucket", bucket, at="step:3:hold", TEST_HELD=tmp_path / "held")
     wait_until(last.exists, cut)  # an epoch is a step
     kill(cut)
     mirrored = torch.load(last, weights_only=False)
@@ -68,12 +68,12 @@ def test_stock_ultralytics_goes_on_from_the_last_pt_of_a_run_that_was_cut_off(bu
     data.write_text(f"path: {tmp_path / 'tiny'}\n{data.read_text()}")
     stock = yolo("train", "resume", f"model={last}", f"data={data}", "device=cpu", f"save_dir={tmp_path / 'stock'}")
     assert stock.returncode == 0, stock.stdout + stock.stderr
-    told = stock.stdout + stock.stderr
-    assert f"from epoch {done + 1} to {NUM_EPOCHS} total epochs" in told
+    output = stock.stdout + stock.stderr
+    assert f"from epoch {done + 1} to {NUM_EPOCHS} total epochs" in output
     with (tmp_path / "stock" / "results.csv").open() as opened:
         assert [int(row["epoch"]) for row in csv.DictReader(opened)] == list(range(done + 1, NUM_EPOCHS + 1))
 
-    resumed = job(*ORDER, "--bucket", bucket)
+    resumed = job(*TRAIN, "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     finished = torch.load(last, weights_only=False)
     assert (finished["epoch"], finished["optimizer"], finished["ema"]) == (-1, None, None)

@@ -7,28 +7,21 @@ import sys
 import pytest
 
 from job.runs.progress import read_progress
-from job.runs.run import Run
 from job.runs.wandb_status import read_status
-from job.storage.open_store import open_store
-from tests.support.attempt_records import final_tensors
-from tests.support.bucket import make_bucket
+from tests.support.bucket import make_bucket, run_in, tensors_of
 from tests.support.cli_process import SOON_S, job, kill, start_job, surroundings, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.fake_wandb_server import ACCEPTS, FAILS, HANGS, KEY, running_wandb_server
 from tests.support.tiny_dataset import make_tiny_dataset
 
-SHORT, LONG = 4, 7
-"""Epochs of an undisturbed run, and of one that is ended again and again."""
+NUM_EPOCHS = 7
 
-
-def order(num_epochs, bucket):
-    """Return the words that train so many epochs of five batches."""
-    return (
-        *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", str(num_epochs), "--imgsz", "64"),
-        *("--batch", "4", "--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
-        *("--checkpoint-every", "0.5", "--patience", str(num_epochs), "--bucket", bucket),
-    )
-
+TRAIN = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", str(NUM_EPOCHS), "--imgsz", "64"),
+    *("--batch", "4", "--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
+    *("--checkpoint-every", "0.5", "--patience", str(NUM_EPOCHS)),
+)
+"""Epochs of five batches."""
 
 NUM_ENDINGS = 4
 
@@ -48,16 +41,6 @@ OFFLINE = {"WANDB_MODE": "offline"}
 def data(tmp_path_factory):
     """A tiny dataset on disk."""
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=20, num_val=4)
-
-
-def run_in(bucket):
-    """Return the run."""
-    return Run(open_store(bucket), "zebra")
-
-
-def tensors_of(bucket):
-    """Return the digests of the final weights."""
-    return final_tensors(run_in(bucket).final())
 
 
 def rows_at(server):
@@ -93,7 +76,7 @@ def killed(data, tmp_path_factory):
     run = run_in(bucket)
 
     def up_to_date(number, wandb):
-        """Tell whether the attempt has committed all that it trains before it waits, and the server has the rows."""
+        """Whether the attempt has committed all its epochs before the wait, and the server has the rows."""
         progress = read_progress(run)
         return (
             held.exists()
@@ -106,7 +89,7 @@ def killed(data, tmp_path_factory):
             before = read_progress(run).checkpoint
             env = {"TEST_HELD": held} | (server.env if number == WITH_NOTICE[-1] else {})
             env |= OFFLINE if number in WITHOUT_SERVER else wandb.env
-            process = start_job(*order(LONG, bucket), at=HELD_AT, **env)
+            process = start_job(*TRAIN, "--bucket", bucket, at=HELD_AT, **env)
             if number in AT_A_COMMIT + WITHOUT_SERVER:
                 wait_until(lambda before=before: read_progress(run).checkpoint != before, process)
             else:
@@ -124,21 +107,15 @@ def killed(data, tmp_path_factory):
             else:
                 said = process.communicate(timeout=SOON_S)[1]
                 assert process.returncode == 75, said
-        done = job(*order(LONG, bucket), **OFFLINE)
+        assert wandb.artifacts == []  # the weights are sent at the end
+        done = job(*TRAIN, "--bucket", bucket, **OFFLINE)
         assert done.returncode == 0, done.stderr
         yield bucket, wandb
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """The final tensors of the run without tracking and without kills, by its epochs."""
-    found = {}
-    for num_epochs in (SHORT, LONG):
-        bucket = make_bucket(data, tmp_path_factory.mktemp("undisturbed") / "bucket")
-        assert job(*order(num_epochs, bucket), WANDB_MODE="disabled").returncode == 0
-        assert read_status(run_in(bucket), 1) is None
-        found[num_epochs] = tensors_of(bucket)
-    return found
+def test_a_run_without_tracking_has_no_status(undisturbed):
+    """With ``WANDB_MODE=disabled``, as here, nothing of W&B is recorded."""
+    assert read_status(run_in(undisturbed), 1) is None
 
 
 def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undisturbed):
@@ -152,21 +129,21 @@ def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undis
     assert len(run.attempts()) == NUM_ENDINGS + 1
     live = epochs_at(server)
     assert live == list(range(len(live)))
-    assert 1 < len(live) < LONG + 1
+    assert 1 < len(live) < NUM_EPOCHS + 1
     for _ in range(2):
         done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
         assert done.returncode == 0, done.stderr
-        assert epochs_at(server) == list(range(LONG + 1))
+        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
     assert list(server.runs) == [record.wandb_id]
     require_committed_values(run, rows_at(server))
     attempts = [row["attempt"] for row in rows_at(server)]
     assert attempts == sorted(attempts)
     assert set(attempts) <= set(run.attempts())
-    assert tensors_of(bucket) == undisturbed[LONG]
+    assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
-def test_a_server_that_knows_nothing_is_sent_the_whole_curve_once(killed):
-    """`job wandb sync` sends a run and its result from the records alone, whatever logs an old version left
+def test_an_empty_server_is_sent_the_whole_curve_once(killed):
+    """`job wandb sync` sends a run and its result from the records alone, beside logs of an old version
     in the bucket; the second time it sends no epoch.
     """
     bucket, _ = killed
@@ -177,7 +154,7 @@ def test_a_server_that_knows_nothing_is_sent_the_whole_curve_once(killed):
         for _ in range(2):
             done = job("wandb", "sync", "zebra", "--bucket", bucket, **server.env)
             assert done.returncode == 0, done.stderr
-        assert epochs_at(server) == list(range(LONG + 1))
+        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
         require_committed_values(run, rows_at(server))
         assert {row["attempt"] for row in rows_at(server)} <= set(range(1, NUM_ENDINGS + 2))
         sent = server.runs[record.wandb_id]
@@ -190,46 +167,21 @@ def test_a_server_that_knows_nothing_is_sent_the_whole_curve_once(killed):
     assert (refused.returncode, "there is no key; export WANDB_API_KEY" in refused.stderr) == (78, True)
 
 
-def test_a_server_gets_each_epoch_once_and_the_weights_at_the_end(data, undisturbed, tmp_path):
-    """With a key the curve is live; after a kill the server has what was committed, once; the weights, and pictures of
-    before and after, come at the end.
-    """
-    bucket = make_bucket(data, tmp_path / "bucket")
-    run = run_in(bucket)
-    with running_wandb_server(ACCEPTS) as server:
-        process = start_job(*order(LONG, bucket), at=HELD_AT, TEST_HELD=tmp_path / "held", **server.env)
-        wait_until(lambda: any(known["history"] for known in list(server.runs.values())), process)
-        assert server.artifacts == []
-        kill(process)
-        done = job(*order(LONG, bucket), **server.env)
-        assert done.returncode == 0, done.stderr
-        sent = server.runs[run.record().wandb_id]
-        assert epochs_at(server) == list(range(LONG + 1))
-        require_committed_values(run, rows_at(server))
-        assert [row for row in sent["history"].values() if "predictions" in row]
-        artifact = server.artifacts[-1]["input"]
-        assert run.final().weights["best.pt"].sha256 in artifact["metadata"]
-    assert read_status(run, run.attempts()[-1]).sent
-    assert tensors_of(bucket) == undisturbed[LONG]
-    assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))
-
-
 @pytest.mark.parametrize(
     "behaviour", [HANGS, pytest.param(FAILS, marks=pytest.mark.full), pytest.param("refuses", marks=pytest.mark.full)]
 )
-def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, data, undisturbed, tmp_path):
+def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, bucket, undisturbed, tmp_path):
     """The run ends well with the same tensors; log, status and report name the reason, and once there is a server that
     works `job wandb sync` sends the whole curve.
     """
-    bucket = make_bucket(data, tmp_path / "bucket")
-    with running_wandb_server(behaviour) as server, socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = server.url if behaviour != "refuses" else f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with running_wandb_server(behaviour) as server, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = server.url if behaviour != "refuses" else f"http://127.0.0.1:{closed.getsockname()[1]}"
         env = server.env | {"WANDB_BASE_URL": url, "WANDB_INIT_TIMEOUT": "3"}
-        done = job(*order(SHORT, bucket), **env)
+        done = job(*TRAIN, "--bucket", bucket, **env)
         assert done.returncode == 0, done.stderr
         assert behaviour == "refuses" or server.asked.is_set()
-    assert tensors_of(bucket) == undisturbed[SHORT]
+    assert tensors_of(bucket) == tensors_of(undisturbed)
     assert "W&B: the server did not take the run" in done.stderr
     status = read_status(run_in(bucket), 1)
     assert (status.mode, "did not take the run" in status.why) == ("offline", True)
@@ -238,28 +190,40 @@ def test_a_server_that_fails_changes_nothing_and_is_named(behaviour, data, undis
     assert "job wandb sync zebra" in page
     with running_wandb_server(ACCEPTS) as server:
         assert job("wandb", "sync", "zebra", "--bucket", bucket, **server.env).returncode == 0
-        assert epochs_at(server) == list(range(SHORT + 1))
+        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
 
 
-def test_a_server_that_hangs_does_not_keep_a_machine_that_is_taken(data, tmp_path):
-    """With the server hanging and notice given, the process exits 75; the next attempt sends what was not sent."""
-    bucket = make_bucket(data, tmp_path / "bucket")
+def test_a_server_that_hangs_delays_no_preemption_and_gets_all_from_the_next_attempt(bucket, undisturbed, tmp_path):
+    """On a notice while the server hangs the process exits 75; the next attempt sends each epoch once, and at the end
+    the weights and pictures of before and after, and no record has the key.
+    """
+    run = run_in(bucket)
     with running_wandb_server(HANGS) as server:
         held = tmp_path / "held"
-        process = start_job(*order(LONG, bucket), at=HELD_AT, TEST_HELD=held, WANDB_INIT_TIMEOUT="600", **server.env)
+        env = server.env | {"TEST_HELD": held, "WANDB_INIT_TIMEOUT": "600"}
+        process = start_job(*TRAIN, "--bucket", bucket, at=HELD_AT, **env)
         wait_until(lambda: held.exists() and server.asked.is_set(), process)
         process.terminate()
         held.unlink()
         said = process.communicate(timeout=SOON_S)[1]
         assert process.returncode == 75, said
-    assert read_status(run_in(bucket), 1) is None
+    assert read_status(run, 1) is None
     with running_wandb_server(ACCEPTS) as server:
-        assert job(*order(LONG, bucket), **server.env).returncode == 0
-        assert epochs_at(server) == list(range(LONG + 1))
+        done = job(*TRAIN, "--bucket", bucket, **server.env)
+        assert done.returncode == 0, done.stderr
+        sent = server.runs[run.record().wandb_id]
+        assert epochs_at(server) == list(range(NUM_EPOCHS + 1))
+        require_committed_values(run, rows_at(server))
+        assert [row for row in sent["history"].values() if "predictions" in row]
+        artifact = server.artifacts[-1]["input"]
+        assert run.final().weights["best.pt"].sha256 in artifact["metadata"]
+    assert read_status(run, run.attempts()[-1]).sent
+    assert tensors_of(bucket) == tensors_of(undisturbed)
+    assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))
 
 
 def test_a_machine_that_was_superseded_adds_nothing(killed, tmp_path):
-    """The follower of an attempt that another one has followed is refused, and the server hears nothing of it."""
+    """The follower of a superseded attempt is refused, and sends nothing to the server."""
     bucket, _ = killed
     command = [sys.executable, "-m", "job.tracking", "zebra", bucket, "1", str(tmp_path / "follow")]
     with running_wandb_server(ACCEPTS) as server:

@@ -1,4 +1,4 @@
-"""A stranger's weights run nothing, take no more memory than they have bytes, and are refused with a sentence."""
+"""Untrusted weights run no code, take no more memory than they have bytes, and are refused with one message."""
 
 import json
 import pickle
@@ -74,9 +74,8 @@ def test_weights_that_would_run_something_when_their_model_is_built_are_refused(
 
 
 def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_path):
-    """Who can write to the bucket can change a checkpoint and its manifest, and still runs nothing on a machine that
-    goes on from it, nor on one that uses what it wrote; the command that the refusal names sets it aside, and the run
-    goes on from the one before.
+    """A forged checkpoint with a valid manifest runs no code on a machine that resumes from it, nor on one that uses
+    its weights; the command that the refusal names sets it aside, and the run resumes from the one before.
     """
     train = words(bucket, "--model", "yolo11n.yaml", "--epochs", "2")
     run, mark = Run(open_store(str(bucket)), "r"), tmp_path / "mark"
@@ -86,10 +85,10 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
     for _ in range(2):  # it is not set aside upon any number of observations
         refused = job(*train)
         assert refused.returncode == 65, refused.stderr
-        (told,) = [message for message in messages(refused.stderr) if "its activation is" in message]
-        assert told.startswith(f"run r: checkpoint {newest} is refused, ")
-        assert f"; to resume after {before.description}, set it aside: `" in told
-    subprocess.run(["sh", "-c", told.split("`")[1]], check=True)
+        (refusal,) = [message for message in messages(refused.stderr) if "its activation is" in message]
+        assert refusal.startswith(f"run r: checkpoint {newest} is refused, ")
+        assert f"; to resume after {before.description}, set it aside: `" in refusal
+    subprocess.run(["sh", "-c", refusal.split("`")[1]], check=True)
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)
     assert again.returncode == 0, again.stderr
@@ -116,8 +115,8 @@ def poison_checkpoint(bucket, identity, mark, names):
     assert read_manifest(run, identity) != manifest
 
 
-def test_nothing_of_a_file_but_tensors_and_figures_is_passed_on(tmp_path):
-    """A best.pt that was restored and is still the best is written anew, and what was added to it is gone."""
+def test_only_tensors_and_figures_of_a_file_are_passed_on(tmp_path):
+    """A best.pt that was restored and is still the best is written anew, without additions."""
     import torch  # noqa: PLC0415 -- importing torch takes seconds
 
     from job.training.weights import Weights, digest_file  # noqa: PLC0415 -- Ultralytics is confined first
@@ -177,7 +176,7 @@ def test_names_as_a_list_are_as_good_as_numbered_ones(tmp_path):
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, names, part):
-    """Classes that are not numbered and named, as many as the head tells apart, end with a sentence."""
+    """Classes that are not numbered and named, as many as the head has, are refused."""
     with pytest.raises(WeightsError, match=part):
         load(changed(tmp_path, lambda model: setattr(model, "names", names)))
 
@@ -201,7 +200,7 @@ def test_names_that_are_none_are_refused(tmp_path, names, part):
     ],
 )
 def test_a_description_that_asks_for_more_than_there_is_is_refused_before_it_gets_it(tmp_path, entry, value, part):
-    """Sizes, repeats and layers of a stranger's description are looked at before any of it is built."""
+    """Sizes, repeats and layers of an untrusted description are checked before any of it is built."""
     path = changed(tmp_path, lambda model: model.yaml.update({entry: value}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WeightsError, match=part):
@@ -257,8 +256,8 @@ MEMO_OF_GIGABYTES = b"\x80\x02]r\xff\xff\xff\x7f."
         (b"\x80\x02ccollections\nOrderedDict\n}b.", "damaged|no model"),
     ],
 )
-def test_a_pickle_of_a_strangers_own_calls_nothing(tmp_path, data, part):
-    """Whatever a pickle names or asks for, it gets a sentence."""
+def test_an_untrusted_pickle_calls_nothing(tmp_path, data, part):
+    """A pickle that names other classes or functions is refused with one message."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WeightsError, match=part):
         load(make().pickled(tmp_path / "own.pt", data))
@@ -323,7 +322,7 @@ def test_a_dataset_with_a_pickled_cache_of_labels_does_not_bring_it_along():
 
 
 def test_a_model_file_in_this_folder_is_looked_at_as_well():
-    """A model file may be a stranger's too: one that asks for too much, or for code, is refused."""
+    """A model file is untrusted, too: one that asks for too much, or for code, is refused."""
     from job.training.architecture import UnfitArchitectureError, load_architecture, require_size  # noqa: PLC0415 -- Ultralytics is confined first
 
     head = "head: [[[-1], 1, Detect, [nc]]]\n"

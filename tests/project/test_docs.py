@@ -99,7 +99,7 @@ def test_named_flags_exist(page, capsys):
     assert flags - known - OF_OTHERS == set()
 
 
-def test_the_checks_see_what_is_wrong(capsys):
+def test_the_checks_find_mistakes(capsys):
     """A path, a command and a flag that do not exist are not taken for ones that do."""
     assert not exists("job/no_such_module.py")
     assert not exists("job/errors.py::NoSuchName")
@@ -134,7 +134,7 @@ def commands(text: str, program: str):
 
 
 def exists(name: str) -> bool:
-    """Tell whether a path, or a definition written `path::name`, is in the repository."""
+    """Whether a path, or a definition written `path::name`, is in the repository."""
     path, _, definition = name.partition("::")
     if not definition:
         return (ROOT / path).exists()

@@ -1,4 +1,4 @@
-"""What a person writes in make's variables reaches the command behind a target as words, and nothing of it is run."""
+"""Text in make's variables reaches the command behind a target as arguments, and no shell expands it."""
 
 import os
 import re
@@ -107,7 +107,7 @@ def test_without_variables_a_training_is_the_demo(project):
     assert words_of(project) == [["train", "--recipe", "A", "--bucket", "bucket", "--profile", "demo"]]
 
 
-def test_a_quote_that_is_not_closed_is_told(project):
+def test_a_quote_that_is_not_closed_is_refused(project):
     """ARGS that cannot be split into words ends with a sentence, and nothing is started."""
     done = make(project, "runs", {"ARGS": "'open"})
     assert done.returncode != 0

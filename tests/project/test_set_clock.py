@@ -1,4 +1,4 @@
-"""The clock that the storm sets: what it does to a process, and what it leaves alone."""
+"""The clock that the storm sets changes time and date, and no duration."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ assert pickle.loads(pickle.dumps(datetime.now(UTC))) < datetime.now(UTC)
 
 
 def test_every_reading_of_the_wall_clock_leaps_and_durations_do_not(tmp_path):
-    """Set back by an hour, time and date are wrong by that, wherever they are read, and the monotonic clock goes on."""
+    """Set back by an hour, time and date are wrong by that, wherever they are read; the monotonic clock is not."""
     path = os.pathsep.join([str(ROOT / "tests/support/clock"), str(ROOT)])
     environment = surroundings({CLOCK: tmp_path / "clock", "PYTHONPATH": path})
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What the tests may take from the machine that they run on: nothing that a stranger's machine lacks."""
+"""The tests need nothing of a machine but a home and a path."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ sys.exit(code)
 
 
 def run_bare(tmp_path, *words, **environment):
-    """Run Python on the suite with nothing in the environment but what is given, a home and a path."""
+    """Run Python on the suite with a home, a path and the given variables alone."""
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **environment}
     return subprocess.run(
         [sys.executable, *words],

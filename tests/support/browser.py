@@ -1,4 +1,4 @@
-"""A page in headless Chromium, watched for everything that a self-contained file must not do."""
+"""A page in headless Chromium, with all its requests and console messages recorded."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Watched:
 
 @contextmanager
 def opened(file, *, width=1180, dark=False) -> Iterator[Watched]:
-    """Open a file as somebody who double-clicks it; skips the test where there is no Chromium."""
+    """Open a file in a browser; skips the test where there is no Chromium."""
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         pytest.skip("there is no Chromium here; `apt-get install chromium`")

@@ -1,13 +1,26 @@
-"""A bucket with a dataset, filled as a person fills it."""
+"""A bucket with a dataset, and the runs in it."""
 
 from pathlib import Path
 
 from job.cli.app import main
+from job.runs.run import Run
+from job.storage.open_store import open_store
+from tests.support.attempt_records import final_tensors
 
 
 def make_bucket(data, location, dataset="tiny"):
-    """Push images into a bucket, which is made if it is a folder; return where it is."""
+    """Push images into a bucket, which is made if it is a folder; return its location."""
     if "://" not in str(location):
         Path(location).mkdir(exist_ok=True)
     assert main(["data", "push", str(data), "--dataset", dataset, "--bucket", str(location)]) == 0
     return str(location)
+
+
+def run_in(bucket, name="zebra"):
+    """Return a run of a bucket."""
+    return Run(open_store(str(bucket)), name)
+
+
+def tensors_of(bucket, name="zebra"):
+    """Return the digests of a finished run's weights."""
+    return final_tensors(run_in(bucket, name).final())

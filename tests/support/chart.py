@@ -1,4 +1,4 @@
-"""What a chart of the report shows, read back from its SVG by its own ticks."""
+"""The values of a chart of the report, read back from its SVG by its own ticks."""
 
 import re
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Chart:
         return [self._place(x, y) for x, y in uses]
 
     def band(self):
-        """Return the lower and the upper end of what is expected, drawn as an area or as a line."""
+        """Return the lower and the upper end of the expected band, drawn as an area or as a line."""
         for path, style in re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="([^"]*)"', self.svg):
             if "var(--green)" in style:
                 heights = [self._place(x, y)[1] for x, y in re.findall(POINT, path)]

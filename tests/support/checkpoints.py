@@ -1,4 +1,4 @@
-"""Checkpoints as strangers send them: of other tasks, damaged, larger than they seem, or with something to run."""
+"""Untrusted checkpoints: of other tasks, damaged, larger than they seem, or with code."""
 
 import zipfile
 from copy import deepcopy
@@ -82,7 +82,7 @@ def torchscript(path):
 
 
 def pickled(path, data):
-    """Write an archive with a pickle of one's own."""
+    """Write an archive with the given pickle."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
         archive.writestr("archive/version", "3")

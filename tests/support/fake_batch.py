@@ -75,13 +75,13 @@ class FakeBatch:
         """Regions that give no machine."""
 
         self.refusals: list[grpc.StatusCode] = []
-        """How the next calls are refused."""
+        """Refusals of the next calls."""
 
         self.broken: str | None = None
         """Why jobs fail before their first machine, in the service's words."""
 
         self.most_retries = 10
-        """How often it tries again at most, whatever a job asks for."""
+        """The most retries, for any job."""
 
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -155,7 +155,7 @@ class FakeBatch:
         Args:
             name: The job.
             notice_s: Seconds between notice and kill; without them there is no notice.
-            enough: Ends the notice early, where nobody needs to wait for what comes after.
+            enough: Ends the notice early, for tests that need not wait for what comes after.
             code: What Batch says of the attempt; nothing if the container's own end wins the race.
         """
         fake = self.jobs[name]
@@ -175,7 +175,7 @@ class FakeBatch:
     def stop(self) -> None:
         """Take every machine away and wait for every job's end."""
         for fake in list(self.jobs.values()):
-            with self._changed:  # or a machine could be started that nobody ends
+            with self._changed:  # or a machine could be started and never ended
                 fake.cancelled.set()
                 self._changed.notify_all()
             if fake.machine is not None:

@@ -1,4 +1,4 @@
-"""What a machine asks of Google Cloud besides metadata: of its group, for a secret, to keep a note. Real HTTP."""
+"""The Compute, Secret Manager and Storage APIs, as far as a VM calls them; real HTTP."""
 
 import base64
 import json
@@ -6,8 +6,9 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl
+
+from tests.support.http_server import Handler, serving
 
 TOKEN = "ya29.token-of-the-runtime"  # noqa: S105 -- made up
 
@@ -21,7 +22,7 @@ class FakeGoogle:
         """Each request that was granted, as ``GROUP SIZE``."""
 
         self.num_asked = 0
-        """How often a group was to be resized, granted or not."""
+        """The number of requests to resize, granted or not."""
 
         self.refusals: list[int] = []
         """Statuses to answer the next requests to resize with."""
@@ -30,7 +31,7 @@ class FakeGoogle:
         """Values by version, ``projects/P/secrets/S/versions/V``."""
 
         self.objects: set[str] = set()
-        """What was made in buckets, as ``BUCKET/NAME``."""
+        """Objects that were made, as ``BUCKET/NAME``."""
 
         self.recreated: list[tuple[str, list[str]]] = []
         """Groups that were asked for another machine, each with the machines to give back."""
@@ -77,10 +78,11 @@ def running_google_apis() -> Iterator[FakeGoogle]:
     """Serve the APIs on a free port of this machine."""
     fake = FakeGoogle()
 
-    class Handler(BaseHTTPRequestHandler):
+    class FakeHandler(Handler):
         def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))  # without a length it is refused by Google
-            self.respond(self.done(body) if self.authorized() else 401, {"kind": "compute#operation"})
+            assert "Content-Length" in self.headers  # or it is refused by Google
+            body = self.body()
+            self.answer(self.done(body) if self.authorized() else 401, {"kind": "compute#operation"})
 
         def done(self, body):
             path = self.path.removeprefix("/compute/v1/")
@@ -97,26 +99,15 @@ def running_google_apis() -> Iterator[FakeGoogle]:
             value = fake.secrets.get(self.path.removeprefix("/v1/").removesuffix(":access"))
             data = base64.b64encode((value or "").encode()).decode()
             status = 401 if not self.authorized() else 403 if value is None else 200
-            self.respond(status, {"payload": {"data": data, "dataCrc32c": "1"}})
+            self.answer(status, {"payload": {"data": data, "dataCrc32c": "1"}})
 
         def authorized(self):
             return self.headers["Authorization"] == f"Bearer {TOKEN}"
 
-        def respond(self, status, content):
-            body = json.dumps(content if status == 200 else {"error": {"code": status}}, indent=2).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def answer(self, status, content):
+            error = {"error": {"code": status}}
+            self.respond(status, json.dumps(content if status == 200 else error, indent=2).encode(), {})
 
-        def log_message(self, *_args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-        try:
-            yield fake
-        finally:
-            server.shutdown()
+    with serving(FakeHandler) as address:
+        fake.url = f"http://{address}"
+        yield fake

@@ -1,16 +1,17 @@
-"""A metadata server as machines of Google Cloud have one; real HTTP, with changes made by the test."""
+"""The metadata server of a VM of Google Cloud; real HTTP, with values that the test sets."""
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.http_server import Handler, serving
 
 PREFIX = "/computeMetadata/v1/"
 
 
 class FakeMetadata:
-    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes whoever waits for it."""
+    """The server's values, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
 
     def __init__(self, **values: str) -> None:
         self._changed = threading.Condition()
@@ -20,7 +21,7 @@ class FakeMetadata:
         """``host:port``, which is how `GCE_METADATA_HOST` wants it."""
 
         self.waiting = threading.Event()
-        """Set once somebody waits for a change."""
+        """Set once a request waits for a change."""
 
         self.num_failures = 0
         """Answers that are yet to fail."""
@@ -38,7 +39,7 @@ class FakeMetadata:
             self._changed.notify_all()
 
     def fail(self, num_failures: int) -> None:
-        """Answer 503 so many times, also to whoever waits now, and give the machine notice meanwhile."""
+        """Answer 503 so many times, also to waiting requests, and give the machine notice meanwhile."""
         self.num_failures = num_failures
         self.preempt()
 
@@ -63,35 +64,19 @@ def running_metadata_server(**values: str) -> Iterator[FakeMetadata]:
     """Serve metadata on a free port of this machine."""
     fake = FakeMetadata(**values)
 
-    class Handler(BaseHTTPRequestHandler):
+    class FakeHandler(Handler):
         def do_GET(self):
             split = urlsplit(self.path)
             flavoured = self.headers.get("Metadata-Flavor") == "Google"
             found = fake.answer(split.path.removeprefix(PREFIX), parse_qs(split.query)) if flavoured else None
+            headers = {"Metadata-Flavor": "Google"}
             if found and fake.num_failures:
                 fake.num_failures -= 1
-                found = None
-                self.send_response(503)
+                self.respond(503, b"", headers)
+            elif found:
+                self.respond(200, found[0].encode(), headers | {"ETag": found[1]})
             else:
-                self.send_response(200 if found else 404 if flavoured else 403)
-            self.send_header("Metadata-Flavor", "Google")
-            body = found[0].encode() if found else b""
-            if found:
-                self.send_header("ETag", found[1])
-            self.send_header("Content-Length", str(len(body)))
-            with suppress(BrokenPipeError, ConnectionResetError):  # whoever waited was killed
-                self.end_headers()
-                self.wfile.write(body)
+                self.respond(404 if flavoured else 403, b"", headers)
 
-        def log_message(self, *_args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        fake.url = f"127.0.0.1:{server.server_address[1]}"
-        try:
-            yield fake
-        finally:
-            server.shutdown()
+    with serving(FakeHandler) as fake.url:
+        yield fake

@@ -1,12 +1,13 @@
-"""A server of Weights & Biases, as far as its client asks: real HTTP; keeps what it is sent, or fails as it is told."""
+"""A server of Weights & Biases, as far as its client asks: real HTTP; keeps what it is sent, or fails as set."""
 
 import gzip
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.http_server import Handler, serving
 
 ACCEPTS, HANGS, FAILS = "accepts", "hangs", "answers 500"
 
@@ -14,7 +15,7 @@ KEY = "0123456789" * 4
 
 
 class FakeWandb:
-    """What the server was sent."""
+    """The runs, artifacts and files that the server was sent."""
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
@@ -23,10 +24,10 @@ class FakeWandb:
         """By id: ``config``, ``summary`` and ``history`` (rows, each in the place that the client named)."""
 
         self.asked = threading.Event()
-        """Set once somebody asked for anything."""
+        """Set by the first request."""
 
         self.over = threading.Event()
-        """Ends the waiting of whoever was left hanging."""
+        """Ends requests that hang."""
 
         self.uploads: dict[str, bytes] = {}
         """By path."""
@@ -90,7 +91,7 @@ class FakeWandb:
         return self.runs.setdefault(name, {"config": {}, "summary": {}, "history": {}})
 
     def known(self, name: str) -> dict[str, Any] | None:
-        """Return what a client that goes on with a run is told of it."""
+        """Return the state of a run for a client that resumes it."""
         if name not in self.runs:
             return None
         run = self.runs[name]
@@ -120,21 +121,11 @@ class FakeWandb:
             run["summary"] = json.loads(line)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one of the fakes."""
-
-    daemon_threads = True
-    fake: FakeWandb
-
-    def handle_error(self, _request, _address):
-        """Say nothing of a client that was killed."""
-
-
-class Handler(BaseHTTPRequestHandler):
+class FakeHandler(Handler):
     """One request of a client."""
 
     protocol_version = "HTTP/1.1"
-    server: Server
+    fake: FakeWandb
 
     def parse_request(self) -> bool:
         """Take every method for one."""
@@ -144,8 +135,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_ANY(self) -> None:
         """Keep what is sent, or fail."""
-        fake = self.server.fake
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fake, body = self.fake, self.body()
         fake.asked.set()
         if fake.behaviour == HANGS:
             fake.over.wait()
@@ -167,27 +157,16 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        """Say nothing."""
+        self.respond(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
 
 @contextmanager
 def running_wandb_server(behaviour: str = ACCEPTS) -> Iterator[FakeWandb]:
     """Serve on a free port of this machine."""
     fake = FakeWandb(behaviour)
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.fake = fake
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(type("WandbHandler", (FakeHandler,), {"fake": fake})) as address:
+        fake.url = f"http://{address}"
         try:
             yield fake
         finally:
             fake.over.set()
-            server.shutdown()

@@ -1,10 +1,10 @@
-"""The command line with something that happens to it at named points: ``POINT:CALL:ACTION[,...] words ...``.
+"""The command line with actions at named points: ``POINT:CALL:ACTION[,...] words ...``.
 
 The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
 ``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a
 machine does that is suspended, ``long pause`` for `PAUSE_S`; ``ahead`` and ``back`` set the clock, which takes the
 folder ``clock`` on the path; ``hold`` makes the file that `HELD` names and stays there until something interrupts it,
-``wait`` until it is gone, ``heed`` until a notice has come; ``break`` raises an exception that nobody foresees.
+``wait`` until it is gone, ``heed`` until a notice has come; ``break`` raises an unexpected exception.
 `UNRELIABLE` names the share of what a folder does that fails.
 """
 
@@ -39,21 +39,21 @@ def die():
 
 
 def hold():
-    """Say that the point is reached, and stay."""
+    """Make the file, and stay."""
     Path(os.environ[HELD]).touch()
     while True:
         time.sleep(0.01)
 
 
 def wait():
-    """Say that the point is reached, and go on once that is taken note of: the file is gone."""
+    """Make the file, and continue once it is gone."""
     Path(os.environ[HELD]).touch()
     while Path(os.environ[HELD]).exists():
         time.sleep(0.01)
 
 
 def heed():
-    """Say that the point is reached, and go on once a notice has come, which interrupts no step."""
+    """Make the file, and continue once a notice has come, which interrupts no step."""
     preemption = signal.getsignal(signal.SIGTERM).__self__
     Path(os.environ[HELD]).touch()
     while preemption.pending is None:
@@ -70,7 +70,7 @@ def pause(seconds=0.5):
 
 def break_down():
     """Raise what nothing expects here."""
-    raise KeyError("an answer that nobody foresaw")
+    raise KeyError("an unexpected answer")
 
 
 def set_clock(seconds):
@@ -180,7 +180,7 @@ def at_step(point):
 
 
 def at_validation(point):
-    """Reach a point in the midst of a validation."""
+    """Reach a point within a validation."""
     from ultralytics.models.yolo.detect import DetectionValidator  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(DetectionValidator, "update_metrics", lambda *_: point.reached())
@@ -194,7 +194,7 @@ def at_nms(point):
 
 
 def at_final_evaluation(point):
-    """Reach a point in the midst of the final evaluation."""
+    """Reach a point within the final evaluation."""
     from job.training.loop import Training  # noqa: PLC0415 -- Ultralytics is confined first
 
     before(Training, "_evaluate_best", lambda *_: at_validation(point))

@@ -1,17 +1,17 @@
-"""A proxy before the emulator, where things go wrong between a client and the bucket."""
+"""A proxy before the emulator that refuses, loses, cuts or damages requests and answers."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.support.http_server import Handler, serving
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a client asked for."""
+    """A request of a client."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Sent:
 
 @dataclass
 class Proxy:
-    """Passes everything on, until it is told otherwise."""
+    """Passes everything on, unless a test sets otherwise."""
 
     url: str = ""
     requests: list[Sent] = field(default_factory=list)
@@ -53,18 +53,18 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
     """Start a proxy before a server on this machine, and stop it."""
     proxy = Proxy()
 
-    class Handler(BaseHTTPRequestHandler):
+    class ProxyHandler(Handler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             sent = Sent(self.command, self.path, self.headers.get("Authorization"), body)
             proxy.requests.append(sent)
             if (canned := proxy.answer(sent)) is not None:
                 status, message, *reason = canned
                 details = {"message": message, "reason": "".join(reason)}
                 error = {"error": {"code": status, "message": message, "errors": [details]}}
-                self.respond(status, {"Content-Type": "application/json"}, json.dumps(error).encode())
+                self.respond(status, json.dumps(error).encode(), {"Content-Type": "application/json"})
                 return
             headers = {name.title(): value for name, value in self.headers.items()}
             headers |= {"Host": proxy.host} if proxy.host else {}
@@ -79,32 +79,16 @@ def running_proxy(upstream: str) -> Iterator[Proxy]:
             if proxy.lose(sent):
                 self.close_connection = True
                 return
+            of_connection = {"content-length", "transfer-encoding", "connection"}
+            answered = {name: value for name, value in response.headers.items() if name.lower() not in of_connection}
             if proxy.cut(sent):
-                self.respond(response.status, dict(response.headers), data, len(data) // 2)
+                self.respond(response.status, data, answered, len(data) // 2)
                 self.close_connection = True
                 return
-            self.respond(response.status, dict(response.headers), proxy.damage(sent, data))
+            self.respond(response.status, proxy.damage(sent, data), answered)
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 -- as the server wants them
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
-        def respond(self, status: int, headers: dict[str, str], body: bytes, num_sent: int | None = None) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            with suppress(BrokenPipeError, ConnectionResetError):  # who asked was killed
-                self.end_headers()
-                self.wfile.write(body[:num_sent])
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        proxy.url = f"http://127.0.0.1:{server.server_port}"
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        try:
-            yield proxy
-        finally:
-            server.shutdown()
+    with serving(ProxyHandler) as address:
+        proxy.url = f"http://{address}"
+        yield proxy

@@ -1,4 +1,4 @@
-"""Trainings that a test can afford: the smallest model from scratch, on one thread of the CPU."""
+"""Small trainings for tests: the smallest model from scratch, on one thread of the CPU."""
 
 import contextlib
 
@@ -35,11 +35,11 @@ class Alone:
 
 
 def plan_tiny_training(folder, data_yaml, train, workers=0):
-    """Plan a training; Ultralytics has to be confined by now.
+    """Plan a training; Ultralytics has to be isolated before.
 
     Args:
         folder: Where the trainer may write.
-        data_yaml: Tells where the images are.
+        data_yaml: Has the paths of the images.
         train: Ultralytics' argument names and values.
         workers: Processes that load images.
     """

@@ -1,4 +1,4 @@
-"""What works beside training cannot die in silence."""
+"""Threads beside training cannot die in silence."""
 
 import http.client
 import threading
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def test_an_error_of_ours_is_raised_as_it_is():
-    """What has an exit code of its own keeps it."""
+    """An error with an exit code of its own keeps it."""
     error = StoreError("bucket: no permission")
 
     def fail():
@@ -36,8 +36,8 @@ def test_an_error_of_ours_is_raised_as_it_is():
     assert raised.value is error
 
 
-def test_what_ends_well_raises_nothing():
-    """A thread that has done its work is no failure."""
+def test_a_thread_that_ends_raises_nothing():
+    """A thread that ends is no failure."""
     background = Background("work", lambda: None)
     background.start()
     background.join()
@@ -51,13 +51,13 @@ def test_a_heartbeat_that_dies_ends_training(run):
         raise ZeroDivisionError("a clock that was set back")
 
     with Heartbeat(Claim(run, 1), about, lambda _notice: None) as heartbeat:
-        heartbeat._background.join()
+        heartbeat.join()
     with pytest.raises(BackgroundError, match="heartbeat: failed, ZeroDivisionError: a clock"):
         heartbeat.check()
 
 
 def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
-    """Heartbeats that cannot be written are told once, and one can be asked to stop as soon as they can."""
+    """Heartbeats that cannot be written are reported once; a stop request is seen as soon as they can be."""
     asked, heartbeat = threading.Event(), Claim.heartbeat
     answers = iter([StoreError("bucket: away"), StoreError("bucket: away"), None])
 
@@ -77,7 +77,7 @@ def test_a_bucket_that_fails_a_heartbeat_ends_nothing(run, monkeypatch, caplog):
 
 
 def test_a_request_to_stop_is_passed_on_once(run):
-    """However many signs of life follow, one request is one pause."""
+    """However many heartbeats follow, one request is one pause."""
     asked, beats = [], threading.Semaphore(0)
 
     def about():

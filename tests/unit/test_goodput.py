@@ -1,4 +1,4 @@
-"""The seconds of an attempt: what is booked when, and a standstill of the whole process."""
+"""Seconds of an attempt by phase, and a standstill of the whole process."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ with timer.watched(tick_s=0.05, standstill_s=0.5):
     timer.enter(Phase.VALIDATION)
 print(json.dumps(timer.seconds()), flush=True)
 """
-"""A process that works until it is told to go on."""
+"""A process that works until it reads a line."""
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -52,7 +52,7 @@ def test_a_process_that_was_stopped_did_nothing_useful_meanwhile():
     assert float(said.partition('"suspended": ')[2].partition(",")[0].rstrip("}\n")) >= 0.6
 
 
-def test_time_that_nothing_booked_is_told_from_work():
+def test_time_that_nothing_booked_is_no_work():
     """While a timer is watched, time that nothing booked for five seconds is no work; otherwise it is."""
     clock = Clock()
     timer = PhaseTimer(clock)

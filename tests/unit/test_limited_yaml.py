@@ -1,4 +1,4 @@
-"""YAML that a stranger wrote, wherever it is read: a sentence in little time and memory."""
+"""Untrusted YAML is refused with one message, in little time and memory."""
 
 import os
 import time
@@ -40,7 +40,7 @@ MERGES = "m0: &m0 {x: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]
         (b"a: \xff", "invalid"),
     ],
 )
-def test_what_is_no_yaml_of_reasonable_size_is_refused(text, part):
+def test_yaml_of_unreasonable_size_is_refused(text, part):
     """Aliases that multiply, depth, endless numbers and what is no YAML at all end with the reason."""
     with pytest.raises(UnreadableYamlError, match=part):
         load_yaml(text)
@@ -93,7 +93,7 @@ def test_a_recipe_that_is_no_recipe_by_its_size_is_not_read_to_its_end(tmp_path)
 
 
 def test_a_dataset_whose_yaml_would_fill_memory_is_refused(tmp_path):
-    """The problem is told like any other of the file."""
+    """The problem is reported like any other of the file."""
     (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\n{BOMB}")
     report = check_dataset(tmp_path)
     assert any("values" in str(problem) for problem in report.problems)

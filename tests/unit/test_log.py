@@ -1,4 +1,4 @@
-"""What a stranger named reaches the terminal as text."""
+"""Untrusted names are printed as text without control characters."""
 
 import json
 import logging
@@ -78,9 +78,9 @@ def test_names_of_a_dataset_make_no_lines(tmp_path, capsys):
     (folder / "labels/train/000.txt").rename(folder / "labels/train/0\nforged.txt")
     (folder / "labels/train/0\nforged.txt").write_text("0 0.5 0.5 0 0.1\n")
     assert main(["data", "push", str(folder), "--dataset", "tiny", "--bucket", str(tmp_path), "--force"]) == 65
-    told = capsys.readouterr().err.splitlines()
-    assert len([line for line in told if "forged" in line]) > 2
-    assert [line for line in told if not line.startswith(("warning: ", "error: ", "  - "))] == []
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "forged" in line]) > 2
+    assert [line for line in lines if not line.startswith(("warning: ", "error: ", "  - "))] == []
     for name in ("images/train/0\nforged.jpg", "labels/train/0\nforged.txt"):
         (folder / name).rename(folder / name.replace("\n", ""))
     assert main(["data", "check", str(folder)]) == 0

@@ -1,4 +1,4 @@
-"""What only a bucket can do wrong: lost answers, refusals, damage on the way."""
+"""Faults that only a bucket has: lost answers, refusals, damage on the way."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def operation(request, proxy, proxied, tmp_path):
 
 
 LARGE = bytes(9 << 20)
-"""What goes in several requests."""
+"""An object of this size is sent in several requests."""
 
 
 def first_upload(proxy):
@@ -188,7 +188,7 @@ def test_refused_precondition_that_holds_is_tried_again(proxy, proxied):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_is_not_there_is_not_said_to_exist(proxy, proxied):
+def test_a_refused_put_of_a_missing_object_is_no_conflict(proxy, proxied):
     """A create-only put that is refused again and again though nothing is there is transient, and no conflict."""
     proxy.answer = lambda sent: (412, "conditionNotMet") if sent.method == "POST" else None
     with pytest.raises(TransientStoreError, match="refused a precondition that holds"):
@@ -204,8 +204,8 @@ def test_missing_permission_says_which_role(proxy, proxied, operation):
     assert proxy.url not in str(caught.value)
 
 
-def test_refusals_tell_what_google_said(proxy, proxied):
-    """What Google says about a refusal is passed on."""
+def test_refusals_repeat_the_message_of_google(proxy, proxied):
+    """Google's message about a refusal is passed on."""
     proxy.answer = lambda _: (403, "me@x does not have storage.objects.create access.")
     with pytest.raises(StoreError, match=r"permission denied \(me@x does not have storage.objects.create access\)"):
         proxied.put("key", b"x")
@@ -262,12 +262,12 @@ def test_description_that_makes_no_sense_is_asked_for_again(proxy, proxied, body
 
 
 def test_two_minutes_of_failures_are_outlasted():
-    """What fails for a passing reason is tried again for as long as an outage of a zone takes to pass on."""
+    """A transient failure is tried again for as long as a zone's outage takes to be moved away from."""
     assert module.DEADLINE_S == 120
 
 
 def test_a_list_of_several_pages_is_whole(proxy, proxied):
-    """What the bucket lists on a second page is listed, and a second page that fails once is asked for again."""
+    """Objects of a second page are listed, and a second page that fails once is asked for again."""
     for number in range(5):
         proxied.put(f"many/{number}", b"x")
     proxy.forward = lambda path: (
@@ -438,7 +438,7 @@ def test_missing_credentials_say_how_to_get_some():
         open_store("gs://bucket")
 
 
-def test_broken_credentials_are_not_told(tmp_path, monkeypatch):
+def test_broken_credentials_are_not_printed(tmp_path, monkeypatch):
     """A file of credentials that cannot be used is not repeated in the message."""
     (tmp_path / "key.json").write_text(json.dumps({"type": "service_account", "private_key": SECRET}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))

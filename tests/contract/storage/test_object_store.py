@@ -61,7 +61,7 @@ NO_KEYS = [
 
 class TestStore:
     @pytest.mark.parametrize("key", KEYS)
-    def test_what_was_put_comes_back(self, store, tmp_path, key):
+    def test_a_put_object_is_read_and_listed(self, store, tmp_path, key):
         """Bytes that were put are read, fetched, described and listed under every kind of key."""
         stored = store.put(key, b"wild")
         assert store.read(key) == b"wild"
@@ -71,7 +71,7 @@ class TestStore:
 
     @pytest.mark.parametrize("size", [0, 1, 9 << 20])
     def test_files_of_any_size_come_back(self, store, tmp_path, size):
-        """An empty file and one of several megabytes come back as they were."""
+        """An empty file and one of several megabytes come back unchanged."""
         source, target = tmp_path / "source", tmp_path / "new" / "folder" / "target"
         source.write_bytes(os.urandom(size))
         assert store.put("file", source).size_bytes == size

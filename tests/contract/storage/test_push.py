@@ -53,7 +53,7 @@ def put_by_hand(store, folder):
         store.put(f"datasets/wild/{name}", data)
 
 
-def test_a_push_is_version_1_and_its_lock_tells_all(store, folder, tmp_path):
+def test_a_push_is_version_1_with_a_complete_lock(store, folder, tmp_path):
     """The lock of a first push has each file's size, SHA-256 and CRC-32C, and a pull has the same bytes."""
     before = content(folder)
     pushed = push_dataset(store, folder, "wild")
@@ -100,7 +100,7 @@ def test_the_same_size_with_other_bytes_is_another_version(store, folder, tmp_pa
     assert pulled(store, read_version(store, "wild", [first.digest]), tmp_path / "pulled") == old
 
 
-def test_every_version_stays_as_it_was(store, folder, tmp_path):
+def test_versions_never_change(store, folder, tmp_path):
     """After changes, additions and removals, and back again, a pull of each version has its bytes."""
     versions = {}
 
@@ -182,8 +182,8 @@ def test_what_was_copied_by_hand_is_locked_as_it_is(store, folder):
 
 
 @pytest.mark.parametrize("survives", [0, 1, 7, NUM_FILES, NUM_FILES + 1, NUM_FILES + 2])
-def test_a_push_that_is_cut_goes_on(store, folder, tmp_path, survives):
-    """After a death at any write no part is taken for a dataset, and the next push sends only what is missing."""
+def test_a_push_that_is_cut_is_resumed(store, folder, tmp_path, survives):
+    """After a death at any write an incomplete push is no dataset, and the next push sends only what is missing."""
     faulty = FaultyStore(store, survives=survives, when="before", error=TransientStoreError("bucket: gone"))
     cut = False
     try:
@@ -218,7 +218,7 @@ def test_a_second_version_that_is_cut_leaves_the_first(store, folder, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_pushed_ends_the_push(store, folder, tmp_path):
-    """What arrives is what the lock says, or there is no lock; the next push mends it."""
+    """Objects match the lock, or there is no lock; the next push completes it."""
     push_dataset(store, folder, "wild")
     other_class(folder)
     plan = plan_push(store, folder, "wild")

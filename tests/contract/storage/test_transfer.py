@@ -91,7 +91,7 @@ def test_lost_index_costs_no_transfer(pushed, target, damage):
     assert pull_all(pushed, target).num_transferred == 0
 
 
-def test_cut_pull_goes_on(pushed, source, target):
+def test_a_cut_pull_is_resumed(pushed, source, target):
     """A pull that was cut transfers only what had not arrived."""
 
     class Cut(BaseException):
@@ -332,7 +332,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
 
 
 def test_what_is_wrong_in_the_store_is_not_pulled(pushed, target, monkeypatch):
-    """An object that is not what its listing says ends the pull and leaves no file of its name."""
+    """An object that differs from its listing ends the pull and leaves no file of its name."""
     monkeypatch.setattr("job.storage.gcs.DEADLINE_S", 0)
     objects = listed(pushed)
     name, right = next(iter(objects.items()))

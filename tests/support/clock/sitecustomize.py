@@ -1,7 +1,7 @@
-"""A wall clock that is set while processes run: Python imports this first wherever this folder is on its path.
+"""A wall clock that can be set while processes run: Python imports this where its folder is on the path.
 
 All processes that have `CLOCK` share one clock, which goes wrong by as many seconds as the file that it names says, and
-right where there is no file. What measures durations goes on as ever, as it does where somebody sets a real clock.
+right where there is no file. Clocks for durations are unchanged, as where a real clock is set.
 """
 
 import copyreg
@@ -17,7 +17,7 @@ _true_time, _true_time_ns, _TrueDatetime = time.time, time.time_ns, dt.datetime
 def wrong_by_s():
     """Return by how many seconds the clock is wrong."""
     try:
-        with open(os.environ[CLOCK]) as opened:  # noqa: PTH123 -- pathlib reads the clock of nobody, but loads much
+        with open(os.environ[CLOCK]) as opened:  # noqa: PTH123 -- pathlib loads much
             return int(opened.read())
     except (KeyError, FileNotFoundError):
         return 0

@@ -1,4 +1,4 @@
-"""Campaigns: what is decided after each run, and that their records carry them over any interruption."""
+"""Campaigns: the decision after each run, and records that survive any interruption."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import pytest
 from job.analysis.campaign import (
     Bound,
     Campaign,
+    CampaignRecord,
     CampaignStep,
     End,
     Goal,
@@ -33,13 +34,13 @@ FLAT = (0.2, *[1.0] * 11)
 
 
 def ended(recipe, f1, **more):
-    """Return the evidence of a finished run that ends on a plateau."""
+    """Return the summary of a finished run that ends on a plateau."""
     return recorded(recipe, course=tuple(f1 * value for value in FLAT), **{"run": f"zoo-{recipe}", **more})
 
 
 def decided(*finished, goal=GOAL, usd_per_hour=None):
     """Return what comes after some runs."""
-    return next_step(goal, "zoo", finished, usd_per_hour, bucket="gs://zoo")
+    return next_step(CampaignRecord(campaign="zoo", goal=goal), finished, usd_per_hour, bucket="gs://zoo")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def store(tmp_path):
 
 
 class Stage:
-    """A place that trains nothing: each run ends as its recipe is said to."""
+    """A place that trains nothing: each run ends with the metrics that are set for its recipe."""
 
     def __init__(self, store, f1, exit_codes=(), *, bounds=False):
         self.store, self.f1, self.exit_codes, self.trained, self.bounds = store, f1, list(exit_codes), [], bounds
@@ -83,7 +84,7 @@ def test_recipe_a_comes_first():
         ([ended("A", 0.66), ended("B", 0.70)], "transfer", None),
     ],
 )
-def test_what_is_next_follows_from_the_rules(finished, recipe, weights):
+def test_the_next_run_follows_from_the_rules(finished, recipe, weights):
     """C comes after an A of 68 % or more, from its weights; B after one that was not enough; and so on."""
     step = decided(*finished)
     assert (step.number, step.recipe, step.weights) == (len(finished) + 1, recipe, weights)
@@ -123,7 +124,7 @@ def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):
     """
     goal = dataclasses.replace(GOAL, max_usd=30.0)
     stage = Stage(store, {"A": 0.66, "B": 0.60, "transfer": 0.5}, bounds=True)
-    go_on(find_campaign(store, "zoo", goal), goal, stage, 1.0)
+    go_on(find_campaign(store, "zoo", goal), stage, 1.0)
     assert [(named["recipe"], named["max-usd"]) for named in stage.trained] == [
         ("A", "30.00"), ("B", "29.70"), ("transfer", "29.40")
     ]  # fmt: skip
@@ -136,7 +137,7 @@ def test_a_campaign_in_the_cloud_has_a_bound_that_a_restart_keeps(store):
     campaign = find_campaign(store, "zoo", GOAL, bound)
     again = find_campaign(store, "zoo", GOAL, Bound(run=9.0, total=99.0, usd=True))
     assert (campaign.record().bound, again.record().bound) == (bound, bound)
-    go_on(again, GOAL, stage, 1.0)
+    go_on(again, stage, 1.0)
     assert [named["max-usd"] for named in stage.trained] == ["0.50", "0.50", "0.40"]
     assert "It can cost 1.00 USD, up to 0.50 for each run at worst." in render(campaign)
 
@@ -145,17 +146,18 @@ def test_a_campaign_ends_when_its_bound_is_used_up():
     """Runs without a price count with the limit of a run; where dollars are unknown, machine hours are counted."""
     runs = [ended("A", 0.66), ended("B", 0.60)]
     for bound in (Bound(run=5.0, total=10.0, usd=True), Bound(run=1.0, total=0.5, usd=False)):
-        end = next_step(GOAL, "zoo", runs, None, bucket="gs://zoo", bound=bound)
+        record = CampaignRecord(campaign="zoo", goal=GOAL, bound=bound)
+        end = next_step(record, runs, None, bucket="gs://zoo")
         assert (end.reason, str(bound) in end.because) == ("budget spent", True)
-        assert isinstance(next_step(GOAL, "zoo", runs[:1], None, bucket="gs://zoo", bound=bound), CampaignStep)
+        assert isinstance(next_step(record, runs[:1], None, bucket="gs://zoo"), CampaignStep)
 
 
-def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
+def test_the_bound_is_printed_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
     """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("job.cli.campaign.go_on", lambda *_: None)
-    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda _: [])
+    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda *_: [])
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
@@ -172,10 +174,10 @@ def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):
     """Each run is trained once, in the order of the rules, and the end names the best run."""
     stage = Stage(store, {"A": 0.69, "C": 0.73})
     campaign = find_campaign(store, "zoo", GOAL)
-    result = go_on(campaign, GOAL, stage, None)
+    result = go_on(campaign, stage, None)
     assert [(named["recipe"], named.get("weights")) for named in stage.trained] == [("A", None), ("C", "zoo-1-A")]
     assert (result.reason, result.best) == ("target reached", "zoo-2-C")
-    again = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
+    again = go_on(find_campaign(store, "zoo", GOAL), stage, None)
     assert (again, len(stage.trained)) == (result, 2)
 
 
@@ -198,20 +200,20 @@ def test_a_damaged_campaign_is_no_reason_that_another_cannot_start(store, caplog
     ],
 )
 def test_a_run_that_did_not_end_ends_the_command_and_not_the_campaign(store, code, error, exit_code):
-    """A run that was cut off, failed or was paused ends the command with its code; the same command goes on with it."""
+    """A run that was cut off, failed or was paused ends the command with its code; the same command resumes it."""
     stage = Stage(store, {"A": 0.66, "B": 0.73}, [None, code])
     campaign = find_campaign(store, "zoo", GOAL)
     with pytest.raises(error) as raised:
-        go_on(campaign, GOAL, stage, None)
+        go_on(campaign, stage, None)
     assert raised.value.exit_code == exit_code
     assert campaign.result() is None
     assert "not finished" in render(campaign)
-    result = go_on(find_campaign(store, "zoo", GOAL), GOAL, stage, None)
+    result = go_on(find_campaign(store, "zoo", GOAL), stage, None)
     assert [named["run"] for named in stage.trained] == ["zoo-1-A", "zoo-2-B", "zoo-2-B"]
     assert result.reason == "target reached"
 
 
-def test_a_step_that_another_machine_decided_stands(store):
+def test_of_two_decisions_the_first_stands(store):
     """Of two decisions about one step the first is kept, and it is what is trained."""
     campaign = find_campaign(store, "zoo", GOAL)
     first = decided()
@@ -221,7 +223,7 @@ def test_a_step_that_another_machine_decided_stands(store):
 
 
 def test_strays_among_campaigns_stop_nothing_and_keep_their_names(store):
-    """A copied folder whose name is none ends no search, and a folder of one's own is not written to."""
+    """A copied folder with an invalid name ends no search, and a foreign folder is not written to."""
     first = find_campaign(store, None, GOAL)
     store.put("campaigns/my copy/campaign.json", store.read(first.key("campaign.json")))
     store.put("campaigns/campaign2/notes.txt", b"mine")
@@ -230,7 +232,7 @@ def test_strays_among_campaigns_stop_nothing_and_keep_their_names(store):
 
 
 def test_the_same_goal_is_the_same_campaign(store):
-    """Without a name, the same goal goes on with its campaign, and another goal begins the next one."""
+    """Without a name, the same goal resumes its campaign, and another goal begins the next one."""
     other = dataclasses.replace(GOAL, target_f1=0.8)
     names = [find_campaign(store, None, goal).name for goal in (GOAL, GOAL, other, GOAL)]
     assert names == ["campaign", "campaign", "campaign2", "campaign"]
@@ -245,11 +247,11 @@ def test_a_name_that_leaves_no_room_for_its_runs_is_refused(store):
         Campaign(store, "x" * 60)
 
 
-def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
+def test_the_page_is_complete_and_escapes_markup(store):
     """The page has the goal, each run with its reason and figures, the best model with its place, and the command."""
     goal = dataclasses.replace(GOAL, arguments={"epochs": "3", "project": "<script>"})
     campaign = find_campaign(store, "zoo", goal)
-    go_on(campaign, goal, Stage(store, {"A": 0.69, "C": 0.70, "B": 0.60, "transfer": 0.5}), None)
+    go_on(campaign, Stage(store, {"A": 0.69, "C": 0.70, "B": 0.60, "transfer": 0.5}), None)
     text = store.read("campaigns/zoo/campaign.html").decode()
     assert text == render(campaign)
     assert "Nothing helps: run zoo-2-C: F1 70.0%" in text
@@ -263,18 +265,18 @@ def test_the_page_tells_the_story_and_nothing_in_it_is_markup(store):
 def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     """If no run is better than the start weights of the first, the page says so."""
     campaign = find_campaign(store, "zoo", GOAL)
-    go_on(campaign, GOAL, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
+    go_on(campaign, Stage(store, {"A": 0.2, "B": 0.1, "transfer": 0.1}), None)
     assert "No run is better than the start weights of the first run, F1 30.0%" in render(campaign)
     result = campaign.result()
     assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
     assert "\n            the start weights of the first run; no run is better\n" in "\n".join(
-        format_campaign(campaign)
+        format_campaign(campaign, result)
     )
 
 
 def started(entry, run, before=0.3):
-    """Return the evidence of a run that started from another one's weights, which had an F1."""
+    """Return the summary of a run that started from weights of another one with this F1."""
     point = {"kind": "own", "source": f"runs/{run}/weights/best.pt", "architecture": None, "run": run}
     entry.final.comparison.before["f1"] = before
     return dataclasses.replace(entry, record=starting_from(entry.record, point))
@@ -292,7 +294,7 @@ def test_the_best_is_never_worse_than_what_it_started_from(f1s, best):
     assert (found.run, found.weights, found.is_start) == (best, best, best == "lion")
 
 
-def test_the_next_run_goes_on_from_the_best_and_not_from_the_newest():
+def test_the_next_run_starts_from_the_best_and_not_from_the_newest():
     """After a C that is worse than its A, what uses own weights starts from A; after an A that is worse than its start,
     it starts from there.
     """
@@ -307,8 +309,8 @@ def test_the_next_run_goes_on_from_the_best_and_not_from_the_newest():
 
 
 def test_no_recipe_is_trained_twice_from_the_same_weights():
-    """What was trained from the best weights and did not better them is not advised again, and the reason names what is
-    next instead.
+    """A recipe that was trained from the best weights and did not better them is not advised again; the reason has the
+    next step instead.
     """
     rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
     finished = [started(recorded("A", run="zoo-A", course=rising), "lion")]
@@ -336,8 +338,8 @@ def test_a_start_that_reaches_the_target_ends_the_campaign():
         (["--epohcs", "2"], "--epohcs: there is no such flag"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_anything_is_written(store, capsys, words, part):
-    """Words that are wrong end with exit 2, and the bucket is as it was."""
+def test_wrong_arguments_are_refused_before_anything_is_written(store, capsys, words, part):
+    """Wrong arguments end with exit 2, and the bucket is unchanged."""
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", *words, "--bucket", store.uri]) == 2
     assert part in capsys.readouterr().err
@@ -369,7 +371,7 @@ def test_an_old_campaign_is_read_and_shown(store):
         store.put(f"campaigns/zoo/{name}", json.dumps(content).encode())
     campaign = find_campaign(store, None, GOAL)
     stage = Stage(store, {})
-    result = go_on(campaign, GOAL, stage, None)
+    result = go_on(campaign, stage, None)
     assert (campaign.name, result.best, result.weights, stage.trained) == ("zoo", "zoo-1-A", None, [])
     assert [step.run for step in campaign.steps()] == ["zoo-1-A"]
     assert f"{store.uri}/runs/zoo-1-A/weights/best.pt" in render(campaign)

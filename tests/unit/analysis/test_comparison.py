@@ -29,13 +29,13 @@ def values(comparison, section, label):
 def bucket(tmp_path):
     """A bucket with three finished runs, one of them measured on another validation set."""
     store = FolderStore.create(str(tmp_path / "bucket"))
-    for evidence in (BASE, IMPROVED, ELSEWHERE):
-        put_recorded(store, evidence)
+    for summary in (BASE, IMPROVED, ELSEWHERE):
+        put_recorded(store, summary)
     return str(tmp_path / "bucket")
 
 
 def test_differences_in_recipe_result_and_cost_are_shown():
-    """A comparison has the arguments that differ and no others, the metrics, and hours and dollars from the ledger."""
+    """A comparison has the arguments that differ and no others, the metrics, and hours and dollars."""
     comparison = compare([BASE, IMPROVED])
     labels = [field.label for field in comparison.sections["recipe"]]
     assert "degrees" in labels
@@ -83,7 +83,7 @@ def test_the_identity_of_a_validation_set_depends_on_what_decides_a_measurement(
 
 
 def test_the_terminal_shows_it_in_80_columns(bucket, capsys):
-    """Whatever the number of runs, no line is longer than 80 columns, and what was asked for is there."""
+    """For any number of runs no line is longer than 80 columns, and all runs are there."""
     assert main(["compare", "zebra", "lion", "--bucket", bucket]) == 0
     two = capsys.readouterr().out
     assert "best        lion by F1" in two
@@ -96,9 +96,9 @@ def test_the_terminal_shows_it_in_80_columns(bucket, capsys):
 def test_the_comparison_can_be_had_as_json(bucket, capsys):
     """`--json` has every value by section, thing and run."""
     assert main(["compare", "zebra", "lion", "--bucket", bucket, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["comparable"], told["best"]) == (True, "lion")
-    assert told["result"]["recall"] == {"zebra": "47.0%", "lion": "66.0%"}
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["comparable"], printed["best"]) == (True, "lion")
+    assert printed["result"]["recall"] == {"zebra": "47.0%", "lion": "66.0%"}
 
 
 class Page(HTMLParser):
@@ -145,7 +145,7 @@ def test_what_cannot_be_compared_is_refused(bucket, capsys, words, code, part):
 
 
 def test_a_run_is_shown_in_80_columns(bucket, capsys):
-    """Whatever a run's records hold, `runs show` wraps it, paths excepted."""
+    """`runs show` wraps all text of a run's records, paths excepted."""
     assert main(["runs", "show", "lion", "--bucket", bucket]) == 0
     shown = capsys.readouterr().out
     assert "attempt 1" in shown

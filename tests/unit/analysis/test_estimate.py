@@ -1,4 +1,4 @@
-"""What a training will take: by a run like it, by a measurement, by its authors; and the correction after an epoch."""
+"""Estimates from a similar run, from a measurement and from the recipe, and their correction after an epoch."""
 
 import dataclasses
 import json
@@ -43,12 +43,12 @@ class Clock:
         return self.now
 
 
-def order(recipe="A", **training_arguments):
+def train_request(recipe="A", **training_arguments):
     """Return a request as the command line makes it."""
     return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
 
-def test_a_run_like_it_tells_what_a_training_will_take():
+def test_a_similar_run_gives_the_estimate():
     """Time follows from the pace of the newest run with the same recipe, scale, data and machine."""
     runs = [
         recorded("A", run="old", epoch_s=900.0),
@@ -57,19 +57,19 @@ def test_a_run_like_it_tells_what_a_training_will_take():
         recorded("A", run="other_size", imgsz=640),
         recorded("A", run="other_machine", machine="Linux x86_64, 64 cores"),
     ]
-    found = from_runs(order(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
+    found = from_runs(train_request(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
     assert found.run == "same"
     estimate = by_run(load_recipe("A"), found, usd_per_hour=0.5)
     assert estimate.hours == ((80 * 90 + 20) / 3600,) * 2
     assert estimate.usd == pytest.approx((0.5 * estimate.hours[0],) * 2)
-    assert from_runs(order(), "other_data", lambda _run: True, runs) is None
+    assert from_runs(train_request(), "other_data", lambda _run: True, runs) is None
 
 
 @pytest.mark.parametrize(
     ("machine", "is_it"),
     [("l4", True), ("l4-spot", True), ("L4-on-demand", True), ("a100", False), ("l40", False), ("spot", False)],
 )
-def test_a_kind_of_machine_is_told_by_its_gpu(machine, is_it):
+def test_a_kind_of_machine_is_known_by_its_gpu(machine, is_it):
     """A run counts for a kind of machine if that is what all of its attempts were on."""
     assert is_kind(recorded(machine="NVIDIA L4, Linux x86_64, 8 cores"), machine) is is_it
 
@@ -96,7 +96,7 @@ def test_a_run_on_a_machine_type_counts_for_that_one_alone(tmp_path, capsys, mac
 
 
 def test_the_stopwatch_measures_steps_after_the_warm_up():
-    """Start-up, the first validation and the steps after the first two are told apart; enough steps end it."""
+    """Start-up, the first validation and the steps after the first two are measured apart; enough steps end it."""
     clock = Clock()
     watch = Stopwatch(clock)
     clock.now = 10.0
@@ -135,8 +135,8 @@ def test_long_steps_are_measured_in_a_minute_and_short_epochs_to_their_end():
     assert short.measurement().step_s == 3.0
 
 
-def test_the_authors_say_it_for_the_full_profile_alone():
-    """Without a run or a measurement the recipe's own hours hold, with their source said."""
+def test_the_hours_of_the_recipe_hold_for_the_full_profile_alone():
+    """Without a run or a measurement the recipe's own hours hold, with their source."""
     assert by_authors(load_recipe("A"), 1.0).usd == (5.0, 8.0)
     assert "not measured" in by_authors(load_recipe("A"), None).based_on
     assert by_authors(load_recipe("A", "demo"), None) is None
@@ -158,8 +158,8 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
     assert "--machine: there is no 'h1000'" in capsys.readouterr().err
     assert max(map(len, shown.splitlines())) <= 80
     assert main([*words, "--usd-per-hour", "0.3", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["hours"], told["usd"]) == ([2.0, 2.0], [0.6, 0.6])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["hours"], printed["usd"]) == ([2.0, 2.0], [0.6, 0.6])
     assert main([*words[:3], "--machine", "h100", "--bucket", location]) == 0
     shown = capsys.readouterr().out
     assert "5 h 00 min to 8 h 00 min" in shown
@@ -169,12 +169,12 @@ def test_the_command_line_estimates_in_80_columns(tmp_path, capsys):
 
 
 def times_left(caplog):
-    """Return what was said of the time left."""
+    """Return the messages about the time left."""
     return [record.getMessage() for record in caplog.records if "the rest takes" in record.getMessage()]
 
 
 def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
-    """After the first epoch that this attempt trained from its beginning, the time and dollars left are said, once."""
+    """After the first epoch that this attempt trained from its beginning, the time and dollars left are logged once."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
     reporter = Reporter(11, None, usd_per_hour=3.6, clock=clock)
@@ -188,7 +188,7 @@ def test_the_first_whole_epoch_corrects_the_estimate_once(caplog):
 
 
 def test_an_epoch_that_was_begun_by_another_attempt_corrects_nothing(caplog):
-    """A resumed attempt waits for an epoch of its own; without a price no dollars are said."""
+    """A resumed attempt waits for an epoch of its own; without a price it logs no dollars."""
     caplog.set_level(logging.INFO, "job")
     clock = Clock()
     reporter = Reporter(5, ROW, clock=clock)

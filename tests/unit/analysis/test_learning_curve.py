@@ -155,7 +155,7 @@ def test_a_fall_is_noted_where_it_happens_and_once():
     assert (notes[FALLEN], notes[PLATEAU]) == ([31], [])
 
 
-def test_a_dip_is_a_fall_and_the_curve_goes_on_to_gain():
+def test_a_dip_is_a_fall_and_later_gains_count():
     """Three epochs below the best are one fall; later gains count against what was there before it."""
     notes = noted("dips and recovers")
     assert notes[FALLEN] == [21]
@@ -179,8 +179,8 @@ def test_a_late_gain_ends_a_plateau():
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
-def test_noise_is_told_from_a_trend(noise):
-    """The estimate is that of the scatter, whatever rises or jumps beneath it; a few epochs tell nothing."""
+def test_noise_is_separated_from_a_trend(noise):
+    """The estimate is that of the scatter, whatever rises or jumps beneath it; a few epochs give none."""
     rising = noisy([*(0.3 + 0.004 * epoch for epoch in range(50)), *[0.7] * 50], noise)
     assert noise_of(rising) == pytest.approx(noise, rel=0.35)
     assert noise_of(rising[:11]) == 0.0

@@ -1,4 +1,4 @@
-"""The command line: what it understands, and what it says of what it does not."""
+"""The command line: its commands, flags and help, and its messages for mistakes."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ OLD_COMMAND = (
     *("--rotate", "15.0", "--scale", "0.7", "--translate", "0.15", "--fliplr", "0.6", "--hsv-s", "0.8"),
     *("--hsv-v", "0.5", "--mosaic", "1.0"),
 )
-"""What the users typed before there were recipes."""
+"""Flags of the users' scripts from before there were recipes."""
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_flags_override_a_recipe_by_either_name(capsys):
     assert [train[name] for name in ("hsv_s", "hsv_v", "degrees", "cos_lr", "seed")] == [0.1, 0.2, 3.0, True, 7]
 
 
-def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
-    """On an empty bucket a dry run prints the plan, tells what would stop it, and writes nothing."""
+def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
+    """On an empty bucket a dry run prints the plan and the problems that would stop it, and writes nothing."""
     assert main(["train", "--recipe", "A", "--bucket", str(bucket), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert yaml.safe_load(captured.out)["run"] == "yolov11_wildlife"
@@ -107,7 +107,7 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["train", "--recipe", "A", "--dry-rum"], 2, "did you mean 'dry-run'?"),
         (["train", "--recipe", "A", "--run", "a/b"], 2, "is not a name for a run"),
         (["train", "--recipe", "A", "--workers", "many"], 2, "--workers: must be a whole number"),
-        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be full or demo"),
+        (["train", "--recipe", "A", "--profile", "small"], 2, "--profile: must be one of full, demo"),
         (["train", "--recipe", "A", "--model", "weights"], 2, "--model: must be NAME.pt or NAME.yaml"),
         (["train", "--recipe", "A", "--dry-run=perhaps"], 2, "--dry-run: must be true or false"),
         (["train", "--recipe", "A", "--rotate", "3", "--degrees", "4"], 2, "the same as --degrees"),
@@ -136,7 +136,12 @@ def test_a_dry_run_starts_nothing_and_says_what_is_missing(capsys, bucket):
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
         (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
-        (["data", "push", "."], 2, "--dataset is missing"),
+        (["data", "push", "."], 2, "job data push: --dataset is missing; see `job data push --help`"),
+        (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
+        (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
+        (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
+        (["runs", "list", "-x", "y"], 2, "-x: there is no such flag"),
+        (["data", "push", ".", "-f", "--dataset", "x"], 2, "ambiguous"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),
         (["train", "A", "--epochs", "3", "--epochs", "4"], 2, "--epochs is given twice"),
         (["train", "A", "--epochs", "3", "epochs=3"], 2, "--epochs is given twice"),
@@ -156,7 +161,7 @@ def test_a_mistake_ends_with_one_message_and_the_right_code(capsys, words, code,
 
 
 @pytest.mark.parametrize("command", [["train", "--recipe", "A"], ["extend", "zebra"]])
-def test_all_that_is_wrong_with_the_options_is_told_at_once_and_before_the_bucket(capsys, command):
+def test_all_wrong_options_are_reported_at_once_and_before_the_bucket(capsys, command):
     """Every option that is out of range is named, although the bucket cannot be opened either."""
     wrong = {"workers": "-1", "checkpoint-every": "nan", "hang-after": "-1", "run": "a/b", "epochs": "0"}
     if command[0] == "train":
@@ -168,8 +173,8 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once_and_before_the_bucke
 
 
 @pytest.mark.parametrize("run", ["2e967232", "1e5", "007"])
-def test_a_run_that_looks_like_a_number_stays_what_it_is(capsys, bucket, run):
-    """A run id that a parser would turn into a number arrives as it was typed."""
+def test_a_run_that_looks_like_a_number_stays_text(capsys, bucket, run):
+    """A run id that a parser would turn into a number arrives as text."""
     code, said = complaint(capsys, "runs", "show", run, "--bucket", bucket)
     assert code == 65
     assert f"run {run}: there is none of that name" in said
@@ -184,7 +189,7 @@ def test_a_misspelt_flag_runs_nothing(bucket, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_a_missing_dataset_is_told_with_what_to_do(capsys, bucket):
+def test_a_missing_dataset_is_reported_with_what_to_do(capsys, bucket):
     """A bucket without the dataset that was named, or without any, ends with exit 65 and advice."""
     code, said = complaint(capsys, "train", "--recipe", "base", "--bucket", bucket)
     assert code == 65
@@ -231,7 +236,7 @@ def test_every_shipped_recipe_passes_its_check(capsys):
 
 def test_help_explains_every_flag_of_every_command(capsys):
     """Each command's help names each of its flags and says something of it, in lines of a terminal."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert main([*words, "--help"]) == 0
         text = capsys.readouterr().out
         for name, field in command.options.flags().items():
@@ -243,8 +248,8 @@ def test_help_explains_every_flag_of_every_command(capsys):
 
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):
-    """Each command's help ends with a command line that the command understands; a flag's default is said."""
-    for words, command in every_command(COMMANDS):
+    """Each command's help ends with a command line that the command understands; each default is shown."""
+    for words, command in every_command():
         main([*words, "--help"])
         text = capsys.readouterr().out
         program, *example = shlex.split(text.partition("Example:\n")[2])
@@ -256,7 +261,7 @@ def test_help_states_defaults_and_one_example_that_is_understood(capsys):
 
 def test_every_command_is_where_the_registry_has_it():
     """Each entry names a command, and a summary that fits a line."""
-    for words, command in every_command(COMMANDS):
+    for words, command in every_command():
         assert callable(command.function), words
 
 
@@ -288,18 +293,15 @@ def test_a_switch_needs_no_value_and_takes_one(capsys):
     assert (code, "contradict each other" in said) == (2, True)
 
 
-def every_command(group, path=()):
+def every_command():
     """Yield every command with the words that name it."""
-    for name, entry in group.items():
-        if isinstance(entry, dict):
-            yield from every_command(entry, (*path, name))
-        else:
-            yield (*path, name), load(entry)
+    for name, entry in COMMANDS.items():
+        yield tuple(name.split()), load(entry)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes", "list"]])
 def test_a_reader_that_has_read_enough_is_no_error(words):
-    """Output into a pipe that nobody reads ends with 0 and without a word."""
+    """Output into a closed pipe ends with 0 and without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*JOB, *words], stdout=writing, stderr=subprocess.PIPE, env=surroundings({}), check=False)
@@ -307,8 +309,8 @@ def test_a_reader_that_has_read_enough_is_no_error(words):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_defect_is_told_as_one_message_with_its_traceback(monkeypatch, capsys):
-    """An exception that nothing foresees has the exit code of a defect, and one message with what a report needs."""
+def test_a_defect_is_one_message_with_its_traceback(monkeypatch, capsys):
+    """An unexpected exception has the exit code of a defect, and one message with what a report needs."""
 
     def fail():
         raise ValueError("no recipe has 7 legs")
@@ -358,8 +360,8 @@ def test_a_broken_connection_is_not_taken_for_a_closed_output(monkeypatch, capsy
         ("train.train", ["train"], "the same command resumes from the last committed checkpoint"),
     ],
 )
-def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, capsys, function, words, advice):
-    """Ctrl-C is answered with 75 and what the command will do; checkpoints are spoken of where there are some."""
+def test_an_interrupted_command_names_the_way_to_resume(monkeypatch, capsys, function, words, advice):
+    """Ctrl-C ends with 75 and what the same command will do; checkpoints are mentioned where there are some."""
     path = f"job.cli.{function}"
     command = pkgutil.resolve_name(path)
     interrupted = dataclasses.replace(command, function=lambda _options: signal.raise_signal(signal.SIGINT))

@@ -1,4 +1,4 @@
-"""`job runs list` and `job runs show`: how each run stands."""
+"""`job runs list` and `job runs show`: the state of each run."""
 
 import pytest
 
@@ -42,9 +42,9 @@ def stand(run, *, end=None, alive=False, stop=False):
         ({"end": ended("transient", "the bucket is away")}, "transient, epoch 2 of 80, attempt 2"),
     ],
 )
-def test_the_list_tells_how_a_run_stands(tmp_path, capsys, how, state):
-    """A run that runs, one that was cut off, one that failed and one that is paused are told apart, in list and detail;
-    why one failed, and what one that was preempted did not commit, is said there.
+def test_the_list_shows_the_state_of_each_run(tmp_path, capsys, how, state):
+    """A run that runs, one that was cut off, one that failed and one that is paused are distinct, in list and detail;
+    the reason of a failure, and what a preempted run did not commit, are shown there.
     """
     run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
     stand(run, **how)

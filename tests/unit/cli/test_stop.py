@@ -1,4 +1,4 @@
-"""`job stop` on runs in every state: what does not run is not asked."""
+"""`job stop` on runs in every state: only a running one gets a request."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,12 +11,12 @@ from tests.support.run_records import record_run
 
 @pytest.fixture
 def run(tmp_path):
-    """A run whose second attempt gave its last sign of life days ago."""
+    """A run whose second attempt has a heartbeat of days ago."""
     return record_run(tmp_path / "bucket", [0.6, 0.65, 0.7, 0.72], finished=False)
 
 
 def stop(run, capsys):
-    """Ask a run to stop; return the exit code and what was said."""
+    """Ask a run to stop; return the exit code and the output."""
     code = main(["stop", run.name, "--bucket", run.store.uri])
     said = capsys.readouterr()
     return code, said.out + said.err
@@ -28,14 +28,14 @@ def num_requests(run):
 
 
 def alive(run, number, silent_s):
-    """Let an attempt have given a sign of life so many seconds ago."""
+    """Write a heartbeat of so many seconds ago."""
     at = (datetime.now(UTC) - timedelta(seconds=silent_s)).isoformat(timespec="milliseconds")
     place = {"epoch": 4, "batch": 0}
-    run.note(f"attempts/{number:04d}.pulse.json", {"at": at, "position": place, "seconds": {}, "kept": None})
+    Claim(run, number).heartbeat({"at": at, "position": place, "seconds": {}, "kept": None})
 
 
-def test_what_runs_is_asked(run, capsys):
-    """An attempt that gave a sign of life a moment ago is asked."""
+def test_a_running_attempt_is_asked(run, capsys):
+    """An attempt with a recent heartbeat gets the request."""
     alive(run, 2, 5)
     code, said = stop(run, capsys)
     assert (code, num_requests(run)) == (0, 1)
@@ -43,7 +43,7 @@ def test_what_runs_is_asked(run, capsys):
 
 
 def test_what_has_vanished_is_not_asked(run, capsys):
-    """A run whose newest attempt is silent for minutes does not run: that is said, the exit code says it, and no
+    """A run whose newest attempt is silent for minutes does not run: message and exit code say so, and no
     request is left for the next start to end by.
     """
     alive(run, 2, 300)
@@ -62,8 +62,8 @@ def test_what_has_ended_is_not_asked(run, capsys, reason):
     assert f"does not run, attempt 2 has ended, {reason}" in said
 
 
-def test_what_is_paused_already_is_as_it_was_wished(run, capsys):
-    """A paused run is not asked again, and the wish is fulfilled."""
+def test_a_paused_run_is_not_asked(run, capsys):
+    """A paused run gets no request, and the command succeeds."""
     Claim(run, 2).end("paused", {"position": {"epoch": 4, "batch": 0}, "seconds": {}})
     code, said = stop(run, capsys)
     assert (code, num_requests(run)) == (0, 0)

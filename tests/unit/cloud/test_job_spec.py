@@ -1,4 +1,4 @@
-"""The job's specification: what Batch's own message types take, and the rules that an unattended run needs."""
+"""The job's specification: accepted by Batch's own message types, with the rules of an unattended run."""
 
 import dataclasses
 import hashlib
@@ -75,13 +75,13 @@ def check(pytestconfig):
 
 
 @pytest.mark.parametrize("machine", machines())
-def test_the_job_of_each_machine_is_as_it_was(settings, check, machine):
+def test_the_job_of_each_machine_is_the_golden_one(settings, check, machine):
     """The whole job for recipe A on each machine is the golden one."""
     check(machine, render(make_submission("A", machine)))
 
 
-def test_the_command_of_each_recipe_is_as_it_was(settings, check):
-    """What each recipe says to the container is the golden list."""
+def test_the_command_of_each_recipe_is_the_golden_one(settings, check):
+    """The container's arguments for each recipe are the golden list."""
     check("recipes", {recipe: make_submission(recipe, "g2-standard-8").words for recipe in recipe_names()})
 
 
@@ -186,8 +186,8 @@ def test_the_task_gets_the_machine_it_is_on(settings, machine):
 
 
 @pytest.mark.parametrize("spot", [True, False])
-def test_spot_is_asked_for_unless_told_otherwise(submission, spot):
-    """The provisioning model is said aloud either way."""
+def test_spot_is_the_default(submission, spot):
+    """The provisioning model is explicit either way."""
     placement = dataclasses.replace(submission.placement, spot=spot)
     [instance] = parsed(dataclasses.replace(submission, placement=placement)).allocation_policy.instances
     assert instance.policy.provisioning_model.name == ("SPOT" if spot else "STANDARD")
@@ -304,7 +304,7 @@ def test_every_run_name_makes_a_job_id(submission, run):
     assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", named.job_id)
 
 
-def test_ids_tell_runs_buckets_and_submissions_apart(submission):
+def test_ids_differ_by_run_bucket_and_submission(submission):
     """Equal submissions have equal ids; another run, bucket or number has others."""
     others = [
         submission,

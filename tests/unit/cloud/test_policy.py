@@ -1,4 +1,4 @@
-"""The supervisor's decisions where time and money are in play: pure values in, a decision out."""
+"""The supervisor's decisions on time and money: values in, a decision out."""
 
 import dataclasses
 import random
@@ -46,7 +46,7 @@ def seen_of(submission, found, **changes):
 
 
 def chain(submission, *jobs, attempts=(), minutes=60.0, **changes):
-    """Return what is known some minutes after the newest of several jobs ended, each an hour after the one before.
+    """Return the history some minutes after the newest of several jobs ended, each an hour after the one before.
 
     Args:
         submission: The first one.
@@ -72,7 +72,7 @@ def chain(submission, *jobs, attempts=(), minutes=60.0, **changes):
 
 
 def history(submission, seen=None, hours=1.0, **changes):
-    """Return what is known some hours after the start, of one submission."""
+    """Return the history of one submission some hours after the start."""
     submissions = (seen_of(submission, seen or job()),)
     values = {
         "run": submission.run,
@@ -128,7 +128,7 @@ def test_an_unknown_pace_may_wait_half_of_the_time(submission):
 
 
 def test_before_the_first_epoch_the_recipe_s_hours_count(submission):
-    """What the recipe expects stands in for a pace that is not known yet."""
+    """The recipe's expectation stands in for an unknown pace."""
     due = START + timedelta(hours=10)
     assert decide(history(submission, hours=0.5, deadline=due, expected_s=8 * 3600)).do == "wait"
     assert decide(history(submission, hours=2.0, deadline=due, expected_s=8 * 3600)).do == "submit"
@@ -156,7 +156,7 @@ def test_a_clock_that_was_set_back_makes_no_pace(submission):
 
 
 def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(submission):
-    """On demand goes to the first machine of the list that can be had so; if there is none, Spot goes on."""
+    """On demand goes to the first machine of the list that can be had so; if there is none, the run stays on Spot."""
     spot_only = dataclasses.replace(
         submission,
         machines=["a3-highgpu-1g", "g2-standard-8"],
@@ -168,7 +168,7 @@ def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(submiss
 
 
 def test_a_deadline_does_not_break_the_limit(submission):
-    """On demand is not taken if what is left does not pay for the rest of the work: the run goes on as it is."""
+    """On demand is not taken if the rest of the limit does not pay for the rest of the work: the run stays on Spot."""
     due = START + timedelta(hours=10)
     assert decide(history(submission, hours=9.0, deadline=due, limit=Limit(usd=3.5))).do == "wait"
     half = at_epoch(submission, 5, 9.0)
@@ -207,7 +207,7 @@ def test_with_one_place_it_waits(submission):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_worst_case_of_a_submission_is_within_what_is_left(seed):
-    """Whatever is left, in dollars or hours, and whatever an hour costs, a submission's retries and times cannot take
+    """For any rest of the limit, in dollars or hours, and any price, a submission's retries and times cannot take
     more, and an attempt is long enough to be worth its start.
     """
     random_ = random.Random(seed)  # noqa: S311 -- a test's numbers
@@ -278,7 +278,7 @@ def test_a_chain_of_submissions_stays_within_the_limit(submission):
 
 
 def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(submission):
-    """What can still come is told from what has: a live job goes on to its limits, or is cancelled within minutes; one
+    """Future cost follows from the past: a live job runs to its limits, or is cancelled within minutes; one
     that is over has run from the first request to its end.
     """
     worst = worst_s(submission.max_retries, submission.max_run_s)
@@ -329,7 +329,7 @@ def test_a_limit_of_hours_is_kept_as_one_of_dollars(submission):
     assert "0.50 machine hours are left" in decision.reason
 
 
-def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(submission):
+def test_a_recorded_submission_is_not_made_beyond_the_limit(submission):
     """A record that another one wrote, or that is made late, is held against the limit like what is made at once."""
     recorded = seen_of(dataclasses.replace(submission, number=2, by="supervisor"), None, made=False)
     ended = seen_of(submission, job("FAILED"))
@@ -341,7 +341,7 @@ def test_what_is_recorded_and_not_made_is_not_made_beyond_the_limit(submission):
     assert decide(dataclasses.replace(known, limit=Limit(usd=exactly))).do == "create"
 
 
-def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(submission):
+def test_a_job_runs_until_its_past_cost_passes_a_limit(submission):
     """A limit that was lowered ends a job by what it costs if it is cancelled now, not by all that it could cost."""
     known = history(submission, hours=5.0, limit=Limit(usd=2.0))
     assert known.worst_usd(going_on=True) > 100
@@ -350,20 +350,20 @@ def test_a_job_goes_on_until_what_it_has_run_passes_a_limit(submission):
 
 
 @pytest.mark.parametrize(("minutes", "do"), [(-1, "wait"), (0, "wait"), (1, "stop")])
-def test_a_run_that_goes_on_elsewhere_is_left_to_that_machine(submission, minutes, do):
+def test_a_run_that_another_machine_claimed_is_left_to_it_by_the_policy(submission, minutes, do):
     """An attempt of no job that has claimed the run since it was submitted keeps it; one of before does not."""
     there = attempt(submission, job=None, host="desk", claimed_at=START + timedelta(minutes=minutes))
     assert decide(history(submission, attempts=(there,))).do == do
 
 
 def test_success_without_a_final_record_is_none(submission):
-    """What Batch calls a success has failed if the bucket does not say that the run is finished."""
+    """A success of Batch is a failure if the run is not finished by its records."""
     assert decide(history(submission, job("SUCCEEDED"))).do == "fail"
 
 
 @pytest.mark.parametrize(("codes", "do"), [((139, 65), "fail"), ((65, 139), "submit")])
 def test_of_ends_that_nothing_recorded_the_last_one_decides(submission, codes, do):
-    """Batch tells the oldest first, and the newest is what the job ended by."""
+    """Batch lists the oldest first; the newest decides."""
     attempts = (attempt(submission, reason="vanished"), attempt(submission, 2, reason="vanished"))
     assert decide(history(submission, job("FAILED", exit_codes=codes), hours=9.0, attempts=attempts)).do == do
 
@@ -382,7 +382,7 @@ def test_a_job_that_was_ended_by_hand_is_not_replaced(submission, state):
 
 
 @pytest.mark.parametrize(("state", "do"), [("RUNNING", "wait"), ("SUCCEEDED", "stop")])
-def test_a_run_that_was_paused_is_left_alone(submission, state, do):
+def test_a_paused_run_is_not_started_again(submission, state, do):
     """Once its attempt has ended as paused, a run is not started again, and has not failed."""
     attempts = (attempt(submission, reason="paused", exit_code=0),)
     assert decide(history(submission, job(state), attempts=attempts)).do == do
@@ -405,7 +405,7 @@ def test_transient_ends_are_tried_again_but_not_forever(submission):
 
 
 def test_a_hang_at_the_same_place_twice_is_a_crash_loop(submission):
-    """What failed and is to be tried again is tried again, and given up when it fails alike at the same place."""
+    """A failure that may pass is tried again, and given up when it recurs at the same position."""
     hang = {"reason": "failed", "exit_code": 75, "message": "training: no step was done for 1800 s", "position": (1, 4)}
     elsewhere = attempt(submission, 2, **(hang | {"position": (2, 0)}))
     assert decide(history(submission, attempts=(attempt(submission, 1, **hang), elsewhere))).do == "wait"
@@ -464,7 +464,7 @@ def test_ends_before_the_checkpoint_do_not_count(submission):
 
 @pytest.mark.parametrize("code", sorted(KILLED))
 def test_a_container_that_recorded_its_end_and_was_killed_counts_once(submission, code):
-    """A preempted attempt that committed and said so, and whose container was then killed, is no crash at all."""
+    """A preempted attempt that recorded its commit, and whose container was then killed, is no crash at all."""
     killed = job("FAILED", exit_codes=(code,) * 6)
     attempts = [(1, {"reason": "preempted", "exit_code": 75})] * 6
     known = chain(submission, killed, attempts=attempts, minutes=120)
@@ -551,15 +551,15 @@ def test_the_same_fault_at_the_same_place_twice_is_a_loop(submission, code, do):
     ],
 )
 def test_each_exit_code_means_what_the_table_says(submission, code, kind):
-    """An end that nothing recorded is told by its code alone: taken away, ended by itself, or neither is known."""
+    """An end without a record is classified by its exit code alone: preempted, ended by itself, or unknown."""
     known = history(submission, job("FAILED", exit_codes=(code,)))
     assert (known.num_preemptions, known.num_crashes) == (kind == "preemption", kind == "crash")
 
 
 @pytest.mark.parametrize("code", sorted({*FATAL, ExitCode.DEFECT, ExitCode.ELSEWHERE, *LOST_MACHINE, TIME_LIMIT}))
 def test_each_exit_code_leads_to_its_next_step(submission, code):
-    """What nothing changes ends the run, what another machine changes goes elsewhere, what was lost goes on, a hang
-    ends it; none of them by the codes of another table.
+    """A failure for good ends the run, an unfit machine moves it, a lost machine resumes it, a hang ends
+    it; none of them by the codes of another table.
     """
     decision = decide(chain(submission, job("FAILED", exit_codes=(code,)), minutes=120))
     expected = {2: "fail", 65: "fail", 70: "fail", 74: "fail", 50005: "fail"}

@@ -1,4 +1,4 @@
-"""What an hour of this machine costs."""
+"""The price of a machine's hour."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_what_the_user_pays_comes_first(monkeypatch):
 
 
 def test_an_unknown_machine_has_no_price(monkeypatch):
-    """Neither a machine of one's own nor a type without prices has one."""
+    """Neither an own machine nor a type without prices has one."""
     assert price_here() == Price()
     unknown = {"instance/machine-type": "projects/1/machineTypes/z9-huge", "instance/scheduling/preemptible": "TRUE"}
     with running_metadata_server(**unknown) as server:

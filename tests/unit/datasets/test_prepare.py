@@ -1,4 +1,4 @@
-"""A dataset made ready for a run: a new one takes the newest version, an old one that which it was started on."""
+"""The dataset of a run: the newest version for a new run, its own version for a resumed one."""
 
 import logging
 import shutil
@@ -57,7 +57,7 @@ def prepare(store, tmp_path):
 
 
 def push(store, folder, **options):
-    """Push the folder, whatever is there."""
+    """Push the folder, replacing any other version."""
     return plan_push(store, folder, "wild", **options).send()
 
 
@@ -110,7 +110,7 @@ def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_an_unfinished_run_goes_on_with_its_version(store, folder, prepare, tmp_path):
+def test_an_unfinished_run_keeps_its_version(store, folder, prepare, tmp_path):
     """After a push of other content a run gets the version that it was started on, and a new run the new one."""
     push(store, folder)
     first = prepare()
@@ -170,7 +170,7 @@ def test_a_version_that_is_gone_is_a_conflict(store, folder, prepare):
         prepare({"digest": "0" * 64, "set_aside": []})
 
 
-def test_a_run_of_before_goes_on_without_copies_of_pictures(store, folder, prepare, tmp_path):
+def test_an_old_run_resumes_without_copies_of_pictures(store, folder, prepare, tmp_path):
     """A run on data that had .npy files, locked or copied by hand, finds its digest, and these files are not pulled."""
     shutil.copytree(folder, tmp_path / "bucket/datasets/wild")
     (tmp_path / "bucket/datasets/wild/images/train/001.npy").write_bytes(b"stale")
@@ -194,8 +194,8 @@ def test_a_run_of_before_is_not_refused_by_a_new_rule(store, folder, prepare, ca
     assert any("`val` has images, but no labels" in text for text in warnings_of(caplog))
 
 
-def test_a_run_goes_on_with_the_same_files_set_aside(confined, store, folder, prepare):
-    """Another machine sets the files aside that the run's record names, whatever its own check finds."""
+def test_a_resumed_run_sets_the_same_files_aside(confined, store, folder, prepare):
+    """Another machine sets the files aside that the run's record names, not those of its own check."""
     (folder / IMAGE).write_bytes(b"text")
     push(store, folder, force=True)
     first = prepare(quarantine=True)
@@ -256,7 +256,7 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
 
 
 def test_jpegs_with_bytes_behind_them_stay_as_they_are(confined, store, folder, prepare, tmp_path):
-    """What cameras write is read as it is: neither compressed anew for training nor fetched again at each attempt."""
+    """JPEGs of cameras are read unchanged: neither compressed anew for training nor fetched again at each attempt."""
     for image in (folder / "images/train").iterdir():
         image.write_bytes(image.read_bytes() + bytes(64))
     push(store, folder)
@@ -338,10 +338,10 @@ def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path)
     monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
     monkeypatch.setattr(demo, "train", lambda *_, **__: None)
     words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
-    order = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
+    request = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
     faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
     with pytest.raises(TransientStoreError):
-        demo.train_demo(faulty, order)
+        demo.train_demo(faulty, request)
     for _ in range(2):
-        demo.train_demo(store, order)
+        demo.train_demo(store, request)
         assert len(read_version(store, demo.DATASET).files) == 25

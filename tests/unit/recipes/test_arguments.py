@@ -1,4 +1,4 @@
-"""The table of training arguments against the Ultralytics that is installed."""
+"""The table of training arguments matches the installed Ultralytics."""
 
 from typing import get_args
 
@@ -69,8 +69,8 @@ def choices(kind):
         ("hsv", 0.1, "not a training argument; did you mean 'hsv_"),
     ],
 )
-def test_a_bad_value_is_told_with_what_was_wanted_and_found(name, value, message):
-    """Each kind of mistake has a message that says what is wanted and what was found."""
+def test_a_bad_value_is_reported_with_the_wanted_and_the_found_one(name, value, message):
+    """Each kind of mistake has a message with the wanted and the found value."""
     values, problems = check_arguments({name: value})
     assert values == {}
     assert len(problems) == 1

@@ -1,4 +1,4 @@
-"""Recipes: the fixed table, and what is said of a recipe that is wrong."""
+"""Recipes: the fixed table, and the messages for wrong recipes."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ TABLE = {
         {"hours": "6 to 8", "f1": "65 to 70", "recall": "62 to 68", "precision": "72 to 76", "map50": "72 to 78"},
     ),
 }
-"""What the users fixed: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
+"""The users' table: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -132,7 +132,7 @@ def test_each_section_of_a_recipe_names_its_problem(text, problem):
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "train: [", "just text", "start: own best.pt\ntrain: 3\n"])
-def test_what_is_no_recipe_is_refused_in_one_message(text):
+def test_text_that_is_no_recipe_is_refused_in_one_message(text):
     """Text that is not a recipe ends in a message with the file's name."""
     with pytest.raises(RecipeError, match=r"recipe mine\.yaml"):
         parse_recipe(text, name="mine", source="mine.yaml")
@@ -144,7 +144,7 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest_name():
         load_recipe("fintune")
 
 
-def test_a_recipe_file_of_ones_own_works_the_same(tmp_path):
+def test_an_own_recipe_file_works_the_same(tmp_path):
     """A path to a YAML file is a recipe named after the file."""
     path = tmp_path / "mine.yaml"
     path.write_text("start: yolo11n.yaml\ntrain: {epochs: 3, degrees: 5}\n")
@@ -162,8 +162,8 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     recipe = load_recipe("A")
     assert recipe.with_arguments({"degrees": 15}).digest == recipe.digest
     assert recipe.with_arguments({"degrees": 16}).digest != recipe.digest
-    assert recipe.with_start(Start("own", "A")).digest != recipe.digest
-    assert recipe.with_start(Start("scratch", "yolo11n.yaml")).digest != recipe.digest
+    assert dataclasses.replace(recipe, start=Start("own", "A")).digest != recipe.digest
+    assert dataclasses.replace(recipe, start=Start("scratch", "yolo11n.yaml")).digest != recipe.digest
     assert dataclasses.replace(recipe, name="B").digest != recipe.digest
     assert dataclasses.replace(recipe, expect={}, risk=None).digest == recipe.digest
 
@@ -179,5 +179,5 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     ],
 )
 def test_an_expectation_is_reached_from_its_low_end_on(band, value, reached):
-    """What reaches the low end of a band has reached it, however far above it is."""
+    """A metric at the low end of a band, or anywhere above it, has reached the band."""
     assert band.reached(value) is reached

@@ -1,4 +1,4 @@
-"""The report's charts: what is drawn lies where its value is."""
+"""The report's charts: marks lie where their values are."""
 
 import re
 

@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 def facts_of(run, now=400):
-    """Read what is known of a run some time after its start."""
+    """Read the facts of a run some time after its start."""
     return read_facts(run, run.record(), at(now))
 
 
@@ -68,14 +68,14 @@ def test_the_command_opens_the_report(run, tmp_path):
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "bucket/runs/zebra/report.html").as_uri()
 
 
-def test_a_run_that_is_not_there_is_told(run, tmp_path, capsys):
+def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
     """A name that is none ends with 65 and the nearest one."""
     assert main(["report", "zebr", "--bucket", str(tmp_path / "bucket")]) == 65
     assert "did you mean 'zebra'?" in capsys.readouterr().err
 
 
-def test_a_machine_that_cannot_draw_says_what_is_missing(run, tmp_path, monkeypatch, capsys):
-    """Without the library that draws the command ends with 78, and names it."""
+def test_without_matplotlib_the_command_names_it(run, tmp_path, monkeypatch, capsys):
+    """Without matplotlib the command ends with 78, and names it."""
     for name in [name for name in sys.modules if name.startswith("job.report")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -91,7 +91,7 @@ def test_the_verdict_says_what_came_of_it(run):
     assert state_of(facts) == "complete after 10 epochs"
 
 
-def test_a_run_under_way_is_told_so_far(tmp_path):
+def test_a_run_under_way_is_judged_so_far(tmp_path):
     """Before the end the best epoch so far is judged, and the run is running until it falls silent."""
     run = record_run(tmp_path / "bucket", (0.5, 0.55, 0.52), finished=False, asked=80)
     said = "F1 fell by 3.0 points so far, in epoch 2, from 58.0 % to 55.0 %. The recipe expects 65 to 70 %: that is"
@@ -101,8 +101,8 @@ def test_a_run_under_way_is_told_so_far(tmp_path):
     assert re.findall(r'<(?:header|section) id="([\w-]+)"', page_of(run)) == list(SECTIONS)
 
 
-def test_the_epochs_have_the_figures_of_the_course_and_their_notes(run):
-    """Row 0 comes first, then each epoch with its figures and what is to be noted of it."""
+def test_the_epochs_have_their_metrics_and_notes(run):
+    """Row 0 comes first, then each epoch with its metrics and notes."""
     text = words(page_of(run))
     assert "0 58.0 % 58.0 % 65.2 % 52.2 % start weights 1 62.0 % 62.0 %" in text
     assert "2 65.0 % 65.0 % 73.1 % 58.5 % early gain target reached 3" in text
@@ -118,15 +118,15 @@ def test_the_worst_class_is_first_and_markup_is_text(run):
     assert "<b>bold</b>" not in html
 
 
-def test_the_ledger_and_the_attempts_are_those_of_the_bill(tmp_path):
-    """What is lost, useful and paid is what the bill says."""
+def test_phases_and_attempts_are_those_of_the_run_cost(tmp_path):
+    """Lost and useful seconds and dollars are those of the run's cost."""
     price = {"usd_per_h": 3.6, "on_demand_usd_per_h": 7.2}
     run = record_run(tmp_path / "bucket", COURSE, price=price)
-    bill = facts_of(run).cost
+    cost = facts_of(run).cost
     text = words(page_of(run))
-    assert bill.seconds["lost"] == 20.0
-    assert f"lost 20.0 s {20 / bill.total_s:.1%}".replace("%", " %") + " $0.0200" in text
-    assert f"all 4 min 50 s ${bill.usd:.4f}" in text
+    assert cost.seconds["lost"] == 20.0
+    assert f"lost 20.0 s {20 / cost.total_s:.1%}".replace("%", " %") + " $0.0200" in text
+    assert f"all 4 min 50 s ${cost.usd:.4f}" in text
     assert "1 2026-11-23 08:00:00 the start 2 min 10 s vanished 2 20.0 s 1 min 00 s" in text
 
 

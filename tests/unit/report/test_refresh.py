@@ -1,4 +1,4 @@
-"""The report is rewritten while a run trains, by a real process, and never in its way."""
+"""The report is rewritten by a process beside the training, which never waits for it."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.run_records import record_run
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def stuck(tmp_path, monkeypatch):
 
 
 def has(notes, num):
-    """Tell whether so many processes have made their note."""
+    """Whether so many processes have made their note."""
     return notes.exists() and len(notes.read_text().split()) == num
 
 
 def lives(number):
-    """Tell whether there is such a process."""
+    """Whether there is such a process."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -48,7 +48,7 @@ def lives(number):
 
 
 def test_the_report_is_there_at_the_end(tmp_path):
-    """What is asked for last is waited for."""
+    """The last requested report is waited for."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
     with ReportRefresher(run) as refresher:
         refresher.finish()
@@ -56,7 +56,7 @@ def test_the_report_is_there_at_the_end(tmp_path):
 
 
 def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
-    """What goes wrong is told with its reason, at the next start and at the end, and raises nothing."""
+    """A failure is logged with its reason, at the next start and at the end, and raises nothing."""
     with ReportRefresher(run) as refresher:
         refresher.refresh()
         refresher._sidecar._process.wait()
@@ -67,7 +67,7 @@ def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
 
 
 def test_reports_are_made_some_time_apart(run, caplog):
-    """What is asked for just after a report is left to the next one."""
+    """A request just after a report is left to the next one."""
     now = [0.0]
     with ReportRefresher(run, lambda: now[0]) as refresher:
         for seconds in (0, 1, refresh.MIN_INTERVAL_S - 2, 1):
@@ -79,7 +79,7 @@ def test_reports_are_made_some_time_apart(run, caplog):
 
 
 def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog):
-    """Where no process can be made, the run goes on without a report."""
+    """Where no process can be made, the run continues without a report."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with ReportRefresher(run) as refresher:
         refresher.refresh()
@@ -104,7 +104,7 @@ def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
     with ReportRefresher(run) as refresher:
         refresher.refresh()
-        assert hears_no_notice(refresher._sidecar._process.pid)
+        assert blocks_notices(refresher._sidecar._process.pid)
 
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):

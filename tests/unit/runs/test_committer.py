@@ -52,7 +52,7 @@ def made(store, tmp_path, mirror=lambda _folder: None):
 
 def settle(background):
     """Wait until a committer's thread has ended."""
-    background._background.join()
+    background.join()
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_at_most_one_commit_waits(store, run, tmp_path):
 
 
 def test_a_passing_failure_is_tried_again(store, run, tmp_path):
-    """A commit that fails for a passing reason is made again, and training never hears of it."""
+    """A commit that fails for a passing reason is made again, without an error in training."""
     failing = FaultyStore(store, survives=0, error=TransientStoreError("bucket: kept failing"), num_failures=2)
     with made(failing, tmp_path) as background:
         background.submit(Snapshot(1))
@@ -130,7 +130,7 @@ def test_failures_count_anew_after_a_commit(store, run, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("error", [TransientStoreError("bucket: kept failing"), StoreError("bucket: no permission")])
 def test_a_failure_that_lasts_reaches_the_training_thread(store, tmp_path, error):
-    """A failure that does not pass is raised where training goes on, never swallowed."""
+    """A failure that lasts is raised in the training thread."""
     with pytest.raises(type(error)), made(FaultyStore(store, survives=0, error=error), tmp_path) as background:
         background.submit(Snapshot(1))
         settle(background)
@@ -160,8 +160,8 @@ UNFORESEEN = [MemoryError(), ValueError("an unexpected answer"), KeyError("name"
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("where", ["write", "put", "mirror", "retain"])
-def test_an_exception_that_nobody_foresaw_reaches_the_training_thread(store, tmp_path, monkeypatch, where, error):
-    """Whatever is raised in whichever line of the work ends training with exit 75, by the next step and at the end,
+def test_an_unexpected_exception_reaches_the_training_thread(store, tmp_path, monkeypatch, where, error):
+    """Any exception in any line of the work ends training with exit 75, by the next step and at the end,
     and says what and where it was.
     """
 
@@ -192,7 +192,7 @@ def test_a_disk_that_is_full_is_the_machines_fault(store, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_a_disk_that_is_full_for_the_copy_is_the_machines_fault(store, tmp_path):
-    """Files for people that cannot be written are no failure of the bucket, which would be told and passed over."""
+    """Files for people that cannot be written are no failure of the bucket, which would be logged and ignored."""
 
     def fail(_folder):
         raise OSError(28, "No space left on device")
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_for_the_copy_is_the_machines_fault(store, tmp_path)
 
 @pytest.mark.usefixtures("run")
 def test_an_error_of_the_network_is_not_called_a_full_disk(store, tmp_path):
-    """What the store lets through counts as unforeseen, though the system calls it by the same kind of error."""
+    """An error of the network that the store lets through is unexpected, though it is an `OSError` like a full disk."""
     lost = ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(BackgroundError), made(FaultyStore(store, survives=0, error=lost), tmp_path) as background:
         background.submit(Snapshot(1))
@@ -211,7 +211,7 @@ def test_an_error_of_the_network_is_not_called_a_full_disk(store, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_the_last_commit_that_fails_is_an_error_at_the_end(store, tmp_path):
-    """A training that ends well does not end well if its last commit failed, though nobody asked after it."""
+    """A training whose last commit failed does not end well, though no later step looks at that commit."""
     with (
         pytest.raises(StoreError),
         made(FaultyStore(store, survives=0, error=StoreError("no")), tmp_path) as background,
@@ -220,8 +220,8 @@ def test_the_last_commit_that_fails_is_an_error_at_the_end(store, tmp_path):
 
 
 @pytest.mark.usefixtures("run")
-def test_a_last_commit_that_fails_is_told_beside_another_error(store, tmp_path, caplog):
-    """If training ends by an error of its own, that one is raised, and what was not committed is said."""
+def test_a_last_commit_that_fails_is_logged_beside_another_error(store, tmp_path, caplog):
+    """If training ends by an error of its own, that one is raised, and what was not committed is logged."""
     failing = FaultyStore(store, survives=0, error=StoreError("bucket: no permission"))
     with pytest.raises(ValueError, match="training"), made(failing, tmp_path) as background:
         background.submit(Snapshot(1))
@@ -245,8 +245,8 @@ def test_what_waits_is_committed_when_training_fails(store, run, tmp_path):
     assert [identity.epoch for identity in committed(run)] == [1]
 
 
-def test_who_is_in_a_hurry_does_nothing_after_the_commit(store, run, tmp_path):
-    """When the process has to go, the copy for people is left out; when it ends well, it is made."""
+def test_before_a_deadline_nothing_follows_the_commit(store, run, tmp_path):
+    """Before a deadline the copy for people is left out; else it is made."""
     copied, gate, writing = [], threading.Event(), threading.Event()
     with pytest.raises(ValueError, match="training"), made(store, tmp_path, copied.append) as background:
         background.submit(Snapshot(1, gate, writing))
@@ -259,8 +259,8 @@ def test_who_is_in_a_hurry_does_nothing_after_the_commit(store, run, tmp_path):
     assert len(copied) == 1
 
 
-def test_who_gets_into_a_hurry_during_the_copy_deletes_nothing_old(store, run, tmp_path):
-    """Old checkpoints are left for later if the process has to go while the copy for people is made."""
+def test_a_deadline_during_the_copy_deletes_no_old_checkpoint(store, run, tmp_path):
+    """Old checkpoints are left for later if a deadline is set while the copy for people is made."""
     for epoch in (1, 2, 3):
         commit(run, CheckpointId(epoch, 0, 1), Snapshot(epoch).write(tmp_path), {}, None)
     done = threading.Event()
@@ -277,14 +277,14 @@ def test_who_gets_into_a_hurry_during_the_copy_deletes_nothing_old(store, run, t
 
 
 def wait_for_hurry(background, gate):
-    """Let a snapshot be written once its committer has been told to close."""
+    """Let a snapshot be written once its committer closes."""
     with background._changed:
         background._changed.wait_for(lambda: background._closing, 30)
     gate.set()
 
 
 def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
-    """A copy for people that cannot be made is told and does not end training."""
+    """A copy for people that cannot be made is logged and does not end training."""
 
     def mirror(_folder):
         raise StoreError("bucket: no permission to overwrite")
@@ -295,7 +295,7 @@ def test_a_failing_mirror_costs_no_checkpoint(store, run, tmp_path, caplog):
     assert "no permission to overwrite" in caplog.text
 
 
-def test_what_is_for_people_is_made_after_the_commit_and_is_no_part_of_it(store, run, tmp_path):
+def test_the_copy_for_people_is_made_after_the_commit_and_is_no_part_of_it(store, run, tmp_path):
     """The mirror gets what a snapshot publishes, of which no checkpoint has anything."""
     mirrored = []
 
@@ -310,7 +310,7 @@ def test_what_is_for_people_is_made_after_the_commit_and_is_no_part_of_it(store,
 
 @pytest.mark.usefixtures("run")
 def test_only_the_files_of_one_snapshot_are_copied(store, tmp_path):
-    """What an earlier snapshot has left in the folder for files on their way is gone when the next one is copied."""
+    """Files of an earlier snapshot in the folder for uploads are gone when the next one is copied."""
     mirrored = []
 
     class Plain(Snapshot):
@@ -346,8 +346,8 @@ def test_bytes_that_did_not_change_are_stored_once(store, run, tmp_path):
     assert keys == ["runs/zebra/checkpoints/0001-000000.a0001/best.pt"] * 2
 
 
-def test_a_notice_says_what_its_last_commit_lost(store, run, tmp_path, caplog):
-    """A commit that fails when the machine goes is not hidden by the preemption, which says what is not committed."""
+def test_a_preemption_names_what_its_last_commit_lost(store, run, tmp_path, caplog):
+    """A commit that fails on a preemption is not hidden by it: the error names what is not committed."""
     refusing = FaultyStore(store, survives=0, error=StoreError("bucket: no permission"))
     notice = PreemptionError("SIGTERM: asked to stop", "preempted")
     with pytest.raises(PreemptionError) as raised, made(refusing, tmp_path) as background:
@@ -360,7 +360,7 @@ def test_a_notice_says_what_its_last_commit_lost(store, run, tmp_path, caplog):
 
 
 def test_a_notice_whose_last_commit_is_there_has_lost_nothing(store, run, tmp_path):
-    """A preemption after which everything is committed says no more than who asked."""
+    """A preemption after which everything is committed names its sender alone."""
     with pytest.raises(PreemptionError) as raised, made(store, tmp_path) as background:
         background.submit(Snapshot(3))
         raise PreemptionError("SIGTERM: asked to stop", "preempted")

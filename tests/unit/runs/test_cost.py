@@ -1,4 +1,4 @@
-"""The ledger of a run and its bill, from attempts that are recorded here with a clock and prices of their own."""
+"""Seconds and cost of a run, from recorded attempts with a clock and prices of their own."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,8 +7,7 @@ import pytest
 from job.analysis.campaign import spent_usd
 from job.analysis.summary import read_summary
 from job.goodput import Phase, PhaseTimer
-from job.runs.accounting import cost_of, read_cost
-from job.runs.cost import usd_of
+from job.runs.cost import cost_of, read_cost, usd_of
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
@@ -22,7 +21,7 @@ PRICE = {"usd_per_h": 0.36, "on_demand_usd_per_h": 1.08, "machine": "g2-standard
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -37,7 +36,7 @@ def at(seconds):
 
 
 def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, price=PRICE, age=2.0):
-    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and what else is said."""
+    """Make the records of an attempt; `end` and `pulse` are a time, seconds by label, and further fields."""
     time, seconds, more = end or (None, None, {})
     said_at, pulse_seconds, kept = pulse or (None, None, None)
     return attempt_record(
@@ -55,55 +54,55 @@ def attempt(number, began, *, end=None, pulse=None, started=None, receipt=None, 
     )
 
 
-def bill_of(*attempts, kept=None, now=10_000):
-    """Account for attempts."""
+def run_cost(*attempts, kept=None, now=10_000):
+    """Return the cost of attempts."""
     return cost_of(attempts, at(now), kept)
 
 
 def test_each_label_is_timed_and_priced():
     """A second under any label costs the same, each label has its own sum, and both add up to the whole."""
     clock = Clock()
-    ledger = PhaseTimer(clock, before_s=1.0)
+    timer = PhaseTimer(clock, before_s=1.0)
     for number, label in enumerate(label for label in Phase if label is not Phase.BOOT):
-        ledger.enter(label)
+        timer.enter(label)
         clock.now += 2.0 + number
     spent = {label: float(place + 1) for place, label in enumerate(Phase)}
-    assert ledger.seconds() == spent | {Phase.START_UP: spent[Phase.START_UP]}
+    assert timer.seconds() == spent | {Phase.START_UP: spent[Phase.START_UP]}
     whole = sum(spent.values())
-    bill = bill_of(attempt(1, 0, end=(whole, ledger.seconds(), {"reason": "finished"})))
-    assert bill.seconds == spent
-    assert bill.total_s == bill.attempts[0].wall_s == whole
-    assert bill.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
-    assert bill.usd == pytest.approx(whole * 0.0001)
-    assert bill.goodput == pytest.approx(spent[Phase.USEFUL] / whole)
+    cost = run_cost(attempt(1, 0, end=(whole, timer.seconds(), {"reason": "finished"})))
+    assert cost.seconds == spent
+    assert cost.total_s == cost.attempts[0].wall_s == whole
+    assert cost.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
+    assert cost.usd == pytest.approx(whole * 0.0001)
+    assert cost.goodput == pytest.approx(spent[Phase.USEFUL] / whole)
 
 
 def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
-    """The seconds since the snapshot of the last commit are lost, whatever they were spent on; getting ready is not,
+    """The seconds since the snapshot of the last commit are lost, in any phase; start-up is not,
     and the time until the next process stands apart.
     """
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"start-up": 10.0, "useful step": 50.0, "validation": 5.0}}
     seconds = {"start-up": 10.0, "useful step": 80.0, "validation": 9.0, "checkpoint stall": 1.0}
     receipt = {"checkpoint": "0001-000000.a0001", "steps_lost": 12}
-    bill = bill_of(
+    cost = run_cost(
         attempt(1, 0, pulse=(100, seconds, kept)),
         attempt(2, 160, started=170, receipt=receipt, end=(200, {"useful step": 40.0}, {"reason": "finished"})),
     )
-    first = bill.attempts[0]
-    told = {label: s for label, s in first.seconds.items() if s}
-    assert told == {Phase.START_UP: 10.0, Phase.USEFUL: 50.0, Phase.VALIDATION: 5.0, Phase.LOST: 35.0}
+    first = cost.attempts[0]
+    spent_first = {label: s for label, s in first.seconds.items() if s}
+    assert spent_first == {Phase.START_UP: 10.0, Phase.USEFUL: 50.0, Phase.VALIDATION: 5.0, Phase.LOST: 35.0}
     assert (first.ended, first.wall_s, first.steps_lost, first.away_s) == ("vanished", 100, 12, 60)
-    assert (bill.total_s, bill.away_s, bill.num_cut_off) == (140, 60, 1)
+    assert (cost.total_s, cost.away_s, cost.num_cut_off) == (140, 60, 1)
 
 
 def test_an_attempt_without_a_commit_loses_its_work_and_not_its_preparation():
     """Where nothing was committed, all training is lost."""
-    bill = bill_of(
+    cost = run_cost(
         attempt(1, 0, pulse=(30, {"pull": 4.0, "useful step": 20.0, "data wait": 6.0}, None)),
         attempt(2, 40, end=(50, {"useful step": 10.0}, {"reason": "finished"})),
     )
-    assert bill.attempts[0].seconds[Phase.LOST] == 26.0
-    assert bill.attempts[0].seconds[Phase.PULL] == 4.0
+    assert cost.attempts[0].seconds[Phase.LOST] == 26.0
+    assert cost.attempts[0].seconds[Phase.PULL] == 4.0
 
 
 @pytest.mark.parametrize("reason", ["preempted", "interrupted", "paused"])
@@ -114,42 +113,42 @@ def test_a_notice_whose_last_commit_failed_has_lost_what_came_after_the_one_befo
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     seconds, later = {"useful step": 28.0}, attempt(2, 40, end=(50, {"useful step": 1.0}, {"reason": "finished"}))
     lost, whole = (
-        bill_of(attempt(1, 0, pulse=(29, seconds, kept), end=(30, seconds, {"reason": reason, **more})), later)
+        run_cost(attempt(1, 0, pulse=(29, seconds, kept), end=(30, seconds, {"reason": reason, **more})), later)
         for more in ({"not_committed": "epoch 2 is not committed, StoreError: no permission"}, {})
     )
     assert (lost.attempts[0].ended, lost.attempts[0].seconds[Phase.LOST]) == (reason, 18.0)
     assert whole.attempts[0].seconds[Phase.LOST] == 0.0
 
 
-def test_a_commit_after_the_last_sign_of_life_is_known_from_the_next_attempt():
-    """If the next attempt went on from a commit that no sign of life knew, nothing that is known was lost."""
+def test_a_commit_after_the_last_heartbeat_is_known_from_the_next_attempt():
+    """If the next attempt resumed from a commit after the last heartbeat, nothing is known to be lost."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     first = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     later = attempt(2, 40, started=45, receipt={"checkpoint": "0002-000000.a0001", "steps_lost": 0})
-    assert bill_of(first, later).attempts[0].seconds[Phase.LOST] == 0.0
+    assert run_cost(first, later).attempts[0].seconds[Phase.LOST] == 0.0
     same = attempt(2, 40, started=45, receipt={"checkpoint": "0001-000000.a0001", "steps_lost": 5})
-    assert bill_of(first, same).attempts[0].seconds[Phase.LOST] == 18.0
+    assert run_cost(first, same).attempts[0].seconds[Phase.LOST] == 18.0
 
 
-def test_a_manifest_that_is_still_there_is_believed_before_an_older_sign_of_life():
-    """The newest of what the sign of life and the manifests say is the last commit."""
+def test_a_manifest_counts_before_an_older_heartbeat():
+    """The newest commit of heartbeat and manifests is the last one."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     vanished = attempt(1, 0, pulse=(30, {"useful step": 28.0}, kept))
     newer = {1: (CheckpointId(1, 5, 1), {"useful step": 25.0})}
-    assert bill_of(vanished, kept=newer).attempts[0].seconds[Phase.LOST] == 3.0
+    assert run_cost(vanished, kept=newer).attempts[0].seconds[Phase.LOST] == 3.0
     after = {1: (CheckpointId(1, 5, 1), {"useful step": 30.0})}
-    assert bill_of(vanished, kept=after).attempts[0].seconds[Phase.LOST] == 0.0  # and never less than nothing
+    assert run_cost(vanished, kept=after).attempts[0].seconds[Phase.LOST] == 0.0  # and never less than nothing
 
 
-def test_who_committed_nothing_keeps_nothing_of_another_attempt():
-    """What an attempt did is lost if the next one went on from a checkpoint that an earlier attempt had made."""
+def test_an_attempt_without_a_commit_keeps_nothing():
+    """The work of an attempt is lost if the next one resumed from a checkpoint of an earlier attempt."""
     receipt = {"checkpoint": "0001-000000.a0001", "steps_lost": 7}
-    bill = bill_of(
+    cost = run_cost(
         attempt(1, 0, end=(10, {"useful step": 8.0}, {"reason": "preempted"})),
         attempt(2, 20, started=22, receipt=receipt, pulse=(40, {"useful step": 15.0}, None)),
         attempt(3, 50, started=52, receipt=receipt, end=(60, {"useful step": 7.0}, {"reason": "finished"})),
     )
-    assert [one.seconds[Phase.LOST] for one in bill.attempts] == [0.0, 15.0, 0.0]
+    assert [one.seconds[Phase.LOST] for one in cost.attempts] == [0.0, 15.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -159,119 +158,119 @@ def test_who_committed_nothing_keeps_nothing_of_another_attempt():
         *(("superseded", 18), ("failed", 18), ("transient", 18)),
     ],
 )
-def test_who_ends_in_order_loses_nothing(reason, lost):
+def test_an_attempt_that_ends_in_order_loses_nothing(reason, lost):
     """An attempt that could commit before it ended lost nothing; one that could not lost what came after its last."""
     kept = {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 10.0}}
     ended = attempt(1, 0, pulse=(25, {"useful step": 24.0}, kept), end=(30, {"useful step": 28.0}, {"reason": reason}))
-    assert bill_of(ended).attempts[0].seconds[Phase.LOST] == lost
+    assert run_cost(ended).attempts[0].seconds[Phase.LOST] == lost
 
 
-def test_the_newest_attempt_runs_as_long_as_it_gives_signs_of_life():
-    """Without an end, the newest attempt runs until it was silent for a minute, or for half an hour while it gets
-    ready; what a running one did is not lost.
+def test_the_newest_attempt_runs_as_long_as_its_heartbeats_are_recent():
+    """Without an end, the newest attempt runs until it was silent for a minute, or for half an hour during
+    start-up; the work of a running one is not lost.
     """
     training, getting_ready = attempt(1, 0, pulse=(30, {"useful step": 28.0}, None)), attempt(1, 0)
-    assert bill_of(training, now=80).attempts[0].ended == "running"
-    assert bill_of(training, now=80).seconds[Phase.LOST] == 0.0
-    assert (bill_of(training, now=80).num_cut_off, bill_of(training, now=100).num_cut_off) == (0, 1)
-    assert bill_of(training, now=100).attempts[0].ended == "vanished"
-    assert bill_of(getting_ready, now=1000).attempts[0].ended == "running"
-    assert bill_of(getting_ready, now=2000).attempts[0].ended == "vanished"
+    assert run_cost(training, now=80).attempts[0].ended == "running"
+    assert run_cost(training, now=80).seconds[Phase.LOST] == 0.0
+    assert (run_cost(training, now=80).num_cut_off, run_cost(training, now=100).num_cut_off) == (0, 1)
+    assert run_cost(training, now=100).attempts[0].ended == "vanished"
+    assert run_cost(getting_ready, now=1000).attempts[0].ended == "running"
+    assert run_cost(getting_ready, now=2000).attempts[0].ended == "vanished"
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative():
-    """Where the next machine's clock is behind, nobody was away, and the run's time between attempts is not less."""
+    """Where the next machine's clock is behind, the time between the two attempts is 0, and the sum is not less."""
     done = {"useful step": 10.0}
-    bill = bill_of(
+    cost = run_cost(
         attempt(1, 100, end=(160, done, {"reason": "preempted"})),
         attempt(2, 120, end=(200, done, {"reason": "preempted"})),
         attempt(3, 230, end=(260, done, {"reason": "finished"})),
     )
-    assert [one.away_s for one in bill.attempts] == [0.0, 30.0, None]
-    assert bill.away_s == 30.0
+    assert [one.away_s for one in cost.attempts] == [0.0, 30.0, None]
+    assert cost.away_s == 30.0
 
 
 def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     """Seconds that no record sorts are those of start-up."""
-    bill = bill_of(attempt(1, 0, started=30))
-    assert {label: s for label, s in bill.seconds.items() if s} == {Phase.START_UP: 30.0}
-    assert bill.attempts[0].wall_s == 30
+    cost = run_cost(attempt(1, 0, started=30))
+    assert {label: s for label, s in cost.seconds.items() if s} == {Phase.START_UP: 30.0}
+    assert cost.attempts[0].wall_s == 30
 
 
-def test_on_demand_is_what_would_not_have_been_lost_or_done_twice():
+def test_on_demand_excludes_lost_and_repeated_work():
     """The comparison leaves out what was lost and recomputed, and the getting ready of every attempt but the first."""
     first = {"boot": 2.0, "start-up": 8.0, "useful step": 100.0, "lost": 0.0}
     second = {"boot": 2.0, "start-up": 9.0, "recomputed": 30.0, "useful step": 60.0}
-    bill = bill_of(
+    cost = run_cost(
         attempt(1, 0, pulse=(110, first, {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 70.0}})),
         attempt(2, 120, end=(221, second, {"reason": "finished"})),
     )
-    assert bill.uninterrupted_s == pytest.approx(2 + 8 + 70 + 60)
-    assert bill.usd == pytest.approx(0.0211)
-    assert bill.on_demand_usd == pytest.approx(140 * 0.0003)
-    assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in bill.cost
+    assert cost.uninterrupted_s == pytest.approx(2 + 8 + 70 + 60)
+    assert cost.usd == pytest.approx(0.0211)
+    assert cost.on_demand_usd == pytest.approx(140 * 0.0003)
+    assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in cost.cost
 
 
 def test_on_demand_has_the_newest_price_that_is_known():
     """A price that has changed since the run began, or is not known at its end, does not make the comparison older."""
     done = {"useful step": 50.0}
     prices = [PRICE, PRICE | {"on_demand_usd_per_h": 2.16}, None]
-    bill = bill_of(
+    cost = run_cost(
         *(attempt(number, 100 * number, end=(100 * number + 50, done, {"reason": "preempted"}), price=price)
           for number, price in enumerate(prices, start=1))
     )  # fmt: skip
-    assert bill.on_demand_usd == pytest.approx(150 * 0.0006)
+    assert cost.on_demand_usd == pytest.approx(150 * 0.0006)
 
 
 @pytest.mark.parametrize(
     ("parts", "usd"),
     [([], 0.0), ([(3600, 2.0), (1800, 1.0)], 2.5), ([(3600, 2.0), (1, None)], None), ([(0, None)], None)],
 )
-def test_what_was_used_is_unknown_as_soon_as_one_price_is(parts, usd):
+def test_the_cost_is_unknown_as_soon_as_one_price_is(parts, usd):
     """Seconds times prices are added up, and one price that is unknown makes the sum unknown, never lower."""
     assert usd_of(parts) == usd
 
 
-def test_a_run_costs_the_same_wherever_it_is_told(tmp_path):
-    """An attempt that vanished while it got ready costs the same in bill, comparison and campaign."""
+def test_a_run_costs_the_same_wherever_it_is_shown(tmp_path):
+    """An attempt that vanished during start-up costs the same in cost, comparison and campaign."""
     run = Run(open_store(str(tmp_path)), "zebra")
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
     run.claim(claimed)
-    evidence = read_summary(run, run.record())
-    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_cost(run).usd, abs=0.001)
-    assert evidence.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
-    assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+    summary = read_summary(run, run.record())
+    assert summary.usd == spent_usd([summary]) == pytest.approx(read_cost(run).usd, abs=0.001)
+    assert summary.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+    assert summary.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
 
-def test_a_machine_of_ones_own_costs_nothing_that_is_told():
-    """Without a price there is none, and where only some attempts have one, that is said."""
+def test_an_own_machine_has_no_price():
+    """Without a price there is no cost; where only some attempts have one, the sentence says so."""
     done = {"useful step": 100.0}
     own = attempt(1, 0, pulse=(100, done, None), price=None)
-    assert bill_of(own).usd is None
-    assert bill_of(own).cost == "own machine, no price"
-    both = bill_of(own, attempt(2, 200, end=(300, done, {"reason": "finished"})))
+    assert run_cost(own).usd is None
+    assert run_cost(own).cost == "own machine, no price"
+    both = run_cost(own, attempt(2, 200, end=(300, done, {"reason": "finished"})))
     assert both.known_usd == pytest.approx(0.01)
     assert both.usd is None
     assert "without 1 attempts whose price is unknown" in both.cost
 
 
 def test_the_table_fits_a_terminal_and_names_every_label_that_was_used():
-    """The ledger of any run is 80 columns wide at most."""
+    """The table of any run is 80 columns wide at most."""
     spent = {str(label): 4000.0 for label in Phase}
-    bill = bill_of(attempt(1, 0, end=(48_000, spent, {"reason": "finished"})))
-    assert all(str(label) in bill.table() for label in Phase)
-    assert max(map(len, bill.table().splitlines())) <= 80
+    cost = run_cost(attempt(1, 0, end=(48_000, spent, {"reason": "finished"})))
+    assert all(str(label) in cost.table() for label in Phase)
+    assert max(map(len, cost.table().splitlines())) <= 80
 
 
 def test_records_of_a_bucket_are_read(tmp_path):
-    """What attempts wrote through `Run` is what the bill is made of."""
+    """The cost follows from the records that attempts wrote through `Run`."""
     run = Run(open_store(str(tmp_path)), "zebra")
     claim = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
     claim.start({"receipt": None})
     claim.end("finished", {"seconds": {"boot": 3.0, "useful step": 0.0}})
-    bill = read_cost(run)
-    assert bill.attempts[0].ended == "finished"
-    assert bill.attempts[0].price.machine == PRICE["machine"]
-    assert bill.to_json()["seconds"]["boot"] == 3.0
-    assert bill.attempts[0].wall_s == pytest.approx(3.0, abs=2)
+    cost = read_cost(run)
+    assert cost.attempts[0].ended == "finished"
+    assert cost.attempts[0].price.machine == PRICE["machine"]
+    assert cost.to_json()["seconds"]["boot"] == 3.0
+    assert cost.attempts[0].wall_s == pytest.approx(3.0, abs=2)

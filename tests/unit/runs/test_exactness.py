@@ -1,4 +1,4 @@
-"""Whether the attempts of a run are called exact: by what they saw, not by what was asked for."""
+"""Exactness of a run: from the evidence of its attempts, not from the request."""
 
 import pytest
 
@@ -13,7 +13,7 @@ KERNEL = "torch: index_put_ does not have a deterministic implementation"
 
 
 def attempt(number, *, differs=(), pulse=None, end=None, claimed=0):
-    """Return an attempt's records; `pulse` and `end` are what those say."""
+    """Return an attempt's records; `pulse` and `end` are the contents of heartbeat and end."""
     return attempt_record(
         {"attempt": number, "claimed_at": AT.format(claimed)},
         start={"started_at": AT.format(claimed), "differs": list(differs), "receipt": None},
@@ -28,7 +28,7 @@ def seen(*warnings, num_ooms=0):
 
 
 def bits(*attempts, **train):
-    """Return what is claimed of a run."""
+    """Return the exactness of a run."""
     return exactness(recorded(**train).record, attempts)
 
 
@@ -48,9 +48,9 @@ def test_a_run_of_which_nothing_is_known_against_it_is_exact():
         ({"pulse": seen(num_ooms=1), "end": {}}, "GPU memory: was too short 1 times"),
     ],
 )
-def test_exact_is_told_from_what_was_seen(against, because):
-    """A machine that differs, a kernel that is not deterministic, or memory that ran short, by the last record that
-    tells of it, ends the claim from that attempt on, with the reason.
+def test_exactness_follows_from_the_evidence(against, because):
+    """A machine that differs, a kernel that is not deterministic, or memory that ran short, by the last record of
+    it, ends the claim from that attempt on, with the reason.
     """
     found = bits(attempt(1), attempt(2, **against), attempt(3))
     assert (found.exact, found.from_attempt, len(found.because)) == (False, 2, 1)
@@ -58,7 +58,7 @@ def test_exact_is_told_from_what_was_seen(against, because):
 
 
 def test_kernels_that_need_not_be_deterministic_make_no_exact_run():
-    """What was trained with --deterministic false is not called exact, whatever was seen."""
+    """A run with --deterministic false is not exact, whatever the evidence."""
     found = bits(attempt(1), deterministic=False)
     assert (found.exact, found.from_attempt) == (False, 1)
     assert "deterministic" in found.because[0]
@@ -73,7 +73,7 @@ def test_other_pictures_are_a_difference():
     assert environment_differences({"cpu": "AVX2"}, {"cpu": "AVX2", "gpu": "L4"}) != []
 
 
-def test_each_warning_is_told_once_with_the_first_attempt():
+def test_each_warning_is_listed_once_with_the_first_attempt():
     """Of a warning that several attempts had, the first is named."""
     attempts = attempt(1, pulse=seen("a: b")), attempt(2, end=seen("a: b", "c: d"))
     assert warnings_of(attempts) == {"a: b": 1, "c: d": 2}
@@ -82,5 +82,5 @@ def test_each_warning_is_told_once_with_the_first_attempt():
 def test_running_out_of_memory_is_remembered():
     """The next attempt knows that one before it ended for want of memory, by the record and not by its words."""
     assert PreviousAttempts((attempt(1, end={"error": "OutOfMemoryError"}), attempt(2))).ran_out_of_memory
-    told = {"error": "TrainingError", "message": "out of memory"}
-    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=told))).ran_out_of_memory
+    failed = {"error": "TrainingError", "message": "out of memory"}
+    assert not PreviousAttempts((attempt(1), attempt(2, end={}), attempt(3, end=failed))).ran_out_of_memory

@@ -1,4 +1,4 @@
-"""Records of another form, of a stranger or of another version: they are told, and stop nothing but their own run."""
+"""Malformed records, foreign or of another version, are reported, and stop only their own run."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from job.analysis.campaign import Campaign
 from job.cli.app import main
 from job.errors import CorruptObjectError
-from job.runs.unfinished import known_recipe
+from job.runs.request import known_recipe
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 
@@ -40,7 +40,7 @@ def bucket(tmp_path):
 
 
 def change(store, key, content):
-    """Put a content in place of a sound one, or change some of that; return what was there."""
+    """Replace or change the content of a record; return the former one."""
     sound = store.read(key)
     changed = json.loads(sound) | content if isinstance(content, dict) else content
     store.put(key, changed if isinstance(changed, bytes) else json.dumps(changed).encode(), overwrite=True)
@@ -62,8 +62,8 @@ def test_a_run_of_another_form_stops_no_other(bucket, capsys, name):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_run_of_another_form_is_told_as_such(bucket, capsys, name):
-    """Whoever asks for that very run hears which one it is, and gets no traceback."""
+def test_a_malformed_run_is_refused(bucket, capsys, name):
+    """A command for that run names the record, without a traceback."""
     for content in CHANGES[name]:
         sound = change(bucket, f"runs/{FOREIGN}/{name}", content)
         for words in (["runs", "show", FOREIGN], ["runs", "show", FOREIGN, "--json"], ["advise", FOREIGN],
@@ -86,7 +86,7 @@ def test_a_start_that_names_no_environment_is_read(bucket, capsys):
 
 @pytest.mark.parametrize("missing", ["dataset", "model", "new_classes", "quarantine"])
 def test_an_unfinished_run_of_another_form_does_not_keep_a_new_one_from_beginning(bucket, capsys, missing):
-    """What it was asked for is held against a new request; where that cannot be done it is passed over."""
+    """Its recorded request is compared with a new one; where that is impossible it is skipped."""
     bucket.delete(f"runs/{FOREIGN}/final.json")
     record = json.loads(bucket.read(f"runs/{FOREIGN}/run.json"))
     del record["request"][missing]
@@ -111,7 +111,7 @@ def test_a_record_leads_to_no_file_of_this_machine(tmp_path):
 
 
 def test_a_final_record_that_cannot_be_read_is_listed(bucket, capsys):
-    """Its run keeps its line, which says that it cannot be read, and the reason is told."""
+    """Its run keeps its line, which says that it cannot be read, and the reason is logged."""
     change(bucket, f"runs/{FOREIGN}/final.json", {"comparison": {}})
     assert main(["runs", "list", "--bucket", bucket.uri]) == 0
     said = capsys.readouterr()

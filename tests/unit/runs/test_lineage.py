@@ -1,4 +1,4 @@
-"""Which weights are one's own: the best on the same data and of the same size, and why they were chosen."""
+"""Own weights: the best on the same data and of the same size, and the reason of the choice."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded, starting_from
 
 
-def order(recipe="A", **changes):
+def train_request(recipe="A", **changes):
     """Return a request for a recipe on the data set wildlife."""
     return TrainRequest.parse({"recipe": recipe, "dataset": "wildlife", **changes})
 
@@ -31,24 +31,24 @@ def store(tmp_path):
 def put(store, number, f1, recipe="base", *, source="weights/yolo11s.pt", origin=None, **more):
     """Put a finished run of the family into the bucket, each later than the ones before."""
     name = f"yolov11_wildlife{number if number > 1 else ''}"
-    evidence = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
+    summary = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
     point = {"kind": "pretrained", "source": source, "architecture": None, "run": origin}
     put_recorded(
         store,
-        dataclasses.replace(evidence, record=starting_from(evidence.record, point)),
+        dataclasses.replace(summary, record=starting_from(summary.record, point)),
     )
     return name
 
 
 def chosen(store, recipe="A", **changes):
     """Return the run whose weights a recipe starts from, and why."""
-    point = find_start(store, order(recipe, **changes), None)
+    point = find_start(store, train_request(recipe, **changes), None)
     assert point.source == f"runs/{point.run}/weights/best.pt"
     return point.run, point.why
 
 
 def test_the_best_run_is_taken_and_not_the_newest(store):
-    """A newer run that came out worse is passed over, and what is said names the run, its F1 and the way to another."""
+    """A newer run that came out worse is skipped, and the message names the run, its F1 and the way to another."""
     put(store, 1, 0.58)
     put(store, 2, 0.66, "A", source="runs/yolov11_wildlife/weights/best.pt", origin="yolov11_wildlife")
     put(store, 3, 0.0)
@@ -69,7 +69,7 @@ def test_of_equal_runs_the_newer_is_taken(store):
     "source", ["weights/yolo11n.pt", "weights/yolo11m.pt", "runs/yolov11_wildlife2/weights/best.pt"]
 )
 def test_another_model_is_passed_over_however_good_it_is(store, source):
-    """A run whose weights began as another model than that of base is no start, even two runs later; that is said."""
+    """A run whose weights began as another model than that of base is no start, even two runs later; this is logged."""
     put(store, 1, 0.58)
     put(store, 2, 0.7, source="weights/yolo11m.pt")
     put(store, 3, 0.8, source=source)
@@ -78,7 +78,7 @@ def test_another_model_is_passed_over_however_good_it_is(store, source):
 
 
 def test_where_every_run_has_another_model_the_best_of_them_is_taken(store):
-    """Who trains larger models throughout goes on with those."""
+    """Where all runs are of a larger model, the best of them is the start."""
     put(store, 1, 0.7, source="weights/yolo11m.pt")
     put(store, 2, 0.6, source="weights/yolo11m.pt")
     assert chosen(store)[0] == "yolov11_wildlife"
@@ -92,7 +92,7 @@ def test_weights_of_unknown_origin_count(store):
 
 
 def test_only_runs_on_the_same_data_are_compared(store):
-    """A higher F1 on other data tells nothing; where none is on the same data, the newest is taken and that is said."""
+    """A higher F1 on other data is no measure; where none is on the same data, the newest is taken, which is logged."""
     put(store, 1, 0.58)
     put(store, 2, 0.9, dataset="zoo")
     put(store, 3, 0.8, dataset="zoo")
@@ -116,7 +116,7 @@ def test_a_recipe_that_was_typed_out_is_that_recipe(store):
     """C starts from the best run of A, and one that was trained with the flags of A, called otherwise, is one."""
     put(store, 1, 0.58)
     with pytest.raises(WeightsError, match="no finished run of recipe A"):
-        find_start(store, order("C"), None)
+        find_start(store, train_request("C"), None)
     typed = recorded("A", run="yolov11_wildlife2", course=(0.66,))
     request = {**typed.record.request, "recipe": "continue", "start": "yolov11_wildlife"}
     put_recorded(store, dataclasses.replace(typed, record=typed.record.model_copy(update={"request": request})))
@@ -131,34 +131,34 @@ def test_runs_at_demo_scale_are_no_start_at_full_scale(store):
 
 
 def test_what_is_named_is_taken(store):
-    """With --weights nothing is chosen, and nothing is said."""
+    """With --weights nothing is chosen, and there is no message."""
     put(store, 1, 0.58)
     put(store, 2, 0.66)
-    point = find_start(store, order(weights="yolov11_wildlife"), None)
+    point = find_start(store, train_request(weights="yolov11_wildlife"), None)
     assert (point.run, point.why) == ("yolov11_wildlife", None)
 
 
 def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
-    """What a run has not ended with is passed only by whoever names the file."""
+    """Weights of an unfinished run are taken only by the name of their file."""
     record = dataclasses.replace(recorded("base", run="zebra"), final=None)
     put_recorded(store, record)
     with pytest.raises(WeightsError, match="that run is not finished"):
-        find_start(store, order(weights="zebra"), None)
+        find_start(store, train_request(weights="zebra"), None)
 
 
 @pytest.fixture
 def weights(store):
     """A finished run with weights in the bucket, as the start of another one."""
-    evidence = recorded("base", run="zebra")
+    summary = recorded("base", run="zebra")
     digests = {"best.pt": WeightsDigests(sha256=hashlib.sha256(b"weights").hexdigest())}
-    final = evidence.final.model_copy(update={"weights": digests})
-    put_recorded(store, dataclasses.replace(evidence, final=final))
+    final = summary.final.model_copy(update={"weights": digests})
+    put_recorded(store, dataclasses.replace(summary, final=final))
     store.put("runs/zebra/weights/best.pt", b"weights")
     return InitialWeights("own", "runs/zebra/weights/best.pt", None, run="zebra")
 
 
 def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
-    """A run begins again from the file that it began from, or not at all."""
+    """A resumed run reads the initial weights that its record names, and refuses others."""
     path, point = fetch_start(store, weights, tmp_path)
     assert (path.read_bytes(), point.sha256) == (b"weights", hashlib.sha256(b"weights").hexdigest())
     assert fetch_start(store, point, tmp_path)[1] == point
@@ -168,7 +168,7 @@ def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
 
 
 def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path):
-    """A file that somebody has put in the place of a run's best weights is not taken for them."""
+    """A file that replaced a run's best weights is refused."""
     store.put("runs/zebra/weights/best.pt", b"other", overwrite=True)
     with pytest.raises(WeightsError, match="is not what run zebra ended with"):
         fetch_start(store, weights, tmp_path)
@@ -211,30 +211,30 @@ def test_a_damaged_record_in_a_line_of_weights_leaves_its_model_unknown(store, c
 
 
 def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(store, tmp_path):
-    """What a run ended with cannot be told where its final record has no digest of its weights."""
+    """Weights are refused where the final record of their run has no digest of them."""
     run = put(store, 1, 0.58)
     key = f"runs/{run}/final.json"
     store.put(key, json.dumps(json.loads(store.read(key)) | {"weights": {}}).encode(), overwrite=True)
     store.put(f"runs/{run}/weights/best.pt", b"weights")
     with pytest.raises(
         CorruptObjectError,
-        match=f"runs/{run}/final.json: has another form.*weights: Value error, lacks best.pt",
+        match=f"runs/{run}/final.json: has another form.*weights: lacks best.pt",
     ):
-        fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
+        fetch_start(store, find_start(store, train_request(weights=run), None), tmp_path)
 
 
 def ended(store, tmp_path, *, final=True):
     """Put a run into the bucket whose last checkpoint, after one epoch, is there."""
-    evidence = recorded("base", run="zebra")
-    put_recorded(store, evidence if final else dataclasses.replace(evidence, final=None))
+    summary = recorded("base", run="zebra")
+    put_recorded(store, summary if final else dataclasses.replace(summary, final=None))
     (tmp_path / "state.pt").write_bytes(b"state")
     checkpoint.commit(Run(store, "zebra"), CheckpointId(1, 0, 1), [tmp_path / "state.pt"], {}, None)
 
 
 def extending(epochs):
-    """Return a request to go on where the run zebra ended."""
-    asked = order(arguments={"epochs": epochs})
-    return asked.model_copy(update={"recipe": asked.recipe.with_start(Start("end", "zebra"))})
+    """Return a request to extend the run zebra."""
+    asked = train_request(arguments={"epochs": epochs})
+    return asked.model_copy(update={"recipe": dataclasses.replace(asked.recipe, start=Start("end", "zebra"))})
 
 
 def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path):
@@ -249,8 +249,8 @@ def test_the_end_of_a_run_is_gone_on_from_with_more_epochs_alone(store, tmp_path
         fetch_end(store, dataclasses.replace(point, sha256="0" * 64), tmp_path / "end")
 
 
-def test_a_run_that_may_go_on_by_itself_has_no_end(store, tmp_path):
-    """However many checkpoints an unfinished run has, another one does not go on from them."""
+def test_an_unfinished_run_is_not_extended(store, tmp_path):
+    """An unfinished run is not extended, however many checkpoints it has."""
     ended(store, tmp_path, final=False)
     with pytest.raises(RunConflictError, match="run zebra: is not finished"):
         find_start(store, extending("2"), None)

@@ -13,7 +13,7 @@ from job.cloud.submission import Submissions
 from job.datasets.lockfile import DatasetLock
 from job.errors import EndReason, UnreadableRecordError
 from job.runs import checkpoint
-from job.runs.accounting import read_cost
+from job.runs.cost import read_cost
 from job.runs.run import Run
 from job.storage.local import FolderStore
 
@@ -53,7 +53,7 @@ def read_all(run):
         checkpoint.read_manifest(run, identity)
     submissions = Submissions(run)
     for submission in submissions.list():
-        submissions.job_of(submission.number)
+        submissions.job_uid(submission.number)
 
 
 def test_every_record_of_the_version_before_is_read(run):
@@ -121,7 +121,7 @@ def test_a_record_of_a_newer_version_is_refused(run, name):
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused_and_not_set_aside(run, tmp_path):
-    """It is whole: another version goes on from it, so that this one does not fall back to the checkpoint before."""
+    """It is whole and another version resumes from it, so this one does not fall back to the checkpoint before."""
     newest = checkpoint.committed(run)[-1]
     name = f"checkpoints/{newest}/manifest.json"
     manifest = json.loads(run.store.read(run.key(name))) | {"schema": 2}
@@ -143,5 +143,5 @@ def test_a_campaign_of_a_newer_version_is_refused(store):
 def test_a_field_of_another_form_is_named(run):
     """An error names the field by its place in the record."""
     change(run, "attempts/0003.end.json", {"seconds": {"idle": "long"}})
-    with pytest.raises(UnreadableRecordError, match=r"attempts/0003\.end\.json: .* seconds\.idle: Input should be a"):
+    with pytest.raises(UnreadableRecordError, match=r"attempts/0003\.end\.json: .* seconds\.idle: must be a number"):
         run.attempt(3)

@@ -1,4 +1,4 @@
-"""What an attempt takes over: the proof that it loaded what was saved, what was lost, and who was preempted."""
+"""Resumption: the proof that the saved state was loaded, the lost work, and the previous ends."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def place(epoch, batch):
 
 
 @pytest.mark.parametrize("group", DIGESTS)
-def test_a_state_that_did_not_load_as_it_was_saved_is_refused(group):
+def test_a_state_that_loaded_with_other_digests_is_refused(group):
     """One digest that differs, of any group, ends the resumption and names the group."""
     with pytest.raises(CorruptObjectError) as raised:
         receipt(PreviousAttempts(()), manifest(2, 3, 60), DIGESTS | {group: "f" * 64}, 10)
@@ -67,7 +67,7 @@ def test_a_receipt_has_what_was_saved_and_what_was_loaded():
         (attempt(claimed_s=70), 0, 0.0),
     ],
 )
-def test_what_was_lost_is_what_came_after_the_checkpoint(last, steps, seconds):
+def test_the_work_after_the_checkpoint_is_lost(last, steps, seconds):
     """Steps from the checkpoint's place to the last that is known, across epochs, and the seconds since it; never
     fewer than none.
     """
@@ -75,7 +75,7 @@ def test_what_was_lost_is_what_came_after_the_checkpoint(last, steps, seconds):
     assert (made.steps_lost, made.seconds_lost) == (steps, seconds)
 
 
-def test_a_run_that_goes_on_where_another_ended_lost_nothing():
+def test_an_extension_lost_nothing():
     """Without an attempt before, nothing is lost."""
     made = receipt(PreviousAttempts(()), manifest(2, 3, 60), DIGESTS, 10)
     assert (made.steps_lost, made.seconds_lost) == (0, 0.0)
@@ -114,7 +114,7 @@ def test_a_request_to_stop_holds_for_the_same_job_until_an_attempt_has_paused_by
 
 
 def test_a_request_to_stop_binds_no_attempt_that_a_person_starts():
-    """An attempt that is of no job, or of another one, trains, whatever an earlier one was asked."""
+    """An attempt of no job, or of another one, trains, also after a stop request to an earlier one."""
     asked = StopRequest(asked_at=at(50), host="here")
     for job in (None, "job-1"):
         past = PreviousAttempts((attempt(stop=asked, cloud_job=job),))

@@ -1,12 +1,12 @@
-"""Names of runs, and who owns one."""
+"""Names of runs, and claims."""
 
 import pytest
 
 from job.errors import PreconditionError, RunConflictError, SupersededError, UsageError
 from job.runs import run as module
 from job.runs.records import RunRecord, differences
-from job.runs.run import Claim, Run, check_run_name, family_of, next_free_name
-from job.runs.search import find_run, list_runs
+from job.runs.run import Claim, Run, check_run_name, default_families, family_of, next_free_name
+from job.runs.search import find_run, survey
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
@@ -26,7 +26,7 @@ def record(name, **request):
         request={
             "recipe": "A",
             "profile": "full",
-            "dataset": "tiny",
+            "dataset": "wildlife",
             "start": "own best.pt",
             "model": None,
             "new_classes": False,
@@ -37,7 +37,7 @@ def record(name, **request):
         recipe_digest="0" * 64,
         expect={},
         start={"point": {"kind": "own", "source": "best.pt", "architecture": None}},
-        dataset={"name": "tiny", "digest": "0" * 64, "set_aside": []},
+        dataset={"name": "wildlife", "digest": "0" * 64, "set_aside": []},
         facts=FACTS,
         environment={},
         wandb_id=f"id-of-{name}",
@@ -88,11 +88,11 @@ def test_runs_are_listed_in_the_order_of_their_numbers(store):
     """Ten comes after two."""
     for name in ("zebra10", "zebra", "zebra2", "ant"):
         Run(store, name).create(record(name))
-    assert list_runs(store) == ["ant", "zebra", "zebra2", "zebra10"]
+    assert [found.run.name for found in survey(store).runs] == ["ant", "zebra", "zebra2", "zebra10"]
 
 
 def test_a_later_claim_supersedes_an_earlier_one(store):
-    """An attempt may go on until another one has claimed the run."""
+    """An attempt may continue until another one has claimed the run."""
     run = Run(store, "zebra")
     first = run.claim({})
     first.require_current()
@@ -123,8 +123,8 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
     assert (Run(store, "zebra").claim({}).attempt, other.claim({}).attempt) == (1, 2)
 
 
-def test_a_claim_that_was_lost_gives_its_number_to_nobody(store):
-    """The next attempt's number is one more than the highest, whatever is missing below it."""
+def test_the_number_of_a_lost_claim_is_not_used_again(store):
+    """The next attempt's number is one more than the highest, though lower ones are missing."""
     run = Run(store, "zebra")
     run.claim({})
     run.claim({})
@@ -151,6 +151,33 @@ def test_the_same_request_finds_its_run_again(store):
     assert (new.name, nothing) == ("yolov11_wildlife3", None)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        ("wildlife", ["yolov11_wildlife", "yolov11_wildlife2", "yolov11_wildlife3"]),
+        ("wildlife-demo", ["yolov11_wildlife", "yolov11_wildlife2"]),
+        (None, ["yolov11_wildlife", "yolov11_wildlife2"]),
+        ("zebras", ["yolov11_zebras", "yolov11_zebras2"]),
+        ("coco128", ["yolov11_coco128_1", "yolov11_coco128_2", "yolov11_coco128_3"]),
+        ("coco1", ["yolov11_coco1_1", "yolov11_coco1_2"]),
+        ("2024", ["yolov11_2024_1", "yolov11_2024_2"]),
+        ("zebras.v2", ["yolov11_zebras-v2_1", "yolov11_zebras-v2_2"]),
+        ("zoo-", ["yolov11_zoo-1", "yolov11_zoo-2"]),
+        ("z" * 300, [f"yolov11_{'z' * 42}", f"yolov11_{'z' * 42}2"]),
+    ],
+)
+def test_unnamed_runs_on_a_dataset_are_a_family_of_their_own(dataset, names):
+    """Runs are named after their dataset and numbered; whatever it ends in, each name belongs to the family, and no
+    name of another dataset's family is taken for one of its numbers.
+    """
+    family = default_families(dataset)[0]
+    taken = ["yolov11_coco1284", "yolov11_coco", "yolov11_zebras-v", "zebras7", "yolov11_zo"]
+    for name in names:
+        assert (next_free_name(family, taken), family_of(name), check_run_name(name)) == (name, family, name)
+        taken.append(name)
+    assert default_families(dataset)[-1] == "yolov11_wildlife"
+
+
 def test_another_request_for_a_named_run_is_refused_with_every_difference(store):
     """A named run that was asked for differently is refused, with the keys and both values."""
     Run(store, "zebra").create(record("zebra"))
@@ -175,14 +202,12 @@ def test_a_final_record_stands(store):
     assert first.reason == "complete"
 
 
-def test_a_note_replaces_the_one_before(store):
-    """What nothing hangs on is written again and again, and the last of it is read."""
+def test_a_heartbeat_replaces_the_one_before(store):
+    """A heartbeat is written again and again, and the last one is read."""
     run = Run(store, "zebra")
     run.claim({})
     for number in (1, 2):
-        run.note("wandb/0001.json", {"number": number})
         Claim(run, 1).heartbeat({"position": {"epoch": number, "batch": 0}})
-    assert run.noted("wandb/0001.json")["number"] == 2
     assert run.attempt(1).position == (2, 0)
 
 
@@ -195,7 +220,7 @@ def test_the_first_request_to_stop_stands(store):
 
 
 def test_a_copied_folder_is_not_the_run_that_was_copied(store):
-    """A record of another run is none, so that nobody goes on with it under another name."""
+    """A record of another run is ignored, so that it is not resumed under another name."""
     Run(store, "zebra").create(record("zebra"))
     store.put("runs/gnu/run.json", store.read("runs/zebra/run.json"))
     assert Run(store, "gnu").record() is None

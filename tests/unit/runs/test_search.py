@@ -1,4 +1,4 @@
-"""Which run a request means, and what else may lie below ``runs/``."""
+"""The run of a request, and foreign files below ``runs/``."""
 
 import json
 import logging
@@ -10,10 +10,9 @@ from job.analysis.summary import finished_runs
 from job.cli.app import main
 from job.errors import RunConflictError
 from job.runs import search as module
-from job.runs.request import TrainRequest
+from job.runs.request import TrainRequest, command_for
 from job.runs.run import Run
-from job.runs.search import find_run, list_runs, survey
-from job.runs.unfinished import command_for, tell_beside
+from job.runs.search import find_run, survey, warn_of_unfinished
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import starting_from
@@ -51,7 +50,7 @@ def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
     """A folder of stock Ultralytics that was copied to the bucket serves as start weights, by name or as the default
     name's rival, and the run that starts from it is called otherwise.
     """
-    store.put("datasets/d/data.yaml", b"names: [cow, deer]\n")
+    store.put("datasets/wildlife/data.yaml", b"names: [cow, deer]\n")
     store.put("runs/yolov11_wildlife/weights/best.pt", b"weights")
     store.put("runs/yolov11_wildlife/results.csv", b"epoch,time\n")
     words = ["train", "--dry-run", "--weights", "runs/yolov11_wildlife/weights/best.pt", "--bucket", store.uri]
@@ -63,7 +62,7 @@ def test_weights_of_a_folder_of_one_s_own_start_a_run_beside_it(store, capsys):
     assert "it would not start: run yolov11_wildlife: " in capsys.readouterr().err
 
 
-def test_what_was_submitted_begins_under_its_name(store):
+def test_a_submission_keeps_its_name(store):
     """A run that was only submitted is the one that its request means, with its name and without."""
     submit(store, "zebra", REQUEST)
     submit(store, "yolov11_wildlife", REQUEST)
@@ -72,7 +71,7 @@ def test_what_was_submitted_begins_under_its_name(store):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife"
 
 
-def test_what_was_submitted_otherwise_is_taken(store):
+def test_the_name_of_another_submission_is_taken(store):
     """The name of a submission of another request is taken, and refused with every difference."""
     submit(store, "yolov11_wildlife", REQUEST | {"recipe": "B"})
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
@@ -82,7 +81,7 @@ def test_what_was_submitted_otherwise_is_taken(store):
 
 
 def test_a_submission_that_cannot_be_read_stops_nothing(store):
-    """A file of one's own where submissions are recorded takes the name, and ends no search."""
+    """A foreign file among submissions takes the name, and ends no search."""
     store.put("runs/yolov11_wildlife/segments/0001.json", b"mine")
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
     with pytest.raises(RunConflictError, match="was submitted with other values"):
@@ -90,7 +89,7 @@ def test_a_submission_that_cannot_be_read_stops_nothing(store):
 
 
 def test_a_submission_with_other_files_is_taken(store):
-    """Beside a submission of the same request, other files are still somebody's."""
+    """A folder with a submission of the same request and other files is not taken."""
     submit(store, "zebra", REQUEST)
     store.put("runs/zebra/weights/best.pt", b"mine")
     with pytest.raises(RunConflictError, match="has files that no run has put there"):
@@ -100,15 +99,15 @@ def test_a_submission_with_other_files_is_taken(store):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
 
 
-def test_a_submission_that_cannot_be_told_is_taken(store):
-    """Where a submission's first record is missing or another run's, nobody can say that the request is the same."""
+def test_an_incomplete_submission_is_taken(store):
+    """A submission without a first record, or with that of another run, matches no request."""
     store.put("runs/zebra/segments/0001.job.json", b"{}")
     with pytest.raises(RunConflictError, match="was submitted with other values"):
         find_run(store, "zebra", REQUEST)
 
 
 def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, monkeypatch):
-    """A record that appears between two looks makes the folder that run's, and not somebody's files."""
+    """A record that appears between two listings makes the folder a run, and not foreign files."""
     looks = []
 
     class Late(Run):
@@ -124,7 +123,7 @@ def test_a_run_that_another_machine_has_just_begun_is_no_stray_folder(store, mon
 
 
 def strays(store):
-    """Put what is no run among the runs, and return the one that is."""
+    """Put foreign files among the runs, and return the one run."""
     Run(store, "yolov11_wildlife").create(record("yolov11_wildlife", **asked("--dataset", "tiny")[0]))
     sound = store.read("runs/yolov11_wildlife/run.json")
     store.put("runs/my copy/run.json", sound)
@@ -138,7 +137,7 @@ def strays(store):
 
 
 def test_strays_stop_nothing(store, caplog):
-    """A copied folder, a name or a record that is none, and files of one's own end no search, and are told."""
+    """A copied folder, a name or a record that is none, and foreign files end no search, and are reported."""
     name = strays(store)
     assert [found.run.name for found in survey(store).runs] == [name]
     assert [run.name for run in survey(store).submitted] == ["submitted"]
@@ -152,7 +151,7 @@ def test_strays_stop_nothing(store, caplog):
         assert finished_runs(store) == []
     for stray in ("my copy", "yolov11_wildlife9", "yolov11_wildlife10", "yolov11_wildlife11", "other"):
         assert f"runs/{stray}: is not a run" in caplog.text
-    assert "my copy" not in list_runs(store)
+    assert "my copy" not in [found.run.name for found in survey(store).runs]
 
 
 def test_strays_are_listed_as_no_runs(store, capsys):
@@ -167,6 +166,20 @@ def test_strays_are_listed_as_no_runs(store, capsys):
         *(f"runs/yolov11_wildlife{number}" for number in (10, 11, 9)),
     ]
     assert all(": is not a run" in line for line in said[3:])
+
+
+def test_an_old_run_under_the_name_of_all_datasets_is_found(store):
+    """A run on any dataset that an older version called yolov11_wildlife3 is continued; a new one is named after the
+    dataset, whose name may end in digits.
+    """
+    old, new = asked("--dataset", "coco128", "--recipe", "A")[0], asked("--dataset", "coco128", "--recipe", "B")[0]
+    Run(store, "yolov11_wildlife3").create(record("yolov11_wildlife3", **old))
+    assert find_run(store, None, old)[0].name == "yolov11_wildlife3"
+    for name in ("yolov11_coco128_1", "yolov11_coco128_2"):
+        assert find_run(store, None, new)[0].name == name
+        Run(store, name).create(record(name, **new | {"quarantine": True}))
+    Run(store, "yolov11_coco128_3").create(record("yolov11_coco128_3", **new))
+    assert find_run(store, None, new)[1].run == "yolov11_coco128_3"
 
 
 def test_the_newest_of_equal_runs_is_meant(store):
@@ -212,35 +225,37 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     """A changed argument that begins another run beside an unfinished one names it, each difference, and both
     commands; the nearest of several is named.
     """
-    base, _ = asked("--dataset", "tiny", "--epochs", "3")
-    other, _ = asked("--dataset", "tiny", "--recipe", "B")
+    base, _ = asked("--dataset", "wildlife", "--epochs", "3")
+    other, _ = asked("--dataset", "wildlife", "--recipe", "B")
     for name, request in (("yolov11_wildlife", base), ("yolov11_wildlife2", other)):
         Run(store, name).create(record(name, **request))
-    asked_for, _ = asked("--dataset", "tiny", "--epochs", "5")
+    asked_for, _ = asked("--dataset", "wildlife", "--epochs", "5")
     run, existing = find_run(store, None, asked_for)
     assert existing is None
-    tell_beside(store, run, asked_for, "train")
+    with caplog.at_level(logging.INFO):
+        warn_of_unfinished(store, run, asked_for, "train")
+    assert "run yolov11_wildlife3: is new, named after dataset wildlife; --run gives another name" in caplog.text
     assert "run yolov11_wildlife: is not finished" in caplog.text
     assert "run yolov11_wildlife3 begins beside it" in caplog.text
     assert "train.epochs: the run has 3, asked for 5" in caplog.text
-    assert "job train --recipe base --dataset tiny --epochs 3 --run yolov11_wildlife\n" in caplog.text
-    assert "job train --recipe base --dataset tiny --epochs 5 --run yolov11_wildlife3" in caplog.text
+    assert "job train --recipe base --dataset wildlife --epochs 3 --run yolov11_wildlife\n" in caplog.text
+    assert "job train --recipe base --dataset wildlife --epochs 5 --run yolov11_wildlife3" in caplog.text
 
 
-def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
+def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):
     """Where all runs are finished, or there is none, another one is simply begun."""
-    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
+    warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
     run = Run(store, "yolov11_wildlife")
     run.create(record("yolov11_wildlife"))
     run.finish(final_content())
-    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
-    assert caplog.text == ""
+    warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
+    assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
 
 
-def test_a_dry_run_tells_what_it_would_begin_beside(store, capsys):
+def test_a_dry_run_warns_of_similar_runs(store, capsys):
     """`job train --dry-run` warns as the start would, and does not for the run itself."""
-    store.put("datasets/tiny/data.yaml", b"names: [animal]\n")
-    request, _ = asked("--dataset", "tiny", "--model", "yolo11n.yaml", "--epochs", "3")
+    store.put("datasets/wildlife/data.yaml", b"names: [animal]\n")
+    request, _ = asked("--dataset", "wildlife", "--model", "yolo11n.yaml", "--epochs", "3")
     point = {"kind": "scratch", "source": None, "architecture": "yolo11n.yaml"}
     Run(store, "yolov11_wildlife").create(starting_from(record("yolov11_wildlife", **request), point))
     for epochs, run, beside in (("5", "yolov11_wildlife2", True), ("3", "yolov11_wildlife", False)):

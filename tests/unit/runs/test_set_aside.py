@@ -1,4 +1,4 @@
-"""A checkpoint that was set aside, in the commands that look at a run's checkpoints."""
+"""A checkpoint that was set aside, in all commands on checkpoints."""
 
 import json
 
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def test_it_is_verified_apart(run, capsys):
-    """`job runs verify` tells of it with the reason, and counts the others alone; without any other it fails."""
+    """`job runs verify` reports it with the reason, and counts the others alone; without any other it fails."""
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) in {0, 74}
     said = capsys.readouterr().out
     assert "0004-000000.a0002: set aside, runs/zebra/checkpoints/0004-000000.a0002/results.csv: is gone" in said
@@ -49,7 +49,7 @@ def test_it_is_shown_apart(run, capsys):
     assert list(shown["set_aside"]) == ["0004-000000.a0002"]
 
 
-def test_a_run_goes_by_what_is_left(run, capsys):
+def test_a_run_is_shown_by_its_remaining_checkpoints(run, capsys):
     """`job runs list` counts the epochs of the newest checkpoint that was not set aside."""
     run.store.delete(run.key("final.json"))
     assert main(["runs", "list", "--bucket", run.store.uri]) == 0

@@ -1,4 +1,4 @@
-"""A sidecar runs beside the training and is never in its way."""
+"""A sidecar process beside the training, which never waits for it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import pytest
 from job.runs import sidecar
 from job.runs.sidecar import Sidecar
 from tests.support.cli_process import wait_until
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def start():
     return Sidecar("thing", "do it later", "module")
 
 
-def test_a_sidecar_runs_at_low_priority_and_hears_no_notice(program):
+def test_a_sidecar_runs_at_low_priority_and_blocks_notices(program):
     """A sidecar leaves the processor to the training, and a signal to the process group to the trainer."""
     program("exec sleep 1000")
     started = start()
     number = started._process.pid
     assert os.getpriority(os.PRIO_PROCESS, number) == sidecar.NICENESS
-    assert hears_no_notice(number)
+    assert blocks_notices(number)
     started.kill()
     assert not started.is_running
 
 
 def test_messages_arrive_in_order(program, tmp_path):
-    """What is sent comes as lines on standard input."""
+    """Messages are lines on standard input."""
     program(f"read a; read b; echo $b $a > {tmp_path}/got")
     started = start()
     started.send("one")
@@ -75,7 +75,7 @@ def test_a_failure_is_one_warning_with_its_last_line(program, caplog):
 
 
 def test_success_and_a_quiet_wait_warn_of_nothing(program, caplog):
-    """A process that ends well is no warning, nor is a failure after a notice."""
+    """Success is no warning, nor is a failure after a notice."""
     program("exit 0")
     start().wait(60)
     program("exit 1")
@@ -84,7 +84,7 @@ def test_success_and_a_quiet_wait_warn_of_nothing(program, caplog):
 
 
 def test_a_program_that_cannot_be_started_is_a_warning(monkeypatch, caplog):
-    """Where no process can be made, everything else goes on."""
+    """Where no process can be made, everything else continues."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     started = start()
     started.send("news")

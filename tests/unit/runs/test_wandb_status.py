@@ -1,4 +1,6 @@
-"""The status of a run's curve, for people."""
+"""The status of a run at W&B."""
+
+import json
 
 import pytest
 
@@ -30,7 +32,7 @@ def run(tmp_path):
     ],
 )
 def test_the_newest_status_counts(run, status, expected):
-    """A status is read as it was written, and the newest is described."""
+    """A status is read back unchanged, and the newest is described."""
     assert describe(run) == "not used"
     write_status(Claim(run, 1), WandbStatus(mode="offline", why="of old"))
     write_status(Claim(run, 2), status)
@@ -40,7 +42,7 @@ def test_the_newest_status_counts(run, status, expected):
 
 def test_a_status_of_an_older_version_is_read(run):
     """Older versions left out what they had not decided yet; a sync of theirs knew no mode."""
-    run.note("wandb/0001.json", {"mode": "offline", "why": "there is no key", "url": None})
+    run.store.put(run.key("wandb/0001.json"), b'{"mode": "offline", "why": "there is no key", "url": null}')
     assert describe(run) == f"not sent, because there is no key; {SYNC}"
-    run.note("wandb/0002.json", {"sent": True, "url": URL})
+    run.store.put(run.key("wandb/0002.json"), json.dumps({"sent": True, "url": URL}).encode())
     assert describe(run) == f"all of it is at {URL}"

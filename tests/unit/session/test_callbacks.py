@@ -1,4 +1,4 @@
-"""What the callbacks of a session do at each step, with parts that only write down what is asked of them."""
+"""Session callbacks at each step, with parts that only record their calls."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from job.goodput import Phase, PhaseTimer
 from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerCallbacks, SessionCallbacks
 from job.session.preemption import PreemptionWatcher
-from job.training.distributed import ProcessGroup
 
 ROW = {"epoch": 1}
 
@@ -35,10 +34,12 @@ class Parts:
             ),
             schedule=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
             reporter=SimpleNamespace(on_step=lambda _step: None, on_epoch=lambda _row: None),
-            timer=self.timer,
-            preemption=self.preemption,
-            group=SimpleNamespace(agree=self.agree),
-            watchdog=SimpleNamespace(beat=self.beat),
+            context=SimpleNamespace(
+                timer=self.timer,
+                preemption=self.preemption,
+                group=SimpleNamespace(agree=self.agree),
+                watchdog=SimpleNamespace(beat=self.beat),
+            ),
             restored=restored,
             furthest_position=(0, 0),
             checks=(self.fail,),
@@ -62,7 +63,7 @@ class Parts:
 
 
 def test_a_position_is_committed_once():
-    """What was committed where training stands, or restored from there, is not committed again."""
+    """A position that is committed, or was restored, is not committed again."""
     parts = Parts(restored=CheckpointId(1, 2, 1))
     parts.callbacks.commit(lambda: "restored")
     assert parts.committed == []
@@ -125,13 +126,13 @@ def test_what_fails_beside_training_ends_it_at_the_next_step_or_batch(act):
         assert parts.committed == []
 
 
-def test_steps_and_batches_of_a_validation_are_signs_of_life():
+def test_steps_and_batches_of_a_validation_are_activity():
     """The watchdog is shown each of them, by the processes that follow as well."""
     parts = Parts()
     parts.callbacks.on_step(step(1, 1), lambda: "step")
     parts.callbacks.on_validation_batch()
     assert parts.beats == 2
-    FollowerCallbacks(parts.preemption, ProcessGroup(), SimpleNamespace(beat=parts.beat)).on_step(step(1, 1), None)
+    FollowerCallbacks(parts.callbacks.context).on_step(step(1, 1), None)
     assert parts.beats == 3
 
 

@@ -1,4 +1,4 @@
-"""When checkpoints are taken, what they cost, and which interval would be best."""
+"""Times and cost of checkpoints, and the best interval."""
 
 import math
 
@@ -8,7 +8,7 @@ from job.session.checkpoint_schedule import CheckpointSchedule
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 100.0

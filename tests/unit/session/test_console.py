@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a fall is named when it happens."""
+"""Messages while a run trains: a fall is named when it happens."""
 
 import logging
 
@@ -45,13 +45,13 @@ def test_a_second_fall_is_named_again(warned):
 
 
 def test_a_fall_below_the_start_weights_says_so(warned):
-    """After the first epoch the start weights are what was there before."""
+    """After the first epoch the comparison is with the start weights."""
     found = warned(Reporter(10, None), {0: 0.58, 1: 0.2})
     assert "after epoch 1 the detector is far worse than its start weights: F1 58.0% -> 20.0%" in found[1][0]
 
 
 def test_a_resumed_attempt_knows_what_was_reached_before_it(warned):
-    """An attempt that goes on compares with the epochs of earlier ones, and does not name a fall of theirs again."""
+    """A resumed attempt compares with the epochs of earlier ones, and does not name a fall of theirs again."""
     earlier = [row(1, 0.5), row(2, 0.55)]
     assert list(warned(Reporter(10, metrics(0.3), earlier), {3: 0.1})) == [3]
     fallen = [*earlier, row(3, 0.1)]
@@ -59,5 +59,5 @@ def test_a_resumed_attempt_knows_what_was_reached_before_it(warned):
 
 
 def test_slow_learning_from_nothing_is_no_fall(warned):
-    """What scatters near nothing does not fall."""
+    """Metrics that scatter near 0 do not fall."""
     assert warned(Reporter(10, None), {0: 0.001, 1: 0.06, 2: 0.02, 3: 0.09, 4: 0.05}) == {}

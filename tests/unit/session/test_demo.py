@@ -1,4 +1,4 @@
-"""The demo: what it trains before what was asked for, and whose seconds those are."""
+"""The demo: the baseline that it trains first, and the accounting of its seconds."""
 
 from job.runs.request import TrainRequest
 from job.session import demo

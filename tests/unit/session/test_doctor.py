@@ -1,4 +1,4 @@
-"""What is found of a machine before anything is paid for."""
+"""Checks of a machine before anything is paid for."""
 
 import importlib
 import json
@@ -57,7 +57,7 @@ def test_a_driver_that_is_too_old_is_refused(tmp_path, gpu, driver, grade):
 
 
 def test_the_driver_is_judged_by_the_cuda_of_torch(tmp_path, gpu, monkeypatch):
-    """What a driver must be follows from torch itself, so that a torch of CUDA 13 is refused where one of 12 runs."""
+    """The required driver follows from torch itself, so that a torch of CUDA 13 is refused where one of 12 runs."""
     assert doctor._cuda() == torch.version.cuda
     gpu("570.133.20")
     monkeypatch.setattr(doctor, "_cuda", lambda: "13.0")
@@ -94,13 +94,13 @@ def test_what_trains_on_the_cpu_needs_no_driver(tmp_path, gpu):
     ],
 )
 def test_the_memory_of_the_gpu_is_judged_for_the_recipe(tmp_path, gpu, recipe, memory_mib, grade, said):
-    """A GPU that cannot hold the activations is unfit; where the model is not known yet, that is said."""
+    """A GPU that cannot hold the activations is unfit; an unknown model is named as such."""
     gpu(memory_mib=memory_mib)
     found = findings(tmp_path, recipe)["GPU"]
     assert (found.grade, said in found.found) == (grade, True), found
 
 
-def test_the_bucket_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+def test_the_bucket_is_tried_and_left_unchanged(tmp_path, monkeypatch):
     """An object is written, read and deleted, even if it cannot be read; a bucket that refuses is a failure."""
 
     def refuse(_store, key):
@@ -124,7 +124,7 @@ def test_a_key_is_tried_and_never_shown(tmp_path, monkeypatch):
     def refuse():
         raise ValueError("401 for secret-of-mine")
 
-    monkeypatch.setattr(doctor, "_require_taken", refuse)
+    monkeypatch.setattr("job.tracking.client.require_taken", refuse)
     found = findings(tmp_path)["W&B"]
     assert (found.grade, "secret" in str(found)) == ("warn", False)
 

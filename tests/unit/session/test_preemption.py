@@ -1,10 +1,11 @@
-"""Notices: where they come from, what they interrupt, and how a process leaves."""
+"""Preemption notices: their sources, what they interrupt, and the deadline."""
 
 import math
 import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,16 +26,29 @@ def server(monkeypatch):
         yield fake
 
 
+@contextmanager
+def preempted(server, stay_s):
+    """Yield a watcher that has just raised the server's notice, which is raised again afterwards."""
+    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=stay_s) as watcher:
+        watcher.watch()
+        try:
+            server.preempt()
+            threading.Event().wait(60)
+        except PreemptionError:
+            yield watcher
+            raise
+
+
 @pytest.mark.parametrize(("number", "reason"), REASONS)
 def test_a_signal_interrupts(number, reason):
-    """A signal raises out of whatever is under way, and says whether a person sent it."""
+    """A signal raises in any phase; the error has whether a person sent it."""
     with pytest.raises(PreemptionError) as raised, PreemptionWatcher():
         os.kill(os.getpid(), number)
         time.sleep(60)
     assert (raised.value.reason, raised.value.from_server) == (reason, False)
 
 
-def test_what_is_left_alone_asks_by_itself():
+def test_an_uninterruptible_part_looks_for_notices_itself():
     """Inside, a signal only shows as pending; a part that is interruptible again is ended at its beginning."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -45,7 +59,7 @@ def test_what_is_left_alone_asks_by_itself():
         assert not entered
 
 
-def test_it_is_not_swallowed_by_who_catches_failures():
+def test_a_notice_is_no_exception_to_catch():
     """Code that catches every `Exception` does not catch a notice."""
     with pytest.raises(PreemptionError), PreemptionWatcher():
         try:
@@ -126,8 +140,8 @@ def test_hanging_up_is_ignored_where_it_was_before():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_deadlines_are_those_of_who_kills():
-    """What comes after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
+def test_the_deadlines_are_those_of_the_senders():
+    """All work after a notice fits into the 30 s of torchrun, docker and systemd, and into the 120 s that a machine
     lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
     """
     assert preemption.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
@@ -160,7 +174,7 @@ with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
-def test_what_is_not_done_by_the_deadline_is_told(server, number):
+def test_what_is_not_done_by_the_deadline_is_reported(server, number):
     """A process that cannot come to its end after a notice leaves with 75 at the deadline, and says what is lost."""
     with start_python(WAITS, server.env) as process:
         if number is None:
@@ -173,7 +187,7 @@ def test_what_is_not_done_by_the_deadline_is_told(server, number):
 
 
 def test_a_second_press_of_ctrl_c_leaves_at_once():
-    """Whoever presses Ctrl-C after another notice does not wait for the deadline."""
+    """Ctrl-C after another notice does not wait for the deadline."""
     with start_python(WAITS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "noticed\n"
@@ -191,7 +205,7 @@ def test_a_machine_that_is_doomed_does_not_start(server):
 
 
 def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
-    """Without an answer the process goes on and says that notices may not be seen."""
+    """Without an answer the process continues and warns that notices may not be seen."""
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
     with PreemptionWatcher() as watcher:
         watcher.watch()
@@ -200,41 +214,23 @@ def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
 
 def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server):
     """After the server's notice the process waits to be killed, at longest the cap; a signal ends the wait."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=3600) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            watcher.stay()  # hangs if the signal does not end it
-            raise
+    with preempted(server, stay_s=3600) as watcher:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        watcher.stay()  # hangs if the signal does not end it
 
 
 def test_after_the_longest_wait_it_leaves(server):
-    """A machine that is not ended after all gets its process back."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            watcher.stay()
-            raise
+    """A process whose machine is not terminated ends after the longest wait."""
+    with preempted(server, stay_s=0.01) as watcher:
+        watcher.stay()
 
 
-def test_the_deadline_is_for_what_is_left_to_do(server):
+def test_the_deadline_is_for_the_remaining_work(server):
     """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=0.01) as watcher:
-        watcher.watch()
-        try:
-            server.preempt()
-            threading.Event().wait(60)
-        except PreemptionError:
-            assert watcher._deadline < math.inf
-            watcher.stay()
-            assert watcher._deadline == math.inf
-            raise
+    with preempted(server, stay_s=0.01) as watcher:
+        assert watcher._deadline < math.inf
+        watcher.stay()
+        assert watcher._deadline == math.inf
 
 
 def test_handlers_are_put_back():
@@ -258,7 +254,7 @@ def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
 
 
 def test_all_processes_pause_together():
-    """A process that hears of the pause from another one ends as paused as well."""
+    """A process that learns of the pause from another one ends as paused as well."""
     with PreemptionWatcher() as one, PreemptionWatcher() as other:
         one.pause(PauseError("asked"))
         levels = []
@@ -268,7 +264,7 @@ def test_all_processes_pause_together():
 
 
 def test_a_machine_that_goes_is_more_urgent_than_a_pause():
-    """Whoever is preempted while a pause is asked for ends as preempted: the next attempt answers the request."""
+    """An attempt that is preempted during a pause request ends as preempted: the next attempt answers the request."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         watcher.pause(PauseError("asked"))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -276,8 +272,8 @@ def test_a_machine_that_goes_is_more_urgent_than_a_pause():
     assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
 
 
-def test_whoever_waits_for_its_machine_waits_with_all():
-    """Of processes that train together, all wait for their machines to end if the metadata server told it to one."""
+def test_all_processes_wait_for_their_machines_if_one_does():
+    """All processes of a run wait until their VMs are terminated if one has the notice from the metadata server."""
     with PreemptionWatcher() as watcher, watcher.left_alone():
         os.kill(os.getpid(), signal.SIGTERM)
         assert watcher.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
@@ -286,7 +282,7 @@ def test_whoever_waits_for_its_machine_waits_with_all():
         assert watcher.agreed(lambda level: max(level, preemption.STOP)).from_server
 
 
-def test_whoever_stops_for_another_process_waits_for_no_machine(monkeypatch):
+def test_a_stop_for_another_process_waits_for_no_machine(monkeypatch):
     """A process whose peer was asked to stop, and not by the metadata server, leaves as soon as it is done."""
 
     def fail(_s):

@@ -1,4 +1,4 @@
-"""The proof that users are offered proves something, or says that it does not."""
+"""`verify-resume` kills for real, or gives no verdict."""
 
 import sys
 
@@ -29,7 +29,7 @@ def piece(tmp_path):
 
 
 def test_a_training_that_ended_before_its_kills_proves_nothing(piece, monkeypatch):
-    """Where the kills come after the end in each of three tries, there is no verdict, and what to do is said."""
+    """Where the kills come after the end in each of three tries, there is no verdict, and a message with what to do."""
     train_straight(piece)
     killed = []
     monkeypatch.setattr(module, "_train_with_kills", lambda _piece, name, *_: killed.append(name) or [len(killed)])
@@ -79,7 +79,7 @@ def test_a_kill_after_the_end_is_none(patient, monkeypatch):
 
 
 def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
-    """What was faster than its kill does not count, and ends the try."""
+    """A process that ends before its kill does not count, and ends the try."""
     started = []
     start = Piece.start
 

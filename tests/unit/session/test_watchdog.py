@@ -31,35 +31,35 @@ def looked(monkeypatch):
 
 @pytest.fixture
 def moved(monkeypatch):
-    """How many bytes the process has moved, as a list with one number."""
+    """The bytes that the process has moved, as a list with one number."""
     count = [0]
     monkeypatch.setattr(watchdog, "bytes_moved", lambda: count[0])
     return count
 
 
-def test_the_limit_is_half_an_hour_if_nobody_says_otherwise():
+def test_the_default_limit_is_half_an_hour():
     """A step, or a batch of a validation, takes less than that on any machine."""
     assert HANG_S == 1800
 
 
 @pytest.mark.usefixtures("moved")
 def test_nothing_done_for_the_limit_is_a_hang(looked, caplog):
-    """Time without a sign of life adds up to the limit, and not before."""
-    told = []
-    looked.on_hang = told.append
+    """Time without activity is a hang at the limit, and not before."""
+    errors = []
+    looked.on_hang = errors.append
     with looked.watching(NO_STEP):
         looked.look(99)
         with pytest.raises(Ended) as raised:
             looked.look(1)
     assert raised.value.args == (75,)
-    assert [error.exit_code for error in told] == [75]
+    assert [error.exit_code for error in errors] == [75]
     assert "no step and no batch of a validation was done for 100 s" in caplog.text
     assert "test_nothing_done_for_the_limit_is_a_hang" in caplog.text  # where this thread stands
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_sign_of_life_sets_the_time_back(looked):
-    """What is done within the limit is no hang, however long all of it takes."""
+def test_activity_resets_the_time(looked):
+    """Activity within the limit is no hang, however long the whole takes."""
     with looked.watching(NO_STEP):
         for _ in range(10):
             looked.look(99)
@@ -67,8 +67,8 @@ def test_a_sign_of_life_sets_the_time_back(looked):
 
 
 def test_bytes_count_while_a_process_gets_ready(looked, moved):
-    """A download that goes on is no hang; one that stands still is; what looking itself reads does not count."""
-    with looked.watching(NO_BYTE, bytes_count=True):
+    """A download that proceeds is no hang; one that stands still is; bytes that the watch itself reads do not count."""
+    with looked.watching(NO_BYTE):
         for _ in range(10):
             looked.look(99)
             moved[0] += 1_000_000
@@ -80,7 +80,7 @@ def test_bytes_count_while_a_process_gets_ready(looked, moved):
 
 
 def test_bytes_do_not_count_while_training(looked, moved):
-    """Loader processes and logs that go on do not hide a training that stands still."""
+    """Active loader processes and logs do not hide a training that stands still."""
     with looked.watching(NO_STEP):
         moved[0] += 10**9
         looked.look(99)
@@ -90,12 +90,12 @@ def test_bytes_do_not_count_while_training(looked, moved):
 
 
 @pytest.mark.usefixtures("moved")
-def test_what_is_not_watched_may_take_any_time(looked):
+def test_unwatched_parts_may_take_any_time(looked):
     """Before and after, and where waiting is meant, there is no limit; an inner watch ends with its part, and the
-    outer one goes on.
+    outer one continues.
     """
     looked.look(1000)
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         with looked.watching(NO_STEP):
             looked.look(99)
         looked.look(99)  # counts anew
@@ -105,7 +105,7 @@ def test_what_is_not_watched_may_take_any_time(looked):
 
 
 def test_a_limit_of_0_watches_nothing():
-    """Whoever wants no limit gets no thread that could end the process."""
+    """A limit of 0 starts no watching thread."""
     with Watchdog(0), Watchdog(0).watching(NO_STEP):
         assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
@@ -123,7 +123,7 @@ def test_a_process_that_is_paused_does_not_hang(moved):
 
 
 def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
-    """What a download writes and a check reads shows in the count, and waiting shows in nothing but the count's own."""
+    """Bytes that a download writes and a check reads count, and waiting adds only those of counting itself."""
     before = watchdog.bytes_moved()
     (tmp_path / "download").write_bytes(bytes(1_000_000))
     written = watchdog.bytes_moved()
@@ -176,7 +176,7 @@ print("done", flush=True)
 """
 
 
-def test_a_real_process_that_is_stopped_and_goes_on_is_not_ended():
+def test_a_process_that_is_stopped_and_continued_is_not_ended():
     """SIGSTOP for longer than the limit, then SIGCONT, is no hang."""
     with start_python(PAUSES) as process:
         process.send_signal(signal.SIGSTOP)

@@ -14,7 +14,7 @@ def test_what_a_killed_attempt_left_is_removed(tmp_path):
 
 
 def test_folders_of_the_users_own_stay(tmp_path):
-    """Runs that other programs wrote beside those of attempts are left as they are, whatever their names."""
+    """Runs that other programs wrote beside those of attempts are left unchanged, whatever their names."""
     for name in ("detect", "zebra-01234567", "locked"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "best.pt").write_text("mine")

@@ -48,7 +48,7 @@ def follow(run, monkeypatch, tmp_path, server, messages, attempt=2):
 
 @pytest.mark.parametrize("known", [[], [0, 1], [0, 1, 2, 3, 4]])
 def test_the_server_gets_what_it_lacks_once(run, monkeypatch, tmp_path, known):
-    """Whatever the server has already, afterwards it has each epoch once, in order."""
+    """Afterwards the server has each epoch once, in order, beside any that it had."""
     server = Server(known)
     follow(run, monkeypatch, tmp_path, server, [COMMITTED, COMMITTED, INTERRUPTED])
     assert server.epochs == [0, 1, 2, 3, 4]

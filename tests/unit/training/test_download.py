@@ -1,4 +1,4 @@
-"""Published weights are what Ultralytics published before everybody who uses the bucket gets them."""
+"""Published weights are verified before they enter the bucket."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ CONTENT = b"weights"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """An empty bucket on a machine that downloads the same bytes whatever it asks for."""
+    """An empty bucket on a machine that downloads the same bytes from every address."""
     from ultralytics.utils import downloads  # noqa: PLC0415  # seconds that only running a test needs
 
     monkeypatch.setattr(downloads, "attempt_download_asset", lambda path: Path(path).write_bytes(CONTENT))
@@ -48,7 +48,7 @@ def test_weights_of_the_pinned_digest_are_stored(store, tmp_path, monkeypatch, c
 
 
 def test_weights_of_no_known_digest_are_stored_with_a_warning(store, tmp_path, caplog):
-    """Of other files nothing is known, which is said with what their digest is."""
+    """Files that are not listed are accepted, and their digest is logged."""
     fetch(store, "yolo11x.pt", tmp_path / "start")
     assert store.read("weights/yolo11x.pt") == CONTENT
     (warning,) = caplog.records
@@ -56,7 +56,7 @@ def test_weights_of_no_known_digest_are_stored_with_a_warning(store, tmp_path, c
     assert hashlib.sha256(CONTENT).hexdigest() in warning.getMessage()
 
 
-def test_weights_that_somebody_has_put_there_meanwhile_are_not_replaced(store, tmp_path, monkeypatch):
+def test_weights_that_were_put_there_meanwhile_are_not_replaced(store, tmp_path, monkeypatch):
     """A file that appears in the bucket during the download is the one that the run takes."""
     from ultralytics.utils import downloads  # noqa: PLC0415  # seconds that only running a test needs
 
