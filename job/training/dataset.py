@@ -130,7 +130,6 @@ class KeyedDataset(YOLODataset):
                 del self.recent[next(iter(self.recent))]
         pixels, original, resized = loaded
         return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
-<<<<<<< HEAD
 
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
         loaded: Image = super().load_image(i, rect_mode, resize_short)
@@ -217,5 +216,3 @@ def _labels_in(label: Labels, tile: Tile, visible: float) -> Labels:
     shape = tile.bottom - tile.top, tile.right - tile.left
     shares = xyxy2xywh(clipped / [shape[1], shape[0], shape[1], shape[0]]).astype(np.float32)
     return label | {"shape": shape, "cls": label["cls"][kept], "bboxes": shares, "segments": []}
-=======
->>>>>>> main
