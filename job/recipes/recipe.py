@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
-from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments
+from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments, requested
 from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
@@ -126,7 +126,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 over name, start and arguments, which decide the outcome."""
-        decides = {"name": self.name, "start": str(self.start), "train": self.train}
+        decides = {"name": self.name, "start": str(self.start), "train": requested(self.train)}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_arguments(self, overrides: Arguments) -> "Recipe":
@@ -143,7 +143,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, in the order of the help."""
-    order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "recommended"]
+    order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "T", "recommended"]
     found = {
         Path(entry.name).stem for entry in resources.files("job.recipes").iterdir() if entry.name.endswith(".yaml")
     }

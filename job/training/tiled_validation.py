@@ -4,7 +4,7 @@ Guarantees that metrics count objects of pictures, as without tiles: an object t
 detection of a tile is one of the whole picture by the time that Ultralytics counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms, box_area
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.patches import imread
 
-from job.training.tiles import Tile, Tiling, tiles_of
+from job.training.tiles import Tile
 
 Detections = dict[str, torch.Tensor]
 """``bboxes`` (n, 4) left, top, right, bottom; ``conf`` (n,), ``cls`` (n,) and ``extra`` (n, 0)."""
@@ -37,7 +37,9 @@ PADDING = 114
 class TiledValidator(DetectionValidator):
     """Ultralytics' validator, which looks at tiles besides."""
 
-    tiling: Tiling
+    tiles_of: Callable[[int, int], list[Tile]]
+    """Returns the tiles of a picture by its height and width."""
+
     _model: nn.Module
     _batch: dict[str, Any]
 
@@ -63,7 +65,7 @@ class TiledValidator(DetectionValidator):
     def _with_tiles(self, index: int, whole: Detections, picture: np.ndarray) -> Detections:
         """Add what the tiles of a picture show to what was found in the whole picture."""
         height, width = picture.shape[:2]
-        tiles = tiles_of(height, width, self.tiling.size, self.tiling.overlap)
+        tiles = self.tiles_of(height, width)
         if len(tiles) == 1:
             return whole
         (gain_y, gain_x), pad = self._batch["ratio_pad"][index]

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unwrap_model
 
 from job.errors import MachineError, RecipeError, WeightsError, message_of
@@ -43,7 +43,7 @@ from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import left_to_the_trainer
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import Tiling
+from job.training.tiles import Tiling, tiles_of
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,6 @@ class Plan:
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
 
-    tiling: Tiling | None = None
-    """Train on tiles of the pictures."""
-
-    val_tiling: Tiling | None = None
-    """Validate on tiles besides."""
-
     ran_out_of_memory: bool = False
     """Whether an earlier attempt ran out of GPU memory."""
 
@@ -128,7 +122,11 @@ class Trainer(DetectionTrainer):
         try:
             super().__init__(
                 overrides={
-                    **{name: value for name, value in plan.train.items() if value is not None},
+                    **{
+                        name: value
+                        for name, value in plan.train.items()
+                        if value is not None and name in DEFAULT_CFG_DICT
+                    },
                     "model": plan.architecture or str(plan.weights),
                     "data": str(plan.data_yaml),
                     "save_dir": str(plan.folder),
@@ -205,16 +203,17 @@ class Trainer(DetectionTrainer):
     def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
         """Return the stock validator, or one that looks at tiles besides."""
         validator = super().get_validator()
-        if self.plan.val_tiling:
+        if self.plan.train["val_tiles"]:
             validator.__class__ = TiledValidator
-            validator.tiling = self.plan.val_tiling
+            size, overlap = self.plan.train["tiles"] or self.args.imgsz, self.plan.train["tile_overlap"]
+            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
         return validator
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
-        plan, group = self.plan, self.plan.group
+        train, group = self.plan.train, self.plan.group
         if mode == "val":
             return _without_signals(super().get_dataloader(dataset_path, max(batch_size // group.size, 1), rank, mode))
         if batch_size % group.size:
@@ -225,10 +224,11 @@ class Trainer(DetectionTrainer):
         about = (self.args, self.data, batch_size, self.epochs, stride)
         share = {"rank": group.rank, "num_processes": group.size}
         dataset: KeyedDataset
-        if plan.tiling:
-            dataset = tiled = TiledDataset(plan.tiling, *about)
+        if train["tiles"]:
+            tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
+            dataset = tiled = TiledDataset(tiling, *about)
             self.batches = TileBatches(
-                tiled.picture_of, tiled.empty, plan.tiling.empty, batch_size, self.args.seed, **share
+                tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
             dataset = KeyedDataset(*about)

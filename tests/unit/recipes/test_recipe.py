@@ -63,8 +63,17 @@ def test_a_recipe_has_the_values_that_were_fixed(name):
 
 
 def test_no_recipe_is_left_out_of_the_table():
-    """The recipes that ship are those of the table, in its order."""
-    assert recipe_names() == list(TABLE)
+    """The recipes that ship are those of the table, in its order, and T."""
+    assert [name for name in recipe_names() if name != "T"] == list(TABLE)
+
+
+def test_recipe_t_is_a_on_tiles():
+    """Recipe T has the start, the augmentation, the epochs and the pixels of a step of A."""
+    a, t = load_recipe("A"), load_recipe("T")
+    tiles = {"tiles": 1024, "tile_overlap": 0.2, "tile_empty": 0.15, "tile_visible": 0.5, "val_tiles": True}
+    assert t.start == a.start
+    assert t.train == a.train | {"batch": 16, "imgsz": 1024} | tiles
+    assert t.train["batch"] * t.train["imgsz"] ** 2 == a.train["batch"] * a.train["imgsz"] ** 2
 
 
 @pytest.mark.parametrize("name", TABLE)
