@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ultralytics.utils.torch_utils import autocast
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
 from job.training.callbacks import Step, TrainingCallbacks
-from job.training.dataset import Batch
+from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
@@ -95,10 +96,12 @@ class Training:
             "world_size": self.plan.group.size,
         }
 
-    @property
+    @cached_property
     def environment(self) -> dict[str, object]:
-        """Further values that may decide the last bits of a result."""
-        return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
+        """Further values that may decide the last bits: of the device, and digests of each split as it was read."""
+        trainer = self.trainer
+        pictures = {name: digest_pictures(dataset, trainer.data["path"]) for name, dataset in trainer.datasets.items()}
+        return {**describe_device(trainer.device), "pictures": pictures}
 
     @property
     def evidence(self) -> dict[str, object]:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import Batch, KeyedDataset, digest_pictures, is_recompressed, read_only_images
+from job.training.dataset import Batch, KeyedDataset, is_recompressed, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
 from job.training.isolation import patch_ultralytics
@@ -272,11 +271,6 @@ class Trainer(DetectionTrainer):
     def datasets(self) -> Mapping[str, Any]:
         """The two splits."""
         return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
-
-    @cached_property
-    def pictures(self) -> dict[str, str]:
-        """Digests of each split's images and labels as read; dropped and changed files count."""
-        return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
 
     @property
     def num_compressed_anew(self) -> int:
