@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import autocast
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
-from job.training.callbacks import Outcome, Step, TrainingCallbacks
+from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
@@ -49,6 +49,9 @@ class Training:
         self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
+        self.before_and_after: tuple[Row, Row]
+        """Metrics of the start weights, and of the best weights as read back from their file, after `run` in rank 0."""
+
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
@@ -58,6 +61,11 @@ class Training:
     def num_epochs(self) -> int:
         """Epochs in the whole run."""
         return int(self.trainer.epochs)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (1-based) of the best weights."""
+        return int(self.trainer.stopper.best_epoch)
 
     @property
     def num_batches(self) -> int:
@@ -135,11 +143,8 @@ class Training:
             self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
-    def run(self, callbacks: TrainingCallbacks) -> Outcome | None:
-        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
-
-        Returns:
-            Its outcome; None in ranks other than 0.
+    def run(self, callbacks: TrainingCallbacks) -> None:
+        """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
@@ -157,11 +162,10 @@ class Training:
                     self._train_epoch(callbacks)
                     self._close_epoch(self._validated(callbacks))
                     callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
-                if not self.plan.group.is_rank_zero:
-                    return None
-                callbacks.enter(Phase.FINAL_EVALUATION)
-                with callbacks.interruptible():
-                    return self._evaluate_best()
+                if self.plan.group.is_rank_zero:
+                    callbacks.enter(Phase.FINAL_EVALUATION)
+                    with callbacks.interruptible():
+                        self._evaluate_best()
         except PreemptionError as notice:
             if notice.agreed:
                 with contextlib.suppress(PeerError):
@@ -291,7 +295,7 @@ class Training:
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
         return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
 
-    def _evaluate_best(self) -> Outcome:
+    def _evaluate_best(self) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
@@ -306,13 +310,7 @@ class Training:
         (folder / EVALUATION).write_bytes(evaluation)
         if trainer.args.plots:
             plot_results(file=folder / "results.csv")
-        return Outcome(
-            before=progress.before,
-            after=after,
-            rows=progress.rows,
-            best_epoch=int(trainer.stopper.best_epoch),
-            stopped_early=progress.stopped_early,
-        )
+        self.before_and_after = progress.before, after
 
     def _export(self) -> Weights:
         """Copy the EMA as a finished checkpoint of Ultralytics, with the learning curve so far."""
