@@ -170,18 +170,15 @@ MAX_SHOWN = 200
 """Characters of a value in a message."""
 
 
-def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
+def validation_problems(error: "ValidationError", model: "type[Any]") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
     A field's description says what it must be; without one, its type and range do. The text of a validator's
     `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
-
-    Each name follows `subject`, such as ``train.``.
     """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):
-        path, kind, wanted = _locate(model, entry["loc"])
-        name = f"{subject}{path}".removesuffix(".")
+        name, kind, wanted = _locate(model, entry["loc"])
         if entry["type"] in {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}:
             problem = _unknown(str(entry["loc"][-1]), kind)
         elif entry["type"] == "missing":
@@ -192,7 +189,7 @@ def validation_problems(error: "ValidationError", model: "type[Any]", subject: s
             problem = str(entry["ctx"]["error"])
         else:
             last = (entry["loc"] or ("",))[-1]
-            in_it = " in it" if isinstance(last, int) and not path.endswith(f".{last}") else ""
+            in_it = " in it" if isinstance(last, int) and not name.endswith(f".{last}") else ""
             problem = f"must be {wanted}, got {shown(entry['input'])}{in_it}"
         problems.setdefault(name or problem, f"{name}: {problem}" if name else problem)
     return list(problems.values())

@@ -263,9 +263,8 @@ def _thin(run: RunSummary) -> list[str]:
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
-        found.append(
-            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
-        )
+        few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
+        found.append(f"{num_val} validation images, and {few}")
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found

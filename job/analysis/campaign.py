@@ -162,11 +162,7 @@ class Campaign:
         return record.model_copy(update={"campaign": self.name})  # a copied folder is a campaign with its own runs
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
-        """Write goal and bound.
-
-        Raises:
-            PreconditionError: If the name was taken in the meantime.
-        """
+        """Write goal and bound; the first record stands, as for every write."""
         self._write("campaign.json", CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound))
 
     def steps(self) -> list[CampaignStep]:
@@ -175,9 +171,8 @@ class Campaign:
         return [self._read(name, CampaignStep) for name in names]
 
     def add(self, step: CampaignStep) -> None:
-        """Write a step; a decision of another machine that came first stands."""
-        with contextlib.suppress(PreconditionError):
-            self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
+        """Write a step."""
+        self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
 
     def result(self) -> CampaignResult | None:
         """Return how the campaign ended, or None if it has not."""
@@ -186,11 +181,10 @@ class Campaign:
         return None
 
     def finish(self, end: End, best: Best | None) -> None:
-        """Write the result; the first record stands."""
+        """Write the result."""
         run, weights = (best.run, best.weights) if best else (None, None)
         result = CampaignResult(finished_at=now(), best=run, weights=weights, reason=end.reason, because=end.because)
-        with contextlib.suppress(PreconditionError):
-            self._write("final.json", result)
+        self._write("final.json", result)
 
     def runs(self) -> list[RunSummary | None]:
         """Return the run of each step; None for one that has not begun."""
@@ -202,7 +196,8 @@ class Campaign:
         return kind.read(self.key(name), self.store.read(self.key(name)))
 
     def _write(self, name: str, record: Record) -> None:
-        self.store.put(self.key(name), record.to_json())
+        with contextlib.suppress(PreconditionError):
+            self.store.put(self.key(name), record.to_json())
 
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
@@ -224,8 +219,7 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
         same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
         name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
-    with contextlib.suppress(PreconditionError):
-        campaign.create(goal, bound)
+    campaign.create(goal, bound)
     if different := differences(asdict(campaign.record().goal), asdict(goal)):
         raise RunConflictError(
             f"campaign {name}: was started with other values; repeat those to continue it, or choose another --name",

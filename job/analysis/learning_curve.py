@@ -130,8 +130,7 @@ def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) 
     num_to_see_rise = math.ceil((math.sqrt(12) * RISE_NOISES * noise * num_epochs / SLOW_RISE) ** (2 / 3))
     if len(curve) - start + 1 < shortest or len(curve) < num_to_see_rise:
         return None
-    hides_rises = num_to_see_rise > shortest
-    if hides_rises and _rises(curve[min(start - 1, len(curve) - num_to_see_rise) :], noise):
+    if num_to_see_rise > shortest and _rises(curve[min(start - 1, len(curve) - num_to_see_rise) :], noise):
         return None
     best = max([*_levels(curve, num_epochs), *([] if before is None else [before])])
     near = max(NEAR_BEST, NEAR_NOISES * noise)
@@ -140,10 +139,10 @@ def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) 
 
 def _rises(curve: Sequence[float], noise: float) -> bool:
     """Whether the straight line through a curve rises by more than noise."""
-    middle = (len(curve) - 1) / 2
-    spread = sum((epoch - middle) ** 2 for epoch in range(len(curve)))
-    rise = 2 * middle * sum((epoch - middle) * value for epoch, value in enumerate(curve)) / spread
-    return _at_least(rise, max(MIN_GAIN, RISE_NOISES * noise * 2 * middle / math.sqrt(spread)))
+    num = len(curve)
+    rise = (num - 1) * statistics.linear_regression(range(num), curve).slope
+    standard_error = (num - 1) * noise * math.sqrt(12 / (num**3 - num))
+    return _at_least(rise, max(MIN_GAIN, RISE_NOISES * standard_error))
 
 
 def _window(num_epochs: int) -> int:

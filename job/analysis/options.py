@@ -50,9 +50,8 @@ def find_option(
         return _extension(run, bucket, usd_per_hour)
     f1 = run.after["f1"] if run.after else 0.0
     recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
-    args = ["--recipe", name]
-    args += ["--weights", run.run] if recipe.start.kind == "own" else []
-    args += ["--dataset", run.record.dataset.name]
+    weights = ["--weights", run.run] if recipe.start.kind == "own" else []
+    args = ["--recipe", name, *weights, "--dataset", run.record.dataset.name]
     args += ["--profile", "demo"] if run.profile == "demo" else []
     scale = _carried_over(run, recipe)
     args += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]

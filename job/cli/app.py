@@ -4,8 +4,8 @@ Imports the module of that one command and nothing else of the project's rooms.
 """
 
 import contextlib
-import importlib
 import logging
+import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -99,8 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(entry: Entry) -> "Command":
     """Import a command."""
-    module, _, name = entry[0].partition(":")
-    found: Command = getattr(importlib.import_module(module), name)
+    found: Command = pkgutil.resolve_name(entry[0])
     return found
 
 

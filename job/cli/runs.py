@@ -130,10 +130,8 @@ def verify(options: RunOptions) -> None:
     if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
         raise CorruptObjectError(f"run {name}: {missing}; it cannot be extended, its weights stay usable", problems)
     if problems:
-        raise CorruptObjectError(
-            f"run {name}: {len(problems)} files differ from the commit; the next start passes them over",
-            problems,
-        )
+        what = f"{len(problems)} files differ from the commit; the next start passes them over"
+        raise CorruptObjectError(f"run {name}: {what}", problems)
     if set_aside and not identities:
         raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""

@@ -90,10 +90,7 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Runs, submitted runs that have not begun, other folders with why each is no run, and the names of all folders.
-
-    The oldest number is the first within a family.
-    """
+    """Runs, runs that are submitted only, other folders and why each is no run, and all names; in order of numbers."""
 
     runs: list[FoundRun]
     submitted: list[Run]

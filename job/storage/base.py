@@ -14,7 +14,7 @@ from typing import BinaryIO, ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
-from job.storage.object_store import Store, StoredObject
+from job.storage.object_store import OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
 First = TypeVar("First")
@@ -54,9 +54,7 @@ class BaseStore(Store):
         """Return the bytes of a small object; see `Store.read`."""
         return self._fetch_newest(key, b"".join)[1]
 
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def get_many(self, objects: Sequence[tuple[StoredObject, Path]], on_done: OnDone = None) -> None:
         """Fetch many objects in parallel; see `Store.get_many`."""
 
         def get(stored: StoredObject, target: Path) -> StoredObject:
@@ -65,9 +63,7 @@ class BaseStore(Store):
 
         _in_parallel(get, objects, self.num_downloads, on_done)
 
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def put_many(self, files: Iterable[tuple[Path, str]], on_done: OnDone = None) -> None:
         """Store many files in parallel; see `Store.put_many`."""
         _in_parallel(lambda source, key: self.put(key, source), files, self.num_uploads, on_done)
 
@@ -112,7 +108,7 @@ def _in_parallel(
     function: Callable[[First, Second], StoredObject],
     items: Iterable[tuple[First, Second]],
     num_threads: int,
-    on_done: Callable[[StoredObject], None] | None,
+    on_done: OnDone,
 ) -> None:
     """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
 

@@ -28,11 +28,8 @@ ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
 class CacheFile:
     """Values by key, each sealed with a CRC-32 over schema, key and value.
 
-    No connection outlives a call, so that a process may fork.
-
-    Args:
-        path: Its folder may be absent or unwritable: then nothing is cached.
-        schema: Rows written under another schema are not read.
+    No connection outlives a call, so that a process may fork. If the folder is absent or cannot be written to, nothing
+    is cached. Rows written under another schema are not read.
     """
 
     def __init__(self, path: Path, schema: str = "") -> None:

@@ -68,11 +68,7 @@ class FolderStore(BaseStore):
 
     @classmethod
     def create(cls, location: str) -> "FolderStore":
-        """Open a folder, making it if there is none.
-
-        Raises:
-            StoreError: If it can be neither made nor read.
-        """
+        """Open a folder, making it if there is none; raises as `open` does."""
         root = Path(location).expanduser().absolute()
         with _translated_errors(f"bucket {root}"):
             root.mkdir(parents=True, exist_ok=True)

@@ -91,20 +91,14 @@ def checked_architecture(found: object) -> Architecture:
     if not isinstance(found, dict):
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
-        case [*_, (_, _, str(last), _)]:
-            _require_detector(last)
+        case [*_, (_, _, str(last), _)] if last in OTHER_TASKS:
+            raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[last]}, and not for detection")
+        case [*_, (_, _, str(last), _)] if last not in HEADS:
+            raise UnfitArchitectureError(f"it ends in {_shown(last)}, and not in a layer that detects")
     backbone, head = (_rows(found.get(part)) for part in ("backbone", "head"))
-    _require_detector(head[-1][2])
     if wrong := sorted({row[2] for row in [*backbone, *head[:-1]]} - LAYERS):
         raise UnfitArchitectureError(f"it has layers that are not known here, {', '.join(wrong)}")
     return {**_options(found), "backbone": backbone, "head": head}
-
-
-def _require_detector(head: str) -> None:
-    if head in OTHER_TASKS:
-        raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[head]}, and not for detection")
-    if head not in HEADS:
-        raise UnfitArchitectureError(f"it ends in {_shown(head)}, and not in a layer that detects")
 
 
 def require_size(architecture: Architecture, max_parameters: int = MAX_PARAMETERS) -> None:

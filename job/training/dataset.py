@@ -50,13 +50,9 @@ def digest_pictures(dataset: YOLODataset, folder: Path) -> str:
     return digest.hexdigest()
 
 
-def count_compressed_anew(dataset: YOLODataset) -> int:
-    """Return the number of images that stock Ultralytics recompresses, which `patch_ultralytics` prevents."""
-    return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
-
-
-def _has_bytes_behind(image: Path) -> bool:
-    with image.open("rb") as opened:
+def is_recompressed(image: str) -> bool:
+    """Whether stock Ultralytics recompresses an image, a JPEG with bytes behind its end; see `patch_ultralytics`."""
+    with Path(image).open("rb") as opened:
         opened.seek(-2, os.SEEK_END)
         if opened.read() == END_OF_JPEG:
             return False

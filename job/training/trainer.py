@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import Batch, KeyedDataset, count_compressed_anew, digest_pictures, read_only_images
+from job.training.dataset import Batch, KeyedDataset, is_recompressed, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
 from job.training.isolation import patch_ultralytics
@@ -230,7 +229,7 @@ class Trainer(DetectionTrainer):
             raise RecipeError(
                 f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
             )
-        most, asked = max(max(numbers) for numbers in counts.values()), self.plan.train["max_det"]
+        most, asked = max(max(numbers, default=0) for numbers in counts.values()), self.plan.train["max_det"]
         enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
         self.args.max_det = enough if asked is None else asked
         unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
@@ -273,15 +272,10 @@ class Trainer(DetectionTrainer):
         """The two splits."""
         return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
 
-    @cached_property
-    def pictures(self) -> dict[str, str]:
-        """Digests of each split's images and labels as read; dropped and changed files count."""
-        return {name: digest_pictures(dataset, self.data["path"]) for name, dataset in self.datasets.items()}
-
     @property
     def num_compressed_anew(self) -> int:
-        """Number of images that older versions of the job trained with other pixels; see `count_compressed_anew`."""
-        return sum(count_compressed_anew(dataset) for dataset in self.datasets.values())
+        """Number of images that older versions of the job trained with other pixels; see `is_recompressed`."""
+        return sum(is_recompressed(image) for dataset in self.datasets.values() for image in dataset.im_files)
 
     def shut_loaders(self) -> None:
         """End the loader processes."""

@@ -19,12 +19,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from job.errors import WeightsError
-from job.training.architecture import (
-    Architecture,
-    UnfitArchitectureError,
-    checked_architecture,
-    require_size,
-)
+from job.training.architecture import Architecture, UnfitArchitectureError, checked_architecture, require_size
 from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
 
 MAX_NAMES = 100_000

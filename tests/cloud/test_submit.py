@@ -158,7 +158,7 @@ def test_rendering_makes_nothing(settings, capsys):
 
 
 def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
-    """What `terraform output -json` wrote is enough, with the image by digest; the file and flags come before it."""
+    """The output of `terraform output -json` is enough, with the image by digest; the file and flags come before it."""
     outputs = {name: {"value": value} for name, value in SETTINGS.items() if name not in {"image", "service_account"}}
     outputs |= {
         "runtime_service_account": {"value": SETTINGS["service_account"]},

@@ -222,7 +222,7 @@ def test_vm_down_asks_for_no_machine(desk):
 
 
 def test_vm_status_shows_size_training_and_errors(desk):
-    """What the group is to have, what it has, and what kept it from getting more, are all shown."""
+    """The target size of the group, its machines and its last errors are all shown."""
     desk.answer(
         {" describe ": "targetSize: 1\n", "list-instances": "yolo-train-vm-x1\n", "list-errors": "NO_CAPACITY\n"}
     )
@@ -232,7 +232,7 @@ def test_vm_status_shows_size_training_and_errors(desk):
 
 
 BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
-"""What `make down` asks for."""
+"""Resources that `make down` lists."""
 
 
 def test_down_proves_that_nothing_is_left(desk):

@@ -115,7 +115,7 @@ class Machine:
 
     @property
     def pauses(self):
-        """How long the script paused, each time."""
+        """Seconds of each pause of the script."""
         return [int(words[0]) for words in self.programs.words("sleep")]
 
 
@@ -252,7 +252,7 @@ def test_a_machine_without_a_training_goes_at_once(machine):
 
 
 def test_a_metadata_server_that_fails_is_no_reason_to_go(machine):
-    """What cannot be asked for a moment is asked again, and not taken for absent."""
+    """A failed request is repeated, and its answer not taken for absent."""
     answer, failures = machine.metadata.answer, iter(range(3))
 
     def fails_first(path, query):

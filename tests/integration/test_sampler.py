@@ -169,7 +169,7 @@ def test_another_seed_is_another_augmentation(make_trainer):
 
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
-    """What the process draws at random does not depend on how many samples it has made."""
+    """The random streams of the process do not depend on the number of samples that it has made."""
     trainer = make_trainer()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     stream(trainer, 0)

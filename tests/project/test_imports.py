@@ -50,7 +50,7 @@ OUTSIDE = {
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
 HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
-"""What `job --help` does not wait for."""
+"""Libraries that `job --help` does not import."""
 
 
 def test_every_room_has_a_floor():

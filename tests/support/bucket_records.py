@@ -18,7 +18,7 @@ FACTS = {
     "max_det": 300,
     "device": "cpu",
 }
-"""What a training decided during its set-up."""
+"""Facts that a training decides during its set-up."""
 
 
 def metrics(f1, precision=None, recall=None):

@@ -11,7 +11,7 @@ PREFIX = "/computeMetadata/v1/"
 
 
 class FakeMetadata:
-    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
+    """The server's values, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
 
     def __init__(self, **values: str) -> None:
         self._changed = threading.Condition()

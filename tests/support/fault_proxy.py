@@ -11,7 +11,7 @@ from tests.support.http_server import Handler, serving
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a client asked for."""
+    """A request of a client."""
 
     method: str
     path: str

@@ -309,8 +309,8 @@ def test_the_next_run_starts_from_the_best_and_not_from_the_newest():
 
 
 def test_no_recipe_is_trained_twice_from_the_same_weights():
-    """What was trained from the best weights and did not better them is not advised again, and the reason names what is
-    next instead.
+    """A recipe that was trained from the best weights and did not better them is not advised again; the reason has the
+    next step instead.
     """
     rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
     finished = [started(recorded("A", run="zoo-A", course=rising), "lion")]

@@ -115,7 +115,7 @@ def test_every_advised_command_is_one_that_would_start(store, capsys, recipe, sh
 
 
 def test_the_command_that_repeats_a_run_would_start(store, capsys):
-    """What the report prints to repeat a run is a command line that the job understands."""
+    """The report's command to repeat a run is one that the job understands."""
     summary = recorded("A", degrees=12.0, epochs=30)
     put_recorded(store, summary)
     words = shlex.split(command_of(summary.record))[1:]
@@ -124,7 +124,7 @@ def test_the_command_that_repeats_a_run_would_start(store, capsys):
 
 
 def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
-    """What a campaign's page prints names flags of `job campaign`."""
+    """The command of a campaign's page has flags of `job campaign`."""
     goal = Goal(
         target_f1=0.7, max_runs=3, max_usd=5.0, profile="full", dataset="wildlife", weights="zebra",
         arguments={"epochs": "3", "new-classes": "true"},
@@ -138,7 +138,7 @@ def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
 
 
 def test_every_command_in_a_message_is_one():
-    """What stands between backquotes and begins with ``job`` is a command with flags that it has."""
+    """Text between backquotes that begins with ``job`` is a command with flags that it has."""
     wrong = []
     num_found = 0
     for name, line, text in strings():

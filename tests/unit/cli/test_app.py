@@ -22,7 +22,7 @@ OLD_COMMAND = (
     *("--rotate", "15.0", "--scale", "0.7", "--translate", "0.15", "--fliplr", "0.6", "--hsv-s", "0.8"),
     *("--hsv-v", "0.5", "--mosaic", "1.0"),
 )
-"""What the users typed before there were recipes."""
+"""Flags of the users' scripts from before there were recipes."""
 
 
 @pytest.fixture

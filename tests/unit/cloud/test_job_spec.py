@@ -81,7 +81,7 @@ def test_the_job_of_each_machine_is_the_golden_one(settings, check, machine):
 
 
 def test_the_command_of_each_recipe_is_the_golden_one(settings, check):
-    """What each recipe says to the container is the golden list."""
+    """The container's arguments for each recipe are the golden list."""
     check("recipes", {recipe: make_submission(recipe, "g2-standard-8").words for recipe in recipe_names()})
 
 

@@ -128,7 +128,7 @@ def test_an_unknown_pace_may_wait_half_of_the_time(submission):
 
 
 def test_before_the_first_epoch_the_recipe_s_hours_count(submission):
-    """What the recipe expects stands in for a pace that is not known yet."""
+    """The recipe's expectation stands in for an unknown pace."""
     due = START + timedelta(hours=10)
     assert decide(history(submission, hours=0.5, deadline=due, expected_s=8 * 3600)).do == "wait"
     assert decide(history(submission, hours=2.0, deadline=due, expected_s=8 * 3600)).do == "submit"
@@ -357,7 +357,7 @@ def test_a_run_that_another_machine_claimed_is_left_to_it_by_the_policy(submissi
 
 
 def test_success_without_a_final_record_is_none(submission):
-    """What Batch calls a success has failed if the bucket does not say that the run is finished."""
+    """A success of Batch is a failure if the run is not finished by its records."""
     assert decide(history(submission, job("SUCCEEDED"))).do == "fail"
 
 
@@ -405,7 +405,7 @@ def test_transient_ends_are_tried_again_but_not_forever(submission):
 
 
 def test_a_hang_at_the_same_place_twice_is_a_crash_loop(submission):
-    """What failed and is to be tried again is tried again, and given up when it fails alike at the same place."""
+    """A failure that may pass is tried again, and given up when it recurs at the same position."""
     hang = {"reason": "failed", "exit_code": 75, "message": "training: no step was done for 1800 s", "position": (1, 4)}
     elsewhere = attempt(submission, 2, **(hang | {"position": (2, 0)}))
     assert decide(history(submission, attempts=(attempt(submission, 1, **hang), elsewhere))).do == "wait"

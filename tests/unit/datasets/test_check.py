@@ -397,7 +397,7 @@ def warnings_of(data, **options):
 
 
 def test_images_without_a_label_file_are_reported(data):
-    """How many images have no label file is reported for each split; an empty label is not missing."""
+    """The number of images without a label file is reported for each split; an empty label is not missing."""
     for number in (1, 2):
         (data / f"labels/train/00{number}.txt").unlink()
     (data / "labels/val/000.txt").write_text("")
@@ -542,7 +542,7 @@ def test_a_file_in_an_encoding_of_windows_is_refused(data):
     ids=["aliases", "merges", "a circle", "depth", "length", "nc of a billion", "a huge nc", "a million channels"],
 )
 def test_a_data_yaml_that_is_built_to_fill_the_memory_is_refused(data, content):
-    """What would grow without bound is refused for what it is, before it does."""
+    """Content that would grow without bound is refused before it does."""
     tracemalloc.start()
     (data / "data.yaml").write_text(content)
     assert "data.yaml" in {kind for kind, _, _ in found(data)}

@@ -256,7 +256,7 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
 
 
 def test_jpegs_with_bytes_behind_them_stay_as_they_are(confined, store, folder, prepare, tmp_path):
-    """What cameras write is read as it is: neither compressed anew for training nor fetched again at each attempt."""
+    """JPEGs of cameras are read unchanged: neither compressed anew for training nor fetched again at each attempt."""
     for image in (folder / "images/train").iterdir():
         image.write_bytes(image.read_bytes() + bytes(64))
     push(store, folder)

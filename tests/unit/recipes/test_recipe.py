@@ -47,7 +47,7 @@ TABLE = {
         {"hours": "6 to 8", "f1": "65 to 70", "recall": "62 to 68", "precision": "72 to 76", "map50": "72 to 78"},
     ),
 }
-"""What the users fixed: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
+"""The users' table: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -179,5 +179,5 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     ],
 )
 def test_an_expectation_is_reached_from_its_low_end_on(band, value, reached):
-    """What reaches the low end of a band has reached it, however far above it is."""
+    """A metric at the low end of a band, or anywhere above it, has reached the band."""
     assert band.reached(value) is reached

@@ -65,7 +65,7 @@ def test_a_training_is_the_recipe_that_its_start_and_augmentation_make_it(words,
 @pytest.mark.parametrize("profile", ["full", "demo"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_each_recipe_is_itself(name, profile):
-    """What ships is recognised under its own name, at both scales."""
+    """Each shipped recipe is recognised under its own name, at both scales."""
     recipe = load_recipe(name, profile)
     assert recognise(name, str(recipe.start), recipe.train, profile) == name
 
@@ -108,7 +108,7 @@ def test_an_own_recipe_file_keeps_its_name_and_its_expectation(tmp_path):
 
 
 def test_an_extension_keeps_its_name():
-    """How the other one began is not in its record."""
+    """The start of the extended run is not in its record."""
     request = train_request(recipe="B").identity("wildlife") | {"start": "end of zebra"}
     assert trained_as(request) == "B"
 

@@ -31,7 +31,7 @@ def looked(monkeypatch):
 
 @pytest.fixture
 def moved(monkeypatch):
-    """How many bytes the process has moved, as a list with one number."""
+    """The bytes that the process has moved, as a list with one number."""
     count = [0]
     monkeypatch.setattr(watchdog, "bytes_moved", lambda: count[0])
     return count
@@ -123,7 +123,7 @@ def test_a_process_that_is_paused_does_not_hang(moved):
 
 
 def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
-    """What a download writes and a check reads shows in the count, and waiting shows in nothing but the count's own."""
+    """Bytes that a download writes and a check reads count, and waiting adds only those of counting itself."""
     before = watchdog.bytes_moved()
     (tmp_path / "download").write_bytes(bytes(1_000_000))
     written = watchdog.bytes_moved()

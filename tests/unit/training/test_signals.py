@@ -86,7 +86,7 @@ def test_a_training_that_is_not_there_yet_answers_a_notice(held_at, number, modu
 
 
 def test_a_terminal_that_closes_is_no_notice_under_nohup(held_at):
-    """What was ignored when the process began is ignored from then on."""
+    """A signal that was ignored when the process began stays ignored."""
     with held_at("fire", "train", ignored=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
