@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from job.datasets.labels import Problem
+
 UNREADABLE = "unreadable", "is no file that can be read; replace it"
 """Kind and message of a pipe, a device, or a dangling link."""
 
@@ -22,8 +24,7 @@ class FolderListing:
     names: list[str] = field(default_factory=list)
     """Sorted."""
     folders: set[str] = field(default_factory=set)
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
-    """Name, kind and message of refused files."""
+    refused: list[Problem] = field(default_factory=list)
 
 
 def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
@@ -38,7 +39,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError as error:
             message = f"cannot be listed, {error.strerror}; make it a folder that can be read"
-            found.refused.append((below, "unreadable", message))
+            found.refused.append(Problem(below, None, "unreadable", message))
             continue
         for entry in entries:
             name, is_folder, is_link = below + entry.name, entry.is_dir(), entry.is_symlink()
@@ -46,9 +47,9 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
             num_links += is_link and is_folder
             refusal = _refusal(folder, real, above, num_links, follow_links=follow_links) if is_link else None
             if refusal is not None:
-                found.refused.append((name, *refusal))
+                found.refused.append(Problem(name, None, *refusal))
             elif not is_folder and not entry.is_file():  # a pipe blocks its reader
-                found.refused.append((name, *UNREADABLE))
+                found.refused.append(Problem(name, None, *UNREADABLE))
             if not is_folder:
                 found.names.append(name)
             elif refusal is None:

@@ -74,9 +74,8 @@ def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
     """Read the data file and list the files; links that lead out of the folder are problems unless followed."""
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
-    layout = Layout(folder, read_data_yaml(folder, found.names), folders=found.folders, files=found.names)
-    for name, kind, message in found.refused:
-        layout.report(kind, message, name)
+    data = read_data_yaml(folder, found.names)
+    layout = Layout(folder, data, folders=found.folders, files=found.names, problems=found.refused)
     for name in found.names:
         if not is_key(name):
             layout.report("name", "has a name that no bucket takes; use no backslash and no control character", name)
@@ -86,12 +85,12 @@ def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
             layout.texts.add(name)
         elif name.lower().endswith(ANNOTATIONS):
             layout.annotations.append(name)
-    for message in layout.data.problems:
+    for message in data.problems:
         layout.report(DATA_YAML, message)
-    for message in layout.data.warnings:
+    for message in data.warnings:
         layout.warn(message)
-    if layout.data.content:
-        _read_splits(layout, layout.data.content)
+    if data.content:
+        _read_splits(layout, data.content)
     return layout
 
 

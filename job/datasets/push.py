@@ -161,7 +161,7 @@ def plan_push(
     _check(folder, force=force, single_class=single_class, follow_links=follow_links)
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
-    refused = {path for path, _, _ in found.refused}
+    refused = {problem.path for problem in found.refused}
     names = [path for path in found.names if is_dataset_file(path) and path not in refused]
     if bad := [path for path in names if not is_key(f"datasets/{name}/{path}")]:
         raise DataError(f"{folder}: has files whose names no bucket takes; rename them", [repr(path) for path in bad])

@@ -20,7 +20,6 @@ from job.session.context import SessionContext
 from job.storage.checksums import sha256_of
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Outcome
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def attempt_recorded(
         end(EndReason.FINISHED, {"exit_code": ExitCode.FINISHED, "message": "", "error": None})
 
 
-def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
+def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
     """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
     Raises:
@@ -114,27 +113,28 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
     """
     from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
-    claim, record = started.claim, started.record
-    run = claim.run
+    claim, record, training = started.claim, started.record, started.training
+    run, progress = claim.run, training.progress
     claim.require_current()
-    if missing := checkpoint.missing_end(run, len(outcome.rows)):
+    if missing := checkpoint.missing_end(run, len(progress.rows)):
         raise NotCommittedError(f"run {run.name}: {missing}; the same command resumes there")
     publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
-    comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+    before, after = training.before_and_after
+    comparison = BeforeAfter(metrics_of(before), metrics_of(after), expect)
     *earlier, this = run.attempt_records()
-    seen = Heartbeat.model_validate({"at": now(), **started.training.about})
+    seen = Heartbeat.model_validate({"at": now(), **training.about})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {
         "attempt": claim.attempt,
         "profile": record.request["profile"],
-        "reason": "stopped early" if outcome.stopped_early else "complete",
-        "num_epochs": len(outcome.rows),
-        "best_epoch": outcome.best_epoch,
-        "train_s": round(outcome.rows[-1]["time"], 3),
+        "reason": "stopped early" if progress.stopped_early else "complete",
+        "num_epochs": len(progress.rows),
+        "best_epoch": training.best_epoch,
+        "train_s": round(progress.rows[-1]["time"], 3),
         "bits": exactness.model_dump(exclude_unset=True),
         "comparison": comparison.to_json(),
-        "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
+        "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in progress.rows],
         "weights": {
             name: {"sha256": sha256_of(folder / name), "tensors": digest_file(folder / name)}
             for name in ("best.pt", "last.pt")

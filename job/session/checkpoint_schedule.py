@@ -13,10 +13,8 @@ from contextlib import contextmanager
 class CheckpointSchedule:
     """Decides when the next checkpoint is due, and measures the stalls.
 
-    Args:
-        every_s: Seconds between checkpoints; 0 takes them at the ends of epochs only.
-        preempted_after_s: Lifetimes of the earlier attempts that were preempted.
-        clock: Seconds from any origin.
+    An interval `every_s` of 0 takes checkpoints at the ends of epochs only; `preempted_after_s` are the lifetimes of
+    the earlier attempts that were preempted.
     """
 
     def __init__(

@@ -21,15 +21,7 @@ IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
 
 
 class Reporter:
-    """Shows one attempt's progress.
-
-    Args:
-        num_epochs: Epochs in the whole run.
-        before: Metrics of the start weights (row 0), if measured.
-        rows: Metrics of the epochs that earlier attempts completed.
-        usd_per_hour: The price of the machine, if it is known.
-        clock: Seconds from any origin.
-    """
+    """Shows one attempt's progress, on from row 0 (`before`, of the start weights) and the rows of earlier attempts."""
 
     def __init__(
         self,

@@ -107,17 +107,16 @@ class PreemptionWatcher:
         server = MetadataServer.find()
         if server is None:
             return
-        tag = "0"
+        doomed, tag = False, "0"
         try:
             doomed, tag = server.preempted()
         except MetadataError as error:
             log.warning("%s; notices may not be seen, checkpoints are taken all the same", error)
-        else:
-            if doomed:
-                self._hurry(self._server_limit_s)
-                self.pending = _from_server("is being preempted, nothing was started")
-                self._answered = True
-                raise self.pending
+        if doomed:
+            self._hurry(self._server_limit_s)
+            self.pending = _from_server("is being preempted, nothing was started")
+            self._answered = True
+            raise self.pending
         self._threads.append(Background("metadata server", lambda: self._watch(server, tag)))
         self._threads[-1].start()
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from job.datasets.prepare import find_dataset
 from job.errors import PeerError, PreemptionError
@@ -35,9 +34,6 @@ from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
-
-if TYPE_CHECKING:
-    from job.training.callbacks import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +99,9 @@ def _lead(context: SessionContext) -> None:
                 attempt_recorded(started.claim, here, lambda: started.training.about),
             ):
                 publisher = ArtifactPublisher(run)
-                outcome = _train_to_end(here, started, publisher, refresher, tracker)
+                _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
-                final = finish(started, outcome, here.folder / "run", publisher)
+                final = finish(started, here.folder / "run", publisher)
             refresher.finish()
         say_finished(run, final, already=False)
 
@@ -116,7 +112,7 @@ def _train_to_end(
     publisher: ArtifactPublisher,
     refresher: ReportRefresher,
     tracker: Tracker,
-) -> "Outcome":
+) -> None:
     """Train to the end, committing in the background."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
@@ -161,9 +157,7 @@ def _train_to_end(
         )
         try:
             with watchdog.watching(NO_STEP):
-                outcome = training.run(callbacks)
-            assert outcome is not None  # noqa: S101 -- this is rank 0
-            return outcome
+                training.run(callbacks)
         finally:
             timer.enter(Phase.STALL)  # until the last commit is done
             reporter.close()

@@ -40,12 +40,7 @@ LAST_WORDS_S = 15.0
 
 
 class Watchdog(Background):
-    """Watches blocks under `watching`; use it as a context manager.
-
-    Args:
-        limit_s: The longest time without progress; 0 watches nothing.
-        clock: Seconds from any origin.
-    """
+    """Watches blocks under `watching`; a context manager. A limit of 0 watches nothing."""
 
     def __init__(self, limit_s: float = HANG_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__("watchdog", self._watch)

@@ -46,9 +46,7 @@ def require_taken() -> None:
 class WandbRun:
     """The W&B run of a run, opened on the server by the id in the run's record; created there if it is new.
 
-    Args:
-        record: The run's record.
-        watched_pid: The process whose CPU, memory and GPU use is logged.
+    CPU, memory and GPU use of the process `watched_pid` are logged.
 
     Raises:
         ServerError: If the server does not take the run in time.

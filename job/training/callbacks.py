@@ -39,21 +39,6 @@ class Step:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Metrics and history of a finished training."""
-
-    before: Row
-    after: Row
-    """The best weights, read back from their file, on the validation set."""
-
-    rows: list[Row]
-    best_epoch: int
-    """1-based."""
-
-    stopped_early: bool
-
-
 class TrainingCallbacks(Protocol):
     """Caller of the training loop: times phases, takes snapshots, shows progress, may end training by an exception."""
 

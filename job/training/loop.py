@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from ultralytics.utils.torch_utils import autocast
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
-from job.training.callbacks import Outcome, Step, TrainingCallbacks
-from job.training.dataset import Batch
+from job.training.callbacks import Step, TrainingCallbacks
+from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
 from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
@@ -49,6 +50,9 @@ class Training:
         self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
+        self.before_and_after: tuple[Row, Row]
+        """Metrics of the start weights, and of the best weights as read back from their file, after `run` in rank 0."""
+
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
@@ -58,6 +62,11 @@ class Training:
     def num_epochs(self) -> int:
         """Epochs in the whole run."""
         return int(self.trainer.epochs)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (1-based) of the best weights."""
+        return int(self.trainer.stopper.best_epoch)
 
     @property
     def num_batches(self) -> int:
@@ -87,10 +96,12 @@ class Training:
             "world_size": self.plan.group.size,
         }
 
-    @property
+    @cached_property
     def environment(self) -> dict[str, object]:
-        """Further values that may decide the last bits of a result."""
-        return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
+        """Further values that may decide the last bits: of the device, and digests of each split as it was read."""
+        trainer = self.trainer
+        pictures = {name: digest_pictures(labels, trainer.data["path"]) for name, labels in trainer.labels.items()}
+        return {**describe_device(trainer.device), "pictures": pictures}
 
     @property
     def evidence(self) -> dict[str, object]:
@@ -135,11 +146,8 @@ class Training:
             self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
-    def run(self, callbacks: TrainingCallbacks) -> Outcome | None:
-        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
-
-        Returns:
-            Its outcome; None in ranks other than 0.
+    def run(self, callbacks: TrainingCallbacks) -> None:
+        """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
@@ -157,11 +165,10 @@ class Training:
                     self._train_epoch(callbacks)
                     self._close_epoch(self._validated(callbacks))
                     callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
-                if not self.plan.group.is_rank_zero:
-                    return None
-                callbacks.enter(Phase.FINAL_EVALUATION)
-                with callbacks.interruptible():
-                    return self._evaluate_best()
+                if self.plan.group.is_rank_zero:
+                    callbacks.enter(Phase.FINAL_EVALUATION)
+                    with callbacks.interruptible():
+                        self._evaluate_best()
         except PreemptionError as notice:
             if notice.agreed:
                 with contextlib.suppress(PeerError):
@@ -291,7 +298,7 @@ class Training:
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
         return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
 
-    def _evaluate_best(self) -> Outcome:
+    def _evaluate_best(self) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
@@ -306,13 +313,7 @@ class Training:
         (folder / EVALUATION).write_bytes(evaluation)
         if trainer.args.plots:
             plot_results(file=folder / "results.csv")
-        return Outcome(
-            before=progress.before,
-            after=after,
-            rows=progress.rows,
-            best_epoch=int(trainer.stopper.best_epoch),
-            stopped_early=progress.stopped_early,
-        )
+        self.before_and_after = progress.before, after
 
     def _export(self) -> Weights:
         """Copy the EMA as a finished checkpoint of Ultralytics, with the learning curve so far."""

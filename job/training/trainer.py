@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,15 +26,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import (
-    Batch,
-    KeyedDataset,
-    Labels,
-    TiledDataset,
-    digest_pictures,
-    is_recompressed,
-    read_only_images,
-)
+from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
 from job.training.isolation import patch_ultralytics
@@ -256,7 +247,7 @@ class Trainer(DetectionTrainer):
         for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
         super()._build_train_pipeline()
-        counts = {name: [len(label["cls"]) for label in labels] for name, labels in self._labels.items()}
+        counts = {name: [len(label["cls"]) for label in labels] for name, labels in self.labels.items()}
         if (void := [name for name, numbers in counts.items() if not any(numbers)]) and (
             self.args.classes is not None and not self.plan.resumed
         ):
@@ -306,13 +297,8 @@ class Trainer(DetectionTrainer):
         """The two splits."""
         return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
 
-    @cached_property
-    def pictures(self) -> dict[str, str]:
-        """Digests of each split's images and labels as read; dropped and changed files count."""
-        return {name: digest_pictures(labels, self.data["path"]) for name, labels in self._labels.items()}
-
     @property
-    def _labels(self) -> dict[str, list[Labels]]:
+    def labels(self) -> dict[str, list[Labels]]:
         """Labels of the whole pictures of the two splits."""
         train = cast("KeyedDataset", self.train_loader.dataset)
         return {"train": train.pictures, "val": self.test_loader.dataset.labels}

@@ -206,7 +206,7 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(bucket, own_data):
     assert record.facts.num_train_images == 17
 
 
-def test_the_weights_are_ordinary_ultralytics_files(undisturbed, data, tmp_path):
+def test_the_weights_are_ordinary_ultralytics_files(undisturbed, own_data, tmp_path):
     """`best.pt` and `last.pt` load, validate and predict in Ultralytics alone, in a process that does not import the
     job.
     """
@@ -214,7 +214,7 @@ def test_the_weights_are_ordinary_ultralytics_files(undisturbed, data, tmp_path)
     script.parent.mkdir()
     data_yaml = script.with_name("data.yaml")
     names = "{0: animal, 1: bird}"
-    data_yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {names}\n")
+    data_yaml.write_text(f"path: {own_data}\ntrain: images/train\nval: images/val\nnames: {names}\n")
     weights = [f"{undisturbed}/runs/zebra/weights/{name}.pt" for name in ("best", "last")]
     script.write_text(
         "import sys\nimport numpy\nfrom ultralytics import YOLO\n"

@@ -29,6 +29,7 @@ def test_a_killed_run_on_tiles_ends_like_an_undisturbed_one(data, tmp_path):
     straight, killed = (make_bucket(data, tmp_path / name) for name in ("straight", "killed"))
     done = job(*TRAIN, "--workers", "0", "--bucket", straight)
     assert done.returncode == 0, done.stderr
+    assert "tiles of 12 pictures" in done.stderr
     for epoch, workers in ((0, 2), (1, 0)):
         process = start_job(*TRAIN, "--workers", workers, "--bucket", killed)
         wait_until(lambda epoch=epoch: within_epoch(killed, epoch), process)
