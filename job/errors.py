@@ -72,6 +72,8 @@ class JobError(Exception):
     """
 
     exit_code: int = ExitCode.FAILED
+    reason = EndReason.FAILED
+    """Recorded for the attempt that it ends. With exit code 75, a supervisor gives up what fails twice at one place."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -95,6 +97,11 @@ class DefectError(JobError):
         )
         self.name = type(error).__name__
         self.traceback = "".join(traceback.format_exception(error))
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception in one line, or its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def what_failed(error: BaseException) -> str:
@@ -190,10 +197,13 @@ class TransientStoreError(StoreError):
     """The bucket kept failing until the deadline; trying again later may help."""
 
     exit_code = ExitCode.TRY_AGAIN
+    reason = EndReason.TRANSIENT
 
 
 class SupersededError(TryAgainError):
     """A later attempt has claimed the run; this one must not write to it any more."""
+
+    reason = EndReason.SUPERSEDED
 
 
 class CampaignError(JobError):
@@ -218,6 +228,8 @@ class HangError(TryAgainError):
 
 class PeerError(TryAgainError):
     """Another rank of this training is gone: it was preempted, or failed with its own message."""
+
+    reason = EndReason.TRANSIENT
 
 
 class MachineError(JobError):

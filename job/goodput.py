@@ -70,11 +70,7 @@ class PhaseTimer:
 
     @contextmanager
     def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
-        """Count a standstill of the whole process as `Phase.SUSPENDED`.
-
-        Code that holds Python's lock for so long, such as the import of a large library, counts as a standstill too:
-        enter this after such imports.
-        """
+        """Count a standstill as `Phase.SUSPENDED`; enter it after long imports, which hold the lock of Python."""
         closed = threading.Event()
 
         def tick() -> None:

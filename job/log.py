@@ -54,14 +54,6 @@ class EscapedStream(io.TextIOBase):
         with self._explained():
             self._stream.flush()
 
-    def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Return the stream's file descriptor."""
-        return self._stream.fileno()
-
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:

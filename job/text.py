@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import yaml
 
+from job.errors import message_of
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -126,7 +128,7 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
     except RecursionError as error:
         raise UnreadableYamlError("it is nested too deeply") from error
     except Exception as error:  # the parser raises anything on values that are none, such as the date 2026-13-45
-        raise UnreadableYamlError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableYamlError(message_of(error)) from error
 
 
 def _require_few_values(node: yaml.Node) -> None:
@@ -168,18 +170,15 @@ MAX_SHOWN = 200
 """Characters of a value in a message."""
 
 
-def validation_problems(error: "ValidationError", model: "type[Any]", subject: str = "") -> list[str]:
+def validation_problems(error: "ValidationError", model: "type[Any]") -> list[str]:
     """Translate pydantic's errors, one sentence for each field: ``train.batch: must be a whole number, got 'big'``.
 
     A field's description says what it must be; without one, its type and range do. The text of a validator's
     `ValueError` is taken over unchanged. A model that explains unknown keys itself has a static ``explain_unknown``.
-
-    Each name follows `subject`, such as ``train.``.
     """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False):
-        path, kind, wanted = _locate(model, entry["loc"])
-        name = f"{subject}{path}".removesuffix(".")
+        name, kind, wanted = _locate(model, entry["loc"])
         if entry["type"] in {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}:
             problem = _unknown(str(entry["loc"][-1]), kind)
         elif entry["type"] == "missing":
@@ -190,7 +189,7 @@ def validation_problems(error: "ValidationError", model: "type[Any]", subject: s
             problem = str(entry["ctx"]["error"])
         else:
             last = (entry["loc"] or ("",))[-1]
-            in_it = " in it" if isinstance(last, int) and not path.endswith(f".{last}") else ""
+            in_it = " in it" if isinstance(last, int) and not name.endswith(f".{last}") else ""
             problem = f"must be {wanted}, got {shown(entry['input'])}{in_it}"
         problems.setdefault(name or problem, f"{name}: {problem}" if name else problem)
     return list(problems.values())
@@ -202,7 +201,7 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     return [*list(lines)[:limit], *more]
 
 
-def counted_problems(problems: list[str]) -> str:
+def counted_problems(problems: Collection[object]) -> str:
     """Count problems: ``1 problem``, ``3 problems``."""
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 

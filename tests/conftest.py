@@ -29,18 +29,18 @@ FOREIGN = (
 
 FULL = "belongs to the full matrices and storms; `make test-all` runs it"
 
-LONGEST = ("test_demo", "test_tracking", "test_verify_resume", "test_pause_and_extend", "test_drill")
-"""Files of minutes, in the order in which they are begun."""
+LONGEST = ("test_demo", "test_kill_storm", "test_pause_and_extend", "test_tracking", "test_run_survives", "test_drill")
+"""Files of minutes, longest first, in the order in which they begin."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the project's own."""
-    parser.addoption("--full", action="store_true", help="also run what is marked `full`")
+    parser.addoption("--full", action="store_true", help="also run tests marked `full`")
     parser.addoption("--write-golden", action="store_true", help="write golden files anew instead of comparing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Clean the environment before any test module is imported: Ultralytics reads it on import."""
+    """Clean the environment before any test module is imported, as Ultralytics reads it on import."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     folder = tempfile.TemporaryDirectory(prefix="job-tests-", ignore_cleanup_errors=True)
@@ -62,9 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, or one worker would be busy with them while the others have nothing.
+    """Begin with the longest files, or one worker would be busy with them at the end while the others idle.
 
-    What is marked `full` is skipped unless it is asked for, so that the summary at the end names it.
+    Tests marked `full` are skipped without --full, so that the summary at the end names them.
     """
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
@@ -80,21 +80,21 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let the fixtures of a module stand in a folder of its own: jobs of two modules would share ``work/datasets``."""
+    """Run a module's fixtures in a folder of its own: jobs of two modules would share ``work/datasets``."""
     with contextlib.chdir(tmp_path_factory.mktemp("module")):
         yield
 
 
 @pytest.fixture(autouse=True)
 def empty_home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a home of its own, and let it stand in its `tmp_path`."""
+    """Give each test a home of its own, and run it in its `tmp_path`."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def confined() -> None:
-    """Keep Ultralytics in a folder that stays: it asks for one when it is first imported, and never again."""
+    """Isolate Ultralytics in a folder that stays: it asks for one when it is first imported, and never again."""
     from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- for those that need it
 
     before = dict(os.environ)

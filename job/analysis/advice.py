@@ -217,7 +217,7 @@ def advise(
         bucket: Named in the commands.
         target: The F1 to reach.
         usd_per_hour: Price of the machine, if known.
-        without: Excluded options.
+        without: Names of excluded options.
     """
     if run.after is None:
         because = "the run is not finished; the command that started it resumes it"
@@ -263,9 +263,8 @@ def _thin(run: RunSummary) -> list[str]:
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
-        found.append(
-            f"{num_val} validation images, and with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
-        )
+        few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
+        found.append(f"{num_val} validation images, and {few}")
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found

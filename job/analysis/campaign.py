@@ -8,9 +8,9 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import field_validator
+from pydantic import model_validator
 
 from job.analysis.advice import advise
 from job.analysis.estimate import by_authors
@@ -55,13 +55,8 @@ class Bound:
     usd: bool
     """Whether the bound is in dollars; in machine hours if the price is unknown."""
 
-    @property
-    def unit(self) -> str:
-        """Dollars or machine hours."""
-        return "USD" if self.usd else "machine hours"
-
     def __str__(self) -> str:
-        return f"{self.total:.2f} {self.unit}, up to {self.run:.2f} for each run"
+        return f"{self.total:.2f} {'USD' if self.usd else 'machine hours'}, up to {self.run:.2f} for each run"
 
     def left(self, finished: Sequence[RunSummary]) -> float:
         """Return the rest after some runs; a run of unknown cost counts with its limit."""
@@ -89,19 +84,13 @@ class CampaignStep(Record):
     because: str
     decided_at: str = ""
 
-    @field_validator("recipe")
-    @classmethod
-    def _require_shipped(cls, recipe: str) -> str:
-        if recipe not in recipe_names():  # a record leads to no file of this machine
-            raise ValueError(f"{recipe!r} is no recipe of this version")
-        return recipe
-
-    @field_validator("run")
-    @classmethod
-    def _require_run_name(cls, run: str) -> str:
-        if not is_run_name(run):
-            raise ValueError(f"{run!r} is no name of a run")
-        return run
+    @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        if self.recipe not in recipe_names():  # a record leads to no file of this machine
+            raise ValueError(f"{self.recipe!r} is no recipe of this version")
+        if not is_run_name(self.run):
+            raise ValueError(f"{self.run!r} is no name of a run")
+        return self
 
     def train_args(self, goal: Goal) -> list[str]:
         """Return the flags of ``job train`` for this run."""
@@ -173,11 +162,7 @@ class Campaign:
         return record.model_copy(update={"campaign": self.name})  # a copied folder is a campaign with its own runs
 
     def create(self, goal: Goal, bound: Bound | None = None) -> None:
-        """Write goal and bound.
-
-        Raises:
-            PreconditionError: If the name was taken in the meantime.
-        """
+        """Write goal and bound; the first record stands, as for every write."""
         self._write("campaign.json", CampaignRecord(created_at=now(), campaign=self.name, goal=goal, bound=bound))
 
     def steps(self) -> list[CampaignStep]:
@@ -186,9 +171,8 @@ class Campaign:
         return [self._read(name, CampaignStep) for name in names]
 
     def add(self, step: CampaignStep) -> None:
-        """Write a step; a decision of another machine that came first stands."""
-        with contextlib.suppress(PreconditionError):
-            self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
+        """Write a step."""
+        self._write(f"steps/{step.number:04d}.json", step.model_copy(update={"decided_at": now()}))
 
     def result(self) -> CampaignResult | None:
         """Return how the campaign ended, or None if it has not."""
@@ -197,11 +181,10 @@ class Campaign:
         return None
 
     def finish(self, end: End, best: Best | None) -> None:
-        """Write the result; the first record stands."""
+        """Write the result."""
         run, weights = (best.run, best.weights) if best else (None, None)
         result = CampaignResult(finished_at=now(), best=run, weights=weights, reason=end.reason, because=end.because)
-        with contextlib.suppress(PreconditionError):
-            self._write("final.json", result)
+        self._write("final.json", result)
 
     def runs(self) -> list[RunSummary | None]:
         """Return the run of each step; None for one that has not begun."""
@@ -213,7 +196,8 @@ class Campaign:
         return kind.read(self.key(name), self.store.read(self.key(name)))
 
     def _write(self, name: str, record: Record) -> None:
-        self.store.put(self.key(name), record.to_json())
+        with contextlib.suppress(PreconditionError):
+            self.store.put(self.key(name), record.to_json())
 
 
 def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | None = None) -> Campaign:
@@ -235,8 +219,7 @@ def find_campaign(store: Store, name: str | None, goal: Goal, bound: Bound | Non
         same = [each for each in names if is_run_name(each) and _goal_of(store, each) == goal]
         name = same[-1] if same else next_free_name(FAMILY, taken)
     campaign = Campaign(store, name)
-    with contextlib.suppress(PreconditionError):
-        campaign.create(goal, bound)
+    campaign.create(goal, bound)
     if different := differences(asdict(campaign.record().goal), asdict(goal)):
         raise RunConflictError(
             f"campaign {name}: was started with other values; repeat those to continue it, or choose another --name",

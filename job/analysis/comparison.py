@@ -123,9 +123,8 @@ def _why_not_comparable(runs: Sequence[RunSummary]) -> str | None:
         return None
     names = ", ".join(run.run for run in others)
     if any(run.val is None for run in (first, *others)):
-        return (
-            f"the data of {first.run} and of {names} differ, and it was not recorded whether their validation sets do"
-        )
+        why = "differ, and it was not recorded whether their validation sets do"
+        return f"the data of {first.run} and of {names} {why}"
     return f"{first.run} and {names} were measured on different validation sets"
 
 

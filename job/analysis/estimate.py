@@ -168,7 +168,7 @@ def from_runs(
     Args:
         request: The training to estimate.
         dataset: The name of its dataset.
-        is_machine: Whether a run was trained on the machine in question.
+        is_machine: Whether a run was trained on the machine to estimate for.
         runs: Finished runs, the newest last.
     """
     wanted = request.identity(dataset)

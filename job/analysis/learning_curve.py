@@ -84,9 +84,9 @@ def notes_on(
     num_early = max(2, math.ceil(EARLY_SHARE * num_epochs))
     for epoch in gaining_epochs(curve, before, num_epochs):
         notes[epoch - 1].append(EARLY_GAIN if epoch <= num_early else STEADY_GAIN)
-    reached = first_reaching(curve, target)
-    if reached is not None:
-        notes[reached - 1].append(TARGET)
+    reached = (number for number, value in enumerate(curve) if target is not None and _at_least(value, target))
+    if (first := next(reached, None)) is not None:
+        notes[first].append(TARGET)
     if (start := plateau_from(curve, before, num_epochs)) is not None:
         notes[start - 1].append(PLATEAU)
     for epoch in falling_epochs(curve, before):
@@ -122,11 +122,6 @@ def gaining_epochs(curve: Sequence[float], before: float | None, num_epochs: int
     return gains
 
 
-def first_reaching(curve: Sequence[float], target: float | None) -> int | None:
-    """Return the first epoch (1-based) that reaches a target."""
-    return next((i for i, value in enumerate(curve, start=1) if target is not None and _at_least(value, target)), None)
-
-
 def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) -> int | None:
     """Return the first epoch (1-based) of the plateau at the end of a curve."""
     start = max(gaining_epochs(curve, before, num_epochs), default=0) + 1
@@ -135,8 +130,7 @@ def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) 
     num_to_see_rise = math.ceil((math.sqrt(12) * RISE_NOISES * noise * num_epochs / SLOW_RISE) ** (2 / 3))
     if len(curve) - start + 1 < shortest or len(curve) < num_to_see_rise:
         return None
-    hides_rises = num_to_see_rise > shortest
-    if hides_rises and _rises(curve[min(start - 1, len(curve) - num_to_see_rise) :], noise):
+    if num_to_see_rise > shortest and _rises(curve[min(start - 1, len(curve) - num_to_see_rise) :], noise):
         return None
     best = max([*_levels(curve, num_epochs), *([] if before is None else [before])])
     near = max(NEAR_BEST, NEAR_NOISES * noise)
@@ -145,10 +139,10 @@ def plateau_from(curve: Sequence[float], before: float | None, num_epochs: int) 
 
 def _rises(curve: Sequence[float], noise: float) -> bool:
     """Whether the straight line through a curve rises by more than noise."""
-    middle = (len(curve) - 1) / 2
-    spread = sum((epoch - middle) ** 2 for epoch in range(len(curve)))
-    rise = 2 * middle * sum((epoch - middle) * value for epoch, value in enumerate(curve)) / spread
-    return _at_least(rise, max(MIN_GAIN, RISE_NOISES * noise * 2 * middle / math.sqrt(spread)))
+    num = len(curve)
+    rise = (num - 1) * statistics.linear_regression(range(num), curve).slope
+    standard_error = (num - 1) * noise * math.sqrt(12 / (num**3 - num))
+    return _at_least(rise, max(MIN_GAIN, RISE_NOISES * standard_error))
 
 
 def _window(num_epochs: int) -> int:
@@ -165,15 +159,14 @@ def falling_epochs(curve: Sequence[float], before: float | None) -> list[int]:
     """Return the epochs (1-based) at which a curve falls; another fall needs a recovery of half the last."""
     deep = max(FALL, FALL_NOISES * noise_of(curve))
     falls: list[int] = []
-    best, fallen = before, False
+    best, fallen = -math.inf if before is None else before, False
     for epoch, value in enumerate(curve, start=1):
-        if best is not None:
-            if not fallen and _at_least(best - deep, value):
-                falls.append(epoch)
-                fallen = True
-            elif fallen and _at_least(value, best - deep / 2):
-                fallen = False
-        best = value if best is None else max(best, value)
+        if not fallen and _at_least(best - deep, value):
+            falls.append(epoch)
+            fallen = True
+        elif fallen and _at_least(value, best - deep / 2):
+            fallen = False
+        best = max(best, value)
     return falls
 
 

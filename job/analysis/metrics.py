@@ -49,11 +49,7 @@ class BeforeAfter:
         return cls(record.before, record.after, {name: Band(*ends) for name, ends in record.expected.items()})
 
     def table(self, profile: str = "full") -> str:
-        """Return a table for a terminal; values are percent.
-
-        Args:
-            profile: Bands are for ``full``; the heading says so for any other.
-        """
+        """Return a table for a terminal, in percent; its heading names the scale of the bands."""
         rows = [("", "before", "after", "change", "expected" if profile == "full" else "expected at full scale")]
         for name, label in LABELS.items():
             before, after = self.before[name], self.after[name]
@@ -82,23 +78,13 @@ def has_dropped(best: dict[str, float], metrics: dict[str, float]) -> bool:
 
 
 def drop_warning(best: dict[str, float], best_epoch: int, metrics: dict[str, float], epoch: int) -> str:
-    """Return the warning for an epoch whose metrics dropped.
-
-    Args:
-        best: Metrics of the best epoch before it.
-        best_epoch: Its number; 0 is the start weights.
-        metrics: Metrics after the epoch.
-        epoch: Its number.
-    """
-    fallen = [
-        f"{label} {best[name]:.1%} -> {metrics[name]:.1%}"
-        for name, label in LABELS.items()
-        if _is_drop(best[name], metrics[name])
-    ]
-    than = f"after epoch {best_epoch}" if best_epoch else "its start weights"
-    why = "the learning rate may be too high" if best_epoch else (
-        "the learning rate may be too high, or the labels or class order differ from those the weights were trained on"
-    )  # fmt: skip
+    """Return the warning for an epoch far below the best one, where epoch 0 is the start weights."""
+    names = [name for name in LABELS if _is_drop(best[name], metrics[name])]
+    fallen = [f"{LABELS[name]} {best[name]:.1%} -> {metrics[name]:.1%}" for name in names]
+    than, why = f"after epoch {best_epoch}", "the learning rate may be too high"
+    if not best_epoch:
+        than = "its start weights"
+        why += ", or the labels or class order differ from those the weights were trained on"
     return (
         f"after epoch {epoch} the detector is far worse than {than}: {', '.join(fallen)}; {why}; if the next epochs do "
         "not win it back, stop and start a new run with a smaller --lr0"

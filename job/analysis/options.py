@@ -42,22 +42,16 @@ class Option:
 def find_option(
     name: str, run: RunSummary, comparable: Sequence[RunSummary], *, bucket: str, usd_per_hour: float | None
 ) -> Option:
-    """Return the cost and the expected gain of a recipe after a finished run.
+    """Return command, cost and expected gain of a recipe, or `EXTEND`, after a finished run.
 
-    Args:
-        name: The recipe, or `EXTEND`.
-        run: The finished run.
-        comparable: Other finished runs, for the pace.
-        bucket: Named in the command.
-        usd_per_hour: Price of the machine, if known.
+    Comparable finished runs, oldest first, give the pace.
     """
     if name == EXTEND:
         return _extension(run, bucket, usd_per_hour)
     f1 = run.after["f1"] if run.after else 0.0
     recipe = load_recipe(name, "demo" if run.profile == "demo" else "full")
-    args = ["--recipe", name]
-    args += ["--weights", run.run] if recipe.start.kind == "own" else []
-    args += ["--dataset", run.record.dataset.name]
+    weights = ["--weights", run.run] if recipe.start.kind == "own" else []
+    args = ["--recipe", name, *weights, "--dataset", run.record.dataset.name]
     args += ["--profile", "demo"] if run.profile == "demo" else []
     scale = _carried_over(run, recipe)
     args += [word for argument, value in scale.items() for word in (f"--{argument}", str(value))]

@@ -96,11 +96,10 @@ class RunSummary:
     @property
     def machines(self) -> list[str]:
         """The machines of its attempts, in order, with the GPU if there was one."""
-        gpus = [(attempt.start or self.record).environment.get("gpu") for attempt in self.attempts]
-        kinds = [
-            ", ".join(str(part) for part in (gpu, attempt.machine) if part)
-            for gpu, attempt in zip(gpus, self.attempts, strict=True)
-        ]
+        kinds = []
+        for attempt in self.attempts:
+            gpu = (attempt.start or self.record).environment.get("gpu")
+            kinds.append(", ".join(str(part) for part in (gpu, attempt.machine) if part))
         return list(dict.fromkeys(kinds))
 
     def measured_alike(self, other: "RunSummary") -> bool:
@@ -123,7 +122,7 @@ def read_summary(run: Run, record: RunRecord) -> RunSummary:
 def finished_runs(store: Store) -> list[RunSummary]:
     """Read the records of all finished runs, by time of their end; unreadable ones are passed over with a warning."""
     seen = survey(store)
-    seen.tell()
+    seen.log_strays()
     found = []
     for each in seen.runs:
         if each.finished:

@@ -4,8 +4,8 @@ Imports the module of that one command and nothing else of the project's rooms.
 """
 
 import contextlib
-import importlib
 import logging
+import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -81,79 +81,76 @@ HELP = {"--help", "-h"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    set_up_logging(for_machines=words[:1] in TRAINS)
+    args = sys.argv[1:] if argv is None else argv
+    set_up_logging(for_machines=args[:1] in TRAINS)
     output, exit_code = EscapedStream(sys.stdout), 0
     try:
         with contextlib.redirect_stdout(output):
-            exit_code = _run(words)
+            exit_code = _run(args)
             output.flush()
     except OutputClosedError:
         pass
     except OutputError as error:
         exit_code = _report(error)
     except KeyboardInterrupt:
-        log.warning("interrupted; %s", _advice(words))
+        log.warning("interrupted; %s", _advice(args))
         exit_code = ExitCode.TRY_AGAIN
     return exit_code
 
 
 def load(entry: Entry) -> "Command":
     """Import a command."""
-    module, _, name = entry[0].partition(":")
-    found: Command = getattr(importlib.import_module(module), name)
+    found: Command = pkgutil.resolve_name(entry[0])
     return found
 
 
-def find(words: Sequence[str]) -> tuple[list[str], Entry | None]:
+def find(args: Sequence[str]) -> tuple[list[str], Entry | None]:
     """Return the path of a command or group, and the entry of a command.
 
     Raises:
         UsageError: If there is none.
     """
     path: list[str] = []
-    for word in words:
-        if " ".join(path) in COMMANDS or word in HELP:
+    for arg in args:
+        if " ".join(path) in COMMANDS or arg in HELP:
             break
         known = list(dict.fromkeys(name[len(path)] for name in map(str.split, COMMANDS) if name[: len(path)] == path))
-        if word not in known:
-            hint = nearest(word, known) or f"; there are {', '.join(known)}"
-            raise UsageError(f"{' '.join(['job', *path])}: there is no command {word!r}{hint}")
-        path.append(word)
+        if arg not in known:
+            hint = nearest(arg, known) or f"; there are {', '.join(known)}"
+            raise UsageError(f"{' '.join(['job', *path])}: there is no command {arg!r}{hint}")
+        path.append(arg)
     return path, COMMANDS.get(" ".join(path))
 
 
-def _run(words: list[str]) -> int:
+def _run(args: list[str]) -> int:
     try:
-        _read_and_run(words)
+        _read_and_run(args)
     except JobError as error:
         return _report(error)
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is logged, and it has an exit code
-        defect = DefectError(f"job {words[0]}", error, _advice(words))
-        log.error("%s\n%s", defect, defect.traceback, extra={"exit_code": defect.exit_code})  # noqa: TRY400 -- see `_report`
-        return defect.exit_code
+        return _report(DefectError(f"job {args[0]}", error, _advice(args)))
     except PreemptionError as notice:
-        log.warning("%s; %s", notice, _advice(words))
+        log.warning("%s; %s", notice, _advice(args))
         return notice.exit_code
     return 0
 
 
-def _read_and_run(words: list[str]) -> None:
-    if words == ["--version"]:
+def _read_and_run(args: list[str]) -> None:
+    if args == ["--version"]:
         print(f"job {__version__}")
         return
-    path, entry = find(words)
-    rest, spoken = words[len(path) :], " ".join(["job", *path])
+    path, entry = find(args)
+    rest, prog = args[len(path) :], " ".join(["job", *path])
     if entry is None:
         print(_group_help(path))
     elif HELP & set(rest):
         from job.cli.help import command_help
 
-        print(command_help(spoken, entry[1], load(entry)))
+        print(command_help(prog, entry[1], load(entry)))
     else:
-        load(entry).read(spoken, rest)()
+        load(entry).read(prog, rest)()
 
 
 def _group_help(path: list[str]) -> str:
@@ -163,16 +160,16 @@ def _group_help(path: list[str]) -> str:
 
 
 def _report(error: JobError) -> int:
-    """Log an error without a traceback; alerts on the logs match the exit code."""
-    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
-    log.error("%s", error, extra={"exit_code": error.exit_code, **extra})
+    """Log an error, a defect with its traceback; alerts on the logs match the exit code."""
+    text = f"{error}\n{error.traceback}" if isinstance(error, DefectError) else str(error)
+    log.error("%s", text, extra={"exit_code": error.exit_code})
     return error.exit_code
 
 
-def _advice(words: list[str]) -> str:
+def _advice(args: list[str]) -> str:
     """Return the remedy for a command that ended early."""
-    if words[:1] == ["predict"]:
+    if args[:1] == ["predict"]:
         return "the same command goes on after the last committed shard"
-    if words[:1] in TRAINS:
+    if args[:1] in TRAINS:
         return GOES_ON
-    return "the same command resumes where it stopped" if words[:1] == ["data"] else "give the same command again"
+    return "the same command resumes where it stopped" if args[:1] == ["data"] else "give the same command again"

@@ -1,20 +1,18 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
 import logging
-from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, Goal, find_campaign
+from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, CampaignResult, Goal, find_campaign
 from job.cli.command import command
-from job.cli.options import BucketOption, PriceOption, TargetOption
+from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
 from job.cloud.machine_types import find_machine
-from job.cloud.prices import read_usd
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
-from job.runs.flags import Count, reads
+from job.runs.flags import Count
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -33,7 +31,7 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
     left_out = frozenset({"recipe", "run", "model"})
 
     max_runs: Count = Field(4, description="The largest number of runs.")
-    max_usd: Annotated[float, reads(lambda text: read_usd(text, "--max-usd"))] | None = Field(
+    max_usd: Usd | None = Field(
         None,
         description="No run is begun that could take the cost over so many dollars. If left out, each run in the cloud "
         "has the limit of the settings, and the campaign that of --max-runs such runs.",
@@ -49,17 +47,6 @@ class CampaignOptions(TrainRequest, TargetOption, PriceOption, BucketOption):
     @classmethod
     def _begin_with_first_recipe(cls, given: dict[str, object]) -> dict[str, object]:
         return {**given, "recipe": FIRST_RECIPE}
-
-    def price(self) -> float | None:
-        """Return the hourly price of the campaign's machine, if it is known.
-
-        Raises:
-            UsageError: If dollars are limited and the price is not known, or there is no such machine.
-        """
-        price = self.price_of(f"{self.cloud}-spot" if self.cloud else None)
-        if self.max_usd is not None and price is None:
-            raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
-        return price
 
 
 @command(CampaignOptions, "job campaign --target-f1 0.75 --max-runs 3 --bucket gs://my-bucket")
@@ -77,7 +64,10 @@ def campaign(options: CampaignOptions) -> None:
         UsageError: If dollars are limited and the price of an hour is not known.
         PreemptionError: If this process was asked to stop, or a run to be paused.
     """
-    price, cloud, profile = options.price(), options.cloud, options.recipe.profile
+    cloud, profile = options.cloud, options.recipe.profile
+    price = options.price_of(f"{cloud}-spot" if cloud else None)
+    if options.max_usd is not None and price is None:
+        raise UsageError("--max-usd: needs to know what an hour of the machine costs; pass --usd-per-hour")
     bound = None if cloud is None or options.max_usd is not None else _bound_of(cloud, options.max_runs)
     store = options.store_for(profile)
     chosen = {name: "true" for name in ("new_classes", "quarantine") if getattr(options, name)}
@@ -96,8 +86,8 @@ def campaign(options: CampaignOptions) -> None:
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=OF_A_CHILD_S):
-        go_on(found, place, price)
-    print("\n".join(format_campaign(found)))
+        result = go_on(found, place, price)
+    print("\n".join(format_campaign(found, result)))
 
 
 def _bound_of(cloud: str, num_runs: int) -> Bound:
@@ -109,18 +99,14 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 
 
-def format_campaign(campaign: Campaign) -> list[str]:
+def format_campaign(campaign: Campaign, result: CampaignResult) -> list[str]:
     """Return a finished campaign as lines for a terminal."""
-    result = campaign.result()
     rows: list[tuple[str, ...]] = [HEAD]
     for entry in campaign.runs():
         if entry is not None and entry.before is not None and entry.after is not None:
             metrics = [f"{entry.after[metric]:.1%}" for metric in ("f1", "precision", "recall")]
             rows.append((entry.run, entry.recipe, f"{entry.before['f1']:.1%}", *metrics, duration(entry.hours * HOUR)))
-    lines = [*table(rows), ""]
-    if result is None:
-        return lines
-    lines += labelled("campaign", f"{campaign.name}: {result.reason}")
+    lines = [*table(rows), "", *labelled("campaign", f"{campaign.name}: {result.reason}")]
     lines += labelled("because", result.because)
     if result.best is not None or result.weights is not None:
         lines += labelled("best", address_of_best(campaign, result))

@@ -43,7 +43,7 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """The command's words, as a function that Fire can call; each may be left out, since `read` names those."""
+        """The command's arguments for Fire; all are optional, since `read` names what is missing."""
         parameters = []
         for name, field in self.options.flags().items():
             if name == ARGUMENTS_FIELD:
@@ -56,7 +56,7 @@ class Command:
                 parameters.append(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None))
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
-    def read(self, spoken: str, words: Sequence[str]) -> Callable[[], None]:
+    def read(self, prog: str, args: Sequence[str]) -> Callable[[], None]:
         """Parse the arguments after the command's name, and return the call that runs it.
 
         Raises:
@@ -69,17 +69,17 @@ class Command:
         signature = self.signature
         given: dict[str, object] = {}
 
-        def understand(*args: str, **flags: str) -> None:
-            bound = signature.bind(*args, **flags).arguments
+        def understand(*plain: str, **flags: str) -> None:
+            bound = signature.bind(*plain, **flags).arguments
             given.update((name, value) for name, value in bound.items() if value is not None)
 
         vars(understand)["__signature__"] = signature
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # Fire prints its own help
-                fire.Fire(SetParseFn(str)(understand), command=self._canonical(spoken, words), name=spoken)
+                fire.Fire(SetParseFn(str)(understand), command=self._canonical(prog, args), name=prog)
         except fire.core.FireExit as error:
             message = error.trace.elements[-1].ErrorAsStr()
-            raise UsageError(f"{spoken}: {message}; see `{spoken} --help`") from error
+            raise UsageError(f"{prog}: {message}; see `{prog} --help`") from error
         missing = [
             name.upper() if name in self.options.positional else _as_flag(name)
             for name, field in self.options.flags().items()
@@ -87,23 +87,23 @@ class Command:
         ]
         if missing:
             verb = "are" if len(missing) > 1 else "is"
-            raise UsageError(f"{spoken}: {' and '.join(missing)} {verb} missing; see `{spoken} --help`")
+            raise UsageError(f"{prog}: {' and '.join(missing)} {verb} missing; see `{prog} --help`")
         return lambda: self.function(self.options.parse(given))
 
-    def _canonical(self, spoken: str, words: Sequence[str]) -> list[str]:
-        """Return words with each flag as ``--name=value``, after those that are no flags.
+    def _canonical(self, prog: str, args: Sequence[str]) -> list[str]:
+        """Return arguments with each flag as ``--name=value``, after those that are no flags.
 
         Raises:
-            UsageError: If a flag does not exist, has no value and needs one, or is given twice, or a word is too many.
+            UsageError: If a flag does not exist, needs a value or is given twice, or an argument is too many.
         """
-        left, plain, flags = list(words), [], {}
+        left, plain, flags = list(args), [], {}
         while left:
-            word = left.pop(0)
-            if set(word) == {"-"}:
-                raise UsageError(f"{spoken}: {word!r} is not understood; see `{spoken} --help`")
-            match = FLAG.fullmatch(word) or ASSIGNMENT.fullmatch(word)
+            arg = left.pop(0)
+            if set(arg) == {"-"}:
+                raise UsageError(f"{prog}: {arg!r} is not understood; see `{prog} --help`")
+            match = FLAG.fullmatch(arg) or ASSIGNMENT.fullmatch(arg)
             if match is None:
-                plain.append(word)
+                plain.append(arg)
                 continue
             name, value = match["flag"].replace("-", "_"), match["value"]
             if value is None and left and not FLAG.fullmatch(left[0]):
@@ -113,17 +113,17 @@ class Command:
             flag = _as_flag(name)
             if not self._knows(name):
                 hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
-                raise UsageError(f"{flag}: there is no such flag{hint or f'; see `{spoken} --help`'}")
+                raise UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
             if not value:
-                raise UsageError(f"{spoken}: {flag} has no value; see `{spoken} --help`")
+                raise UsageError(f"{prog}: {flag} has no value; see `{prog} --help`")
             if flag in flags:
-                raise UsageError(f"{spoken}: {flag} is given twice; leave one of them out")
+                raise UsageError(f"{prog}: {flag} is given twice; leave one of them out")
             flags[flag] = value
         kinds = {parameter.kind for parameter in self.signature.parameters.values()}
         num_taken = sum(_as_flag(name) not in flags for name in self.options.positional)
         too_many = [] if Parameter.VAR_POSITIONAL in kinds else plain[num_taken:]
         if too_many:
-            raise UsageError(f"{spoken}: {too_many[0]!r} is not understood; see `{spoken} --help`")
+            raise UsageError(f"{prog}: {too_many[0]!r} is not understood; see `{prog} --help`")
         return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
 
     def _knows(self, name: str) -> bool:

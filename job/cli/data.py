@@ -12,7 +12,7 @@ from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
-from job.log import Progress, one_line
+from job.log import one_line
 from job.runs.flags import Options, WorkdirOption
 from job.runs.search import survey
 from job.text import shortened
@@ -71,14 +71,8 @@ def check(options: CheckDataOptions) -> None:
         store = options.store()
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, options.workdir).folder
-    with Progress(f"checking {name}", 1, "file") as progress:
-        report = check_dataset(
-            folder,
-            single_class=options.single_cls,
-            follow_links=options.follow_links,
-            cache_file=folder / SCAN_CACHE,
-            progress=progress.to,
-        )
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=options.single_cls, follow_links=options.follow_links, cache_file=cache)
     report.raise_if_broken(f"dataset {name}")
     print("\n".join(_format_report(name, report)))
 

@@ -29,7 +29,6 @@ def doctor(options: DoctorOptions) -> None:
 
     Raises:
         MachineError: If this machine is unfit.
-        JobError: If the recipe or the bucket's name is wrong.
     """
     recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
     store = open_store(options.location) if options.location else None

@@ -9,7 +9,6 @@ from pydantic import Field
 from job.analysis.estimate import (
     EnoughError,
     Estimate,
-    Measurement,
     Stopwatch,
     by_authors,
     by_measurement,
@@ -54,7 +53,6 @@ def estimate(options: EstimateOptions) -> None:
 
     Raises:
         UsageError: If nothing is known of the named machine.
-        JobError: If recipe, data or this machine are wrong.
     """
     machine, price = options.machine, options.price_of(options.machine)
     found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
@@ -63,20 +61,24 @@ def estimate(options: EstimateOptions) -> None:
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, request.dataset)
-    here = this_machine.about()
+    about = this_machine.about()
+    here = about["host"], about["machine"]
 
     def on_machine(run: RunSummary) -> bool:
         if machine is not None:
             return is_kind(run, machine, _machine_type(machine))
-        return all(
-            (attempt.claim.host, attempt.claim.machine) == (here["host"], here["machine"]) for attempt in run.attempts
-        )
+        return all((attempt.claim.host, attempt.claim.machine) == here for attempt in run.attempts)
 
     run = from_runs(request, dataset, on_machine, finished_runs(store))
     if run is not None:
         return by_run(request.recipe, run, price)
     if machine is None:
-        return by_measurement(request.recipe, _measure(store, request), price)
+        from job.session.startup import rehearse
+
+        watch = Stopwatch()
+        with contextlib.suppress(EnoughError):
+            rehearse(store, _without_download(store, request), watch)
+        return by_measurement(request.recipe, watch.measurement(), price)
     expected = by_authors(request.recipe, price)
     if expected is None:
         raise UsageError(
@@ -90,15 +92,6 @@ def _machine_type(machine: str) -> str | None:
     """Return Google's name of a known machine; ``-spot`` and ``-on-demand`` are ignored."""
     kind = machine.removesuffix("-spot").removesuffix("-on-demand")
     return next((each.type for each in machines().values() if kind in {each.type, each.called}), None)
-
-
-def _measure(store: Store, request: TrainRequest) -> Measurement:
-    from job.session.rehearsal import rehearse
-
-    watch = Stopwatch()
-    with contextlib.suppress(EnoughError):
-        rehearse(store, _without_download(store, request), watch)
-    return watch.measurement()
 
 
 def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
@@ -121,17 +114,13 @@ def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None
     train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
     lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")
-    lines += labelled("time", _time(found))
+    time = between(*(duration(hours * HOUR) for hours in found.hours))
+    if found.epoch_s is not None:
+        time += f": {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"
+    lines += labelled("time", time)
     lines += labelled("based on", found.based_on)
     cost = "not known, the machine has no price; pass --usd-per-hour"
     if found.usd is not None:
         cost = f"{between(*(f'{usd:.2f}' for usd in found.usd))} USD at {found.usd_per_hour:g} USD an hour"
     lines += labelled("cost", cost)
     return [*lines, *labelled("later", "the first epoch corrects it; preemptions come on top")]
-
-
-def _time(found: Estimate) -> str:
-    time = between(*(duration(hours * HOUR) for hours in found.hours))
-    if found.epoch_s is None:
-        return time
-    return f"{time}: {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"

@@ -10,7 +10,7 @@ from job.cli.command import ARGUMENTS_FIELD, Command
 from job.text import NUM_COLUMNS, definitions
 
 
-def command_help(spoken: str, summary: str, command: Command) -> str:
+def command_help(prog: str, summary: str, command: Command) -> str:
     """Return the help of a command: description, flags with defaults, example."""
     flags, parameters = command.options.flags(), command.signature.parameters
     usage, described = [], {}
@@ -24,7 +24,7 @@ def command_help(spoken: str, summary: str, command: Command) -> str:
     doc = inspect.getdoc(command.function) or ""
     details = doc.partition("\n\n")[2].partition("Raises:\n")[0].strip()
     paragraphs = [
-        " ".join([spoken, *usage, "[FLAGS]"]),
+        " ".join([prog, *usage, "[FLAGS]"]),
         _filled(summary),
         *(_filled(part) for part in details.split("\n\n") if part),
         "\n".join(definitions(described)),

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from job.cloud.budget import Limit
 from job.cloud.machine_types import find_machine
-from job.cloud.prices import read_usd, usd_per_hour
+from job.cloud.prices import usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
 from job.recipes.recipe import Profile
@@ -62,9 +62,8 @@ class BucketOption(Options):
             try:
                 Path(location).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise MachineError(
-                    f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
-                ) from error
+                why = f"bucket {location}: cannot be made, {error.strerror}; pass another --bucket"
+                raise MachineError(why) from error
         return self.store()
 
 
@@ -86,10 +85,15 @@ class RunOptions(BucketOption):
     run: str = Field(description="The run's name.")
 
 
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, description="an amount in dollars, such as 0.35")]
+
+Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number of dollars")]
+
+
 class PriceOption(Options):
     """The price of a machine."""
 
-    usd_per_hour: Annotated[float, reads(lambda text: read_usd(text, "--usd-per-hour"))] | None = Field(
+    usd_per_hour: Usd | None = Field(
         None,
         description="Dollars that an hour of the machine costs. If left out: the price on record of the machine that "
         "is named, or else JOB_USD_PER_HOUR.",
@@ -159,14 +163,12 @@ class CloudOptions(BucketOption):
         if location is None:
             found = known_settings(self.settings).get("bucket")
             if not isinstance(found, str):
-                raise UsageError(
-                    "bucket: none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml"
-                )
+                why = "none was named; pass --bucket gs://BUCKET, set JOB_BUCKET, or write it to cloud.yaml"
+                raise UsageError(f"bucket: {why}")
             location = found if "://" in found else f"gs://{found}"
         if not location.startswith("gs://"):
-            raise UsageError(
-                f"bucket {location}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
-            )
+            why = "is on this machine, where the cloud cannot reach it; pass gs://BUCKET"
+            raise UsageError(f"bucket {location}: {why}")
         return location
 
 
@@ -182,24 +184,14 @@ def _read_deadline(text: str) -> str:
         else:
             due = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"must be hours from now such as 12h, or a time such as 2026-12-24T18:00, got {text!r}"
-        ) from error
+        what = "hours from now such as 12h, or a time such as 2026-12-24T18:00"
+        raise ValueError(f"must be {what}, got {text!r}") from error
     if due <= datetime.now(UTC):
         raise ValueError(f"has passed, got {text!r}")
     return due.isoformat(timespec="seconds")
 
 
 Deadline = Annotated[str, reads(_read_deadline)]
-
-
-def _read_max_usd(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 < float(text) < math.inf:
-        raise ValueError(f"must be a number of dollars, got {text!r}")
-    return float(text)
-
-
-Dollars = Annotated[float, reads(_read_max_usd)]
 
 
 class LimitOptions(Options):
@@ -215,9 +207,8 @@ class LimitOptions(Options):
     @model_validator(mode="after")
     def _require_one(self) -> Self:
         if self.no_limit and self.max_usd is not None:
-            raise Problem(
-                UsageError(f"--max-usd: {self.max_usd:g} and --no-limit contradict each other; pass one of them")
-            )
+            why = f"--max-usd: {self.max_usd:g} and --no-limit contradict each other; pass one of them"
+            raise Problem(UsageError(why))
         return self
 
     @property

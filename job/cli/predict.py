@@ -13,13 +13,15 @@ from job.log import one_line
 from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
 from job.prediction.threshold import Threshold, choose_threshold
+from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import Problem, WorkdirOption
-from job.runs.progress import read_evaluation
+from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.text import shortened, table
+from job.training.evaluation_record import EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ NUM_SHOWN = 10
 
 Confidence = Annotated[float, Field(gt=0, lt=1, title="a number between 0 and 1")]
 Share = Annotated[float, Field(gt=0, le=1, title="a number above 0 and up to 1")]
-Pixels = Annotated[int, Field(ge=32, le=16384)]
+Pixels = Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)]
 
 
 class PredictOptions(RunOptions, JsonOption, WorkdirOption):
@@ -43,11 +45,13 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     recall: Share | None = Field(
         None, description="Takes the highest threshold with this recall on the validation set, such as 0.9."
     )
-    tiles: Pixels | None = Field(
-        None, description="Looks at tiles of this many pixels besides, for small objects in large pictures."
+    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
+        None,
+        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
+        "as in validation if left out.",
     )
-    overlap: Annotated[float, Field(ge=0, lt=1, title="a number from 0 to below 1")] = Field(
-        0.2, description="Share of a tile that the next one shows again."
+    overlap: Annotated[float, Field(ge=0, le=0.9)] | None = Field(
+        None, description="Share of a tile that the next one shows again; as in training, or 0.2, if left out."
     )
     imgsz: Pixels | None = Field(None, description="Pixels of the longer side in the model; as trained if left out.")
     iou: Share | None = Field(None, description="Overlap above which two boxes are one; as trained if left out.")
@@ -110,7 +114,10 @@ def _resolve(
     options: PredictOptions, run: Run, record: RunRecord, final: FinalRecord, source: Source
 ) -> tuple[Threshold, PredictionRequest]:
     """Return the threshold, and the request with every value of the run filled in."""
-    train, evaluation = record.request["train"], read_evaluation(run)
+    train, evaluation = DEFAULTS | record.request["train"], run.read(EvaluationRecord, EVALUATION)
+    tiles = options.tiles
+    if tiles is None and train["val_tiles"]:
+        tiles = train["tiles"] or train["imgsz"]
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
@@ -123,8 +130,8 @@ def _resolve(
         max_det=options.max_det or record.facts.max_det,
         agnostic_nms=train["agnostic_nms"],
         only=train["classes"],
-        tiles=options.tiles,
-        overlap=options.overlap if options.tiles else 0.0,
+        tiles=tiles or None,
+        overlap=(train["tile_overlap"] if options.overlap is None else options.overlap) if tiles else 0.0,
         batch=options.batch,
         shard=options.shard,
         draw=options.draw,

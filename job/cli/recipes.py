@@ -77,13 +77,10 @@ def check_recipe(options: CheckRecipeOptions) -> None:
 
 
 def _settings(recipe: Recipe) -> str:
-    shown = ("epochs", "batch", "imgsz")
-    changed = [
-        f"{name} {value:g}" for name, value in recipe.train.items() if value != DEFAULTS[name] and name not in shown
-    ]
-    train = recipe.train
-    parts = [f"{recipe.start}, {train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px", *changed]
-    return ", ".join(parts)
+    train, scale = recipe.train, {"epochs", "batch", "imgsz"}
+    changed = [f"{name} {train[name]:g}" for name in train if train[name] != DEFAULTS[name] and name not in scale]
+    scaled = f"{train['epochs']} epochs, batch {train['batch']}, {train['imgsz']} px"
+    return ", ".join([str(recipe.start), scaled, *changed])
 
 
 def _expectation(recipe: Recipe) -> str:

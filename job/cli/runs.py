@@ -130,10 +130,8 @@ def verify(options: RunOptions) -> None:
     if final is not None and (missing := checkpoint.missing_end(run, final.num_epochs)):
         raise CorruptObjectError(f"run {name}: {missing}; it cannot be extended, its weights stay usable", problems)
     if problems:
-        raise CorruptObjectError(
-            f"run {name}: {len(problems)} files differ from the commit; the next start passes them over",
-            problems,
-        )
+        what = f"{len(problems)} files differ from the commit; the next start passes them over"
+        raise CorruptObjectError(f"run {name}: {what}", problems)
     if set_aside and not identities:
         raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
@@ -148,18 +146,14 @@ def _clock(time: str) -> str:
 def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts = checkpoint.committed(run), run.attempts()
+    committed, attempts, state = checkpoint.committed(run), run.attempts(), "not begun"
+    if attempts:
+        newest = run.attempt(attempts[-1])
+        state = newest.state(newest=True, at=now())
+        state = "cut off" if state is EndReason.VANISHED else str(state)
+        state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""
     done = committed[-1].epoch if committed else 0
-    ended = _how_it_stands(run.attempt(attempts[-1])) if attempts else "not begun"
-    return f"{ended}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
-
-
-def _how_it_stands(newest: AttemptRecord) -> str:
-    """Return the state of an unfinished run's newest attempt."""
-    state = newest.state(newest=True, at=now())
-    if state is EndReason.RUNNING and newest.stop:
-        return "running, asked to stop"
-    return "cut off" if state is EndReason.VANISHED else state
+    return f"{state}, epoch {done} of {record.request['train']['epochs']}, attempt {len(attempts)}"
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:

@@ -22,7 +22,7 @@ from job.runs.lineage import find_start
 from job.runs.records import now
 from job.runs.request import TrainRequest
 from job.runs.run import default_families, next_free_name
-from job.runs.search import find_run, tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def submit(options: SubmitOptions) -> None:
     if not submissions:
         if record is None:
             if options.run is None:
-                tell_beside(store, run, identity, "submit")
+                warn_of_unfinished(store, run, identity, "submit")
             find_start(store, options, run.name)  # a run that cannot start must not cost a machine
         submission = _complete(draft, options, store.uri, run.name)
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
@@ -139,10 +139,9 @@ def describe_worst(submission: Submission) -> str:
     """Return the highest possible cost of a submission, as text."""
     seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
     hours = f"{seconds / HOUR:.1f} hours of {submission.placement}"
-    limit = Limit(submission.max_usd, submission.max_hours)
-    bound = (
-        "further jobs come on top, without a limit" if limit == Limit() else f"the limit of the whole run is {limit}"
-    )
+    limit, bound = Limit(submission.max_usd, submission.max_hours), "further jobs come on top, without a limit"
+    if limit != Limit():
+        bound = f"the limit of the whole run is {limit}"
     if price is None:
         return f"this can take {hours} at worst, whose price is not known; {bound}"
     return f"this can cost {dollars(usd_of([(seconds, price)]) or 0.0)} at worst, {hours} at {price:g} USD; {bound}"

@@ -51,9 +51,6 @@ def supervise(options: SuperviseOptions) -> None:
     """Keep a run going until it is finished, failed for good, or at its limit.
 
     A record of the bucket is obeyed only as far as the settings of this machine allow it.
-
-    Raises:
-        JobError: If the run does not finish.
     """
     supervisor = _supervisor(options, options.limit, poll_s=options.poll_s, deadline=options.deadline)
     if options.resume:
@@ -63,11 +60,7 @@ def supervise(options: SuperviseOptions) -> None:
 
 @command(SubmittedRunOptions, "job status zebra --bucket gs://my-bucket")
 def status(options: SubmittedRunOptions) -> None:
-    """Print a run's state, its submissions and attempts, its cost, and the next step.
-
-    Raises:
-        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
-    """
+    """Print a run's state, its submissions and attempts, its cost, and the next step."""
     print(describe(_supervisor(options).history()))
 
 
@@ -82,11 +75,8 @@ def describe(history: History) -> str:
         progress += f", batch {history.committed.batch}"
     if history.num_epochs is not None:
         progress += f", of {history.num_epochs} epochs"
-    lines = [
-        f"run         {history.run}",
-        f"state       {decision.do}: {decision.reason}",
-        f"committed   {progress}",
-    ]
+    lines = [f"run         {history.run}", f"state       {decision.do}: {decision.reason}"]
+    lines.append(f"committed   {progress}")
     if history.final is None and history.remaining_s is not None:
         lines.append(f"remaining   {duration(history.remaining_s)} at the pace so far")
     if history.deadline is not None:
@@ -108,7 +98,7 @@ def logs(options: LogsOptions) -> None:
     """Print the lines of one submission's job, or of all, oldest first.
 
     Raises:
-        JobError: If the logs cannot be read, or the run is not in this machine's project.
+        RunConflictError: If the run has no such submission.
     """
     from job.cloud.logs import read_lines
 
@@ -130,9 +120,6 @@ def cancel(options: SubmittedRunOptions) -> None:
     """Cancel a run's job.
 
     Committed checkpoints stay, and `job supervise --resume` continues the run.
-
-    Raises:
-        JobError: If bucket or Batch refuse, or the run is not in this machine's project.
     """
     name, supervisor = options.run, _supervisor(options)
     live = [seen.submission for seen in supervisor.history().submissions if seen.live]
@@ -146,46 +133,30 @@ def cancel(options: SubmittedRunOptions) -> None:
 def attempt_lines(attempts: tuple[Attempt, ...]) -> list[str]:
     """Return a table of attempts."""
     rows = [("attempt", "job", "claimed", "ended", "how", "at")]
-    rows += [
-        (
-            str(attempt.number),
-            attempt.job or f"elsewhere, {attempt.host}",
-            f"{attempt.claimed_at:%d %b %H:%M:%S}",
-            f"{attempt.ended_at:%d %b %H:%M:%S}" if attempt.ended_at else "",
-            attempt.reason,
-            f"epoch {attempt.position[0]}, batch {attempt.position[1]}" if attempt.position else "",
-        )
-        for attempt in attempts
-    ]
+    for attempt in attempts:
+        ended = f"{attempt.ended_at:%d %b %H:%M:%S}" if attempt.ended_at else ""
+        position = f"epoch {attempt.position[0]}, batch {attempt.position[1]}" if attempt.position else ""
+        where, claimed = attempt.job or f"elsewhere, {attempt.host}", f"{attempt.claimed_at:%d %b %H:%M:%S}"
+        rows.append((str(attempt.number), where, claimed, ended, attempt.reason, position))
     return table(rows) if attempts else ["no attempt has claimed the run yet"]
 
 
 def _submission_lines(history: History) -> list[str]:
-    head = ("submission", "job", "where", "why", "state", "machine time")
-    rows = [
-        (
-            str(seen.submission.number),
-            seen.submission.job_id,
-            str(seen.submission.placement),
-            seen.submission.reason,
-            _state(seen),
-            _machine_time(seen, history),
-        )
-        for seen in history.submissions
-    ]
-    return table([head, *rows])
+    rows = [("submission", "job", "where", "why", "state", "machine time")]
+    for seen in history.submissions:
+        entry, machine_time = seen.submission, ""
+        if seen.job is not None and seen.job.scheduled_at is not None:
+            end = seen.job.ended_at or history.now
+            machine_time = duration(max(0.0, (end - seen.job.scheduled_at).total_seconds()))
+        place = str(entry.placement)
+        rows.append((str(entry.number), entry.job_id, place, entry.reason, _state(seen), machine_time))
+    return table(rows)
 
 
 def _state(seen: SubmissionStatus) -> str:
     if seen.job is None:
         return "deleted" if seen.made else "not made yet"
     return seen.job.state.lower() + (", no machine yet" if seen.job.waiting_since else "")
-
-
-def _machine_time(seen: SubmissionStatus, history: History) -> str:
-    if seen.job is None or seen.job.scheduled_at is None:
-        return ""
-    return duration(max(0.0, ((seen.job.ended_at or history.now) - seen.job.scheduled_at).total_seconds()))
 
 
 def _supervisor(

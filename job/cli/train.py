@@ -13,7 +13,7 @@ from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
-from job.runs.search import find_run, tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _print_plan(options: TrainOptions) -> None:
             request, identity = options.model_copy(update={"dataset": dataset}), options.identity(dataset)
             found, record = find_run(store, run, identity)
             if record is None and run is None:
-                tell_beside(store, found, identity, "train")
+                warn_of_unfinished(store, found, identity, "train")
             run = found.name
             point = find_start(store, request, run) if record is None else record.start.point
             start = str(point)

@@ -18,7 +18,6 @@ from job.runs.request import TrainRequest
 from job.session.verify_resume import (
     CHECKPOINT_EVERY_S,
     NUM_EPOCHS,
-    Verdict,
     train_for,
     verify_resume,
 )
@@ -78,13 +77,17 @@ def verify(options: VerifyResumeOptions) -> None:
         print(f"recipe {options.recipe.name}, profile {options.recipe.profile}, {options.workers} workers")
         print(f"straight   {num_steps} steps in {options.recipe.train['epochs']} epochs, {took_s:.0f} s")
         verdict = verify_resume(piece, options.kills, seed=random.SystemRandom().randrange(2**32))
-    _print(verdict)
+    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
+    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
     if verdict.differences:
         raise TrainingError(
             "verification: FAIL, a training that is killed does not end like one that is not; do not rely on resuming "
             "on this machine, and report this",
             verdict.differences,
         )
+    for group, digest in verdict.digests.items():
+        print(f"{group:10} {digest}")
+    print("PASS       every tensor of weights, EMA and optimizer is equal")
 
 
 def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
@@ -93,12 +96,3 @@ def _data(options: VerifyResumeOptions, scratch: Path) -> Path:
         return scratch / "data"
     store = options.store()
     return pull_dataset(store, find_dataset(store, options.dataset), options.workdir).folder
-
-
-def _print(verdict: Verdict) -> None:
-    print(f"killed     {len(verdict.killed_after)} times, after {', '.join(map(str, verdict.killed_after))} steps")
-    print(f"resumed    {len(verdict.resumed_at)} times, from {', '.join(verdict.resumed_at)}")
-    if not verdict.differences:
-        for group, digest in verdict.digests.items():
-            print(f"{group:10} {digest}")
-        print("PASS       every tensor of weights, EMA and optimizer is equal")

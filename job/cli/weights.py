@@ -44,14 +44,12 @@ def _fetch(options: DigestOptions, scratch: Path) -> Path:
     file = options.file
     if Path(file).is_file():
         return Path(file)
+    parent, key = options.location, file
     if file.startswith("gs://"):
         parent, _, key = file.rpartition("/")
-        store = open_store(parent)
-    elif options.location:
-        store, key = options.store(), file
-    else:
+    if not parent:
         raise WeightsError(f"{file}: no such file here; pass a file, a gs:// address, or --bucket with a path in it")
-    target = scratch / Path(key).name
+    store, target = open_store(parent), scratch / Path(key).name
     try:
         store.get(key, target)
     except (ObjectNotFoundError, UsageError) as error:

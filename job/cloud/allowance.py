@@ -56,13 +56,9 @@ class Allowance:
         if self.given is not None:
             return self.given
         types = {*submission.machines, submission.placement.machine}
-        if types <= machines().keys():
-            usual = self.limit([*types], spot=submission.placement.spot)
-        else:
-            usual = Limit(hours=self.settings.max_hours)
-        if usual.usd is not None:
-            return usual if submission.max_usd is None else Limit(usd=submission.max_usd)
-        return usual if submission.max_hours is None else Limit(hours=submission.max_hours)
+        if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
+            return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
+        return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
         """Check that a recorded submission's job is in the project and regions of the settings.
@@ -83,14 +79,13 @@ class Allowance:
         problems = [
             *self._problems_of_place(submission),
             *_differences("service_account", recorded.service_account, here.service_account),
-            *_differences("network", path_of(recorded.network), here.network and path_of(here.network)),
+            *_differences("network", path_of(recorded.network), path_of(here.network)),
             *_differences("wandb_secret", _secret(recorded.wandb_secret), _secret(here.wandb_secret)),
         ]
-        subnetworks = here.subnetworks
-        for region, subnetwork in {recorded.region: recorded.subnetwork, **recorded.other_regions}.items():
-            if region in subnetworks:
-                own = subnetworks[region]
-                problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own and path_of(own))
+        for region, subnetwork in recorded.subnetworks.items():
+            if region in here.subnetworks:
+                own = path_of(here.subnetworks[region])
+                problems += _differences(f"subnetwork of {region}", path_of(subnetwork), own)
         fits = any(recorded.image.startswith(f"{repository}/") for repository in self.image_repositories)
         if not fits or not IMAGE.fullmatch(recorded.image):
             own = " or ".join(self.image_repositories) or "none"
@@ -110,8 +105,13 @@ class Allowance:
                 f"durations: the record has {submission.max_retries} retries of {submission.max_run_s} s, at most "
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
-        if self.given is None:  # a submission without a limit has that of the settings
-            problems += self._problems_of_limit(Limit(submission.max_usd, submission.max_hours))
+        limit = Limit(submission.max_usd, submission.max_hours)  # without one, that of the settings holds
+        fits = (limit.usd or 0.0) <= here.max_usd and (limit.hours or 0.0) <= here.max_hours
+        if self.given is None and not fits:
+            usual = f"{Limit(usd=here.max_usd)}, or {Limit(hours=here.max_hours)} where a price is not known"
+            problems.append(
+                f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
+            )
         _refuse(submission, problems)
         self.limit([submission.placement.machine], spot=submission.placement.spot)
 
@@ -123,29 +123,16 @@ class Allowance:
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
         recorded, here = submission.settings, self.settings.subnetworks
-        regions = dict.fromkeys([submission.placement.region, recorded.region, *recorded.other_regions])
+        regions = dict.fromkeys([submission.placement.region, *recorded.subnetworks])
         return _differences("project", recorded.project, self.settings.project) + [
             f"region: the record has {region!r}, the settings here have {' and '.join(here)}"
             for region in regions
             if region not in here
         ]
 
-    def _problems_of_limit(self, recorded: Limit) -> list[str]:
-        usd, hours = self.settings.max_usd, self.settings.max_hours
-        if (recorded.usd or 0.0) <= usd and (recorded.hours or 0.0) <= hours:
-            return []
-        usual = f"{Limit(usd=usd)}, or {Limit(hours=hours)} where a price is not known"
-        return [
-            f"limit: the record has {recorded}, the settings here have {usual}; --max-usd or --no-limit replace both"
-        ]
-
 
 def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
     """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
-
-    Args:
-        flags: Of the command line, by the names of settings.
-        given: Limit of the command line.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.

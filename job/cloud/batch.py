@@ -8,17 +8,25 @@ variables of that kind do for Google's other clients.
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
-from job.cloud.status import BatchJob
+from job.cloud.status import OVER, BatchJob
 from job.errors import CloudError, MachineError, RunConflictError, TransientCloudError
 
-if TYPE_CHECKING:
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
+try:
+    import grpc
+    from google.api_core import exceptions
+    from google.api_core.retry import Retry, if_exception_type
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
     from google.cloud import batch_v1
-
-INSTALL = "install the extra `cloud`, which `make submit` does by itself"
+    from google.cloud.batch_v1.services.batch_service.transports import BatchServiceGrpcTransport
+except ImportError as error:
+    raise MachineError(
+        f"Cloud Batch: the package {error.name} is missing; install the extra `cloud`, which `make submit` does by "
+        "itself"
+    ) from error
 
 NO_MACHINE_YET = {"QUEUED", "SCHEDULED"}
 """States of a job before its first machine."""
@@ -30,9 +38,9 @@ WAITING_TASK = "PENDING"
 
 
 class Batch:
-    """The jobs of Cloud Batch, by their full names."""
+    """The jobs of Cloud Batch, by their full names; every method raises `CloudError` if Batch refuses."""
 
-    def __init__(self, client: "batch_v1.BatchServiceClient") -> None:
+    def __init__(self, client: batch_v1.BatchServiceClient) -> None:
         self._client = client
 
     @classmethod
@@ -40,20 +48,9 @@ class Batch:
         """Return a client with this machine's credentials.
 
         Raises:
-            MachineError: If the library or credentials are missing.
+            MachineError: If credentials are missing.
         """
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it writes to stderr by itself
-        try:
-            import grpc  # noqa: PLC0415 -- an extra has it
-            from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
-            from google.cloud import batch_v1  # noqa: PLC0415 -- an extra has it
-            from google.cloud.batch_v1.services.batch_service.transports import (  # noqa: PLC0415 -- an extra has it
-                BatchServiceGrpcTransport,
-            )
-        except ImportError as error:
-            raise MachineError(f"Cloud Batch: the package {error.name} is missing; {INSTALL}") from error
-        host = os.environ.get("BATCH_EMULATOR_HOST")
-        if host:
+        if host := os.environ.get("BATCH_EMULATOR_HOST"):
             channel = grpc.insecure_channel(host)
             return cls(batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel)))
         try:
@@ -63,71 +60,46 @@ class Batch:
                 "Cloud Batch: there are no credentials on this machine; run `gcloud auth application-default login`"
             ) from error
 
-    def make(self, name: str, spec: dict[str, Any], request_id: str) -> BatchJob:
-        """Make a job, or return the one that an equal request has made.
-
-        Args:
-            name: The job's full name.
-            spec: Its specification, with the label ``digest``.
-            request_id: A UUID.
+    def make(self, name: str, spec: Mapping[str, object], request_id: str) -> BatchJob:
+        """Make a job, whose specification has the label ``digest``, or return that of an equal request, by its UUID.
 
         Raises:
             RunConflictError: If a job of that name exists and is another one.
-            CloudError: If Batch refuses.
         """
-        from google.api_core.exceptions import AlreadyExists, DeadlineExceeded, ServiceUnavailable  # noqa: PLC0415
-        from google.api_core.retry import Retry, if_exception_type  # noqa: PLC0415 -- as in `connect`
-        from google.cloud import batch_v1  # noqa: PLC0415 -- as in `connect`
-
         parent, _, job_id = name.rpartition("/jobs/")
-        request = batch_v1.CreateJobRequest(
-            parent=parent, job_id=job_id, job=batch_v1.Job.from_json(json.dumps(spec)), request_id=request_id
-        )
+        job = batch_v1.Job.from_json(json.dumps(spec))
+        request = batch_v1.CreateJobRequest(parent=parent, job_id=job_id, job=job, request_id=request_id)
         # The client has no retry of its own for this call; name and request id make it safe.
-        again = Retry(predicate=if_exception_type(ServiceUnavailable, DeadlineExceeded), timeout=120)
+        transient = if_exception_type(exceptions.ServiceUnavailable, exceptions.DeadlineExceeded)
         with _explained(name):
             try:
-                return self._read(self._client.create_job(request, retry=again))
-            except AlreadyExists:
+                return self._read(self._client.create_job(request, retry=Retry(predicate=transient, timeout=120)))
+            except exceptions.AlreadyExists:
                 existing = self._client.get_job(name=name)
-        if existing.labels.get("digest") != spec["labels"]["digest"]:
+        if existing.labels.get("digest") != job.labels["digest"]:
             raise RunConflictError(f"{name}: exists and is another job; cancel that, or choose another --run")
         return self._read(existing)
 
     def look(self, name: str) -> BatchJob | None:
-        """Return a job, or None if there is none.
-
-        Raises:
-            CloudError: If Batch refuses.
-        """
-        from google.api_core.exceptions import NotFound  # noqa: PLC0415 -- as in `connect`
-
+        """Return a job, or None if there is none."""
         with _explained(name):
             try:
                 return self._read(self._client.get_job(name=name))
-            except NotFound:
+            except exceptions.NotFound:
                 return None
 
     def cancel(self, name: str) -> None:
-        """Ask for a job to be cancelled; no error if it has ended or does not exist.
-
-        Raises:
-            CloudError: If Batch refuses.
-        """
-        from google.api_core.exceptions import FailedPrecondition, NotFound  # noqa: PLC0415 -- as in `connect`
-
-        with _explained(name), contextlib.suppress(NotFound, FailedPrecondition):
+        """Ask for a job to be cancelled; no error if it has ended or does not exist."""
+        with _explained(name), contextlib.suppress(exceptions.NotFound, exceptions.FailedPrecondition):
             self._client.cancel_job(name=name)
 
-    def _read(self, job: "batch_v1.Job") -> BatchJob:
+    def _read(self, job: batch_v1.Job) -> BatchJob:
         """Return the state of a job and of its one task."""
-        from google.api_core.exceptions import NotFound  # noqa: PLC0415 -- as in `connect`
-
         state = job.status.state.name
         events = sorted(job.status.status_events, key=lambda event: event.event_time)
         task_events, task_state = [], ""
         if state not in NO_MACHINE_YET:
-            with contextlib.suppress(NotFound):  # there is no task before the first machine
+            with contextlib.suppress(exceptions.NotFound):  # there is no task before the first machine
                 task = self._client.get_task(name=f"{job.name}/taskGroups/group0/tasks/0")
                 task_events = sorted(task.status.status_events, key=lambda event: event.event_time)
                 task_state = task.status.state.name
@@ -139,7 +111,7 @@ class Batch:
             waiting = _last_change(events) or job.create_time
         elif state == "RUNNING" and task_state == WAITING_TASK:
             waiting = _last_change(task_events) or job.create_time
-        ended = job.update_time if state in {"SUCCEEDED", "FAILED", "CANCELLED"} else None
+        ended = job.update_time if state in OVER else None
         return BatchJob(
             uid=job.uid,
             state=state,
@@ -151,12 +123,12 @@ class Batch:
         )
 
 
-def _last_change(events: "Sequence[batch_v1.StatusEvent]") -> Any:  # noqa: ANN401 -- proto-plus types it so
+def _last_change(events: Sequence[batch_v1.StatusEvent]) -> datetime | None:
     """Return when the state changed last; events that repeat a reason are no change."""
     return next((event.event_time for event in reversed(events) if event.type_ == STATUS_CHANGED), None)
 
 
-def _newest_reason(events: "Sequence[batch_v1.StatusEvent]", task_events: "Sequence[batch_v1.StatusEvent]") -> str:
+def _newest_reason(events: Sequence[batch_v1.StatusEvent], task_events: Sequence[batch_v1.StatusEvent]) -> str:
     """Return the newest event that gives a reason; without one the newest change of a state, of the task if it has one.
 
     Events that change a state are of the type ``STATUS_CHANGED``; others give the reason for waiting.
@@ -169,9 +141,6 @@ def _newest_reason(events: "Sequence[batch_v1.StatusEvent]", task_events: "Seque
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Raise the client's errors as `JobError`."""
-    from google.api_core import exceptions  # noqa: PLC0415 -- as in `connect`
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as in `connect`
-
     try:
         yield
     except exceptions.PermissionDenied as error:
@@ -189,6 +158,6 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
 
 
-def _time(stamp: Any) -> datetime | None:  # noqa: ANN401 -- proto-plus types it so
+def _time(stamp: datetime | None) -> datetime | None:
     """Return a time of the client as the standard library's type."""
     return datetime.fromtimestamp(stamp.timestamp(), tz=stamp.tzinfo) if stamp else None

@@ -23,7 +23,7 @@ class MetadataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MetadataServer:
-    """One server, by ``host`` or ``host:port``."""
+    """One server, by ``host`` or ``host:port``; every request raises `MetadataError` if it is not answered."""
 
     host: str
 
@@ -40,53 +40,37 @@ class MetadataServer:
         return cls("metadata.google.internal") if product.startswith("Google") else None
 
     def preempted(self) -> tuple[bool, str]:
-        """Return whether the machine has been given notice, and the state's tag for `wait`.
-
-        Raises:
-            MetadataError: If the server does not say.
-        """
-        return self._read_flag("preempted", CONNECT_S)
+        """Return whether the machine has been given notice, and the state's tag for `wait`."""
+        return self._read_flag("preempted")
 
     def wait(self, tag: str) -> tuple[bool, str]:
-        """Return the notice and its tag once the state changed, or after `POLL_S`.
-
-        Raises:
-            MetadataError: If the server does not say.
-        """
-        return self._read_flag(
-            f"preempted?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S + CONNECT_S
-        )
+        """Return the notice and its tag once the state changed, or after `POLL_S`."""
+        return self._read_flag(f"preempted?wait_for_change=true&timeout_sec={POLL_S}&last_etag={tag}", POLL_S)
 
     def machine_type(self) -> str:
-        """Return the type of this machine, such as ``g2-standard-8``.
-
-        Raises:
-            MetadataError: If the server does not say.
-        """
-        return self._ask("machine-type", CONNECT_S)[0].rpartition("/")[2]
+        """Return the type of this machine, such as ``g2-standard-8``."""
+        return self._ask("machine-type")[0].rpartition("/")[2]
 
     def is_spot(self) -> bool:
-        """Return whether this machine may be preempted.
+        """Return whether this machine may be preempted."""
+        return self._read_flag("scheduling/preemptible")[0]
 
-        Raises:
-            MetadataError: If the server does not say.
-        """
-        return self._read_flag("scheduling/preemptible", CONNECT_S)[0]
-
-    def _read_flag(self, path: str, timeout_s: float) -> tuple[bool, str]:
-        answer, tag = self._ask(path, timeout_s)
+    def _read_flag(self, path: str, held_s: float = 0) -> tuple[bool, str]:
+        answer, tag = self._ask(path, held_s)
         return answer == "TRUE", tag
 
-    def _ask(self, path: str, timeout_s: float) -> tuple[str, str]:
-        connection = http.client.HTTPConnection(self.host, timeout=timeout_s)  # by address: no proxy is ever asked
+    def _ask(self, path: str, held_s: float = 0) -> tuple[str, str]:
+        connection = http.client.HTTPConnection(
+            self.host, timeout=held_s + CONNECT_S
+        )  # by address: no proxy is ever asked
         try:
             connection.request("GET", INSTANCE + path, headers=HEADERS)
             answer = connection.getresponse()
-            said = answer.read().decode().strip()
+            text = answer.read().decode().strip()
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
             raise MetadataError(f"metadata server {self.host}: cannot be reached, {error}") from error
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK or answer.headers.get("Metadata-Flavor") != "Google":
             raise MetadataError(f"metadata server {self.host}: answers {answer.status}, and not as Google's does")
-        return said, answer.headers.get("ETag") or "0"
+        return text, answer.headers.get("ETag") or "0"

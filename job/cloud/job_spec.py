@@ -5,9 +5,9 @@ nothing of Batch's client; a test has Batch's message types parse the result.
 """
 
 import re
-from typing import Any
 
 from job.cloud.machine_types import machines
+from job.cloud.prices import USD_PER_HOUR
 from job.cloud.settings import path_of
 from job.cloud.submission import Submission
 from job.errors import FATAL_HERE, TIME_LIMIT
@@ -29,14 +29,16 @@ SHARED_MEMORY_PART = 3 / 8
 """Share of the memory for loaders, which pass images in shared memory; Docker's default is 64 MB."""
 
 
-def render(submission: Submission) -> dict[str, Any]:
+def render(submission: Submission) -> dict[str, object]:
     """Return the job's specification in the JSON form of ``batch_v1.Job``."""
     settings, placement, machine = submission.settings, submission.placement, machines()[submission.placement.machine]
-    labels = {"app": "yolo-train", "run": label(submission.run), "segment": f"{submission.number:04d}"}
-    environment: dict[str, Any] = {"variables": {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}}
+    run = re.sub(r"[^a-z0-9_-]", "-", submission.run.lower())[:63]  # the characters and the length of a label
+    labels = {"app": "yolo-train", "run": run, "segment": f"{submission.number:04d}"}
+    variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
+    environment: dict[str, object] = {"variables": variables}
     own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
     if own_price is not None:  # else the job looks its machine up
-        environment["variables"]["JOB_USD_PER_HOUR"] = f"{own_price:g}"
+        variables[USD_PER_HOUR] = f"{own_price:g}"
     if settings.wandb_secret is not None:
         environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
     container = {
@@ -70,7 +72,7 @@ def render(submission: Submission) -> dict[str, Any]:
     }
     network = {
         "network": path_of(settings.network),
-        "subnetwork": path_of(settings.subnetwork_in(placement.region)),
+        "subnetwork": path_of(settings.subnetworks[placement.region]),
         "noExternalIpAddress": True,
     }
     return {
@@ -86,8 +88,3 @@ def render(submission: Submission) -> dict[str, Any]:
         },
         "logsPolicy": {"destination": "CLOUD_LOGGING"},
     }
-
-
-def label(text: str) -> str:
-    """Return text as the value of a label: lowercase letters, digits, hyphens and underscores, 63 at most."""
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]

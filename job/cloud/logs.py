@@ -5,7 +5,13 @@ this one call.
 """
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
+
+import google.auth
+from google.auth.exceptions import DefaultCredentialsError
+from google.auth.transport.requests import AuthorizedSession
+from requests.exceptions import RequestException
 
 from job.errors import CloudError, MachineError, TransientCloudError
 
@@ -13,8 +19,8 @@ ENDPOINT = "https://logging.googleapis.com/v2/entries:list"
 SCOPE = "https://www.googleapis.com/auth/logging.read"
 PAGE_SIZE = 1000
 TIMEOUT_S = 60
-SERVER_ERROR = 500
-REFUSED = 400
+
+Query = dict[str, str | int | list[str]]
 
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
@@ -24,7 +30,7 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         CloudError: If the logs cannot be read.
     """
     session = _session()
-    body: dict[str, Any] = {
+    body: Query = {
         "resourceNames": [f"projects/{project}"],
         "filter": f'logName="projects/{project}/logs/batch_task_logs" AND labels.job_uid="{uid}"',
         "orderBy": "timestamp asc",
@@ -39,11 +45,7 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         body["pageToken"] = page["nextPageToken"]
 
 
-def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
-    import google.auth  # noqa: PLC0415 -- `job --help` needs none
-    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415 -- an extra has it
-    from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415 -- an extra has it
-
+def _session() -> AuthorizedSession:
     try:
         credentials, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
@@ -53,22 +55,19 @@ def _session() -> Any:  # noqa: ANN401 -- google-auth has no types
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
-def _post(session: Any, body: dict[str, Any], project: str) -> dict[str, Any]:  # noqa: ANN401 -- its library has no types
-    from requests.exceptions import RequestException  # noqa: PLC0415 -- an extra has it
-
+def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, Any]:
     try:
         response = session.post(ENDPOINT, json=body, timeout=TIMEOUT_S)
     except RequestException as error:
         raise TransientCloudError(f"logs of {project}: were not answered, {error}; try again") from error
-    if response.status_code >= SERVER_ERROR:
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise TransientCloudError(f"logs of {project}: were not answered, {response.status_code}; try again")
-    if response.status_code >= REFUSED:
+    if not response.ok:
         raise CloudError(
             f"logs of {project}: cannot be read, {response.status_code} {response.text.strip()}; this account needs "
             "roles/logging.viewer"
         )
-    page: dict[str, Any] = response.json()
-    return page
+    return dict(response.json())
 
 
 def _text(entry: dict[str, Any]) -> str:

@@ -69,8 +69,7 @@ def find_machine(name: str) -> Machine:
     Raises:
         UsageError: If there is none.
     """
-    for machine in machines().values():
-        if name in {machine.type, machine.called}:
-            return machine
-    names = [name for machine in machines().values() for name in (machine.called, machine.type)]
-    raise UsageError(f"--machine: there is no {name!r}{nearest(name, names)}; choose of {', '.join(names)}")
+    by_name = {name: machine for machine in machines().values() for name in (machine.called, machine.type)}
+    if name in by_name:
+        return by_name[name]
+    raise UsageError(f"--machine: there is no {name!r}{nearest(name, [*by_name])}; choose of {', '.join(by_name)}")

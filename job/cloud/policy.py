@@ -36,7 +36,7 @@ PAUSE_S, LONGEST_PAUSE_S = 60, 3600
 """Back-off before the job that follows one without a checkpoint; doubles with each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The next action and its reason, for the log and the record."""
 
@@ -58,7 +58,7 @@ def _finished(history: History) -> Decision | None:
     """The final record is in the bucket."""
     if history.final is None:
         return None
-    return Decision(do="finish", reason=f"finished after {history.final.num_epochs} epochs")
+    return Decision("finish", f"finished after {history.final.num_epochs} epochs")
 
 
 def _recorded_only(history: History) -> Decision | None:
@@ -68,11 +68,11 @@ def _recorded_only(history: History) -> Decision | None:
     before = history.submissions[-2].job if len(history.submissions) > 1 else None
     if before is None or before.over:
         if too_much := _beyond_limit(history, going_on=True):
-            return Decision(do="stop", reason=f"submission {history.newest.submission.number} {too_much}")
-        return Decision(do="create", reason=history.newest.submission.reason)
+            return Decision("stop", f"submission {history.newest.submission.number} {too_much}")
+        return Decision("create", history.newest.submission.reason)
     if before.state in BEING_ENDED:
-        return Decision(do="wait", reason="the submission before is being cancelled")
-    return Decision(do="cancel", reason=history.newest.submission.reason)
+        return Decision("wait", "the submission before is being cancelled")
+    return Decision("cancel", history.newest.submission.reason)
 
 
 def _fenced(history: History) -> Decision | None:
@@ -83,8 +83,7 @@ def _fenced(history: History) -> Decision | None:
     if last.claimed_at <= history.by_hand_at:
         return None  # an earlier attempt, from which this submission takes over
     return Decision(
-        do="stop",
-        reason=f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there",
+        "stop", f"attempt {last.number} on {last.host} has claimed the run, not one of this job; it continues there"
     )
 
 
@@ -93,7 +92,7 @@ def _paused(history: History) -> Decision | None:
     last = history.of_this_try[-1] if history.of_this_try else None
     if last is None or last.reason != "paused":
         return None
-    return Decision(do="wait" if history.newest.live else "stop", reason=f"attempt {last.number} was paused, as asked")
+    return Decision("wait" if history.newest.live else "stop", f"attempt {last.number} was paused, as asked")
 
 
 def _failed(history: History) -> Decision | None:
@@ -102,12 +101,12 @@ def _failed(history: History) -> Decision | None:
     last = next(reversed(history.attempts_in(history.newest)), None)
     if last is not None and last.reason == "failed" and last.exit_code in FATAL:
         reason = f"attempt {last.number} ended with exit {last.exit_code}, {last.message}"
-        return Decision(do="wait" if history.newest.live else "fail", reason=reason)  # Batch fails the job by itself
+        return Decision("wait" if history.newest.live else "fail", reason)  # Batch fails the job by itself
     unrecorded = last is None or last.reason in {"running", "vanished"}
     if job and job.state == "FAILED" and unrecorded and job.exit_code in FATAL:
-        return Decision(do="fail", reason=f"exit {job.exit_code} before anything was recorded; see its log")
+        return Decision("fail", f"exit {job.exit_code} before anything was recorded; see its log")
     if job and job.state == "SUCCEEDED":
-        return Decision(do="fail", reason="the job succeeded, and the bucket has no final.json; see its log")
+        return Decision("fail", "the job succeeded, and the bucket has no final.json; see its log")
     return None
 
 
@@ -122,15 +121,14 @@ def _in_vain(history: History) -> Decision | None:
         messages = [attempt.message for attempt in history.attempts_in(newest)]
         cause = (messages and messages[-1]) or newest.job.last_event
         return Decision(
-            do="fail",
-            reason=f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}",
+            "fail", f"{num_jobs} machines in a row were unfit, the last with exit {ExitCode.ELSEWHERE:d}, {cause}"
         )
     if num_jobs < JOBS_WITHOUT_ATTEMPT:
         return None
     code = "" if newest.job.exit_code is None else f" and exit {newest.job.exit_code}"
     return Decision(
-        do="fail",
-        reason=f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
+        "fail",
+        f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
         f"{newest.job.last_event or 'nothing'}",
     )
 
@@ -145,35 +143,34 @@ def _crash_loop(history: History) -> Decision | None:
         if first != attempt.number:
             at = "epoch {}, batch {}".format(*attempt.position) if attempt.position else "the start"
             reason = f"crash loop: attempts {first} and {attempt.number} ended at {at} with the same error"
-            return Decision(do="fail", reason=f"{reason}, {attempt.message}")
+            return Decision("fail", f"{reason}, {attempt.message}")
     return None
 
 
 def _stuck(history: History) -> Decision | None:
     """Attempts end without a checkpoint and without a preemption."""
     job = history.newest.job
-    committed = history.committed.attempt if history.committed else 0
+    committed = history.committed_attempt
     here = [attempt.number for attempt in history.attempts_in(history.newest)]
     code = job.exit_code if job else None
     if job and job.state == "FAILED" and code == TIME_LIMIT and committed < min(here, default=committed + 1):
-        return Decision(do="fail", reason="the time limit of an attempt passed without a checkpoint; it hangs")
-    unexplained = sum(_num_unexplained(history, seen, committed) for seen in history.since_the_commit)
+        return Decision("fail", "the time limit of an attempt passed without a checkpoint; it hangs")
+    unexplained = sum(_num_unexplained(history, seen) for seen in history.since_the_commit)
     if unexplained < STUCK_ATTEMPTS:
         return None
     last = "" if code is None else f", the last with exit {code}"
     reason = f"{unexplained} attempts since the last checkpoint ended early, and not by preemption{last}; see its log"
-    return Decision(do="fail", reason=reason)
+    return Decision("fail", reason)
 
 
-def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -> int:
-    """Return how many attempts of a submission ended after the checkpoint of attempt `committed`, not by preemption.
+def _num_unexplained(history: History, seen: SubmissionStatus) -> int:
+    """Return how many attempts of a submission ended after the newest checkpoint, and not by preemption.
 
     Batch may show one exit code a job or all of them, and an attempt may have recorded its end or not: an end that both
     show counts once.
     """
-    attempts = history.attempts_in(seen)
-    codes = list(seen.job.exit_codes) if seen.job else []
-    since = [attempt for attempt in attempts if attempt.number > committed]
+    attempts, codes = history.attempts_in(seen), seen.job.exit_codes if seen.job else ()
+    since = [attempt for attempt in attempts if attempt.number > history.committed_attempt]
     crashed = sum(attempt.kind == "crashed" for attempt in since)
     vanished = sum(attempt.reason == "vanished" for attempt in since)
     lost = sum(code in LOST_MACHINE for code in codes)
@@ -182,7 +179,7 @@ def _num_unexplained(history: History, seen: SubmissionStatus, committed: int) -
     unrecorded, unseen = others - recorded, (recorded - others).total()
     # A machine that is taken may end a container that has recorded its own end.
     killed = min(sum(unrecorded[code] for code in KILLED), unseen)
-    before = sum(attempt.number <= committed and attempt.ended_at is None for attempt in attempts)
+    before = sum(attempt not in since and attempt.ended_at is None for attempt in attempts)
     return crashed + max(unrecorded.total() - killed - before, vanished - lost, 0)
 
 
@@ -190,14 +187,14 @@ def _cancelled(history: History) -> Decision | None:
     """A person cancelled or deleted the job: no next submission shows that the supervisor did."""
     job = history.newest.job
     if job is None or job.state in {*BEING_ENDED, "CANCELLED"}:
-        return Decision(do="stop", reason="its job was cancelled or deleted by hand")
+        return Decision("stop", "its job was cancelled or deleted by hand")
     return None
 
 
 def _overdrawn(history: History) -> Decision | None:
     """The live job can exceed the limit, which was lowered: no submission is made that could exceed its own."""
     too_much = _beyond_limit(history, going_on=False) if history.newest.live else None
-    return Decision(do="stop", reason=f"the job {too_much}") if too_much else None
+    return Decision("stop", f"the job {too_much}") if too_much else None
 
 
 def _beyond_limit(history: History, *, going_on: bool) -> str | None:
@@ -233,7 +230,7 @@ def _late(history: History) -> Decision | None:
     if history.limit != Limit() and needed_s is not None and (retries + 1) * run_s < needed_s:
         return None
     reason = f"the deadline is {left_s / 3600:.1f} h away, too near for Spot"
-    return Decision(do="submit", reason=reason, placement=placement)
+    return Decision("submit", reason, placement)
 
 
 def _no_capacity(history: History) -> Decision | None:
@@ -255,8 +252,8 @@ def _running(history: History) -> Decision | None:
     if job is None or job.over:
         return None
     if job.waiting_since is None:
-        return Decision(do="wait", reason=job.state.lower())
-    return Decision(do="wait", reason=f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
+        return Decision("wait", job.state.lower())
+    return Decision("wait", f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
 
 
 # fmt: off
@@ -280,19 +277,14 @@ def _go_on(history: History) -> Decision:
     if decision.do == "submit" and job is not None and job.ended_at is not None:
         due = job.ended_at + timedelta(seconds=_pause_s(history))
         if history.now < due:
-            return Decision(do="wait", reason=f"{reason}; the next is made at {due:%H:%M} UTC")
+            return Decision("wait", f"{reason}; the next is made at {due:%H:%M} UTC")
     return decision
 
 
 def _pause_s(history: History) -> float:
     """Return the back-off after the newest job: none if it has committed, doubled with each that has not."""
-    newest = history.committed.attempt if history.committed else None
-    num_idle = sum(
-        seen.job is not None
-        and seen.job.state == "FAILED"
-        and all(attempt.number != newest for attempt in history.attempts_in(seen))
-        for seen in history.since_the_commit
-    )
+    failed = [seen for seen in history.since_the_commit if seen.job is not None and seen.job.state == "FAILED"]
+    num_idle = sum(not history.has_committed(seen) for seen in failed)
     return min(PAUSE_S * 2 ** (num_idle - 1), LONGEST_PAUSE_S) if num_idle else 0.0
 
 
@@ -310,8 +302,8 @@ def _submit(history: History, placement: Placement, reason: str) -> Decision:
     try:
         budget(history, placement)
     except (RunStoppedError, UsageError) as error:
-        return Decision(do="stop", reason=str(error))
-    return Decision(do="submit", reason=reason, placement=placement)
+        return Decision("stop", str(error))
+    return Decision("submit", reason, placement)
 
 
 def budget(history: History, placement: Placement) -> tuple[int, int]:

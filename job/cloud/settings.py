@@ -29,6 +29,9 @@ FROM_OUTPUT = {"runtime_service_account": "service_account"}
 IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[\w.-]+)+@sha256:[0-9a-f]{64}")
 """By digest: the attempts of a run must not differ because a tag was moved."""
 
+PATH = r"(https://\S+/)?projects/[^/]+/"
+"""Begin of a resource's path, with the address of an API or without."""
+
 RECORD = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """A record is data that any writer of the bucket can change: no value is converted, and no field is passed over."""
 
@@ -53,9 +56,10 @@ class Settings:
     prices: dict[str, dict[str, Amount]]
     """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
 
-    def subnetwork_in(self, region: str) -> str:
-        """Return the subnetwork of one of the regions."""
-        return self.subnetwork if region == self.region else self.other_regions[region]
+    @property
+    def subnetworks(self) -> dict[str, str]:
+        """Subnetworks by region, the main region first."""
+        return {self.region: self.subnetwork, **self.other_regions}
 
 
 def _form(pattern: str, description: str) -> Any:  # noqa: ANN401 -- as pydantic's Field
@@ -75,20 +79,13 @@ Image = Annotated[str, _form(IMAGE.pattern, "an image by digest, REPOSITORY/NAME
 Account = Annotated[
     str, _form(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "the e-mail address of a service account")
 ]
-Network = Annotated[
-    str, _form(r"(https://\S+/)?projects/[^/]+/global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME")
-]
+Network = Annotated[str, _form(PATH + "global/networks/[a-z0-9-]+", "projects/P/global/networks/NAME")]
 Subnetwork = Annotated[
-    str,
-    _form(
-        r"(https://\S+/)?projects/[^/]+/regions/[^/]+/subnetworks/[a-z0-9-]+", "projects/P/regions/R/subnetworks/NAME"
-    ),
+    str, _form(PATH + "regions/[^/]+/subnetworks/[a-z0-9-]+", "projects/P/regions/R/subnetworks/NAME")
 ]
 Secret = Annotated[
     str,
-    _form(
-        r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, with /versions/N or without"
-    ),
+    _form(r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, perhaps with /versions/N"),
 ]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 Machine = Annotated[str, AfterValidator(_check_machine)]
@@ -123,9 +120,9 @@ class LocalSettings(BaseModel):
 
     @field_validator("subnetwork")
     @classmethod
-    def _is_in_region(cls, subnetwork: str | None, others: ValidationInfo) -> str | None:
+    def _is_in_region(cls, subnetwork: str, others: ValidationInfo) -> str:
         region = others.data.get("region")
-        if subnetwork is not None and region is not None and f"/regions/{region}/" not in subnetwork:
+        if region is not None and f"/regions/{region}/" not in subnetwork:
             raise ValueError(f"must be in the region {region}, got {subnetwork!r}")
         return subnetwork
 
@@ -143,10 +140,7 @@ REQUIRED = ("project", "region", "image", "service_account", "network", "subnetw
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
-    """Return the settings of a new submission.
-
-    Args:
-        flags: Flags of the command line, by the names of settings.
+    """Return the settings of a new submission; flags go by the names of settings.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
@@ -157,11 +151,7 @@ def load_settings(flags: Mapping[str, str]) -> Settings:
 
 
 def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
-    """Return the settings of flags and files.
-
-    Args:
-        flags: As `load_settings`.
-        required: Settings that must not be missing, project and region among them.
+    """Return the settings of flags and files, of which the required ones, project and region included, are there.
 
     Raises:
         MachineError: If a setting is missing or malformed; lists every problem.
@@ -182,8 +172,8 @@ def local_settings(flags: Mapping[str, str], required: Collection[str] = ("proje
     try:
         found = LocalSettings.model_validate(given)
     except ValidationError as error:
-        found_problems = validation_problems(error, LocalSettings)
-        problems += [problem for problem in found_problems if problem.partition(":")[0] not in missing]
+        malformed = validation_problems(error, LocalSettings)
+        problems += [problem for problem in malformed if problem.partition(":")[0] not in missing]
     if problems:
         raise MachineError(
             f"cloud settings: {counted_problems(problems)}; `make infra-apply` writes most of them to {OUTPUTS}",
@@ -224,6 +214,6 @@ def _read(path: Path, parse: Callable[[str], object]) -> dict[str, object]:
     return loaded
 
 
-def path_of(resource: str) -> str:
+def path_of(resource: str | None) -> str | None:
     """Return a resource's path without the address of an API, which Terraform's self links have."""
-    return resource[resource.find("projects/") :]
+    return resource and resource[resource.find("projects/") :]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal
 
 from job.cloud.allowance import Allowance
@@ -78,7 +79,7 @@ class SubmissionStatus:
 
         Args:
             now: The time.
-            going_on: It goes on to each of its limits; else it is cancelled now, or not made at all.
+            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
@@ -165,6 +166,11 @@ class History:
         jobs = {seen.submission.job_id for seen in self.submissions_of_this_try}
         return tuple(attempt for attempt in self.attempts if attempt.job in jobs)
 
+    @property
+    def committed_attempt(self) -> int:
+        """The attempt that made the newest checkpoint; 0 if none made one."""
+        return self.committed.attempt if self.committed else 0
+
     def attempts_in(self, seen: SubmissionStatus) -> tuple[Attempt, ...]:
         """Return the attempts that were part of a submission's job."""
         return tuple(attempt for attempt in self.attempts if attempt.job == seen.submission.job_id)
@@ -172,13 +178,12 @@ class History:
     @property
     def since_the_commit(self) -> tuple[SubmissionStatus, ...]:
         """The submissions of this try from the one that made the newest checkpoint on; all of them if none made one."""
-        newest = self.committed.attempt if self.committed else None
-        there = [
-            index
-            for index, seen in enumerate(self.submissions_of_this_try)
-            if any(attempt.number == newest for attempt in self.attempts_in(seen))
-        ]
-        return self.submissions_of_this_try[there[0] if there else 0 :]
+        submissions = self.submissions_of_this_try
+        return submissions[next((index for index, seen in enumerate(submissions) if self.has_committed(seen)), 0) :]
+
+    def has_committed(self, seen: SubmissionStatus) -> bool:
+        """Whether a submission made the newest checkpoint."""
+        return any(attempt.number == self.committed_attempt for attempt in self.attempts_in(seen))
 
     def was_unfit(self, seen: SubmissionStatus) -> bool:
         """Whether a submission's job ended because its machine could not do the work."""
@@ -201,19 +206,11 @@ class History:
         return count
 
     def worst_hours(self, *, going_on: bool) -> float:
-        """Return the longest possible machine hours of the run.
-
-        Args:
-            going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
-        """
+        """Return the longest possible machine hours of the run; `going_on` is that of `SubmissionStatus.worst_s`."""
         return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.submissions) / HOUR
 
     def worst_usd(self, *, going_on: bool) -> float | None:
-        """Return the worst-case cost of all machines; None, which means unknown, if one price is not known.
-
-        Args:
-            going_on: The newest submission goes on to each of its limits; else it is cancelled now, or not made at all.
-        """
+        """Return the cost of `worst_hours` in dollars; None, which means unknown, if one price is not known."""
         return usd_of((seen.worst_s(self.now, going_on=going_on), seen.usd_per_hour) for seen in self.submissions)
 
     @property
@@ -227,13 +224,7 @@ class History:
             if attempt.kind == "preempted" and not (attempt.job in cancelled and newest[attempt.job] == attempt.number)
         )
         # A preemption before the claim is known to Batch alone, a recorded one to the bucket alone.
-        lost: Counter[str | None] = Counter(
-            seen.submission.job_id
-            for seen in self.submissions
-            if seen.job
-            for code in seen.job.exit_codes
-            if code in LOST_MACHINE or code in KILLED
-        )
+        lost: Counter[str | None] = Counter(job for job, code in self._exit_codes if code in LOST_MACHINE | KILLED)
         return max((taken | lost).total() - self._num_unrecorded_crashes, 0)
 
     @property
@@ -242,51 +233,39 @@ class History:
         return sum(attempt.kind == "crashed" for attempt in self.attempts) + self._num_unrecorded_crashes
 
     @property
+    def _exit_codes(self) -> list[tuple[str, int]]:
+        """The exit codes that Batch shows, each with its job's id."""
+        jobs = [(seen.submission.job_id, seen.job) for seen in self.submissions if seen.job]
+        return [(job_id, code) for job_id, job in jobs for code in job.exit_codes]
+
+    @property
     def _num_unrecorded_crashes(self) -> int:
         """Return the number of exit codes without a preemption or end record, such as 139 for a crashed interpreter."""
-        codes = Counter(
-            code
-            for seen in self.submissions
-            if seen.job
-            for code in seen.job.exit_codes
-            if code < FIRST_OF_BATCH and code not in KILLED
-        )
+        codes = Counter(code for _, code in self._exit_codes if code < FIRST_OF_BATCH and code not in KILLED)
         recorded = Counter(attempt.exit_code for attempt in self.attempts if attempt.exit_code is not None)
         return (codes - recorded).total()
 
     @property
     def remaining_s(self) -> float | None:
         """Seconds for the rest at the pace so far, lost work and starts included; None without a pace."""
-        epochs = self.committed.epoch if self.committed else 0
         if self.num_epochs is None:
             return None
-        if epochs == 0 or self.committed_at is None or self.committed is None:
+        if self.committed is None or self.committed_at is None or self.committed.epoch == 0:
             return self.expected_s
-        spent_s = 0.0
-        for attempt, later in zip(self.attempts, [*self.attempts[1:], None], strict=True):
-            if attempt.number < self.committed.attempt:
-                end = attempt.ended_at or (later.claimed_at if later else attempt.claimed_at)
-                spent_s += max(0.0, (end - attempt.claimed_at).total_seconds())  # or a clock was set back
-            elif attempt.number == self.committed.attempt:
-                spent_s += max(0.0, (self.committed_at - attempt.claimed_at).total_seconds())
-        return spent_s / epochs * (self.num_epochs - epochs)
+        counted = [attempt for attempt in self.attempts if attempt.number <= self.committed.attempt]
+        ends = [attempt.ended_at or later.claimed_at for attempt, later in pairwise(counted)]
+        spans = zip(counted, [*ends, self.committed_at], strict=False)
+        # No span is negative, even if a clock was set back.
+        spent_s = sum(max(0.0, (end - attempt.claimed_at).total_seconds()) for attempt, end in spans)
+        return spent_s / self.committed.epoch * (self.num_epochs - self.committed.epoch)
 
 
 def read_history(
-    run: Run,
-    look: Callable[[str], BatchJob | None],
-    now: datetime,
-    allowance: Allowance,
-    deadline: str | None = None,
+    run: Run, look: Callable[[str], BatchJob | None], now: datetime, allowance: Allowance, deadline: str | None = None
 ) -> History:
-    """Read the history of a run from the bucket and from Batch.
+    """Read the history of a run from the bucket and, by `look`, from Batch, as far as `allowance` reaches.
 
-    Args:
-        run: The run.
-        look: Returns a Batch job by its name, or None if there is none.
-        now: The time to which durations are counted.
-        allowance: What this machine's settings allow; nothing is looked up elsewhere.
-        deadline: Replaces that of the newest submission.
+    Durations are counted to `now`; `deadline` replaces that of the newest submission.
 
     Raises:
         RunConflictError: If the run was never submitted, or not in this machine's project.
@@ -298,9 +277,8 @@ def read_history(
         allowance.require_place(submission)
         made = submissions.job_uid(submission.number) is not None
         job = look(submission.job_name) if made else None
-        seen.append(
-            SubmissionStatus(submission=submission, made=made, job=job, usd_per_hour=allowance.price(submission))
-        )
+        price = allowance.price(submission)
+        seen.append(SubmissionStatus(submission=submission, made=made, job=job, usd_per_hour=price))
     if not seen:
         raise RunConflictError(f"run {run.name}: was never submitted to the cloud; `job submit --run {run.name}` does")
     newest = seen[-1].submission

@@ -120,11 +120,10 @@ class Submission:
     @property
     def placements(self) -> list[Placement]:
         """Every acceptable placement, in the order of trial."""
-        regions = [self.settings.region, *self.settings.other_regions]
         return [
             Placement(region=region, machine=machine, spot=self.placement.spot)
             for machine in self.machines
-            for region in regions
+            for region in self.settings.subnetworks
         ]
 
     @property

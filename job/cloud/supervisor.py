@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 from job.cloud.allowance import Allowance
 from job.cloud.batch import Batch
@@ -17,7 +18,7 @@ from job.cloud.budget import usd_per_hour
 from job.cloud.job_spec import render
 from job.cloud.policy import Decision, budget, decide
 from job.cloud.status import BEING_ENDED, History, read_history
-from job.cloud.submission import Placement, Submission, Submissions
+from job.cloud.submission import Placement, Submissions
 from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
 from job.runs.records import now
 from job.runs.run import Run
@@ -55,9 +56,9 @@ class Supervisor:
                 history = self.history()
                 self.allowance.require(history.newest.submission)
                 decision = decide(history)
-                if (decision.do, decision.reason) != logged:
+                if decision != logged:
                     log.info("%s: %s, %s", history.newest.submission.job_id, decision.do, decision.reason)
-                    logged = (decision.do, decision.reason)
+                    logged = decision
                 if decision.do == "finish":
                     return history
                 self.act(history, decision)
@@ -79,11 +80,14 @@ class Supervisor:
             RunStoppedError: If it is ``stop``.
         """
         if decision.do == "create":
-            make(self.run, self.batch, history.newest.submission)
+            submission = history.newest.submission
+            job = self.batch.make(submission.job_name, render(submission), submission.request_id)
+            Submissions(self.run).write_job(submission.number, submission.job_name, job.uid)
+            log.info("made %s: submission %d, %s", submission.job_id, submission.number, submission.placement)
         elif decision.do == "cancel":
             self.batch.cancel(history.submissions[-2].submission.job_name)
         elif decision.do == "submit" and decision.placement is not None:
-            self.add_submission(history, decision.placement, decision.reason, by_hand=False)
+            self.add_submission(history, decision.placement, decision.reason, "supervisor")
         elif decision.do in {"fail", "stop"}:
             if history.newest.live:
                 self.batch.cancel(history.newest.submission.job_name)
@@ -92,19 +96,19 @@ class Supervisor:
                 raise RunFailedError(f"{message}; `job supervise {self.run.name} --resume` tries again")
             raise RunStoppedError(f"{message}; `job supervise {self.run.name} --resume` resumes it")
 
-    def add_submission(self, history: History, placement: Placement, reason: str, *, by_hand: bool) -> None:
+    def add_submission(
+        self, history: History, placement: Placement, reason: str, by: Literal["hand", "supervisor"]
+    ) -> None:
         """Record the next submission; if another supervisor was first, its submission stands."""
         retries, run_s = budget(history, placement)
-        before = history.newest.submission
+        before, prices = history.newest.submission, {type_: dict(price) for type_, price in history.prices.items()}
         submission = dataclasses.replace(
             before,
             number=before.number + 1,
             created_at=now(),
-            by="hand" if by_hand else "supervisor",
+            by=by,
             reason=reason,
-            settings=dataclasses.replace(
-                before.settings, prices={type_: dict(price) for type_, price in history.prices.items()}
-            ),
+            settings=dataclasses.replace(before.settings, prices=prices),
             placement=placement,
             deadline=history.deadline.isoformat() if history.deadline else None,
             max_usd=history.limit.usd,
@@ -127,11 +131,4 @@ class Supervisor:
         job = history.newest.job
         ended = job is None or job.over or job.state in BEING_ENDED
         if history.final is None and history.newest.made and ended:
-            self.add_submission(history, history.newest.submission.placement, "resumed by hand", by_hand=True)
-
-
-def make(run: Run, batch: Batch, submission: Submission) -> None:
-    """Create a recorded submission's job; idempotent."""
-    job = batch.make(submission.job_name, render(submission), submission.request_id)
-    Submissions(run).write_job(submission.number, submission.job_name, job.uid)
-    log.info("made %s: submission %d, %s", submission.job_id, submission.number, submission.placement)
+            self.add_submission(history, history.newest.submission.placement, "resumed by hand", "hand")

@@ -6,10 +6,9 @@ and that none lies outside the folder. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -17,6 +16,8 @@ from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
 from job.datasets.scan import DatasetScan
 from job.errors import DataError
+from job.log import Progress
+from job.text import counted_problems
 
 NUM_SHOWN = 50
 
@@ -53,11 +54,7 @@ class DatasetReport:
     """Files that training reads: the data file, lists of images, images and labels."""
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Refuse a dataset with problems.
-
-        Args:
-            subject: Begins the message.
-            advice: Ends the message.
+        """Refuse a dataset with problems, in a message from subject to advice.
 
         Raises:
             DataError: If there are problems; lists the first.
@@ -67,8 +64,7 @@ class DatasetReport:
         listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]
         if len(self.problems) > NUM_SHOWN:
             listed.append(f"... and {len(self.problems) - NUM_SHOWN} more")
-        counted = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        raise DataError(f"{subject}: {counted} found; {advice}", listed)
+        raise DataError(f"{subject}: {counted_problems(self.problems)} found; {advice}", listed)
 
 
 def check_dataset(
@@ -77,7 +73,6 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
     """Check every label and image of a dataset's splits.
 
@@ -86,16 +81,16 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
-        progress: Called with the number of files that are done, and of all files.
     """
     layout = read_layout(folder, follow_links=follow_links)
-    names, texts = layout.data.names, set(layout.texts)
+    names, texts = layout.data.names, layout.texts
     images = sorted({image for split in layout.splits.values() for image in split.images})
     labels = sorted({label_of(image) for image in images} & texts)
     misplaced = _misplaced_labels(layout, images)
     candidates = sorted({name for found in misplaced.values() for name in found if name.lower().endswith(".txt")})
     scan = DatasetScan(layout, cache_file, single_class=single_class)
-    scan.read([*images, *labels, *candidates], progress or (lambda _done, _total: None))
+    with Progress(f"checking {layout.folder.name}", 1, "file") as progress:
+        scan.read([*images, *labels, *candidates], progress.to)
     problems = [*layout.problems, *_pairing_problems(layout, images), *_shared_problems(layout, scan.digests)]
     notes: dict[str, list[str]] = {}
     for path in (*images, *labels):
@@ -106,29 +101,34 @@ def check_dataset(
         _report_misplaced(image, found, scan.findings, problems, notes)
     for image in images:
         beside = f"{image.rpartition('.')[0]}.txt"
-        if beside in texts and label_of(image) != beside and label_of(image) in texts:
+        if label_of(image) != beside and {beside, label_of(image)} <= texts:
             notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
-    problems = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
-    problems.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
+    unique = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
+    unique.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
     noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
-    warnings = [*layout.warnings, *_without_labels(splits), *noted]
+    unlabelled = [
+        f"{name}: {counts.num_without_label} of {counts.num_images} images have no label file, and count as background"
+        for name, counts in splits.items()
+        if counts.num_without_label
+    ]
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
-    val = (*val_images, *sorted({label_of(image) for image in val_images} & texts))
-    files = frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files)
-    return DatasetReport(names, splits, tuple(problems), tuple(warnings), val, files)
+    return DatasetReport(
+        names,
+        splits,
+        problems=tuple(unique),
+        warnings=(*layout.warnings, *unlabelled, *noted),
+        val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
+        files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
+    )
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
-    """Return the broken images and labels, each with its counterpart, for `set_aside`.
+    """Return the broken images and labels by a fresh report, each with its counterpart, for `set_aside`.
 
     Of an image that is in train and in val, that is the copy in train. Problems of the data file, and of lists of
     images, remain.
-
-    Args:
-        folder: The dataset.
-        report: Of a fresh check.
     """
     layout = read_layout(folder)
     broken = {_pair(problem.path) for problem in report.problems} - layout.lists.keys()
@@ -136,13 +136,7 @@ def broken_files(folder: Path, report: DatasetReport) -> list[str]:
 
 
 def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
-    """Move files to a quarantine folder, and remove them from lists of images; return the changed lists.
-
-    Args:
-        folder: The dataset.
-        names: Of the files; missing files are ignored.
-        into: The quarantine folder; files keep their names.
-    """
+    """Move files, if they exist, into a quarantine folder, and strike them from lists of images; return those lists."""
     layout, moved, changed_lists = read_layout(folder), set(names), []
     for name in moved.intersection(layout.files):
         (into / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,17 +151,10 @@ def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:
-    """Write the data file for Ultralytics: an absolute path, and no key that it would download or run.
-
-    Args:
-        folder: The dataset.
-        report: Of a check without problems.
-        target: The file; replaced if it exists.
-    """
+    """Write the data file for Ultralytics: an absolute path, and no key that it would download or run."""
     layout = read_layout(folder)
-    data: dict[str, Any] = {"path": str(layout.folder)}
-    data |= {name: list(split.sources) for name, split in layout.splits.items()}
-    data |= {"names": dict(enumerate(report.names))} | layout.data.options
+    sources = {name: list(split.sources) for name, split in layout.splits.items()}
+    data = {"path": str(layout.folder), **sources, "names": dict(enumerate(report.names)), **layout.data.options}
     target.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -178,7 +165,7 @@ def _pair(name: str) -> str:
 
 def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
     """Yield labels that belong to no image, and images that share one."""
-    texts = set(layout.texts) - layout.lists.keys()
+    texts = layout.texts - layout.lists.keys()
     used = {label_of(image) for image in layout.images}
     folders = {label.rpartition("/")[0] for label in used & texts}
     for text in sorted(texts - used):
@@ -193,15 +180,13 @@ def _pairing_problems(layout: Layout, images: list[str]) -> Iterator[Problem]:
 
 def _misplaced_labels(layout: Layout, images: list[str]) -> dict[str, list[str]]:
     """Return, by image without a label, misplaced or misnamed files that could be its label."""
-    used = {label_of(image) for image in layout.images}
+    used = {label_of(image) for image in layout.images} | layout.lists.keys()
     by_stem: dict[str, list[str]] = {}
-    for name in (*layout.texts, *layout.annotations):
-        if name not in used and name not in layout.lists:
+    for name in (*sorted(layout.texts), *layout.annotations):
+        if name not in used:
             by_stem.setdefault(_stem(name), []).append(name)
-    texts = set(layout.texts)
-    return {
-        image: by_stem[_stem(image)] for image in images if label_of(image) not in texts and _stem(image) in by_stem
-    }
+    unlabelled = [image for image in images if label_of(image) not in layout.texts]
+    return {image: by_stem[_stem(image)] for image in unlabelled if _stem(image) in by_stem}
 
 
 def _stem(name: str) -> str:
@@ -214,12 +199,9 @@ def _report_misplaced(
     image: str, names: list[str], found: dict[str, Findings], problems: list[Problem], notes: dict[str, list[str]]
 ) -> None:
     """Report a possible label of an image: a problem if it has rows, otherwise a warning."""
-    labels = [name for name in names if name in found and found[name].has_rows]
-    if labels:
-        message = (
-            f"has no label in {label_of(image)}, where Ultralytics looks, but {labels[0]} could be it; move it there"
-        )
-        problems.append(Problem(image, None, "unused label", message))
+    if labels := [name for name in names if name in found and found[name].has_rows]:
+        where = f"has no label in {label_of(image)}, where Ultralytics looks"
+        problems.append(Problem(image, None, "unused label", f"{where}, but {labels[0]} could be it; move it there"))
     elif others := [name for name in names if name not in found]:
         text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
         notes.setdefault(text, []).append(image)
@@ -237,13 +219,6 @@ def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[st
         elif not any(label.has_area or label.problems for label in labels):
             message = f"`{name}` has labels, but no row with an area; give them boxes with a width and a height"
             yield Problem(layout.data.name, None, "empty split", message)
-
-
-def _without_labels(splits: dict[str, SplitCounts]) -> Iterator[str]:
-    for name, counts in splits.items():
-        if counts.num_without_label:
-            share = f"{counts.num_without_label} of {counts.num_images} images"
-            yield f"{name}: {share} have no label file, and count as background"
 
 
 def _shared_problems(layout: Layout, digests: dict[str, str]) -> Iterator[Problem]:

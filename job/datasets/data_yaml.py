@@ -3,11 +3,12 @@
 Guarantees that a file built to fill the memory is refused before it does, and that nothing in it is run.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from job.datasets.files import is_inside
+from job.datasets.files import real_name
 from job.text import MAX_BYTES, TOO_LARGE, UnreadableYamlError, load_yaml
 
 DATA_YAML = "data.yaml"
@@ -30,39 +31,28 @@ class DataYaml:
 
     name: str = DATA_YAML
     """Name of the file."""
-    content: dict[Any, Any] = field(default_factory=dict)
+    content: Mapping[object, object] = field(default_factory=dict)
     """Empty if the file cannot be used."""
     names: tuple[str, ...] = ()
     """Class names in the order of their numbers; empty if they cannot be read."""
-    options: dict[str, Any] = field(default_factory=dict)
+    num_channels: int = 3
+    """Channels of an image in training."""
+    num_keypoint_columns: int = 0
+    """Columns that Ultralytics cuts off the rows of a pose dataset."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Those of `PASSED_ON` that are given."""
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def num_channels(self) -> int:
-        """Number of channels of an image in training."""
-        return int(self.options.get("channels", 3))
-
-    @property
-    def num_keypoint_columns(self) -> int:
-        """Number of keypoint columns, which Ultralytics cuts off the rows of a pose dataset."""
-        num_points, num_dimensions = self.options.get("kpt_shape", (0, 0))
-        return int(num_points * num_dimensions)
-
 
 def read_data_yaml(folder: Path, names: list[str]) -> DataYaml:
-    """Read the data file of a folder: ``data.yaml``, or else the only YAML file.
-
-    Args:
-        folder: Absolute and without links.
-        names: Of the files in it.
-    """
+    """Read the data file among the names of a folder, itself without links: ``data.yaml``, or the only YAML file."""
     others = [name for name in names if "/" not in name and name.endswith((".yaml", ".yml"))]
     read = DataYaml(others[0] if len(others) == 1 else DATA_YAML)
     if read.name not in names:
         message = f"there is none, but {' and '.join(others[:NUM_SHOWN])}; rename the right one to {DATA_YAML}"
         read.problems.append(message if others else "there is none; a dataset has images/, labels/ and data.yaml")
-    elif is_inside(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
+    elif real_name(folder, path := folder / read.name) and path.is_file():  # `list_files` reports a pipe or a link
         if read.name != DATA_YAML:
             read.warnings.append(f"is read in place of {DATA_YAML}")
         _read_file(read, path)
@@ -122,16 +112,18 @@ def _read_names(read: DataYaml) -> None:
         return
     if "nc" in read.content and num_classes != len(names):
         nc = quote(read.content["nc"])
-        message = f"`nc` is {nc}, but there are {len(names)} `names`; correct one of them, or leave `nc` out"
-        read.problems.append(message)
+        read.problems.append(
+            f"`nc` is {nc}, but there are {len(names)} `names`; correct one of them, or leave `nc` out"
+        )
     read.names = tuple(str(names[number]) for number in range(len(names)))
 
 
 def _num_classes(read: DataYaml) -> int | None:
     """Return ``nc`` if it is a valid number of classes, as Ultralytics' ``check_det_dataset`` reads it."""
+    nc = read.content.get("nc")
     try:
-        number = float(read.content.get("nc", 0))
-    except (TypeError, ValueError, OverflowError):
+        number = float(nc) if isinstance(nc, str | int | float) else 0.0
+    except (ValueError, OverflowError):
         return None
     return int(number) if 0 < number <= MAX_CLASSES and number == int(number) else None
 
@@ -143,4 +135,5 @@ def _read_options(read: DataYaml) -> None:
     elif not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
         read.problems.append(f"`channels` is {quote(channels)}; write a number up to {MAX_CHANNELS}, or leave it out")
     else:
+        read.num_channels, read.num_keypoint_columns = channels, math.prod(shape)
         read.options = {key: read.content[key] for key in PASSED_ON if key in read.content}

@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from job.datasets.labels import Problem
+
 UNREADABLE = "unreadable", "is no file that can be read; replace it"
 """Kind and message of a pipe, a device, or a dangling link."""
 
@@ -22,17 +24,11 @@ class FolderListing:
     names: list[str] = field(default_factory=list)
     """Sorted."""
     folders: set[str] = field(default_factory=set)
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
-    """Name, kind and message of refused files."""
+    refused: list[Problem] = field(default_factory=list)
 
 
 def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
-    """List a folder.
-
-    Args:
-        folder: Absolute and without links.
-        follow_links: Follow links that lead out of the folder, too.
-    """
+    """List a folder, absolute and itself without links."""
     found, num_links = FolderListing(), 0
     left: list[tuple[str, tuple[str, ...]]] = [("", (str(folder),))]
     while left:
@@ -43,7 +39,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError as error:
             message = f"cannot be listed, {error.strerror}; make it a folder that can be read"
-            found.refused.append((below, "unreadable", message))
+            found.refused.append(Problem(below, None, "unreadable", message))
             continue
         for entry in entries:
             name, is_folder, is_link = below + entry.name, entry.is_dir(), entry.is_symlink()
@@ -51,9 +47,9 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
             num_links += is_link and is_folder
             refusal = _refusal(folder, real, above, num_links, follow_links=follow_links) if is_link else None
             if refusal is not None:
-                found.refused.append((name, *refusal))
+                found.refused.append(Problem(name, None, *refusal))
             elif not is_folder and not entry.is_file():  # a pipe blocks its reader
-                found.refused.append((name, *UNREADABLE))
+                found.refused.append(Problem(name, None, *UNREADABLE))
             if not is_folder:
                 found.names.append(name)
             elif refusal is None:
@@ -62,19 +58,20 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
     return found
 
 
-def is_inside(folder: Path, path: Path) -> bool:
-    """Whether a path, with all links resolved, is in a folder that is itself free of links."""
+def real_name(folder: Path, path: Path) -> str | None:
+    """Return the name of a path, all links resolved, in a folder that is itself without links; None outside of it."""
     try:
-        return Path(os.path.realpath(path)).is_relative_to(folder)
+        real = Path(os.path.realpath(path))
     except ValueError:  # a NUL character
-        return False
+        return None
+    return real.relative_to(folder).as_posix() if real.is_relative_to(folder) else None
 
 
 def _refusal(
     folder: Path, real: str, above: tuple[str, ...], num_links: int, *, follow_links: bool
 ) -> tuple[str, str] | None:
     """Return kind and message of a refused link; `None` if it is followed."""
-    if not follow_links and not is_inside(folder, Path(real)):
+    if not follow_links and real_name(folder, Path(real)) is None:
         message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
         return "outside", message
     if real in above:

@@ -46,30 +46,28 @@ _one_large = threading.Lock()
 
 
 def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
-    """Check that training can read an image.
-
-    Args:
-        data: The file.
-        name: Its name; the suffix selects the decoder.
-        num_channels: Number of channels in training.
-    """
+    """Check that training with so many channels can read an image; the suffix of its name selects the decoder."""
     try:
         with _opened(data) as opened:
             opened.verify()  # reads the checksums of a PNG, but makes it unusable
         with _opened(data) as opened:
             (width, height), num_pixels = opened.size, _num_pixels(opened)
             if num_pixels > MAX_PIXELS:
-                return _problem("large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles")
+                return Findings.of(
+                    "large", f"has {num_pixels:,} pixels, and at most {MAX_PIXELS:,} are read; make tiles"
+                )
             is_jpeg = opened.format == "JPEG"
     except UnidentifiedImageError:
         what = f"is none of {', '.join(FORMATS)}, which training reads; convert it, or leave it out"
-        return _problem("unreadable", what if data else "is empty; replace it")
+        return Findings.of("unreadable", what if data else "is empty; replace it")
     except Image.DecompressionBombError:
-        return _problem("large", f"has more than {MAX_PIXELS:,} pixels, which are not read; make tiles")
+        return Findings.of("large", f"has more than {MAX_PIXELS:,} pixels, which are not read; make tiles")
     except Exception as error:  # noqa: BLE001 -- decoders raise anything on broken data
-        return _problem("unreadable", f"cannot be decoded, {' '.join(str(error).split())}; replace it")
+        return Findings.of("unreadable", f"cannot be decoded, {' '.join(str(error).split())}; replace it")
     if min(width, height) < MIN_PX:
-        return _problem("small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out")
+        return Findings.of(
+            "small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
+        )
     with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
         return _check_pixels(data, name, num_channels, reduced=is_jpeg)
 
@@ -182,15 +180,13 @@ def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -
     try:
         pixels = decode(data, name, num_channels, reduced=reduced)
     except (cv2.error, DataError, MemoryError) as error:
-        return _problem("unreadable", f"cannot be decoded as for training, {' '.join(str(error).split())}; convert it")
+        return Findings.of(
+            "unreadable", f"cannot be decoded as for training, {' '.join(str(error).split())}; convert it"
+        )
     if pixels is None:
         message = "cannot be decoded by OpenCV, with which training reads it; convert it to JPEG or PNG of 8 bits"
-        return _problem("unreadable", message)
+        return Findings.of("unreadable", message)
     if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
         message = f"has {pixels.shape[2]} channels of {pixels.dtype}, and training takes {num_channels} of uint8"
-        return _problem("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
+        return Findings.of("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
     return Findings()
-
-
-def _problem(kind: str, message: str) -> Findings:
-    return Findings(((None, kind, message),))

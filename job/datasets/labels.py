@@ -49,6 +49,11 @@ class Findings:
     has_area: bool = False
     """Whether a row of a label describes something that has an area."""
 
+    @classmethod
+    def of(cls, kind: str, message: str, line: int | None = None) -> "Findings":
+        """Return one problem."""
+        return cls(((line, kind, message),))
+
     @property
     def has_rows(self) -> bool:
         """Whether it is a label with rows, valid or not; other text has no numbers."""
@@ -60,17 +65,13 @@ def check_label(
 ) -> Findings:
     """Check each row of a label as Ultralytics' ``verify_image_label`` does the whole.
 
-    Args:
-        data: The file.
-        num_classes: 0 if unknown.
-        num_keypoint_columns: Number of columns that a row may have after a box.
-        single_class: All classes count as class 0.
+    `num_classes` is 0 if unknown; `num_keypoint_columns` may stand in a row after a box.
     """
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return Findings(((line, "encoding", "is not UTF-8 text; save it as UTF-8"),))
+        return Findings.of("encoding", "is not UTF-8 text; save it as UTF-8", line)
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     whole = NUM_BOX_COLUMNS + num_keypoint_columns
     rows = [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows]
@@ -80,7 +81,7 @@ def check_label(
     if problems:
         return Findings(tuple(problems))
     if odd:
-        return Findings(((odd[0], "columns", "boxes and polygons are mixed in one label; write one kind"),))
+        return Findings.of("columns", "boxes and polygons are mixed in one label; write one kind", odd[0])
     values = [tuple(float(text) for text in row) for _, row in rows]
     notes = []
     if len(set(values)) < len(values):

@@ -5,12 +5,12 @@ no image and no label.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from job.datasets.data_yaml import DATA_YAML, DataYaml, quote, read_data_yaml
-from job.datasets.files import is_inside, list_files
+from job.datasets.files import list_files, real_name
 from job.datasets.labels import Problem
 from job.storage.keys import is_key
 
@@ -52,7 +52,7 @@ class Layout:
     """All files that are not hidden."""
     images: list[str] = field(default_factory=list)
     """All images, in a split or not."""
-    texts: list[str] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)
     """Text files: labels and lists of images."""
     annotations: list[str] = field(default_factory=list)
     """Labels of other formats, which Ultralytics does not read."""
@@ -71,32 +71,26 @@ class Layout:
 
 
 def read_layout(folder: Path, *, follow_links: bool = False) -> Layout:
-    """Read the data file and list the files.
-
-    Args:
-        folder: The dataset.
-        follow_links: Follow links that lead out of it.
-    """
+    """Read the data file and list the files; links that lead out of the folder are problems unless followed."""
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
-    layout = Layout(folder, read_data_yaml(folder, found.names), folders=found.folders, files=found.names)
-    for name, kind, message in found.refused:
-        layout.report(kind, message, name)
+    data = read_data_yaml(folder, found.names)
+    layout = Layout(folder, data, folders=found.folders, files=found.names, problems=found.refused)
     for name in found.names:
         if not is_key(name):
             layout.report("name", "has a name that no bucket takes; use no backslash and no control character", name)
         if is_image(name):
             layout.images.append(name)
         elif name.endswith(".txt"):
-            layout.texts.append(name)
+            layout.texts.add(name)
         elif name.lower().endswith(ANNOTATIONS):
             layout.annotations.append(name)
-    for message in layout.data.problems:
+    for message in data.problems:
         layout.report(DATA_YAML, message)
-    for message in layout.data.warnings:
+    for message in data.warnings:
         layout.warn(message)
-    if layout.data.content:
-        _read_splits(layout, layout.data.content)
+    if data.content:
+        _read_splits(layout, data.content)
     return layout
 
 
@@ -112,7 +106,7 @@ def is_image(name: str) -> bool:
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
 
-def _read_splits(layout: Layout, data: dict[Any, Any]) -> None:
+def _read_splits(layout: Layout, data: Mapping[object, object]) -> None:
     path = data.get("path") or "."
     given = {name: data.get(name) or (name == "val" and data.get("validation")) for name in (*NEEDED, "test")}
     entries = {
@@ -162,8 +156,11 @@ def _read_split(layout: Layout, root: str, name: str, given: list[object]) -> No
         source = None if str(entry).startswith("/") else _find(layout, root, entry)
         if source is not None:
             sources.append(source)
-            images += _below(layout.images, source) if source in layout.folders else _listed(layout, source)
-        elif isinstance(entry, str) and not is_inside(layout.folder, layout.folder / root / entry.removeprefix("../")):
+            if source in layout.folders:
+                images += [image for image in layout.images if source == "." or image.startswith(f"{source}/")]
+            else:
+                images += _listed(layout, source)
+        elif isinstance(entry, str) and not real_name(layout.folder, layout.folder / root / entry.removeprefix("../")):
             message = f"`{name}` is {quote(entry)}, which lies outside the dataset; put the images inside"
             layout.report("outside", message)
         elif isinstance(entry, str) and entry.startswith("/"):
@@ -194,25 +191,10 @@ def _find(layout: Layout, root: str, entry: object) -> str | None:
         return None
     for tried in (entry, entry.removeprefix("../")):
         path = layout.folder / root / tried
-        for name in (_below_folder(layout.folder, os.path.normpath(path)), _real_name(layout.folder, path)):
+        for name in (os.path.relpath(path, layout.folder), real_name(layout.folder, path)):
             if name is not None and (name in layout.folders or name in layout.texts):
                 return name
     return None
-
-
-def _below_folder(folder: Path, path: str) -> str | None:
-    return Path(path).relative_to(folder).as_posix() if Path(path).is_relative_to(folder) else None
-
-
-def _real_name(folder: Path, path: Path) -> str | None:
-    try:
-        return _below_folder(folder, os.path.realpath(path))
-    except ValueError:  # a NUL character
-        return None
-
-
-def _below(images: list[str], source: str) -> list[str]:
-    return [image for image in images if source == "." or image.startswith(f"{source}/")]
 
 
 def _listed(layout: Layout, source: str) -> list[str]:
@@ -233,17 +215,18 @@ def _listed(layout: Layout, source: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        image = _below_folder(layout.folder, os.path.normpath(path.parent / line))
+        image = os.path.relpath(path.parent / line, layout.folder)
         if line.startswith("/") and image in there:
-            message = f"{line!r} is there on this machine alone; write it from this list on, such as ./images/1.jpg"
-            layout.report("list", message, source, number)
+            problem = f"{line!r} is there on this machine alone; write it from this list on, such as ./images/1.jpg"
         elif line.startswith("/") or ".." in Path(line).parts:
             layout.report("outside", f"{line!r} lies outside the dataset; put the image inside", source, number)
+            continue
         elif not line.startswith("./"):
-            message = f"{line!r} is looked for wherever training starts; write ./ before it, for beside this list"
-            layout.report("list", message, source, number)
-        elif image in there:
-            layout.lists[source][number] = str(image)
+            problem = f"{line!r} is looked for wherever training starts; write ./ before it, for beside this list"
+        elif image not in there:
+            problem = f"{line!r} is no image that is there; leave it out"
         else:
-            layout.report("list", f"{line!r} is no image that is there; leave it out", source, number)
+            layout.lists[source][number] = image
+            continue
+        layout.report("list", problem, source, number)
     return list(layout.lists[source].values())

@@ -87,14 +87,7 @@ class DatasetLock(BaseModel):
 
     @classmethod
     def make(cls, number: int, files: Mapping[str, StoredObject], sha256: Mapping[str, str], prefix: str) -> Self:
-        """Lock a version.
-
-        Args:
-            number: Of the version.
-            files: By path: the object with its bytes.
-            sha256: By path, as far as known.
-            prefix: Of the dataset's keys.
-        """
+        """Lock a version: objects below a prefix and, as far as known, SHA-256, each by path."""
         locked = {}
         for path, stored in sorted(files.items()):
             key, crc32c = stored.key.removeprefix(prefix), str(stored.crc32c)
@@ -179,57 +172,39 @@ def split_digest(files: Mapping[str, StoredObject], split: Iterable[str], class_
     return digest.hexdigest()
 
 
-def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
-    """Return the newest version of a dataset, or the newest with one of these digests; all its files are there.
+def same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
+    """Whether two objects have the same size and checksum."""
+    return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
 
-    Args:
-        store: The bucket.
-        name: The dataset's name.
-        digests: If there are any and no version has one, the newest is returned.
+
+def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
+    """Return the newest version of a dataset with one of these digests, or else its newest; all its files are there.
 
     Raises:
         DataError: If its lock cannot be read, if files are missing or changed, or if a push was cut before the first
             lock.
     """
     listing = list_dataset(store, name)
-    newest = None
-    for number in listing.numbers:
-        version = listing.read(store, number)
-        newest = newest or version
-        if not digests or version.digests.intersection(digests):
-            return listing.verified(version)
-    if newest is not None:
-        return listing.verified(newest)
-    if listing.begun:
+    if listing.is_incomplete:
         raise DataError(f"dataset {name}: its first push was cut off, and only a part of it is there; push it again")
-    return listing.unlocked
+    return listing.verified((digests and listing.find(digests)) or listing.newest)
 
 
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
     """Return, by path, the keys of a version's files that differ from their paths."""
-    prefix = f"datasets/{name}/"
-    locks = {stored.key.removeprefix(prefix): stored for stored in store.list(f"{prefix}versions/")}
-    listing = DatasetListing(name, locks)
-    for number in listing.numbers:
-        version = listing.read(store, number)
-        if digest in version.digests:
-            return {path: file.key for path, file in version.pinned.items() if file.key != prefix + path}
-    return {}
-
-
-def is_incomplete(store: Store, name: str) -> bool:
-    """Whether the first push of a dataset was cut off, and left a part of it."""
-    listing = list_dataset(store, name)
-    return bool(listing.begun and not listing.numbers)
+    version = list_dataset(store, name, "versions/").find([digest])
+    pinned = version.pinned if version else {}
+    return {path: file.key for path, file in pinned.items() if file.key != f"datasets/{name}/{path}"}
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetListing:
     """Objects below a dataset's prefix."""
 
+    store: Store
     name: str
     there: dict[str, StoredObject]
-    """By key without the prefix."""
+    """By key."""
 
     @property
     def prefix(self) -> str:
@@ -239,33 +214,32 @@ class DatasetListing:
     @property
     def numbers(self) -> list[int]:
         """Version numbers, newest first."""
-        numbers = {int(match[1]) for key in self.there if (match := VERSION_LOCK.fullmatch(key))}
-        return sorted(numbers | ({1} if LOCK in self.there else set()), reverse=True)
+        names = [key.removeprefix(self.prefix) for key in self.there]
+        numbers = {int(match[1]) for name in names if (match := VERSION_LOCK.fullmatch(name))}
+        return sorted(numbers | ({1} if LOCK in names else set()), reverse=True)
 
     @property
     def begun(self) -> list[str]:
         """Marks of pushes that are under way or were cut off."""
-        return [key for key in self.there if BEGUN.fullmatch(key)]
+        return [key for key in self.there if BEGUN.fullmatch(key.removeprefix(self.prefix))]
 
     @property
-    def unlocked(self) -> DatasetVersion:
-        """The dataset without a lock: every file below the prefix."""
-        return DatasetVersion(0, {key: stored for key, stored in self.there.items() if _was_dataset_file(key)}, {})
+    def is_incomplete(self) -> bool:
+        """Whether the first push was cut off, and left a part of the dataset."""
+        return bool(self.begun and not self.numbers)
 
-    def read(self, store: Store, number: int) -> DatasetVersion:
-        """Read the lock of a version.
+    @property
+    def newest(self) -> DatasetVersion:
+        """The newest version; without a lock every file below the prefix, none if `is_incomplete`."""
+        if numbers := self.numbers:
+            return self._read(numbers[0])
+        paths = {} if self.begun else {key.removeprefix(self.prefix): stored for key, stored in self.there.items()}
+        return DatasetVersion(0, {path: stored for path, stored in paths.items() if _was_dataset_file(path)}, {})
 
-        Raises:
-            DataError: If it cannot be read.
-        """
-        name = self._lock_name(number)
-        lock = DatasetLock.parse(store.read(self.prefix + name), f"dataset {self.name}: {name}")
-        pinned = {
-            path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
-            for path, file in lock.files.items()
-        }
-        sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
-        return DatasetVersion(number, pinned, sha256)
+    def find(self, digests: Sequence[str]) -> DatasetVersion | None:
+        """Return the newest version with one of these digests."""
+        versions = map(self._read, self.numbers)
+        return next((version for version in versions if version.digests.intersection(digests)), None)
 
     def verified(self, version: DatasetVersion) -> DatasetVersion:
         """Return a version with its objects as the store lists them.
@@ -275,13 +249,13 @@ class DatasetListing:
         """
         problems, found = [], dict(version.pinned)
         for path, stored in version.files.items():
-            there = self.there.get(stored.key.removeprefix(self.prefix))
+            there = self.there.get(stored.key)
             if there is None:
                 problems.append(f"{path}: missing")
-            elif (there.size_bytes, there.crc32c) != (stored.size_bytes, stored.crc32c):
-                problems.append(f"{path}: changed")
-            else:
+            elif same_bytes(there, stored):
                 found[path] = there
+            else:
+                problems.append(f"{path}: changed")
         if problems:
             raise DataError(
                 f"dataset {self.name}: differs from its {self._lock_name(version.number)} in {len(problems)} files; "
@@ -290,14 +264,22 @@ class DatasetListing:
             )
         return DatasetVersion(version.number, found, version.sha256)
 
+    def _read(self, number: int) -> DatasetVersion:
+        name = self._lock_name(number)
+        lock = DatasetLock.parse(self.store.read(self.prefix + name), f"dataset {self.name}: {name}")
+        pinned = {
+            path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
+            for path, file in lock.files.items()
+        }
+        sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
+        return DatasetVersion(number, pinned, sha256)
+
     def _lock_name(self, number: int) -> str:
         name = version_lock(number)
-        return name if name in self.there else LOCK
+        return name if self.prefix + name in self.there else LOCK
 
 
-def list_dataset(store: Store, name: str) -> DatasetListing:
-    """List the objects below a dataset's prefix, with checksums."""
-    prefix = f"datasets/{name}/"
-    return DatasetListing(
-        name, {stored.key.removeprefix(prefix): stored for stored in store.list(prefix, checksums=True)}
-    )
+def list_dataset(store: Store, name: str, below: str = "") -> DatasetListing:
+    """List the objects of a dataset, or those below a prefix of it, with checksums."""
+    found = store.list(f"datasets/{name}/{below}", checksums=True)
+    return DatasetListing(store, name, {stored.key: stored for stored in found})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
@@ -31,7 +31,6 @@ NUM_WARNINGS_SHOWN, NUM_SHOWN = 5, 10
 
 SPARE_BYTES = 2_000_000_000
 """Free space that training needs beside the data, for checkpoints and plots."""
-
 
 READERS_S = 30.0
 """How long a change waits for readers: data loaders outlive a killed training by seconds."""
@@ -66,16 +65,16 @@ def find_dataset(store: Store, name: str | None) -> str:
         DataError: If it does not exist, or if there are several and none is named.
     """
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
-    if name is None:
-        if len(names) == 1:
-            return names[0]
-        if not names:
-            raise DataError(f"dataset: there is none in {store.uri}; push one with `job data push DIR --dataset NAME`")
+    push = "push one with `job data push DIR --dataset NAME`"
+    if name is None and not names:
+        raise DataError(f"dataset: there is none in {store.uri}; {push}")
+    if name is None and len(names) > 1:
         raise DataError(f"dataset: there are {len(names)} in {store.uri}; choose one with --dataset", names)
-    if name not in names:
-        listed = f"; there are {', '.join(names)}" if names else "; push one with `job data push DIR --dataset NAME`"
-        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{nearest(name, names) or listed}")
-    return name
+    if name is not None and name not in names:
+        listed = f"there are {', '.join(names)}" if names else push
+        hint = nearest(name, names) or f"; {listed}"
+        raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{hint}")
+    return name or names[0]
 
 
 def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
@@ -105,21 +104,12 @@ def prepare_data(
     subject: str = "",
     pulled_already: bool = False,
 ) -> PreparedData:
-    """Pull and check a dataset.
+    """Pull and check a dataset, and write the data file for Ultralytics.
 
-    Args:
-        store: The bucket.
-        name: The dataset's name.
-        workdir: Keeps the files for the next run.
-        target_yaml: Data file to write for Ultralytics.
-        timer: Measures pull and check.
-        held: Closed at first; until it is closed again, other processes of this machine cannot change the files.
-        quarantine: Set broken files aside instead of refusing the dataset.
-        single_class: All classes count as class 0.
-        pinned: Fields of an existing run's record: that version is pulled, the same files are set aside, and problems
-            are warnings.
-        subject: The run, in messages.
-        pulled_already: Another rank on this machine holds the files, and has set aside those that are.
+    For an existing run, the version that its record has `pinned` is pulled, the same files are set aside, and problems
+    are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
+    at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
+    another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
@@ -142,18 +132,18 @@ def prepare_data(
                 pulled = _pull(store, folder, version, readers)
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
-            report = _check(folder, single_class=single_class)
-            _require_pinned(folder, report.files - version.files.keys())
+            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
+            _require_none(folder, report.files - version.files.keys())
             aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 readers.exclude()
                 mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = _check(folder, single_class=single_class)
+                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
         readers.join()
     if pinned is None:
-        advice = "correct them, and push the dataset again"
-        report.raise_if_broken(f"dataset {name}", f"{advice}, or pass --quarantine to set broken files aside")
+        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
+        report.raise_if_broken(f"dataset {name}", advice)
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
@@ -164,8 +154,7 @@ def prepare_data(
 def _log_warnings(name: str, warnings: list[str]) -> None:
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
-    if len(warnings) > NUM_WARNINGS_SHOWN:
-        left = len(warnings) - NUM_WARNINGS_SHOWN
+    if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
@@ -177,18 +166,8 @@ def _pull(store: Store, folder: Path, version: DatasetVersion, readers: "_Reader
             return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
 
 
-def _check(folder: Path, *, single_class: bool) -> DatasetReport:
-    with Progress(f"checking {folder.name}", 1, "file") as progress:
-        cache = folder / SCAN_CACHE
-        return check_dataset(folder, single_class=single_class, cache_file=cache, progress=progress.to)
-
-
-def _require_pinned(folder: Path, others: Collection[str]) -> None:
-    """Refuse files that are in no version: Ultralytics reads every file in the folder of a split.
-
-    Raises:
-        MachineError: If there are any; lists the first.
-    """
+def _require_none(folder: Path, others: Collection[str]) -> None:
+    """Refuse files that are in no version: Ultralytics reads every file in the folder of a split."""
     if others:
         raise MachineError(
             f"{folder}: {len(others)} files there are not in the dataset, and training would read them; move them "

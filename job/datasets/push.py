@@ -8,19 +8,21 @@ import logging
 import os
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.check import NUM_SHOWN, check_dataset
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
     DatasetListing,
     DatasetLock,
     DatasetVersion,
+    dataset_digest,
     is_dataset_file,
     list_dataset,
+    same_bytes,
     version_lock,
 )
 from job.datasets.scan import SCAN_CACHE
@@ -48,7 +50,6 @@ class PushResult:
 class Push:
     """A planned push; nothing is written before `send`."""
 
-    store: Store
     listing: DatasetListing
     current: DatasetVersion
     """The newest version; without files if none exists."""
@@ -60,7 +61,7 @@ class Push:
     """Object of each file."""
 
     sha256: dict[str, str]
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...]
     """Files of the folder that no dataset includes."""
 
     @cached_property
@@ -70,7 +71,7 @@ class Push:
         found = [f"{path}: new" for path in self.files.keys() - before.keys()]
         found += [f"{path}: gone" for path in before.keys() - self.files.keys()]
         both = self.files.keys() & before.keys()
-        found += [f"{path}: changed" for path in both if not _same_bytes(self.files[path], before[path])]
+        found += [f"{path}: changed" for path in both if not same_bytes(self.files[path], before[path])]
         return sorted(found)
 
     @property
@@ -85,32 +86,33 @@ class Push:
             DataError: If a file changes meanwhile, or another push finishes first.
             StoreError: If the store fails; stored objects stay for the next push.
         """
+        store, prefix, number = self.listing.store, self.listing.prefix, self.current.number
         missing = {
             stored.key: path
             for path, stored in self.files.items()
-            if not _same_bytes(stored, self.listing.there.get(stored.key.removeprefix(self.listing.prefix)))
+            if not same_bytes(stored, self.listing.there.get(stored.key))
         }
-        prefix, number = self.listing.prefix, self.current.number
-        is_pinned = number > 0 and _fields(self.files) == _fields(self.current.files)
+        is_pinned = number > 0 and self.files == self.current.files
+        marks = set(self.listing.begun)
         try:
-            if not number and self.current.pinned and _fields(self.files) != _fields(self.current.pinned):
+            unlocked = {} if number else self.current.pinned
+            if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):
                 # Runs may be pinned to the files that were copied without a lock.
-                first = DatasetLock.make(1, self.current.pinned, {}, prefix)
-                self.store.put(prefix + LOCK, first.to_json())
+                store.put(prefix + LOCK, DatasetLock.make(1, unlocked, {}, prefix).to_json())
                 number = 1
-            number += not is_pinned
-            marks = {prefix + key for key in self.listing.begun}
             if not is_pinned:
-                marks.add(f"{prefix}versions/{number:04d}.begun")
-                self.store.put(f"{prefix}versions/{number:04d}.begun", b"{}\n", overwrite=True)
+                number += 1
+                mark = f"{prefix}versions/{number:04d}.begun"
+                marks.add(mark)
+                store.put(mark, b"{}\n", overwrite=True)
             self._send(missing)
             if not is_pinned:
                 lock = DatasetLock.make(number, self.files, self.sha256, prefix)
-                self.store.put(prefix + version_lock(number), lock.to_json())
+                store.put(prefix + version_lock(number), lock.to_json())
         except PreconditionError as error:
             raise DataError(f"dataset {self.listing.name}: another push came in between; push again") from error
         for mark in marks:
-            self.store.delete(mark)
+            store.delete(mark)
         sent = sum(self.files[path].size_bytes for path in missing.values())
         return PushResult(number, len(self.files), len(missing), sent)
 
@@ -122,16 +124,16 @@ class Push:
             def on_done(stored: StoredObject) -> None:
                 nonlocal done
                 path = missing[stored.key]
-                if not _same_bytes(stored, self.files[path]):
+                if not same_bytes(stored, self.files[path]):
                     raise DataError(f"{self.paths[path]}: was changed while it was pushed; push again")
                 with lock:
                     done += stored.size_bytes
                     progress.to(done)
 
             for key in missing:  # differs: written by an interrupted push, and in no lock
-                if key.removeprefix(self.listing.prefix) in self.listing.there:
-                    self.store.delete(key)
-            self.store.put_many([(self.paths[path], key) for key, path in missing.items()], on_done)
+                if key in self.listing.there:
+                    self.listing.store.delete(key)
+            self.listing.store.put_many([(self.paths[path], key) for key, path in missing.items()], on_done)
 
 
 def plan_push(
@@ -143,15 +145,9 @@ def plan_push(
     single_class: bool = False,
     follow_links: bool = False,
 ) -> Push:
-    """Check a folder, and plan its push.
+    """Check a folder as `check_dataset`, and plan its push as a dataset of this name.
 
-    Args:
-        store: The bucket.
-        folder: Has ``data.yaml``, images and labels.
-        name: Of the dataset.
-        force: Log problems instead of refusing the folder.
-        single_class: All classes count as class 0.
-        follow_links: Follow links that lead out of the folder.
+    With `force`, problems are logged instead of refusing the folder.
 
     Raises:
         DataError: If the folder has problems, or the name is invalid; lists every problem.
@@ -165,26 +161,20 @@ def plan_push(
     _check(folder, force=force, single_class=single_class, follow_links=follow_links)
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
-    refused = {path for path, _, _ in found.refused}
+    refused = {problem.path for problem in found.refused}
     names = [path for path in found.names if is_dataset_file(path) and path not in refused]
     if bad := [path for path in names if not is_key(f"datasets/{name}/{path}")]:
         raise DataError(f"{folder}: has files whose names no bucket takes; rename them", [repr(path) for path in bad])
     listing = list_dataset(store, name)
     paths = {path: folder / path for path in names}
-    current = _newest(store, listing)
+    current = listing.newest
     files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
-    return Push(store, listing, current, paths, files, sha256, left_out)
+    return Push(listing, current, paths, files, sha256, left_out)
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder under a name that is free, or that has the same content.
-
-    Args:
-        store: The bucket.
-        folder: Has ``data.yaml``, images and labels.
-        name: Of the dataset.
-        single_class: All classes count as class 0.
+    """Push a folder as `plan_push` under a name that is free, or that has the same content.
 
     Raises:
         DataError: If the folder has problems, or the name has other content.
@@ -196,22 +186,9 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
     return plan.send()
 
 
-def _newest(store: Store, listing: DatasetListing) -> DatasetVersion:
-    """Return the newest version; without a lock, all files, unless a push was cut off."""
-    if listing.numbers:
-        return listing.read(store, listing.numbers[0])
-    return DatasetVersion(0, {}, {}) if listing.begun else listing.unlocked
-
-
-def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> DatasetReport:
-    with Progress(f"checking {folder}", 1, "file") as progress:
-        report = check_dataset(
-            folder,
-            single_class=single_class,
-            follow_links=follow_links,
-            cache_file=folder / SCAN_CACHE,
-            progress=progress.to,
-        )
+def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> None:
+    cache = folder / SCAN_CACHE
+    report = check_dataset(folder, single_class=single_class, follow_links=follow_links, cache_file=cache)
     for warning in report.warnings:
         log.warning("%s: %s", folder, one_line(warning))
     if not force:
@@ -220,48 +197,25 @@ def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool)
         log.warning("%s: is pushed with %d problems, for which training will refuse it:", folder, len(report.problems))
         for problem in report.problems[:NUM_SHOWN]:
             log.warning("  - %s", one_line(str(problem)))
-    return report
 
 
 def _assign_keys(
     folder: Path, paths: dict[str, Path], listing: DatasetListing, current: DatasetVersion
 ) -> tuple[dict[str, StoredObject], dict[str, str]]:
     """Return the object of each file, and its SHA-256."""
-    index, files, sha256 = ChecksumIndex(folder / PUSHED), {}, {}
-    before = current.files
+    index, before, files, sha256 = ChecksumIndex(folder / PUSHED), current.files, {}, {}
     try:
         for name, path in paths.items():
             status, crc = index.read(name, path)
-            file = StoredObject(listing.prefix + name, status.st_size, "", crc)
-            known = before.get(name)
-            unchanged = _same_bytes(file, known)
-            sha256[name] = current.sha256.get(name, "") if unchanged else ""
-            if not sha256[name]:
-                sha256[name] = sha256_of(path)
-            taken = listing.there.get(name)
-            if known is not None and unchanged and _is_free_for(file, listing, known.key):
-                key = known.key
-            elif taken is None or _same_bytes(file, taken):
-                key = file.key
-            else:
-                key = f"{listing.prefix}objects/{sha256[name]}"
-            files[name] = StoredObject(key, status.st_size, "", crc)
+            file, known = StoredObject(listing.prefix + name, status.st_size, "", crc), before.get(name)
+            unchanged = known is not None and same_bytes(file, known)
+            sha256[name] = (current.sha256.get(name) if unchanged else None) or sha256_of(path)
+            keys = [known.key, file.key] if known is not None and unchanged else [file.key]
+            free = (key for key in keys if key not in listing.there or same_bytes(file, listing.there[key]))
+            key = next(free, f"{listing.prefix}objects/{sha256[name]}")
+            files[name] = replace(file, key=key)
     except OSError as error:
         raise MachineError(f"{error.filename}: cannot be read, {error.strerror}; correct its mode") from error
     finally:
         index.save()
     return files, sha256
-
-
-def _is_free_for(file: StoredObject, listing: DatasetListing, key: str) -> bool:
-    """Whether a key is free, or has these bytes."""
-    there = listing.there.get(key.removeprefix(listing.prefix))
-    return there is None or _same_bytes(file, there)
-
-
-def _same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
-    return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
-
-
-def _fields(files: dict[str, StoredObject]) -> set[tuple[str, str, int, str | None]]:
-    return {(path, stored.key, stored.size_bytes, stored.crc32c) for path, stored in files.items()}

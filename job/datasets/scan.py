@@ -6,7 +6,7 @@ Guarantees that every image was decoded to its end, and that an absent or damage
 import hashlib
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -36,13 +36,7 @@ _ROW = TypeAdapter(tuple[str, str, Findings])
 
 
 class DatasetScan:
-    """Findings in the files of a dataset, from a cache where a file or its bytes are known.
-
-    Args:
-        layout: The dataset.
-        cache_file: Of the `CacheFile`, if there is to be one.
-        single_class: All classes count as class 0.
-    """
+    """Findings in the files of a dataset, from a cache, if there is one, where a file or its bytes are known."""
 
     def __init__(self, layout: Layout, cache_file: Path | None, *, single_class: bool = False) -> None:
         self.findings: dict[str, Findings] = {}
@@ -50,7 +44,10 @@ class DatasetScan:
         self._layout = layout
         self._single_class = single_class
         self._cache = None if cache_file is None else CacheFile(cache_file, _SCHEMA)
-        self._cached = dict(_cached_rows(self._cache)) if self._cache else {}
+        self._cached: dict[str, tuple[str, str, Findings]] = {}
+        for path, row in self._cache.read().items() if self._cache else ():
+            with suppress(ValidationError):
+                self._cached[path] = _ROW.validate_json(row)
         self._by_digest = {digest: findings for _, digest, findings in self._cached.values()}
         self._versions: dict[str, str] = {}
 
@@ -87,34 +84,32 @@ class DatasetScan:
 
     def _version(self, path: str) -> str:
         """Return the version of a file, and of the rules it is checked by; empty if it is no regular file."""
-        try:
+        with suppress(OSError):
             status = (self._layout.folder / path).stat()
-        except OSError:
-            return ""
-        version = f"{self._rules(path)}{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}"
-        return version if stat.S_ISREG(status.st_mode) else ""
+            if stat.S_ISREG(status.st_mode):
+                times = f"{status.st_mtime_ns}-{status.st_ctime_ns}"
+                return f"{self._rules(path)}{status.st_ino}-{times}-{status.st_size}"
+        return ""
 
     def _read_file(self, path: str) -> tuple[str, Findings]:
         """Return digest and findings of a file; no digest if it cannot be read."""
+        file, most = self._layout.folder / path, image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
         try:
-            most = image.MAX_BYTES if is_image(path) else labels.MAX_BYTES
-            size = (self._layout.folder / path).stat().st_size
+            size = file.stat().st_size
             if size > most:
-                return "", Findings(
-                    ((None, "large", f"has {size:,} bytes, and at most {most:,} are read; leave it out"),)
-                )
-            data = (self._layout.folder / path).read_bytes() if self._versions[path] else None
+                message = f"has {size:,} bytes, and at most {most:,} are read; leave it out"
+                return "", Findings.of("large", message)
+            data = file.read_bytes() if self._versions[path] else None
         except OSError:
             data = None
         if data is None:
-            return "", Findings(((None, *UNREADABLE),))
+            return "", Findings.of(*UNREADABLE)
         digest = hashlib.sha256(self._rules(path).encode() + data).hexdigest()
         if (known := self._by_digest.get(digest)) is not None:
             return digest, known
-        yaml = self._layout.data
+        yaml, single = self._layout.data, self._single_class
         if is_image(path):
             return digest, check_image(data, path, yaml.num_channels)
-        single = self._single_class
         return digest, check_label(data, len(yaml.names), yaml.num_keypoint_columns, single_class=single)
 
     def _save(self) -> None:
@@ -122,9 +117,3 @@ class DatasetScan:
         changed = {path: _ROW.dump_json(row).decode() for path, row in rows.items() if row != self._cached.get(path)}
         if self._cache:
             self._cache.write(changed | dict.fromkeys(self._cached.keys() - rows.keys()))
-
-
-def _cached_rows(cache: CacheFile) -> Iterator[tuple[str, tuple[str, str, Findings]]]:
-    for path, row in cache.read().items():
-        with suppress(ValidationError):
-            yield path, _ROW.validate_json(row)

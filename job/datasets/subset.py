@@ -10,7 +10,7 @@ from job.errors import DataError
 
 
 def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
-    """Copy a number of images and labels, evenly spaced over each split, at least one of them labelled.
+    """Copy images with their labels, evenly spaced over each split and at least one of them labelled.
 
     Args:
         folder: A dataset in YOLO format.

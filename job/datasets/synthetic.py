@@ -47,12 +47,7 @@ Rng = np.random.Generator
 
 
 def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
-    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``.
-
-    Args:
-        folder: Target folder; made if it does not exist.
-        seed: Another seed, other pictures; at least 0.
-    """
+    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``; another seed, other pictures."""
     for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
@@ -67,7 +62,6 @@ def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
 
 
 # Animals from above -------------------------------------------------------------------------------------------------
-
 
 CIRCLE: Points = np.array([(math.cos(angle), math.sin(angle)) for angle in np.linspace(0, 2 * math.pi, 25)[:-1]])
 
@@ -108,19 +102,20 @@ def _elephant(rng: Rng) -> list[Part]:
     grey, dust = rng.uniform(92, 132), rng.uniform(0, 26)
     skin: Colour = (round(grey + dust), round(grey + dust * 0.6), round(grey))
     look, spread = rng.uniform(-0.12, 0.12), rng.uniform(0.8, 1.15)
-    parts = [
+    return [
         *_legs(rng, product((-0.24, 0.24), (-0.21, 0.21)), 0.05, (0.09, 0.07), _shade(skin, 0.72)),
         (_limb((-0.4, 0), (-0.56, rng.uniform(-0.08, 0.08)), 0.1, 0.04, 0.02), _shade(skin, 0.7)),
         (_limb((0.55, look), (0.86, look + rng.uniform(-0.16, 0.16)), rng.uniform(-0.3, 0.3), 0.12, 0.05), skin),
+        *((_limb((0.54, look + y), (0.72, look + y * 1.5), 0, 0.035, 0.02), (238, 232, 214)) for y in (-0.08, 0.08)),
+        (_oval(0, 0, 0.43, 0.25), skin),
+        (_oval(-0.02, 0, 0.34, 0.1), _shade(skin, 1.1)),
+        *(
+            (_oval(0.36, look + y * spread, size, size * 1.6, -y * 1.9), _shade(skin, light))
+            for size, light in ((0.125, 0.68), (0.1, 0.86))
+            for y in (-0.25, 0.25)
+        ),
+        (_oval(0.47, look, 0.15, 0.115), _shade(skin, 1.12)),
     ]
-    parts += [(_limb((0.54, look + y), (0.72, look + y * 1.5), 0, 0.035, 0.02), (238, 232, 214)) for y in (-0.08, 0.08)]
-    parts += [(_oval(0, 0, 0.43, 0.25), skin), (_oval(-0.02, 0, 0.34, 0.1), _shade(skin, 1.1))]
-    parts += [
-        (_oval(0.36, look + y * spread, size, size * 1.6, -y * 1.9), _shade(skin, light))
-        for size, light in ((0.125, 0.68), (0.1, 0.86))
-        for y in (-0.25, 0.25)
-    ]
-    return [*parts, (_oval(0.47, look, 0.15, 0.115), _shade(skin, 1.12))]
 
 
 def _zebra(rng: Rng) -> list[Part]:
@@ -141,7 +136,7 @@ def _zebra(rng: Rng) -> list[Part]:
 
 
 def _antelope(rng: Rng) -> list[Part]:
-    coat, look = _shade((168, 116, 70), rng.uniform(0.8, 1.2)), rng.uniform(-0.2, 0.2)
+    coat, look, horns = _shade((168, 116, 70), rng.uniform(0.8, 1.2)), rng.uniform(-0.2, 0.2), (48, 36, 28)
     parts = [
         *_legs(rng, product((-0.24, 0.24), (-0.13, 0.13)), 0.08, (0.07, 0.03), _shade(coat, 0.7)),
         (_oval(0, 0, 0.39, 0.155), coat),
@@ -149,13 +144,11 @@ def _antelope(rng: Rng) -> list[Part]:
         (_limb((-0.26, 0), (0.3, 0), 0, 0.07, 0.05), _shade(coat, 0.58)),
         (_limb((0.28, 0), (0.55, look), 0, 0.14, 0.1), coat),
         (_oval(0.6, look * 1.1, 0.12, 0.065, look), _shade(coat, 1.12)),
+        *((_oval(0.53, look + y, 0.03, 0.06, -3 * y), _shade(coat, 0.8)) for y in (-0.1, 0.1)),
     ]
-    parts += [(_oval(0.53, look + y, 0.03, 0.06, -3 * y), _shade(coat, 0.8)) for y in (-0.1, 0.1)]
-    horn = rng.uniform(0.16, 0.3)
-    parts += [
-        (_limb((0.58, look + y), (0.58 - horn, look + 5 * y), -6 * y, 0.035, 0.02), (48, 36, 28)) for y in (-0.03, 0.03)
-    ]
-    return parts
+    tip = 0.58 - rng.uniform(0.16, 0.3)
+    ends = [((0.58, look + y), (tip, look + 5 * y), -6 * y) for y in (-0.03, 0.03)]
+    return parts + [(_limb(start, end, bend, 0.035, 0.02), horns) for start, end, bend in ends]
 
 
 def _ostrich(rng: Rng) -> list[Part]:
@@ -164,18 +157,15 @@ def _ostrich(rng: Rng) -> list[Part]:
     wings: Colour = (240, 236, 228) if is_male else (168, 152, 134)
     skin: Colour = (222, 166, 146)
     look, spread = rng.uniform(-0.22, 0.22), rng.uniform(0.2, 0.3)
-    parts: list[Part] = [
-        (_limb((-0.05, y), (-0.3 + rng.uniform(-0.2, 0.3), y * 1.6), 0, 0.05, 0.04), skin) for y in (-0.13, 0.13)
-    ]
-    parts += [(_oval(-0.34, y, 0.13, 0.07, 6 * y), wings) for y in (-0.06, 0, 0.06)]
-    parts += [(_oval(-0.1, y, 0.17, 0.07, -y), wings) for y in (-spread, spread)]
-    parts += [
+    return [
+        *((_limb((-0.05, y), (-0.3 + rng.uniform(-0.2, 0.3), y * 1.6), 0, 0.05, 0.04), skin) for y in (-0.13, 0.13)),
+        *((_oval(-0.34, y, 0.13, 0.07, 6 * y), wings) for y in (-0.06, 0, 0.06)),
+        *((_oval(-0.1, y, 0.17, 0.07, -y), wings) for y in (-spread, spread)),
         (_oval(-0.05, 0, 0.31, 0.24), feathers),
         (_oval(-0.08, 0, 0.2, 0.12), _shade(feathers, 1.35)),
         (_limb((0.18, 0), (0.6, look), rng.uniform(-0.25, 0.25), 0.1, 0.06), skin),
         (_oval(0.63, look, 0.07, 0.05), _shade(skin, 0.9)),
     ]
-    return parts
 
 
 @dataclass(frozen=True, slots=True)

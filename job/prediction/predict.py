@@ -161,7 +161,6 @@ class _Work:
 
         isolate_ultralytics(self._folder / "ultralytics")
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
-        from job.training.tiles import Tiling  # noqa: PLC0415 -- imports numpy
 
         run, request = self._prediction.run, self._request
         weights = self._folder / "best.pt"
@@ -178,7 +177,8 @@ class _Work:
             max_det=request.max_det,
             agnostic_nms=request.agnostic_nms,
             classes=request.only,
-            tiling=Tiling(size=request.tiles, overlap=request.overlap) if request.tiles else None,
+            tiles=request.tiles,
+            overlap=request.overlap,
             batch=request.batch,
         )
         return Detector(weights, settings, self._prediction.device, environment.num_threads())

@@ -16,6 +16,7 @@ Arguments = dict[str, Any]
 MAX_COUNT = 2**31 - 1
 """The libraries below count in 32 bits."""
 
+MIN_IMGSZ = 32
 MAX_IMGSZ = 16_352
 """OpenCV warps pictures of up to 32767 pixels, and a mosaic is twice as wide as the image that is cut from it; of that,
 the largest multiple of the stride.
@@ -92,7 +93,7 @@ class TrainingArguments(BaseModel):
     epochs: Whole = Field(default=100, ge=1, le=MAX_COUNT)
     patience: Whole = Field(default=100, ge=0, le=MAX_COUNT)
     batch: Whole = Field(default=16, ge=1, le=MAX_COUNT)
-    imgsz: Whole = Field(default=640, ge=32, le=MAX_IMGSZ)
+    imgsz: Whole = Field(default=640, ge=MIN_IMGSZ, le=MAX_IMGSZ)
     fraction: float = Field(default=1.0, ge=1e-6, le=1)
     single_cls: bool = False
     classes: Indices = None
@@ -139,6 +140,12 @@ class TrainingArguments(BaseModel):
     iou: Fraction = 0.7
     max_det: Whole = Field(default=300, ge=1, le=MAX_COUNT)
     plots: bool = True
+    # Tiles, which Ultralytics does not know
+    tiles: Whole = Field(default=0, ge=0, le=MAX_IMGSZ)
+    tile_overlap: float = Field(default=0.2, ge=0, le=0.9)
+    tile_empty: float = Field(default=0.15, ge=0, le=0.9)
+    tile_visible: Fraction = 0.5
+    val_tiles: bool = False
     # Loading
     cache: Literal[False] = False
 
@@ -152,6 +159,13 @@ class TrainingArguments(BaseModel):
             "pictures of a mosaic, and the one on disk writes into the dataset, where the next run reads it"
         )
 
+    @field_validator("tiles")
+    @classmethod
+    def _require_tiles(cls, value: int) -> int:
+        if 0 < value < MIN_IMGSZ:
+            raise ValueError(f"must be 0 for whole pictures, or at least {MIN_IMGSZ} pixels, got {value}")
+        return value
+
     @staticmethod
     def explain_unknown(name: str) -> str:
         """Return the problem of an unknown argument."""
@@ -161,6 +175,17 @@ class TrainingArguments(BaseModel):
 
 
 DEFAULTS = TrainingArguments().model_dump()
+
+OF_TILES = ("tiles", "tile_overlap", "tile_empty", "tile_visible", "val_tiles")
+"""Arguments of the job's own: pixels of the file that a tile is wide and high (0 trains on whole pictures), the share
+of it that the next tile repeats, the share of empty tiles in an epoch at most, the share of an object that has to lie
+in a tile, and whether validation looks at tiles besides.
+"""
+
+
+def requested(train: Arguments) -> Arguments:
+    """Return training arguments as a request records them; older versions recorded none of tiles."""
+    return {name: value for name, value in train.items() if name not in OF_TILES or value != DEFAULTS[name]}
 
 
 def check_arguments(given: Arguments) -> tuple[Arguments, list[str]]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from job.errors import RecipeError
-from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments
+from job.recipes.arguments import DEFAULTS, Arguments, TrainingArguments, check_arguments, requested
 from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml, nearest, validation_problems
 
 Profile = Literal["full", "demo"]
@@ -126,7 +126,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 over name, start and arguments, which decide the outcome."""
-        decides = {"name": self.name, "start": str(self.start), "train": self.train}
+        decides = {"name": self.name, "start": str(self.start), "train": requested(self.train)}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_arguments(self, overrides: Arguments) -> "Recipe":
@@ -143,7 +143,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, in the order of the help."""
-    order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "recommended"]
+    order = ["base", "continue", "finetune", "transfer", "A", "B", "C", "T", "recommended"]
     found = {
         Path(entry.name).stem for entry in resources.files("job.recipes").iterdir() if entry.name.endswith(".yaml")
     }
@@ -160,8 +160,8 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
     Raises:
         RecipeError: If there is no such recipe, or it is wrong; lists every problem.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
+    path, names = Path(name_or_path), recipe_names()
+    if path.suffix in {".yaml", ".yml"}:
         try:
             with path.open(encoding="utf-8") as opened:
                 text = opened.read(MAX_BYTES + 1)  # enough to see that it is too large
@@ -169,25 +169,20 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
             raise RecipeError(f"{path}: cannot be read, {error.strerror}; pass a readable recipe file") from error
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: is not UTF-8 text; pass a recipe file in YAML") from error
-        return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
-    names = recipe_names()
-    if name_or_path not in names:
+    elif name_or_path in names:
+        text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    else:
         raise RecipeError(
             f"recipe {name_or_path!r}: no such recipe{nearest(name_or_path, names)}; "
             f"take one of {', '.join(names)}, or a path to a .yaml file"
         )
-    text = resources.files("job.recipes").joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    return parse_recipe(text, name=name_or_path, source=name_or_path, profile=profile)
+    return parse_recipe(text, name=path.stem, source=name_or_path, profile=profile)
 
 
 def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full") -> Recipe:
     """Read and check a recipe.
 
-    Args:
-        text: The YAML.
-        name: The recipe's name.
-        source: Its name in messages.
-        profile: The scale to resolve for; both are checked.
+    Both profiles are checked; messages name the source.
 
     Raises:
         RecipeError: Lists every problem.

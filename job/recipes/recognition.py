@@ -45,20 +45,20 @@ def published_model(start: str) -> str | None:
 def recognise(named: str, start: str, train: Mapping[str, Any], profile: Profile) -> str:
     """Return the name of the shipped recipe that a training matches, or its own name if there is none.
 
-    The match has the same kind of start and the same augmentation; of several, the named one, or else the one with the
-    nearest number of epochs. If none has the same augmentation, it is the named one if both augment or neither does,
-    else the one with the fewest differences.
-
-    Args:
-        named: Its name.
-        start: ``own best.pt``, weights, a model or an architecture, as in a run's request.
-        train: Its training arguments, all of them.
-        profile: ``full`` or ``demo``.
+    The match has the same kind of start, tiles or none, and the same augmentation; of several, the named one, or else
+    the one with the nearest number of epochs. If none has the same augmentation, it is the named one if both augment or
+    neither does, else the one with the fewest differences. All values are as in a run's request, `train` has every
+    argument.
     """
     origin = _origin_of(start)
     if origin is None:
         return named
-    same_start = [recipe for recipe in _shipped(profile) if _origin_of(str(recipe.start)) is origin]
+    tiled = bool(train.get("tiles"))
+    same_start = [
+        recipe
+        for recipe in _shipped(profile)
+        if _origin_of(str(recipe.start)) is origin and bool(recipe.train["tiles"]) is tiled
+    ]
     comparable = [recipe for recipe in same_start if is_augmented(recipe.train) is is_augmented(train)]
     equal = [recipe for recipe in comparable if not _num_different(recipe, train)]
     found = equal or comparable or same_start

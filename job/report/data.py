@@ -10,9 +10,10 @@ from job.analysis.metrics import metrics_of
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
-from job.runs.progress import EvaluationRecord, read_evaluation, read_progress
+from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
+from job.training.evaluation_record import EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         at=at,
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
-        evaluation=read_evaluation(run),
+        evaluation=run.read(EvaluationRecord, EVALUATION),
         attempts=attempts,
         cost=read_cost(run, at),
         bits=resume.exactness(record, attempts),

@@ -19,6 +19,14 @@ from job.runs.resume import warnings_of
 from job.text import MINUTE, percent
 from job.training.evaluation_record import SizeEvaluation
 
+METRIC_CHARTS = {
+    "F1": ("f1",),
+    "Precision and recall": ("precision", "recall"),
+    "mAP50": ("map50",),
+    "mAP50-95": ("map50_95",),
+}
+METRIC_COLOURS = {"f1": "blue", "precision": "violet", "recall": "teal", "map50": "blue", "map50_95": "blue"}
+
 PHASE_COLOURS = {
     Phase.BOOT: "grey1",
     Phase.PULL: "grey2",
@@ -104,24 +112,17 @@ def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     curve = [*([facts.before] if facts.before else []), *facts.learning_curve]
     if not curve:
         return
-    charted = (
-        ("F1", "f1", (("F1", "f1", "blue"),)),
-        ("Precision and recall", None, (("precision", "precision", "violet"), ("recall", "recall", "teal"))),
-        ("mAP50", "map50", (("mAP50", "map50", "blue"),)),
-        ("mAP50-95", "map50_95", (("mAP50-95", "map50_95", "blue"),)),
-    )
-    for title, target, lines in charted:
-        yield (
-            title,
-            charts.curve_chart(
-                [Series(label, colour, [metrics[name] for metrics in curve]) for label, name, colour in lines],
-                first_epoch=0 if facts.before else 1,
-                num_epochs=facts.num_epochs,
-                cuts=facts.cuts,
-                band=facts.expect.get(target) if target else None,
-                best_epoch=facts.best_epoch if target else None,
-            ),
+    for title, names in METRIC_CHARTS.items():
+        alone = len(names) == 1
+        chart = charts.curve_chart(
+            [Series(LABELS[name], METRIC_COLOURS[name], [metrics[name] for metrics in curve]) for name in names],
+            first_epoch=0 if facts.before else 1,
+            num_epochs=facts.num_epochs,
+            cuts=facts.cuts,
+            band=facts.expect.get(names[0]) if alone else None,
+            best_epoch=facts.best_epoch if alone else None,
         )
+        yield title, chart
 
 
 def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -129,11 +130,8 @@ def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
         return
     for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss")):
         lines = [
-            Series(label, colour, [row[f"{split}/{short}_loss"] for row in facts.rows], dashed)
-            for label, split, colour, dashed in (
-                ("training", "train", "blue", False),
-                ("validation", "val", "teal", True),
-            )
+            Series("training", "blue", [row[f"train/{short}_loss"] for row in facts.rows]),
+            Series("validation", "teal", [row[f"val/{short}_loss"] for row in facts.rows], dashed=True),
         ]
         yield title, _over_epochs(facts, lines)
     yield "Learning rate", _over_epochs(facts, [Series("rate", "blue", [row["lr/pg0"] for row in facts.rows])])
@@ -162,8 +160,7 @@ def _confidence_chart(facts: Facts) -> str:
     if (evaluation := facts.newest_evaluation) is None or not evaluation.curves:
         return ""
     curves = evaluation.curves
-    named = (("F1", "f1", "blue"), ("precision", "precision", "violet"), ("recall", "recall", "teal"))
-    lines = [Series(label, colour, curves[name]) for label, name, colour in named]
+    lines = [Series(LABELS[name], METRIC_COLOURS[name], curves[name]) for name in ("f1", "precision", "recall")]
     before = facts.evaluation_before
     if facts.evaluation and before and before.curves:
         lines.append(Series("F1 before", "muted", before.curves["f1"], dashed=True))

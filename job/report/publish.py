@@ -4,7 +4,6 @@ Guarantees that an older report does not replace a newer one: if the object chan
 read again. Of two reports put in the same moment either may stay; the next commit replaces it.
 """
 
-from job.errors import ObjectNotFoundError
 from job.report.data import read_facts
 from job.report.page import render
 from job.runs.records import RunRecord
@@ -21,15 +20,8 @@ def write_report(run: Run, record: RunRecord) -> str:
     """
     key = run.key(REPORT)
     while True:
-        before = _version(run, key)
+        before = run.store.list(key)
         page = render(read_facts(run, record)).encode()
-        if _version(run, key) == before:
+        if run.store.list(key) == before:
             run.store.put(key, page, overwrite=True)
             return key
-
-
-def _version(run: Run, key: str) -> str | None:
-    try:
-        return run.store.stat(key).version
-    except ObjectNotFoundError:
-        return None

@@ -169,7 +169,7 @@ def restore(run: Run, folder: Path) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def gone_on_from(run: Run, manifest: Manifest) -> Iterator[None]:
+def refusal_explained(run: Run, manifest: Manifest) -> Iterator[None]:
     """Add the command that sets this checkpoint aside to the refusal of its state or weights.
 
     Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides

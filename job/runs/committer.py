@@ -37,7 +37,7 @@ class AsyncCommitter(Background):
 
     def __init__(self, claim: Claim, staging: Path, restored: Manifest | None, publish: Callable[[Path], None]) -> None:
         super().__init__("committer", self._commit_all)
-        self.newest = restored
+        self.newest = restored if restored and restored.run == claim.run.name else None
         self._claim, self._staging, self._publish = claim, staging, publish
         self._changed = threading.Condition()
         self._waiting: tuple[Snapshot, Mapping[str, object]] | None = None

@@ -27,12 +27,7 @@ class Problem(ValueError):  # noqa: N818 -- an error of one field, which `Option
 
 
 class Options(BaseModel):
-    """Flags of one command.
-
-    Raises:
-        UsageError: From `parse`, if a flag is wrong; has every problem.
-        RecipeError: From `parse`, if only the recipe or its training arguments are.
-    """
+    """Flags of one command. `parse` raises a `UsageError` with all problems, or a `RecipeError` for a recipe alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 

@@ -67,10 +67,7 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
 def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
-    """Return the request for a run with a new total of epochs, which starts from the end of the old one.
-
-    The values of the old run's record stay but for the epochs; the new run has a name if the command line gives one.
-    """
+    """Return the request that extends an old run to a new total of epochs, with all its other values."""
     request = record.request
     recipe = Recipe(
         name=request["recipe"],
@@ -157,8 +154,6 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
         raise RunConflictError(
             f"run {run.name}: is not finished, so it has no end to extend; run the command that started it first"
         )
-    if not committed:
-        raise WeightsError(f"run {run.name}: has no checkpoint any more; start a new run with --weights {run.name}")
     if missing := checkpoint.missing_end(run, final.num_epochs):
         raise RunConflictError(
             f"run {run.name}: {missing}, so it has no end to extend; start a new run with --weights {run.name}"

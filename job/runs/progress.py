@@ -10,9 +10,9 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import Evaluation
+from job.training.evaluation_record import EVALUATION_BEFORE, Evaluation
 
-RESULTS, EVALUATION_BEFORE, EVALUATION = "results.csv", "evaluation-before.json", "evaluation.json"
+RESULTS = "results.csv"
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""
@@ -52,19 +52,6 @@ def read_progress(run: Run) -> Progress:
             if not tries_left:
                 raise
     return Progress(None, [], None)
-
-
-def read_evaluation(run: Run) -> EvaluationRecord | None:
-    """Read the evaluation of a finished run's best weights.
-
-    Raises:
-        CorruptObjectError: If it cannot be read.
-    """
-    key = run.key(EVALUATION)
-    try:
-        return EvaluationRecord.read(key, run.store.read(key))
-    except ObjectNotFoundError:
-        return None
 
 
 def _read(run: Run, identity: CheckpointId) -> Progress:

@@ -256,9 +256,7 @@ class InitialWeights:
     """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
 
     source: str | None
-    """A key in the bucket (for ``end`` a checkpoint's folder), a ``gs://`` address or a local file; None for a start
-    from scratch.
-    """
+    """A key in the bucket, a ``gs://`` address, a file, or for ``end`` a checkpoint's folder; None from scratch."""
 
     architecture: str | None
     """A model file of Ultralytics; None if the weights determine it."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator
 
 from job.errors import JobError, UsageError
-from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument
+from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument, requested
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
 from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
@@ -147,7 +147,7 @@ class TrainRequest(Execution):
             "model": self.model if self.weights else None,
             "new_classes": self.new_classes,
             "quarantine": self.quarantine,
-            "train": self.recipe.train,
+            "train": requested(self.recipe.train),
         }
 
 

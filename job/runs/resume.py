@@ -69,6 +69,9 @@ class PreviousAttempts:
         ]
 
 
+NO_ATTEMPTS = PreviousAttempts()
+
+
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
     """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
 
@@ -100,10 +103,7 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
 
 
 def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness:
-    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why.
-
-    Different machines, warnings of kernels and failed allocations of memory make a result inexact.
-    """
+    """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why."""
     if not record.request["train"].get("deterministic", True):
         because = ["deterministic: is off, so kernels may differ from one time to the next"]
         return Exactness(exact=False, from_attempt=1, because=because)
@@ -129,10 +129,7 @@ def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
 
 
 def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
-    """Describe how an environment differs from that of the run's first attempt, one sentence for each entry.
-
-    Entries that an older version of the job did not record when the run began are unknown.
-    """
+    """Describe how an environment differs from that of the run's first attempt, by the entries that it recorded."""
     known = {name: value for name, value in found.items() if name in existing or name in DEVICE}
     return [
         line.replace("the run has", "began with").replace("asked for", "now") for line in differences(existing, known)

@@ -11,14 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from job.errors import (
-    CorruptObjectError,
-    EndReason,
-    ObjectNotFoundError,
-    PreconditionError,
-    SupersededError,
-    UsageError,
-)
+from job.errors import EndReason, ObjectNotFoundError, PreconditionError, SupersededError, UsageError
 from job.runs.records import (
     AttemptClaim,
     AttemptEnd,
@@ -167,7 +160,7 @@ class Run:
             self.write("final.json", FinalRecord.model_validate({"finished_at": now(), **final}))
         written = self.final()
         if written is None:
-            raise CorruptObjectError(f"{self.key('final.json')}: was deleted while it was written; start again")
+            raise ObjectNotFoundError(f"{self.key('final.json')}: was deleted while it was written; start again")
         return written
 
     def read(self, kind: type[RecordType], name: str) -> RecordType | None:

@@ -41,7 +41,7 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
         return run, record
     families = default_families(request["dataset"])
     seen = survey(store, families)
-    seen.tell()
+    seen.log_strays()
     for found in reversed(seen.runs):
         if found.record.request == request:
             return found.run, found.record
@@ -90,17 +90,14 @@ class FoundRun:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Runs, submitted runs that have not begun, other folders with why each is no run, and the names of all folders.
-
-    The oldest number is the first within a family.
-    """
+    """Runs, runs that are submitted only, other folders and why each is no run, and all names; in order of numbers."""
 
     runs: list[FoundRun]
     submitted: list[Run]
     strays: dict[str, str]
     names: list[str]
 
-    def tell(self) -> None:
+    def log_strays(self) -> None:
         """Log what is passed over."""
         for name, why in self.strays.items():
             log.info("runs/%s: %s; passed over", name, why)
@@ -138,7 +135,7 @@ def survey(store: Store, families: Collection[str] = ()) -> Survey:
     return seen
 
 
-def tell_beside(store: Store, run: Run, request: Request, verb: str) -> None:
+def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:
     """Log the name of a new, unnamed run; warn of an unfinished one with the differences and the commands for both."""
     log.info("run %s: is new, named after dataset %s; --run gives another name", run.name, request["dataset"])
     seen = survey(store, default_families(request["dataset"]))

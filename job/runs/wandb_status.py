@@ -1,8 +1,4 @@
-"""W&B status of a run: one record for each attempt, ``wandb/<attempt>.json``.
-
-Non-authoritative: the server knows which rows it has. The folder may have offline logs of W&B by older versions;
-nothing reads them, since the checkpoints hold the same rows.
-"""
+"""W&B status of a run: one non-authoritative record for each attempt; logs of older versions beside it are unread."""
 
 from job.runs.records import Record
 from job.runs.run import Claim, Run

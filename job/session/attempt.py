@@ -2,35 +2,24 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, metrics_of
-from job.errors import (
-    DefectError,
-    EndReason,
-    ExitCode,
-    JobError,
-    NotCommittedError,
-    PeerError,
-    PreemptionError,
-    SupersededError,
-    TransientStoreError,
-)
+from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError, PreemptionError
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
-from job.runs.resume import PreviousAttempts
+from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Claim, Run
 from job.session import environment
 from job.session.context import SessionContext
 from job.storage.checksums import sha256_of
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Outcome
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
@@ -43,14 +32,9 @@ class StartedAttempt:
     claim: Claim
     record: RunRecord
     training: "Training"
-    previous: PreviousAttempts
-    restored: Manifest | None
+    previous: PreviousAttempts = NO_ATTEMPTS
+    restored: Manifest | None = None
     """The checkpoint that it resumes from; the last one of another run if it extends that."""
-
-    @property
-    def own_checkpoint(self) -> Manifest | None:
-        """The checkpoint that it resumes from, if it is one of this run."""
-        return self.restored if self.restored and self.restored.run == self.claim.run.name else None
 
 
 def claim_run(run: Run, context: SessionContext) -> Claim:
@@ -59,7 +43,7 @@ def claim_run(run: Run, context: SessionContext) -> Claim:
     return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
 
 
-def environment_of(training: "Training") -> dict[str, Any]:
+def environment_of(training: "Training") -> dict[str, object]:
     """Return the hardware and library versions that may decide the last bits of a result."""
     return {**training.environment, "versions": environment.versions()}
 
@@ -82,34 +66,29 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
 
 @contextlib.contextmanager
 def attempt_recorded(
-    claim: Claim, context: SessionContext, about: Callable[[], dict[str, Any]], *, finished: bool = True
+    claim: Claim, context: SessionContext, about: Callable[[], Mapping[str, object]], *, finished: bool = True
 ) -> Iterator[None]:
     """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
-    Args:
-        claim: The attempt.
-        context: The same attempt on this machine.
-        about: Further fields of the record, such as `Training.about`.
-        finished: Whether the attempt ends with the block.
+    `about` returns further fields of the record, such as `Training.about`. If `finished`, the attempt ends with the
+    block.
 
     Raises:
         DefectError: For an exception that is no `JobError`.
     """
 
-    def end(reason: EndReason, exit_code: int, message: str, error: str | None, **more: str) -> None:
-        ended = {"exit_code": exit_code, "message": message, "error": error, **more}
-        claim.end(reason, {**ended, **about(), "seconds": context.timer.seconds()})
+    def end(reason: str, fields: Mapping[str, object]) -> None:
+        claim.end(reason, {**fields, **about(), "seconds": context.timer.seconds()})
 
     def end_by(error: BaseException) -> None:
-        reason, exit_code = _classified(error)
-        more = {}
-        if isinstance(error, DefectError):
-            more["traceback"] = error.traceback
-        if isinstance(error, PreemptionError) and error.not_committed:
-            more["not_committed"] = error.not_committed
-        name = error.name if isinstance(error, DefectError) else type(error).__name__
+        fields = {
+            "exit_code": getattr(error, "exit_code", ExitCode.DEFECT),
+            "message": " ".join(str(error).split()),
+            "error": error.name if isinstance(error, DefectError) else type(error).__name__,
+        }
+        more = {name: text for name in ("traceback", "not_committed") if (text := getattr(error, name, ""))}
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
-            end(reason, exit_code, " ".join(str(error).split()), name, **more)
+            end(getattr(error, "reason", EndReason.FAILED), fields | more)
 
     context.watchdog.on_hang = context.preemption.on_deadline = end_by
     try:
@@ -122,32 +101,11 @@ def attempt_recorded(
         end_by(defect)
         raise defect from error
     if finished:
-        end(EndReason.FINISHED, 0, "", None)
+        end(EndReason.FINISHED, {"exit_code": ExitCode.FINISHED, "message": "", "error": None})
 
 
-def _classified(error: BaseException) -> tuple[EndReason, int]:
-    """Return the end reason and the exit code of an error.
-
-    An error of this machine that a retry may cure is ``failed`` too, with exit 75: a supervisor gives up if it comes
-    twice at the same position. ``transient`` is an error of the network or the bucket, which may last.
-    """
-    if isinstance(error, PreemptionError):
-        return EndReason(error.reason), error.exit_code
-    exit_code = error.exit_code if isinstance(error, JobError) else ExitCode.DEFECT
-    if isinstance(error, SupersededError):
-        return EndReason.SUPERSEDED, exit_code
-    passing = isinstance(error, TransientStoreError | PeerError)
-    return EndReason.TRANSIENT if passing else EndReason.FAILED, exit_code
-
-
-def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
-    """Publish the last files and write the final record, which ends the run.
-
-    Args:
-        started: The attempt.
-        outcome: The result of its training.
-        folder: Has the files that training wrote.
-        publisher: Copies them to the bucket.
+def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
+    """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
     Raises:
         NotCommittedError: If the newest checkpoint is not the end of the run.
@@ -155,27 +113,28 @@ def finish(started: StartedAttempt, outcome: "Outcome", folder: Path, publisher:
     """
     from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
-    claim, record = started.claim, started.record
-    run = claim.run
+    claim, record, training = started.claim, started.record, started.training
+    run, progress = claim.run, training.progress
     claim.require_current()
-    if missing := checkpoint.missing_end(run, len(outcome.rows)):
+    if missing := checkpoint.missing_end(run, len(progress.rows)):
         raise NotCommittedError(f"run {run.name}: {missing}; the same command resumes there")
     publisher.copy(folder)
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
-    comparison = BeforeAfter(metrics_of(outcome.before), metrics_of(outcome.after), expect)
+    before, after = training.before_and_after
+    comparison = BeforeAfter(metrics_of(before), metrics_of(after), expect)
     *earlier, this = run.attempt_records()
-    seen = Heartbeat.model_validate({"at": now(), **started.training.about})
+    seen = Heartbeat.model_validate({"at": now(), **training.about})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {
         "attempt": claim.attempt,
         "profile": record.request["profile"],
-        "reason": "stopped early" if outcome.stopped_early else "complete",
-        "num_epochs": len(outcome.rows),
-        "best_epoch": outcome.best_epoch,
-        "train_s": round(outcome.rows[-1]["time"], 3),
+        "reason": "stopped early" if progress.stopped_early else "complete",
+        "num_epochs": len(progress.rows),
+        "best_epoch": training.best_epoch,
+        "train_s": round(progress.rows[-1]["time"], 3),
         "bits": exactness.model_dump(exclude_unset=True),
         "comparison": comparison.to_json(),
-        "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in outcome.rows],
+        "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in progress.rows],
         "weights": {
             name: {"sha256": sha256_of(folder / name), "tensors": digest_file(folder / name)}
             for name in ("best.pt", "last.pt")

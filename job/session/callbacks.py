@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import PeerError
-from job.goodput import Phase, PhaseTimer
+from job.goodput import Phase
 from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
-from job.session.preemption import PreemptionWatcher
-from job.session.watchdog import Watchdog
-from job.training.distributed import ProcessGroup
+from job.session.context import SessionContext
 
 if TYPE_CHECKING:
     from job.training.callbacks import Step
@@ -37,21 +35,18 @@ class SessionCallbacks:
     committer: AsyncCommitter
     schedule: CheckpointSchedule
     reporter: Reporter
-    timer: PhaseTimer
-    preemption: PreemptionWatcher
-    group: ProcessGroup
-    watchdog: Watchdog
+    context: SessionContext
     restored: CheckpointId | None
     """The checkpoint that training is resumed from."""
 
     furthest_position: tuple[int, int]
-    """The complete epochs, and batches of the next, that any earlier attempt is known to have reached."""
+    """The furthest that any earlier attempt is known to have reached: complete epochs, and batches of the next."""
 
     checks: Sequence[Callable[[], None]]
     """Raise the errors of background work: heartbeat, committer, watchdog."""
 
     def __post_init__(self) -> None:
-        self._reached = (self.restored.epoch, self.restored.batch) if self.restored else (0, 0)
+        self._reached = self.restored.position if self.restored else (0, 0)
         self._last_committed = self._reached if self.restored else None
         trace = os.environ.get(TRACE)
         self._trace = Path(trace) if trace else None
@@ -59,7 +54,7 @@ class SessionCallbacks:
     def enter(self, phase: Phase) -> None:
         """Count the seconds from now on under a phase; steps that an earlier attempt did are recomputed."""
         again = phase is Phase.USEFUL and self._reached < self.furthest_position
-        self.timer.enter(Phase.RECOMPUTED if again else phase)
+        self.context.timer.enter(Phase.RECOMPUTED if again else phase)
 
     def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
@@ -75,21 +70,17 @@ class SessionCallbacks:
                 opened.write(json.dumps(step.trace()) + "\n")
         self.reporter.on_step(step)
         try:
-            notice = self.preemption.agreed(self.group.agree)
+            notice = self.context.preemption.agreed(self.context.group.agree)
         except PeerError as error:
             self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
-            raise self.preemption.obeyed() or error from error
+            raise self.context.preemption.obeyed() or error from error
         if notice is not None or self.schedule.due():
             self.commit(snapshot)
         if notice is not None:
             raise notice
 
     def on_validation_batch(self) -> None:
-        """Feed the watchdog during validation.
-
-        Raises:
-            JobError: If background work failed.
-        """
+        """Feed the watchdog during validation, and raise the errors of background work."""
         self._check_others()
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
@@ -102,17 +93,17 @@ class SessionCallbacks:
         """Commit the position of training, unless it is the last committed one."""
         if self._last_committed == self._reached:
             return
-        seconds = self.timer.seconds()
-        with self.timer.entered(Phase.STALL), self.schedule.taking():
+        seconds = self.context.timer.seconds()
+        with self.context.timer.entered(Phase.STALL), self.schedule.taking():
             self.committer.submit(snapshot(), seconds=seconds)
         self._last_committed = self._reached
 
     def interruptible(self) -> AbstractContextManager[None]:
         """Allow a notice to interrupt the block."""
-        return self.preemption.interruptible()
+        return self.context.preemption.interruptible()
 
     def _check_others(self) -> None:
-        self.watchdog.beat()
+        self.context.watchdog.beat()
         self.committer.check()
         for check in self.checks:
             check()
@@ -121,20 +112,16 @@ class SessionCallbacks:
 class FollowerCallbacks:
     """The callbacks of a rank other than 0: it trains, and stops when all ranks do."""
 
-    def __init__(self, preemption: PreemptionWatcher, group: ProcessGroup, watchdog: Watchdog) -> None:
-        self._preemption, self._group, self._watchdog = preemption, group, watchdog
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
 
     def enter(self, phase: Phase) -> None:
         """No-op: only rank 0 records time."""
 
     def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- only rank 0 commits
-        """End training if any process has a notice.
-
-        Raises:
-            PreemptionError: If one has.
-        """
-        self._watchdog.beat()
-        notice = self._preemption.agreed(self._group.agree)
+        """End training with `PreemptionError` if any rank has a notice."""
+        self._context.watchdog.beat()
+        notice = self._context.preemption.agreed(self._context.group.agree)
         if notice is not None:
             raise notice
 

@@ -38,11 +38,8 @@ class Place:
     Each run has its own process, since an earlier training in the same process changes the last bits.
     """
 
-    before: tuple[str, ...]
+    command: tuple[str, ...]
     """The command, without the flags of the run."""
-
-    after: tuple[str, ...]
-    """Flags of bucket and machine."""
 
     usd_per_hour: float | None
     """The price of the machine, if it is known; each attempt records it."""
@@ -56,8 +53,7 @@ class Place:
         A notice is passed on to the process; if it has the notice already, the two count as one.
         """
         price = {} if self.usd_per_hour is None else {USD_PER_HOUR: str(self.usd_per_hour)}
-        command = [sys.executable, "-m", "job", *self.before, *args, *self.after]
-        process = subprocess.Popen(command, env=os.environ | price)  # noqa: S603 -- our own program
+        process = subprocess.Popen([sys.executable, "-m", "job", *self.command, *args], env=os.environ | price)  # noqa: S603 -- our own program
         try:
             return process.wait()
         except PreemptionError:
@@ -66,26 +62,14 @@ class Place:
             raise
 
 
-def here(bucket: str, machine: Sequence[str], usd_per_hour: float | None) -> Place:
-    """Return the place that trains on this machine.
-
-    Args:
-        bucket: Where the runs are.
-        machine: Further flags of ``job train``.
-        usd_per_hour: The price of the machine, if it is known.
-    """
-    return Place(("train",), (*machine, f"--bucket={bucket}"), usd_per_hour)
+def here(bucket: str, args: Sequence[str], usd_per_hour: float | None) -> Place:
+    """Return the place that trains on this machine, with further flags of ``job train``."""
+    return Place(("train", *args, f"--bucket={bucket}"), usd_per_hour)
 
 
 def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
-    """Return the place that trains on Cloud Batch: its process submits a run, if it is not yet, and supervises it.
-
-    Args:
-        bucket: Where the runs are.
-        machine: Machine type, as ``job submit`` names it.
-        args: Further flags of ``job submit``.
-    """
-    return Place(("submit", "--supervise", f"--machine={machine}"), (*args, f"--bucket={bucket}"), None, bounds=True)
+    """Return the place that submits a run to Cloud Batch, if it is not yet, and supervises it, with further flags."""
+    return Place(("submit", "--supervise", f"--machine={machine}", *args, f"--bucket={bucket}"), None, bounds=True)
 
 
 def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
@@ -130,13 +114,10 @@ def _train(
         return
     if exit_code == 0:
         raise PauseError(f"campaign {campaign.name}: run {step.run} is paused")
-    if exit_code == ExitCode.TRY_AGAIN or exit_code < 0:
-        raise CampaignError(
-            f"campaign {campaign.name}: run {step.run} was cut off; the same command resumes it",
-            ExitCode.TRY_AGAIN,
-        )
+    cut_off = exit_code == ExitCode.TRY_AGAIN or exit_code < 0
+    ended = "was cut off; the same command resumes it"
+    if not cut_off:
+        ended = f"failed with exit code {exit_code}, see above; solve that, and run the same command again"
     raise CampaignError(
-        f"campaign {campaign.name}: run {step.run} failed with exit code {exit_code}, see above; solve that, and run "
-        "the same command again",
-        exit_code,
+        f"campaign {campaign.name}: run {step.run} {ended}", ExitCode.TRY_AGAIN if cut_off else exit_code
     )

@@ -4,26 +4,24 @@ Knows nothing of the content of a checkpoint.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 class CheckpointSchedule:
     """Decides when the next checkpoint is due, and measures the stalls.
 
-    Args:
-        every_s: Seconds between checkpoints; 0 takes them at the ends of epochs only.
-        preempted_after_s: Lifetimes of the earlier attempts that were preempted.
-        clock: Seconds from any origin.
+    An interval `every_s` of 0 takes checkpoints at the ends of epochs only; `preempted_after_s` are the lifetimes of
+    the earlier attempts that were preempted.
     """
 
     def __init__(
         self, every_s: float, preempted_after_s: list[float], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._every_s = every_s
-        self._preempted_after_s = [s for s in preempted_after_s if s > 0]  # or a clock was set back: not known
+        self._lives_s = [s for s in preempted_after_s if s > 0]  # else a clock was set back, and the life is unknown
         self._clock = clock
         self._last = clock()
         self._stalls_s: list[float] = []
@@ -43,7 +41,7 @@ class CheckpointSchedule:
     @property
     def stall_s(self) -> float:
         """Mean stall of a checkpoint, in seconds; 0 before the first."""
-        return sum(self._stalls_s) / len(self._stalls_s) if self._stalls_s else 0.0
+        return statistics.fmean(self._stalls_s or [0.0])
 
     @property
     def optimum_s(self) -> float | None:
@@ -51,27 +49,26 @@ class CheckpointSchedule:
 
         The stall is the whole cost of a checkpoint: writing and upload happen in the background.
         """
-        if not self._preempted_after_s or not self._stalls_s:
+        if not self._lives_s or not self._stalls_s:
             return None
-        mean_between_s = sum(self._preempted_after_s) / len(self._preempted_after_s)
-        return math.sqrt(2 * self.stall_s * mean_between_s)
+        return math.sqrt(2 * self.stall_s * statistics.fmean(self._lives_s))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the schedule and its overhead for an attempt's record."""
         return {
             "every_s": self._every_s,
             "num": len(self._stalls_s),
             "stall_s": round(self.stall_s, 4),
-            "num_preempted": len(self._preempted_after_s),
+            "num_preempted": len(self._lives_s),
             "optimum_s": self.optimum_s and round(self.optimum_s, 1),
         }
 
     def __str__(self) -> str:
         chosen = f"every {self._every_s:g} s and after each epoch" if self._every_s else "after each epoch"
-        said = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms"
+        text = f"checkpoints {chosen}; each stops training for {1000 * self.stall_s:.0f} ms"
         if self.optimum_s is None:
-            return f"{said}; no attempt was cut off so far"
-        mean_s = sum(self._preempted_after_s) / len(self._preempted_after_s)
+            return f"{text}; no attempt was cut off so far"
+        mean_s = statistics.fmean(self._lives_s)
         return (
-            f"{said}; attempts were cut off after {mean_s:.0f} s on average, for which {self.optimum_s:.1f} s is best"
+            f"{text}; attempts were cut off after {mean_s:.0f} s on average, for which {self.optimum_s:.1f} s is best"
         )

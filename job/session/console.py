@@ -21,15 +21,7 @@ IN_A_LINE = {"f1": "F1", "precision": "P", "recall": "R", "map50": "mAP50"}
 
 
 class Reporter:
-    """Shows one attempt's progress.
-
-    Args:
-        num_epochs: Epochs in the whole run.
-        before: Metrics of the start weights (row 0), if measured.
-        rows: Metrics of the epochs that earlier attempts completed.
-        usd_per_hour: The price of the machine, if it is known.
-        clock: Seconds from any origin.
-    """
+    """Shows one attempt's progress, on from row 0 (`before`, of the start weights) and the rows of earlier attempts."""
 
     def __init__(
         self,
@@ -106,14 +98,11 @@ class Reporter:
 
 def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     """Print the result of a finished run."""
+    state = "was finished before" if already else "is finished"
+    advice = "; to train it again, pass --run with a new name" if already else ""
     log.info(
         "run %s %s: %s after %d epochs, best in epoch %d%s",
-        run.name,
-        "was finished before" if already else "is finished",
-        final.reason,
-        final.num_epochs,
-        final.best_epoch,
-        "; to train it again, pass --run with a new name" if already else "",
+        *(run.name, state, final.reason, final.num_epochs, final.best_epoch, advice),
     )
     if not final.bits.exact:
         log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from job.cloud.prices import price_here
 from job.datasets.prepare import PreparedData, prepare_data
 from job.goodput import PhaseTimer
-from job.runs.records import Price
+from job.runs.records import PinnedDataset, Price
 from job.runs.request import TrainRequest
 from job.session.doctor import require_fit
 from job.session.preemption import PreemptionWatcher
@@ -28,7 +27,7 @@ class SessionContext:
     """One attempt on this machine."""
 
     store: Store
-    order: TrainRequest
+    request: TrainRequest
     preemption: PreemptionWatcher
     timer: PhaseTimer = field(default_factory=PhaseTimer)
     group: ProcessGroup = field(default_factory=ProcessGroup)
@@ -47,19 +46,19 @@ class SessionContext:
         Raises:
             MachineError: If the machine is unfit or the folder cannot be written.
         """
-        workdir.require_writable(self.order.workdir)
-        require_fit(self.order.workdir, self.order.device)
-        with workdir.attempt_folder(self.order.workdir, owner) as folder, ExitStack() as held:
+        workdir.require_writable(self.request.workdir)
+        require_fit(self.request.workdir, self.request.device)
+        with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
             yield replace(self, folder=folder, price=price_here(), held=held)
 
-    def prepare_data(self, name: str, pinned: dict[str, Any] | None, subject: str) -> PreparedData:
+    def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
         return prepare_data(
-            *(self.store, name, self.order.workdir, self.folder / "data.yaml", self.timer),
+            *(self.store, name, self.request.workdir, self.folder / "data.yaml", self.timer),
             held=self.held,
-            quarantine=self.order.quarantine,
-            single_class=bool(self.order.recipe.train.get("single_cls")),
-            pinned=pinned,
+            quarantine=self.request.quarantine,
+            single_class=bool(self.request.recipe.train.get("single_cls")),
+            pinned=pinned.model_dump() if pinned else None,
             subject=subject,
             pulled_already=self.group.local_rank > 0,
         )
@@ -68,7 +67,7 @@ class SessionContext:
         """Prepare this process for the first import of Ultralytics."""
         from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- torch is heavy, checks come first
 
-        isolate_ultralytics(self.order.workdir / "ultralytics")
+        isolate_ultralytics(self.request.workdir / "ultralytics")
 
     def empty_folder(self, name: str) -> Path:
         """Make an empty folder within the work folder."""

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from job.datasets.lockfile import is_incomplete
+from job.datasets.lockfile import list_dataset
 from job.datasets.push import push_dataset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
@@ -22,45 +22,41 @@ log = logging.getLogger(__name__)
 DATASET = "wildlife-demo"
 
 
-def train_demo(store: Store, order: TrainRequest) -> None:
+def train_demo(store: Store, request: TrainRequest) -> None:
     """Train a recipe at demo scale, after the recipe that it starts from if that has no run yet.
 
     Raises:
         JobError: As `session.train`.
     """
-    if not store.list("datasets/") or is_incomplete(store, DATASET):
+    if not store.list("datasets/") or list_dataset(store, DATASET).is_incomplete:
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
             push_dataset(store, Path(folder), DATASET)
-    earlier = _missing_start(store, order)
+    earlier = _missing_start(store, request)
     if earlier is not None:
-        log.info("demo: recipe %s starts from weights of %s, which is trained first", order.recipe.name, earlier)
+        log.info("demo: recipe %s starts from weights of %s, which is trained first", request.recipe.name, earlier)
         recipe = load_recipe(earlier, "demo")
-        train_demo(store, order.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
-    log.info("demo scale of recipe %s: %s", order.recipe.name, changes(order.recipe))
-    train(store, order, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
+        train_demo(store, request.model_copy(update={"recipe": recipe, "run": None, "weights": None, "model": None}))
+    log.info("demo scale of recipe %s: %s", request.recipe.name, changes(request.recipe))
+    train(store, request, boot_s=None if earlier is None else 0.0)  # all seconds until here are in the earlier run
 
 
 def changes(recipe: Recipe) -> str:
     """Describe the changes of a recipe's demo profile."""
     full = load_recipe(recipe.source, "full")
-    changed = [
-        f"{name} {value} instead of {full.train[name]}"
-        for name, value in recipe.train.items()
-        if value != full.train[name]
-    ]
-    if recipe.start != full.start:
-        changed.insert(0, f"start {recipe.start} instead of {full.start}")
+    values = {"start": (recipe.start, full.start)}
+    values |= {name: (value, full.train[name]) for name, value in recipe.train.items()}
+    changed = [f"{name} {value} instead of {other}" for name, (value, other) in values.items() if value != other]
     return ", ".join(changed) or "nothing is changed"
 
 
-def _missing_start(store: Store, order: TrainRequest) -> str | None:
+def _missing_start(store: Store, request: TrainRequest) -> str | None:
     """Return the recipe to run first, if the start weights are missing."""
-    if order.weights is not None or order.model is not None or order.recipe.start.kind != "own":
+    if request.weights is not None or request.model is not None or request.recipe.start.kind != "own":
         return None
     try:
-        find_start(store, order, order.run)
+        find_start(store, request, request.run)
     except WeightsError:
-        return order.recipe.start.name or "base"
+        return request.recipe.start.name or "base"
     return None

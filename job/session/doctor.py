@@ -11,10 +11,10 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from job.errors import JobError, MachineError
 from job.recipes.recipe import Recipe
@@ -24,13 +24,13 @@ OLDEST_DRIVER = {12: 525, 13: 580}
 """Oldest driver branch of each major version of CUDA, by NVIDIA's minor-version compatibility."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
-"""The kernel's word: it is seen in a container that was given no GPU, too."""
+"""Of the kernel: seen in a container that was given no GPU, too."""
 
 DEVICES = Path("/dev")
-"""Where each GPU that this machine or container was given has a file, ``nvidia0`` and so on."""
+"""Has a file for each GPU that this machine or container was given: ``nvidia0`` and so on."""
 
-SWITCHED_ON_BY_ULTRALYTICS = ("albumentations",)
-"""Modules that change the pictures as soon as they can be imported (``data/augment.py``: 2150-2207)."""
+ALBUMENTATIONS = "albumentations"
+"""Ultralytics changes the pictures with it as soon as it can be imported (``data/augment.py``: 2150-2207)."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- nothing is written there
 
@@ -39,9 +39,8 @@ SPARE_DISK_BYTES = 10_000_000_000
 GIB = 2**30
 
 BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
-"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision.
-
-By the letter of the model; the storage of all saved tensors, counted by hooks at 256 px. Half of it in half precision.
+"""What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision; by
+the letter of the model. Measured at 256 px as the storage of all saved tensors. Half of it in half precision.
 """
 
 Grade = Literal["ok", "warn", "fail"]
@@ -60,14 +59,7 @@ class Finding:
 
 
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
-    """Run every check, and return the findings.
-
-    Args:
-        workdir: Has data and staged checkpoints.
-        recipe: The recipe to train; without it the GPU's memory is not judged.
-        store: The bucket; without it, it is not checked.
-        workers: Loader processes, which exchange images through shared memory.
-    """
+    """Run every check, and return the findings; without a recipe, memory is not judged."""
     return [
         *_libraries(),
         *_packages(),
@@ -80,21 +72,25 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check that this machine can train: driver, access to the GPU, packages, disk.
-
-    Args:
-        workdir: Has data and staged checkpoints.
-        device: Of the request; ``cpu`` needs no driver.
+    """Check that this machine can train: driver and access to the GPU unless the device is ``cpu``, packages, disk.
 
     Raises:
         MachineError: If this machine is unfit; lists every reason.
     """
-    checks = [_packages(), _disk(workdir)]
-    if set(device.split(",")) != {"cpu"}:
-        checks = [_driver(), _access(), *checks]
-    failed = [finding for check in checks for finding in check if finding.grade == "fail"]
+    gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
+    summarise([*gpu, *_packages(), *_disk(workdir)])
+
+
+def summarise(findings: list[Finding]) -> None:
+    """Raise if a check failed.
+
+    Raises:
+        MachineError: If a check failed; lists every reason.
+    """
+    failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
     if failed:
-        raise MachineError("machine: unfit for training", [f"{found.subject}: {found.found}" for found in failed])
+        message = f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed"
+        raise MachineError(message, failed)
 
 
 def _libraries() -> Iterator[Finding]:
@@ -107,19 +103,19 @@ def _libraries() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
-            grade: Grade = "ok" if found == wanted else "warn"
             differs = f"{found} is not {wanted}, the version of the lock; bits may differ"
-            yield Finding(name, grade, found if found == wanted else differs)
+            yield Finding(name, "ok" if found == wanted else "warn", found if found == wanted else differs)
 
 
 def _packages() -> Iterator[Finding]:
     """Refuse optional packages of Ultralytics whose random streams follow no key."""
-    for module in SWITCHED_ON_BY_ULTRALYTICS:
-        found = importlib.util.find_spec(module)
-        if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
-            packages = importlib.metadata.packages_distributions().get(module, [module])
-            advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
-            yield Finding(module, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}")
+    found = importlib.util.find_spec(ALBUMENTATIONS)
+    if found is not None and found.origin is not None:  # else it is a folder of that name, which is no package
+        packages = importlib.metadata.packages_distributions().get(ALBUMENTATIONS, [ALBUMENTATIONS])
+        advice = f"run `pip uninstall {' '.join(packages)}`, or train in another environment"
+        yield Finding(
+            ALBUMENTATIONS, "fail", f"is installed, and a resumed run would see other pictures with it; {advice}"
+        )
 
 
 def _cuda() -> str | None:
@@ -133,12 +129,15 @@ def _cuda() -> str | None:
 
 
 def _driver() -> Iterator[Finding]:
-    """Check NVIDIA's driver against the CUDA that torch was built for, if there are both."""
+    """Check NVIDIA's driver, if there is one, against the CUDA of torch, and that the job was given a GPU."""
     cuda = _cuda()
     try:
         version = DRIVER.read_text(encoding="utf-8")
     except OSError:
         return
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
+        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
     if cuda is None:
         yield Finding("driver", "warn", "is there, but the torch that is installed has no CUDA; run `make env`")
         return
@@ -153,30 +152,21 @@ def _driver() -> Iterator[Finding]:
         yield Finding("driver", "ok", f"{found[0].strip()}, for CUDA {cuda} from {oldest} on")
 
 
-def _access() -> Iterator[Finding]:
-    """Check that the container was given the machine's GPU: without it the CPU would train, for days."""
-    if DRIVER.exists() and not any(DEVICES.glob("nvidia[0-9]*")):
-        advice = "start the container with --gpus all (podman: --device nvidia.com/gpu=all), or pass --device cpu"
-        yield Finding("GPU access", "fail", f"the machine has NVIDIA's driver and no GPU is given to the job; {advice}")
-
-
 def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
     yield from _driver()
-    yield from _access()
-    words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    listed, asked = "", False
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    listed: str | None = None
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        listed = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- fixed words
-        asked = True
-    gpus = [line.rpartition(",") for line in listed.splitlines() if line.count(",")]
-    if not gpus and asked and DRIVER.exists():
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout  # noqa: S603 -- a fixed command
+    gpus = [line.rpartition(",") for line in (listed or "").splitlines() if line.count(",")]
+    if not gpus and listed is not None and DRIVER.exists():
         yield Finding("GPU", "fail", "the machine has NVIDIA's driver, and no GPU answers; take another machine")
     elif not gpus:
         yield Finding("GPU", "warn", "none is seen; training on the CPU is for trying out")
+    wanted = _memory_wanted(recipe)
     for name, _, memory in gpus:
-        has = float(memory) * 2**20 / GIB
-        wanted = _memory_wanted(recipe) if recipe else None
-        if recipe is None or wanted is None:
+        has = float(memory) / 1024
+        if wanted is None:
             yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB; what the training needs is unknown")
         elif has < wanted:
             advice = f"activations alone take {wanted:.0f} GiB; take a larger GPU, or a smaller --batch or --imgsz"
@@ -185,26 +175,26 @@ def _gpu(recipe: Recipe | None) -> Iterator[Finding]:
             yield Finding("GPU", "ok", f"{name}, {has:.0f} GiB, of which activations take {wanted:.0f} GiB")
 
 
-def _memory_wanted(recipe: Recipe) -> float | None:
+def _memory_wanted(recipe: Recipe | None) -> float | None:
     """Return the GiB of a recipe's activations; None if its model is not known before the start."""
-    model = re.search(r"yolo11([nsmlx])", str(recipe.start))
-    if model is None:
+    model = re.search(r"yolo11([nsmlx])", str(recipe.start)) if recipe else None
+    if recipe is None or model is None:
         return None
     size = 2 if recipe.train["amp"] else 1
     return float(BYTES_PER_PIXEL[model[1]] / size * recipe.train["imgsz"] ** 2 * recipe.train["batch"] / GIB)
 
 
 def _disk(workdir: Path) -> Iterator[Finding]:
-    place = workdir
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        yield Finding("disk", "fail", f"{place} cannot be written; pass a --workdir that this user can write to")
+    folder = workdir
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", "fail", f"{folder} cannot be written; pass a --workdir that this user can write to")
         return
-    free = shutil.disk_usage(place).free
-    grade: Grade = "ok" if free > SPARE_DISK_BYTES else "warn"
-    advice = "" if grade == "ok" else "; free some space, or pass another --workdir"
-    yield Finding("disk", grade, f"{free / 1e9:.1f} GB are free in {place}{advice}")
+    free = shutil.disk_usage(folder).free
+    found, advice = f"{free / 1e9:.1f} GB are free in {folder}", "; free some space, or pass another --workdir"
+    enough = free > SPARE_DISK_BYTES
+    yield Finding("disk", "ok" if enough else "warn", found if enough else found + advice)
 
 
 def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
@@ -213,13 +203,10 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
     # Each worker holds up to four finished batches, and one that it works on (`prefetch_factor`).
     needed = workers * 5 * recipe.train["batch"] * 3 * recipe.train["imgsz"] ** 2
     free = shutil.disk_usage(SHARED_MEMORY).free
-    if free < needed:
-        advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
-        yield Finding(
-            "shared memory", "warn", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used; {advice}"
-        )
-    else:
-        yield Finding("shared memory", "ok", f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used")
+    found = f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used"
+    advice = "; start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
+    enough = free >= needed
+    yield Finding("shared memory", "ok" if enough else "warn", found if enough else found + advice)
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:
@@ -239,34 +226,16 @@ def _bucket(store: Store | None) -> Iterator[Finding]:
     yield Finding("bucket", "ok", f"{store.uri} can be written, read and deleted from")
 
 
-def _tracking(connect: Callable[[], Any] | None = None) -> Iterator[Finding]:
+def _tracking() -> Iterator[Finding]:
     """Ask Weights & Biases whether it knows the key; without one, runs are tracked offline."""
     if not os.environ.get("WANDB_API_KEY"):
         yield Finding("W&B", "ok", "no WANDB_API_KEY: nothing is sent; `job wandb sync` sends a run later")
         return
     try:
-        (connect or _require_taken)()
+        from job.tracking.client import require_taken  # noqa: PLC0415 -- wandb is slow to import, needed with a key only
+
+        require_taken()
     except Exception as error:  # noqa: BLE001 -- any error of the library; the key is not part of the message
         yield Finding("W&B", "warn", f"does not take the key, {type(error).__name__}; training goes on without it")
     else:
         yield Finding("W&B", "ok", "takes the key")
-
-
-def _require_taken() -> None:
-    from job.tracking.client import require_taken  # noqa: PLC0415 -- wandb is slow to import, and needed with a key only
-
-    require_taken()
-
-
-def summarise(findings: list[Finding]) -> None:
-    """Raise if a check failed.
-
-    Raises:
-        MachineError: If a check failed.
-    """
-    failed = [finding for finding in findings if finding.grade == "fail"]
-    if failed:
-        raise MachineError(
-            f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed",
-            [f"{finding.subject}: {finding.found}" for finding in failed],
-        )

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, MappingProxyType
 from typing import Self
 
@@ -57,13 +57,7 @@ WAKE = signal.SIGUSR1
 
 
 class PreemptionWatcher:
-    """Watches for notices; a context manager, to be entered in the main thread.
-
-    Args:
-        stay_s: See `STAY_S`.
-        limits_s: See `LIMITS_S`.
-        server_limit_s: See `SERVER_LIMIT_S`.
-    """
+    """Watches for notices; a context manager, to be entered in the main thread; for limits see `STAY_S` ff."""
 
     def __init__(
         self,
@@ -113,25 +107,21 @@ class PreemptionWatcher:
         server = MetadataServer.find()
         if server is None:
             return
-        tag = "0"
+        doomed, tag = False, "0"
         try:
             doomed, tag = server.preempted()
         except MetadataError as error:
             log.warning("%s; notices may not be seen, checkpoints are taken all the same", error)
-        else:
-            if doomed:
-                self._hurry(self._server_limit_s)
-                self.pending = _from_server("is being preempted, nothing was started")
-                self._answered = True
-                raise self.pending
+        if doomed:
+            self._hurry(self._server_limit_s)
+            self.pending = _from_server("is being preempted, nothing was started")
+            self._answered = True
+            raise self.pending
         self._threads.append(Background("metadata server", lambda: self._watch(server, tag)))
         self._threads[-1].start()
 
     def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
-        """Return the notice that all ranks obey at the same step.
-
-        Args:
-            agree: Returns the maximum over all ranks.
+        """Return the notice that all ranks obey at the same step; `agree` returns the maximum over all ranks.
 
         Raises:
             JobError: If notices are no longer seen, or no longer have a deadline.
@@ -164,23 +154,21 @@ class PreemptionWatcher:
         """Ask for a pause, from any thread. It interrupts nothing; `agreed` returns it at the next step."""
         self._pause = notice
 
-    @contextmanager
-    def left_alone(self) -> Iterator[None]:
+    def left_alone(self) -> AbstractContextManager[None]:
         """Keep notices from interrupting the block, which polls `pending` instead."""
-        before, self._left_alone = self._left_alone, True
-        try:
-            yield
-        finally:
-            self._left_alone = before
+        return self._interrupted(allowed=False)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> AbstractContextManager[None]:
         """Let notices interrupt a block within one under `left_alone`.
 
         Raises:
             PreemptionError: At any point of the block.
         """
-        before, self._left_alone = self._left_alone, False
+        return self._interrupted(allowed=True)
+
+    @contextmanager
+    def _interrupted(self, *, allowed: bool) -> Iterator[None]:
+        before, self._left_alone = self._left_alone, not allowed
         try:
             self._interrupt()
             yield

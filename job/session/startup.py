@@ -10,14 +10,16 @@ Knows nothing of the training that follows.
 """
 
 import logging
+import math
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.datasets.prepare import PreparedData
+from job.datasets.prepare import PreparedData, find_dataset
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
+from job.recipes.recipe import Recipe, load_recipe
 from job.runs import checkpoint, resume
 from job.runs.heartbeat import paused_by
 from job.runs.lineage import fetch_end, fetch_start, find_start
@@ -27,46 +29,40 @@ from job.runs.records import (
     Lineage,
     Manifest,
     PinnedDataset,
-    Request,
     ResumeReceipt,
     RunRecord,
     differences,
     now,
 )
-from job.runs.resume import PreviousAttempts
+from job.runs.request import TrainRequest
+from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Run
 from job.runs.search import find_run
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
-from job.session.follower import FileContent, SharedPlan, SharedState
+from job.session.follower import SharedPlan, SharedState
+from job.session.preemption import PreemptionWatcher
+from job.storage.object_store import Store
+from job.text import shortened
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
+    from job.training.callbacks import TrainingCallbacks
     from job.training.loop import Training
-    from job.training.weights import Transfer
 
 log = logging.getLogger(__name__)
 
 NUM_LEFT_OUT_SHOWN = 3
 
-NOTHING_BEFORE = PreviousAttempts()
 
-
-def start(context: SessionContext, run: Run, record: RunRecord | None, request: Request) -> StartedAttempt:
-    """Set up the training of a run and claim it.
-
-    Args:
-        context: This attempt.
-        run: The run.
-        record: Its record, if it exists.
-        request: Its request, for the record of a new one.
-    """
+def start(context: SessionContext, run: Run, record: RunRecord | None) -> StartedAttempt:
+    """Set up the training of a run and claim it."""
     if record is not None:
         return resume_run(context, run, record)
-    if context.order.recipe.start.kind == "end":
-        return extend_run(context, run, request)
-    return start_new_run(context, run, request)
+    if context.request.recipe.start.kind == "end":
+        return extend_run(context, run)
+    return start_new_run(context, run)
 
 
 def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedAttempt:
@@ -76,19 +72,18 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
     with attempt_recorded(claim, context, about, finished=False):
         previous = PreviousAttempts.of(claim)
-        request = previous.stop_request(environment.about()["cloud_job"])
-        if request is not None:
+        stop = previous.stop_request(environment.about()["cloud_job"])
+        if stop is not None:
             context.group.broadcast(None)
-            raise paused_by(run, request, agreed=True)
-        data = context.prepare_data(record.dataset.name, record.dataset.model_dump(), f"run {run.name}")
+            raise paused_by(run, stop, agreed=True)
+        data = context.prepare_data(record.dataset.name, record.dataset, f"run {run.name}")
         point, receipt = record.start.point, None
         with context.timer.entered(Phase.PULL):
             restored = checkpoint.restore(run, context.empty_folder("restored"))
             if restored is None and point.kind == "end":
                 restored = fetch_end(context.store, point, context.folder / "restored")
+            weights = None if restored else fetch_start(context.store, point, context.folder / "start")[0]
         if restored is None:
-            with context.timer.entered(Phase.PULL):
-                weights, _ = fetch_start(context.store, point, context.folder / "start")
             training = set_up(context, data, point, weights, record=record, previous=previous)
             _require_same_facts(record, training)
             _broadcast_state(context, None)
@@ -104,43 +99,75 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     return StartedAttempt(claim, record, training, previous, restored)
 
 
-def extend_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+def extend_run(context: SessionContext, run: Run) -> StartedAttempt:
     """2: set up a new run from the end of a finished one, then create and claim it."""
-    point = find_start(context.store, context.order, run.name)
+    point = find_start(context.store, context.request, run.name)
     ended = Run(context.store, str(point.run))
     record = ended.record()
     if record is None:
         raise RunConflictError(f"run {ended.name}: its record is gone; put it back, or start a new run")
-    data = context.prepare_data(str(request["dataset"]), record.dataset.model_dump(), f"run {ended.name}")
+    data = context.prepare_data(str(context.request.dataset), record.dataset, f"run {ended.name}")
     with context.timer.entered(Phase.PULL):
         restored = fetch_end(context.store, point, context.empty_folder("restored"))
-    training, receipt = _restore(context, run, record, data, restored, previous=NOTHING_BEFORE)
+    training, receipt = _restore(context, run, record, data, restored)
     log.info(
         "run %s: continues run %s after its end, epoch %d; weights, EMA, optimizer and random streams are those, "
         "and from here on learning rate and mosaic follow the schedule of %d epochs, and patience begins anew",
         *(run.name, ended.name, restored.epoch, training.num_epochs),
     )
-    return _create(context, run, request, _NewRun(data, training, point, None, restored, receipt))
+    lineage = Lineage(point=point)
+    return _create(context, run, data=data, training=training, lineage=lineage, restored=restored, receipt=receipt)
 
 
-def start_new_run(context: SessionContext, run: Run, request: Request) -> StartedAttempt:
+def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
     """3 and 4: set up a new run from weights, or from scratch if its lineage has none, then create and claim it."""
-    data = context.prepare_data(str(request["dataset"]), None, f"run {run.name}")
+    data = context.prepare_data(str(context.request.dataset), None, f"run {run.name}")
     with context.timer.entered(Phase.PULL):
-        found = find_start(context.store, context.order, run.name)
+        found = find_start(context.store, context.request, run.name)
         if found.why is not None:
             log.info("start weights: %s", found.why)
         weights, point = fetch_start(context.store, found, context.folder / "start")
     training = set_up(context, data, point, weights)
     _broadcast_state(context, None)
-    transfer = training.transfer
+    transfer = training.trainer.transfer
     if transfer is not None:
         log.info("start weights %s: took over %s", point, transfer)
-        for line in transfer.left_out[:NUM_LEFT_OUT_SHOWN]:
+        for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
-        if len(transfer.left_out) > NUM_LEFT_OUT_SHOWN:
-            log.info("  and %d more", len(transfer.left_out) - NUM_LEFT_OUT_SHOWN)
-    return _create(context, run, request, _NewRun(data, training, point, transfer))
+    if context.request.recipe.train["tiles"]:
+        _log_tiles(training, context.request.recipe)
+    lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
+    return _create(context, run, data=data, training=training, lineage=lineage)
+
+
+def _log_tiles(training: "Training", recipe: Recipe) -> None:
+    """Log the work of an epoch of tiles beside that of one of recipe A on the same pictures."""
+    whole, num_pictures = load_recipe("A", recipe.profile).train, len(training.trainer.labels["train"])
+    num_tiles, imgsz = int(training.facts["num_train_images"]), int(recipe.train["imgsz"])
+    ours, theirs = num_tiles * imgsz**2 / 1e6, num_pictures * whole["imgsz"] ** 2 / 1e6
+    log.info(
+        "tiles: an epoch has %d tiles of %d pictures, %d steps, %.0f megapixels; one of recipe A has %d steps, %.0f "
+        "megapixels, so that --epochs %d takes about the time of its %d epochs",
+        *(num_tiles, num_pictures, training.num_batches, ours),
+        *(math.ceil(num_pictures / whole["batch"]), theirs),
+        *(max(1, round(whole["epochs"] * theirs / ours)), whole["epochs"]),
+    )
+
+
+def rehearse(store: Store, request: TrainRequest, callbacks: "TrainingCallbacks") -> None:
+    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
+
+    Raises:
+        JobError: As `job.session.train.train`, and every error of the callbacks.
+    """
+    request = request.model_copy(update={"dataset": find_dataset(store, request.dataset)})
+    with (
+        PreemptionWatcher() as preemption,
+        SessionContext(store=store, request=request, preemption=preemption).in_folder("rehearsal") as here,
+    ):
+        data = here.prepare_data(str(request.dataset), None, "run rehearsal")
+        weights, point = fetch_start(store, find_start(store, request, None), here.folder / "start")
+        set_up(here, data, point, weights).run(callbacks)
 
 
 def set_up(
@@ -150,23 +177,17 @@ def set_up(
     weights: Path | None,
     *,
     record: RunRecord | None = None,
-    previous: PreviousAttempts = NOTHING_BEFORE,
+    previous: PreviousAttempts = NO_ATTEMPTS,
 ) -> "Training":
     """Build the training on this machine, and broadcast its plan.
 
-    Args:
-        context: This attempt.
-        data: The dataset, prepared on this machine.
-        point: Names the architecture.
-        weights: The start weights.
-        record: Of the run to resume, whose frozen values hold; None for a new run.
-        previous: The attempts of that run.
+    The frozen values of a record, of the run to resume, hold; a new run has none. `point` names the architecture.
     """
     context.isolate_training()
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
     from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
 
-    order, recipe = context.order, context.order.recipe
+    request, recipe = context.request, context.request.recipe
     max_det = record.facts.max_det if record else recipe.train["max_det"] if "max_det" in recipe.given else None
     (context.folder / "run").mkdir(exist_ok=True)
     plan = Plan(
@@ -175,61 +196,60 @@ def set_up(
         folder=context.folder / "run",
         architecture=point.architecture,
         weights=weights,
-        same_classes=point.kind == "own" and not order.new_classes,
-        device=order.device,
-        workers=order.workers,
+        same_classes=point.kind == "own" and not request.new_classes,
+        device=request.device,
+        workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),
         resumed=record is not None,
         ran_out_of_memory=previous.ran_out_of_memory,
         group=context.group,
     )
     if context.group.size > 1:
-        content = FileContent.read(weights) if weights else None
-        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), data.pinned, content))
+        files = {weights.name: weights.read_bytes()} if weights else {}
+        pinned = PinnedDataset.model_validate(data.pinned)
+        context.group.broadcast(SharedPlan(replace(plan, group=ProcessGroup()), pinned, files))
         context.group.barrier()  # of `local_zero_first`, in which other machines pull the data
     return Training(plan)
 
 
-@dataclass(frozen=True, slots=True)
-class _NewRun:
-    """A run that is checked and set up, and not in the bucket yet."""
-
-    data: PreparedData
-    training: "Training"
-    point: InitialWeights
-    transfer: "Transfer | None"
-    restored: Manifest | None = None
-    receipt: ResumeReceipt | None = None
-
-
-def _create(context: SessionContext, run: Run, request: Request, new: _NewRun) -> StartedAttempt:
+def _create(
+    context: SessionContext,
+    run: Run,
+    *,
+    data: PreparedData,
+    training: "Training",
+    lineage: Lineage,
+    restored: Manifest | None = None,
+    receipt: ResumeReceipt | None = None,
+) -> StartedAttempt:
     """Write the record of a new run, then claim it; join the run of a machine that was first with the same request."""
-    order = context.order
+    request, recipe = context.request, context.request.recipe
+    identity = request.identity(request.dataset)
     record = RunRecord(
         run=run.name,
         created_at=now(),
-        request=request,
-        recipe_digest=order.recipe.digest,
-        expect={name: (band.low, band.high) for name, band in order.recipe.expect.items()},
-        start=Lineage(point=new.point, transfer=asdict(new.transfer) if new.transfer else None),
-        dataset=PinnedDataset.model_validate(new.data.pinned),
-        facts=Facts.model_validate(new.training.facts),
-        environment=environment_of(new.training),
+        request=identity,
+        recipe_digest=recipe.digest,
+        expect={name: (band.low, band.high) for name, band in recipe.expect.items()},
+        start=lineage,
+        dataset=PinnedDataset.model_validate(data.pinned),
+        facts=Facts.model_validate(training.facts),
+        environment=environment_of(training),
         wandb_id=secrets.token_hex(4),
     )
     while not run.create(record):
         # Another machine was first. With the same request, its run is this one; else the next name is free.
-        run, existing = find_run(context.store, order.run, request)
+        run, existing = find_run(context.store, request.run, identity)
         if existing is not None and context.group.size > 1:
             raise PeerError(f"run {run.name}: another machine started it at the same time; start again")
         if existing is not None:
             return resume_run(context, run, existing)
         record = record.model_copy(update={"run": run.name})
-    log.info("run %s: recipe %s on %s", run.name, order.recipe.name, new.data.name)
-    log.info("recipe %s", order.about_recipe)
+    log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
+    log.info("recipe %s", request.about_recipe)
     claim = claim_run(run, context)
-    record_start(claim, record, new.training, new.receipt)
-    return StartedAttempt(claim, record, new.training, NOTHING_BEFORE, new.restored)
+    record_start(claim, record, training, receipt)
+    return StartedAttempt(claim, record, training, restored=restored)
 
 
 def _restore(
@@ -239,12 +259,12 @@ def _restore(
     data: PreparedData,
     restored: Manifest,
     *,
-    previous: PreviousAttempts,
+    previous: PreviousAttempts = NO_ATTEMPTS,
 ) -> tuple["Training", ResumeReceipt]:
     """Set up a training from a fetched checkpoint, and return it with its receipt."""
     folder, reopen = context.folder / "restored", restored.run != run.name
     as_it_is = InitialWeights("restored", None, None)  # the weights name the architecture, class branches included
-    with checkpoint.gone_on_from(run, restored):
+    with checkpoint.refusal_explained(run, restored):
         training = set_up(context, data, as_it_is, folder / "last.pt", record=record, previous=previous)
         _require_same_facts(record, training)
         _broadcast_state(context, folder, reopen=reopen)
@@ -255,7 +275,7 @@ def _restore(
 def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bool = False) -> None:
     """Send the other ranks the files of the checkpoint to resume from, if there is one."""
     if context.group.size > 1:
-        files = tuple(FileContent.read(path) for path in folder.iterdir()) if folder else ()
+        files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder else {}
         context.group.broadcast(SharedState(files, reopen=reopen))
 
 
@@ -265,8 +285,5 @@ def _require_same_facts(record: RunRecord, training: "Training") -> None:
         message = f"run {record.run}: this machine would train it on another kind of device; use one like its first"
         raise MachineError(message, different)
     if different:
-        raise RunConflictError(
-            f"run {record.run}: this machine would train it differently; continue it on a machine like its first, "
-            "or start a new run",
-            different,
-        )
+        advice = "continue it on a machine like its first, or start a new run"
+        raise RunConflictError(f"run {record.run}: this machine would train it differently; {advice}", different)

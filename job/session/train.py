@@ -7,10 +7,9 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from job.datasets.prepare import find_dataset
 from job.errors import PeerError, PreemptionError
@@ -21,7 +20,7 @@ from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
 from job.runs.records import CheckpointId
 from job.runs.request import TrainRequest
-from job.runs.search import find_run, tell_beside
+from job.runs.search import find_run, warn_of_unfinished
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, finish
 from job.session.callbacks import SessionCallbacks
@@ -36,21 +35,15 @@ from job.storage.object_store import Store
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 
-if TYPE_CHECKING:
-    from job.training.callbacks import Outcome
-
 log = logging.getLogger(__name__)
 
 
-def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> None:
+def train(store: Store, request: TrainRequest, *, boot_s: float | None = None) -> None:
     """Train a run to its end, from its newest checkpoint if it has one.
 
     Safe to call again with the same request after any interruption.
 
-    Args:
-        store: The bucket.
-        order: The request.
-        boot_s: Seconds of this process before this call; its age, unless an earlier run in the process counted them.
+    `boot_s` are the seconds of this process before this call; its age, unless an earlier run in it counted them.
 
     Raises:
         JobError: Before training for anything wrong with the request, the data or the machine; during it if training
@@ -59,14 +52,14 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
     """
     timer = PhaseTimer(before_s=environment.process_age_s() if boot_s is None else boot_s)
     limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
-    with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(order.hang_after_s) as watchdog:
+    with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(request.hang_after_s) as watchdog:
         try:
             preemption.watch()
             group = ProcessGroup.join(lambda: preemption.pending is not None, watchdog.beat)
             context = SessionContext(
-                store=store, order=order, timer=timer, preemption=preemption, group=group, watchdog=watchdog
+                store=store, request=request, timer=timer, preemption=preemption, group=group, watchdog=watchdog
             )
-            with watchdog.watching(NO_BYTE, bytes_count=True):
+            with watchdog.watching(NO_BYTE):
                 if group.is_rank_zero:
                     _lead(context)
                 else:
@@ -83,19 +76,22 @@ def train(store: Store, order: TrainRequest, *, boot_s: float | None = None) -> 
 def _lead(context: SessionContext) -> None:
     """Train the run to its end, as rank 0."""
     store = context.store
-    order = context.order.model_copy(update={"dataset": find_dataset(store, context.order.dataset)})
-    request = order.identity(order.dataset)
-    run, record = find_run(store, order.run, request)
-    if record is None and order.run is None:
-        tell_beside(store, run, request, "train")
+    request = context.request.model_copy(update={"dataset": find_dataset(store, context.request.dataset)})
+    identity = request.identity(request.dataset)
+    run, record = find_run(store, request.run, identity)
+    if record is None and request.run is None:
+        warn_of_unfinished(store, run, identity, "train")
     final = run.final() if record else None
     if final is not None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
         return
-    with replace(context, order=order).in_folder(run.name) as here:
-        with _uncollected():
-            started = start(here, run, record, request)
+    with replace(context, request=request).in_folder(run.name) as here:
+        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
+        try:
+            started = start(here, run, record)
+        finally:
+            gc.enable()
         run = started.claim.run
         with ReportRefresher(run) as refresher:
             with (
@@ -103,24 +99,11 @@ def _lead(context: SessionContext) -> None:
                 attempt_recorded(started.claim, here, lambda: started.training.about),
             ):
                 publisher = ArtifactPublisher(run)
-                outcome = _train_to_end(here, started, publisher, refresher, tracker)
+                _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
-                final = finish(started, outcome, here.folder / "run", publisher)
+                final = finish(started, here.folder / "run", publisher)
             refresher.finish()
         say_finished(run, final, already=False)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Suspend garbage collection while libraries are loaded and a training is set up.
-
-    Objects made then stay alive; scanning them again and again only delays the first step.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _train_to_end(
@@ -129,12 +112,12 @@ def _train_to_end(
     publisher: ArtifactPublisher,
     refresher: ReportRefresher,
     tracker: Tracker,
-) -> "Outcome":
+) -> None:
     """Train to the end, committing in the background."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
-    reporter = Reporter(training.num_epochs, training.before, training.progress.rows, context.price.usd_per_h)
-    schedule = CheckpointSchedule(context.order.checkpoint_every_s, started.previous.preempted_after_s)
+    reporter = Reporter(training.num_epochs, training.progress.before, training.progress.rows, context.price.usd_per_h)
+    schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:
         tracker.notify()
@@ -142,48 +125,39 @@ def _train_to_end(
         if committer.newest is not None and not committer.newest.batch:
             refresher.refresh()
 
-    committer = AsyncCommitter(claim, context.folder / "staging", started.own_checkpoint, publish)
+    committer = AsyncCommitter(claim, context.folder / "staging", started.restored, publish)
 
-    def about() -> dict[str, Any]:
+    def about() -> Mapping[str, object]:
         newest = committer.newest
-        own = newest is not None and (newest.run, newest.attempt) == (claim.run.name, claim.attempt)
+        owned = newest if newest and newest.attempt == claim.attempt else None
         return {
             **training.about,
             "seconds": timer.seconds(),
-            "kept": {"checkpoint": str(newest.id), "seconds": newest.metadata.seconds} if newest and own else None,
+            "kept": owned and {"checkpoint": str(owned.id), "seconds": owned.metadata.seconds},
             "checkpoints": schedule.to_json(),
         }
 
     def at_stake() -> str:
-        newest, place = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
-        if newest and newest.id.position == place.position:
+        newest, reached = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
+        if newest and newest.id.position == reached.position:
             return ""
-        return f"{place.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
+        return f"{reached.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
 
     preemption.at_stake = at_stake
-    with (
-        preemption.left_alone(),
-        Heartbeat(claim, about, preemption.pause) as heartbeat,
-        timer.watched(),
-        committer,
-    ):
+    heartbeat = Heartbeat(claim, about, preemption.pause)
+    with preemption.left_alone(), heartbeat, timer.watched(), committer:
         callbacks = SessionCallbacks(
             committer=committer,
             schedule=schedule,
             reporter=reporter,
-            timer=timer,
-            preemption=preemption,
-            group=context.group,
-            watchdog=watchdog,
+            context=context,
             restored=started.restored.id if started.restored else None,
             furthest_position=started.previous.furthest_position,
             checks=(heartbeat.check, watchdog.check),
         )
         try:
             with watchdog.watching(NO_STEP):
-                outcome = training.run(callbacks)
-            assert outcome is not None  # noqa: S101 -- this is rank 0
-            return outcome
+                training.run(callbacks)
         finally:
             timer.enter(Phase.STALL)  # until the last commit is done
             reporter.close()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from job.session.callbacks import TRACE
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
 from job.tracking.credentials import DISABLED, MODE
-
-COMMAND = (sys.executable, "-m", "job")
 
 STRAIGHT, KILLED = "straight", "killed"
 
@@ -49,8 +47,20 @@ AT_MOST_LARGER = 50.0
 NUM_TRIES = 3
 """Tries; a new one begins if the training ended before all of its kills."""
 
-Trace = list[dict[str, Any]]
-"""One entry for each step that a process reported, in order; recomputed steps occur again."""
+
+@dataclass(frozen=True, slots=True)
+class TracedStep:
+    """A step as `job.training.callbacks.Step.trace` reports it."""
+
+    epoch: int
+    batch: int
+    images: str
+    losses: dict[str, str]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and batch, both 1-based."""
+        return self.epoch, self.batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,45 +70,39 @@ class Piece:
     store: Store
     """Holds the data; gets the runs."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     """Arguments of ``job train``, without bucket and run."""
 
     folder: Path
     """For traces and scratch files."""
 
-    command: Sequence[str] = COMMAND
+    command: Sequence[str] = (sys.executable, "-m", "job")
 
-    def start(self, name: str) -> "subprocess.Popen[str]":
+    def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start or resume one of the two runs in a process group of its own."""
-        words = [*self.command, "train", *self.words, "--bucket", self.store.uri, "--run", name]
-        log = self.log(name).open("a", encoding="utf-8")
-        with log:
+        command = [*self.command, "train", *self.args, "--bucket", self.store.uri, "--run", name]
+        trace = self.folder / f"{name}.trace"
+        with self.log(name).open("a") as log:
             return subprocess.Popen(  # noqa: S603 -- our own program
-                words,
+                command,
                 stdout=log,
                 stderr=log,
-                text=True,
                 start_new_session=True,
-                env=os.environ | {TRACE: str(self._trace(name)), MODE: DISABLED},
+                env=os.environ | {TRACE: str(trace), MODE: DISABLED},
             )
 
-    def trace(self, name: str) -> Trace:
-        """Return the steps that a run has reported so far; a line cut off by a kill is left out."""
-        path = self._trace(name)
+    def trace(self, name: str) -> list[TracedStep]:
+        """Return the steps that a run has reported so far, in order; recomputed steps occur again."""
+        path = self.folder / f"{name}.trace"
         steps = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                steps.append(json.loads(line))
-            except ValueError:
-                continue
+            with contextlib.suppress(ValueError):  # a line cut off by a kill
+                steps.append(TracedStep(**json.loads(line)))
         return steps
 
     def log(self, name: str) -> Path:
         """Return the path of a run's log."""
         return self.folder / f"{name}.log"
-
-    def _trace(self, name: str) -> Path:
-        return self.folder / f"{name}.trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +119,14 @@ class Verdict:
     digests: dict[str, str]
     """Digests of the straight run's final state, by group of tensors."""
 
-    differences: tuple[str, ...] = field(default=())
+    differences: tuple[str, ...] = ()
     """The first tensor, the first step, and the cause; empty if all is equal."""
 
 
 def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: float) -> tuple[Piece, float]:
     """Train a piece of the data straight; return it and its seconds.
 
-    Args:
-        request: The request.
-        data: The complete dataset.
-        scratch: A folder for pieces, buckets and runs.
-        at_least_s: A piece that trains faster is replaced by a larger one.
+    A piece that trains faster than `at_least_s` is replaced by a larger one; `scratch` gets pieces, buckets and runs.
     """
     piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
     took_s = train_straight(piece)
@@ -146,29 +146,20 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     single_class = bool(request.recipe.train.get("single_cls"))
     push_dataset(store, folder / "piece", "piece", single_class=single_class)
     shutil.rmtree(folder / "piece")
-    words = {
-        "recipe": request.recipe.source,
-        "profile": request.recipe.profile,
-        "model": request.model or _architecture(request),
+    recipe = request.recipe
+    stock = load_recipe(recipe.source, recipe.profile).train
+    first = load_recipe("base", recipe.profile).start  # start weights have no part in resuming
+    flags = {
+        "recipe": recipe.source,
+        "profile": recipe.profile,
+        "model": request.model or str(first.name).replace(".pt", ".yaml"),
         "device": request.device,
         "workers": request.workers,
         "workdir": folder / "work",
         "checkpoint-every": request.checkpoint_every_s,
-        **{name.replace("_", "-"): value for name, value in _changed(request).items()},
+        **{name.replace("_", "-"): value for name, value in recipe.train.items() if value != stock[name]},
     }
-    return Piece(store, tuple(f"--{name}={value}" for name, value in words.items() if value != ""), folder)
-
-
-def _architecture(request: TrainRequest) -> str:
-    """Return the architecture of the request; start weights do not matter for resuming."""
-    start = load_recipe("base", request.recipe.profile).start
-    return str(start.name).replace(".pt", ".yaml")
-
-
-def _changed(request: TrainRequest) -> dict[str, object]:
-    """Return the training arguments that the command line changed."""
-    recipe = load_recipe(request.recipe.source, request.recipe.profile)
-    return {name: value for name, value in request.recipe.train.items() if value != recipe.train[name]}
+    return Piece(store, tuple(f"--{name}={value}" for name, value in flags.items() if value != ""), folder)
 
 
 def train_straight(piece: Piece) -> float:
@@ -177,18 +168,11 @@ def train_straight(piece: Piece) -> float:
     Raises:
         TrainingError: If it fails; with the end of its log.
     """
-    started = time.monotonic()
-    _finish(piece, STRAIGHT)
-    return time.monotonic() - started
+    return _finish(piece, STRAIGHT)
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
-    """Train a piece a second time, with kills, and compare with the straight run.
-
-    Args:
-        piece: Trained straight before.
-        num_kills: SIGKILLs, spread over the training.
-        seed: Chooses the instants.
+    """Train a piece a second time, with SIGKILLs at instants that the seed chooses, and compare with the straight run.
 
     Raises:
         TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
@@ -233,7 +217,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
     for kill in range(num_kills):
         process = piece.start(name)
         target = int(num_steps * (kill + chance.random()) / num_kills)
-        while _distance(piece.trace(name), num_steps) < target and process.poll() is None:
+        while len({step.position for step in piece.trace(name)}) < target and process.poll() is None:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
         with contextlib.suppress(ProcessLookupError):  # it was faster
@@ -248,17 +232,11 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
 
 
 def _resumed_at(run: Run) -> tuple[str, ...]:
-    """Return the checkpoint of each resumption."""
     return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
 
 
-def _distance(trace: Trace, num_steps: int) -> int:
-    """Return the number of different steps in a trace."""
-    return min(len({(step["epoch"], step["batch"]) for step in trace}), num_steps)
-
-
-def _finish(piece: Piece, name: str) -> None:
-    process = piece.start(name)
+def _finish(piece: Piece, name: str) -> float:
+    started, process = time.monotonic(), piece.start(name)
     try:
         process.wait()
     except BaseException:
@@ -266,6 +244,7 @@ def _finish(piece: Piece, name: str) -> None:
         raise
     if process.returncode != 0:
         raise _failed(piece, name, process.returncode)
+    return time.monotonic() - started
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
@@ -301,40 +280,36 @@ def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list
     for group, tensors in tensors_of(straight).items():
         for name, tensor in tensors.items():
             other = others[group].get(name)
-            if other is None or other.shape != tensor.shape or not tensor.equal(other):
-                largest = (
-                    "" if other is None else f", by up to {float((tensor.double() - other.double()).abs().max()):.3g}"
-                )
-                found.append(f"{group}: {name} differs{largest}")
+            if other is None or other.shape != tensor.shape:
+                found.append(f"{group}: {name} differs")
+                break
+            if not tensor.equal(other):
+                largest = float((tensor.double() - other.double()).abs().max())
+                found.append(f"{group}: {name} differs, by up to {largest:.3g}")
                 break
     return found
 
 
-def _cause(straight: Trace, killed: Trace) -> str:
+def _cause(straight: Sequence[TracedStep], killed: Sequence[TracedStep]) -> str:
     """Return the first step that differs, and the cause."""
-    expected = {(step["epoch"], step["batch"]): step for step in straight}
-    before: tuple[int, int] | None = None
+    numbers = {step.position: number for number, step in enumerate(straight)}
+    previous: int | None = None
     for step in killed:
-        place = step["epoch"], step["batch"]
-        where = f"batch {step['batch']} of epoch {step['epoch']}"
-        resumed = before is not None and place != _next(before, expected)
-        twin = expected.get(place)
-        if twin is None:
+        where = f"batch {step.batch} of epoch {step.epoch}"
+        number = numbers.get(step.position)
+        if number is None:
             return f"{where}: only the killed training has this step; it did not stop where the straight one did"
-        if twin["images"] != step["images"]:
+        twin = straight[number]
+        if twin.images != step.images:
             return (
                 f"{where}: the images differ; what they are made from is not decided by seed, epoch and position alone"
             )
-        if twin["losses"] != step["losses"]:
-            what = "the first step after a resumption: the state lacks something" if resumed else (
+        if twin.losses != step.losses:
+            resumed = previous is not None and number != previous + 1
+            cause = "the first step after a resumption: the state lacks something" if resumed else (
                 "the images are equal: the state that was restored before lacks something, or this machine's kernels "
                 "are not deterministic"
             )  # fmt: skip
-            return f"{where}: the loss differs; {what}"
-        before = place
+            return f"{where}: the loss differs; {cause}"
+        previous = number
     return "no step differs in images or loss; the difference arose after the last step that both report"
-
-
-def _next(place: tuple[int, int], steps: dict[tuple[int, int], Any]) -> tuple[int, int]:
-    following = place[0], place[1] + 1
-    return following if following in steps else (place[0] + 1, 1)

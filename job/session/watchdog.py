@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +25,7 @@ HANG_S = 1800.0
 
 NO_STEP = "training: no step and no batch of a validation was done"
 NO_BYTE = "getting ready, or finishing: no byte was read or written"
-"""Subjects of the message."""
+"""Subjects of the message; under `NO_BYTE`, bytes that the process reads or writes count as progress."""
 
 LOOKS = 20
 """The fewest looks within that time."""
@@ -40,37 +39,23 @@ LAST_WORDS_S = 15.0
 """The longest time for logging and recording a hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    """The block that is watched now."""
-
-    what: str
-    bytes_count: bool
-    """Whether reading or writing bytes counts as progress."""
-
-
-class Watchdog:
-    """Watches blocks under `watching`; use it as a context manager.
-
-    Args:
-        limit_s: The longest time without progress; 0 watches nothing.
-        clock: Seconds from any origin.
-    """
+class Watchdog(Background):
+    """Watches blocks under `watching`; a context manager. A limit of 0 watches nothing."""
 
     def __init__(self, limit_s: float = HANG_S, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("watchdog", self._watch)
         self._limit_s, self._clock = limit_s, clock
         self.on_hang: Callable[[HangError], None] = lambda _error: None
         """Called, from another thread, before the process leaves."""
 
-        self._watched: _Watched | None = None
+        self._watched = ""
         self._idle_s = 0.0
         self._moved = 0
         self._closed = threading.Event()
-        self._background = Background("watchdog", self._watch)
 
     def __enter__(self) -> Self:
         if self._limit_s:
-            self._background.start()
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,19 +65,10 @@ class Watchdog:
         """Report progress; cheap enough for every batch."""
         self._idle_s = 0.0
 
-    def check(self) -> None:
-        """Raise the error of the watchdog's thread, if there is one."""
-        self._background.check()
-
     @contextmanager
-    def watching(self, what: str, *, bytes_count: bool = False) -> Iterator[None]:
-        """Watch a block.
-
-        Args:
-            what: Its name and what counts as progress, for the message.
-            bytes_count: Bytes that the process reads or writes count as progress, beside each `beat`.
-        """
-        before, self._watched = self._watched, _Watched(what, bytes_count)
+    def watching(self, subject: str) -> Iterator[None]:
+        """Watch a block, as `NO_STEP` or `NO_BYTE`."""
+        before, self._watched = self._watched, subject
         self.beat()
         try:
             yield
@@ -108,20 +84,20 @@ class Watchdog:
             self.look(min(looked - since, 2 * look_s))
 
     def look(self, passed_s: float) -> None:
-        """Add the time without progress, and end the process at the limit."""
-        watched = self._watched
+        """Add time without progress, and end the process at the limit."""
+        subject = self._watched
         moved = bytes_moved()
-        if watched is None or (watched.bytes_count and (moved is None or moved - self._moved > NOISE_BYTES)):
+        if not subject or (subject == NO_BYTE and (moved is None or moved - self._moved > NOISE_BYTES)):
             self._moved = moved or 0
             self.beat()
             return
         self._idle_s += passed_s
         if self._idle_s >= self._limit_s:
-            self._end(watched)
+            self._end(subject)
 
-    def _end(self, watched: _Watched) -> None:
+    def _end(self, subject: str) -> None:
         error = HangError(
-            f"{watched.what} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
+            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
             "committed checkpoint; --hang-after allows more"
         )
 

@@ -24,7 +24,7 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
         Exception: Any error of `chunks`.
     """
     # Paths as text, because thousands of files are written in a row.
-    part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120
+    part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120 -- fast
     try:
         descriptor = _create(part)
         try:
@@ -32,7 +32,7 @@ def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
                 _write(descriptor, chunk)
         finally:
             os.close(descriptor)
-        os.replace(part, target)  # noqa: PTH105
+        os.replace(part, target)  # noqa: PTH105 -- fast
     except BaseException as error:
         with suppress(OSError):
             Path(part).unlink()

@@ -4,18 +4,21 @@ Guarantees that a file appears only after its last byte was verified, and that a
 nothing of a backend.
 """
 
+import io
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import BinaryIO, ClassVar, TypeVar
 
-from job.errors import ObjectNotFoundError
+from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
-from job.storage.object_store import Store, StoredObject
+from job.storage.object_store import OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
-Item = TypeVar("Item")
+First = TypeVar("First")
+Second = TypeVar("Second")
 Result = TypeVar("Result")
 
 
@@ -51,31 +54,18 @@ class BaseStore(Store):
         """Return the bytes of a small object; see `Store.read`."""
         return self._fetch_newest(key, b"".join)[1]
 
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def get_many(self, objects: Sequence[tuple[StoredObject, Path]], on_done: OnDone = None) -> None:
         """Fetch many objects in parallel; see `Store.get_many`."""
 
-        def get(item: tuple[StoredObject, Path]) -> None:
-            stored, target = item
+        def get(stored: StoredObject, target: Path) -> StoredObject:
             self._fetch(stored, lambda chunks: write_atomically(target, chunks))
-            if on_done is not None:
-                on_done(stored)
+            return stored
 
-        _in_parallel(get, objects, self.num_downloads)
+        _in_parallel(get, objects, self.num_downloads, on_done)
 
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def put_many(self, files: Iterable[tuple[Path, str]], on_done: OnDone = None) -> None:
         """Store many files in parallel; see `Store.put_many`."""
-
-        def put(item: tuple[Path, str]) -> None:
-            source, key = item
-            stored = self.put(key, source)
-            if on_done is not None:
-                on_done(stored)
-
-        _in_parallel(put, files, self.num_uploads)
+        _in_parallel(lambda source, key: self.put(key, source), files, self.num_uploads, on_done)
 
     def _fetch_newest(self, key: str, consume: Callable[[Iterator[bytes]], Result]) -> tuple[StoredObject, Result]:
         stored = self.stat(key)
@@ -86,11 +76,7 @@ class BaseStore(Store):
                 stored = self.stat(key)  # replaced or deleted since
 
     def _fetch(self, stored: StoredObject, consume: Callable[[Iterator[bytes]], Result]) -> Result:
-        """Pass the bytes of one version of an object to `consume`.
-
-        Raises:
-            ObjectNotFoundError: If it is gone, or was replaced.
-        """
+        """Pass the bytes of one version of an object to `consume`, with retries."""
 
         def fetch(_left_s: float) -> Result:
             try:
@@ -103,11 +89,37 @@ class BaseStore(Store):
         return retried(fetch, self.deadline_s)
 
 
-def _in_parallel(function: Callable[[Item], object], items: Iterable[Item], num_threads: int) -> None:
+@contextmanager
+def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
+    """Open the source of a put.
+
+    Raises:
+        StoreError: If it cannot be opened.
+    """
+    try:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    except OSError as error:
+        raise StoreError(f"{source!s}: cannot be stored, {error.strerror}; check the file") from error
+    with opened:
+        yield opened
+
+
+def _in_parallel(
+    function: Callable[[First, Second], StoredObject],
+    items: Iterable[tuple[First, Second]],
+    num_threads: int,
+    on_done: OnDone,
+) -> None:
     """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
+
+    def call(item: tuple[First, Second]) -> None:
+        stored = function(*item)
+        if on_done is not None:
+            on_done(stored)
+
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for done in as_completed([pool.submit(function, item) for item in items]):
+            for done in as_completed([pool.submit(call, item) for item in items]):
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)

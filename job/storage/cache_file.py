@@ -28,11 +28,8 @@ ERRORS = (sqlite3.Error, OSError, ValueError, TypeError)
 class CacheFile:
     """Values by key, each sealed with a CRC-32 over schema, key and value.
 
-    No connection outlives a call, so that a process may fork.
-
-    Args:
-        path: Its folder may be absent or unwritable: then nothing is cached.
-        schema: Rows written under another schema are not read.
+    No connection outlives a call, so that a process may fork. If the folder is absent or cannot be written to, nothing
+    is cached. Rows written under another schema are not read.
     """
 
     def __init__(self, path: Path, schema: str = "") -> None:
@@ -65,7 +62,10 @@ class CacheFile:
     def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
         """Open the database for one transaction; empty a damaged one, so that the next call starts anew."""
         for suffix in ("", *SIDE_FILES):
-            _require_regular(Path(f"{self._path}{suffix}"))
+            path = Path(f"{self._path}{suffix}")
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would block, and a link lead elsewhere
+                    raise OSError(errno.EINVAL, "is no regular file", str(path))
         address = f"{self._path.absolute().as_uri()}?mode={mode}"
         try:
             with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as database, database:
@@ -80,13 +80,6 @@ class CacheFile:
             with suppress(OSError):
                 os.truncate(self._path, 0)  # and not removed: `.pulled` marks its folder
             raise
-
-
-def _require_regular(path: Path) -> None:
-    """Refuse a pipe, which would block, and a link."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
 def _require_own(database: sqlite3.Connection) -> None:

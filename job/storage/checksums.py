@@ -54,11 +54,7 @@ def file_version(status: os.stat_result) -> str:
 
 
 class ChecksumIndex:
-    """Checksums of files by name and version; threads and processes may share one file.
-
-    Args:
-        path: Of the `CacheFile` that `save` writes.
-    """
+    """Checksums of files by name and version, kept in a `CacheFile`; threads and processes may share one."""
 
     def __init__(self, path: Path) -> None:
         self._cache = CacheFile(path)

@@ -5,15 +5,14 @@ Both use the same credentials, endpoint (``STORAGE_EMULATOR_HOST`` included) and
 transient errors that they do not retry go through `retried`, within that deadline.
 """
 
-import io
 import mimetypes
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import google.auth
 import obstore
@@ -25,8 +24,8 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.exceptions import UnauthenticatedError
 from obstore.store import GCSStore
 
-from job.errors import ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage.base import BaseStore
+from job.errors import ObjectNotFoundError, PreconditionError, UsageError
+from job.storage.base import BaseStore, open_source
 from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_crc32c
 from job.storage.gcs_errors import translated_errors
 from job.storage.keys import require_key
@@ -52,12 +51,7 @@ Result = TypeVar("Result")
 
 
 class GcsStore(BaseStore):
-    """A store in a bucket, or below a prefix of one, see `Store`; made by `open`.
-
-    Args:
-        bucket: Its name.
-        prefix: Empty, or ends in ``/``.
-    """
+    """A store in a bucket, or below a prefix that ends in ``/``, see `Store`; made by `open`."""
 
     num_downloads = min(4 * (os.cpu_count() or 1), 32)  # more only wait for each other
     num_uploads = 8  # of the ten connections that Google's client keeps, the rest is for others
@@ -99,7 +93,7 @@ class GcsStore(BaseStore):
 
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
         """Store a file or bytes; see `Store.put`."""
-        with _opened(source) as opened:
+        with open_source(source) as opened:
             checksum = read_crc32c(opened)
             size_bytes = opened.tell()
 
@@ -118,7 +112,9 @@ class GcsStore(BaseStore):
                         timeout=SILENCE_S,
                     )
                 except PreconditionFailed as error:
-                    there = self._stat_if_there(key)
+                    there = None
+                    with suppress(ObjectNotFoundError):
+                        there = self.stat(key)
                     if there is not None and (there.crc32c, there.size_bytes) == (checksum, size_bytes):
                         return there
                     subject = f"{self.uri}/{key}"
@@ -178,12 +174,6 @@ class GcsStore(BaseStore):
             retry=retry,
             timeout=SILENCE_S,
         )
-
-    def _stat_if_there(self, key: str) -> StoredObject | None:
-        try:
-            return self.stat(key)
-        except ObjectNotFoundError:
-            return None
 
     def _stream(self, stored: StoredObject) -> Iterator[bytes]:
         crc, subject = 0, f"{self.uri}/{stored.key}"
@@ -248,19 +238,6 @@ class GcsStore(BaseStore):
             retry_config={"retry_timeout": timedelta(seconds=self.deadline_s), "max_retries": NO_LIMIT},
             credential_provider=None if emulated else GoogleCredentialProvider(self._credentials),
         )
-
-
-@contextmanager
-def _opened(source: Path | bytes) -> Iterator[BinaryIO]:
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    try:
-        opened = source.open("rb")
-    except OSError as error:
-        raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
-    with opened:
-        yield opened
 
 
 def _describe(key: str, blob: Blob) -> StoredObject:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage.base import BaseStore
+from job.storage.base import BaseStore, open_source
 from job.storage.checksums import ChecksumIndex, crc32c, encode_crc32c, file_version, read_chunks
 from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
-from job.storage.regular_file import open_regular
+from job.storage.regular_file import open_regular, sync_folder
 
 INTERNAL = ".store"
 """Folder of the lock, the checksums and the partial files; no key may start with it."""
@@ -68,11 +68,7 @@ class FolderStore(BaseStore):
 
     @classmethod
     def create(cls, location: str) -> "FolderStore":
-        """Open a folder, making it if there is none.
-
-        Raises:
-            StoreError: If it can be neither made nor read.
-        """
+        """Open a folder, making it if there is none; raises as `open` does."""
         root = Path(location).expanduser().absolute()
         with _translated_errors(f"bucket {root}"):
             root.mkdir(parents=True, exist_ok=True)
@@ -87,17 +83,22 @@ class FolderStore(BaseStore):
         """Store a file or bytes; see `Store.put`."""
         path = self._path(key)
         with self._translated_errors(key), self._partial(source) as (partial, checksum), self._locked():
-            if not overwrite and _version(path) is not None:
-                there = self.stat(key)
-                if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
-                    return there
-                raise PreconditionError(_taken(self._name(key)))
             _make_folders(self._root, path.parent)
-            if overwrite:
-                partial.replace(path)
-            else:
-                _link(partial, path, self._name(key))
-            _sync(path.parent)
+            try:
+                if overwrite:
+                    partial.replace(path)
+                else:
+                    path.hardlink_to(partial)  # atomic, also against programs that do not take the lock
+            except FileExistsError as error:
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
+                for there in self._with_checksums([key]):
+                    if (there.crc32c, there.size_bytes) == (checksum, partial.stat().st_size):
+                        return there
+                raise PreconditionError(
+                    f"{self._root}/{key}: exists already, with other bytes; choose another name"
+                ) from error
+            sync_folder(path.parent)
             stored = _describe(key, path.lstat(), checksum)
             self._index.add(key, stored.version, checksum)
         self._index.save()
@@ -127,13 +128,10 @@ class FolderStore(BaseStore):
                 return
             with self._locked():
                 path.unlink(missing_ok=True)
-                _sync(path.parent)
+                sync_folder(path.parent)
                 _remove_empty(path.parent, self._root)
         self._index.remove(key)
         self._index.save()
-
-    def _name(self, key: str) -> str:
-        return f"{self._root}/{key}"
 
     def _path(self, key: str) -> Path:
         if key.split("/", maxsplit=1)[0] == INTERNAL:
@@ -178,9 +176,10 @@ class FolderStore(BaseStore):
         partial, opened = _begin(folder)
         try:
             with opened:
-                for chunk in [source] if isinstance(source, bytes) else _read(source):
-                    opened.write(chunk)
-                    crc = crc32c(chunk, crc)
+                with open_source(source) as read_from:
+                    for chunk in read_chunks(read_from):
+                        opened.write(chunk)
+                        crc = crc32c(chunk, crc)
                 opened.flush()
                 now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
                 os.utime(opened.fileno(), ns=(now, now))
@@ -202,7 +201,7 @@ class FolderStore(BaseStore):
 
     @contextmanager
     def _translated_errors(self, key: str) -> Iterator[None]:
-        with _translated_errors(self._name(key)):
+        with _translated_errors(f"{self._root}/{key}"):
             try:
                 yield
             except FileNotFoundError as error:
@@ -212,7 +211,7 @@ class FolderStore(BaseStore):
         return None if self._root.is_dir() else StoreError(f"bucket {self._root}: {ADVICE[errno.ENOENT]}")
 
     def _absent(self, key: str) -> StoreError:
-        return self._gone() or ObjectNotFoundError(f"{self._name(key)}: no such object; check its spelling")
+        return self._gone() or ObjectNotFoundError(f"{self._root}/{key}: no such object; check its spelling")
 
 
 @contextmanager
@@ -223,14 +222,6 @@ def _translated_errors(subject: str) -> Iterator[None]:
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, f"{error.strerror}; check the disk")
         raise StoreError(f"{subject}: {advice}") from error
-
-
-def _read(source: Path) -> Iterator[bytes]:
-    try:
-        with source.open("rb") as opened:
-            yield from read_chunks(opened)
-    except OSError as error:
-        raise StoreError(f"{source}: cannot be stored, {error.strerror}; check the file") from error
 
 
 def _describe(key: str, status: os.stat_result, checksum: str | None = None) -> StoredObject:
@@ -244,20 +235,6 @@ def _version(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return file_version(status) if stat.S_ISREG(status.st_mode) else None
-
-
-def _taken(name: str) -> str:
-    return f"{name}: exists already, with other bytes; choose another name"
-
-
-def _link(partial: Path, path: Path, name: str) -> None:
-    """Link a file to its path if that is free; atomic, also against programs that do not take the lock."""
-    try:
-        path.hardlink_to(partial)
-    except FileExistsError as error:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "Is a directory") from error
-        raise PreconditionError(_taken(name)) from error
 
 
 def _walk(folder: Path, root: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -280,7 +257,7 @@ def _make_folders(root: Path, folder: Path) -> None:
         root /= part
         with contextlib.suppress(FileExistsError):
             root.mkdir()
-            _sync(root.parent)
+            sync_folder(root.parent)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
@@ -289,14 +266,6 @@ def _remove_empty(folder: Path, root: Path) -> None:
         while folder != root:
             folder.rmdir()
             folder = folder.parent
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _begin(folder: Path) -> tuple[Path, BinaryIO]:

@@ -24,6 +24,10 @@ class StoredObject:
     """CRC-32C, base64 of the four bytes in big-endian order, as GCS reports it; `None` in a plain listing."""
 
 
+OnDone = Callable[[StoredObject], None] | None
+"""Called once for each transferred object, from any thread."""
+
+
 class Store(Protocol):
     """A flat namespace of objects. Keys are relative, ``/``-separated, without ``.``, ``..`` or empty parts.
 
@@ -39,12 +43,7 @@ class Store(Protocol):
         """Location of the store: ``gs://bucket/prefix`` or an absolute folder."""
 
     def put(self, key: str, source: Path | bytes, *, overwrite: bool = False) -> StoredObject:
-        """Store a file or bytes, and return the object with its CRC-32C.
-
-        Args:
-            key: Of the object.
-            source: Its bytes.
-            overwrite: Replace an object under the key.
+        """Store a file or bytes, and return the object with its CRC-32C; `overwrite` replaces an object under the key.
 
         A put is idempotent: an object with the same bytes is the success of an earlier try whose response was lost.
         Two writers of the same bytes both succeed, so that a claim must contain the claimer's name.
@@ -63,19 +62,12 @@ class Store(Protocol):
         """
 
     def read(self, key: str) -> bytes:
-        """Return the verified bytes of a small object.
-
-        Raises:
-            ObjectNotFoundError: If there is no such object.
-            CorruptObjectError: If the stored bytes do not match their CRC-32C, read twice.
-        """
+        """Return the verified bytes of a small object; raises as `get` does."""
 
     def list(self, prefix: str = "", *, checksums: bool = False) -> list[StoredObject]:
-        """Return all objects whose key starts with `prefix`, sorted by key.
+        """Return all objects whose key starts with `prefix`, sorted by key; ``runs/a`` lists ``runs/ab``, too.
 
-        Args:
-            prefix: A plain string prefix; ``runs/a/`` lists that folder, ``runs/a`` also ``runs/ab``.
-            checksums: Fill in `crc32c`. A folder reads the files that its index does not have.
+        With `checksums`, `crc32c` is filled in: a folder reads the files that its index does not have.
         """
 
     def stat(self, key: str) -> StoredObject:
@@ -88,16 +80,12 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; a key without an object is no error."""
 
-    def get_many(
-        self, objects: Sequence[tuple[StoredObject, Path]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
-        """Fetch many objects in parallel, each as `get` does; `on_done` is called once for each, from any thread.
+    def get_many(self, objects: Sequence[tuple[StoredObject, Path]], on_done: OnDone = None) -> None:
+        """Fetch many objects in parallel, each as `get` does.
 
         The objects come from ``list(checksums=True)``. The first error stops the rest and is raised; files that
         have appeared by then are complete.
         """
 
-    def put_many(
-        self, files: Iterable[tuple[Path, str]], on_done: Callable[[StoredObject], None] | None = None
-    ) -> None:
+    def put_many(self, files: Iterable[tuple[Path, str]], on_done: OnDone = None) -> None:
         """Store many files in parallel, each create-only as by `put`; errors and `on_done` as in `get_many`."""

@@ -1,6 +1,7 @@
 """Open a store by the scheme of its location; a new kind of store, such as S3, is registered here."""
 
 from job.errors import MachineError, UsageError
+from job.storage.local import FolderStore
 from job.storage.object_store import Store
 
 
@@ -22,6 +23,4 @@ def open_store(location: str) -> Store:
         return GcsStore.open(location)
     if "://" in location:
         raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; correct --bucket")
-    from job.storage.local import FolderStore  # noqa: PLC0415 -- symmetric with the other one
-
     return FolderStore.open(location)

@@ -11,12 +11,7 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path, *, append: bool = False, follow_links: bool = False) -> BinaryIO:
-    """Open a file unbuffered.
-
-    Args:
-        path: The file.
-        append: Write at its end; create the file if it does not exist.
-        follow_links: Follow a symbolic link.
+    """Open a file unbuffered, to read it or to append to it; `append` creates it.
 
     Raises:
         OSError: If it cannot be opened, or is no regular file.
@@ -28,3 +23,12 @@ def open_regular(path: Path, *, append: bool = False, follow_links: bool = False
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     return os.fdopen(descriptor, "ab" if append else "rb", buffering=0)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

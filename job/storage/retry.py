@@ -18,12 +18,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 
 
 class RetryableError(Exception):
-    """A transient failure of one try.
-
-    Args:
-        subject: URI of the object.
-        what: Description of the failure.
-    """
+    """A transient failure of one try on the object with a URI."""
 
     def __init__(self, subject: str, what: str) -> None:
         super().__init__(f"{subject}: {what}")

@@ -20,7 +20,7 @@ from job.storage.atomic_file import partial_files
 from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
-from job.storage.regular_file import open_regular
+from job.storage.regular_file import open_regular, sync_folder
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -142,11 +142,7 @@ def _plan(
     paths: Mapping[str, Path],
     before_change: Callable[[], None],
 ) -> list[str]:
-    """Return the names of files to fetch, after moving edited files away and removing those that the store has no more.
-
-    Raises:
-        MachineError: If files that no pull fetched have these names; nothing was changed.
-    """
+    """Return the names of files to fetch; move edited files away, remove those that the store has no more."""
     was_pulled, pushed = (folder / PULLED).is_file(), ChecksumIndex(folder / PUSHED)
     missing, foreign, edited = [], [], []
     for name, stored in objects.items():
@@ -171,12 +167,14 @@ def _plan(
         before_change()
     _create_index(folder)
     pushed.save()
-    if edited:
-        _move_edited(folder, edited)
+    _move_edited(folder, edited)
     for path in partial_files(folder):
         path.unlink()
     for name in surplus:
-        _remove(index, name, folder / name)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if index.known(name, file_version((folder / name).lstat())):  # unchanged since it was pulled
+                (folder / name).unlink()
+        index.remove(name)
     return missing
 
 
@@ -189,16 +187,10 @@ def _checksum(index: ChecksumIndex, name: str, path: Path) -> tuple[int, str] | 
 
 
 def _create_index(folder: Path) -> None:
-    """Make the index durable before the first file: a loss of power leaves no pulled file without it."""
-    if (folder / PULLED).exists():
-        return
-    with open_regular(folder / PULLED, append=True) as opened:
-        os.fsync(opened.fileno())
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if not (folder / PULLED).exists():  # durable before the first file, so that no pulled file is without it
+        with open_regular(folder / PULLED, append=True) as opened:
+            os.fsync(opened.fileno())
+        sync_folder(folder)
 
 
 def _move_edited(folder: Path, names: Collection[str]) -> None:
@@ -211,16 +203,11 @@ def _move_edited(folder: Path, names: Collection[str]) -> None:
             target = edited / f"{name}.{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(target)
-    listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
-    log.warning("%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed)
-
-
-def _remove(index: ChecksumIndex, name: str, path: Path) -> None:
-    """Remove a file that the store has no more, if it is unchanged since it was pulled."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if index.known(name, file_version(path.lstat())):
-            path.unlink()
-    index.remove(name)
+    if names:
+        listed = "\n".join(f"  - {name}" for name in shortened(names, NUM_SHOWN))
+        log.warning(
+            "%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed
+        )
 
 
 @contextmanager

@@ -46,9 +46,7 @@ def require_taken() -> None:
 class WandbRun:
     """The W&B run of a run, opened on the server by the id in the run's record; created there if it is new.
 
-    Args:
-        record: The run's record.
-        watched_pid: The process whose CPU, memory and GPU use is logged.
+    CPU, memory and GPU use of the process `watched_pid` are logged.
 
     Raises:
         ServerError: If the server does not take the run in time.
@@ -120,7 +118,7 @@ class WandbRun:
         self._run.finish()
 
 
-def _config(record: RunRecord) -> dict[str, Any]:
+def _config(record: RunRecord) -> dict[str, object]:
     """Return the run's request, lineage, data and environment, as W&B's config."""
     return {
         "recipe": record.request["recipe"],
@@ -133,26 +131,20 @@ def _config(record: RunRecord) -> dict[str, Any]:
     }
 
 
-KINDS = {0: "missed", 1: "right", 2: "wrong"}
+KINDS = ("missed", "right", "wrong")
 
 
 def _image(image: Image.Image, view: View | None) -> wandb.Image | None:
     """Return an image with the boxes of one model; None if its evaluation did not keep the image."""
     if view is None:
         return None
-    numbers = {kind: number for number, kind in KINDS.items()}
     boxes = [
         {
-            "position": {
-                "minX": box.left,
-                "minY": box.top,
-                "maxX": box.left + box.width,
-                "maxY": box.top + box.height,
-            },
+            "position": {"minX": box.left, "minY": box.top, "maxX": box.left + box.width, "maxY": box.top + box.height},
             "domain": "pixel",
-            "class_id": numbers[box.kind],
+            "class_id": KINDS.index(box.kind),
             "box_caption": box.label,
         }
         for box in view.boxes
     ]
-    return wandb.Image(image, boxes={"boxes": {"box_data": boxes, "class_labels": KINDS}})
+    return wandb.Image(image, boxes={"boxes": {"box_data": boxes, "class_labels": dict(enumerate(KINDS))}})

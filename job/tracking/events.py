@@ -1,7 +1,6 @@
-"""Rows and results that go to W&B, read from a run's records."""
+"""W&B events: committed rows after the server's last epoch, and the result, read from a run's records."""
 
 from pathlib import Path
-from typing import Any
 
 from job.analysis.metrics import metrics_of
 from job.report.data import Facts, read_facts
@@ -17,11 +16,10 @@ class CommittedRows:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        starts = {number: run.attempt(number).start for number in run.attempts()}
         self._resumed_at = {
-            number: start.receipt.checkpoint.epoch if start.receipt else NO_EPOCH
-            for number, start in starts.items()
-            if start
+            attempt.number: attempt.receipt.checkpoint.epoch if attempt.receipt else NO_EPOCH
+            for attempt in run.attempt_records()
+            if attempt.start
         }
 
     def after(self, epoch: int) -> list[dict[str, float]]:
@@ -38,14 +36,7 @@ class CommittedRows:
 
 
 def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -> None:
-    """Log the result of a finished run: summary, validation images before and after, best weights. Then finish.
-
-    Args:
-        run: The run, finished.
-        record: The run's record.
-        wandb_run: The open W&B run.
-        folder: Scratch folder for the weights.
-    """
+    """Log the result of a finished run: summary, validation images before and after, best weights. Then finish."""
     facts = read_facts(run, record)
     wandb_run.update_summary(_summary(facts))
     if facts.evaluation is not None:
@@ -58,7 +49,7 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
     wandb_run.finish()
 
 
-def _summary(facts: Facts) -> dict[str, Any]:
+def _summary(facts: Facts) -> dict[str, object]:
     """Return metrics before, after and change, and the run's cost."""
     final, cost = facts.final, facts.cost
     measured = final.comparison.model_dump(include={"before", "after", "change"}) if final else {}

@@ -21,11 +21,6 @@ from job.tracking.tracker import COMMITTED, FINISHED, INTERRUPTED
 def follow(claim: Claim, folder: Path, messages: Iterable[str]) -> None:
     """Follow an attempt until it ends.
 
-    Args:
-        claim: The attempt; its start record is written.
-        folder: For the library's files.
-        messages: `COMMITTED` after each commit, and at the end `FINISHED` or `INTERRUPTED`.
-
     Raises:
         SupersededError: If a later attempt has claimed the run.
         StoreError: If the store refuses.

@@ -15,12 +15,7 @@ from job.tracking.events import CommittedRows, log_result
 
 
 def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
-    """Send the server the rows of a run that it lacks, and return the run's address there.
-
-    Args:
-        run: The run.
-        record: The run's record.
-        folder: Empty folder for the library's files.
+    """Send the server the rows of a run that it lacks, by way of an empty folder, and return the run's address there.
 
     Raises:
         MachineError: If there is no key.

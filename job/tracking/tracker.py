@@ -25,12 +25,7 @@ FINISH_LIMIT_S, INTERRUPT_LIMIT_S = 60.0, 5.0
 
 
 class Tracker:
-    """Tracking of one attempt; a context manager, entered once the attempt's start record is written.
-
-    Args:
-        claim: The attempt.
-        folder: Folder for the files of the W&B library.
-    """
+    """Tracking of one attempt, entered once its start record is written; the W&B library writes below a folder."""
 
     def __init__(self, claim: Claim, folder: Path) -> None:
         self._claim, self._folder = claim, folder

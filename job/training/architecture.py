@@ -7,7 +7,7 @@ stated size is refused before memory is taken for it.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -36,22 +36,19 @@ LAYERS = frozenset(
 HEADS = frozenset({"Detect", "v10Detect"})
 
 OTHER_TASKS = {
-    "Segment": "segmentation",
-    "Segment26": "segmentation",
-    "YOLOESegment": "segmentation",
-    "YOLOESegment26": "segmentation",
+    **dict.fromkeys(("Segment", "Segment26", "YOLOESegment", "YOLOESegment26"), "segmentation"),
     "SemanticSegment": "semantic segmentation",
-    "Pose": "poses",
-    "Pose26": "poses",
-    "OBB": "rotated boxes",
-    "OBB26": "rotated boxes",
+    **dict.fromkeys(("Pose", "Pose26"), "poses"),
+    **dict.fromkeys(("OBB", "OBB26"), "rotated boxes"),
     "Classify": "classification",
     "Depth": "depth",
-    "WorldDetect": "an open vocabulary",
-    "YOLOEDetect": "an open vocabulary",
+    **dict.fromkeys(("WorldDetect", "YOLOEDetect"), "an open vocabulary"),
     "RTDETRDecoder": "RT-DETR",
 }
 """Heads of other tasks, which do not fit a detector's data and loss."""
+
+Architecture = dict[str, Any]
+"""A description of a model: ``backbone`` and ``head``, a row for each layer, and numbers such as ``nc``."""
 
 WORDS = frozenset({"nc", "None", "nearest", "bilinear", "True", "False"})
 
@@ -71,11 +68,8 @@ class UnfitArchitectureError(Exception):
     """A description is not that of a detector that can be built; the message is the reason, as part of a sentence."""
 
 
-def load_architecture(name: str) -> dict[str, Any]:
-    """Read a model file of Ultralytics, or of the user in this folder.
-
-    Args:
-        name: Such as ``yolo11n.yaml``, whose letter is the size.
+def load_architecture(name: str) -> Architecture:
+    """Read a model file of Ultralytics, or of the user in this folder; ``yolo11n.yaml`` is size ``n``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -88,7 +82,7 @@ def load_architecture(name: str) -> dict[str, Any]:
     return checked_architecture(yaml_model_load(name))
 
 
-def checked_architecture(found: object) -> dict[str, Any]:
+def checked_architecture(found: object) -> Architecture:
     """Return a description with known keys only.
 
     Raises:
@@ -97,28 +91,17 @@ def checked_architecture(found: object) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
-        case [*_, (_, _, str(last), _)]:
-            require_detector(last)
+        case [*_, (_, _, str(last), _)] if last in OTHER_TASKS:
+            raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[last]}, and not for detection")
+        case [*_, (_, _, str(last), _)] if last not in HEADS:
+            raise UnfitArchitectureError(f"it ends in {_shown(last)}, and not in a layer that detects")
     backbone, head = (_rows(found.get(part)) for part in ("backbone", "head"))
-    require_detector(head[-1][2])
     if wrong := sorted({row[2] for row in [*backbone, *head[:-1]]} - LAYERS):
         raise UnfitArchitectureError(f"it has layers that are not known here, {', '.join(wrong)}")
     return {**_options(found), "backbone": backbone, "head": head}
 
 
-def require_detector(head: str) -> None:
-    """Check the class of a model's last layer.
-
-    Raises:
-        UnfitArchitectureError: If it is not a detector's.
-    """
-    if head in OTHER_TASKS:
-        raise UnfitArchitectureError(f"it is made for {OTHER_TASKS[head]}, and not for detection")
-    if head not in HEADS:
-        raise UnfitArchitectureError(f"it ends in {_shown(head)}, and not in a layer that detects")
-
-
-def require_size(architecture: dict[str, Any], max_parameters: int = MAX_PARAMETERS) -> None:
+def require_size(architecture: Architecture, max_parameters: int = MAX_PARAMETERS) -> None:
     """Check the size of a model without allocating memory for it.
 
     Raises:
@@ -130,22 +113,20 @@ def require_size(architecture: dict[str, Any], max_parameters: int = MAX_PARAMET
     try:
         with torch.device("meta"), _limited():
             layers, _ = parse_model(deepcopy(architecture), ch=num_channels, verbose=False)
-            _require_few(sum(parameter.numel() for parameter in layers.parameters()), max_parameters)
-            _forward(layers, torch.empty(1, num_channels, 256, 256))  # as Ultralytics finds the strides
+            num_parameters = sum(parameter.numel() for parameter in layers.parameters())
+            if num_parameters <= max_parameters:
+                _forward(layers, torch.empty(1, num_channels, 256, 256))  # as Ultralytics finds the strides
     except UnfitArchitectureError:
         raise
     except Exception as error:  # any error means that the layers do not fit
         raise UnfitArchitectureError("its layers do not fit each other") from error
     finally:
         Conv.default_act = activation  # parse_model replaces it when it fails
-
-
-def _require_few(num_parameters: int, max_parameters: int) -> None:
     if num_parameters > max_parameters:
         raise UnfitArchitectureError(f"it asks for {num_parameters / 1e6:,.0f} million parameters")
 
 
-def _is_shipped(architecture: dict[str, Any]) -> bool:
+def _is_shipped(architecture: Architecture) -> bool:
     """Whether this is, size included, a model file of Ultralytics."""
     name = architecture.get("yaml_file", "none.yaml")
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
@@ -158,7 +139,7 @@ def _is_shipped(architecture: dict[str, Any]) -> bool:
 
 
 def _unified(name: str) -> str:
-    """Return the name of a model file without the letter of a size, as ``yaml_model_load`` finds it."""
+    """Remove the letter of the size from a file name, as ``yaml_model_load`` does."""
     return re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)
 
 
@@ -200,7 +181,7 @@ def _rows(rows: object) -> list[list[Any]]:
 
 
 def _row(row: object) -> list[Any]:
-    """Return where a layer's input comes from, how often it is repeated, its class, and its arguments."""
+    """Return a layer: indices of its inputs, repeats, class, arguments."""
     match row:
         case (sources, int(repeats), str(layer), arguments) if 0 < repeats <= MAX_REPEATS:
             indices = [sources] if isinstance(sources, int) else sources
@@ -237,9 +218,9 @@ def _number(value: object) -> float | None:
     return value
 
 
-def _options(found: dict[Any, Any]) -> dict[str, Any]:
+def _options(found: Mapping[object, object]) -> Architecture:
     names = ("nc", "depth_multiple", "width_multiple", "reg_max", "end2end")
-    options: dict[str, Any] = {name: _number(found[name]) for name in names if name in found}
+    options: Architecture = {name: _number(found[name]) for name in names if name in found}
     options["channels"] = _number(found.get("channels", found.get("ch", 3)))
     if (scales := found.get("scales")) is not None:
         if not isinstance(scales, dict) or not 0 < len(scales) <= MAX_ROWS:
@@ -256,18 +237,13 @@ def _options(found: dict[Any, Any]) -> dict[str, Any]:
         if match is None:
             raise UnfitArchitectureError(f"its activation is {_shown(activation)}, which is not known here")
         options["activation"] = f"torch.nn.{match[1]}({match[2]})"
-    _require_modest(options)
-    return options
-
-
-def _require_modest(options: dict[str, Any]) -> None:
-    """Check what layers are repeated and widened by."""
     factors = [options.get(name, 1.0) for name in ("depth_multiple", "width_multiple")]
     factors += [number for numbers in options.get("scales", {}).values() for number in numbers[:2]]
     if any(not isinstance(factor, int | float) or not 0 < factor <= MAX_FACTOR for factor in factors):
         raise UnfitArchitectureError(f"its scales must be numbers from 0 to {MAX_FACTOR}")
     if not isinstance(options["channels"], int) or not 0 < options["channels"] <= MAX_ROWS:
         raise UnfitArchitectureError(f"it has {_shown(options['channels'])} channels")
+    return options
 
 
 def _letters(name: object) -> str:
@@ -277,5 +253,4 @@ def _letters(name: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return an untrusted value for a message, cut short."""
     return f"{value!r:.40}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

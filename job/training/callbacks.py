@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -29,7 +29,7 @@ class Step:
     images: torch.Tensor
     """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
 
-    def trace(self) -> dict[str, Any]:
+    def trace(self) -> dict[str, object]:
         """Return digests of images and loss; equal in two trainings only if they are identical up to this step."""
         return {
             "epoch": self.epoch,
@@ -37,21 +37,6 @@ class Step:
             "images": digest_tensors({"img": self.images}),
             "losses": {name: float(value).hex() for name, value in self.losses.items()},
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Metrics and history of a finished training."""
-
-    before: Row
-    after: Row
-    """The best weights, read back from their file, on the validation set."""
-
-    rows: list[Row]
-    best_epoch: int
-    """1-based."""
-
-    stopped_early: bool
 
 
 class TrainingCallbacks(Protocol):

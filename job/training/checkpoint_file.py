@@ -5,6 +5,7 @@ tensors; every other object becomes a `Record` with its attributes and no behavi
 classes of torch, numpy and Ultralytics is refused with that name. Knows nothing of models.
 """
 
+import contextlib
 import io
 import math
 import pickle
@@ -12,8 +13,8 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 import torch
@@ -57,12 +58,7 @@ OPCODES = frozenset(
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read as data; the message is the reason, as part of a sentence.
-
-    Args:
-        detail: Why.
-        names: What it names and may not, if that is why.
-    """
+    """A file cannot be read as data; the message is the reason, as part of a sentence, `names` the refused classes."""
 
     def __init__(self, detail: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
@@ -108,7 +104,7 @@ class CheckpointFile:
         """Open the file and read everything except tensors.
 
         Raises:
-            UnreadableFileError: If it is none, or damaged, larger than it seems, or names what it may not.
+            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
         """
         try:
             self._num_bytes = path.stat().st_size
@@ -119,24 +115,16 @@ class CheckpointFile:
             raise UnreadableFileError("it is not a file of torch, or it is cut") from error
         self._num_bytes_read = 0
         self._storages: dict[str, torch.Tensor] = {}
-        try:
+        with contextlib.ExitStack() as stack, _damage_refused():
+            stack.enter_context(self._archive)
             self._entries = self._plain_entries()
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            # zipfile raises NotImplementedError for a compression method or version that it does not know, and
-            # RuntimeError for an encrypted entry; torch writes neither, so the file is not one of torch's.
-            self._archive.close()
-            raise UnreadableFileError("it is damaged") from error
-        except UnreadableFileError:
-            self._archive.close()
-            raise
+            stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
 
     def read(self, stored: StoredTensor) -> torch.Tensor:
@@ -164,13 +152,10 @@ class CheckpointFile:
         if entry is None:
             raise UnreadableFileError("it lacks a tensor")
         elements = torch.empty(entry.file_size, dtype=torch.uint8)
-        try:
-            with self._archive.open(entry) as opened:
-                cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
-                if opened.read():  # which also verifies the checksum
-                    raise UnreadableFileError("it is damaged")
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise UnreadableFileError("it is damaged") from error
+        with _damage_refused(), self._archive.open(entry) as opened:
+            cast("io.BufferedIOBase", opened).readinto(elements.numpy().data)
+            if opened.read():  # which also verifies the checksum
+                raise UnreadableFileError("it is damaged")
         return elements
 
     def plain(self) -> Any:  # noqa: ANN401 -- any saved value
@@ -218,6 +203,15 @@ class CheckpointFile:
         if "byteorder" in entries and self._archive.read(entries["byteorder"]) != b"little":
             raise UnreadableFileError("it was written on a machine with another order of bytes")
         return entries
+
+
+@contextlib.contextmanager
+def _damage_refused() -> Iterator[None]:
+    """Translate the errors of zipfile: NotImplementedError is an unknown version, RuntimeError an encrypted entry."""
+    try:
+        yield
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UnreadableFileError("it is damaged") from error
 
 
 class _Parameter:

@@ -8,6 +8,7 @@ The stock dataset picks mosaic partners from the images that its worker process 
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from ultralytics.utils.patches import imread
 from job.training.rng import start_streams
 from job.training.sampler import PICTURES_TOGETHER, STRIDE, Sample
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
+
+Batch = dict[str, Any]
+"""One sample or batch of Ultralytics: ``img``, ``cls``, ``bboxes`` and further entries."""
 
 Image = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 """Pixels ``(h, w, 3)`` BGR uint8, and height and width before and after resizing."""
@@ -53,13 +57,9 @@ def digest_pictures(labels: list[Labels], folder: Path) -> str:
     return digest.hexdigest()
 
 
-def count_compressed_anew(dataset: YOLODataset) -> int:
-    """Return the number of images that stock Ultralytics recompresses, which `patch_ultralytics` prevents."""
-    return sum(_has_bytes_behind(Path(image)) for image in dataset.im_files)
-
-
-def _has_bytes_behind(image: Path) -> bool:
-    with image.open("rb") as opened:
+def is_recompressed(image: str) -> bool:
+    """Whether stock Ultralytics recompresses an image, a JPEG with bytes behind its end; see `patch_ultralytics`."""
+    with Path(image).open("rb") as opened:
         opened.seek(-2, os.SEEK_END)
         if opened.read() == END_OF_JPEG:
             return False
@@ -74,7 +74,7 @@ class KeyedDataset(YOLODataset):
     labels: list[Labels]
 
     def __init__(
-        self, args: IterableSimpleNamespace, data: dict[str, Any], batch_size: int, epochs: int, stride: int
+        self, args: IterableSimpleNamespace, data: Mapping[str, Any], batch_size: int, epochs: int, stride: int
     ) -> None:
         self.seed = args.seed
         self.first_epoch_without_mosaic = epochs - args.close_mosaic if args.close_mosaic else epochs
@@ -99,9 +99,11 @@ class KeyedDataset(YOLODataset):
             fraction=args.fraction,
         )
         read_only_images(self)
-        self.transforms_without_mosaic = self._build_transforms_without_mosaic(copy(args))
+        with_mosaic = self.transforms
+        self.close_mosaic(copy(args))
+        self.transforms_without_mosaic, self.transforms = self.transforms, with_mosaic
 
-    def __getitem__(self, sample: Sample) -> dict[str, Any]:
+    def __getitem__(self, sample: Sample) -> Batch:
         """Return one augmented sample, the same in every process and at every time."""
         closed = sample.epoch >= self.first_epoch_without_mosaic
         transforms = self.transforms_without_mosaic if closed else self.transforms
@@ -110,7 +112,7 @@ class KeyedDataset(YOLODataset):
         num_needed = len(sample.partners) * math.ceil(STRIDE / (worker.num_workers if worker else 1))
         self.num_recent = num_needed * 5 // 4  # else each image that is decoded again evicts one that is still needed
         start_streams("augment", self.seed, sample.epoch, sample.position)
-        augmented: dict[str, Any] = transforms(self.get_image_and_label(sample.image))
+        augmented: Batch = transforms(self.get_image_and_label(sample.image))
         return augmented
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides

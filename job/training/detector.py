@@ -17,7 +17,7 @@ from job.errors import MachineError
 from job.training.device import require_device
 from job.training.faults import explained_prediction
 from job.training.tiled_detection import Detections, with_tiles
-from job.training.tiles import Tiling
+from job.training.tiles import tiles_of
 from job.training.weights import load_weights
 
 
@@ -37,7 +37,12 @@ class DetectionSettings:
 
     agnostic_nms: bool = False
     classes: list[int] | None = None
-    tiling: Tiling | None = None
+    tiles: int | None = None
+    """Width and height of tiles in pixels of the picture; `None` for none."""
+
+    overlap: float = 0.0
+    """Share of a tile that the next one shows again."""
+
     batch: int = 1
     """Tiles that the model sees at once."""
 
@@ -106,15 +111,15 @@ class Detector:
             return []
         with explained_prediction(), torch.inference_mode():
             found = self._detect(self._predictor.preprocess(pictures), pictures)
-            if self._settings.tiling is not None:
+            if self._settings.tiles is not None:
                 found = [
-                    self._with_tiles(picture, whole, self._settings.tiling)
+                    self._with_tiles(picture, whole, self._settings.tiles)
                     for picture, whole in zip(pictures, found, strict=True)
                 ]
             return [_boxes(detections) for detections in found]
 
-    def _with_tiles(self, picture: np.ndarray, whole: Detections, tiling: Tiling) -> Detections:
-        (size, _) = self._size
+    def _with_tiles(self, picture: np.ndarray, whole: Detections, tile_size: int) -> Detections:
+        size, _ = self._size
         blank = np.empty((size, size, picture.shape[2]), np.uint8)
 
         def detect(tiles: torch.Tensor) -> list[Detections]:
@@ -123,7 +128,7 @@ class Detector:
         return with_tiles(
             picture,
             whole,
-            tiling,
+            tiles_of(*picture.shape[:2], tile_size, self._settings.overlap),
             size,
             detect,
             num_at_once=self._settings.batch,

@@ -3,7 +3,6 @@
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,10 +14,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_device(named: str) -> None:
-    """Check, once torch is loaded, that the requested device can train, before Ultralytics chooses another.
-
-    Args:
-        named: ``cpu``, ``0`` and so on; empty for any.
+    """Check that the requested device, such as ``cpu``, ``0`` or empty for any, can train.
 
     Raises:
         MachineError: If the machine has a GPU that torch cannot use.
@@ -48,11 +44,6 @@ def require_device(named: str) -> None:
         )
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device supports bfloat16 natively."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def num_ooms(device: torch.device) -> int:
     """Return the number of failed allocations on the device so far, also of those that a library caught.
 
@@ -63,12 +54,12 @@ def num_ooms(device: torch.device) -> int:
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
+def describe_device(device: torch.device) -> dict[str, object]:
     """Return the properties that must be equal on two machines for equal bits, beside library versions.
 
     Kernels are chosen on a CPU by its instruction set, on a GPU by its model, driver and libraries.
     """
-    described: dict[str, Any] = {"cpu": torch.backends.cpu.get_cpu_capability()}
+    described: dict[str, object] = {"cpu": torch.backends.cpu.get_cpu_capability()}
     if device.type == "cuda":
         described |= {
             "gpu": torch.cuda.get_device_name(device),
@@ -85,12 +76,8 @@ def _runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
 
     Machine code (``sm_80``) runs on later GPUs of the same generation, PTX (``compute_90``) on all later ones.
     """
-    for name in built_for:
-        kind, _, number = name.partition("_")
-        digits = re.match(r"\d+", number)
-        if digits is None:
-            continue
-        major, minor = divmod(int(digits[0]), 10)
+    for kind, digits in re.findall(r"\b(sm|compute)_(\d+)", " ".join(built_for)):
+        major, minor = divmod(int(digits), 10)
         if (kind == "sm" and major == capability[0] and minor <= capability[1]) or (
             kind == "compute" and (major, minor) <= capability
         ):

@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from job.errors import MachineError, PeerError
 from job.training.isolation import hide_torchrun
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Value = TypeVar("Value")
 
@@ -50,6 +47,9 @@ class ProcessGroup:
     size: int = 1
     local_rank: int = 0
 
+    torch: Any = None
+    """The module, which a single process starts without."""
+
     torch_group: Any = None
     """The Gloo group of `agree` and `broadcast`; apart from that of the gradients, whose timeout is shorter."""
 
@@ -60,19 +60,19 @@ class ProcessGroup:
     """Called repeatedly while this process waits for another."""
 
     @classmethod
-    def join(cls, noticed: Callable[[], bool] = _never, while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
+    def join(cls, noticed: Callable[[], bool], while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
         """Join the process group if torchrun started this process, and hide its variables from Ultralytics."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        import torch  # noqa: PLC0415 -- a process that is alone starts without it
-        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
+        import torch  # noqa: PLC0415 -- a single process starts without it
 
+        dist = torch.distributed
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
-        place = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
+        position = dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"])
         hide_torchrun()
-        return cls(*place, group, noticed, while_waiting)
+        return cls(*position, torch, group, noticed, while_waiting)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -80,10 +80,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return the device of this rank.
-
-        Args:
-            named: ``0,1,...``, or empty for any.
+        """Return the device of this rank, of devices such as ``0,1``, or empty for any.
 
         Raises:
             MachineError: If there are not enough.
@@ -92,9 +89,7 @@ class ProcessGroup:
             return named
         devices = named.split(",")
         if not named:
-            import torch  # noqa: PLC0415 -- loaded since `join`
-
-            return str(self.local_rank) if torch.cuda.is_available() else "cpu"
+            return str(self.local_rank) if self.torch.cuda.is_available() else "cpu"
         if len(devices) == 1 and devices[0] == "cpu":
             return "cpu"
         if self.local_rank >= len(devices):
@@ -114,10 +109,7 @@ class ProcessGroup:
         """
         if self.size == 1:
             return level
-        import torch  # noqa: PLC0415 -- loaded since `join`
-        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
-
-        levels = torch.tensor(level)
+        levels, dist = self.torch.tensor(level), self.torch.distributed
         self._collective(lambda: dist.all_reduce(levels, dist.ReduceOp.MAX, group=self.torch_group), limit_s)
         return int(levels)
 
@@ -129,14 +121,10 @@ class ProcessGroup:
         """
         if self.size == 1:
             return value
-        import torch  # noqa: PLC0415 -- loaded since `join`
-        import torch.distributed as dist  # noqa: PLC0415 -- a process that is alone starts without it
-
-        values: list[Any] = [value]
-        device = torch.device("cpu")
-        self._collective(lambda: dist.broadcast_object_list(values, group=self.torch_group, device=device), WORK_S)
-        shared: Value = values[0]
-        return shared
+        values, device = [value], self.torch.device("cpu")
+        broadcast = self.torch.distributed.broadcast_object_list
+        self._collective(lambda: broadcast(values, group=self.torch_group, device=device), WORK_S)
+        return values[0]
 
     def all_gather(self, value: Value) -> list[Value]:
         """Return the values of all ranks in all ranks, in the order of ranks.
@@ -146,10 +134,8 @@ class ProcessGroup:
         """
         if self.size == 1:
             return [value]
-        import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
-
-        values: list[Any] = [None] * self.size
-        self._collective(lambda: dist.all_gather_object(values, value, group=self.torch_group), STEP_S)
+        values, gather = [value] * self.size, self.torch.distributed.all_gather_object
+        self._collective(lambda: gather(values, value, group=self.torch_group), STEP_S)
         return values
 
     def barrier(self) -> None:
@@ -160,9 +146,7 @@ class ProcessGroup:
         """Wait for all ranks and destroy the group, as NCCL wants before a process ends."""
         self.barrier()
         if self.size > 1:
-            import torch.distributed as dist  # noqa: PLC0415 -- loaded since `join`
-
-            dist.destroy_process_group()
+            self.torch.distributed.destroy_process_group()
 
     def lost(self, what: str = "is gone") -> PeerError:
         """Return the error for a lost peer."""
@@ -172,17 +156,13 @@ class ProcessGroup:
         )
 
     def _collective(self, call: Callable[[], object], limit_s: float) -> None:
-        """Make a collective call in a thread, as torch's own wait blocks signals.
-
-        Raises:
-            PeerError: If another process is gone or late.
-        """
+        """Make a collective call in a thread, as torch's own wait blocks signals."""
         over, errors = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
                 call()
-            except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that waits
+            except BaseException as error:  # noqa: BLE001 -- raised below, in the waiting thread
                 errors.append(error)
             finally:
                 over.set()
@@ -209,18 +189,3 @@ class ProcessGroup:
         yield
         if self.local_rank == 0:
             self.barrier()
-
-    def data_parallel(self, model: "nn.Module") -> "nn.Module":
-        """Wrap a model in DistributedDataParallel, as Ultralytics does (``trainer.py: 439``)."""
-        if self.size == 1:
-            return model
-        from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 -- a process that is alone needs none
-
-        self.barrier()  # for ranks that still pull data, before the shorter limit of a step
-        device = next(model.parameters()).device
-        return DistributedDataParallel(
-            model,
-            device_ids=None if device.type == "cpu" else [device.index],
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-        )

@@ -5,11 +5,10 @@ Guarantees that a file of a known digest is verified before it is stored in the 
 
 import hashlib
 import logging
-import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from job.errors import WeightsError
+from job.errors import WeightsError, message_of
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +28,17 @@ def download_published(target: Path) -> None:
     """
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 -- heavy
 
-    partial = target.with_name(f".download-{os.getpid()}") / target.name
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+        partial = Path(folder) / target.name
         try:
             attempt_download_asset(partial)
         except Exception as error:  # any error of the downloader has the same remedy
-            raise _unreachable(target, " ".join(str(error).split())) from error
+            raise _unreachable(target, message_of(error)) from error
         if not partial.is_file():
             raise _unreachable(target, "the download left no file")
         _require_published(partial)
         partial.replace(target)
-    finally:
-        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _require_published(path: Path) -> None:

@@ -8,7 +8,7 @@ closest pairs first) among the predictions at the operating point or above it.
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from ultralytics.utils.metrics import box_iou, smooth
 from ultralytics.utils.ops import scale_boxes
 
+from job.training.dataset import Batch
 from job.training.evaluation_record import (
     ClassEvaluation,
     Evaluation,
@@ -41,7 +42,7 @@ MAX_BOXES = 6000
 MAX_BOXES_OF_AN_IMAGE = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """One validated image; boxes are left, top, right, bottom in pixels of the batch it was part of."""
 
@@ -51,13 +52,19 @@ class Seen:
 
     batch_shape: tuple[int, int]
     ratio_pad: Any
-    """How the one was fitted into the other, as Ultralytics has it."""
+    """Ultralytics' ratio and padding of the file's image in the batch."""
 
     objects: np.ndarray
     object_classes: np.ndarray
     predictions: np.ndarray
     prediction_classes: np.ndarray
     confidences: np.ndarray
+
+    found: np.ndarray = field(init=False)
+    """Of each object, whether a prediction is right about it; set by `_match`, as is `right`."""
+
+    right: np.ndarray = field(init=False)
+    """Of each prediction, whether it is right."""
 
 
 @contextmanager
@@ -66,7 +73,7 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     seen: list[Seen] = []
     update = validator.update_metrics
 
-    def watched(predictions: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+    def watched(predictions: list[dict[str, torch.Tensor]], batch: Batch) -> None:
         update(predictions, batch)
         seen.extend(_seen(validator._prepare_batch(i, batch), found) for i, found in enumerate(predictions))  # noqa: SLF001 -- how the validator itself reads a batch
 
@@ -74,23 +81,18 @@ def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN40
     try:
         yield seen
     finally:
-        del validator.update_metrics  # the method of its class comes to light again
+        del validator.update_metrics  # uncovers the method of its class
 
 
 def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float]) -> Evaluation:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-    """Return a validation as a record.
-
-    Args:
-        validator: Just after its work.
-        seen: Its images.
-        row: Its metrics and losses.
-    """
+    """Return the record of a validation that has just ended, with its images and its row of metrics and losses."""
     box = validator.metrics.box
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
     best = int(smooth(curves["f1"].mean(0), 0.1).argmax()) if curves else 0  # as Ultralytics: utils/metrics.py: 886
     confidence = float(box.px[best]) if curves else 0.0
-    matched = [_match(image, confidence) for image in seen]
-    kept = _images(matched, str(validator.data["path"]))
+    for image in seen:
+        _match(image, confidence)
+    kept = _images(seen, str(validator.data["path"]))
     return Evaluation(
         row=row,
         imgsz=int(validator.args.imgsz),
@@ -100,9 +102,9 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
         num_objects=sum(len(image.objects) for image in seen),
         operating_point={"confidence": round(confidence, 4)}
         | {name: _rounded(curve[:, best].mean()) for name, curve in curves.items()},
-        classes=_classes(validator, matched),
+        classes=_classes(validator, seen),
         curves=_mean_curves(box.px, curves) if curves else {},
-        sizes=_sizes(matched),
+        sizes=_sizes(seen),
         images=kept,
         num_images_left_out=len(seen) - len(kept),
     )
@@ -111,26 +113,7 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
 _CURVES = {"precision": "p", "recall": "r", "f1": "f1"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Matched:
-    """One image at the operating point."""
-
-    image: Seen
-    shown: np.ndarray
-    """Which predictions are at the operating point or above it."""
-
-    found: np.ndarray
-    """Of each object, whether a shown prediction is right about it."""
-
-    right: np.ndarray
-    """Of each shown prediction, whether it is right."""
-
-    @property
-    def num_mistakes(self) -> int:
-        return int((~self.found).sum() + (~self.right).sum())
-
-
-def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
+def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
     return Seen(
         path=str(prepared["im_file"]),
         shape=tuple(prepared["ori_shape"]),
@@ -144,24 +127,25 @@ def _seen(prepared: dict[str, Any], found: dict[str, torch.Tensor]) -> Seen:
     )
 
 
-def _match(image: Seen, confidence: float) -> _Matched:
-    """Pair objects with the predictions that are right about them, the closest pairs first."""
+def _match(image: Seen, confidence: float) -> None:
+    """Drop predictions below the operating point; pair objects with predictions, the closest pairs first."""
     shown = image.confidences >= confidence
-    found, right = np.zeros(len(image.objects), bool), np.zeros(int(shown.sum()), bool)
-    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions[shown])).numpy()
-    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[shown][None])
+    image.predictions, image.confidences = image.predictions[shown], image.confidences[shown]
+    image.prediction_classes = image.prediction_classes[shown]
+    image.found, image.right = np.zeros(len(image.objects), bool), np.zeros(len(image.predictions), bool)
+    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions)).numpy()
+    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[None])
     pairs = np.argwhere(overlap >= IOU)
     for i, j in pairs[np.argsort(-overlap[overlap >= IOU], kind="stable")]:
-        if not found[i] and not right[j]:
-            found[i] = right[j] = True
-    return _Matched(image, shown, found, right)
+        if not image.found[i] and not image.right[j]:
+            image.found[i] = image.right[j] = True
 
 
-def _classes(validator: Any, matched: list[_Matched]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+def _classes(validator: Any, seen: list[Seen]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
     box, classes = validator.metrics.box, []
     for i, number in enumerate(int(number) for number in box.ap_class_index):
-        is_found = [m.found[m.image.object_classes == number] for m in matched]
-        is_right = [m.right[m.image.prediction_classes[m.shown] == number] for m in matched]
+        is_found = [image.found[image.object_classes == number] for image in seen]
+        is_right = [image.right[image.prediction_classes == number] for image in seen]
         classes.append(
             ClassEvaluation(
                 name=str(validator.names[number]),
@@ -183,10 +167,10 @@ def _mean_curves(confidences: np.ndarray, curves: dict[str, np.ndarray]) -> dict
     return {name: [_rounded(value) for value in values] for name, values in ({"confidence": at} | means).items()}
 
 
-def _sizes(matched: list[_Matched]) -> list[SizeEvaluation]:
-    objects = _count_by_size(m.image.objects for m in matched)
-    found = _count_by_size(m.image.objects[m.found] for m in matched)
-    wrong = _count_by_size(m.image.predictions[m.shown][~m.right] for m in matched)
+def _sizes(seen: list[Seen]) -> list[SizeEvaluation]:
+    objects = _count_by_size(image.objects for image in seen)
+    found = _count_by_size(image.objects[image.found] for image in seen)
+    wrong = _count_by_size(image.predictions[~image.right] for image in seen)
     return [
         SizeEvaluation(from_px=low, to_px=high, num_objects=objects[i], num_found=found[i], num_false_alarms=wrong[i])
         for i, (low, high) in enumerate(zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True))
@@ -201,55 +185,37 @@ def _count_by_size(of_images: Iterable[np.ndarray]) -> list[int]:
     return counts
 
 
-def _images(matched: list[_Matched], folder: str) -> list[ImageEvaluation]:
+def _images(seen: list[Seen], folder: str) -> list[ImageEvaluation]:
     """Return the images with the most mistakes first, as many as may be kept."""
     kept: list[ImageEvaluation] = []
     num_boxes = 0
-    for m in sorted(matched, key=lambda m: (-m.num_mistakes, m.image.path)):
-        num_boxes += len(m.found) + len(m.right)
+    for image in sorted(seen, key=lambda image: (-int((~image.found).sum() + (~image.right).sum()), image.path)):
+        num_boxes += len(image.found) + len(image.right)
         if num_boxes > MAX_BOXES and kept:
             break
-        objects = [
-            ObjectBox(*box, int(category), int(found))
-            for box, category, found in zip(
-                _shares(m.image, m.image.objects), m.image.object_classes, m.found, strict=True
-            )
-        ]
-        predictions = [
-            PredictedBox(*box, int(category), int(right), round(float(confidence), 3))
-            for box, category, right, confidence in zip(
-                _shares(m.image, m.image.predictions[m.shown]),
-                m.image.prediction_classes[m.shown],
-                m.right,
-                m.image.confidences[m.shown],
-                strict=True,
-            )
-        ]
+        found, right = image.found.astype(int), image.right.astype(int)
+        confidences = image.confidences.astype(float).round(3)
         kept.append(
             ImageEvaluation(
-                image=os.path.relpath(m.image.path, folder),
-                num_objects=len(m.found),
-                num_missed=int((~m.found).sum()),
-                num_false_alarms=int((~m.right).sum()),
-                objects=_wrong_first(objects),
-                predictions=_wrong_first(predictions),
+                image=os.path.relpath(image.path, folder),
+                num_objects=len(found),
+                num_missed=int((1 - found).sum()),
+                num_false_alarms=int((1 - right).sum()),
+                objects=_boxes(ObjectBox, image, image.objects, image.object_classes, found),
+                predictions=_boxes(
+                    PredictedBox, image, image.predictions, image.prediction_classes, right, confidences
+                ),
             )
         )
     return kept
 
 
-def _shares(image: Seen, boxes: np.ndarray) -> list[tuple[float, float, float, float]]:
-    """Return boxes in shares of the image's width and height."""
+def _boxes(kind: type[Box], image: Seen, boxes: np.ndarray, *columns: np.ndarray) -> list[Box]:
+    """Return boxes in shares of the image's width and height, the wrong ones first."""
     height, width = image.shape
     scaled = scale_boxes(image.batch_shape, boxes.copy(), image.shape, image.ratio_pad) / [width, height, width, height]
-    return [
-        (round(left, 4), round(top, 4), round(right, 4), round(bottom, 4))
-        for left, top, right, bottom in scaled.tolist()
-    ]
-
-
-def _wrong_first(boxes: list[Box]) -> list[Box]:
-    return sorted(boxes, key=lambda box: box.is_right)[:MAX_BOXES_OF_AN_IMAGE]
+    rows = zip(*scaled.T.round(4).tolist(), *(column.tolist() for column in columns), strict=True)
+    return sorted(map(kind._make, rows), key=lambda box: box.is_right)[:MAX_BOXES_OF_AN_IMAGE]
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Evaluation of a model on the validation set: the content of ``evaluation.json``.
+"""Evaluation of a model on the validation set: the content of ``evaluation.json`` and ``evaluation-before.json``.
 
 Imports no torch, so that a report reads it where there is none.
 """
@@ -9,34 +9,30 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 
+EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
+"""Files of the evaluations of the start weights and of the best weights."""
+
 
 class ObjectBox(NamedTuple):
-    """A labelled box, in shares of the image's width and height."""
+    """A labelled box, in shares of width and height, its class by number, and 1 if it is found, 0 if it is missed."""
 
     left: float
     top: float
     right: float
     bottom: float
     category: int
-    """Number of the class."""
-
     is_right: int
-    """1 if a prediction at the operating point is right about it, 0 if it is missed."""
 
 
 class PredictedBox(NamedTuple):
-    """A prediction at the operating point or above it, in shares of the image's width and height."""
+    """A prediction at the operating point or above it, as an `ObjectBox` is; 0 for a false alarm."""
 
     left: float
     top: float
     right: float
     bottom: float
     category: int
-    """Number of the class."""
-
     is_right: int
-    """1, or 0 for a false alarm."""
-
     confidence: float
 
 

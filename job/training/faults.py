@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch.distributed import DistError
 
-from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError
+from job.errors import HardwareError, JobError, MachineError, OutOfMemoryError, RecipeError, TrainingError, message_of
 from job.training.trainer import Plan
 
 
@@ -82,12 +82,7 @@ FAULTS = (
 
 @contextmanager
 def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
-    """Turn exceptions of libraries into errors with an exit code and advice.
-
-    Args:
-        plan: The training.
-        in_first_epoch: Whether no epoch of the run is complete yet.
-    """
+    """Turn exceptions of libraries into errors with an exit code and advice, which depends on the epoch."""
     try:
         yield
     except JobError:
@@ -123,7 +118,7 @@ def _find(error: Exception, text: str) -> Fault | None:
 
 
 def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = message_of(error)
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
     fault = _find(error, text)

@@ -59,12 +59,13 @@ def threads_divided(num_processes: int) -> Iterator[None]:
 
 
 def patch_ultralytics(_worker: int = 0) -> None:
-    """Replace three functions of Ultralytics, so that results depend on data and keys only.
+    """Replace functions of Ultralytics, so that results depend on data and keys only.
 
     The parameter makes it an initialiser of loader workers, which need the patches again if they are not forked.
     """
     import numpy as np  # noqa: PLC0415 -- for processes that train only
     from ultralytics.data import augment, utils  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
+    from ultralytics.engine import trainer  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
     from ultralytics.models.yolo.detect import train  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
     from ultralytics.utils import nms  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
 
@@ -75,36 +76,26 @@ def patch_ultralytics(_worker: int = 0) -> None:
     vars(numpy).update(vars(np) | {"random": rng.NUMPY})
     augment.random, augment.np = rng.PYTHON, numpy
     train.random = rng.PYTHON
-    utils._replace_image = _leave_image  # noqa: SLF001 -- there is no other way to keep it from the data
+    trainer.check_amp = _supports_amp
+    # It recompresses a JPEG with bytes behind its end (``data/utils.py``: 261), which would change the picture.
+    utils._replace_image = lambda _file, _write: None  # noqa: SLF001 -- no public way to replace it
     # After a time limit stock NMS leaves the other images of a batch without detections (``utils/nms.py``: 91, 165). A
     # pause of the machine must not decide a metric; every caller looks the function up in its module.
     if not isinstance(nms.non_max_suppression, functools.partial):
         nms.non_max_suppression = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
 
 
-@contextmanager
-def amp_check_without_download() -> Iterator[None]:
+def _supports_amp(model: "nn.Module") -> bool:
     """Decide mixed precision by the device alone.
 
     The stock check trains two batches of a model that it downloads (``utils/checks.py``: 987-1052), so that a machine
-    without internet trains in another precision than one with it. It exists for GPUs of the GTX 16 series, which are
-    named here instead.
+    without internet trains in another precision than one with it. It exists for GPUs of the GTX 16 series.
     """
     import torch  # noqa: PLC0415 -- a process that only starts others does without
-    from ultralytics.engine import trainer  # noqa: PLC0415 -- reads the variables of `isolate_ultralytics`
 
-    def supported(model: "nn.Module") -> bool:
-        device = next(model.parameters()).device
-        if device.type != "cuda":
-            return False
-        name = torch.cuda.get_device_name(device).upper()
-        return not any(weak in name for weak in UNFIT_FOR_HALF_PRECISION)
-
-    stock, trainer.check_amp = trainer.check_amp, supported
-    try:
-        yield
-    finally:
-        trainer.check_amp = stock
+    device = next(model.parameters()).device
+    name = torch.cuda.get_device_name(device).upper() if device.type == "cuda" else ""
+    return bool(name) and not any(weak in name for weak in UNFIT_FOR_HALF_PRECISION)
 
 
 def _configure_libraries() -> None:
@@ -112,8 +103,7 @@ def _configure_libraries() -> None:
     from ultralytics.utils import LOGGER, SETTINGS, USER_CONFIG_DIR  # noqa: PLC0415 -- as matplotlib
 
     LOGGER.setLevel(logging.WARNING)
-    for handler in list(LOGGER.handlers):
-        LOGGER.removeHandler(handler)
+    LOGGER.handlers.clear()
     LOGGER.propagate = True
     mpl.rcParams["text.parse_math"] = False  # else a class called $_$ ends a finished training at its plots
     # Integrations add callbacks to every trainer (utils/callbacks/base.py: 197-204).
@@ -122,7 +112,7 @@ def _configure_libraries() -> None:
     # Plots want Arial and would download it (utils/checks.py: check_font); matplotlib ships a font that serves.
     font = Path(USER_CONFIG_DIR) / "Arial.ttf"
     if not font.exists():
-        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, which may be gone
+        font.parent.mkdir(parents=True, exist_ok=True)  # of this process's first call, and may be removed
         shutil.copyfile(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
 
 
@@ -136,10 +126,3 @@ def _threads_kept() -> Iterator[None]:
         os.environ.pop("OMP_NUM_THREADS", None)
         if given is not None:
             os.environ["OMP_NUM_THREADS"] = given
-
-
-def _leave_image(_file: str, _write: object) -> None:
-    """Replace the function that recompresses a JPEG, which would change the picture and cause a new fetch.
-
-    Ultralytics does it with those that have bytes behind their end (``data/utils.py``: 261); the check has read them.
-    """

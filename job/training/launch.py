@@ -14,8 +14,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from job.errors import PreemptionError
 from job.training.isolation import threads_divided
 
-FIRST = 0
-
 
 def launch(words: list[str], num_processes: int) -> int:
     """Run a command of the job in several processes, and return the exit code of rank 0.
@@ -41,7 +39,7 @@ def launch(words: list[str], num_processes: int) -> int:
             elastic_launch(config, sys.executable)("-m", "job", *words)
     except ChildFailedError as error:
         failures = error.failures
-        exit_code = int((failures.get(FIRST) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
+        exit_code = int((failures.get(0) or min(failures.values(), key=lambda failure: failure.timestamp)).exitcode)
         return exit_code if exit_code >= 0 else PreemptionError.exit_code
     except SignalException:
         return PreemptionError.exit_code

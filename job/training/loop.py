@@ -7,8 +7,10 @@ the batch, a loss that is not a number never falls back to stale weights, and th
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,18 @@ from ultralytics.utils.torch_utils import autocast
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
-from job.training.callbacks import Outcome, Step, TrainingCallbacks
+from job.training.callbacks import Step, TrainingCallbacks
+from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
+from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
-from job.training.weights import Transfer, Weights, load_weights
+from job.training.weights import Weights, load_weights
 
 LOSSES = ("box_loss", "cls_loss", "dfl_loss")
-
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the detections of the start weights and of the best weights."""
 
 
 class Training:
@@ -44,25 +45,28 @@ class Training:
         with explained(plan, lambda: not plan.resumed), self._warnings.collected():
             self.trainer = Trainer(plan)
         self._ooms_before = num_ooms(self.trainer.device)
-        self._seen_elsewhere: list[dict[str, Any]] = []
+        self._seen_elsewhere: list[tuple[list[str], int]] = []
         self.nominal_accumulate: int = self.trainer.accumulate
         self.progress = TrainingProgress()
         self.last: Weights
         self.best: Weights | None = None
+        self.before_and_after: tuple[Row, Row]
+        """Metrics of the start weights, and of the best weights as read back from their file, after `run` in rank 0."""
+
         self.evaluation_before: bytes | None = None
         """The detections of the start weights, for the report."""
 
         self._counted_until = time.monotonic()
 
     @property
-    def transfer(self) -> Transfer | None:
-        """Transfer from the start weights; `None` for a start from scratch."""
-        return self.trainer.transfer
-
-    @property
     def num_epochs(self) -> int:
         """Epochs in the whole run."""
         return int(self.trainer.epochs)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (1-based) of the best weights."""
+        return int(self.trainer.stopper.best_epoch)
 
     @property
     def num_batches(self) -> int:
@@ -75,12 +79,7 @@ class Training:
         return {"epoch": self.progress.epoch, "batch": self.progress.batch}
 
     @property
-    def before(self) -> Row | None:
-        """Metrics of the start weights on the validation set, once they are measured."""
-        return self.progress.before
-
-    @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Values that set-up decides, and that must be equal in every attempt."""
         trainer = self.trainer
         return {
@@ -97,43 +96,39 @@ class Training:
             "world_size": self.plan.group.size,
         }
 
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Further values that may decide the last bits of a result."""
-        return {**describe_device(self.trainer.device), "pictures": self.trainer.pictures}
+    @cached_property
+    def environment(self) -> dict[str, object]:
+        """Further values that may decide the last bits: of the device, and digests of each split as it was read."""
+        trainer = self.trainer
+        pictures = {name: digest_pictures(labels, trainer.data["path"]) for name, labels in trainer.labels.items()}
+        return {**describe_device(trainer.device), "pictures": pictures}
 
     @property
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> dict[str, object]:
         """Warnings and failed allocations, which decide whether the result is exact; see `job.runs.resume.exactness`.
 
         Those of other ranks are as of the end of an epoch, or of the step at which all stopped.
         """
-        seen = [self._seen_here(), *self._seen_elsewhere]
-        warnings = dict.fromkeys(text for one in seen for text in one["warnings"])
-        return {"warnings": list(warnings), "num_ooms": sum(one["num_ooms"] for one in seen)}
+        texts, ooms = zip(self._seen_here(), *self._seen_elsewhere, strict=True)
+        return {"warnings": list(dict.fromkeys(chain(*texts))), "num_ooms": sum(ooms)}
 
-    def _seen_here(self) -> dict[str, Any]:
-        return {"warnings": self._warnings.texts, "num_ooms": num_ooms(self.trainer.device) - self._ooms_before}
+    def _seen_here(self) -> tuple[list[str], int]:
+        return self._warnings.texts, num_ooms(self.trainer.device) - self._ooms_before
 
     def _gather_evidence(self) -> None:
         _, *self._seen_elsewhere = self.plan.group.all_gather(self._seen_here())
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Fields of an attempt's records for its training."""
         return {"position": self.position, "evidence": self.evidence}
 
     def restore(self, folder: Path, *, reopen: bool = False) -> dict[str, str]:
-        """Restore the state of a checkpoint.
+        """Restore the state of a checkpoint; return the digests of the live state, for comparison with the snapshot's.
 
-        Args:
-            folder: Has the files of the checkpoint.
-            reopen: The checkpoint is the end of a run with fewer epochs, or of one that stopped early. Everything is
-                restored as saved. Functions of the number of epochs (learning rate, the end of mosaic) are from here on
-                those of the new number, and patience begins anew.
-
-        Returns:
-            The digests of the live state, to be compared with those of the snapshot.
+        With `reopen` the checkpoint is the end of a run with fewer epochs, or of one that stopped early: everything is
+        restored as saved, functions of the number of epochs (learning rate, the end of mosaic) follow the new number,
+        and patience begins anew.
 
         Raises:
             CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a
@@ -143,20 +138,16 @@ class Training:
         self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
         train_args = dict(vars(self.trainer.args))
         self.last = Weights.restored(folder / "last.pt", train_args)
-        best = folder / "best.pt"
+        best, evaluation = folder / "best.pt", folder / EVALUATION_BEFORE
         self.best = Weights.restored(best, train_args) if best.exists() else None
-        evaluation = folder / EVALUATION_BEFORE
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
             self.progress.phase, self.progress.stopped_early = "training", False
             self.progress.waits_from = self.progress.epoch
         return digest_live(self.trainer)
 
-    def run(self, callbacks: TrainingCallbacks) -> Outcome | None:
-        """Train to the end, and leave weights, ``results.csv``, evaluations and plots in the plan's folder.
-
-        Returns:
-            Its outcome; None in ranks other than 0.
+    def run(self, callbacks: TrainingCallbacks) -> None:
+        """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
         Raises:
             TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
@@ -174,11 +165,10 @@ class Training:
                     self._train_epoch(callbacks)
                     self._close_epoch(self._validated(callbacks))
                     callbacks.on_epoch(self.progress.rows[-1], self.snapshot)
-                if not self.plan.group.is_rank_zero:
-                    return None
-                callbacks.enter(Phase.FINAL_EVALUATION)
-                with callbacks.interruptible():
-                    return self._evaluate_best()
+                if self.plan.group.is_rank_zero:
+                    callbacks.enter(Phase.FINAL_EVALUATION)
+                    with callbacks.interruptible():
+                        self._evaluate_best()
         except PreemptionError as notice:
             if notice.agreed:
                 with contextlib.suppress(PeerError):
@@ -191,10 +181,12 @@ class Training:
         """Copy the complete training state."""
         self._count_time()
         progress = replace(self.progress, rows=list(self.progress.rows))
-        texts = {"results.csv": results_csv(progress.rows).encode()}
-        if self.evaluation_before is not None:
-            texts[EVALUATION_BEFORE] = self.evaluation_before
-        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, texts)
+        return Snapshot(progress, capture(self.trainer, progress), self.last, self.best, self._texts())
+
+    def _texts(self) -> dict[str, bytes]:
+        before = self.evaluation_before
+        results = {"results.csv": results_csv(self.progress.rows).encode()}
+        return results if before is None else results | {EVALUATION_BEFORE: before}
 
     def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
         callbacks.enter(Phase.VALIDATION)
@@ -241,7 +233,7 @@ class Training:
                 momenta = [trainer.args.warmup_momentum, trainer.args.momentum]
                 group["momentum"] = float(np.interp(number, span, momenta))
 
-    def _forward_backward(self, batch: dict[str, Any], index: int) -> None:
+    def _forward_backward(self, batch: Batch, index: int) -> None:
         trainer = self.trainer
         precision = torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp
         with autocast(precision, device=trainer.device.type):
@@ -306,45 +298,34 @@ class Training:
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
         return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
 
-    def _evaluate_best(self) -> Outcome:
+    def _evaluate_best(self) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
-        (folder / "last.pt").write_bytes(self.last.to_bytes())
-        (folder / "best.pt").write_bytes(self.best.to_bytes())
-        (folder / "results.csv").write_text(results_csv(progress.rows), encoding="utf-8")
+        files = {"last.pt": self.last.to_bytes(), "best.pt": self.best.to_bytes(), **self._texts()}
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
         trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
-        after, evaluation = self._evaluate(
-            trainer.epochs - 1
-        )  # plots only in the last epoch (engine/validator.py: 180)
+        last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
+        after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
-        if self.evaluation_before is not None:
-            (folder / EVALUATION_BEFORE).write_bytes(self.evaluation_before)
         if trainer.args.plots:
             plot_results(file=folder / "results.csv")
-        return Outcome(
-            before=progress.before,
-            after=after,
-            rows=progress.rows,
-            best_epoch=int(trainer.stopper.best_epoch),
-            stopped_early=progress.stopped_early,
-        )
+        self.before_and_after = progress.before, after
 
     def _export(self) -> Weights:
         """Copy the EMA as a finished checkpoint of Ultralytics, with the learning curve so far."""
         trainer = self.trainer
-        columns: dict[str, list[float]] = {}
-        for row in self.progress.rows:
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
-        about = {
-            "train_args": dict(vars(trainer.args)),
-            "train_metrics": _plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
-            "train_results": columns,
-        }
-        return Weights(trainer.ema.ema, about)
+        rows = self.progress.rows
+        columns = {name: [row[name] for row in rows if name in row] for name in (rows[0] if rows else {})}
+        return Weights(
+            trainer.ema.ema,
+            train_args=dict(vars(trainer.args)),
+            train_metrics=_plain({**trainer.metrics, "fitness": trainer.fitness or 0.0}),
+            train_results=columns,
+        )
 
     def _count_time(self) -> None:
         """Add the time since the last call to the training time of all attempts."""
@@ -360,7 +341,7 @@ class Training:
             )
 
 
-def _timed(batches: Iterator[dict[str, Any]], callbacks: TrainingCallbacks) -> Iterator[dict[str, Any]]:
+def _timed(batches: Iterator[Batch], callbacks: TrainingCallbacks) -> Iterator[Batch]:
     """Enter `Phase.DATA_WAIT` while waiting for a batch, and `Phase.USEFUL` while it trains."""
     callbacks.enter(Phase.DATA_WAIT)
     for batch in batches:
@@ -378,5 +359,5 @@ def results_csv(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(values: dict[str, Any]) -> Row:
+def _plain(values: Mapping[str, Any]) -> Row:
     return {name: float(value) for name, value in values.items()}

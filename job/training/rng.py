@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 
-PYTHON = random.Random()  # noqa: S311  # not for secrets
+PYTHON = random.Random()  # noqa: S311 -- not for secrets
 NUMPY = np.random.RandomState()
 
 

@@ -5,8 +5,8 @@ waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768
 full precision, and made of tensors and plain values, so that reading it runs no code.
 """
 
-import io
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, unwrap_model
 
-from job.errors import CorruptObjectError, TrainingError
+from job.errors import CorruptObjectError, TrainingError, message_of
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
 from job.training.trainer import Trainer
-from job.training.weights import Weights, digest_tensors
+from job.training.weights import Weights, digest_tensors, serialise
 
 Row = dict[str, float]
 """Metrics of one epoch, by the column names of Ultralytics' ``results.csv``."""
+
+State = dict[str, Any]
+"""A complete training state: tensors and plain values, by the names of `capture`."""
 
 SCHEMA = 1
 
@@ -54,8 +57,7 @@ class TrainingProgress:
     stopped_early: bool = False
 
     waits_from: int = 0
-    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run.
-    """
+    """Epochs from which patience counts, if the best epoch was earlier: those of the extended run."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Snapshot:
     """A copy of the state, to be written in the background."""
 
     progress: TrainingProgress
-    state: dict[str, Any]
+    state: State
     last: Weights
     best: Weights | None
     texts: dict[str, bytes]
@@ -99,7 +101,7 @@ class Snapshot:
                 f"training: {found} is not a number after {self.batch} batches of epoch {self.epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        files = {"state.pt": _serialise(self.state)}
+        files = {"state.pt": serialise(self.state)}
         if self.best is not None:
             files["best.pt"] = self.best.to_bytes()
         files |= {"last.pt": self.last.to_bytes(), **self.texts}
@@ -118,7 +120,7 @@ class Snapshot:
         else:
             (folder / "last.pt").unlink()
 
-    def _resumable(self) -> dict[str, Any]:
+    def _resumable(self) -> dict[str, object]:
         """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""
         optimizer = self.state["optimizer"]
         copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
@@ -133,11 +135,10 @@ class Snapshot:
         }
 
 
-def capture(trainer: Trainer, progress: TrainingProgress) -> dict[str, Any]:
+def capture(trainer: Trainer, progress: TrainingProgress) -> State:
     """Copy the complete state to the CPU, independent of further training."""
     model = unwrap_model(trainer.model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    stopper = trainer.stopper
     return {
         "schema": SCHEMA,
         "progress": asdict(progress),
@@ -150,16 +151,12 @@ def capture(trainer: Trainer, progress: TrainingProgress) -> dict[str, Any]:
         "accumulate": trainer.accumulate,
         "losses": _copied({"mean": trainer.tloss, "last": trainer.loss_items, "total": trainer.loss}),
         "best_fitness": trainer.best_fitness,
-        "stopper": {
-            "best_fitness": stopper.best_fitness,
-            "best_epoch": stopper.best_epoch,
-            "possible_stop": stopper.possible_stop,
-        },
+        "stopper": {name: getattr(trainer.stopper, name) for name in ("best_fitness", "best_epoch", "possible_stop")},
         "random": _random_state(),
     }
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> State:
     """Load a captured state.
 
     Raises:
@@ -167,15 +164,16 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     try:
         with CheckpointFile(path) as file:
-            state: dict[str, Any] = file.plain()
+            state: State = file.plain()
         TrainingProgress(**state["progress"])
     except (UnreadableFileError, KeyError, TypeError) as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptObjectError(f"{path.name}: is not a training state, {detail}; nothing in it was run") from error
+        raise CorruptObjectError(
+            f"{path.name}: is not a training state, {message_of(error)}; nothing in it was run"
+        ) from error
     return state
 
 
-def not_a_number(state: dict[str, Any]) -> str | None:
+def not_a_number(state: State) -> str | None:
     """Return the name of a tensor with a value that is not a number, if there is one."""
     # A scaler lets gradients overflow, and leaves out the step.
     for group in ("model", "ema") if state["scaler"] else ("model", "ema", "gradients"):
@@ -185,7 +183,7 @@ def not_a_number(state: dict[str, Any]) -> str | None:
     return None
 
 
-def restore_state(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
+def restore_state(trainer: Trainer, state: State) -> TrainingProgress:
     """Restore a captured state into a freshly set up trainer.
 
     Raises:
@@ -204,11 +202,10 @@ def restore_state(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
 
 
 def _shapes_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    """Return the shape of each tensor."""
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def _put_back(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
+def _put_back(trainer: Trainer, state: State) -> TrainingProgress:
     progress = TrainingProgress(**state["progress"])
     model = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])
@@ -220,9 +217,8 @@ def _put_back(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
         gradient = state["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     trainer.accumulate = state["accumulate"]
-    losses = state["losses"]
-    trainer.tloss, trainer.loss_items = (_on(trainer.device, losses[name]) for name in ("mean", "last"))
-    trainer.loss = _on(trainer.device, losses["total"])
+    losses = _mapped(lambda tensor: tensor.to(trainer.device), state["losses"])
+    trainer.tloss, trainer.loss_items, trainer.loss = losses["mean"], losses["last"], losses["total"]
     trainer.best_fitness = state["best_fitness"]
     for name, value in state["stopper"].items():
         setattr(trainer.stopper, name, value)
@@ -230,7 +226,7 @@ def _put_back(trainer: Trainer, state: dict[str, Any]) -> TrainingProgress:
     return progress
 
 
-def tensors_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+def tensors_of(state: State) -> dict[str, dict[str, torch.Tensor]]:
     """Return the tensors that identify a state: of the live weights, the EMA and the optimizer."""
     moments = {
         f"{index}.{name}": value
@@ -241,7 +237,7 @@ def tensors_of(state: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
     return {"model": state["model"], "ema": state["ema"], "optimizer": moments}
 
 
-def digest_state(state: dict[str, Any]) -> dict[str, str]:
+def digest_state(state: State) -> dict[str, str]:
     """Return `digest_tensors` of each group of `tensors_of`."""
     return {group: digest_tensors(tensors) for group, tensors in tensors_of(state).items()}
 
@@ -249,31 +245,26 @@ def digest_state(state: dict[str, Any]) -> dict[str, str]:
 def digest_live(trainer: Trainer) -> dict[str, str]:
     """Return `digest_state` of the state that a trainer would capture now."""
     model = unwrap_model(trainer.model)
-    live = {
-        "model": model.state_dict(),
-        "ema": trainer.ema.ema.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-    }
-    return digest_state(live)
+    ema, optimizer = trainer.ema.ema.state_dict(), trainer.optimizer.state_dict()
+    return digest_state({"model": model.state_dict(), "ema": ema, "optimizer": optimizer})
 
 
-def _on(device: torch.device, value: Any) -> Any:  # noqa: ANN401 -- a tensor, a dictionary of them, or nothing
-    if isinstance(value, dict):
-        return {name: _on(device, entry) for name, entry in value.items()}
-    return value.to(device) if isinstance(value, torch.Tensor) else value
+def _copied(tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    return _mapped(lambda tensor: tensor.detach().to("cpu", copy=True), tree)
 
 
-def _copied(value: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {name: _copied(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(entry) for entry in value)
-    return value
+def _mapped(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:  # noqa: ANN401 -- a tree of tensors and plain values
+    """Return a tree with the results of a function in place of its tensors."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {name: _mapped(function, entry) for name, entry in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_mapped(function, entry) for entry in tree)
+    return tree
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state() -> State:
     version, numbers, gauss = random.getstate()
     name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -284,7 +275,7 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: State) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, words, position, has_gauss, cached = state["numpy"]
@@ -292,9 +283,3 @@ def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _serialise(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()

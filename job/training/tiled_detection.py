@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms, box_area
 
-from job.training.tiles import Tile, Tiling, tiles_of
+from job.training.tiles import Tile
 
 Detections = dict[str, torch.Tensor]
 """``bboxes`` (n, 4) left, top, right, bottom; ``conf`` (n,), ``cls`` (n,) and ``extra`` (n, 0)."""
@@ -31,7 +31,7 @@ PADDING = 114
 def with_tiles(
     picture: np.ndarray,
     whole: Detections,
-    tiling: Tiling,
+    tiles: list[Tile],
     imgsz: int,
     detect: Callable[[torch.Tensor], list[Detections]],
     *,
@@ -41,12 +41,12 @@ def with_tiles(
 ) -> Detections:
     """Return the detections in a picture and in its tiles, the most confident first, in pixels of the picture.
 
-    Returns `whole` itself if the picture is no larger than a tile.
+    Returns `whole` itself if there is one tile, which is the picture.
 
     Args:
         picture: ``(h, w, 3)`` BGR.
         whole: Detections in the whole picture, in its pixels.
-        tiling: Size and overlap of the tiles.
+        tiles: Of the picture.
         imgsz: Width and height to which a tile is scaled.
         detect: Takes tiles ``(n, 3, imgsz, imgsz)`` RGB, uint8, and returns the detections of each in its pixels.
         num_at_once: Tiles that `detect` takes, at most.
@@ -54,7 +54,6 @@ def with_tiles(
         max_det: Detections of a picture, at most.
     """
     height, width = picture.shape[:2]
-    tiles = tiles_of(height, width, tiling.size, tiling.overlap)
     if len(tiles) == 1:
         return whole
     device = whole["conf"].device

@@ -15,16 +15,13 @@ import numpy as np
 class Tiling:
     """How pictures are cut into tiles for training."""
 
-    size: int = 1024
+    size: int
     """Width and height of a tile, in pixels of the file."""
 
-    overlap: float = 0.2
+    overlap: float
     """Share of a tile that the next one shows again, from 0 up to but not including 1."""
 
-    empty: float = 0.15
-    """Share of tiles without objects, at most, among the tiles of an epoch."""
-
-    visible: float = 0.5
+    visible: float
     """Share of an object's box that lies in a tile, at least, for the object to count there."""
 
 

@@ -8,40 +8,33 @@ on a CPU.
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unwrap_model
 
-from job.errors import MachineError, RecipeError, WeightsError
+from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
-from job.training.architecture import UnfitArchitectureError, load_architecture, require_size
-from job.training.dataset import (
-    KeyedDataset,
-    Labels,
-    TiledDataset,
-    count_compressed_anew,
-    digest_pictures,
-    read_only_images,
-)
-from job.training.device import has_bfloat16, require_device
+from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
+from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
+from job.training.device import require_device
 from job.training.distributed import ProcessGroup
-from job.training.isolation import amp_check_without_download, patch_ultralytics
+from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import left_to_the_trainer
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import Tiling
+from job.training.tiles import Tiling, tiles_of
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
@@ -57,7 +50,7 @@ BODY_PERCENT_NEEDED = 90.0
 class Plan:
     """One training, on this machine."""
 
-    train: dict[str, Any]
+    train: Mapping[str, Any]
     """Ultralytics' argument names and final values; a ``max_det`` of `None` is decided by the data."""
 
     data_yaml: Path
@@ -85,12 +78,6 @@ class Plan:
     resumed: bool = False
     """Whether the run exists, so that another machine can train it if this one cannot."""
 
-    tiling: Tiling | None = None
-    """Train on tiles of the pictures."""
-
-    val_tiling: Tiling | None = None
-    """Validate on tiles besides."""
-
     ran_out_of_memory: bool = False
     """Whether an earlier attempt ran out of GPU memory."""
 
@@ -109,7 +96,7 @@ class Trainer(DetectionTrainer):
     begun: tuple[int, int] | None
     """The epoch and the batch (0-based) that `coming` begins with, unless some of it was taken."""
 
-    coming: Iterator[dict[str, Any]]
+    coming: Iterator[Batch]
 
     def __init__(self, plan: Plan) -> None:
         """Build model, optimizer and loaders.
@@ -124,21 +111,46 @@ class Trainer(DetectionTrainer):
         self.begun = None
         require_device(plan.group.device(plan.device))
         try:
-            super().__init__(overrides=_overrides(plan))
+            super().__init__(
+                overrides={
+                    **{
+                        name: value
+                        for name, value in plan.train.items()
+                        if value is not None and name in DEFAULT_CFG_DICT
+                    },
+                    "model": plan.architecture or str(plan.weights),
+                    "data": str(plan.data_yaml),
+                    "save_dir": str(plan.folder),
+                    "device": plan.group.device(plan.device),
+                    "workers": plan.workers,
+                    "task": "detect",
+                    "mode": "train",
+                    "verbose": False,
+                }
+            )
         except (ValueError, AssertionError) as error:
             if "device" in str(error).lower():
-                raise MachineError(f"device {plan.device!r}: {_first_line(error)}; pass another --device") from error
-            raise RecipeError(f"recipe: Ultralytics refuses it, {_first_line(error)}; correct it") from error
+                raise MachineError(f"device {plan.device!r}: {message_of(error)}; pass another --device") from error
+            raise RecipeError(f"recipe: Ultralytics refuses it, {message_of(error)}; correct it") from error
         self._require_precision()
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
         self.args.workers = plan.workers  # set to 0 on a CPU by the base class
         torch.set_num_threads(plan.num_threads)  # select_device sets it from the number of cores
-        with plan.group.local_zero_first(), amp_check_without_download():
+        with plan.group.local_zero_first():
             self._setup_train()
-        self.model = plan.group.data_parallel(self.model)
+        if plan.group.size > 1:
+            plan.group.barrier()  # for ranks that still pull data, before the shorter limit of a step
+            device = next(self.model.parameters()).device
+            self.model = DistributedDataParallel(  # as Ultralytics does (engine/trainer.py: 439)
+                self.model,
+                device_ids=None if device.type == "cpu" else [device.index],
+                find_unused_parameters=True,
+                broadcast_buffers=False,
+            )
 
     def _require_precision(self) -> None:
-        if self.args.amp == "bf16" and not has_bfloat16(self.device):
+        supported = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.args.amp == "bf16" and not supported:
             message = f"amp bf16: {self.device} does not calculate in bfloat16"
             if self.plan.resumed:
                 raise MachineError(f"{message}; continue the run on a machine like its first")
@@ -182,20 +194,19 @@ class Trainer(DetectionTrainer):
     def get_validator(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
         """Return the stock validator, or one that looks at tiles besides."""
         validator = super().get_validator()
-        if self.plan.val_tiling:
+        if self.plan.train["val_tiles"]:
             validator.__class__ = TiledValidator
-            validator.tiling = self.plan.val_tiling
+            size, overlap = self.plan.train["tiles"] or self.args.imgsz, self.plan.train["tile_overlap"]
+            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
         return validator
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
         """Return keyed batches for training, and the stock loader for validation, which draws nothing."""
-        plan, group = self.plan, self.plan.group
+        train, group = self.plan.train, self.plan.group
         if mode == "val":
-            own = max(batch_size // group.size, 1)
-            loader: DataLoader[Any] = super().get_dataloader(dataset_path, own, rank, mode)
-            return _without_signals(loader)
+            return _without_signals(super().get_dataloader(dataset_path, max(batch_size // group.size, 1), rank, mode))
         if batch_size % group.size:
             raise RecipeError(
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
@@ -204,16 +215,17 @@ class Trainer(DetectionTrainer):
         about = (self.args, self.data, batch_size, self.epochs, stride)
         share = {"rank": group.rank, "num_processes": group.size}
         dataset: KeyedDataset
-        if plan.tiling:
-            dataset = tiled = TiledDataset(plan.tiling, *about)
+        if train["tiles"]:
+            tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
+            dataset = tiled = TiledDataset(tiling, *about)
             self.batches = TileBatches(
-                tiled.picture_of, tiled.empty, plan.tiling.empty, batch_size, self.args.seed, **share
+                tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
             dataset = KeyedDataset(*about)
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self.batches,
             num_workers=workers,
@@ -235,12 +247,16 @@ class Trainer(DetectionTrainer):
         for false alarms in it (``models/yolo/detect/val.py``: 64-95).
         """
         super()._build_train_pipeline()
-        self._require_objects()
-        most = max(len(label["cls"]) for labels in self._labels.values() for label in labels)
-        asked = self.plan.train["max_det"]
-        self.args.max_det = (
-            max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most)) if asked is None else asked
-        )
+        counts = {name: [len(label["cls"]) for label in labels] for name, labels in self.labels.items()}
+        if (void := [name for name, numbers in counts.items() if not any(numbers)]) and (
+            self.args.classes is not None and not self.plan.resumed
+        ):
+            raise RecipeError(
+                f"classes {self.args.classes}: no object of {' and '.join(void)} is of them; pass other --classes"
+            )
+        most, asked = max(max(numbers, default=0) for numbers in counts.values()), self.plan.train["max_det"]
+        enough = max(DEFAULT_CFG.max_det, math.ceil(DETECTIONS_PER_OBJECT * most))
+        self.args.max_det = enough if asked is None else asked
         unwrap_model(self.model).set_head_attr(max_det=self.args.max_det)
         if self.args.max_det < most:
             log.warning(
@@ -253,21 +269,13 @@ class Trainer(DetectionTrainer):
                 *(self.args.max_det, DETECTIONS_PER_OBJECT, most),
             )
 
-    def _require_objects(self) -> None:
-        """Refuse ``classes`` without an object in a split: training or metrics would be void."""
-        without = [name for name, labels in self._labels.items() if not any(len(label["cls"]) for label in labels)]
-        if without and self.args.classes is not None and not self.plan.resumed:
-            raise RecipeError(
-                f"classes {self.args.classes}: no object of {' and '.join(without)} is of them; pass other --classes"
-            )
-
-    def preprocess_keyed(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+    def preprocess_keyed(self, batch: Batch, index: int) -> Batch:
         """Move a batch to the device and draw its size for multi-scale from its key."""
         start_streams("size", self.args.seed, self.epoch, index)
-        prepared: dict[str, Any] = self.preprocess_batch(batch)
+        prepared: Batch = self.preprocess_batch(batch)
         return prepared
 
-    def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[dict[str, Any]]:
+    def epoch_of_batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch (0-based) from a batch (0-based) on.
 
         At its end the workers begin the next epoch, so that its first batches are ready after validation.
@@ -285,25 +293,20 @@ class Trainer(DetectionTrainer):
         self.begun, self.coming = (epoch, first_batch), iter(self.train_loader)
 
     @property
-    def datasets(self) -> dict[str, Any]:
+    def datasets(self) -> Mapping[str, Any]:
         """The two splits."""
         return {"train": self.train_loader.dataset, "val": self.test_loader.dataset}
 
-    @cached_property
-    def pictures(self) -> dict[str, str]:
-        """Digests of each split's images and labels as read; dropped and changed files count."""
-        return {name: digest_pictures(labels, self.data["path"]) for name, labels in self._labels.items()}
-
     @property
-    def _labels(self) -> dict[str, list[Labels]]:
+    def labels(self) -> dict[str, list[Labels]]:
         """Labels of the whole pictures of the two splits."""
         train = cast("KeyedDataset", self.train_loader.dataset)
         return {"train": train.pictures, "val": self.test_loader.dataset.labels}
 
     @property
     def num_compressed_anew(self) -> int:
-        """Number of images that older versions of the job trained with other pixels; see `count_compressed_anew`."""
-        return sum(count_compressed_anew(dataset) for dataset in self.datasets.values())
+        """Number of images that older versions of the job trained with other pixels; see `is_recompressed`."""
+        return sum(is_recompressed(image) for dataset in self.datasets.values() for image in dataset.im_files)
 
     def shut_loaders(self) -> None:
         """End the loader processes."""
@@ -314,21 +317,7 @@ class Trainer(DetectionTrainer):
             self.test_loader.close()
 
 
-def _overrides(plan: Plan) -> dict[str, Any]:
-    return {
-        **{name: value for name, value in plan.train.items() if value is not None},
-        "model": plan.architecture or str(plan.weights),
-        "data": str(plan.data_yaml),
-        "save_dir": str(plan.folder),
-        "device": plan.group.device(plan.device),
-        "workers": plan.workers,
-        "task": "detect",
-        "mode": "train",
-        "verbose": False,
-    }
-
-
-def _architecture(name: str | None) -> dict[str, Any]:
+def _architecture(name: str | None) -> Architecture:
     """Read the model file of the request."""
     try:
         architecture = load_architecture(str(name))
@@ -345,14 +334,11 @@ def _require_same_classes(theirs: dict[int, str], data_names: dict[int, str], su
         return
     same_set = sorted(theirs.values()) == sorted(data_names.values())
     what = "are in another order" if same_set else "differ from the data's"
+    both = ("weights", theirs), ("data", data_names)
     raise WeightsError(
         f"{subject}: its classes {what}; correct data.yaml, choose other weights, or pass --new-classes if it is meant",
-        [f"weights: {_listed(theirs)}", f"data: {_listed(data_names)}"],
+        [f"{whose}: {', '.join(f'{i} {name}' for i, name in sorted(names.items()))}" for whose, names in both],
     )
-
-
-def _listed(names: dict[int, str]) -> str:
-    return ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
 
 
 def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
@@ -368,7 +354,3 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
 
     loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
     return loader
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

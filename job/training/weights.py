@@ -6,7 +6,7 @@ from a table of known layers, and takes over the file's tensors and class names 
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from job.errors import WeightsError
-from job.training.architecture import UnfitArchitectureError, checked_architecture, require_detector, require_size
+from job.training.architecture import Architecture, UnfitArchitectureError, checked_architecture, require_size
 from job.training.checkpoint_file import CheckpointFile, Record, StoredTensor, UnreadableFileError
 
 MAX_NAMES = 100_000
@@ -63,8 +63,6 @@ class _Stored:
 
     names: object
     architecture: object
-    head: str
-    """The class of the last layer."""
 
 
 def load_weights(path: Path) -> DetectionModel:
@@ -78,7 +76,6 @@ def load_weights(path: Path) -> DetectionModel:
     """
     stored = _read(path)
     try:
-        require_detector(stored.head)
         architecture = checked_architecture(stored.architecture)
         names = _class_names(stored.names)
         architecture["nc"] = len(names)
@@ -99,15 +96,8 @@ def _read(path: Path) -> _Stored:
             if not found:
                 raise WeightsError(f"{path}: holds no model; pass weights that Ultralytics wrote")
             model: Record = found[0]
-            layers = model.attributes.get("_modules", {}).get("model")
-            last = list(layers.attributes["_modules"].values())[-1]
             tensors = {name: file.read(tensor) for name, tensor in _stored_tensors(model)}
-            return _Stored(
-                tensors=tensors,
-                names=model.attributes.get("names"),
-                architecture=model.attributes.get("yaml"),
-                head=last.class_name.rpartition(".")[2],
-            )
+            return _Stored(tensors, model.attributes.get("names"), model.attributes.get("yaml"))
     except UnreadableFileError as error:
         raise WeightsError(_refusal(path, error)) from error
     except (AttributeError, KeyError, IndexError, TypeError) as error:
@@ -158,12 +148,10 @@ def _class_names(found: object) -> dict[int, str]:
     return {number: str(found[number]) for number in range(len(found))}
 
 
-def _built(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> DetectionModel:
+def _built(architecture: Architecture, tensors: dict[str, torch.Tensor]) -> DetectionModel:
     """Build a model that has these tensors."""
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # initial values are replaced, and must not draw from training's streams
+        with torch.random.fork_rng(devices=[]):  # initial values must not draw from training's streams
             model = DetectionModel(architecture, ch=architecture["channels"], verbose=False)
             _fit_class_branch(model, architecture, tensors)
     except Exception as error:  # Ultralytics raises anything on layers that do not fit each other
@@ -177,7 +165,7 @@ def _built(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> De
     return model
 
 
-def _fit_class_branch(model: DetectionModel, architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _fit_class_branch(model: DetectionModel, architecture: Architecture, tensors: dict[str, torch.Tensor]) -> None:
     """Give the class branch the width of the stored one, which follows earlier weights (``nn/tasks.py``: 340-359)."""
     head = model.model[-1]
     for branch in ("cv3", "one2one_cv3"):
@@ -220,11 +208,11 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
     theirs = source.state_dict()
     ours = model.state_dict()
     head = f"model.{len(model.model) - 1}."  # type: ignore[arg-type]  # DetectionModel.model is a Sequential
-    taken, left_out = [], []
+    taken, left_out = set[str](), []
     for name, tensor in ours.items():
         other = theirs.get(name)
         if other is not None and other.shape == tensor.shape and torch.equal(other.to(tensor.dtype), tensor):
-            taken.append(name)
+            taken.add(name)
         elif other is None:
             left_out.append(f"{name}: the weights have no such tensor")
         elif other.shape != tensor.shape:
@@ -232,10 +220,9 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
             left_out.append(f"{name}: {tuple(other.shape)} does not fit {tuple(tensor.shape)}, {reason}")
         else:
             left_out.append(f"{name}: rearranged by class name")
-    taken_names = set(taken)
 
     def percent(names: list[str]) -> float:
-        num_taken = sum(ours[name].numel() for name in names if name in taken_names)
+        num_taken = sum(ours[name].numel() for name in names if name in taken)
         return float(100 * num_taken / sum(ours[name].numel() for name in names))
 
     parameters = [name for name, _ in model.named_parameters()]
@@ -251,13 +238,8 @@ def measure_transfer(model: nn.Module, source: nn.Module) -> Transfer:
 class Weights:
     """A ``.pt`` file in memory: a copy of a model, serialised once on demand."""
 
-    def __init__(self, model: nn.Module, about: dict[str, Any]) -> None:
-        """Copy a model to half precision on the CPU, as Ultralytics stores finished weights.
-
-        Args:
-            model: The EMA of a detector.
-            about: Further entries of the checkpoint, such as ``train_args`` and ``train_metrics``.
-        """
+    def __init__(self, model: nn.Module, *, train_args: Mapping[str, object], **entries: object) -> None:
+        """Copy the EMA of a detector to half precision on the CPU; `entries` are further ones of the checkpoint."""
         copied: Any = deepcopy(model).half().cpu()
         copied.to(memory_format=torch.contiguous_format)  # other programs cannot fuse channels-last tensors
         copied.args = dict(copied.args if isinstance(copied.args, dict) else vars(copied.args))
@@ -265,14 +247,13 @@ class Weights:
         for tensor in copied.state_dict().values():
             if tensor.is_floating_point():
                 torch.nan_to_num_(tensor)  # overflow to half, as engine/trainer.py: 793-795
-        for parameter in copied.parameters():
-            parameter.requires_grad = False
+        copied.requires_grad_(requires_grad=False)
         self._model: nn.Module = copied
-        self._about = about
+        self._train_args, self._entries = train_args, entries
         self._bytes = b""
 
     @classmethod
-    def restored(cls, path: Path, train_args: dict[str, Any]) -> "Weights":
+    def restored(cls, path: Path, train_args: dict[str, object]) -> "Weights":
         """Rebuild the weights of a checkpoint, so that only its tensors and metrics are passed on.
 
         Raises:
@@ -282,39 +263,42 @@ class Weights:
         model.args, model.nc = train_args, len(model.names)
         with CheckpointFile(path) as file:
             figures = {name: _figures(file.content.get(name)) for name in ("train_metrics", "train_results")}
-        return cls(model, {"train_args": train_args, **figures})
+        return cls(model, train_args=train_args, **figures)
 
     def to_bytes(self) -> bytes:
         """Return the file: a stock Ultralytics checkpoint without the optimizer."""
         if not self._bytes:
             nothing = dict.fromkeys(("ema", "optimizer", "best_fitness", "stopper", "updates", "scaler"))
-            # The epoch is what Ultralytics writes for weights that are not to be resumed from.
-            self._bytes = self._saved({"epoch": -1, **nothing, "model": self._model, **self._about})
+            # The epoch is Ultralytics' own for weights that are not resumed from.
+            self._bytes = _saved(
+                {"epoch": -1, **nothing, "model": self._model, "train_args": self._train_args, **self._entries}
+            )
         return self._bytes
 
-    def resumable(self, about: dict[str, Any]) -> bytes:
-        """Return the file of an unfinished training that stock Ultralytics resumes, here or on another machine.
-
-        Args:
-            about: ``epoch``, ``optimizer`` and the other entries of an unfinished training.
-        """
-        train_args = {name: value for name, value in self._about["train_args"].items() if name not in OF_THE_MACHINE}
-        return self._saved({"model": None, "ema": self._model, **self._about, "train_args": train_args, **about})
-
-    @staticmethod
-    def _saved(checkpoint: dict[str, Any]) -> bytes:
-        buffer = io.BytesIO()
-        origin = {
-            "date": datetime.now().astimezone().isoformat(),
-            "version": ultralytics.__version__,
-            "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-            "docs": "https://docs.ultralytics.com",
-        }
-        torch.save(checkpoint | origin, buffer)
-        return buffer.getvalue()
+    def resumable(self, entries: Mapping[str, object]) -> bytes:
+        """Return the file of an unfinished training, with `entries` from which stock Ultralytics resumes."""
+        train_args = {name: value for name, value in self._train_args.items() if name not in OF_THE_MACHINE}
+        return _saved({"model": None, "ema": self._model, "train_args": train_args, **self._entries, **entries})
 
 
-def _figures(found: object) -> dict[str, Any]:
+def serialise(content: object) -> bytes:
+    """Return the file that ``torch.save`` writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _saved(checkpoint: dict[str, object]) -> bytes:
+    origin = {
+        "date": datetime.now().astimezone().isoformat(),
+        "version": ultralytics.__version__,
+        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+        "docs": "https://docs.ultralytics.com",
+    }
+    return serialise(checkpoint | origin)
+
+
+def _figures(found: object) -> dict[str, object]:
     """Return the numeric entries of a table."""
     table = found if isinstance(found, dict) else {}
     return {

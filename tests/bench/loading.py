@@ -1,4 +1,4 @@
-"""What it takes to make the batches of an epoch, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
+"""Loading: time of an epoch's batches, beside Ultralytics' own loader: ``python -m tests.bench.loading``.
 
 Both make mosaics of the same JPEG files with the same arguments, taking turns.
 """

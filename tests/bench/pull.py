@@ -1,4 +1,4 @@
-"""How long pulling a dataset takes, beside Google's own parallel download: ``python -m tests.bench.pull``.
+"""Pull: time of a dataset, beside Google's own parallel download: ``python -m tests.bench.pull``.
 
 Both get the same objects from the same emulator in the same process, taking turns, each into a fresh folder: in memory
 if there is enough, so that the disk is not what is measured. Ours also lists the objects, and writes its index;

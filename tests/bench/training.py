@@ -1,4 +1,4 @@
-"""What exactness and checkpoints cost, beside stock Ultralytics: ``python -m tests.bench.training``.
+"""Training: cost of exactness and checkpoints, beside stock Ultralytics: ``python -m tests.bench.training``.
 
 Both train the same data with the same arguments, taking turns, each in processes of its own with one thread.
 """
@@ -124,7 +124,7 @@ class Bench:
         return Run(open_store(str(self.folder / "bucket")), name)
 
     def num_epochs(self, name: str) -> int:
-        """Return how many epochs a training has finished: stock wrote the row, ours said so and goes on to keep it."""
+        """Return how many epochs a training has finished: in stock's table, or in our log."""
         rows = self.folder / "stock" / name / "results.csv"
         if rows.exists():
             return rows.read_bytes().count(b"\n") - 1

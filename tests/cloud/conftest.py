@@ -1,4 +1,4 @@
-"""A project in a cloud that is on this machine: an emulated bucket, settings, and a fake Batch service."""
+"""A cloud project on this machine: an emulated bucket, settings, and a fake Batch service."""
 
 import json
 import sys

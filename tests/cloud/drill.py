@@ -233,7 +233,7 @@ class Drill:
         assert len(history.submissions) == 1 + self.num_preemptions // 11  # the first try and Batch's ten retries
 
     def _said(self) -> str:
-        """Return the last that the machines said."""
+        """Return the last lines of the machines' logs."""
         logs = sorted((Path.cwd() / "machines").glob("*.log"), key=lambda path: path.stat().st_mtime)
         return "\n".join(path.read_text(errors="replace")[-2000:] for path in logs[-2:])
 

@@ -1,4 +1,4 @@
-"""Records in the bucket are data: what of them is obeyed is decided by the settings of the machine that reads them."""
+"""The settings of the reading machine limit what a record in the bucket may ask for."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ EVIL = {
     "region": ("europe-west4", "region: the record has 'europe-west4', the settings here have us-central1"),
     "other_regions": (OTHER_REGION, "region: the record has 'us-east1', the settings here have us-central1"),
 }
-"""What a record must not ask for, by the name of the setting, and how it is refused."""
+"""By setting, a value that a record must not ask for, and the refusal."""
 
 SAME_REPOSITORY = f"us-central1-docker.pkg.dev/demo-project/yolo/other@sha256:{'1' * 64}"
 
@@ -279,7 +279,7 @@ def test_a_record_makes_a_repeated_submission_submit_nothing(cloud, capsys):
 
 @pytest.mark.parametrize("command", ["status", "logs", "cancel"])
 def test_a_record_leads_to_no_other_project(cloud, capsys, command):
-    """What only looks or cancels does so in the project and regions of the settings."""
+    """`status`, `logs` and `cancel` stay in the project and regions of the settings."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
     [first] = Submissions(cloud.run).list()

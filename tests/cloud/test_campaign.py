@@ -1,4 +1,4 @@
-"""A campaign whose runs are trained on Batch: the fake service, the emulated bucket, real trainings and a real kill."""
+"""A campaign on Batch: the fake service, the emulated bucket, real trainings and a real kill."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def batch(bucket, emulator, monkeypatch, tmp_path):
         yield service
 
 
-def test_a_campaign_on_batch_is_taken_up_where_it_was_left(batch, bucket):
+def test_a_campaign_on_batch_is_resumed(batch, bucket):
     """Killed while its run trains in the cloud, the same command finds that run again, waits for it, and ends."""
     store = open_store(bucket)
     run = Run(store, "zoo-1-A")

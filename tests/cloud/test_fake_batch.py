@@ -1,4 +1,4 @@
-"""The fake service behaves as the real one where a test or the drill relies on it."""
+"""The fake Batch service behaves as the real one where tests and the drill rely on it."""
 
 import json
 import stat
@@ -82,7 +82,7 @@ def test_what_batch_says_over_and_over_is_no_change(cloud):
     )  # fmt: skip
 
 
-def test_a_container_engine_runs_the_image_and_is_told_to_kill_it(settings, tmp_path, monkeypatch):
+def test_a_container_engine_runs_and_kills_the_image(settings, tmp_path, monkeypatch):
     """With an engine the job's image is run with the job's options, words and variables, and killed by its name."""
     notes, engine, machines = tmp_path / "notes", tmp_path / "engine", tmp_path / "machines"
     engine.write_text(ENGINE.format(notes=notes))

@@ -41,7 +41,7 @@ def test_submitting_twice_without_a_name_is_once(cloud):
     assert len(cloud.batch.jobs) == 1
     assert main([*words, "--epochs", "3"]) == 0
     runs = {stored.key.split("/")[1] for stored in open_store(cloud.bucket).list("runs/")}
-    assert runs == {"yolov11_wildlife", "yolov11_wildlife2"}
+    assert runs == {"yolov11_tiny", "yolov11_tiny2"}
 
 
 def test_two_submissions_at_once_make_one_job(cloud):
@@ -137,8 +137,8 @@ def test_a_submission_that_stays_supervises(cloud, capsys, monkeypatch):
     assert "finish: finished after 10 epochs" in capsys.readouterr().out
 
 
-def test_the_container_is_told_everything(cloud):
-    """The words of the container order what the person ordered, with run, dataset and bucket decided."""
+def test_the_container_gets_all_arguments(cloud):
+    """The arguments of the container are the person's, with run, dataset and bucket decided."""
     cloud.script(["hold"])
     assert cloud.submit("--rotate", "3", "--cos-lr", "--quarantine", "--checkpoint-every", "30") == 0
     container = cloud.batch.jobs[cloud.job(1)].job.task_groups[0].task_spec.runnables[0].container
@@ -158,7 +158,7 @@ def test_rendering_makes_nothing(settings, capsys):
 
 
 def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
-    """What `terraform output -json` wrote is enough, with the image by digest; the file and flags come before it."""
+    """The output of `terraform output -json` is enough, with the image by digest; the file and flags come before it."""
     outputs = {name: {"value": value} for name, value in SETTINGS.items() if name not in {"image", "service_account"}}
     outputs |= {
         "runtime_service_account": {"value": SETTINGS["service_account"]},
@@ -189,7 +189,7 @@ def test_settings_in_a_pipe_are_not_waited_for(tmp_path, capsys, name):
     assert f"{name}: cannot be read" in capsys.readouterr().err
 
 
-def test_everything_that_is_missing_is_told_at_once(capsys):
+def test_all_missing_settings_are_reported_at_once(capsys):
     """Without settings every one of them is named, with its form."""
     assert main(["render", "--bucket", "gs://b"]) == 78
     said = capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):
+def test_a_mistake_is_reported_before_anything_is_made(settings, capsys, monkeypatch, words, code, part):
     """Each kind of mistake ends with one message and the right code, on a machine without any credentials."""
     monkeypatch.setenv("JOB_BUCKET", "gs://demo-runs")
     assert main(["submit", *words]) == code

@@ -142,8 +142,8 @@ def test_a_fatal_end_is_not_tried_again(cloud, capsys):
     assert (state(cloud, 1), len(cloud.run.attempts())) == ("FAILED", 1)
 
 
-def test_a_fatal_end_before_the_claim_is_told_from_a_preemption(cloud, capsys):
-    """An order that cannot be carried out ends the run before it is claimed too."""
+def test_a_fatal_end_before_the_claim_is_no_preemption(cloud, capsys):
+    """A request that cannot be carried out ends the run, also before it is claimed."""
     cloud.script(["exit 65"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
@@ -163,7 +163,7 @@ def test_an_unfit_machine_is_replaced(cloud):
 
 
 def test_unfit_machines_everywhere_end_the_run(cloud, capsys):
-    """After three moves in a row the run is given up, with what the last machine said."""
+    """After three moves in a row the run is given up, with the message of the last machine."""
     cloud.script(["end failed 78 0 0 'GPU: no device'"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 70
@@ -230,7 +230,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
     assert Batch.connect().look(cloud.job(1)).exit_codes == (50005,)
 
 
-def test_a_long_run_goes_on_after_its_time_limit(cloud, monkeypatch):
+def test_a_long_run_is_resumed_after_its_time_limit(cloud, monkeypatch):
     """An attempt that reaches its time limit and has committed is resumed by the next submission."""
     monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
     cloud.script(["commit 1 0", "hold"], ["finish"])
@@ -401,15 +401,15 @@ def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
 
 
 def test_a_submission_that_was_only_recorded_is_made(cloud, capsys):
-    """A supervisor that died between the record and the job, with the job before still running, is taken up: that
-    one is cancelled first.
+    """After the death of a supervisor between the record and the job, the next one cancels the job before, and then
+    makes the recorded one.
     """
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     wait_until(lambda: cloud.run.attempts() == [1])
     dead = supervisor(cloud)
     history = dead.history()
-    dead.add_submission(history, history.newest.submission.placement, "of a test", by_hand=False)
+    dead.add_submission(history, history.newest.submission.placement, "of a test", "supervisor")
     assert len(cloud.batch.jobs) == 1
     assert cloud.supervise() == 0
     cloud.batch.jobs[cloud.job(2)].ended.wait()

@@ -1,4 +1,4 @@
-"""The image that `make image` built, really run; skipped where there is no engine or no image."""
+"""The image that `make image` built, run for real; skipped without an engine or an image."""
 
 import io
 import json
@@ -18,13 +18,13 @@ ENGINE = os.environ.get("CONTAINER_ENGINE") or shutil.which("docker") or shutil.
 IMAGE = os.environ.get("IMAGE_NAME", "job")
 
 SECRET_WORDS = (b"WANDB_API_KEY=", b"BEGIN PRIVATE KEY", b"BEGIN RSA PRIVATE KEY", b'"private_key":', b"AIza")
-"""How secrets begin."""
+"""Words that precede a secret."""
 
 SECRET_FILES = (".netrc", ".env", "pip.conf", "credentials.json", "id_rsa", "id_ed25519")
 """Where secrets are kept."""
 
 PROGRAM = b"\x7fELF"
-"""How programs and libraries begin, some of which look for the words themselves."""
+"""First bytes of programs and libraries, some of which search for the words themselves."""
 
 BLOCK_BYTES = 1 << 20
 
@@ -152,7 +152,7 @@ def from_the_lock(name):
 
 
 def test_no_tool_for_building_is_in_it(folders):
-    """What compiles or installs is not there."""
+    """Compilers and installers are absent."""
     words = confined(folders)
     script = "command -v gcc cc make git /opt/job/bin/pip; true"
     words[-1:] = ["--entrypoint", "/bin/sh", IMAGE, "-c", script]

@@ -1,4 +1,4 @@
-"""The scripts around the image, with programs in the place of the engine and the driver: no image is needed."""
+"""The scripts around the image, with stubs of the engine and the driver, without an image."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The commit protocol under faults: a store that dies at any write, bytes that change, two machines at once."""
+"""The commit protocol under faults: a store that dies at any write, damaged bytes, two machines at once."""
 
 import contextlib
 import json
@@ -423,7 +423,7 @@ def test_a_manifest_cannot_write_outside_its_folder(store, run, files, name):
 
 
 def test_names_sort_by_age():
-    """The name of a checkpoint sorts as its position does, and is read back as it was."""
+    """The name of a checkpoint sorts as its position does, and is read back unchanged."""
     ids = [CheckpointId(0, 0, 1), CheckpointId(1, 7, 2), CheckpointId(9, 0, 3), CheckpointId(10, 0, 1)]
     assert sorted(map(str, ids)) == list(map(str, ids))
     assert [CheckpointId.parse(str(identity)) for identity in ids] == ids
@@ -442,12 +442,15 @@ def test_a_refusal_names_the_checkpoint_before_and_the_command(run, files, monke
     """If a whole checkpoint is refused, the error keeps its exit code and names the command that continues."""
     older, newest = (commit(run, CheckpointId(epoch, 0, 1), files(epoch), {}, None) for epoch in (1, 2))
     monkeypatch.setattr(FolderStore, "uri", uri)
-    with pytest.raises(kind) as raised, checkpoint.gone_on_from(run, newest):
+    with pytest.raises(kind) as raised, checkpoint.refusal_explained(run, newest):
         raise kind("state.pt: does not fit")
     begin = (
         f"run zebra: checkpoint {newest.id} is refused, state.pt: does not fit; to resume after epoch 1, set it aside"
     )
     assert str(raised.value).startswith(begin)
     assert command.format(newest.id) in str(raised.value)
-    with pytest.raises(kind, match="there is none before it, start a new run"), checkpoint.gone_on_from(run, older):
+    with (
+        pytest.raises(kind, match="there is none before it, start a new run"),
+        checkpoint.refusal_explained(run, older),
+    ):
         raise kind("state.pt: does not fit")

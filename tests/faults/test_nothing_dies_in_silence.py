@@ -90,9 +90,10 @@ def test_the_final_record_waits_for_the_last_checkpoint(tmp_path):
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7), finished=False)
     newest = checkpoint.committed(run)[-1]
     run.store.delete(run.key(f"checkpoints/{newest}/manifest.json"))
-    started = SimpleNamespace(claim=Claim(run, 2), record=run.record())
+    training = SimpleNamespace(progress=SimpleNamespace(rows=[{}, {}, {}]))
+    started = SimpleNamespace(claim=Claim(run, 2), record=run.record(), training=training)
     with pytest.raises(NotCommittedError, match="ended after epoch 3, and the newest checkpoint is epoch 2") as raised:
-        finish(started, SimpleNamespace(rows=[{}, {}, {}]), tmp_path, None)
+        finish(started, tmp_path, None)
     assert raised.value.exit_code == 75
     assert run.final() is None
 
@@ -112,7 +113,7 @@ def test_only_the_last_position_is_the_end(tmp_path, newest, missing):
     assert said == (missing and f"it ended after epoch 3, and the newest checkpoint is {missing}")
 
 
-def test_a_run_that_lost_its_end_is_told_and_not_extended(tmp_path, capsys):
+def test_a_run_that_lost_its_end_fails_verification_and_is_not_extended(tmp_path, capsys):
     """A finished run whose last checkpoint is missing fails its verification, and more epochs for it are refused."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6, 0.7))
     where = ("--bucket", str(tmp_path / "bucket"))

@@ -1,4 +1,4 @@
-"""What several tests of the infrastructure share."""
+"""Fixtures that several tests of the infrastructure share."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the alerts look for is what the job writes. Cloud Logging itself is not here; its filters are read by hand."""
+"""The alerts match the messages that the job logs. Cloud Logging itself is not here; its filters are read by hand."""
 
 import json
 import re

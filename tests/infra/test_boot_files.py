@@ -1,4 +1,4 @@
-"""The boot files of the VM road, as the programs that will read them see them."""
+"""The boot files of the VM, read by the programs that read them there."""
 
 import json
 import os
@@ -24,7 +24,7 @@ PATHS = {
     "/etc/trainer/trainer.sh": VM / "trainer.sh",
     "/etc/systemd/system/trainer.service": VM / "trainer.service",
 }
-"""What cloud-init writes, and from which file."""
+"""The files that cloud-init writes, and their sources."""
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 needs_cloud_init = pytest.mark.skipif(
@@ -34,7 +34,7 @@ needs_cloud_init = pytest.mark.skipif(
 
 @pytest.fixture
 def user_data(applied, tmp_path):
-    """What Terraform gives the machine to boot with, as a file."""
+    """The boot configuration that Terraform gives the machine, as a file."""
     expression = "jsonencode(local.vm_user_data)\n"
     printed = applied.run(
         "terraform", "console", stdin=expression, wandb_key_version="1", wandb_api_key="k" * 40
@@ -45,7 +45,7 @@ def user_data(applied, tmp_path):
 
 
 def test_the_script_has_the_exit_codes_of_the_job():
-    """What the boot script does not try again, and what it gives the machine back for, is the job's own table."""
+    """The exit codes that the boot script does not retry, or returns the machine for, are those of the job's table."""
     script = (VM / "trainer.sh").read_text()
     [fatal] = re.findall(r'^ +([\d |]+)\) say "failed for good', script, re.MULTILINE)
     [elsewhere] = re.findall(r'^ +(\d+)\) say "this machine is unfit', script, re.MULTILINE)
@@ -54,7 +54,7 @@ def test_the_script_has_the_exit_codes_of_the_job():
     assert (int(elsewhere), int(again)) == (ExitCode.ELSEWHERE, ExitCode.TRY_AGAIN)
 
 
-def test_people_are_told_of_the_ends_that_are_not_tried_again():
+def test_the_alert_names_the_ends_that_are_not_tried_again():
     """The alert for a training that failed names every code that Batch does not try again, but its own."""
     alerts = (ROOT / "infra/alerts.tf").read_text()
     listed = [set(re.findall(r"\d+", codes)) for codes in re.findall(r"\((\d+(?:(?: OR |\|)\d+)+)\)", alerts)]

@@ -1,4 +1,4 @@
-"""What a person types: `make vm-up`, `make down` and the rest, with a program in the place of gcloud."""
+"""Targets that a person types, `make vm-up`, `make down` and the rest, with a stub of gcloud."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def bare_path(folder, *names):
         ("vm-down", "gcloud"),
     ],
 )  # fmt: skip
-def test_a_newcomer_is_told_which_program_is_missing(desk, tmp_path, target, tool):
+def test_a_missing_program_is_named(desk, tmp_path, target, tool):
     """A target whose program is not installed names it and where to get it, with exit code 78 and nothing else."""
     done = desk.make(target, path=bare_path(tmp_path / "bare"))
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
@@ -111,7 +111,7 @@ def test_a_newcomer_is_told_which_program_is_missing(desk, tmp_path, target, too
 
 
 @pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
-def test_a_newcomer_is_told_that_nothing_was_applied(desk, target):
+def test_a_target_before_the_first_apply_names_that_command(desk, target):
     """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
     (desk.folder / "infra/outputs.json").unlink()
     done = desk.make(target)
@@ -121,7 +121,7 @@ def test_a_newcomer_is_told_that_nothing_was_applied(desk, target):
 
 
 @pytest.mark.parametrize("target", ["infra-plan", "infra-apply", "infra-destroy"])
-def test_a_newcomer_is_told_where_the_project_goes(desk, target):
+def test_missing_variables_of_terraform_are_reported(desk, target):
     """Without terraform.tfvars a target names the file to copy, and asks Terraform nothing."""
     desk.programs.add("terraform")
     done = desk.make(target)
@@ -222,7 +222,7 @@ def test_vm_down_asks_for_no_machine(desk):
 
 
 def test_vm_status_shows_size_training_and_errors(desk):
-    """What the group is to have, what it has, and what kept it from getting more, are all shown."""
+    """The target size of the group, its machines and its last errors are all shown."""
     desk.answer(
         {" describe ": "targetSize: 1\n", "list-instances": "yolo-train-vm-x1\n", "list-errors": "NO_CAPACITY\n"}
     )
@@ -232,7 +232,7 @@ def test_vm_status_shows_size_training_and_errors(desk):
 
 
 BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
-"""What `make down` asks for."""
+"""Resources that `make down` lists."""
 
 
 def test_down_proves_that_nothing_is_left(desk):

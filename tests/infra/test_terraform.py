@@ -1,4 +1,4 @@
-"""Terraform itself on the configuration: format, schema, rules, and what applying and destroying leave behind."""
+"""Terraform on the configuration: format, schema, rules, apply and destroy."""
 
 import json
 import re

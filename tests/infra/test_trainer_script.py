@@ -1,4 +1,4 @@
-"""The boot script of the VM road, really run: a real server stands in for Google, a program for the engine."""
+"""The boot script of the VM, run for real: a real HTTP server as Google, a stub of the engine."""
 
 import os
 import signal
@@ -95,7 +95,7 @@ class Machine:
         )
 
     def stop(self):
-        """Send SIGTERM to all of the machine's processes, as systemd does, and return what they said."""
+        """Send SIGTERM to all of the machine's processes, as systemd does, and return their output."""
         os.killpg(self.process.pid, signal.SIGTERM)
         return self.process.communicate(timeout=TIMEOUT_S)[1]
 
@@ -115,7 +115,7 @@ class Machine:
 
     @property
     def pauses(self):
-        """How long the script paused, each time."""
+        """Seconds of each pause of the script."""
         return [int(words[0]) for words in self.programs.words("sleep")]
 
 
@@ -133,7 +133,7 @@ def machine(tmp_path):
             kill(machine.process)
 
 
-def test_a_run_is_taken_up_again_until_it_is_finished(machine):
+def test_a_run_is_started_again_until_it_is_finished(machine):
     """After a preemption (75), a kill (137) and an engine that failed (125) the same training is started again, and
     the group is resized to zero when it is finished.
     """
@@ -219,7 +219,7 @@ def test_a_machine_that_comes_after_the_limit_trains_nothing(machine):
 
 
 def test_a_group_of_before_there_was_a_limit_has_one(machine):
-    """Where the group does not say until when it is the usual limit, and the training goes on."""
+    """Where the group does not say until when it is the usual limit, and the training is started again."""
     del machine.metadata._values["instance/attributes/trainer-until"]
     machine.run_until_resized(0)
     assert len(machine.containers) == 1
@@ -252,7 +252,7 @@ def test_a_machine_without_a_training_goes_at_once(machine):
 
 
 def test_a_metadata_server_that_fails_is_no_reason_to_go(machine):
-    """What cannot be asked for a moment is asked again, and not taken for absent."""
+    """A failed request is repeated, and its answer not taken for absent."""
     answer, failures = machine.metadata.answer, iter(range(3))
 
     def fails_first(path, query):

@@ -48,10 +48,10 @@ TRAIN = (
 """Three epochs of six batches; four batches make an optimizer step, so gradients wait at most checkpoints."""
 
 ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
-"""What ends a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
+"""Ends of a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
 
 TRIALS = ("long pause", "ahead", "back", "faults")
-"""What a process has to bear and go on: it is stopped for a while, its clock is set, its bucket is unreliable."""
+"""Disturbances that a process survives: it is stopped for a while, its clock is set, its bucket is unreliable."""
 
 UNRELIABLE_SHARE = 0.05
 """Of what a process asks of a bucket that fails."""
@@ -60,7 +60,7 @@ PAIRS_PER_RUN = 4
 """Attempts of a run that are disturbed by a trial and an ending each."""
 
 CALLS = {"step": 14, "write": 6, "manifest": 6, "retention": 5, "mirror": 12, "validation": 3, "nms": 12}
-"""How late a point may strike, where it is passed more than once."""
+"""The latest call at which a point acts, where there are several."""
 
 INSTANT = "any instant"
 
@@ -87,7 +87,7 @@ class Storm:
 
     @property
     def num_disturbances(self) -> int:
-        """How many processes were disturbed, one that was in two ways twice."""
+        """Number of disturbances; two to one process count twice."""
         return sum(self.disturbances.values())
 
     @property
@@ -205,7 +205,7 @@ class Attempt:
     happened: Path
     trace: Path
     committed: tuple[int, int]
-    """What was committed before: epochs, and batches of the next."""
+    """The position committed before: epochs, and batches of the next."""
 
     returncode: int | None = None
     said: str = ""
@@ -228,7 +228,7 @@ def start(ground: Ground, name: str, *, workers: str, at: str = "", unreliable: 
 
 
 def attend(attempt: Attempt) -> Attempt:
-    """Wait until a process has ended, and take what it said."""
+    """Wait until a process has ended, and read its output."""
     try:
         attempt.said = "".join(attempt.process.communicate(timeout=TIMEOUT_S))
     except subprocess.TimeoutExpired:
@@ -335,7 +335,7 @@ def ends_of(run: Run) -> dict[str, Any]:
 
 
 class Unreliable:
-    """What goes wrong on the way to the emulator."""
+    """Faults on the way to the emulator."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._chance, self.num = random.Random(), 0  # noqa: S311 -- not for secrets

@@ -1,4 +1,4 @@
-"""A campaign as a person starts it, killed between and within its runs; both of the decisions after A."""
+"""A campaign, killed between and within its runs; both decisions after A."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def steps_of(bucket):
     return [(step.recipe, step.rule) for step in Campaign(open_store(bucket), "zoo").steps()]
 
 
-def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
+def test_b_follows_an_a_that_was_not_enough_over_every_kill(bucket):
     """Killed within its first run, between its runs, and between a decision and its run, a campaign is resumed by
     the same command, trains A and B once each, and ends with its page; given again, the command changes nothing.
     """
@@ -68,7 +68,7 @@ def test_b_follows_an_a_that_was_not_enough_whatever_is_killed(bucket):
     done = job(*CAMPAIGN, "--bucket", bucket)
     assert done.returncode == 0, done.stderr
     assert "zoo: budget spent" in done.stdout
-    assert run_in(bucket, "zoo-1-A").record().start.point.run == "yolov11_wildlife"
+    assert run_in(bucket, "zoo-1-A").record().start.point.run == "yolov11_tiny"
     assert run_in(bucket, "zoo-2-B").record().start.point.kind == "scratch"
     store = open_store(bucket)
     assert b"A not enough" in store.read("campaigns/zoo/campaign.html")
@@ -93,7 +93,7 @@ def test_c_follows_an_a_that_was_good_enough(bucket):
     assert "runs/zoo-1-A/weights/best.pt" in done.stdout
 
 
-def test_a_campaign_that_is_told_to_stop_passes_it_on(bucket):
+def test_a_campaign_passes_sigterm_on(bucket):
     """SIGTERM to the campaign alone lets its run commit and exit, and the campaign ends with 75."""
     process = start_job(*CAMPAIGN, "--bucket", bucket)
     wait_until(lambda: checkpoint.committed(run_in(bucket, "zoo-1-A")), process)

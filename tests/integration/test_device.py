@@ -1,4 +1,4 @@
-"""Whether the device that is meant can train, as torch finds it; what torch says is put into its mouth here."""
+"""The check of the training device, with stubbed answers of torch."""
 
 import logging
 from dataclasses import replace

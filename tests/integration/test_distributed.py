@@ -81,6 +81,7 @@ def take_machine(process):
     process.communicate()
 
 
+@pytest.mark.full
 def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
     """SIGTERM to the command reaches all processes; finished steps are committed, the exit code is 75."""
     trace = tmp_path / "trace"

@@ -1,4 +1,4 @@
-"""An estimate by a few steps that are really trained."""
+"""An estimate from a few trained steps."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Whose fault it is: hardware that fails, memory that runs out, and recipes that no machine can train."""
+"""Faults of hardware, memory and recipe: each with its exit code and advice."""
 
 import subprocess
 import sys
@@ -72,7 +72,7 @@ ROWS = {
         "Expected more than 1 value per channel when training, got input size torch.Size([1, 64, 1, 1])",
     ),
 }
-"""What libraries say, by the row that it belongs to."""
+"""Messages of libraries, by the row of the table that they belong to."""
 
 EXIT_CODES = {
     "loader process or shared memory": (HardwareError, 75, "--shm-size"),
@@ -211,7 +211,7 @@ def test_a_precision_that_the_device_has_not_makes_no_run(bucket):
 
 
 def test_a_recipe_that_freezes_everything_makes_no_run(bucket):
-    """What Ultralytics refuses while it is set up is the recipe's fault, without a traceback."""
+    """A refusal of Ultralytics during its set-up is the recipe's fault, without a traceback."""
     done = job(*TRAIN, "--freeze", "24", "--bucket", bucket)
     assert (done.returncode, "froze the entire model" in done.stderr, "Traceback" in done.stderr) == (65, True, False)
     assert survey(open_store(bucket)).runs == []

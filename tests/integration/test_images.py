@@ -1,4 +1,4 @@
-"""Which pictures a training reads, how many detections it allows in them, and what it does where a loss is lost."""
+"""The images of a training, its limit of detections, and a loss that is not a number."""
 
 import logging
 from dataclasses import replace
@@ -62,7 +62,7 @@ def test_arrays_beside_images_are_never_read(training_of, data):
     assert len(list((data / "images").rglob("*.npy"))) == 12  # nothing of the user's was deleted either
 
 
-def test_pictures_are_told_apart_by_what_was_read(training_of, data):
+def test_the_digest_of_pictures_follows_from_their_bytes(training_of, data):
     """An image that is gone, one of another size, and a label that changed by a digit each change the digest of their
     split, and of no other.
     """
@@ -155,7 +155,7 @@ def test_a_fitness_that_is_not_a_number_ends_training(training_of, monkeypatch):
 
 def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, data, tmp_path, caplog):
     """A run of an older version of the job, which let Ultralytics compress JPEGs with bytes behind their end anew and
-    recorded no digest of its pictures, says, records and counts as inexact that it goes on with other pixels; where all
+    recorded no digest of its pictures, logs and records that it continues with other pixels, and is inexact; where all
     JPEGs end as they should, and for a run of this version, there is nothing to say.
     """
     store = FolderStore.create(str(tmp_path / "bucket"))

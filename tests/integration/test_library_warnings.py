@@ -1,4 +1,4 @@
-"""Warnings of the wrapped libraries: logged once, kept for the record, whichever process and however they come."""
+"""Warnings of the wrapped libraries: logged once and kept for the record, from every process."""
 
 import logging
 import multiprocessing
@@ -82,7 +82,7 @@ def test_a_warning_that_ends_exactness_is_kept_behind_a_flood(collector, ultraly
 
 
 def test_warnings_of_loader_processes_arrive_once(collector, ultralytics_log, caplog):
-    """What several processes warn of, each of them often, is logged by their parent, one time."""
+    """A warning of several processes, each of them often, is logged once, by their parent."""
 
     def load():
         for _ in range(5000):

@@ -1,4 +1,4 @@
-"""Stopping a run on purpose and going on with it; more epochs for one that has ended."""
+"""A run is paused and resumed, and a finished one is extended."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def objects_of(bucket, name):
     return open_store(bucket).list(f"runs/{name}/", checksums=True)
 
 
-def test_a_running_job_is_paused_from_elsewhere_and_goes_on(bucket, undisturbed, tmp_path, capsys):
+def test_a_running_job_is_paused_from_elsewhere_and_resumed(bucket, undisturbed, tmp_path, capsys):
     """`job stop` makes a running job commit all finished steps and end with exit 0, in state paused; the command that
     started it resumes it, and it ends with the tensors of an undisturbed one.
     """
@@ -94,7 +94,7 @@ def test_a_request_outlives_the_attempt_that_did_not_see_it(bucket, tmp_path, ca
     assert run_in(bucket).attempts() == [1, 2, 3]
 
 
-def test_a_run_that_stopped_early_goes_on_as_if_it_had_not(bucket, undisturbed):
+def test_a_run_that_stopped_early_is_extended(bucket, undisturbed):
     """Extended to the number of epochs it was planned for, a run that stopped early ends with the tensors of one that
     did not stop, as long as patience lasts, which begins anew; the old run is not written to.
     """

@@ -1,4 +1,4 @@
-"""Processes that train together and one that falls silent: each wait has a limit, and lets signals through."""
+"""A silent process of several: each wait has a limit, and lets signals through."""
 
 import os
 import signal

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=18, num_val=4)
 
 
-@pytest.fixture(params=["folder", "gcs"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.full), "gcs"])
 def any_bucket(request, data, tmp_path, monkeypatch):
     """A bucket of either kind with the tiny dataset."""
     location = tmp_path / "bucket"
@@ -109,7 +109,7 @@ def test_a_changed_recipe_on_an_existing_run_is_refused(finished):
     assert "train.degrees: the run has 0.0, asked for 3.0" in changed.stderr
 
 
-def test_a_run_goes_on_with_the_version_of_its_data(bucket, undisturbed, own_data):
+def test_a_resumed_run_keeps_the_version_of_its_data(bucket, undisturbed, own_data):
     """A new version of the data, pushed while a run is cut off, changes no bit of that run."""
     process = start_job(*TRAIN, "--bucket", bucket)
     wait_until(lambda: has_committed(bucket, 1), process)
@@ -169,17 +169,17 @@ def test_a_new_run_takes_the_next_name_and_leaves_old_ones_alone(bucket):
     base = job(*TRAIN[:-2], "--bucket", bucket)
     assert base.returncode == 0, base.stderr
     store = open_store(bucket)
-    before = store.list("runs/yolov11_wildlife/")
+    before = store.list("runs/yolov11_tiny/")
     improve = ("train", "--recipe", "A", "--epochs", "1", "--imgsz", "64", "--batch", "4", "--plots", "false")
     improved = job(*improve, "--workers", "0", "--bucket", bucket)
     assert improved.returncode == 0, improved.stderr
     assert any("took over 499 of 499 tensors, 100.0 %" in message for message in messages(improved.stderr))
-    record = Run(store, "yolov11_wildlife2").record()
-    assert record.start.point.run == "yolov11_wildlife"
-    assert store.list("runs/yolov11_wildlife/") == before
+    record = Run(store, "yolov11_tiny2").record()
+    assert record.start.point.run == "yolov11_tiny"
+    assert store.list("runs/yolov11_tiny/") == before
     # Row 0 of the new run is what the old one's weights reached at its end.
-    start = json.loads(store.read("runs/yolov11_wildlife2/final.json"))["comparison"]["before"]
-    assert start == json.loads(store.read("runs/yolov11_wildlife/final.json"))["comparison"]["after"]
+    start = json.loads(store.read("runs/yolov11_tiny2/final.json"))["comparison"]["before"]
+    assert start == json.loads(store.read("runs/yolov11_tiny/final.json"))["comparison"]["after"]
 
 
 def test_the_folder_that_people_know_is_there(bucket):
@@ -206,7 +206,7 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(bucket, own_data):
     assert record.facts.num_train_images == 17
 
 
-def test_the_weights_are_ordinary_ultralytics_files(undisturbed, data, tmp_path):
+def test_the_weights_are_ordinary_ultralytics_files(undisturbed, own_data, tmp_path):
     """`best.pt` and `last.pt` load, validate and predict in Ultralytics alone, in a process that does not import the
     job.
     """
@@ -214,7 +214,7 @@ def test_the_weights_are_ordinary_ultralytics_files(undisturbed, data, tmp_path)
     script.parent.mkdir()
     data_yaml = script.with_name("data.yaml")
     names = "{0: animal, 1: bird}"
-    data_yaml.write_text(f"path: {data}\ntrain: images/train\nval: images/val\nnames: {names}\n")
+    data_yaml.write_text(f"path: {own_data}\ntrain: images/train\nval: images/val\nnames: {names}\n")
     weights = [f"{undisturbed}/runs/zebra/weights/{name}.pt" for name in ("best", "last")]
     script.write_text(
         "import sys\nimport numpy\nfrom ultralytics import YOLO\n"

@@ -1,10 +1,9 @@
-"""Which image comes when, and how it is augmented: the same for any worker count and across any cut."""
+"""Order and augmentation of the images: the same for any worker count and across any cut."""
 
 import collections
 import hashlib
 import multiprocessing
 import random
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from job.recipes.arguments import DEFAULTS
-from job.training.tiles import Tiling
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -43,14 +41,13 @@ def make_trainer(confined, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampling")
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(workers=0, seed=0, num_train=18, tiling=None, **train):
+    def make(workers=0, seed=0, num_train=18, **train):
         data = folder / f"of-{num_train}"
         yaml = data / "data.yaml"
         if not data.exists():
             make_tiny_dataset(data, num_train=num_train, num_val=4)
             yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers)
-        return Trainer(replace(plan, tiling=tiling))
+        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | {"seed": seed} | train, workers))
 
     return make
 
@@ -82,8 +79,8 @@ def test_the_stream_is_the_same_for_any_number_of_workers(make_trainer):
 
 
 def test_an_epoch_resumed_at_any_batch_has_the_same_samples(make_trainer):
-    """An epoch that begins at any batch has the samples that the whole epoch has from there on, whatever came
-    before.
+    """An epoch that begins at any batch has the samples that the whole epoch has from there on, after any
+    other epoch.
     """
     whole = stream(make_trainer(), 1)
     for first_batch in range(6):
@@ -142,7 +139,7 @@ def test_an_image_is_decoded_about_once_in_an_epoch(make_trainer, monkeypatch):
     assert 480 <= len(decoded) <= 500
 
 
-def test_workers_go_on_with_the_next_epoch_while_this_one_is_validated(make_trainer, monkeypatch):
+def test_workers_prefetch_the_next_epoch_during_validation(make_trainer, monkeypatch):
     """The first batches of an epoch are prefetched, and no superfluous sample is made."""
     from job.training.dataset import KeyedDataset  # noqa: PLC0415 -- Ultralytics is confined first
 
@@ -167,13 +164,13 @@ def test_another_seed_is_another_order(make_trainer):
 
 
 def test_another_seed_is_another_augmentation(make_trainer):
-    """The seed decides how an image is augmented, whatever the order: without any partner, too."""
+    """The seed decides how an image is augmented, in any order: without any partner, too."""
     one, other = (dict(stream(make_trainer(seed=seed, mosaic=0.0, mixup=0.0), 0)) for seed in (0, 1))
     assert all(one[name] != other[name] for name in one)
 
 
 def test_making_a_sample_leaves_the_random_streams_alone(make_trainer):
-    """What the process draws at random does not depend on how many samples it has made."""
+    """The random streams of the process do not depend on the number of samples that it has made."""
     trainer = make_trainer()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     stream(trainer, 0)
@@ -223,7 +220,7 @@ def test_a_worker_decodes_a_picture_about_once(make_trainer, monkeypatch, num_wo
     """Of 96 pictures that are cut into tiles, all workers together decode each once or twice in an epoch."""
     from job.training import dataset as module  # noqa: PLC0415 -- once Ultralytics is confined
 
-    trainer = make_trainer(num_train=96, batch=16, mixup=0.0, tiling=Tiling(size=16, overlap=0.2, empty=0.9))
+    trainer = make_trainer(num_train=96, batch=16, mixup=0.0, tiles=16, tile_empty=0.9)
     decoded = collections.Counter()
     stock = module.imread
     monkeypatch.setattr(module, "imread", lambda name, **options: decoded.update([name]) or stock(name, **options))
@@ -249,12 +246,11 @@ def test_the_tiles_of_two_processes_are_those_of_one(sampler):
 
 def test_a_picture_cut_into_tiles_gives_the_same_stream_for_any_number_of_workers(make_trainer):
     """Tiles, their order, augmentation and boxes are the same with 0, 2 and 3 workers and from any batch on."""
-    tiling = Tiling(size=40, overlap=0.2)
     streams = {}
     for workers in (0, 2, 3):
-        trainer = make_trainer(workers, tiling=tiling)
+        trainer = make_trainer(workers, tiles=40)
         streams[workers] = [stream(trainer, epoch) for epoch in range(3)]
         trainer.shut_loaders()
     assert streams[0] == streams[2] == streams[3]
     assert len(streams[0][0]) == trainer.batches.num_images > 18
-    assert stream(make_trainer(tiling=tiling), 1, 2) == streams[0][1][8:]
+    assert stream(make_trainer(tiles=40), 1, 2) == streams[0][1][8:]

@@ -68,7 +68,7 @@ def training(confined, tmp_path):
 
 def test_a_state_that_reads_well_and_cannot_be_trained_on_is_refused(training):
     """A state with a NaN, of another model, with a missing part or of another optimizer is refused before the first
-    step, as an error of the checkpoint and not of the recipe or the program; the state as it was saved is accepted.
+    step, as an error of the checkpoint and not of the recipe or the program; the saved state is accepted.
     """
     from job.training.state import TrainingProgress, capture, restore_state  # noqa: PLC0415 -- once Ultralytics is confined
 

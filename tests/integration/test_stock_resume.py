@@ -1,4 +1,4 @@
-"""The run's folder is what people know from Ultralytics, also while the run is under way."""
+"""Stock Ultralytics resumes from a run's folder."""
 
 import csv
 import subprocess

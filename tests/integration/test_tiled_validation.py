@@ -1,7 +1,6 @@
 """Validation on tiles and whole pictures: an object counts once, wherever tiles end."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from job.recipes.arguments import DEFAULTS
-from job.training.tiles import Tile, Tiling
+from job.training.tiles import Tile
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -30,7 +29,7 @@ def make_trainer(confined, tmp_path):
     """A function that sets up a trainer on pictures of 192 pixels with red squares, which are the objects."""
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
-    def make(squares, val_tiling):
+    def make(squares, tiles):
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         data = make_tiny_dataset(folder / "data", num_train=4, num_val=1)
         picture = np.full((192, 192, 3), 255, np.uint8)
@@ -44,8 +43,8 @@ def make_trainer(confined, tmp_path):
         (data / "labels/val" / f"{image.stem}.txt").write_text("\n".join(lines) + "\n")
         yaml = data / "data.yaml"
         yaml.write_text(f"path: {data}\n{yaml.read_text()}")
-        plan = plan_tiny_training(folder / "run", yaml, ARGUMENTS, 0)
-        return Trainer(replace(plan, val_tiling=val_tiling))
+        asked = {"tiles": tiles, "tile_overlap": 0.25, "tile_empty": 0.9, "val_tiles": tiles > 0}
+        return Trainer(plan_tiny_training(folder / "run", yaml, ARGUMENTS | asked, 0))
 
     return make
 
@@ -88,8 +87,8 @@ def detections(trainer):
 def test_an_object_too_small_for_the_whole_picture_is_found_in_a_tile(make_trainer):
     """At a third of its pixels the picture shows no square of six pixels; its tiles do, with their place in it."""
     squares = [(20, 30, 6), (150, 160, 6), (100, 8, 30)]
-    assert len(detections(make_trainer(squares, None))) == 1
-    found = detections(make_trainer(squares, Tiling(size=64, overlap=0.25)))
+    assert len(detections(make_trainer(squares, 0))) == 1
+    found = detections(make_trainer(squares, 64))
     assert len(found) == 3
     for left, top, size in squares:
         assert any(np.allclose(box, (left, top, left + size, top + size), atol=3) for box in found)
@@ -100,7 +99,7 @@ def test_an_object_too_small_for_the_whole_picture_is_found_in_a_tile(make_train
 def test_an_object_on_the_border_of_four_tiles_counts_once(make_trainer, size, offset):
     """Tiles of 64 pixels overlap by 16: an object that several of them show or cut is one, whatever its size."""
     corner = 48 + offset - size // 2
-    trainer = make_trainer([(max(corner, 0), max(corner, 0), size)], Tiling(size=64, overlap=0.25))
+    trainer = make_trainer([(max(corner, 0), max(corner, 0), size)], 64)
     assert len(detections(trainer)) == 1
 
 
@@ -134,8 +133,8 @@ def test_a_picture_no_larger_than_a_tile_is_validated_as_without_tiles(make_trai
     rows = []
     from job.training.loop import LOSSES  # noqa: PLC0415 -- once Ultralytics is confined
 
-    for tiling in (None, Tiling(size=192)):
-        trainer = make_trainer(squares, tiling)
+    for tiles in (0, 192):
+        trainer = make_trainer(squares, tiles)
         trainer.epoch, trainer.loss_items = 0, {name: torch.zeros(1) for name in LOSSES}
         rows.append(trainer.validator(trainer))
     assert rows[0] == rows[1]

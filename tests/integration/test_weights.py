@@ -36,19 +36,25 @@ def train(folder, *words):
     return job("train", *words, *SMALL, "--bucket", folder / "bucket", "--workdir", folder / "work")
 
 
-def test_a_run_a_key_and_a_file_are_the_same_start(trained):
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        pytest.param("run", "yolov11_tiny", marks=pytest.mark.full),
+        pytest.param("key", "runs/yolov11_tiny/weights/best.pt", marks=pytest.mark.full),
+        ("file", "{}/runs/yolov11_tiny/weights/best.pt"),
+    ],
+)
+def test_a_run_a_key_and_a_file_are_the_same_start(trained, kind, weights):
     """Weights may be named by their run, by their path in the bucket, and by a file here."""
-    file = trained / "bucket" / "runs" / "yolov11_wildlife" / "weights" / "best.pt"
-    for number, weights in enumerate(("yolov11_wildlife", "runs/yolov11_wildlife/weights/best.pt", file)):
-        done = train(trained, "--weights", weights, "--run", f"named{number}")
-        assert done.returncode == 0, done.stderr
-        assert any("100.0 % of the parameters" in message for message in messages(done.stderr))
+    done = train(trained, "--weights", weights.format(trained / "bucket"), "--run", f"by_{kind}")
+    assert done.returncode == 0, done.stderr
+    assert any("100.0 % of the parameters" in message for message in messages(done.stderr))
 
 
 def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):
     """Classes in another order end before training with both lists, and --new-classes lets them pass."""
     push(trained, "swapped", classes=("bird", "animal"))
-    words = ("--recipe", "continue", "--weights", "yolov11_wildlife", "--dataset", "swapped")
+    words = ("--recipe", "continue", "--weights", "yolov11_tiny", "--dataset", "swapped")
     refused = train(trained, *words, "--run", "swapped")
     assert refused.returncode == 65
     assert "its classes are in another order" in refused.stderr
@@ -60,7 +66,7 @@ def test_weights_with_other_classes_are_refused_unless_that_is_meant(trained):
 
 def test_weights_of_another_size_are_refused(trained):
     """Weights that fit less than 90 % of backbone and neck end with the share and the reason."""
-    refused = train(trained, "--weights", "yolov11_wildlife", "--model", "yolo11s.yaml", "--run", "larger")
+    refused = train(trained, "--weights", "yolov11_tiny", "--model", "yolo11s.yaml", "--run", "larger")
     assert refused.returncode == 65
     assert "% of backbone and neck, at least 90 % is needed" in refused.stderr
     assert "another model size" in refused.stderr
@@ -111,7 +117,7 @@ def test_a_damaged_file_is_refused(trained, tmp_path, content):
         (("--recipe", "base"), "could not be downloaded"),
     ],
 )
-def test_a_start_that_is_not_there_is_told_with_what_to_do(trained, words, part):
+def test_missing_start_weights_are_reported_with_what_to_do(trained, words, part):
     """Each way in which start weights can be missing ends before training with its own advice."""
     refused = train(trained, *words, "--run", "missing")
     assert refused.returncode == 65, refused.stderr
@@ -124,7 +130,7 @@ def test_the_digest_of_weights_is_that_of_their_tensors(trained, capsys):
     """Two files with the same tensors and other metadata have one digest, which the run's record names."""
     import torch  # noqa: PLC0415  # seconds that only this test needs
 
-    best = trained / "bucket" / "runs" / "yolov11_wildlife" / "weights" / "best.pt"
+    best = trained / "bucket" / "runs" / "yolov11_tiny" / "weights" / "best.pt"
     checkpoint = torch.load(best, weights_only=False)
     changed = trained / "changed.pt"
     torch.save(checkpoint | {"date": "another day"}, changed)

@@ -30,7 +30,7 @@ def test_every_test_says_its_promise():
         ("A run survives. It ends.", False),
     ],
 )
-def test_one_sentence_is_told_from_none_and_two(docstring, expected):
+def test_one_sentence_is_neither_none_nor_two(docstring, expected):
     """A docstring that is empty, unfinished or two sentences long is not taken for one sentence."""
     assert is_one_sentence(docstring) is expected
 

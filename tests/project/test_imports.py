@@ -1,4 +1,4 @@
-"""Which room may import which, and which library belongs to which room."""
+"""The import rule: rooms import from lower ones only, and each library belongs to its room."""
 
 import ast
 import graphlib
@@ -51,7 +51,7 @@ OUTSIDE = {
 """Which modules, or all modules of which subpackages, may import a library that does not come with Python."""
 
 HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
-"""What `job --help` does not wait for."""
+"""Libraries that `job --help` does not import."""
 
 
 def test_every_room_has_a_floor():

@@ -1,4 +1,4 @@
-"""The locks: complete, minimal in what they name, and in step with pyproject.toml."""
+"""The locks: complete, minimal, and in step with pyproject.toml."""
 
 import re
 import tomllib

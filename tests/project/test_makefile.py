@@ -1,4 +1,4 @@
-"""What a person writes in make's variables reaches the command behind a target as words, and nothing of it is run."""
+"""Text in make's variables reaches the command behind a target as arguments, and no shell expands it."""
 
 import os
 import re

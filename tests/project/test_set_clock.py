@@ -1,4 +1,4 @@
-"""The clock that the storm sets: what it does to a process, and what it leaves alone."""
+"""The clock that the storm sets changes time and date, and no duration."""
 
 import os
 import subprocess

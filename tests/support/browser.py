@@ -1,4 +1,4 @@
-"""A page in headless Chromium, watched for everything that a self-contained file must not do."""
+"""A page in headless Chromium, with all its requests and console messages recorded."""
 
 import shutil
 from collections.abc import Iterator

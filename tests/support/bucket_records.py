@@ -18,7 +18,7 @@ FACTS = {
     "max_det": 300,
     "device": "cpu",
 }
-"""What a training decided during its set-up."""
+"""Facts that a training decides during its set-up."""
 
 
 def metrics(f1, precision=None, recall=None):
@@ -48,7 +48,7 @@ def recorded(
     dataset="wildlife",
     **train,
 ):
-    """Return the evidence of a finished run; further arguments are training arguments."""
+    """Return the summary of a finished run; further arguments are training arguments."""
     loaded = load_recipe(recipe, profile)
     arguments = {**loaded.train, "epochs": len(course), **train}
     before, after = metrics(0.3), metrics(max(course), precision, recall)
@@ -113,13 +113,13 @@ def starting_from(record, point):
     return record.model_copy(update={"start": Lineage.model_validate({"point": point})})
 
 
-def put_recorded(store, evidence):
+def put_recorded(store, summary):
     """Write the records of a run into a store."""
-    run = Run(store, evidence.run)
-    run.create(evidence.record)
-    for attempt in evidence.attempts:
+    run = Run(store, summary.run)
+    run.create(summary.record)
+    for attempt in summary.attempts:
         claim = run.claim(attempt.claim.model_dump(mode="json"))
         claim.end(attempt.end.reason, attempt.end.model_dump(mode="json"))
-    if evidence.final is not None:
-        run.finish(evidence.final.model_dump(mode="json"))
-    assert evidence.record == run.record()
+    if summary.final is not None:
+        run.finish(summary.final.model_dump(mode="json"))
+    assert summary.record == run.record()

@@ -1,4 +1,4 @@
-"""What a chart of the report shows, read back from its SVG by its own ticks."""
+"""The values of a chart of the report, read back from its SVG by its own ticks."""
 
 import re
 from dataclasses import dataclass

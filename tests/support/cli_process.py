@@ -1,4 +1,4 @@
-"""The command line, run as a person runs it: another process, with real signals."""
+"""The command line as a process of its own, with real signals."""
 
 import json
 import os

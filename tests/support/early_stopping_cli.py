@@ -1,4 +1,4 @@
-"""The command line with a first epoch that no later one betters, so that patience runs out."""
+"""The command line with a first epoch that stays the best, so that patience runs out."""
 
 import sys
 

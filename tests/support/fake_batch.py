@@ -75,13 +75,13 @@ class FakeBatch:
         """Regions that give no machine."""
 
         self.refusals: list[grpc.StatusCode] = []
-        """How the next calls are refused."""
+        """Refusals of the next calls."""
 
         self.broken: str | None = None
         """Why jobs fail before their first machine, in the service's words."""
 
         self.most_retries = 10
-        """How often it tries again at most, whatever a job asks for."""
+        """The most retries, for any job."""
 
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []

@@ -1,4 +1,4 @@
-"""What a machine asks of Google Cloud besides metadata: of its group, for a secret, to keep a note. Real HTTP."""
+"""The Compute, Secret Manager and Storage APIs, as far as a VM calls them; real HTTP."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ class FakeGoogle:
         """Each request that was granted, as ``GROUP SIZE``."""
 
         self.num_asked = 0
-        """How often a group was to be resized, granted or not."""
+        """The number of requests to resize, granted or not."""
 
         self.refusals: list[int] = []
         """Statuses to answer the next requests to resize with."""
@@ -31,7 +31,7 @@ class FakeGoogle:
         """Values by version, ``projects/P/secrets/S/versions/V``."""
 
         self.objects: set[str] = set()
-        """What was made in buckets, as ``BUCKET/NAME``."""
+        """Objects that were made, as ``BUCKET/NAME``."""
 
         self.recreated: list[tuple[str, list[str]]] = []
         """Groups that were asked for another machine, each with the machines to give back."""

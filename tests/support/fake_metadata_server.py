@@ -1,4 +1,4 @@
-"""A metadata server as machines of Google Cloud have one; real HTTP, with changes made by the test."""
+"""The metadata server of a VM of Google Cloud; real HTTP, with values that the test sets."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ PREFIX = "/computeMetadata/v1/"
 
 
 class FakeMetadata:
-    """What the server says, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
+    """The server's values, by path below ``/computeMetadata/v1/``; a change wakes the requests that wait for it."""
 
     def __init__(self, **values: str) -> None:
         self._changed = threading.Condition()

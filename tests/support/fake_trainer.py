@@ -1,4 +1,4 @@
-"""A stand-in for `job train` in the container: the same records in the bucket and the same exit codes, no training.
+"""A stub of `job train` in the container: the same records and exit codes, without training.
 
 What each attempt does is read from ``PRETEND``, a JSON list with one list of steps for each attempt of the run; the
 last one holds for all later attempts. A step is one of

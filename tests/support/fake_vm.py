@@ -1,4 +1,4 @@
-"""A machine of a Batch job on this one: a process or a container that can be taken away, with notice or without."""
+"""The machine of a Batch job: a process or a container that can be taken away, with or without notice."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ class Machine:
     kill: Callable[[], None]
     notify: Callable[[], None]
     verdict: int | None = None
-    """What Batch says of the attempt, whatever its exit code was."""
+    """Batch's code for the attempt, in place of its exit code."""
 
     def end(
         self, verdict: int | None, notice_s: float | None = None, enough: Callable[[], bool] = lambda: False

@@ -15,7 +15,7 @@ KEY = "0123456789" * 4
 
 
 class FakeWandb:
-    """What the server was sent."""
+    """The runs, artifacts and files that the server was sent."""
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour

@@ -1,4 +1,4 @@
-"""The command line with something that happens to it at named points: ``POINT:CALL:ACTION[,...] words ...``.
+"""The command line with actions at named points: ``POINT:CALL:ACTION[,...] words ...``.
 
 The action takes place when the point is reached for the CALL-th time, and is noted in the file that `HAPPENED` names.
 ``kill``, ``INT``, ``TERM`` and ``HUP`` are signals to the whole process group; ``pause`` stops it for a while, as a

@@ -1,4 +1,4 @@
-"""A proxy before the emulator, where things go wrong between a client and the bucket."""
+"""A proxy before the emulator that refuses, loses, cuts or damages requests and answers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tests.support.http_server import Handler, serving
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a client asked for."""
+    """A request of a client."""
 
     method: str
     path: str

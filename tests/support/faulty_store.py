@@ -6,7 +6,7 @@ from dataclasses import replace
 from job.errors import CorruptObjectError, ObjectNotFoundError, TransientStoreError
 
 WHOLE, DAMAGED, ABSENT = "whole", "damaged", "absent"
-"""What comes of a read."""
+"""Outcomes of a read."""
 
 
 class Died(BaseException):

@@ -1,4 +1,4 @@
-"""Weights that find something, so that metrics are not 0 throughout, in the time that a test has."""
+"""Weights that detect something, so that metrics are not 0."""
 
 from pathlib import Path
 

@@ -91,7 +91,7 @@ def count_epochs_by_a_list():
 
 
 def commit_at_once():
-    """Commit each snapshot before training goes on."""
+    """Commit each snapshot before the next step."""
     submit = AsyncCommitter.submit
 
     def submit_and_wait(committer, snapshot, **about):

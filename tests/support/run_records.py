@@ -1,4 +1,4 @@
-"""A run that was never trained: its records in a bucket, as a training leaves them."""
+"""The records of a run in a bucket, as a training leaves them, without training."""
 
 import io
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 from job.training.signals import NOTICES
 
 
-def hears_no_notice(number):
+def blocks_notices(number):
     """Whether a process blocks every signal that is a notice, from proc(5)."""
     lines = Path(f"/proc/{number}/status").read_text().splitlines()
     mask = int(next(line.split()[1] for line in lines if line.startswith("SigBlk:")), 16)

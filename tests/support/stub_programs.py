@@ -1,4 +1,4 @@
-"""Programs that stand in for others on the PATH of a script, and write down how they were called."""
+"""Stubs of programs on the PATH of a script, which record their calls."""
 
 import json
 import os

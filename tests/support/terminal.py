@@ -1,4 +1,4 @@
-"""A terminal with a command in its foreground, as a person has it."""
+"""A terminal with a command in its foreground."""
 
 import os
 import select

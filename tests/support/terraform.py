@@ -1,4 +1,4 @@
-"""Terraform on a copy of the project's configuration, with whatever provider its own settings lead to.
+"""Terraform on a copy of the project's configuration, with the provider of its own settings.
 
 Where that is a stub that reaches no cloud, even `apply` runs. A real provider would be refused by any cloud: the token
 that it is given is none.

@@ -1,4 +1,4 @@
-"""Trainings that a test can afford: the smallest model from scratch, on one thread of the CPU."""
+"""Small trainings for tests: the smallest model from scratch, on one thread of the CPU."""
 
 import contextlib
 

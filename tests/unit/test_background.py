@@ -1,4 +1,4 @@
-"""What works beside training cannot die in silence."""
+"""Threads beside training cannot die in silence."""
 
 import http.client
 import threading
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def test_an_error_of_ours_is_raised_as_it_is():
-    """What has an exit code of its own keeps it."""
+    """An error with an exit code of its own keeps it."""
     error = StoreError("bucket: no permission")
 
     def fail():

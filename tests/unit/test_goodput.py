@@ -52,7 +52,7 @@ def test_a_process_that_was_stopped_did_nothing_useful_meanwhile():
     assert float(said.partition('"suspended": ')[2].partition(",")[0].rstrip("}\n")) >= 0.6
 
 
-def test_time_that_nothing_booked_is_told_from_work():
+def test_time_that_nothing_booked_is_no_work():
     """While a timer is watched, time that nothing booked for five seconds is no work; otherwise it is."""
     clock = Clock()
     timer = PhaseTimer(clock)

@@ -1,4 +1,4 @@
-"""Where the stores under test lie."""
+"""Locations of the stores under test."""
 
 from collections.abc import Iterator
 

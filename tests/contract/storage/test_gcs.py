@@ -1,4 +1,4 @@
-"""What only a bucket can do wrong: lost answers, refusals, damage on the way."""
+"""Faults that only a bucket has: lost answers, refusals, damage on the way."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def operation(request, proxy, proxied, tmp_path):
 
 
 LARGE = bytes(9 << 20)
-"""What goes in several requests."""
+"""An object of this size is sent in several requests."""
 
 
 def first_upload(proxy):
@@ -205,7 +205,7 @@ def test_missing_permission_says_which_role(proxy, proxied, operation):
 
 
 def test_refusals_repeat_the_message_of_google(proxy, proxied):
-    """What Google says about a refusal is passed on."""
+    """Google's message about a refusal is passed on."""
     proxy.answer = lambda _: (403, "me@x does not have storage.objects.create access.")
     with pytest.raises(StoreError, match=r"permission denied \(me@x does not have storage.objects.create access\)"):
         proxied.put("key", b"x")
@@ -262,12 +262,12 @@ def test_description_that_makes_no_sense_is_asked_for_again(proxy, proxied, body
 
 
 def test_two_minutes_of_failures_are_outlasted():
-    """What fails for a passing reason is tried again for as long as an outage of a zone takes to pass on."""
+    """A transient failure is tried again for as long as a zone's outage takes to be moved away from."""
     assert module.DEADLINE_S == 120
 
 
 def test_a_list_of_several_pages_is_whole(proxy, proxied):
-    """What the bucket lists on a second page is listed, and a second page that fails once is asked for again."""
+    """Objects of a second page are listed, and a second page that fails once is asked for again."""
     for number in range(5):
         proxied.put(f"many/{number}", b"x")
     proxy.forward = lambda path: (

@@ -218,7 +218,7 @@ def test_a_second_version_that_is_cut_leaves_the_first(store, folder, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_pushed_ends_the_push(store, folder, tmp_path):
-    """What arrives is what the lock says, or there is no lock; the next push mends it."""
+    """Objects match the lock, or there is no lock; the next push completes it."""
     push_dataset(store, folder, "wild")
     other_class(folder)
     plan = plan_push(store, folder, "wild")

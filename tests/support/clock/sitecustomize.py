@@ -1,4 +1,4 @@
-"""A wall clock that is set while processes run: Python imports this first wherever this folder is on its path.
+"""A wall clock that can be set while processes run: Python imports this where its folder is on the path.
 
 All processes that have `CLOCK` share one clock, which goes wrong by as many seconds as the file that it names says, and
 right where there is no file. Clocks for durations are unchanged, as where a real clock is set.

@@ -1,4 +1,4 @@
-"""The users' rules: which recipe is next, from recorded courses."""
+"""The rules for the next recipe, from recorded learning curves."""
 
 import json
 import shlex
@@ -23,9 +23,9 @@ def at(f1, shape=FLAT):
     return tuple(value * f1 / max(shape) for value in shape)
 
 
-def advised(evidence, *others, **options):
+def advised(summary, *others, **options):
     """Return the advice after a run."""
-    return advise(evidence, others, bucket="gs://zoo", **options)
+    return advise(summary, others, bucket="gs://zoo", **options)
 
 
 def test_the_users_own_example_leads_to_a_or_continue():
@@ -41,7 +41,7 @@ def test_the_users_own_example_leads_to_a_or_continue():
 
 
 @pytest.mark.parametrize(
-    ("evidence", "rule", "recipes"),
+    ("summary", "rule", "recipes"),
     [
         (recorded("base", course=RISING), "still improving", ["continue", "extend", "A"]),
         (recorded("A", course=at(0.66, RISING)), "still improving", ["continue", "extend", "B"]),
@@ -60,9 +60,9 @@ def test_the_users_own_example_leads_to_a_or_continue():
         (recorded("A", course=at(0.75)), "target reached", []),
     ],
 )
-def test_each_rule_has_its_course(evidence, rule, recipes):
+def test_each_rule_has_its_course(summary, rule, recipes):
     """Each rule is the answer to a recorded course, with what may help in order."""
-    advice = advised(evidence)
+    advice = advised(summary)
     assert (advice.rule, [option.recipe for option in advice.options]) == (rule, recipes)
 
 
@@ -99,7 +99,7 @@ def test_the_reason_names_the_advised_options(recipe, shape, tried):
 
 
 @pytest.mark.parametrize(
-    ("evidence", "below", "above"),
+    ("summary", "below", "above"),
     [
         (lambda f1: recorded("A", course=at(f1)), (0.679, "A not enough"), (0.68, "good enough for C")),
         (lambda f1: recorded("A", course=at(f1)), (0.719, "good enough for C"), (0.72, "target reached")),
@@ -117,11 +117,11 @@ def test_the_reason_names_the_advised_options(recipe, shape, tried):
         (lambda f1: recorded("base", course=(f1 - 0.1, f1)), (0.49, "weak, too few epochs"), (0.5, "decent")),
     ],
 )
-def test_a_rule_begins_at_its_threshold(evidence, below, above):
+def test_a_rule_begins_at_its_threshold(summary, below, above):
     """68 % for C, 72 % for the target, 50 % for decent, 10 points for robust, half a point for improving: the value
     itself counts, the one just below does not.
     """
-    assert [advised(evidence(value)).rule for value, _ in (below, above)] == [below[1], above[1]]
+    assert [advised(summary(value)).rule for value, _ in (below, above)] == [below[1], above[1]]
 
 
 @pytest.mark.parametrize(("f1", "recipes"), [(0.755, ["B"]), (0.7551, []), (0.745, ["B", "transfer"]), (0.7451, ["B"])])
@@ -165,7 +165,7 @@ def test_the_users_course_ends_on_a_plateau():
     assert [trend_of(USERS_COURSE[:end]) for end in (5, 8, 11)] == [Trend.UNCLEAR, Trend.IMPROVING, Trend.PLATEAU]
 
 
-def test_a_plateau_is_said_and_nothing_tried_is_advised_again():
+def test_a_plateau_is_named_and_nothing_tried_is_advised_again():
     """Where every recipe that could help was tried, the advice is that none does."""
     tried = [recorded(name, run=name, course=at(0.66)) for name in ("A", "transfer")]
     advice = advised(recorded("B", course=at(0.70)), *tried)
@@ -196,8 +196,8 @@ def test_a_better_run_is_named():
 
 def test_an_unfinished_run_is_to_be_finished():
     """A run without an end gets no recipe."""
-    evidence = recorded()
-    unfinished = type(evidence)(record=evidence.record, attempts=evidence.attempts, final=None)
+    summary = recorded()
+    unfinished = type(summary)(record=summary.record, attempts=summary.attempts, final=None)
     advice = advised(unfinished)
     assert (advice.rule, advice.options) == ("unfinished", ())
 

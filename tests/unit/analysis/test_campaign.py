@@ -34,7 +34,7 @@ FLAT = (0.2, *[1.0] * 11)
 
 
 def ended(recipe, f1, **more):
-    """Return the evidence of a finished run that ends on a plateau."""
+    """Return the summary of a finished run that ends on a plateau."""
     return recorded(recipe, course=tuple(f1 * value for value in FLAT), **{"run": f"zoo-{recipe}", **more})
 
 
@@ -152,12 +152,12 @@ def test_a_campaign_ends_when_its_bound_is_used_up():
         assert isinstance(next_step(record, runs[:1], None, bucket="gs://zoo"), CampaignStep)
 
 
-def test_the_bound_is_told_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
+def test_the_bound_is_printed_before_anything_is_submitted(store, tmp_path, monkeypatch, capsys):
     """Without --max-usd it is the limit of the settings for each of the runs that are allowed."""
     (tmp_path / "cloud.yaml").write_text("project: zoo-project\nregion: us-central1\nmax_usd: 20\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("job.cli.campaign.go_on", lambda *_: None)
-    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda _: [])
+    monkeypatch.setattr("job.cli.campaign.format_campaign", lambda *_: [])
     store.put("datasets/wildlife/data.yaml", b"x")
     assert main(["campaign", "--cloud", "l4", "--max-runs", "3", "--bucket", store.uri]) == 0
     assert "can cost 60.00 USD, up to 20.00 for each run at worst" in capsys.readouterr().err
@@ -271,12 +271,12 @@ def test_a_campaign_without_progress_says_that_the_start_is_better(store):
     assert (result.best, result.weights) == (None, "weights/yolo11s.pt")
     assert f"{store.uri}/weights/yolo11s.pt" in render(campaign)
     assert "\n            the start weights of the first run; no run is better\n" in "\n".join(
-        format_campaign(campaign)
+        format_campaign(campaign, result)
     )
 
 
 def started(entry, run, before=0.3):
-    """Return the evidence of a run that started from another one's weights, which had an F1."""
+    """Return the summary of a run that started from weights of another one with this F1."""
     point = {"kind": "own", "source": f"runs/{run}/weights/best.pt", "architecture": None, "run": run}
     entry.final.comparison.before["f1"] = before
     return dataclasses.replace(entry, record=starting_from(entry.record, point))
@@ -309,8 +309,8 @@ def test_the_next_run_starts_from_the_best_and_not_from_the_newest():
 
 
 def test_no_recipe_is_trained_twice_from_the_same_weights():
-    """What was trained from the best weights and did not better them is not advised again, and the reason names what is
-    next instead.
+    """A recipe that was trained from the best weights and did not better them is not advised again; the reason has the
+    next step instead.
     """
     rising = tuple(0.3 + 0.36 * epoch / 19 for epoch in range(20))
     finished = [started(recorded("A", run="zoo-A", course=rising), "lion")]

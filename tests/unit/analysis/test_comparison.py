@@ -29,8 +29,8 @@ def values(comparison, section, label):
 def bucket(tmp_path):
     """A bucket with three finished runs, one of them measured on another validation set."""
     store = FolderStore.create(str(tmp_path / "bucket"))
-    for evidence in (BASE, IMPROVED, ELSEWHERE):
-        put_recorded(store, evidence)
+    for summary in (BASE, IMPROVED, ELSEWHERE):
+        put_recorded(store, summary)
     return str(tmp_path / "bucket")
 
 

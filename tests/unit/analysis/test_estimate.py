@@ -1,4 +1,4 @@
-"""What a training will take: by a run like it, by a measurement, by its authors; and the correction after an epoch."""
+"""Estimates from a similar run, from a measurement and from the recipe, and their correction after an epoch."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
 
-def order(recipe="A", **training_arguments):
+def train_request(recipe="A", **training_arguments):
     """Return a request as the command line makes it."""
     return TrainRequest.parse({"recipe": recipe, "checkpoint_every": "0", "arguments": training_arguments})
 
@@ -57,19 +57,19 @@ def test_a_similar_run_gives_the_estimate():
         recorded("A", run="other_size", imgsz=640),
         recorded("A", run="other_machine", machine="Linux x86_64, 64 cores"),
     ]
-    found = from_runs(order(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
+    found = from_runs(train_request(), "wildlife", lambda run: run.machines == ["Linux x86_64, 8 cores"], runs)
     assert found.run == "same"
     estimate = by_run(load_recipe("A"), found, usd_per_hour=0.5)
     assert estimate.hours == ((80 * 90 + 20) / 3600,) * 2
     assert estimate.usd == pytest.approx((0.5 * estimate.hours[0],) * 2)
-    assert from_runs(order(), "other_data", lambda _run: True, runs) is None
+    assert from_runs(train_request(), "other_data", lambda _run: True, runs) is None
 
 
 @pytest.mark.parametrize(
     ("machine", "is_it"),
     [("l4", True), ("l4-spot", True), ("L4-on-demand", True), ("a100", False), ("l40", False), ("spot", False)],
 )
-def test_a_kind_of_machine_is_told_by_its_gpu(machine, is_it):
+def test_a_kind_of_machine_is_known_by_its_gpu(machine, is_it):
     """A run counts for a kind of machine if that is what all of its attempts were on."""
     assert is_kind(recorded(machine="NVIDIA L4, Linux x86_64, 8 cores"), machine) is is_it
 
@@ -135,8 +135,8 @@ def test_long_steps_are_measured_in_a_minute_and_short_epochs_to_their_end():
     assert short.measurement().step_s == 3.0
 
 
-def test_the_authors_say_it_for_the_full_profile_alone():
-    """Without a run or a measurement the recipe's own hours hold, with their source said."""
+def test_the_hours_of_the_recipe_hold_for_the_full_profile_alone():
+    """Without a run or a measurement the recipe's own hours hold, with their source."""
     assert by_authors(load_recipe("A"), 1.0).usd == (5.0, 8.0)
     assert "not measured" in by_authors(load_recipe("A"), None).based_on
     assert by_authors(load_recipe("A", "demo"), None) is None

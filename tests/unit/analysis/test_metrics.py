@@ -1,4 +1,4 @@
-"""Before and after."""
+"""Metrics before and after a run."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_the_table_shows_change_and_whether_the_expectation_was_reached():
     assert all(len(line) <= 80 for line in table)
 
 
-def test_a_fall_after_the_first_epoch_is_told_loudly():
+def test_a_fall_after_the_first_epoch_is_a_warning():
     """A metric far below the start weights' is warned of by name, a small fall is not, nor is one from near nothing."""
     best, fallen = metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1))
     assert has_dropped(best, fallen)

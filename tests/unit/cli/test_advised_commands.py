@@ -1,4 +1,4 @@
-"""What people are advised to type: commands that there are, with flags that they have; and words that fit any data."""
+"""Advised commands exist, with their flags; messages fit any data."""
 
 import ast
 import itertools
@@ -99,9 +99,9 @@ CASES = [
 @pytest.mark.parametrize(("recipe", "shape", "f1", "more"), CASES)
 def test_every_advised_command_is_one_that_would_start(store, capsys, recipe, shape, f1, more):
     """Each option after a run is a command line that the job understands; a training would start as it is printed."""
-    evidence = recorded(recipe, course=tuple(f1 * value for value in shape), precision=f1 + 0.1, **more)
-    put_recorded(store, evidence)
-    options = advise(evidence, bucket=store.uri).options
+    summary = recorded(recipe, course=tuple(f1 * value for value in shape), precision=f1 + 0.1, **more)
+    put_recorded(store, summary)
+    options = advise(summary, bucket=store.uri).options
     assert options
     for option in options:
         program, *words = shlex.split(option.command)
@@ -115,16 +115,16 @@ def test_every_advised_command_is_one_that_would_start(store, capsys, recipe, sh
 
 
 def test_the_command_that_repeats_a_run_would_start(store, capsys):
-    """What the report prints to repeat a run is a command line that the job understands."""
-    evidence = recorded("A", degrees=12.0, epochs=30)
-    put_recorded(store, evidence)
-    words = shlex.split(command_of(evidence.record))[1:]
+    """The report's command to repeat a run is one that the job understands."""
+    summary = recorded("A", degrees=12.0, epochs=30)
+    put_recorded(store, summary)
+    words = shlex.split(command_of(summary.record))[1:]
     assert main([*words, "--bucket", store.uri, "--dry-run"]) == 0
     assert "degrees: 12.0" in capsys.readouterr().out
 
 
 def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
-    """What a campaign's page prints names flags of `job campaign`."""
+    """The command of a campaign's page has flags of `job campaign`."""
     goal = Goal(
         target_f1=0.7, max_runs=3, max_usd=5.0, profile="full", dataset="wildlife", weights="zebra",
         arguments={"epochs": "3", "new-classes": "true"},
@@ -138,7 +138,7 @@ def test_the_command_that_repeats_a_campaign_has_flags_that_it_has(store):
 
 
 def test_every_command_in_a_message_is_one():
-    """What stands between backquotes and begins with ``job`` is a command with flags that it has."""
+    """Text between backquotes that begins with ``job`` is a command with flags that it has."""
     wrong = []
     num_found = 0
     for name, line, text in strings():
@@ -167,7 +167,7 @@ def test_every_flag_in_a_message_is_one_of_some_command():
     assert wrong == []
 
 
-def test_messages_speak_of_objects_whatever_they_are():
+def test_messages_speak_of_objects_and_not_of_animals():
     """No text for people calls the objects animals, except where animals are drawn; nor does a page of the report."""
     wrong = [(name, line) for name, line, text in strings() if "animal" in text.lower() and name not in DRAW_ANIMALS]
     pages = [path.name for path in (ROOT / "job").rglob("*.j2") if "animal" in path.read_text().lower()]

@@ -1,4 +1,4 @@
-"""`job runs list` and `job runs show`: how each run stands."""
+"""`job runs list` and `job runs show`: the state of each run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`job stop` on runs in every state: what does not run is not asked."""
+"""`job stop` on runs in every state: only a running one gets a request."""
 
 from datetime import UTC, datetime, timedelta
 

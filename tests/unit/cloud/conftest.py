@@ -1,4 +1,4 @@
-"""The settings of a project, as the tests of the cloud have them."""
+"""The settings of a cloud project."""
 
 from tests.cloud.conftest import settings
 

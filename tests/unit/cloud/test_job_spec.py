@@ -1,4 +1,4 @@
-"""The job's specification: what Batch's own message types take, and the rules that an unattended run needs."""
+"""The job's specification: accepted by Batch's own message types, with the rules of an unattended run."""
 
 import dataclasses
 import hashlib
@@ -81,7 +81,7 @@ def test_the_job_of_each_machine_is_the_golden_one(settings, check, machine):
 
 
 def test_the_command_of_each_recipe_is_the_golden_one(settings, check):
-    """What each recipe says to the container is the golden list."""
+    """The container's arguments for each recipe are the golden list."""
     check("recipes", {recipe: make_submission(recipe, "g2-standard-8").words for recipe in recipe_names()})
 
 
@@ -186,7 +186,7 @@ def test_the_task_gets_the_machine_it_is_on(settings, machine):
 
 
 @pytest.mark.parametrize("spot", [True, False])
-def test_spot_is_asked_for_unless_told_otherwise(submission, spot):
+def test_spot_is_the_default(submission, spot):
     """The provisioning model is explicit either way."""
     placement = dataclasses.replace(submission.placement, spot=spot)
     [instance] = parsed(dataclasses.replace(submission, placement=placement)).allocation_policy.instances

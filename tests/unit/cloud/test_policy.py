@@ -1,4 +1,4 @@
-"""The supervisor's decisions where time and money are in play: pure values in, a decision out."""
+"""The supervisor's decisions on time and money: values in, a decision out."""
 
 import dataclasses
 import random
@@ -128,7 +128,7 @@ def test_an_unknown_pace_may_wait_half_of_the_time(submission):
 
 
 def test_before_the_first_epoch_the_recipe_s_hours_count(submission):
-    """What the recipe expects stands in for a pace that is not known yet."""
+    """The recipe's expectation stands in for an unknown pace."""
     due = START + timedelta(hours=10)
     assert decide(history(submission, hours=0.5, deadline=due, expected_s=8 * 3600)).do == "wait"
     assert decide(history(submission, hours=2.0, deadline=due, expected_s=8 * 3600)).do == "submit"
@@ -278,7 +278,7 @@ def test_a_chain_of_submissions_stays_within_the_limit(submission):
 
 
 def test_the_worst_of_a_job_is_all_its_limits_and_of_a_cancelled_one_what_it_has_run(submission):
-    """Future cost follows from the past: a live job goes on to its limits, or is cancelled within minutes; one
+    """Future cost follows from the past: a live job runs to its limits, or is cancelled within minutes; one
     that is over has run from the first request to its end.
     """
     worst = worst_s(submission.max_retries, submission.max_run_s)
@@ -357,7 +357,7 @@ def test_a_run_that_another_machine_claimed_is_left_to_it_by_the_policy(submissi
 
 
 def test_success_without_a_final_record_is_none(submission):
-    """What Batch calls a success has failed if the bucket does not say that the run is finished."""
+    """A success of Batch is a failure if the run is not finished by its records."""
     assert decide(history(submission, job("SUCCEEDED"))).do == "fail"
 
 
@@ -405,7 +405,7 @@ def test_transient_ends_are_tried_again_but_not_forever(submission):
 
 
 def test_a_hang_at_the_same_place_twice_is_a_crash_loop(submission):
-    """What failed and is to be tried again is tried again, and given up when it fails alike at the same place."""
+    """A failure that may pass is tried again, and given up when it recurs at the same position."""
     hang = {"reason": "failed", "exit_code": 75, "message": "training: no step was done for 1800 s", "position": (1, 4)}
     elsewhere = attempt(submission, 2, **(hang | {"position": (2, 0)}))
     assert decide(history(submission, attempts=(attempt(submission, 1, **hang), elsewhere))).do == "wait"
@@ -464,7 +464,7 @@ def test_ends_before_the_checkpoint_do_not_count(submission):
 
 @pytest.mark.parametrize("code", sorted(KILLED))
 def test_a_container_that_recorded_its_end_and_was_killed_counts_once(submission, code):
-    """A preempted attempt that committed and said so, and whose container was then killed, is no crash at all."""
+    """A preempted attempt that recorded its commit, and whose container was then killed, is no crash at all."""
     killed = job("FAILED", exit_codes=(code,) * 6)
     attempts = [(1, {"reason": "preempted", "exit_code": 75})] * 6
     known = chain(submission, killed, attempts=attempts, minutes=120)

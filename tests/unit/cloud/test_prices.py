@@ -1,4 +1,4 @@
-"""What an hour of this machine costs."""
+"""The price of a machine's hour."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Data that cannot be trained on stop the job before training, each with its own message."""
+"""Broken data stop the job before training, each kind with its own message."""
 
 import shutil
 

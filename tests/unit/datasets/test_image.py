@@ -1,4 +1,4 @@
-"""Pictures as training will read them."""
+"""Images as training reads them."""
 
 import io
 import struct

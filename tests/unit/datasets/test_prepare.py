@@ -1,4 +1,4 @@
-"""A dataset made ready for a run: a new one takes the newest version, an old one that which it was started on."""
+"""The dataset of a run: the newest version for a new run, its own version for a resumed one."""
 
 import logging
 import shutil
@@ -256,7 +256,7 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
 
 
 def test_jpegs_with_bytes_behind_them_stay_as_they_are(confined, store, folder, prepare, tmp_path):
-    """What cameras write is read as it is: neither compressed anew for training nor fetched again at each attempt."""
+    """JPEGs of cameras are read unchanged: neither compressed anew for training nor fetched again at each attempt."""
     for image in (folder / "images/train").iterdir():
         image.write_bytes(image.read_bytes() + bytes(64))
     push(store, folder)
@@ -338,10 +338,10 @@ def test_a_demo_whose_push_was_cut_is_pushed_again(store, monkeypatch, tmp_path)
     monkeypatch.setattr(demo, "draw_demo_dataset", make_tiny_dataset)
     monkeypatch.setattr(demo, "train", lambda *_, **__: None)
     words = {"recipe": "base", "profile": "demo", "device": "cpu", "workers": "0", "checkpoint_every": "0"}
-    order = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
+    request = TrainRequest.parse(words | {"workdir": str(tmp_path / "work")})
     faulty = FaultyStore(store, survives=9, error=TransientStoreError("bucket: gone"))
     with pytest.raises(TransientStoreError):
-        demo.train_demo(faulty, order)
+        demo.train_demo(faulty, request)
     for _ in range(2):
-        demo.train_demo(store, order)
+        demo.train_demo(store, request)
         assert len(read_version(store, demo.DATASET).files) == 25

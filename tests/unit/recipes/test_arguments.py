@@ -1,21 +1,24 @@
-"""The table of training arguments against the Ultralytics that is installed."""
+"""The table of training arguments matches the installed Ultralytics."""
 
 from typing import get_args
 
 import pytest
 
-from job.recipes.arguments import DEFAULTS, OWNED, TrainingArguments, check_arguments, read_argument
+from job.recipes.arguments import DEFAULTS, OF_TILES, OWNED, TrainingArguments, check_arguments, read_argument
+
+THEIRS = [name for name in DEFAULTS if name not in OF_TILES]
 
 
 def test_names_and_defaults_are_those_of_ultralytics(confined):
     """Every argument of the table exists in Ultralytics with the same default."""
     from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: PLC0415  # seconds that only this test needs
 
-    assert {name: DEFAULT_CFG_DICT[name] for name in DEFAULTS} == DEFAULTS
+    assert {name: DEFAULT_CFG_DICT[name] for name in THEIRS} == {name: DEFAULTS[name] for name in THEIRS}
+    assert not set(OF_TILES) & set(DEFAULT_CFG_DICT)
     assert set(OWNED) - set(DEFAULT_CFG_DICT) <= {"save_dir", "augmentations", "distill_model"}
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", THEIRS)
 def test_what_the_table_accepts_ultralytics_accepts(confined, name):
     """The ends of every range, and every choice, pass Ultralytics' own check."""
     from ultralytics.cfg import get_cfg  # noqa: PLC0415  # seconds that only this test needs
@@ -57,6 +60,8 @@ def choices(kind):
         ("epochs", None, "must be a whole number from 1 to 2147483647, got nothing"),
         ("epochs", "3", "must be a whole number from 1 to 2147483647, got '3'"),
         (7, 3, "not a training argument"),
+        ("tiles", 31, "must be 0 for whole pictures, or at least 32 pixels, got 31"),
+        ("tile_overlap", 1.0, "must be a number from 0 to 0.9, got 1.0"),
         ("mosaic", 1.1, "must be a number from 0 to 1, got 1.1"),
         ("degrees", "a lot", "must be a number, got 'a lot'"),
         ("cos_lr", "yes", "must be true or false, got 'yes'"),

@@ -47,7 +47,7 @@ TABLE = {
         {"hours": "6 to 8", "f1": "65 to 70", "recall": "62 to 68", "precision": "72 to 76", "map50": "72 to 78"},
     ),
 }
-"""What the users fixed: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
+"""The users' table: start, epochs, batch, augmentation, expectation in percent and hours; always 2048 px."""
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -63,8 +63,17 @@ def test_a_recipe_has_the_values_that_were_fixed(name):
 
 
 def test_no_recipe_is_left_out_of_the_table():
-    """The recipes that ship are those of the table, in its order."""
-    assert recipe_names() == list(TABLE)
+    """The recipes that ship are those of the table, in its order, and T."""
+    assert [name for name in recipe_names() if name != "T"] == list(TABLE)
+
+
+def test_recipe_t_is_a_on_tiles():
+    """Recipe T has the start, the augmentation, the epochs and the pixels of a step of A."""
+    a, t = load_recipe("A"), load_recipe("T")
+    tiles = {"tiles": 1024, "tile_overlap": 0.2, "tile_empty": 0.15, "tile_visible": 0.5, "val_tiles": True}
+    assert t.start == a.start
+    assert t.train == a.train | {"batch": 16, "imgsz": 1024} | tiles
+    assert t.train["batch"] * t.train["imgsz"] ** 2 == a.train["batch"] * a.train["imgsz"] ** 2
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -179,5 +188,5 @@ def test_the_digest_depends_on_what_decides_the_outcome():
     ],
 )
 def test_an_expectation_is_reached_from_its_low_end_on(band, value, reached):
-    """What reaches the low end of a band has reached it, however far above it is."""
+    """A metric at the low end of a band, or anywhere above it, has reached the band."""
     assert band.reached(value) is reached

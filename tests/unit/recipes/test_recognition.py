@@ -18,7 +18,7 @@ C_TYPED = {"degrees": "30", "scale": "0.9", "translate": "0.2", "fliplr": "0.7",
 SIZE = {"batch": "4", "imgsz": "2048"}
 
 
-def order(arguments=None, **words):
+def train_request(arguments=None, **words):
     """Return a request as the command line makes it."""
     return TrainRequest.parse({"dataset": "wildlife", **words, "arguments": arguments or {}})
 
@@ -59,13 +59,13 @@ def test_a_training_is_the_recipe_that_its_start_and_augmentation_make_it(words,
     """Flags typed out are the recipe that has them, a larger model is transfer or B, and a recipe whose scale or
     strength is changed stays what it is.
     """
-    assert order(arguments, **words).trained_as == recipe
+    assert train_request(arguments, **words).trained_as == recipe
 
 
 @pytest.mark.parametrize("profile", ["full", "demo"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_each_recipe_is_itself(name, profile):
-    """What ships is recognised under its own name, at both scales."""
+    """Each shipped recipe is recognised under its own name, at both scales."""
     recipe = load_recipe(name, profile)
     assert recognise(name, str(recipe.start), recipe.train, profile) == name
 
@@ -82,14 +82,14 @@ def test_each_recipe_is_itself(name, profile):
 )
 def test_band_risk_and_hours_are_those_of_the_recognised_recipe(words, arguments, as_recipe, hours):
     """The expectation that a run records is that of the recipe it is; hours hold at the recipe's own scale alone."""
-    found, expected = order(arguments, **words).recipe, load_recipe(as_recipe)
+    found, expected = train_request(arguments, **words).recipe, load_recipe(as_recipe)
     assert (found.expect["f1"], found.risk) == (expected.expect["f1"], expected.risk)
     assert ("hours" in found.expect) is hours
 
 
 def test_what_a_run_is_asked_for_stays_its_identity():
     """A command of before is still the same request, so that what it began is gone on with."""
-    typed = order(A_TYPED | SIZE | {"epochs": "80"}, **OWN)
+    typed = train_request(A_TYPED | SIZE | {"epochs": "80"}, **OWN)
     request = typed.identity("wildlife")
     assert (request["recipe"], request["start"]) == ("continue", "yolov11_wildlife")
     assert (trained_as(request), shown_recipe(request)) == ("A", "A")
@@ -100,7 +100,7 @@ def test_an_own_recipe_file_keeps_its_name_and_its_expectation(tmp_path):
     """The rules see the recognised recipe, people its name, and its own expectation holds."""
     path = tmp_path / "mine.yaml"
     path.write_text("start: own best.pt\ntrain: {degrees: 15, scale: 0.7}\nexpect: {f1: 0.9}\n")
-    mine = order(recipe=str(path))
+    mine = train_request(recipe=str(path))
     assert (mine.recipe.expect["f1"].low, mine.recipe.risk) == (0.9, None)
     assert mine.about_recipe == "mine; expected: F1 90 %"
     request = mine.identity("wildlife")
@@ -108,20 +108,20 @@ def test_an_own_recipe_file_keeps_its_name_and_its_expectation(tmp_path):
 
 
 def test_an_extension_keeps_its_name():
-    """How the other one began is not in its record."""
-    request = order(recipe="B").identity("wildlife") | {"start": "end of zebra"}
+    """The start of the extended run is not in its record."""
+    request = train_request(recipe="B").identity("wildlife") | {"start": "end of zebra"}
     assert trained_as(request) == "B"
 
 
 def typed(recipe, f1, start, asked):
-    """Return the evidence of a run with the values of a recipe that was asked for under another name."""
-    evidence = recorded(recipe, course=(0.2, *[f1] * 11))
-    request = {**evidence.record.request, "recipe": asked, "start": start}
-    return dataclasses.replace(evidence, record=evidence.record.model_copy(update={"request": request}))
+    """Return the summary of a run with the values of a recipe under another name."""
+    summary = recorded(recipe, course=(0.2, *[f1] * 11))
+    request = {**summary.record.request, "recipe": asked, "start": start}
+    return dataclasses.replace(summary, record=summary.record.model_copy(update={"request": request}))
 
 
 @pytest.mark.parametrize(
-    ("evidence", "rule", "advised"),
+    ("summary", "rule", "advised"),
     [
         (typed("A", 0.69, "yolov11_wildlife", "continue"), "good enough for C", "C"),
         (typed("A", 0.66, "yolov11_wildlife", "continue"), "A not enough", "B"),
@@ -129,9 +129,9 @@ def typed(recipe, f1, start, asked):
         (typed("B", 0.69, "yolo11m.pt", "base"), "below the target", "transfer"),
     ],
 )
-def test_advice_goes_by_the_recognised_recipe(evidence, rule, advised):
+def test_advice_goes_by_the_recognised_recipe(summary, rule, advised):
     """A run with the flags of A is an A for the rules, and a larger model is one that was tried."""
-    advice = advise(evidence, bucket="gs://zoo")
+    advice = advise(summary, bucket="gs://zoo")
     assert (advice.rule, advice.recipe) == (rule, advised)
 
 

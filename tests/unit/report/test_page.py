@@ -91,7 +91,7 @@ def test_the_verdict_says_what_came_of_it(run):
     assert state_of(facts) == "complete after 10 epochs"
 
 
-def test_a_run_under_way_is_told_so_far(tmp_path):
+def test_a_run_under_way_is_judged_so_far(tmp_path):
     """Before the end the best epoch so far is judged, and the run is running until it falls silent."""
     run = record_run(tmp_path / "bucket", (0.5, 0.55, 0.52), finished=False, asked=80)
     said = "F1 fell by 3.0 points so far, in epoch 2, from 58.0 % to 55.0 %. The recipe expects 65 to 70 %: that is"

@@ -1,4 +1,4 @@
-"""The report is rewritten while a run trains, by a real process, and never in its way."""
+"""The report is rewritten by a process beside the training, which never waits for it."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.run_records import record_run
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
     with ReportRefresher(run) as refresher:
         refresher.refresh()
-        assert hears_no_notice(refresher._sidecar._process.pid)
+        assert blocks_notices(refresher._sidecar._process.pid)
 
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):

@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_for_the_copy_is_the_machines_fault(store, tmp_path)
 
 @pytest.mark.usefixtures("run")
 def test_an_error_of_the_network_is_not_called_a_full_disk(store, tmp_path):
-    """What the store lets through counts as unforeseen, though the system calls it by the same kind of error."""
+    """An error of the network that the store lets through is unexpected, though it is an `OSError` like a full disk."""
     lost = ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(BackgroundError), made(FaultyStore(store, survives=0, error=lost), tmp_path) as background:
         background.submit(Snapshot(1))
@@ -310,7 +310,7 @@ def test_the_copy_for_people_is_made_after_the_commit_and_is_no_part_of_it(store
 
 @pytest.mark.usefixtures("run")
 def test_only_the_files_of_one_snapshot_are_copied(store, tmp_path):
-    """What an earlier snapshot has left in the folder for files on their way is gone when the next one is copied."""
+    """Files of an earlier snapshot in the folder for uploads are gone when the next one is copied."""
     mirrored = []
 
     class Plain(Snapshot):

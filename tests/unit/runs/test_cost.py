@@ -237,10 +237,10 @@ def test_a_run_costs_the_same_wherever_it_is_shown(tmp_path):
     put_recorded(run.store, recorded(usd_per_hour=1.0))
     claimed = {"process_age_s": 7200.0, "machine": "here", "host": "here", "price": {"usd_per_h": 1.0}}
     run.claim(claimed)
-    evidence = read_summary(run, run.record())
-    assert evidence.usd == spent_usd([evidence]) == pytest.approx(read_cost(run).usd, abs=0.001)
-    assert evidence.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
-    assert evidence.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+    summary = read_summary(run, run.record())
+    assert summary.usd == spent_usd([summary]) == pytest.approx(read_cost(run).usd, abs=0.001)
+    assert summary.usd == pytest.approx(2.0 + 90 / 3600, abs=0.001)
+    assert summary.hours == pytest.approx(2.0 + 90 / 3600, abs=0.001)
 
 
 def test_an_own_machine_has_no_price():

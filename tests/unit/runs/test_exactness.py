@@ -49,8 +49,8 @@ def test_a_run_of_which_nothing_is_known_against_it_is_exact():
     ],
 )
 def test_exactness_follows_from_the_evidence(against, because):
-    """A machine that differs, a kernel that is not deterministic, or memory that ran short, by the last record that
-    tells of it, ends the claim from that attempt on, with the reason.
+    """A machine that differs, a kernel that is not deterministic, or memory that ran short, by the last record of
+    it, ends the claim from that attempt on, with the reason.
     """
     found = bits(attempt(1), attempt(2, **against), attempt(3))
     assert (found.exact, found.from_attempt, len(found.because)) == (False, 2, 1)
@@ -73,7 +73,7 @@ def test_other_pictures_are_a_difference():
     assert environment_differences({"cpu": "AVX2"}, {"cpu": "AVX2", "gpu": "L4"}) != []
 
 
-def test_each_warning_is_told_once_with_the_first_attempt():
+def test_each_warning_is_listed_once_with_the_first_attempt():
     """Of a warning that several attempts had, the first is named."""
     attempts = attempt(1, pulse=seen("a: b")), attempt(2, end=seen("a: b", "c: d"))
     assert warnings_of(attempts) == {"a: b": 1, "c: d": 2}

@@ -62,7 +62,7 @@ def test_a_run_of_another_form_stops_no_other(bucket, capsys, name):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_run_of_another_form_is_told_as_such(bucket, capsys, name):
+def test_a_malformed_run_is_refused(bucket, capsys, name):
     """A command for that run names the record, without a traceback."""
     for content in CHANGES[name]:
         sound = change(bucket, f"runs/{FOREIGN}/{name}", content)
@@ -86,7 +86,7 @@ def test_a_start_that_names_no_environment_is_read(bucket, capsys):
 
 @pytest.mark.parametrize("missing", ["dataset", "model", "new_classes", "quarantine"])
 def test_an_unfinished_run_of_another_form_does_not_keep_a_new_one_from_beginning(bucket, capsys, missing):
-    """What it was asked for is held against a new request; where that cannot be done it is passed over."""
+    """Its recorded request is compared with a new one; where that is impossible it is skipped."""
     bucket.delete(f"runs/{FOREIGN}/final.json")
     record = json.loads(bucket.read(f"runs/{FOREIGN}/run.json"))
     del record["request"][missing]

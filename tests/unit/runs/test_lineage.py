@@ -17,7 +17,7 @@ from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded, starting_from
 
 
-def order(recipe="A", **changes):
+def train_request(recipe="A", **changes):
     """Return a request for a recipe on the data set wildlife."""
     return TrainRequest.parse({"recipe": recipe, "dataset": "wildlife", **changes})
 
@@ -31,18 +31,18 @@ def store(tmp_path):
 def put(store, number, f1, recipe="base", *, source="weights/yolo11s.pt", origin=None, **more):
     """Put a finished run of the family into the bucket, each later than the ones before."""
     name = f"yolov11_wildlife{number if number > 1 else ''}"
-    evidence = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
+    summary = recorded(recipe, run=name, course=(f1,), finished_at=f"2026-11-{number:02}T12:00:00.000+00:00", **more)
     point = {"kind": "pretrained", "source": source, "architecture": None, "run": origin}
     put_recorded(
         store,
-        dataclasses.replace(evidence, record=starting_from(evidence.record, point)),
+        dataclasses.replace(summary, record=starting_from(summary.record, point)),
     )
     return name
 
 
 def chosen(store, recipe="A", **changes):
     """Return the run whose weights a recipe starts from, and why."""
-    point = find_start(store, order(recipe, **changes), None)
+    point = find_start(store, train_request(recipe, **changes), None)
     assert point.source == f"runs/{point.run}/weights/best.pt"
     return point.run, point.why
 
@@ -116,7 +116,7 @@ def test_a_recipe_that_was_typed_out_is_that_recipe(store):
     """C starts from the best run of A, and one that was trained with the flags of A, called otherwise, is one."""
     put(store, 1, 0.58)
     with pytest.raises(WeightsError, match="no finished run of recipe A"):
-        find_start(store, order("C"), None)
+        find_start(store, train_request("C"), None)
     typed = recorded("A", run="yolov11_wildlife2", course=(0.66,))
     request = {**typed.record.request, "recipe": "continue", "start": "yolov11_wildlife"}
     put_recorded(store, dataclasses.replace(typed, record=typed.record.model_copy(update={"request": request})))
@@ -134,7 +134,7 @@ def test_what_is_named_is_taken(store):
     """With --weights nothing is chosen, and there is no message."""
     put(store, 1, 0.58)
     put(store, 2, 0.66)
-    point = find_start(store, order(weights="yolov11_wildlife"), None)
+    point = find_start(store, train_request(weights="yolov11_wildlife"), None)
     assert (point.run, point.why) == ("yolov11_wildlife", None)
 
 
@@ -143,16 +143,16 @@ def test_the_weights_of_an_unfinished_run_are_not_taken_by_its_name(store):
     record = dataclasses.replace(recorded("base", run="zebra"), final=None)
     put_recorded(store, record)
     with pytest.raises(WeightsError, match="that run is not finished"):
-        find_start(store, order(weights="zebra"), None)
+        find_start(store, train_request(weights="zebra"), None)
 
 
 @pytest.fixture
 def weights(store):
     """A finished run with weights in the bucket, as the start of another one."""
-    evidence = recorded("base", run="zebra")
+    summary = recorded("base", run="zebra")
     digests = {"best.pt": WeightsDigests(sha256=hashlib.sha256(b"weights").hexdigest())}
-    final = evidence.final.model_copy(update={"weights": digests})
-    put_recorded(store, dataclasses.replace(evidence, final=final))
+    final = summary.final.model_copy(update={"weights": digests})
+    put_recorded(store, dataclasses.replace(summary, final=final))
     store.put("runs/zebra/weights/best.pt", b"weights")
     return InitialWeights("own", "runs/zebra/weights/best.pt", None, run="zebra")
 
@@ -218,22 +218,22 @@ def test_named_weights_of_a_run_with_a_damaged_end_are_refused_with_a_reason(sto
     store.put(f"runs/{run}/weights/best.pt", b"weights")
     with pytest.raises(
         CorruptObjectError,
-        match=f"runs/{run}/final.json: has another form.*weights: Value error, lacks best.pt",
+        match=f"runs/{run}/final.json: has another form.*weights: lacks best.pt",
     ):
-        fetch_start(store, find_start(store, order(weights=run), None), tmp_path)
+        fetch_start(store, find_start(store, train_request(weights=run), None), tmp_path)
 
 
 def ended(store, tmp_path, *, final=True):
     """Put a run into the bucket whose last checkpoint, after one epoch, is there."""
-    evidence = recorded("base", run="zebra")
-    put_recorded(store, evidence if final else dataclasses.replace(evidence, final=None))
+    summary = recorded("base", run="zebra")
+    put_recorded(store, summary if final else dataclasses.replace(summary, final=None))
     (tmp_path / "state.pt").write_bytes(b"state")
     checkpoint.commit(Run(store, "zebra"), CheckpointId(1, 0, 1), [tmp_path / "state.pt"], {}, None)
 
 
 def extending(epochs):
     """Return a request to extend the run zebra."""
-    asked = order(arguments={"epochs": epochs})
+    asked = train_request(arguments={"epochs": epochs})
     return asked.model_copy(update={"recipe": dataclasses.replace(asked.recipe, start=Start("end", "zebra"))})
 
 

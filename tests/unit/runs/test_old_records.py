@@ -143,5 +143,5 @@ def test_a_campaign_of_a_newer_version_is_refused(store):
 def test_a_field_of_another_form_is_named(run):
     """An error names the field by its place in the record."""
     change(run, "attempts/0003.end.json", {"seconds": {"idle": "long"}})
-    with pytest.raises(UnreadableRecordError, match=r"attempts/0003\.end\.json: .* seconds\.idle: Input should be a"):
+    with pytest.raises(UnreadableRecordError, match=r"attempts/0003\.end\.json: .* seconds\.idle: must be a number"):
         run.attempt(3)

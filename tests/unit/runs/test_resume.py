@@ -42,7 +42,7 @@ def place(epoch, batch):
 
 
 @pytest.mark.parametrize("group", DIGESTS)
-def test_a_state_that_did_not_load_as_it_was_saved_is_refused(group):
+def test_a_state_that_loaded_with_other_digests_is_refused(group):
     """One digest that differs, of any group, ends the resumption and names the group."""
     with pytest.raises(CorruptObjectError) as raised:
         receipt(PreviousAttempts(()), manifest(2, 3, 60), DIGESTS | {group: "f" * 64}, 10)
@@ -114,7 +114,7 @@ def test_a_request_to_stop_holds_for_the_same_job_until_an_attempt_has_paused_by
 
 
 def test_a_request_to_stop_binds_no_attempt_that_a_person_starts():
-    """An attempt that is of no job, or of another one, trains, whatever an earlier one was asked."""
+    """An attempt of no job, or of another one, trains, also after a stop request to an earlier one."""
     asked = StopRequest(asked_at=at(50), host="here")
     for job in (None, "job-1"):
         past = PreviousAttempts((attempt(stop=asked, cloud_job=job),))

@@ -124,7 +124,7 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
 
 
 def test_the_number_of_a_lost_claim_is_not_used_again(store):
-    """The next attempt's number is one more than the highest, whatever is missing below it."""
+    """The next attempt's number is one more than the highest, though lower ones are missing."""
     run = Run(store, "zebra")
     run.claim({})
     run.claim({})

@@ -1,4 +1,4 @@
-"""Which run a request means, and what else may lie below ``runs/``."""
+"""The run of a request, and foreign files below ``runs/``."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from job.errors import RunConflictError
 from job.runs import search as module
 from job.runs.request import TrainRequest, command_for
 from job.runs.run import Run
-from job.runs.search import find_run, survey, tell_beside
+from job.runs.search import find_run, survey, warn_of_unfinished
 from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import starting_from
@@ -99,7 +99,7 @@ def test_a_submission_with_other_files_is_taken(store):
     assert find_run(store, None, REQUEST)[0].name == "yolov11_wildlife2"
 
 
-def test_a_submission_that_cannot_be_told_is_taken(store):
+def test_an_incomplete_submission_is_taken(store):
     """A submission without a first record, or with that of another run, matches no request."""
     store.put("runs/zebra/segments/0001.job.json", b"{}")
     with pytest.raises(RunConflictError, match="was submitted with other values"):
@@ -233,7 +233,7 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     run, existing = find_run(store, None, asked_for)
     assert existing is None
     with caplog.at_level(logging.INFO):
-        tell_beside(store, run, asked_for, "train")
+        warn_of_unfinished(store, run, asked_for, "train")
     assert "run yolov11_wildlife3: is new, named after dataset wildlife; --run gives another name" in caplog.text
     assert "run yolov11_wildlife: is not finished" in caplog.text
     assert "run yolov11_wildlife3 begins beside it" in caplog.text
@@ -242,13 +242,13 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     assert "job train --recipe base --dataset wildlife --epochs 5 --run yolov11_wildlife3" in caplog.text
 
 
-def test_a_second_run_beside_finished_ones_is_nothing_to_tell(store, caplog):
+def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):
     """Where all runs are finished, or there is none, another one is simply begun."""
-    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
+    warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
     run = Run(store, "yolov11_wildlife")
     run.create(record("yolov11_wildlife"))
     run.finish(final_content())
-    tell_beside(store, Run(store, "zebra"), REQUEST, "train")
+    warn_of_unfinished(store, Run(store, "zebra"), REQUEST, "train")
     assert [entry for entry in caplog.records if entry.levelno >= logging.WARNING] == []
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint that was set aside, in the commands that look at a run's checkpoints."""
+"""A checkpoint that was set aside, in all commands on checkpoints."""
 
 import json
 

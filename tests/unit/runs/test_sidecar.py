@@ -1,4 +1,4 @@
-"""A sidecar runs beside the training and is never in its way."""
+"""A sidecar process beside the training, which never waits for it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import pytest
 from job.runs import sidecar
 from job.runs.sidecar import Sidecar
 from tests.support.cli_process import wait_until
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_sidecar_runs_at_low_priority_and_blocks_notices(program):
     started = start()
     number = started._process.pid
     assert os.getpriority(os.PRIO_PROCESS, number) == sidecar.NICENESS
-    assert hears_no_notice(number)
+    assert blocks_notices(number)
     started.kill()
     assert not started.is_running
 

@@ -1,4 +1,4 @@
-"""The status of a run's curve, for people."""
+"""The status of a run at W&B."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Why an attempt ended, as its record says it and a supervisor reads it."""
+"""The end of an attempt: reason and exit code."""
 
 import signal
 import subprocess
@@ -39,7 +39,7 @@ def store(tmp_path):
 
 def context(store):
     """Return the parts of an attempt that nothing interrupts."""
-    return SessionContext(store=store, order=None, preemption=PreemptionWatcher())
+    return SessionContext(store=store, request=None, preemption=PreemptionWatcher())
 
 
 def ended_by(error, store):
@@ -85,7 +85,7 @@ def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
     """An unexpected exception is no raw traceback: the record has its name and where it came from, and the
-    person reads which run failed, of what, where to look, and that the same command goes on.
+    person reads which run failed, of what, where to look, and that the same command resumes.
     """
     run = Run(store, "zebra")
     run.claim({})
@@ -125,7 +125,7 @@ claim = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
     preemption.at_stake = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
-    context = SessionContext(store=run.store, order=None, preemption=preemption)
+    context = SessionContext(store=run.store, request=None, preemption=preemption)
     with attempt.attempt_recorded(claim, context, about):
         try:
             print("ready", flush=True)

@@ -10,7 +10,6 @@ from job.goodput import Phase, PhaseTimer
 from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerCallbacks, SessionCallbacks
 from job.session.preemption import PreemptionWatcher
-from job.training.distributed import ProcessGroup
 
 ROW = {"epoch": 1}
 
@@ -35,10 +34,12 @@ class Parts:
             ),
             schedule=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
             reporter=SimpleNamespace(on_step=lambda _step: None, on_epoch=lambda _row: None),
-            timer=self.timer,
-            preemption=self.preemption,
-            group=SimpleNamespace(agree=self.agree),
-            watchdog=SimpleNamespace(beat=self.beat),
+            context=SimpleNamespace(
+                timer=self.timer,
+                preemption=self.preemption,
+                group=SimpleNamespace(agree=self.agree),
+                watchdog=SimpleNamespace(beat=self.beat),
+            ),
             restored=restored,
             furthest_position=(0, 0),
             checks=(self.fail,),
@@ -131,7 +132,7 @@ def test_steps_and_batches_of_a_validation_are_activity():
     parts.callbacks.on_step(step(1, 1), lambda: "step")
     parts.callbacks.on_validation_batch()
     assert parts.beats == 2
-    FollowerCallbacks(parts.preemption, ProcessGroup(), SimpleNamespace(beat=parts.beat)).on_step(step(1, 1), None)
+    FollowerCallbacks(parts.callbacks.context).on_step(step(1, 1), None)
     assert parts.beats == 3
 
 

@@ -1,4 +1,4 @@
-"""When checkpoints are taken, what they cost, and which interval would be best."""
+"""Times and cost of checkpoints, and the best interval."""
 
 import math
 

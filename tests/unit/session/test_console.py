@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a fall is named when it happens."""
+"""Messages while a run trains: a fall is named when it happens."""
 
 import logging
 
@@ -59,5 +59,5 @@ def test_a_resumed_attempt_knows_what_was_reached_before_it(warned):
 
 
 def test_slow_learning_from_nothing_is_no_fall(warned):
-    """What scatters near nothing does not fall."""
+    """Metrics that scatter near 0 do not fall."""
     assert warned(Reporter(10, None), {0: 0.001, 1: 0.06, 2: 0.02, 3: 0.09, 4: 0.05}) == {}

@@ -57,7 +57,7 @@ def test_a_driver_that_is_too_old_is_refused(tmp_path, gpu, driver, grade):
 
 
 def test_the_driver_is_judged_by_the_cuda_of_torch(tmp_path, gpu, monkeypatch):
-    """What a driver must be follows from torch itself, so that a torch of CUDA 13 is refused where one of 12 runs."""
+    """The required driver follows from torch itself, so that a torch of CUDA 13 is refused where one of 12 runs."""
     assert doctor._cuda() == torch.version.cuda
     gpu("570.133.20")
     monkeypatch.setattr(doctor, "_cuda", lambda: "13.0")
@@ -124,7 +124,7 @@ def test_a_key_is_tried_and_never_shown(tmp_path, monkeypatch):
     def refuse():
         raise ValueError("401 for secret-of-mine")
 
-    monkeypatch.setattr(doctor, "_require_taken", refuse)
+    monkeypatch.setattr("job.tracking.client.require_taken", refuse)
     found = findings(tmp_path)["W&B"]
     assert (found.grade, "secret" in str(found)) == ("warn", False)
 

@@ -1,4 +1,4 @@
-"""Notices: where they come from, what they interrupt, and how a process leaves."""
+"""Preemption notices: their sources, what they interrupt, and the deadline."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Which of its ways an attempt starts by."""
+"""The four ways in which an attempt starts."""
 
 from types import SimpleNamespace
 
@@ -21,6 +21,6 @@ def test_a_run_that_exists_is_resumed_and_a_new_one_starts_as_its_recipe_says(mo
     """An existing run is resumed whatever its recipe starts from; a new one extends another run, or starts anew."""
     for name in ("resume_run", "extend_run", "start_new_run"):
         monkeypatch.setattr(startup, name, lambda *_, name=name: name)
-    order = SimpleNamespace(recipe=SimpleNamespace(start=SimpleNamespace(kind=kind)))
+    request = SimpleNamespace(recipe=SimpleNamespace(start=SimpleNamespace(kind=kind)))
     record = SimpleNamespace() if exists else None
-    assert startup.start(SimpleNamespace(order=order), None, record, {}) == way
+    assert startup.start(SimpleNamespace(request=request), None, record) == way

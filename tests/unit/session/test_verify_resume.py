@@ -1,4 +1,4 @@
-"""The proof that users are offered proves something, or says that it does not."""
+"""`verify-resume` kills for real, or gives no verdict."""
 
 import sys
 

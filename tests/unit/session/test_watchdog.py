@@ -31,7 +31,7 @@ def looked(monkeypatch):
 
 @pytest.fixture
 def moved(monkeypatch):
-    """How many bytes the process has moved, as a list with one number."""
+    """The bytes that the process has moved, as a list with one number."""
     count = [0]
     monkeypatch.setattr(watchdog, "bytes_moved", lambda: count[0])
     return count
@@ -68,7 +68,7 @@ def test_activity_resets_the_time(looked):
 
 def test_bytes_count_while_a_process_gets_ready(looked, moved):
     """A download that proceeds is no hang; one that stands still is; bytes that the watch itself reads do not count."""
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         for _ in range(10):
             looked.look(99)
             moved[0] += 1_000_000
@@ -95,7 +95,7 @@ def test_unwatched_parts_may_take_any_time(looked):
     outer one continues.
     """
     looked.look(1000)
-    with looked.watching(NO_BYTE, bytes_count=True):
+    with looked.watching(NO_BYTE):
         with looked.watching(NO_STEP):
             looked.look(99)
         looked.look(99)  # counts anew
@@ -123,7 +123,7 @@ def test_a_process_that_is_paused_does_not_hang(moved):
 
 
 def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
-    """What a download writes and a check reads shows in the count, and waiting shows in nothing but the count's own."""
+    """Bytes that a download writes and a check reads count, and waiting adds only those of counting itself."""
     before = watchdog.bytes_moved()
     (tmp_path / "download").write_bytes(bytes(1_000_000))
     written = watchdog.bytes_moved()

@@ -136,7 +136,7 @@ def test_a_program_that_knows_no_lock_is_not_overwritten(root, store, monkeypatc
 
 
 def test_own_files_are_hidden(root, store):
-    """What the store keeps for itself is not listed and cannot be reached by a key."""
+    """The store's own files are not listed and cannot be reached by a key."""
     store.put("key", b"x")
     assert (root / INTERNAL).exists()
     assert [stored.key for stored in store.list()] == ["key"]

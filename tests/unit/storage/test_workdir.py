@@ -10,7 +10,7 @@ from job.session import environment
 from job.storage import workdir
 
 
-def test_data_that_do_not_fit_are_told_with_both_figures(tmp_path):
+def test_data_that_do_not_fit_are_refused_with_both_figures(tmp_path):
     """More bytes than the disk has free are refused before any is fetched."""
     with pytest.raises(MachineError, match=r"1000000\.0 GB are needed and [\d.]+ GB are free") as raised:
         workdir.require_space(tmp_path, 10**15, 0)

@@ -12,7 +12,7 @@ from job.tracking import tracker
 from job.tracking.tracker import Tracker
 from tests.support.fake_wandb_server import KEY
 from tests.support.run_records import record_run
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_signal_to_the_group_does_not_reach_it(run, tmp_path, stuck, monkeypat
     """Ctrl-C, SIGTERM and a closed terminal reach the trainer alone, which then sends it the end of the attempt."""
     monkeypatch.setattr(tracker, "FINISH_LIMIT_S", 0.1)
     with Tracker(Claim(run, 1), tmp_path / "folder") as tracking:
-        assert hears_no_notice(tracking._sidecar._process.pid)
+        assert blocks_notices(tracking._sidecar._process.pid)
 
 
 def test_a_follower_that_ends_too_early_is_named_at_the_next_commit(key, tmp_path, caplog):

@@ -16,7 +16,7 @@ CONTENT = b"weights"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """An empty bucket on a machine that downloads the same bytes whatever it asks for."""
+    """An empty bucket on a machine that downloads the same bytes from every address."""
     from ultralytics.utils import downloads  # noqa: PLC0415  # seconds that only running a test needs
 
     monkeypatch.setattr(downloads, "attempt_download_asset", lambda path: Path(path).write_bytes(CONTENT))

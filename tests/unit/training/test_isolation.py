@@ -1,4 +1,4 @@
-"""What this package changes in its process and in Ultralytics, and when."""
+"""Isolation of Ultralytics: the changes to the process and to the library, made by one call."""
 
 import os
 import subprocess

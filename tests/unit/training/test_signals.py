@@ -9,7 +9,7 @@ import pytest
 
 from job.training.signals import NOTICES, left_to_the_trainer
 from tests.support.cli_process import JOB, ROOT, SOON_S, surroundings
-from tests.support.signal_mask import hears_no_notice
+from tests.support.signal_mask import blocks_notices
 
 
 def test_what_a_notice_is():
@@ -18,13 +18,13 @@ def test_what_a_notice_is():
 
 
 def test_a_process_that_is_started_inside_blocks_notices():
-    """From its first instant on, and for ever: fork and exec hand the mask on; what is started afterwards hears all."""
+    """It blocks them for ever: fork and exec hand the mask on; processes that start afterwards do not."""
     with left_to_the_trainer():
         deaf = subprocess.Popen(["sleep", "1000"])
     hearing = subprocess.Popen(["sleep", "1000"])
     try:
-        assert hears_no_notice(deaf.pid)
-        assert not hears_no_notice(hearing.pid)
+        assert blocks_notices(deaf.pid)
+        assert not blocks_notices(hearing.pid)
         for number in NOTICES:
             deaf.send_signal(number)
         hearing.terminate()
@@ -86,7 +86,7 @@ def test_a_training_that_is_not_there_yet_answers_a_notice(held_at, number, modu
 
 
 def test_a_terminal_that_closes_is_no_notice_under_nohup(held_at):
-    """What was ignored when the process began is ignored from then on."""
+    """A signal that was ignored when the process began stays ignored."""
     with held_at("fire", "train", ignored=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGHUP)
