@@ -1,6 +1,7 @@
 """``job predict``: a run's model on a folder, on files, or on a prefix of a bucket."""
 
 import logging
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -145,15 +146,14 @@ def _open_out(location: str, source: Source) -> Store:
     Raises:
         UsageError: If it lies in the source, whose pictures it would add to.
     """
-    if "://" in location:
-        out = open_store(location)
-    else:
+    is_folder = "://" not in location
+    if source.contains(str(Path(location).expanduser().resolve()) if is_folder else location.rstrip("/")):
+        raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
+    if is_folder:
         from job.storage.local import FolderStore
 
-        out = FolderStore.create(location)
-    if f"{out.uri}/".startswith(f"{source.uri}/"):
-        raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
-    return out
+        return FolderStore.create(location)
+    return open_store(location)
 
 
 def _format(out: Store, request: PredictionRequest, done: PredictionFinal) -> list[str]:

@@ -29,7 +29,7 @@ from job.errors import (
     UnreadableRecordError,
     WeightsError,
 )
-from job.log import Progress
+from job.log import Progress, one_line
 from job.prediction.drawing import draw_boxes
 from job.prediction.output import FILES, write_files
 from job.prediction.records import (
@@ -111,8 +111,8 @@ def _start(prediction: Prediction) -> PredictionFinal | None:
     try:
         found = PredictionRequest.read(REQUEST, out.read(REQUEST))
     except ObjectNotFoundError:
-        ours = {FINAL, *FILES}
-        if foreign := [stored.key for stored in out.list() if stored.key in ours or stored.key.startswith(SHARDS)]:
+        listed = (stored.key for prefix in (SHARDS, FINAL, *FILES) for stored in out.list(prefix))
+        if foreign := [key for key in listed if key in {FINAL, *FILES} or key.startswith(SHARDS)]:
             raise RunConflictError(
                 f"{out.uri}: has {foreign[0]} already, of no prediction; choose another --out"
             ) from None
@@ -144,14 +144,13 @@ class _Work:
             quiet_decoder(),
             Progress("predicting", request.num_pictures, "picture") as progress,
         ):
-            while missing := self._missing():
-                number = random.SystemRandom().choice(missing)  # machines seldom choose the same
-                progress.to(request.num_pictures - len(missing) * request.shard)
+            for number, num_left in self._open_shards():
+                progress.to(max(0, request.num_pictures - num_left * request.shard))
                 num_done += self._do(number, detector)
                 log.info(
                     "shard %d committed, %d of %d are left; %.3g pictures/s",
-                    *(number, len(missing) - 1, request.num_shards, num_done / (time.monotonic() - began)),
-                    extra={"shard": number, "shards_left": len(missing) - 1},
+                    *(number, num_left - 1, request.num_shards, num_done / (time.monotonic() - began)),
+                    extra={"shard": number, "shards_left": num_left - 1},
                 )
             return self._finish(detector.names)
 
@@ -183,10 +182,25 @@ class _Work:
         )
         return Detector(weights, settings, self._prediction.device, environment.num_threads())
 
+    def _open_shards(self) -> Iterator[tuple[int, int]]:
+        """Yield each shard that nobody has committed, until there is none, and how many are left with it at most."""
+        while missing := self._missing():
+            random.SystemRandom().shuffle(missing)  # machines seldom come to the same one at once
+            for num_taken, number in enumerate(missing):
+                if not self._is_committed(number):
+                    yield number, len(missing) - num_taken
+
     def _missing(self) -> list[int]:
         """Return the numbers of the shards that are not committed."""
         present = {stored.key for stored in self._out.list(SHARDS)}
         return [number for number in range(1, self._request.num_shards + 1) if shard_key(number) not in present]
+
+    def _is_committed(self, number: int) -> bool:
+        try:
+            self._out.stat(shard_key(number))
+        except ObjectNotFoundError:
+            return False
+        return True
 
     def _do(self, number: int, detector: "Detector") -> int:
         """Commit a shard, and return the number of its pictures."""
@@ -216,7 +230,7 @@ class _Work:
         results = []
         for picture, pixels in batch:
             if isinstance(pixels, DataError):
-                log.warning("picture %s: %s; it is listed without counts", picture.name, pixels)
+                log.warning("picture %s: %s; it is listed without counts", one_line(picture.name), pixels)
                 results.append(PictureResult(picture=picture.name, failure=str(pixels)))
                 continue
             height, width = pixels.shape[:2]
@@ -229,7 +243,7 @@ class _Work:
     def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[Detection], names: Sequence[str]) -> None:
         key = f"{DRAWN}{name}.jpg"
         if not is_key(key):
-            log.warning("picture %s: its name is no name for an object; it is not drawn", name)
+            log.warning("picture %s: its name is no name for an object; it is not drawn", one_line(name))
             return
         with suppress(PreconditionError):  # drawn before
             self._out.put(key, draw_boxes(pixels, detections, names))

@@ -43,14 +43,19 @@ class Picture:
 
 
 class Source(ABC):
-    """The pictures below one place, sorted by name."""
+    """The pictures below one place, sorted by name.
 
-    def __init__(self, uri: str, pictures: Iterable[Picture], num_others: int) -> None:
-        self.uri = uri
+    Args:
+        uri: The place.
+        pictures: In any order.
+        num_others: Files that are no pictures by their names, such as videos.
+        whole: Whether everything below the place belongs to the source.
+    """
+
+    def __init__(self, uri: str, pictures: Iterable[Picture], num_others: int, *, whole: bool) -> None:
+        self.uri, self._whole = uri, whole
         self.pictures = sorted(pictures, key=lambda picture: picture.name)
         self.num_others = num_others
-        """Files that are no pictures by their names, such as videos."""
-
         if not self.pictures:
             others = f", and {num_others} other files" if num_others else ""
             raise DataError(f"source {uri}: has no pictures{others}; name a folder, files, or gs://BUCKET/PREFIX")
@@ -85,6 +90,10 @@ class Source(ABC):
         except CorruptObjectError as error:
             raise DataError("cannot be read, its bytes are damaged in the bucket") from error
 
+    def contains(self, uri: str) -> bool:
+        """Whether a picture that is written below a place becomes one of the source."""
+        return self._whole and f"{uri}/".startswith(f"{self.uri}/")
+
     @abstractmethod
     def _read(self, key: str) -> bytes:
         """Return the bytes under a key."""
@@ -100,7 +109,7 @@ class _Objects(Source):
         self._store = store
         found = [stored for stored in store.list(prefix) if not prefix or stored.key == prefix]
         pictures = [Picture(stored.key, stored.size_bytes, stored.key) for stored in found if is_image(stored.key)]
-        super().__init__(store.uri, pictures, len(found) - len(pictures))
+        super().__init__(store.uri, pictures, len(found) - len(pictures), whole=not prefix)
 
     def _read(self, key: str) -> bytes:
         return self._store.read(key)
@@ -144,7 +153,7 @@ def _folder(folder: Path) -> Source:
         else Picture(_as_text(name), (root / name).stat().st_size, str(root / name))
         for name in names
     ]
-    return _Files(str(root), pictures, len(listed.names) - len(names))
+    return _Files(str(root), pictures, len(listed.names) - len(names), whole=True)
 
 
 def _files(words: Sequence[str]) -> Source:
@@ -155,7 +164,7 @@ def _files(words: Sequence[str]) -> Source:
         for path in paths
         if is_image(path)
     ]
-    return _Files(parent, pictures, len(paths) - len(pictures))
+    return _Files(parent, pictures, len(paths) - len(pictures), whole=False)
 
 
 def _as_text(name: str) -> str:

@@ -81,7 +81,9 @@ class Detector:
         arguments = {
             name: getattr(settings, name) for name in ("conf", "iou", "imgsz", "max_det", "agnostic_nms", "classes")
         }
-        self._predictor = DetectionPredictor(overrides={**arguments, "device": device, "save": False, "verbose": False})
+        self._predictor = DetectionPredictor(
+            overrides={**arguments, "device": device, "mode": "predict", "rect": True, "save": False, "verbose": False}
+        )
         try:
             self._predictor.setup_model(model, verbose=False)
         except (ValueError, AssertionError) as error:
