@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 NUM_SHOWN = 10
 
-Confidence = Annotated[float, Field(gt=0, lt=1, title="a number between 0 and 1")]
-Share = Annotated[float, Field(gt=0, le=1, title="a number above 0 and up to 1")]
+Confidence = Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")]
+Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 Pixels = Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)]
 
 

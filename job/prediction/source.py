@@ -143,9 +143,9 @@ def open_source(words: Sequence[str]) -> Source:
 def _folder(folder: Path) -> Source:
     root = folder.resolve()
     listed = list_files(root, follow_links=True)
-    if problems := [f"{name or '.'}: {message}" for name, _, message in listed.refused if not is_image(name)]:
+    if problems := [str(problem) for problem in listed.refused if not is_image(problem.path)]:
         raise DataError(f"source {folder}: a part of it cannot be listed", shortened(problems, NUM_SHOWN))
-    refused = {name for name, _, _ in listed.refused}
+    refused = {problem.path for problem in listed.refused}
     names = [name for name in listed.names if is_image(name)]
     pictures = [
         Picture(_as_text(name), 0, name, "is no file that can be read")  # a pipe, which blocks its reader
