@@ -25,7 +25,7 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets"},
+    "cv2": {"datasets", "training.dataset", "training.tiled_validation"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.logs", "storage"},
@@ -41,6 +41,7 @@ OUTSIDE = {
     },
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
+    "torchvision": {"training.tiled_validation"},
     "tqdm": {"log"},
     "typing_extensions": {"runs.records"},
     "ultralytics": {"training"},
