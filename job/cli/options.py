@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -80,7 +80,7 @@ class JsonOption(Options):
 class RunOptions(BucketOption):
     """A run of the bucket."""
 
-    positional = ("run",)
+    positional: ClassVar[tuple[str, ...]] = ("run",)
 
     run: str = Field(description="The run's name.")
 

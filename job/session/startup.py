@@ -143,7 +143,7 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
 def _log_tiles(training: "Training", recipe: Recipe) -> None:
     """Log the work of an epoch of tiles beside that of one of recipe A on the same pictures."""
     whole, num_pictures = load_recipe("A", recipe.profile).train, len(training.trainer.labels["train"])
-    num_tiles, imgsz = int(training.facts["num_train_images"]), int(recipe.train["imgsz"])
+    num_tiles, imgsz = training.trainer.batches.num_images, recipe.train["imgsz"]
     ours, theirs = num_tiles * imgsz**2 / 1e6, num_pictures * whole["imgsz"] ** 2 / 1e6
     log.info(
         "tiles: an epoch has %d tiles of %d pictures, %d steps, %.0f megapixels; one of recipe A has %d steps, %.0f "

@@ -122,6 +122,7 @@ class Detector:
 
     def _with_tiles(self, picture: np.ndarray, whole: Detections, tile_size: int) -> Detections:
         size, _ = self._size
+        height, width = picture.shape[:2]
         blank = np.empty((size, size, picture.shape[2]), np.uint8)
 
         def detect(tiles: torch.Tensor) -> list[Detections]:
@@ -130,7 +131,7 @@ class Detector:
         return with_tiles(
             picture,
             whole,
-            tiles_of(*picture.shape[:2], tile_size, self._settings.overlap),
+            tiles_of(height, width, tile_size, self._settings.overlap),
             size,
             detect,
             num_at_once=self._settings.batch,

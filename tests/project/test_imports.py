@@ -26,7 +26,7 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets", "prediction.drawing"},
+    "cv2": {"datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.logs", "storage"},
@@ -42,6 +42,7 @@ OUTSIDE = {
     },
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
+    "torchvision": {"training.tiled_detection"},
     "tqdm": {"log"},
     "typing_extensions": {"runs.records"},
     "ultralytics": {"training"},

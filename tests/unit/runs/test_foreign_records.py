@@ -105,7 +105,8 @@ def test_a_record_leads_to_no_file_of_this_machine(tmp_path):
     for content in (step, {"number": 1}, step | {"recipe": "A", "run": "../zebra"}, step | {"recipe": []}):
         store.put("campaigns/campaign/steps/0001.json", json.dumps(content).encode(), overwrite=True)
         with pytest.raises(
-            CorruptObjectError, match=r"steps/0001.json: has another form than this version reads, (recipe|run|number)"
+            CorruptObjectError,
+            match=r"steps/0001.json: has another form than this version reads, .*(recipe|run|number)",
         ):
             Campaign(store, "campaign").steps()
 
