@@ -129,7 +129,6 @@ def _resolve(
         iou=options.iou or train["iou"],
         imgsz=options.imgsz or train["imgsz"],
         max_det=options.max_det or record.facts.max_det,
-        agnostic_nms=train["agnostic_nms"],
         only=train["classes"],
         tiles=tiles or None,
         overlap=(train["tile_overlap"] if options.overlap is None else options.overlap) if tiles else 0.0,

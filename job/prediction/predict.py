@@ -174,7 +174,6 @@ class _Work:
             iou=request.iou,
             imgsz=request.imgsz,
             max_det=request.max_det,
-            agnostic_nms=request.agnostic_nms,
             classes=request.only,
             tiles=request.tiles,
             overlap=request.overlap,

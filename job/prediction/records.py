@@ -29,7 +29,6 @@ class PredictionRequest(Record):
     iou: float
     imgsz: PositiveInt
     max_det: PositiveInt
-    agnostic_nms: bool
     only: list[int] | None
     """Numbers of the classes that are looked for; `None` for all."""
 

@@ -35,7 +35,6 @@ class DetectionSettings:
     max_det: int
     """Detections of a picture, at most."""
 
-    agnostic_nms: bool = False
     classes: list[int] | None = None
     tiles: int | None = None
     """Width and height of tiles in pixels of the picture; `None` for none."""
@@ -78,9 +77,7 @@ class Detector:
         model = load_weights(weights)
         require_device(device)
         self._settings = settings
-        arguments = {
-            name: getattr(settings, name) for name in ("conf", "iou", "imgsz", "max_det", "agnostic_nms", "classes")
-        }
+        arguments = {name: getattr(settings, name) for name in ("conf", "iou", "imgsz", "max_det", "classes")}
         self._predictor = DetectionPredictor(
             overrides={**arguments, "device": device, "mode": "predict", "rect": True, "save": False, "verbose": False}
         )
@@ -135,7 +132,7 @@ class Detector:
             size,
             detect,
             num_at_once=self._settings.batch,
-            across_classes=self._settings.agnostic_nms,
+            across_classes=False,
             max_det=self._settings.max_det,
         )
 

@@ -17,7 +17,6 @@ REQUEST = PredictionRequest(
     iou=0.7,
     imgsz=640,
     max_det=2,
-    agnostic_nms=False,
     only=None,
     tiles=None,
     overlap=0.0,

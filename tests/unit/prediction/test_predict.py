@@ -64,7 +64,6 @@ def asked(tmp_path):
             iou=0.7,
             imgsz=640,
             max_det=300,
-            agnostic_nms=False,
             only=None,
             tiles=None,
             overlap=0.0,
