@@ -9,7 +9,7 @@ from job.cli.options import BucketOption, JsonOption
 from job.recipes.recipe import Profile, load_recipe
 from job.runs.flags import WorkdirOption
 from job.runs.request import WorkersOption
-from job.session.doctor import examine, summarise
+from job.session.doctor import examine, require_fitness
 from job.storage.open_store import open_store
 
 
@@ -34,4 +34,4 @@ def doctor(options: DoctorOptions) -> None:
     store = open_store(options.location) if options.location else None
     findings = examine(options.workdir, recipe, store, options.workers)
     options.print([asdict(finding) for finding in findings], map(str, findings))
-    summarise(findings)
+    require_fitness(findings)

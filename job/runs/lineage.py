@@ -3,6 +3,7 @@
 Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from job.errors import (
     UsageError,
     WeightsError,
 )
+from job.recipes.arguments import DEFAULTS
 from job.recipes.recipe import Band, Profile, Recipe, Start, load_recipe
 from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
@@ -75,7 +77,7 @@ def extended_request(
         summary="",
         profile=request["profile"],
         start=Start("end", name),
-        train=request["train"],
+        train=DEFAULTS | request["train"],
         expect={metric: Band(*ends) for metric, ends in record.expect.items()},
     )
     how = {field: getattr(execution, field) for field in Execution.model_fields}
@@ -108,23 +110,37 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
         if key.startswith("gs://"):
             parent, _, key = key.rpartition("/")
             store = open_store(parent)
-        try:
-            store.get(key, target)
-        except ObjectNotFoundError as error:
-            raise WeightsError(f"{point.source}: no such object in {store.uri}; pass other --weights") from error
+        if point.run is not None:
+            _get_best(Run(store, point.run), target)
+        else:
+            try:
+                store.get(key, target)
+            except ObjectNotFoundError as error:
+                raise WeightsError(f"{point.source}: no such object in {store.uri}; pass other --weights") from error
     digest = sha256_of(target)
     if point.sha256 is not None and digest != point.sha256:
         raise WeightsError(
             f"{point.source}: is not the file that the run started from, its SHA-256 is {digest[:12]} and was "
             f"{point.sha256[:12]}; put that file back, or start a new run"
         )
-    if point.run is not None:
-        final = Run(store, point.run).final()
-        if final is not None and digest != final.weights["best.pt"].sha256:
-            raise WeightsError(
-                f"{point.source}: is not what run {point.run} ended with, its SHA-256 differs; pass other --weights"
-            )
     return target, replace(point, sha256=digest)
+
+
+def _get_best(run: Run, target: Path) -> None:
+    """Fetch the best weights of a finished run: the published copy, or those of a checkpoint where the copy differs."""
+    final, key = run.final(), run.key("weights/best.pt")
+    wanted = final.weights["best.pt"].sha256 if final else None
+    with contextlib.suppress(ObjectNotFoundError):
+        run.store.get(key, target)
+        if wanted in {None, sha256_of(target)}:
+            return
+    for identity in reversed(checkpoint.committed(run)):
+        for file in checkpoint.read_manifest(run, identity).files:
+            if file.sha256 == wanted:
+                log.warning("%s: is missing, or is not what the run ended with; its checkpoint is taken", key)
+                run.store.get(file.key, target)
+                return
+    raise WeightsError(f"{key}: is missing, or is not what run {run.name} ended with; pass other --weights")
 
 
 def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:
@@ -202,7 +218,7 @@ class _Finished:
 
 def _finished(store: Store, family: str) -> Iterator[_Finished]:
     """Yield the finished runs of a family; one whose final record is damaged is passed over with a warning."""
-    for found in survey(store, family).runs:
+    for found in survey(store, [family]).runs:
         try:
             final = found.run.final() if found.finished else None
         except CorruptObjectError as error:

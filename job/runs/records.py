@@ -559,13 +559,18 @@ class FinalRecord(Record):
     weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
 
 
-def differences(existing: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Describe how two requests differ, one sentence for each key."""
+def differences(
+    existing: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    verbs: tuple[str, str] = ("the run has", "asked for"),
+    prefix: str = "",
+) -> list[str]:
+    """Describe how two requests differ, one sentence for each key; `verbs` stand before the two values."""
     found: list[str] = []
     for key in [*existing, *(key for key in asked if key not in existing)]:
         old, new = existing.get(key), asked.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
+            found += differences(old, new, verbs, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: the run has {old!r}, asked for {new!r}")
+            found.append(f"{prefix}{key}: {verbs[0]} {old!r}, {verbs[1]} {new!r}")
     return found

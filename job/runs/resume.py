@@ -131,6 +131,4 @@ def warnings_of(attempts: Sequence[AttemptRecord]) -> dict[str, int]:
 def environment_differences(existing: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
     """Describe how an environment differs from that of the run's first attempt, by the entries that it recorded."""
     known = {name: value for name, value in found.items() if name in existing or name in DEVICE}
-    return [
-        line.replace("the run has", "began with").replace("asked for", "now") for line in differences(existing, known)
-    ]
+    return differences(existing, known, ("began with", "now"))

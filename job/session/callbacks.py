@@ -43,7 +43,7 @@ class SessionCallbacks:
     """The furthest that any earlier attempt is known to have reached: complete epochs, and batches of the next."""
 
     checks: Sequence[Callable[[], None]]
-    """Raise the errors of background work: heartbeat, committer, watchdog."""
+    """Raise the errors of heartbeat and watchdog."""
 
     def __post_init__(self) -> None:
         self._reached = self.restored.position if self.restored else (0, 0)

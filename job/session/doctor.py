@@ -78,11 +78,11 @@ def require_fit(workdir: Path, device: str) -> None:
         MachineError: If this machine is unfit; lists every reason.
     """
     gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
-    summarise([*gpu, *_packages(), *_disk(workdir)])
+    require_fitness([*gpu, *_packages(), *_disk(workdir)])
 
 
-def summarise(findings: list[Finding]) -> None:
-    """Raise if a check failed.
+def require_fitness(findings: list[Finding]) -> None:
+    """Require that no check failed.
 
     Raises:
         MachineError: If a check failed; lists every reason.

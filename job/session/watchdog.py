@@ -20,9 +20,6 @@ from job.errors import HangError
 
 log = logging.getLogger(__name__)
 
-HANG_S = 1800.0
-"""The longest time without progress, unless ``--hang-after`` sets it."""
-
 NO_STEP = "training: no step and no batch of a validation was done"
 NO_BYTE = "getting ready, or finishing: no byte was read or written"
 """Subjects of the message; under `NO_BYTE`, bytes that the process reads or writes count as progress."""
@@ -42,7 +39,7 @@ LAST_WORDS_S = 15.0
 class Watchdog(Background):
     """Watches blocks under `watching`; a context manager. A limit of 0 watches nothing."""
 
-    def __init__(self, limit_s: float = HANG_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__("watchdog", self._watch)
         self._limit_s, self._clock = limit_s, clock
         self.on_hang: Callable[[HangError], None] = lambda _error: None

@@ -140,12 +140,6 @@ class KeyedDataset(YOLODataset):
         """Labels of whole pictures."""
         return self.labels
 
-    def _build_transforms_without_mosaic(self, hyp: IterableSimpleNamespace) -> Compose:
-        with_mosaic = self.transforms
-        self.close_mosaic(hyp)
-        closed, self.transforms = self.transforms, with_mosaic
-        return closed
-
 
 class TiledDataset(KeyedDataset):
     """The training split cut into tiles of its files; an image of a `Sample` is a tile.

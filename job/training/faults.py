@@ -81,14 +81,14 @@ FAULTS = (
 
 
 @contextmanager
-def explained(plan: Plan, in_first_epoch: Callable[[], bool]) -> Iterator[None]:
-    """Turn exceptions of libraries into errors with an exit code and advice, which depends on the epoch."""
+def explained(plan: Plan, retry_may_help: Callable[[], bool]) -> Iterator[None]:
+    """Turn exceptions of libraries into errors with an exit code and advice."""
     try:
         yield
     except JobError:
         raise
     except Exception as error:
-        found = _explain(error, plan, again=not in_first_epoch() and not plan.ran_out_of_memory)
+        found = _explain(error, plan, again=retry_may_help() and not plan.ran_out_of_memory)
         if found is None:
             raise
         raise found from error

@@ -42,7 +42,7 @@ class Training:
         """Set up everything up to the first step; raises as `Trainer` does."""
         self.plan = plan
         self._warnings = LibraryWarnings()
-        with explained(plan, lambda: not plan.resumed), self._warnings.collected():
+        with explained(plan, lambda: plan.resumed), self._warnings.collected():
             self.trainer = Trainer(plan)
         self._ooms_before = num_ooms(self.trainer.device)
         self._seen_elsewhere: list[tuple[list[str], int]] = []
@@ -158,7 +158,7 @@ class Training:
         self._counted_until = time.monotonic()
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]
         try:
-            with explained(self.plan, lambda: self.progress.epoch == 0), self._warnings.collected():
+            with explained(self.plan, lambda: self.progress.epoch > 0), self._warnings.collected():
                 if self.progress.before is None:
                     self._evaluate_start(callbacks)
                 while self.progress.phase == "training":

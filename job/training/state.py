@@ -1,4 +1,4 @@
-"""Complete training state; loads with weights_only=True.
+"""Complete training state, of tensors and plain values; read as data by `CheckpointFile`.
 
 Ultralytics' own checkpoint keeps the EMA in half precision and neither the live weights, the gradients that are
 waiting for an optimizer step, nor any random stream (``engine/trainer.py``: 768-837). A state here is complete, in

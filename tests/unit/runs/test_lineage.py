@@ -58,6 +58,14 @@ def test_the_best_run_is_taken_and_not_the_newest(store):
     )
 
 
+def test_a_family_whose_name_is_part_of_another_is_another(store):
+    """A run of the family `wildlife` is none of `yolov11_wildlife`."""
+    put(store, 1, 0.58)
+    summary = recorded("base", run="wildlife3", course=(0.9,))
+    put_recorded(store, summary)
+    assert chosen(store)[0] == "yolov11_wildlife"
+
+
 def test_of_equal_runs_the_newer_is_taken(store):
     """F1 decides, and where it is the same, age."""
     put(store, 1, 0.58)
@@ -167,11 +175,21 @@ def test_start_weights_are_those_of_the_record(store, weights, tmp_path):
         fetch_start(store, other, tmp_path)
 
 
-def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path):
-    """A file that replaced a run's best weights is refused."""
+@pytest.mark.parametrize("missing", [True, False])
+def test_weights_of_a_run_are_those_that_it_ended_with(store, weights, tmp_path, caplog, missing):
+    """Where the published best weights are gone or replaced, those of the run's checkpoint are taken; without a
+    checkpoint that has them they are refused.
+    """
     store.put("runs/zebra/weights/best.pt", b"other", overwrite=True)
-    with pytest.raises(WeightsError, match="is not what run zebra ended with"):
-        fetch_start(store, weights, tmp_path)
+    if missing:
+        store.delete("runs/zebra/weights/best.pt")
+    with pytest.raises(WeightsError, match="is missing, or is not what run zebra ended with"):
+        fetch_start(store, weights, tmp_path / "fetched")
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    checkpoint.commit(Run(store, "zebra"), CheckpointId(3, 0, 1), [tmp_path / "best.pt"], {}, None)
+    path, point = fetch_start(store, weights, tmp_path / "fetched")
+    assert (path.read_bytes(), point.sha256) == (b"weights", hashlib.sha256(b"weights").hexdigest())
+    assert "its checkpoint is taken" in caplog.text
 
 
 DAMAGED = {

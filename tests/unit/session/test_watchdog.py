@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from job.runs.request import TrainRequest
 from job.session import watchdog
-from job.session.watchdog import HANG_S, NO_BYTE, NO_STEP, Watchdog
+from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from tests.support.cli_process import SOON_S, start_python, surroundings
 
 
@@ -39,7 +40,7 @@ def moved(monkeypatch):
 
 def test_the_default_limit_is_half_an_hour():
     """A step, or a batch of a validation, takes less than that on any machine."""
-    assert HANG_S == 1800
+    assert TrainRequest.parse({}).hang_after_s == 1800
 
 
 @pytest.mark.usefixtures("moved")
@@ -137,6 +138,7 @@ def test_files_that_are_read_and_written_are_bytes_moved(tmp_path):
 HANGS = """
 import sys, threading
 from job.log import set_up_logging
+from job.runs.request import TrainRequest
 from job.session.watchdog import NO_STEP, Watchdog
 set_up_logging(for_machines=True)
 
@@ -168,6 +170,7 @@ def test_a_real_process_that_hangs_leaves_with_75():
 
 PAUSES = """
 import time
+from job.runs.request import TrainRequest
 from job.session.watchdog import NO_STEP, Watchdog
 with Watchdog(5) as watchdog, watchdog.watching(NO_STEP):
     print("ready", flush=True)
