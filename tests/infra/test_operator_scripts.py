@@ -189,7 +189,7 @@ def test_vm_up_needs_what_knows_the_price(desk):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([f"IMAGE={IMAGE}"], "RECIPE must be one of A B C base"),
+        ([f"IMAGE={IMAGE}"], "RECIPE must be one of A B C T base"),
         (["RECIPE=mine.yaml", f"IMAGE={IMAGE}"], "a file of your own is not in the image"),
         (["RECIPE=A"], "make push prints it"),
         (["RECIPE=A", "IMAGE=trainer:latest"], "IMAGE must name an image by its digest"),
