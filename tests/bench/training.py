@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from job.cli.app import main as job_main
 from job.datasets.synthetic import draw_demo_dataset
+from job.recipes.arguments import requested
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.run import Run
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 MODEL = "yolo11n.yaml"
 
-ARGUMENTS = load_recipe("A", "demo").train | {"plots": False, "close_mosaic": 1}
+ARGUMENTS = requested(load_recipe("A", "demo").train) | {"plots": False, "close_mosaic": 1}
 """Of recipe A at the demo's scale."""
 
 STOCK = """
