@@ -123,7 +123,7 @@ def raised_by(error, *, first_epoch=True, **of_plan):
     from job.training.faults import explained  # noqa: PLC0415 -- after Ultralytics was confined
 
     plan = replace(plan_tiny_training(None, None, TRAIN), **of_plan)
-    with pytest.raises(Exception) as raised, explained(plan, lambda: first_epoch):  # noqa: PT011 -- whichever it is
+    with pytest.raises(Exception) as raised, explained(plan, lambda: not first_epoch):  # noqa: PT011 -- whichever it is
         raise error
     return raised.value
 
