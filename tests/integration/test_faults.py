@@ -18,7 +18,7 @@ from tests.support.tiny_training import plan_tiny_training
 
 pytestmark = pytest.mark.usefixtures("confined")
 
-TRAIN = {"batch": 4, "imgsz": 64}
+ARGUMENTS = {"batch": 4, "imgsz": 64}
 
 ROWS = {
     "loader process or shared memory": (
@@ -122,7 +122,7 @@ def raised_by(error, *, first_epoch=True, **of_plan):
 
     from job.training.faults import explained  # noqa: PLC0415 -- after Ultralytics was confined
 
-    plan = replace(plan_tiny_training(None, None, TRAIN), **of_plan)
+    plan = replace(plan_tiny_training(None, None, ARGUMENTS), **of_plan)
     with pytest.raises(Exception) as raised, explained(plan, lambda: not first_epoch):  # noqa: PT011 -- whichever it is
         raise error
     return raised.value
