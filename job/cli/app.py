@@ -130,7 +130,8 @@ def _run(args: list[str]) -> int:
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is logged, and it has an exit code
-        return _report(DefectError(f"job {args[0]}", error, _advice(args)))
+        defect = DefectError(f"job {args[0]}", error, _advice(args))
+        return _report(defect, f"{defect}\n{defect.traceback}")  # no attempt has recorded it
     except PreemptionError as notice:
         log.warning("%s; %s", notice, _advice(args))
         return notice.exit_code
@@ -159,10 +160,10 @@ def _group_help(path: list[str]) -> str:
     return "\n".join(lines if path else [ABOUT, *lines, EXIT_CODES.rstrip()])
 
 
-def _report(error: JobError) -> int:
-    """Log an error, a defect with its traceback; alerts on the logs match the exit code."""
-    text = f"{error}\n{error.traceback}" if isinstance(error, DefectError) else str(error)
-    log.error("%s", text, extra={"exit_code": error.exit_code})
+def _report(error: JobError, text: str = "") -> int:
+    """Log an error as its message or another text, a defect with its traceback; alerts match the exit code."""
+    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
+    log.error("%s", text or error, extra={"exit_code": error.exit_code, **extra})
     return error.exit_code
 
 
