@@ -1,10 +1,12 @@
-"""Text: units, tables of 80 columns, did-you-mean, limited YAML, pydantic's errors as messages."""
+"""Text: units, tables of 80 columns, did-you-mean, JSON, limited YAML, pydantic's errors as messages."""
 
 import difflib
+import json
 import textwrap
 import types
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -151,6 +153,13 @@ def _require_few_values(node: yaml.Node) -> None:
     count(node)
 
 
+def as_json(content: object, indent: int | None = None) -> bytes:
+    """Return JSON in UTF-8; a lone surrogate, as in a path that is not UTF-8, becomes a question mark."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False)
+    return text.encode("utf-8", "replace")
+
+
 def nearest(word: str, known: list[str]) -> str:
     """Return ``; did you mean ...?`` for a misspelt word, or an empty string."""
     folded = {name.casefold(): name for name in known}
@@ -229,7 +238,10 @@ def describe_type(kind: Any, limits: Sequence[Any] = ()) -> str:  # noqa: ANN401
         return str(parts[0]) if len(parts) == 1 else f"one of {', '.join(map(str, parts))}"
     if origin in {Union, types.UnionType}:
         return " or ".join(describe_type(part, limits) for part in parts if part is not type(None))
-    name = KINDS.get(origin or kind, "a mapping")
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        name = f"one of {', '.join(str(each.value) for each in kind)}"
+    else:
+        name = KINDS.get(origin or kind, "a mapping")
     bounds = {end: getattr(limit, end) for limit in limits for end in ("ge", "le", "gt") if hasattr(limit, end)}
     low, high, above = bounds.get("ge"), bounds.get("le"), bounds.get("gt")
     if low is not None and high is not None:

@@ -131,7 +131,7 @@ def _run(args: list[str]) -> int:
         raise
     except Exception as error:  # noqa: BLE001 -- its traceback is logged, and it has an exit code
         defect = DefectError(f"job {args[0]}", error, _advice(args))
-        return _report(defect, f"{defect}\n{defect.traceback}")
+        return _report(defect, f"{defect}\n{defect.traceback}")  # no attempt has recorded it
     except PreemptionError as notice:
         log.warning("%s; %s", notice, _advice(args))
         return notice.exit_code
@@ -161,9 +161,9 @@ def _group_help(path: list[str]) -> str:
 
 
 def _report(error: JobError, text: str = "") -> int:
-    """Log an error; alerts on the logs match the exit code. A traceback that a record has is for machines only."""
-    traceback = {"traceback": error.traceback} if isinstance(error, DefectError) and not text else {}
-    log.error("%s", text or error, extra={"exit_code": error.exit_code, **traceback})
+    """Log an error as its message or another text, a defect with its traceback; alerts match the exit code."""
+    extra = {"traceback": error.traceback} if isinstance(error, DefectError) else {}
+    log.error("%s", text or error, extra={"exit_code": error.exit_code, **extra})
     return error.exit_code
 
 

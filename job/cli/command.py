@@ -105,7 +105,7 @@ class Command:
             if match is None:
                 plain.append(arg)
                 continue
-            name, value = match["flag"].replace("-", "_"), match["value"]
+            name, value = self._in_full(match["flag"].replace("-", "_")), match["value"]
             if value is None and left and not FLAG.fullmatch(left[0]):
                 value = left.pop(0)
             if value is None and self._is_switch(name):
@@ -126,8 +126,13 @@ class Command:
             raise UsageError(f"{prog}: {too_many[0]!r} is not understood; see `{prog} --help`")
         return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
 
+    def _in_full(self, name: str) -> str:
+        """Return the flag that a letter abbreviates; Fire refuses one that several flags begin with."""
+        found = [flag for flag in self.options.flags() if flag[0] == name and flag != ARGUMENTS_FIELD]
+        return found[0] if len(found) == 1 else name
+
     def _knows(self, name: str) -> bool:
-        """Return whether there can be such a flag; Fire takes the first letter of a flag for it."""
+        """Return whether there can be such a flag."""
         flags = self.options.flags()
         return self.takes_arguments or name in flags or name in {flag[0] for flag in flags}
 

@@ -18,16 +18,15 @@ def command_help(prog: str, summary: str, command: Command) -> str:
         label = f"{name.upper()}{'...' if parameters[name].kind is Parameter.VAR_POSITIONAL else ''}"
         usage.append(label if flags[name].is_required() else f"[{label}]")
         described[label] = _description(flags[name])
-    for name, field in flags.items():
-        if name not in {*command.options.positional, ARGUMENTS_FIELD}:
-            described[f"--{name.replace('_', '-')}"] = _description(field)
+    named = {name: field for name, field in flags.items() if name not in {*command.options.positional, ARGUMENTS_FIELD}}
+    described |= {f"--{name.replace('_', '-')}": _description(field) for name, field in named.items()}
     doc = inspect.getdoc(command.function) or ""
     details = doc.partition("\n\n")[2].partition("Raises:\n")[0].strip()
     paragraphs = [
-        " ".join([prog, *usage, "[FLAGS]"]),
+        " ".join([prog, *usage, *(["[FLAGS]"] if named else [])]),
         _filled(summary),
         *(_filled(part) for part in details.split("\n\n") if part),
-        "\n".join(definitions(described)),
+        *(["\n".join(definitions(described))] if described else []),
     ]
     if command.takes_arguments:
         paragraphs.append(

@@ -62,7 +62,8 @@ def show(options: ShowRunOptions) -> None:
         CorruptObjectError: If one of its records has another form.
     """
     run, record = require_run(options.store(), options.run)
-    attempts, cost, final, point = run.attempt_records(), read_cost(run), run.final(), record.start.point
+    attempts, final, point = run.attempt_records(), run.final(), record.start.point
+    cost = read_cost(run, attempts)
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
     set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(run)
     content = {

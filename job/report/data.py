@@ -111,7 +111,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         evaluation_before=progress.evaluation_before,
         evaluation=run.read(EvaluationRecord, EVALUATION),
         attempts=attempts,
-        cost=read_cost(run, at),
+        cost=read_cost(run, attempts, at),
         bits=resume.exactness(record, attempts),
         tracking=wandb_status.describe(run),
     )

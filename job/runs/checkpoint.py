@@ -86,8 +86,8 @@ def committed(run: Run) -> list[CheckpointId]:
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
     """Return the damaged checkpoints, oldest first, with the problems of each."""
     found = sorted(checkpoint for checkpoint, names in _objects(run).items() if names >= {MANIFEST, SET_ASIDE})
-    keys = {checkpoint: _key(run, checkpoint, SET_ASIDE) for checkpoint in found}
-    return {checkpoint: SetAside.read(key, run.store.read(key)).problems for checkpoint, key in keys.items()}
+    read = ((checkpoint, run.read(SetAside, f"checkpoints/{checkpoint}/{SET_ASIDE}")) for checkpoint in found)
+    return {checkpoint: record.problems for checkpoint, record in read if record}  # else deleted by retention
 
 
 def missing_end(run: Run, num_epochs: int) -> str:

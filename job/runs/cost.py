@@ -175,10 +175,10 @@ class RunCost:
         }
 
 
-def read_cost(run: Run, at: str | None = None) -> RunCost:
-    """Read the records of a run's attempts and compute their cost at a time, which is now if left out."""
+def read_cost(run: Run, attempts: Sequence[AttemptRecord] | None = None, at: str | None = None) -> RunCost:
+    """Compute the cost of a run's attempts, which are read if left out, at a time, which is now if left out."""
     committed: dict[int, tuple[CheckpointId, Seconds]] = {}
-    attempts = run.attempt_records()
+    attempts = run.attempt_records() if attempts is None else attempts
     for identity in checkpoint.committed(run):
         with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
             committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds

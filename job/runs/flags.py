@@ -73,7 +73,8 @@ class Options(BaseModel):
         name = str(details["loc"][0])
         field = {**cls.model_fields, **cls.flags()}[name]
         wanted = field.title or describe_type(field.annotation, field.metadata)
-        problem = cause or f"must be {wanted}, got {shown(details['input'])}"
+        hint = "; leave the value out to mean true" if field.annotation is bool else ""
+        problem = cause or f"must be {wanted}, got {shown(details['input'])}{hint}"
         return UsageError(f"--{name.replace('_', '-')}: {problem}")
 
 

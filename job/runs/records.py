@@ -28,7 +28,7 @@ from typing_extensions import TypedDict  # pydantic does not take that of typing
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
-from job.text import seconds_between, shortened, validation_problems
+from job.text import as_json, seconds_between, shortened, validation_problems
 
 SCHEMA = 1
 
@@ -101,7 +101,7 @@ class Record(Part):
 
     def to_json(self) -> bytes:
         """Return the object's bytes."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        return as_json(self.model_dump(mode="json"), indent=1) + b"\n"
 
 
 @dataclass(frozen=True, slots=True, order=True)

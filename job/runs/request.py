@@ -26,6 +26,15 @@ def _read_model(text: str) -> str:
     return text
 
 
+def _require_utf8(text: str) -> str:
+    """Refuse a path that no record can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"must be UTF-8 text, got {text!a}; rename the file") from error
+    return text
+
+
 RunName = Annotated[str, reads(check_run_name)]
 
 
@@ -62,7 +71,7 @@ class TrainRequest(Execution):
         None, description="A folder under datasets/ in the bucket; may be left out when there is one."
     )
     run: RunName | None = Field(None, description="The run's name; yolov11_DATASET, yolov11_DATASET2, ... if left out.")
-    weights: str | None = Field(
+    weights: Annotated[str, reads(_require_utf8)] | None = Field(
         None,
         description="Start weights: a run, a path in the bucket such as runs/NAME/weights/best.pt, a gs:// URI, or a "
         "file on this machine if it trains here.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, metrics_of
-from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError, PreemptionError
+from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
@@ -93,10 +93,10 @@ def attempt_recorded(
     context.watchdog.on_hang = context.preemption.on_deadline = end_by
     try:
         yield
-    except (JobError, PreemptionError, KeyboardInterrupt) as error:
-        end_by(error)
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, JobError) or not isinstance(error, Exception):
+            end_by(error)
+            raise
         defect = DefectError(f"run {claim.run.name}", error)
         end_by(defect)
         raise defect from error

@@ -49,4 +49,4 @@ def process_age_s() -> float:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # starttime of proc(5)
     except OSError:
         return 0.0
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

@@ -43,7 +43,9 @@ class CacheFile:
         return {}
 
     def write(self, rows: Mapping[str, str | None]) -> None:
-        """Insert or replace rows in one transaction; `None` deletes the row of a key."""
+        """Insert or replace rows in one transaction; `None` deletes the row of a key. Without rows, no file is made."""
+        if not rows:
+            return
         with suppress(*ERRORS), self._connected("rwc") as database:
             database.execute("BEGIN IMMEDIATE")
             if not _schema(database):

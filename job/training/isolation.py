@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job.errors import MachineError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -27,7 +29,11 @@ UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T10
 
 
 def isolate_ultralytics(folder: Path) -> None:
-    """Confine Ultralytics' settings, fonts and logs to a folder, keep it off the network, and patch it."""
+    """Confine Ultralytics' settings, fonts and logs to a folder, keep it off the network, and patch it.
+
+    Raises:
+        MachineError: If the libraries for training are not installed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -36,9 +42,12 @@ def isolate_ultralytics(folder: Path) -> None:
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"  # models are built without eval
     os.environ["MPLBACKEND"] = "Agg"
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-    with _threads_kept():
-        _configure_libraries()
-        patch_ultralytics()
+    try:
+        with _threads_kept():
+            _configure_libraries()
+            patch_ultralytics()
+    except ModuleNotFoundError as error:
+        raise MachineError(f"training: the package {error.name} is missing; run `make env`") from error
 
 
 def hide_torchrun() -> None:

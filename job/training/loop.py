@@ -21,6 +21,7 @@ from ultralytics.utils.torch_utils import autocast
 
 from job.errors import PeerError, PreemptionError, TrainingError
 from job.goodput import Phase
+from job.text import as_json
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
@@ -296,7 +297,7 @@ class Training:
         with detections_collected(trainer.validator) as seen:
             measured = trainer.validator(trainer)
         row = _plain({name: value for name, value in measured.items() if name != "fitness"})
-        return row, describe_validation(trainer.validator, seen, row).model_dump_json().encode()
+        return row, as_json(describe_validation(trainer.validator, seen, row).model_dump(mode="json"))
 
     def _evaluate_best(self) -> None:
         """Validate the best weights, read back from their file, and draw Ultralytics' plots."""

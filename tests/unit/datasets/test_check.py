@@ -801,3 +801,10 @@ def test_the_training_yaml_passes_on_nothing_that_could_be_run(data, tmp_path):
         "channels": 3,
         "kpt_shape": [17, 3],
     }
+
+
+def test_a_folder_that_is_no_dataset_is_left_as_it_is(tmp_path):
+    """Nothing is cached in a folder without an image or a label."""
+    (tmp_path / "notes.md").write_text("none\n")
+    assert check_dataset(tmp_path, cache_file=tmp_path / ".scan.sqlite").problems
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]

@@ -140,8 +140,16 @@ def test_a_campaign_of_a_newer_version_is_refused(store):
         Campaign(store, "zoo").record()
 
 
-def test_a_field_of_another_form_is_named(run):
-    """An error names the field by its place in the record."""
-    change(run, "attempts/0003.end.json", {"seconds": {"idle": "long"}})
-    with pytest.raises(UnreadableRecordError, match=r"attempts/0003\.end\.json: .* seconds\.idle: must be a number"):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"seconds": {"idle": "long"}}, r"seconds\.idle: must be a number"),
+        ({"seconds": {"asleep": 1.0}}, r"seconds\.asleep: must be one of boot, .* got 'asleep'"),
+        ({"reason": "evicted"}, "reason: must be one of finished, .* got 'evicted'"),
+    ],
+)
+def test_a_field_of_another_form_is_named(run, content, problem):
+    """An error names the field by its place in the record, and what it must be."""
+    change(run, "attempts/0003.end.json", content)
+    with pytest.raises(UnreadableRecordError, match=rf"attempts/0003\.end\.json: .* {problem}"):
         run.attempt(3)

@@ -224,3 +224,10 @@ def test_a_copied_folder_is_not_the_run_that_was_copied(store):
     Run(store, "zebra").create(record("zebra"))
     store.put("runs/gnu/run.json", store.read("runs/zebra/run.json"))
     assert Run(store, "gnu").record() is None
+
+
+def test_a_path_that_is_not_utf_8_is_recorded(store):
+    """The end of an attempt is recorded and read whatever bytes its message has."""
+    claim = Run(store, "zebra").claim({})
+    claim.end("failed", {"message": "/data/caf\udce9: no such file"})
+    assert Run(store, "zebra").attempt(1).end.message == "/data/caf?: no such file"

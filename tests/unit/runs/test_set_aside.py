@@ -35,6 +35,12 @@ def test_it_is_verified_apart(run, capsys):
     assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
 
 
+def test_one_that_retention_deletes_meanwhile_is_left_out(run, monkeypatch):
+    """A record that is gone between the listing and its reading is no error."""
+    monkeypatch.setattr(run, "read", lambda _kind, _name: None)
+    assert checkpoint.set_aside(run) == {}
+
+
 def test_it_is_shown_apart(run, capsys):
     """`job runs show` shows it as set aside and not as a checkpoint, for people and for machines."""
     assert main(["runs", "show", "zebra", "--bucket", run.store.uri]) == 0

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from job.training.isolation import OF_TORCHRUN, hide_torchrun, threads_divided
+from job.errors import MachineError
+from job.training.isolation import OF_TORCHRUN, hide_torchrun, isolate_ultralytics, threads_divided
 
 PATCHED = """
 import os, random, sys
@@ -50,3 +51,11 @@ def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch, g
     with threads_divided(2):
         assert os.environ["OMP_NUM_THREADS"] == inside
     assert os.environ.get("OMP_NUM_THREADS") == given
+
+
+def test_libraries_that_are_missing_are_named(tmp_path, monkeypatch):
+    """Where only the light level is installed, a training is refused with what to install."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setitem(sys.modules, "ultralytics.utils", None)
+    with pytest.raises(MachineError, match=r"training: the package ultralytics\.utils is missing; run `make env`"):
+        isolate_ultralytics(tmp_path)
