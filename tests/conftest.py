@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("full"):
-            item.add_marker(pytest.mark.skip(reason=FULL))  # not deselected: pytest's summary lists what did not run
+            item.add_marker(pytest.mark.skip(reason=FULL))
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,7 @@ and that none lies outside the folder. Knows nothing of buckets.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,19 +135,28 @@ def broken_files(folder: Path, report: DatasetReport) -> list[str]:
     return sorted({name for name in (*layout.images, *layout.texts) if _pair(name) in broken})
 
 
-def set_aside(folder: Path, names: Iterable[str], into: Path) -> list[str]:
-    """Move files, if they exist, into a quarantine folder, and strike them from lists of images; return those lists."""
-    layout, moved, changed_lists = read_layout(folder), set(names), []
-    for name in moved.intersection(layout.files):
-        (into / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(layout.folder / name, into / name)
+def set_aside(
+    folder: Path, names: Iterable[str], into: Path, before_change: Callable[[], None] = lambda: None
+) -> list[str]:
+    """Move files into a quarantine folder, and strike them from lists of images; return those lists.
+
+    Files that do not exist are ignored. `before_change` is called once, before the first change; it may raise.
+    """
+    layout, moved, struck = read_layout(folder), set(names), {}
     for source, named in layout.lists.items():
         lines = (layout.folder / source).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
         remaining = [lines[number - 1] for number, image in named.items() if image not in moved]
         if remaining and remaining != lines:
-            (layout.folder / source).write_text("\n".join([*remaining, ""]), encoding="utf-8")
-            changed_lists.append(source)
-    return changed_lists
+            struck[source] = "\n".join([*remaining, ""])
+    present = moved.intersection(layout.files)
+    if present or struck:
+        before_change()
+    for name in present:
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(layout.folder / name, into / name)
+    for source, text in struck.items():
+        (layout.folder / source).write_text(text, encoding="utf-8")
+    return list(struck)
 
 
 def write_training_yaml(folder: Path, report: DatasetReport, target: Path) -> None:

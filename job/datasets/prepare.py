@@ -129,15 +129,15 @@ def prepare_data(
         readers = _Readers(folder, held)
         if not pulled_already:
             with timer.entered(Phase.PULL):
-                pulled = _pull(store, folder, version, readers)
+                pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
         with timer.entered(Phase.CHECK):
             report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
             _require_none(folder, report.files - version.files.keys())
-            aside = pinned.get("set_aside", ()) if pinned else broken_files(folder, report) if quarantine else ()
+            aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
-                readers.exclude()
-                mark_replaceable(folder, set_aside(folder, aside, folder.with_name(f"{name}.quarantine")))
+                away = folder.with_name(f"{name}.quarantine")
+                mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
                 report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
         readers.join()
@@ -158,12 +158,15 @@ def _log_warnings(name: str, warnings: list[str]) -> None:
         log.warning("dataset %s: and %d more of this kind; see `job data check %s`", name, left, name)
 
 
-def _pull(store: Store, folder: Path, version: DatasetVersion, readers: "_Readers") -> TransferResult:
-    size = sum(stored.size_bytes for stored in version.files.values())
+def _pull(
+    store: Store, folder: Path, version: DatasetVersion, readers: "_Readers", leave_out: Collection[str] = ()
+) -> TransferResult:
+    files = {name: stored for name, stored in version.files.items() if name not in leave_out}
+    size = sum(stored.size_bytes for stored in files.values())
     with translated_errors(folder):
         require_space(folder, size, SPARE_BYTES)
         with Progress(f"pulling {folder.name}", size, "B") as progress:
-            return pull(store, version.files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
+            return pull(store, files, folder, lambda done: progress.to(done.num_bytes), readers.exclude)
 
 
 def _require_none(folder: Path, others: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from job.prediction.records import Detection
+from job.training.evaluation_record import Detection
 
 COLOURS = ((60, 60, 240), (60, 180, 60), (240, 120, 40), (0, 200, 240), (220, 80, 200), (200, 200, 0))
 """BGR, for the classes in turn."""

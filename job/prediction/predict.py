@@ -27,7 +27,6 @@ from job.errors import (
     PreemptionError,
     RunConflictError,
     UnreadableRecordError,
-    WeightsError,
 )
 from job.log import Progress, one_line
 from job.prediction.drawing import draw_boxes
@@ -36,7 +35,6 @@ from job.prediction.records import (
     FINAL,
     REQUEST,
     SHARDS,
-    Detection,
     PictureResult,
     PredictionFinal,
     PredictionRequest,
@@ -44,16 +42,17 @@ from job.prediction.records import (
     shard_key,
 )
 from job.prediction.source import Picture, Source
+from job.runs.lineage import fetch_best
 from job.session import environment
 from job.session.preemption import PreemptionWatcher
-from job.storage.checksums import sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store
 from job.storage.workdir import attempt_folder
+from job.training.evaluation_record import Detection
 
 if TYPE_CHECKING:
     from job.runs.run import Run
-    from job.training.detector import DetectedBox, Detector
+    from job.training.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +162,7 @@ class _Work:
 
         run, request = self._prediction.run, self._request
         weights = self._folder / "best.pt"
-        run.store.get(run.key("weights/best.pt"), weights)
-        if sha256_of(weights) != request.weights:
-            raise WeightsError(
-                f"{run.store.uri}/{run.key('weights/best.pt')}: is not what run {run.name} ended with, its SHA-256 "
-                "differs; restore the file"
-            )
+        fetch_best(run, weights)
         settings = DetectionSettings(
             conf=request.conf,
             iou=request.iou,
@@ -182,7 +176,7 @@ class _Work:
         return Detector(weights, settings, self._prediction.device, environment.num_threads())
 
     def _open_shards(self) -> Iterator[tuple[int, int]]:
-        """Yield each shard that nobody has committed, until there is none, and how many are left with it at most."""
+        """Yield the uncommitted shards in random order, each with the greatest number that are left with it."""
         while missing := self._missing():
             random.SystemRandom().shuffle(missing)  # machines seldom come to the same one at once
             for num_taken, number in enumerate(missing):
@@ -283,7 +277,7 @@ class _Work:
             yield record
 
 
-def _rounded(box: "DetectedBox") -> Detection:
+def _rounded(box: Detection) -> Detection:
     category, confidence, *corners = box
     left, top, right, bottom = (round(value, PX_DIGITS) for value in corners)
     return Detection(category, round(confidence, CONFIDENCE_DIGITS), left, top, right, bottom)

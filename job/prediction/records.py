@@ -3,13 +3,12 @@
 Guarantees that equal results are equal bytes: no time, no machine and no order of arrival is in them.
 """
 
-from typing import NamedTuple
-
 from pydantic import NonNegativeInt, PositiveInt
 
 from job.errors import RunConflictError
 from job.runs.records import Part, Record
 from job.text import shown
+from job.training.evaluation_record import Detection
 
 REQUEST, FINAL, SHARDS = "predict.json", "final.json", "shards/"
 
@@ -66,19 +65,6 @@ class PredictionRequest(Record):
 
 
 _SPOKEN = {"weights": "the run's weights, SHA-256", "source": "names and sizes of the pictures, SHA-256"}
-
-
-class Detection(NamedTuple):
-    """A box in pixels of the picture."""
-
-    category: int
-    """Number of the class, from 0."""
-
-    confidence: float
-    left: float
-    top: float
-    right: float
-    bottom: float
 
 
 class PictureResult(Part):

@@ -111,7 +111,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
             parent, _, key = key.rpartition("/")
             store = open_store(parent)
         if point.run is not None:
-            _get_best(Run(store, point.run), target)
+            fetch_best(Run(store, point.run), target)
         else:
             try:
                 store.get(key, target)
@@ -126,8 +126,12 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
     return target, replace(point, sha256=digest)
 
 
-def _get_best(run: Run, target: Path) -> None:
-    """Fetch the best weights of a finished run: the published copy, or those of a checkpoint where the copy differs."""
+def fetch_best(run: Run, target: Path) -> None:
+    """Fetch the best weights of a finished run: the published copy, or those of a checkpoint where the copy differs.
+
+    Raises:
+        WeightsError: If neither has them.
+    """
     final, key = run.final(), run.key("weights/best.pt")
     wanted = final.weights["best.pt"].sha256 if final else None
     with contextlib.suppress(ObjectNotFoundError):
@@ -140,7 +144,7 @@ def _get_best(run: Run, target: Path) -> None:
                 log.warning("%s: is missing, or is not what the run ended with; its checkpoint is taken", key)
                 run.store.get(file.key, target)
                 return
-    raise WeightsError(f"{key}: is missing, or is not what run {run.name} ended with; pass other --weights")
+    raise WeightsError(f"{key}: is missing, or is not what run {run.name} ended with; restore it, or take another run")
 
 
 def fetch_end(store: Store, point: InitialWeights, folder: Path) -> Manifest:

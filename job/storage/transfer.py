@@ -163,19 +163,27 @@ def _plan(
             shortened(foreign, NUM_SHOWN),
         )
     surplus = set(index.names()).difference(objects)
-    if missing or surplus:
+    stale = {name for name in surplus if _is_unchanged(index, name, folder / name)}
+    if missing or stale:
         before_change()
     _create_index(folder)
     pushed.save()
     _move_edited(folder, edited)
     for path in partial_files(folder):
         path.unlink()
+    for name in stale:
+        (folder / name).unlink()
     for name in surplus:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if index.known(name, file_version((folder / name).lstat())):  # unchanged since it was pulled
-                (folder / name).unlink()
         index.remove(name)
     return missing
+
+
+def _is_unchanged(index: ChecksumIndex, name: str, path: Path) -> bool:
+    """Whether a file exists, and is as it was pulled."""
+    try:
+        return index.known(name, file_version(path.lstat())) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _checksum(index: ChecksumIndex, name: str, path: Path) -> tuple[int, str] | None:

@@ -207,9 +207,10 @@ class CheckpointFile:
 
 @contextlib.contextmanager
 def _damage_refused() -> Iterator[None]:
-    """Translate the errors of zipfile: NotImplementedError is an unknown version, RuntimeError an encrypted entry."""
+    """Translate every error that zipfile raises for a damaged or foreign archive."""
     try:
         yield
+    # zipfile raises NotImplementedError for an unknown compression, and RuntimeError for an encrypted entry.
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise UnreadableFileError("it is damaged") from error
 

@@ -6,15 +6,15 @@ Guarantees that weights are loaded by the allow-list, and that without tiles the
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.checks import check_imgsz
 
-from job.errors import MachineError
+from job.errors import MachineError, message_of
 from job.training.device import require_device
+from job.training.evaluation_record import Detection
 from job.training.faults import explained_prediction
 from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of
@@ -46,19 +46,6 @@ class DetectionSettings:
     """Tiles that the model sees at once."""
 
 
-class DetectedBox(NamedTuple):
-    """A detection, in pixels of the picture."""
-
-    category: int
-    """Number of the class, from 0."""
-
-    confidence: float
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
 class Detector:
     """A model on a device.
 
@@ -84,9 +71,7 @@ class Detector:
         try:
             self._predictor.setup_model(model, verbose=False)
         except (ValueError, AssertionError) as error:
-            raise MachineError(
-                f"device {device!r}: {str(error).strip().splitlines()[0]}; pass another --device"
-            ) from error
+            raise MachineError(f"device {device!r}: {message_of(error)}; pass another --device") from error
         torch.set_num_threads(num_threads)  # select_device sets it from the number of cores
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self._size = check_imgsz(settings.imgsz, stride=self._predictor.model.stride, min_dim=2)
@@ -97,7 +82,7 @@ class Detector:
         self.num_channels = int(self._predictor.model.channels)
         """Channels of the pictures that the model takes."""
 
-    def detect(self, pictures: list[np.ndarray]) -> list[list[DetectedBox]]:
+    def detect(self, pictures: list[np.ndarray]) -> list[list[Detection]]:
         """Return the detections in each picture ``(h, w, c)``, BGR and uint8, the most confident first.
 
         Pictures of one shape are padded less than pictures of several, as Ultralytics does; so a batch decides the last
@@ -147,6 +132,6 @@ class Detector:
         ]
 
 
-def _boxes(found: Detections) -> list[DetectedBox]:
+def _boxes(found: Detections) -> list[Detection]:
     rows = zip(*(found[name].cpu().tolist() for name in ("cls", "conf", "bboxes")), strict=True)
-    return [DetectedBox(int(category), confidence, *box) for category, confidence, box in rows]
+    return [Detection(int(category), confidence, *box) for category, confidence, box in rows]

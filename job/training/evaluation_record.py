@@ -1,4 +1,4 @@
-"""Evaluation of a model on the validation set: the content of ``evaluation.json`` and ``evaluation-before.json``.
+"""Boxes of a model as records hold them, and its evaluation on the validation set: ``evaluation.json``.
 
 Imports no torch, so that a report reads it where there is none.
 """
@@ -11,6 +11,19 @@ SCHEMA = 1
 
 EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
 """Files of the evaluations of the start weights and of the best weights."""
+
+
+class Detection(NamedTuple):
+    """A detection, in pixels of the picture."""
+
+    category: int
+    """Number of the class, from 0."""
+
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 class ObjectBox(NamedTuple):

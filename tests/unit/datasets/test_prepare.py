@@ -148,17 +148,18 @@ def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monke
 
 
 def test_broken_files_are_not_set_aside_under_a_training(store, folder, prepare, monkeypatch):
-    """A training that sets files aside keeps them so: another that would pull them again is refused, and another rank
-    of its own reads what the first has prepared.
+    """A training that sets files aside keeps them so: a new one that would pull them again is refused; one whose run
+    has set aside the same files starts beside it, and so does another rank.
     """
     monkeypatch.setattr("job.datasets.prepare.READERS_S", 0)
     (folder / LABEL).write_text("no label")
     push(store, folder, force=True)
-    with ExitStack() as held, ExitStack() as rank1:
+    with ExitStack() as held, ExitStack() as beside, ExitStack() as rank1:
         first = prepare(held=held, quarantine=True)
         assert first.set_aside == (IMAGE, LABEL)
         with pytest.raises(MachineError, match="a training on this machine reads these files"):
             prepare(quarantine=True)
+        assert prepare(first.pinned, held=beside) == first
         assert prepare(first.pinned, held=rank1, pulled_already=True) == first
         assert not (first.yaml.parent / "work/datasets/wild" / LABEL).exists()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from job.prediction.drawing import COLOURS, draw_boxes
-from job.prediction.records import Detection
+from job.training.evaluation_record import Detection
 
 
 @pytest.mark.parametrize("num_channels", [1, 3, 4])

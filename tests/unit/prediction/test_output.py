@@ -4,26 +4,13 @@ import csv
 import json
 
 from job.prediction.output import write_files
-from job.prediction.records import Detection, PictureResult, PredictionRequest, ShardRecord, shard_key
+from job.prediction.records import PictureResult, ShardRecord, shard_key
+from job.training.evaluation_record import Detection
+from tests.support.prediction_request import prediction_request
 
 NAMES = ["zebra", "gnu, blue"]
 
-REQUEST = PredictionRequest(
-    run="run",
-    weights="a" * 64,
-    source="b" * 64,
-    num_pictures=3,
-    conf=0.3,
-    iou=0.7,
-    imgsz=640,
-    max_det=2,
-    only=None,
-    tiles=None,
-    overlap=0.0,
-    batch=1,
-    shard=2,
-    draw=False,
-)
+REQUEST = prediction_request(max_det=2)
 
 SHARDS = [
     ShardRecord(

@@ -13,9 +13,11 @@ import pytest
 from job.errors import PreemptionError, RunConflictError, UnreadableRecordError
 from job.prediction import predict as prediction_module
 from job.prediction.predict import Prediction, predict
-from job.prediction.records import Detection, PredictionRequest, ShardRecord, shard_key
+from job.prediction.records import ShardRecord, shard_key
 from job.prediction.source import open_source
 from job.storage.local import FolderStore
+from job.training.evaluation_record import Detection
+from tests.support.prediction_request import prediction_request
 
 
 class Mean:
@@ -55,21 +57,8 @@ def asked(tmp_path):
 
     def ask(name="out", **changes):
         source = open_source([str(folder)])
-        request = PredictionRequest(
-            run="zebra",
-            weights="a" * 64,
-            source=source.digest,
-            num_pictures=len(source.pictures),
-            conf=0.3,
-            iou=0.7,
-            imgsz=640,
-            max_det=300,
-            only=None,
-            tiles=None,
-            overlap=0.0,
-            batch=2,
-            shard=4,
-            draw=False,
+        request = prediction_request(
+            run="zebra", source=source.digest, num_pictures=len(source.pictures), batch=2, shard=4
         )
         return Prediction(
             request=request.model_copy(update=changes),
