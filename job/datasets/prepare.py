@@ -184,7 +184,8 @@ def _exclusive(folder: Path) -> Iterator[Path]:
     """Make a folder for a pulled dataset and hold its lock: one process of this machine at a time looks into it."""
     require_writable(folder)
     with _lock_file(folder, "lock") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        with translated_errors(folder.parent):
+            fcntl.flock(opened, fcntl.LOCK_EX)
         yield folder
 
 

@@ -31,6 +31,7 @@ from job.goodput import Phase
 from job.text import as_json, seconds_between, shortened, validation_problems
 
 SCHEMA = 1
+"""Of records; a new phase, reason of an end or required field raises it, or older versions call a record damaged."""
 
 NUM_SHOWN = 3
 """Problems of an object that its message names."""
