@@ -66,7 +66,7 @@ class AtTheSteps:
 @pytest.mark.parametrize(
     ("forgotten", "difference"),
     [
-        ("nothing", None),
+        pytest.param("nothing", None, marks=pytest.mark.full),
         pytest.param("weights", "the loss differs", marks=pytest.mark.full),
         pytest.param("moments", "model: ", marks=pytest.mark.full),
         ("gradients", "model: "),
