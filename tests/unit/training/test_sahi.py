@@ -24,11 +24,9 @@ def test_tiles_are_those_of_sahi():
 
 
 def test_visible_boxes_are_those_of_sahi():
-    """Of a thousand tiles with boxes the visible ones and what is left of them are SAHI's.
-
-    It counts the area of a box in whole pixels, rounded down, so the boxes of this test end at whole pixels. With a
-    share of 0 it also keeps a box of which nothing is left after that, so the share is larger here.
-    """
+    """Of a thousand tiles with boxes the visible ones and what is left of them are SAHI's."""
+    # It counts areas in whole pixels, rounded down, so the boxes end at whole pixels. With a share of 0 it also keeps
+    # a box of which nothing is left after that.
     random = np.random.default_rng(0)
     num_kept = num_clipped = 0
     for _ in range(NUM_CASES):
@@ -99,12 +97,11 @@ def test_cut_boxes_are_merged_as_by_sahi(tiled):
 
 
 def test_the_difference_to_sahi_is_that_a_piece_suppresses_no_whole_box(tiled):
-    """SAHI applies one measure to all boxes; here whole boxes are merged by IoU first, and by the share of the smaller
-    a piece then has to be one of an object that is in none of them.
-
-    By the share alone, as SAHI does by default, a calf beside its mother is lost, and an animal as a whole to a more
-    confident piece of it.
+    """Where SAHI applies one measure to all boxes, whole boxes are merged by IoU first, and a piece is kept only if it
+    is in none of them.
     """
+    # By the share of the smaller alone, SAHI's default, a calf beside its mother is lost, and an animal as a whole to a
+    # more confident piece of it.
     num_different = 0
     for found, random in cases():
         cut = random.random(len(found)) < 0.4
