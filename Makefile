@@ -226,7 +226,12 @@ format: $(DEV) ## Format, and apply automatic fixes
 bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
+	@$(BIN)/python -m tests.bench.decoding
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
+
+.PHONY: bench-tiles
+bench-tiles: $(DEV) ## Compare recipe T with A after equal seconds of training; fetches photographs (21 MB)
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.tiles
 
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare how they end (N=200 takes 40 minutes)
