@@ -116,6 +116,10 @@ report: $(if $(RUN),$(LIGHT),no-run) ## Rewrite the report of RUN and open it
 predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(ENV),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
 	@exec $(WITH_ARGS) $(BIN)/job predict "$$RUN" "$$SOURCE" --out "$$OUT" --bucket "$${BUCKET:-bucket}"
 
+.PHONY: evaluate
+evaluate: $(if $(RUN),$(ENV),no-run) ## Score RUN on its test pictures, with intervals
+	@exec $(WITH_ARGS) $(BIN)/job evaluate "$$RUN" --bucket "$${BUCKET:-bucket}"
+
 .PHONY: no-source
 no-source:
 	@echo 'make predict: SOURCE or OUT is missing; name the pictures and a place for the results,' \

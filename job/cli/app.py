@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "runs list": ("job.cli.runs:list_", "List the runs in a bucket."),
     "runs show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
     "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
+    "evaluate": ("job.cli.evaluate:evaluate", "Score a run on its test pictures, with intervals."),
     "predict": ("job.cli.predict:predict", "Find and count objects in pictures with a run's model."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),

@@ -12,6 +12,7 @@ from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
+from job.runs.evaluation import read_evaluation
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey
@@ -65,6 +66,7 @@ def show(options: ShowRunOptions) -> None:
     attempts, final, point = run.attempt_records(), run.final(), record.start.point
     cost = read_cost(run, attempts)
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    score = read_evaluation(run, final.weights["best.pt"].sha256) if final else None
     set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(run)
     content = {
         "run": record.model_dump(mode="json"),
@@ -74,6 +76,7 @@ def show(options: ShowRunOptions) -> None:
         "set_aside": {str(identity): why for identity, why in set_aside.items()},
         "tracking": tracking,
         "final": final and final.model_dump(mode="json"),
+        "evaluation": score and score.model_dump(mode="json", exclude={"pictures"}),
     }
     lines = [
         *labelled("run", f"{run.name}, {_state(run, record, final)}"),
@@ -92,6 +95,8 @@ def show(options: ShowRunOptions) -> None:
     for identity, why in set_aside.items():
         lines += labelled("set aside", f"checkpoint {identity}, {'; '.join(why)}")
     lines += [*labelled("W&B", tracking), "", cost.table()]
+    if score is not None:
+        lines += ["", *labelled("evaluated", score.summary)]
     if final is not None:
         metrics = BeforeAfter.from_record(final.comparison).table(final.profile)
         lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key('weights/best.pt')}")]

@@ -50,6 +50,8 @@ class DatasetReport:
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
     """Images and labels of the validation split."""
+    test: tuple[str, ...] = ()
+    """Images and labels of the test split."""
     files: frozenset[str] = frozenset()
     """Files that training reads: the data file, lists of images, images and labels."""
 
@@ -113,15 +115,21 @@ def check_dataset(
         for name, counts in splits.items()
         if counts.num_without_label
     ]
-    val_images = layout.splits["val"].images if "val" in layout.splits else ()
     return DatasetReport(
         names,
         splits,
         problems=tuple(unique),
         warnings=(*layout.warnings, *unlabelled, *noted),
-        val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
+        val=_files_of(layout, "val"),
+        test=_files_of(layout, "test"),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
     )
+
+
+def _files_of(layout: Layout, split: str) -> tuple[str, ...]:
+    """Return images and labels of a split."""
+    images = layout.splits[split].images if split in layout.splits else ()
+    return *images, *sorted({label_of(image) for image in images} & layout.texts)
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:

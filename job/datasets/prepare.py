@@ -52,6 +52,9 @@ class PreparedData:
     val: str
     """Digest of the validation split; metrics are comparable if it is equal."""
 
+    test: str | None
+    """Digest of the test split, if there is one."""
+
     @property
     def pinned(self) -> dict[str, Any]:
         """Fields of a run's record."""
@@ -147,8 +150,9 @@ def prepare_data(
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
+    test = split_digest(version.files, report.test, report.names) if report.test else None
     digest = pinned["digest"] if pinned else version.digest
-    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val)
+    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val, test)
 
 
 def _log_warnings(name: str, warnings: list[str]) -> None:

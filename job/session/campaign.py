@@ -22,6 +22,7 @@ from job.analysis.campaign import (
     next_step,
     spent_usd,
 )
+from job.analysis.paired import describe_difference, f1_difference
 from job.analysis.summary import RunSummary
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
@@ -86,7 +87,12 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
         if len(finished) < len(steps):
             _train(campaign, record, steps[-1], place, finished)
             continue
-        decision = next_step(record, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
+        decision = next_step(
+            *(record, finished, usd_per_hour),
+            bucket=campaign.store.uri,
+            bounded=place.bounds,
+            gain=_describe_gain(campaign, finished),
+        )
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -95,6 +101,16 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
             campaign.add(decision)
         write_page(campaign)
     return result
+
+
+def _describe_gain(campaign: Campaign, finished: Sequence[RunSummary]) -> str:
+    """Return by how much the newest run differs from the best before it, if both were measured on the same pictures."""
+    before = best_of(finished[:-1])
+    best = next((run for run in finished[:-1] if before and run.run == before.run), None)
+    difference = best and f1_difference(campaign.store, finished[-1], best)
+    if best is None or difference is None:
+        return ""
+    return f"; F1 of run {finished[-1].run} against {best.run}, by picture: {describe_difference(difference)}"
 
 
 def _train(

@@ -95,8 +95,13 @@ def explained(plan: Plan, retry_may_help: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def explained_prediction() -> Iterator[None]:
-    """Turn exceptions of libraries during a prediction into errors with an exit code and advice."""
+def explained_prediction(subject: str = "prediction", smaller: str = "--batch, --tiles or --imgsz") -> Iterator[None]:
+    """Turn exceptions of libraries where a model is used into errors with an exit code and advice.
+
+    Args:
+        subject: Begins the message.
+        smaller: Flags of which a smaller value needs less memory.
+    """
     try:
         yield
     except JobError:
@@ -107,9 +112,9 @@ def explained_prediction() -> Iterator[None]:
         if fault is None:
             raise
         if fault.error is OutOfMemoryError:
-            message = "prediction: out of memory; pass a smaller --batch, --tiles or --imgsz, or take a larger GPU"
+            message = f"{subject}: out of memory; pass a smaller {smaller}, or take a larger GPU"
             raise OutOfMemoryError(message, try_again=False) from error
-        raise fault.error(f"prediction: {fault.name}, {text}; {fault.advice}") from error
+        raise fault.error(f"{subject}: {fault.name}, {text}; {fault.advice}") from error
 
 
 def _find(error: Exception, text: str) -> Fault | None:

@@ -29,6 +29,7 @@ from job.training.architecture import Architecture, UnfitArchitectureError, load
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
+from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
@@ -199,6 +200,15 @@ class Trainer(DetectionTrainer):
             size, overlap = self.plan.train["tiles"] or self.args.imgsz, self.plan.train["tile_overlap"]
             validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
         return validator
+
+    def validate(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+        """Validate, and return the metrics and what decides which epoch is best."""
+        best = self.best_fitness
+        metrics, fitness = super().validate()
+        if self.plan.train["best"] == "f1":
+            fitness = harmonic_mean(metrics["metrics/precision(B)"], metrics["metrics/recall(B)"])
+            self.best_fitness = fitness if best is None else max(best, fitness)
+        return metrics, fitness
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"

@@ -34,7 +34,7 @@ OUTSIDE = {
     "grpc": {"cloud.batch"},
     "jinja2": {"report"},
     "matplotlib": {"report.charts", "training"},
-    "numpy": {"datasets", "prediction", "session.demo", "training"},
+    "numpy": {"analysis", "datasets", "prediction", "session.demo", "training"},
     "obstore": {"storage"},
     "pydantic": {
         *("analysis", "cli", "cloud", "datasets", "prediction", "recipes", "runs", "session", "text"),
