@@ -8,7 +8,7 @@ EPOCHS = [(0.5, 0.5, 0.3), (0.9, 0.5, 0.2), (0.6, 0.6, 0.4)]
 
 @pytest.mark.parametrize(("best", "fitness"), [("fitness", [0.3, 0.2, 0.4]), ("f1", [0.5, 0.9 / 1.4, 0.6])])
 def test_it_is_decided_by_what_was_asked_for(confined, best, fitness):
-    """The trainer's fitness of an epoch, which chooses best.pt and ends patience, is that measure, and the best stays."""
+    """The fitness of an epoch, which chooses best.pt and ends patience, is that measure, and the best one stays."""
     from job.training.trainer import Trainer  # noqa: PLC0415 -- once Ultralytics is confined
 
     trainer = Trainer.__new__(Trainer)
