@@ -118,20 +118,22 @@ class ScoredSplit:
         self.about = _joined(about, len(IOUS)).astype(int)[order]
         """``(n, 10)`` the object, numbered over all pictures, that each detection is right about, or -1."""
 
+        self._precisions_of: dict[int, np.ndarray] = {}
+
     def count(self, thresholds: np.ndarray) -> list[PictureCounts]:
         """Count at thresholds ``(c,)``, one for each class."""
         return [picture.counts(thresholds) for picture in self.pictures]
 
     def total(self, counts: Counts) -> Score:
         """Return the score of all classes together."""
-        map50, map50_95 = self._mean_precisions(np.flatnonzero(counts.objects.any(0)), len(IOUS))
+        map50, map50_95 = self._mean_precisions(np.flatnonzero(counts.objects.any(0)).tolist())
         return Score(**self._counted(counts), map50=map50, map50_95=map50_95)
 
     def of_class(self, counts: Counts, category: int, confidence: float, *, is_own: bool) -> ClassScore:
         """Return the score of a class at its threshold."""
         alone = counts.only(category)
         errors = PictureErrors.of(self.resamples, alone)
-        map50, map50_95 = self._mean_precisions(np.array([category]), len(IOUS))
+        map50, map50_95 = self._mean_precisions([category])
         return ClassScore(
             **self._counted(alone),
             map50=map50,
@@ -161,7 +163,8 @@ class ScoredSplit:
                 self._by_picture(self.picture[found], self.category[found]),
                 self._by_picture(self.picture[alarms], self.category[alarms]),
             )
-            (map50,) = self._mean_precisions(np.flatnonzero(counts.objects.any(0)), 1, objects, detections)
+            seen = np.flatnonzero(counts.objects.any(0)).tolist()
+            map50 = _over_classes([self._precisions(category, 1, objects, detections) for category in seen])
             scores.append(SizeScore(**self._counted(counts), map50=map50, from_px=low, to_px=high))
         return scores
 
@@ -182,62 +185,80 @@ class ScoredSplit:
             f1=estimate(rates.f1),
         )
 
-    def _mean_precisions(
-        self,
-        classes: np.ndarray,
-        num_ious: int,
-        objects: np.ndarray | None = None,
-        detections: np.ndarray | None = None,
-    ) -> list[Estimate]:
-        """Return mAP50, and with ten overlaps mAP50-95, of classes, among some objects and detections."""
-        by_class = np.full((len(self.resamples.weights), len(classes), num_ious), np.nan)
-        for column, category in enumerate(classes):
-            of_class = (self.object_class == category) & (True if objects is None else objects)
-            num_objects = self.resamples.weights[:, self.object_picture[of_class]].sum(1)
-            chosen = np.flatnonzero((self.category == category) & (True if detections is None else detections))
-            for number in range(num_ious):
-                right = self.about[chosen, number] >= 0
-                by_class[:, column, number] = average_precision(
-                    self.resamples.weights, self.picture[chosen], right, num_objects
-                )
-        means = [by_class[..., :1], by_class] if num_ious > 1 else [by_class]
-        return [estimate(_mean(each.mean(2))) for each in means]
+    def _mean_precisions(self, classes: Sequence[int]) -> tuple[Estimate, Estimate]:
+        """Return mAP50 and mAP50-95 of classes."""
+        for category in classes:
+            if category not in self._precisions_of:
+                self._precisions_of[category] = self._precisions(category, len(IOUS))
+        found = [self._precisions_of[category] for category in classes]
+        return _over_classes([each[:, :1] for each in found]), _over_classes(found)
+
+    def _precisions(
+        self, category: int, num_ious: int, objects: np.ndarray | None = None, detections: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the average precisions ``(1 + r, t)`` of a class, among some objects and detections."""
+        of_class = (self.object_class == category) & (True if objects is None else objects)
+        num_objects = self.resamples.weights[:, self.object_picture[of_class]].sum(1)
+        chosen = np.flatnonzero((self.category == category) & (True if detections is None else detections))
+        right = self.about[chosen, :num_ious] >= 0
+        return average_precisions(self.resamples.weights, self.picture[chosen], right, num_objects)
 
 
-def average_precision(
+def average_precisions(
     weights: np.ndarray, picture: np.ndarray, right: np.ndarray, num_objects: np.ndarray
 ) -> np.ndarray:
-    """Return the average precision of each row of weights, as Ultralytics' ``compute_ap`` (``utils/metrics.py``: 771).
+    """Return average precisions of each row of weights, as Ultralytics' ``compute_ap`` (``utils/metrics.py``: 771).
+
+    Between two detections that are right, the last one that is wrong decides alone how precision is interpolated.
 
     Args:
         weights: ``(b, p)`` how often each picture counts.
         picture: ``(n,)`` the picture of each detection, the most confident first.
-        right: ``(n,)``.
+        right: ``(n, t)`` whether it is right at each overlap.
         num_objects: ``(b,)``.
 
     Returns:
-        Shares of 1 ``(b,)``; NaN without objects.
+        Shares of 1 ``(b, t)``; NaN without objects.
     """
-    num_needed = int(np.max(np.flatnonzero(right), initial=-1)) + 1  # none behind the last right one counts
-    picture, right = picture[:num_needed], right[:num_needed]
-    found = np.where(num_objects > 0, 0.0, np.nan)
-    if not num_needed:
-        return found
-    num_rows = max(1, MAX_ELEMENTS // num_needed)
+    found = np.repeat(np.where(num_objects > 0, 0.0, np.nan)[:, None], right.shape[1], 1)
+    num_rows = max(1, MAX_ELEMENTS // max(1, len(picture)))
     for first in range(0, len(weights), num_rows):
         rows = slice(first, first + num_rows)
         drawn = weights[rows][:, picture]
-        hits, shown = np.cumsum(drawn * right, 1), np.cumsum(drawn, 1)
-        recall = hits / np.maximum(num_objects[rows, None], 1)
-        precision = np.divide(hits, shown, out=np.ones_like(hits), where=shown > 0)
-        edge = np.ones((len(drawn), 1))
-        x = np.hstack([0 * edge, recall, recall[:, -1:], edge])
-        y = np.hstack([edge, precision, 0 * edge, 0 * edge])
-        y = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
-        apart = 2.0 * np.arange(len(drawn))[:, None]  # one interpolation for all rows, which follow each other
-        at = np.interp((RECALLS + apart).ravel(), (x + apart).ravel(), y.ravel()).reshape(len(drawn), -1)
-        found[rows] += np.trapezoid(at, RECALLS, axis=1)
+        shown = np.cumsum(drawn, 1)
+        for number, column in enumerate(right.T):
+            if column.any():
+                found[rows, number] += _areas(drawn[:, column], shown[:, column], num_objects[rows])
     return found
+
+
+def _areas(drawn: np.ndarray, shown: np.ndarray, num_objects: np.ndarray) -> np.ndarray:
+    """Return the areas ``(b,)`` under curves of precision over recall.
+
+    Args:
+        drawn: ``(b, k)`` how often each detection that is right counts.
+        shown: ``(b, k)`` the detections up to it, itself included.
+        num_objects: ``(b,)``.
+    """
+    hits = np.cumsum(drawn, 1)
+    hits, shown = (np.stack([each - drawn, each], 2).reshape(len(drawn), -1) for each in (hits, shown))
+    recall = hits / np.maximum(num_objects, 1)[:, None]
+    precision = np.divide(hits, shown, out=np.ones(hits.shape), where=shown > 0)
+    edge = np.ones((len(drawn), 1))
+    x = np.hstack([0 * edge, recall, recall[:, -1:], edge])
+    y = np.hstack([edge, precision, 0 * edge, 0 * edge])
+    y = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
+    apart = 2.0 * np.arange(len(drawn))[:, None]  # one interpolation for all rows, which follow each other
+    at = np.interp((RECALLS + apart).ravel(), (x + apart).ravel(), y.ravel()).reshape(len(drawn), -1)
+    areas: np.ndarray = np.trapezoid(at, RECALLS, axis=1)
+    return areas
+
+
+def _over_classes(precisions: Sequence[np.ndarray]) -> Estimate:
+    """Return the mean of average precisions ``(1 + r, t)`` of classes; none without a class."""
+    if not precisions:
+        return Estimate(None, None, None)
+    return estimate(_mean(np.stack([each.mean(1) for each in precisions], 1)))
 
 
 def _mean(by_class: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from job.analysis.bootstrap import Resamples, estimate
 from job.analysis.operating_point import MIN_OBJECTS, choose
-from job.analysis.score import Counts, PictureErrors, Rates, ScoredSplit, average_precision
+from job.analysis.score import Counts, PictureErrors, Rates, ScoredSplit, average_precisions
 from job.errors import RunConflictError, UsageError
 from job.training.evaluation_record import PictureCounts
 from tests.support.matched_pictures import picture
@@ -87,7 +87,7 @@ def test_average_precision_is_that_of_ultralytics(confined):
         right, where = rng.random(60) < 0.4, rng.integers(0, 5, 60)
         confidence = np.linspace(0.9, 0.1, 60)
         weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 1, 3]])
-        found = average_precision(weights, where, right, np.array([50, 80]))
+        found = average_precisions(weights, where, right[:, None], np.array([50, 80]))[:, 0]
         for row, num_objects, value in zip(weights, (50, 80), found, strict=True):
             drawn = np.repeat(np.arange(60), row[where])
             theirs = ap_per_class(right[drawn, None], confidence[drawn], np.zeros(len(drawn)), np.zeros(num_objects))
