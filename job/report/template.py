@@ -23,6 +23,7 @@ def render_template(name: str, **context: object) -> str:
         "duration": duration,
         "dollars": dollars,
         "clock": format_clock,
+        "grouped": "{:,}".format,
     }
     return environment.get_template(name).render(**context)
 
