@@ -28,7 +28,7 @@ DOUBTFUL = 0.5
 """Boxes below this confidence are dashed."""
 
 NUM_SOUGHT = 100
-"""Objects, the least certain ones, of which the shown part of a large picture has as many as possible."""
+"""Of so many objects below that, the least certain ones, a large picture's shown part has as many as it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,8 @@ def _described(result: PictureResult, names: Sequence[str], pixels: np.ndarray |
     if pixels is None:
         return picture
     height, width = pixels.shape[:2]
-    sought = sorted(result.detections, key=lambda detection: detection.confidence)[:NUM_SOUGHT]
+    least_certain = sorted(result.detections, key=lambda detection: detection.confidence)
+    sought = [each for each in least_certain if each.confidence < DOUBTFUL][:NUM_SOUGHT] or least_certain[:1]
     middles = [((each.left + each.right) / 2 / width, (each.top + each.bottom) / 2 / height) for each in sought]
     window = find_window((width, height), middles)
     shown = window[2] - window[0], window[3] - window[1]

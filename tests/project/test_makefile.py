@@ -123,6 +123,15 @@ def test_a_prediction_gets_run_source_and_place(project):
     assert len(words_of(project)) == 1
 
 
+def test_training_and_prediction_run_in_the_image(project):
+    """With IN=image the script of the image gets the command that the environment would get."""
+    for target, variables in {"train": {"RECIPE": "A"}, "predict": {"RUN": "r", "SOURCE": "s", "OUT": "o"}}.items():
+        for where in ({}, {"IN": "image"}):
+            assert make(project, target, variables | where).returncode == 0
+    train, predict = Programs(project / ".venv/bin").words("job")
+    assert Programs(project / "docker").words("run.sh") == [["job", *train], ["job", *predict]]
+
+
 def test_a_quote_that_is_not_closed_is_refused(project):
     """ARGS that cannot be split into words ends with a sentence, and nothing is started."""
     done = make(project, "runs", {"ARGS": "'open"})

@@ -3,9 +3,13 @@
 import csv
 import json
 
+import pytest
+from pydantic import ValidationError
+
 from job.prediction.output import write_tables
 from job.prediction.records import PictureResult, ShardRecord, shard_key
 from job.training.evaluation_record import Detection
+from tests.support.megadetector_format import Results
 from tests.support.prediction_request import prediction_request
 
 NAMES = ["zebra", "gnu, blue"]
@@ -60,8 +64,7 @@ def test_json_is_of_megadetectors_format(tmp_path):
     """Categories are numbered from 1, boxes are shares, and a failure has no list of detections."""
     write_tables(tmp_path, REQUEST, NAMES, SHARDS)
     content = json.loads((tmp_path / "detections.json").read_text())
-    assert isinstance(content["info"]["format_version"], str)
-    assert float(content["info"]["format_version"]) >= 1.2
+    Results.model_validate(content)
     assert content["info"]["detector_metadata"]["typical_detection_threshold"] == 0.3
     assert content["detection_categories"] == {"1": "zebra", "2": "gnu, blue"}
     assert content["images"] == [
@@ -76,6 +79,37 @@ def test_json_is_of_megadetectors_format(tmp_path):
         {"file": "broken.jpg", "detections": None, "failure": "is empty"},
         {"file": "c.jpg", "detections": [], "failure": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("info", "format_version"), 1.4),
+        (("info", "detector"), "runs/zebra.pt"),
+        (("detection_categories",), {"1": " ", "2": "gnu"}),
+        (("images", 0, "detections", 0, "category"), "7"),
+        (("images", 0, "detections", 0, "conf"), 1.2),
+        (("images", 0, "detections", 0, "bbox"), [0.9, 0.1, 0.2, 0.2]),
+        (("images", 1, "detections"), []),
+        (("images", 2, "detections"), None),
+    ],
+)
+def test_the_check_of_the_format_finds_mistakes(tmp_path, path, value):
+    """What the format does not allow is refused by the check that the JSON passes."""
+    write_tables(tmp_path, REQUEST, NAMES, SHARDS)
+    content = place = json.loads((tmp_path / "detections.json").read_text())
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(ValidationError):
+        Results.model_validate(content)
+
+
+def test_blank_classes_have_a_name_in_json(tmp_path):
+    """The format has no class without a name."""
+    write_tables(tmp_path, REQUEST, ["", " "], SHARDS)
+    content = json.loads((tmp_path / "detections.json").read_text())
+    assert Results.model_validate(content).detection_categories == {"1": "class 1", "2": "class 2"}
 
 
 def test_the_end_counts_objects_pictures_and_failures(tmp_path):

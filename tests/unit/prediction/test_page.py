@@ -109,8 +109,8 @@ def test_a_picture_that_is_full_is_warned_of():
 def test_metrics_of_the_threshold_are_shown_if_they_are_known():
     """Precision, recall and F1 are called those of the validation images."""
     known = words(page_of(summed(result("a", 0.5)), metrics={"precision": 0.8, "recall": 0.7}))
-    assert "precision 80.0 % recall 70.0 % precision, recall: of the validation images at this confidence" in known
-    assert "validation" not in words(page_of(summed(result("a", 0.5))))
+    assert "On the validation images this threshold has precision 80.0 %, recall 70.0 %." in known
+    assert "this threshold has" not in words(page_of(summed(result("a", 0.5))))
 
 
 def test_a_large_picture_is_cut_to_its_doubtful_objects(source):
