@@ -227,6 +227,7 @@ format: $(DEV) ## Format, and apply automatic fixes
 bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
+	@$(BIN)/python -m tests.bench.prediction
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: kill-storm

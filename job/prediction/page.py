@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from job.analysis.metrics import LABELS
 from job.datasets.image import read_picture
 from job.errors import DataError
 from job.prediction.drawing import cut
@@ -77,6 +78,7 @@ def render(
         chart=confidence_histogram(summary.confidences, request.conf),
         pictures=pictures,
         metrics=metrics,
+        labels=LABELS,
         files=TABLES,
     )
 
