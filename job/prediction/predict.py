@@ -162,7 +162,8 @@ class _Work:
             ):
                 self._search(detector, progress)
             preemption.at_stake = str
-            return self._finish(detector)
+            with preemption.interruptible():
+                return self._finish(detector)
 
     def _search(self, detector: "Detector", progress: Progress) -> None:
         """Do the shards that are missing."""

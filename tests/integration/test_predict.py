@@ -78,10 +78,10 @@ def test_every_picture_counts_once_and_unreadable_ones_are_listed(undisturbed, f
 
 
 def test_a_prediction_that_is_killed_ends_with_the_same_bytes(bucket, flight, undisturbed, tmp_path):
-    """Killed within a picture, at the put of a shard, and between the final files, it ends as an undisturbed one."""
+    """Killed within a picture, at the put of a shard, and behind the final files, it ends as an undisturbed one."""
     out = tmp_path / "out"
     command = (*PREDICT, flight, "--out", out, "--bucket", bucket, "--draw")
-    for point in ("picture:6:kill", "shard:3:kill", "final file:2:kill"):
+    for point in ("picture:6:kill", "shard:3:kill", "final file:5:kill"):
         process = start_job(*command, at=point)
         _, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors

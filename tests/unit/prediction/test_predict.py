@@ -101,6 +101,18 @@ def test_each_notice_of_a_training_is_one_here(asked, detector, number, reason):
     assert (raised.value.reason, raised.value.exit_code, len(detector.batches)) == (reason, 75, 1)
 
 
+def test_a_notice_while_the_files_are_written_ends_it_at_once(asked, detector, monkeypatch):
+    """The final files take a while; the same command writes them again, to the same bytes."""
+    predict(asked("undisturbed"))
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction_module, "render", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(PreemptionError):
+            predict(asked())
+    assert "report.html" not in content_of(asked().out)
+    predict(asked())
+    assert content_of(asked().out) == content_of(asked("undisturbed").out)
+
+
 def test_pictures_are_progress_to_the_watchdog(asked, detector, monkeypatch):
     """While pictures are searched each batch is a beat, and only that; before and after, each byte is."""
     watched = []
