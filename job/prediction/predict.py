@@ -263,7 +263,7 @@ class _Work:
     def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[Detection], names: Sequence[str]) -> None:
         key = f"{DRAWN}{name}.jpg"
         if not is_key(key) or max(len(part.encode()) for part in key.split("/")) > MAX_NAME_BYTES:
-            log.warning("picture %s: its name is no name for an object; it is not drawn", one_line(name))
+            log.warning("picture %s: no object can have its name and .jpg behind it; it is not drawn", one_line(name))
             return
         with suppress(PreconditionError):  # drawn before
             self._out.put(key, draw_boxes(pixels, detections, names))
