@@ -224,7 +224,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
     """Yield the finished runs of a family; one whose final record is damaged is passed over with a warning."""
     for found in survey(store, [family]).runs:
         try:
-            final = found.run.final() if found.finished else None
+            final = found.listing.final()
         except CorruptObjectError as error:
             log.warning("%s; passed over as start weights", error)
             continue

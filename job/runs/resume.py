@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
+from job.runs.listing import RunListing
 from job.runs.records import (
     AttemptRecord,
     Exactness,
@@ -32,8 +33,11 @@ class PreviousAttempts:
 
     @classmethod
     def of(cls, claim: Claim) -> "PreviousAttempts":
-        """Read the records of the attempts before a claim."""
-        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempts() if number < claim.attempt))
+        """Read the records of the attempts before a claim, and bundle them for the next one."""
+        listing = RunListing(claim.run)
+        previous = cls(tuple(listing.attempts(number for number in listing.numbers if number < claim.attempt)))
+        listing.write_bundle()
+        return previous
 
     @property
     def furthest_position(self) -> tuple[int, int]:
