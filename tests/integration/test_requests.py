@@ -33,7 +33,8 @@ def test_a_resumption_after_two_hundred_attempts_costs_few_more_requests(data, e
 def attempt(bucket, at):
     """Start the run; it is killed at a point."""
     process = start_job(*TRAIN, "--bucket", bucket, at=at)
-    assert process.wait(TIMEOUT_S) == -9, process.communicate()[1]
+    said = process.communicate(timeout=TIMEOUT_S)[1]
+    assert process.returncode == -9, said
 
 
 def add_attempts(run, num):
