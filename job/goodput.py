@@ -71,10 +71,9 @@ class PhaseTimer:
     @contextmanager
     def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
         """Count a standstill as `Phase.SUSPENDED`; enter it after long imports, which hold the lock of Python."""
-        closed = threading.Event()
 
         def tick() -> None:
-            while not closed.wait(tick_s):
+            while not ticking.closed.wait(tick_s):
                 with self._lock:
                     self._add()
 
@@ -82,11 +81,10 @@ class PhaseTimer:
             self._add()
             self._is_watched, self._standstill_s = True, standstill_s
         ticking = Background("phase timer", tick)
-        ticking.start()
         try:
-            yield
+            with ticking:
+                yield
         finally:
-            closed.set()
             with self._lock:
                 self._add()
                 self._is_watched = False

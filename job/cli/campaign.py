@@ -59,10 +59,6 @@ def campaign(options: CampaignOptions) -> None:
 
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
     interruption. A run that has begun is finished, whatever its cost.
-
-    Raises:
-        UsageError: If dollars are limited and the price of an hour is not known.
-        PreemptionError: If this process was asked to stop, or a run to be paused.
     """
     cloud, profile = options.cloud, options.recipe.profile
     price = options.price_of(f"{cloud}-spot" if cloud else None)

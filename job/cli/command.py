@@ -31,7 +31,7 @@ class Command:
     """One command of the command line."""
 
     function: Callable[[Any], None]
-    """Takes the options."""
+    """Takes the options, and raises a `JobError` if it fails; its docstring is the help below the summary."""
 
     options: type[Options]
     example: str

@@ -50,9 +50,6 @@ def estimate(options: EstimateOptions) -> None:
 
     The best source is a finished run like it on the same kind of machine; without one, a few steps are trained here, in
     a scratch folder. Another machine cannot be measured from here.
-
-    Raises:
-        UsageError: If nothing is known of the named machine.
     """
     machine, price = options.machine, options.price_of(options.machine)
     found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)

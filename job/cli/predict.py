@@ -79,10 +79,6 @@ def predict(options: PredictOptions) -> None:
 
     Writes counts.csv, detections.csv and detections.json, which Timelapse reads. The same command goes on where it was
     killed, and several machines may share one --out.
-
-    Raises:
-        RunConflictError: If there is no such run, it is not finished, or --out has another prediction.
-        DataError: If the source has no pictures.
     """
     store = options.store()
     run, record = require_run(store, options.run)

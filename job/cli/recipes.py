@@ -45,11 +45,7 @@ def list_recipes(_options: Options) -> None:
 
 @command(ShowRecipeOptions, "job recipes show A --profile demo")
 def show_recipe(options: ShowRecipeOptions) -> None:
-    """Print a recipe as YAML, every value decided.
-
-    Raises:
-        RecipeError: If there is no such recipe or it is wrong.
-    """
+    """Print a recipe as YAML, every value decided."""
     recipe = load_recipe(options.name, options.profile)
     shown = {
         "recipe": recipe.name,
@@ -67,11 +63,7 @@ def show_recipe(options: ShowRecipeOptions) -> None:
 
 @command(CheckRecipeOptions, "job recipes check mine.yaml")
 def check_recipe(options: CheckRecipeOptions) -> None:
-    """Check a recipe, both profiles of it.
-
-    Raises:
-        RecipeError: Lists every problem.
-    """
+    """Check a recipe, both profiles of it."""
     recipe = load_recipe(options.file)
     print(f"{options.file}: a valid recipe; {_settings(recipe)}")
 

@@ -55,12 +55,7 @@ def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
 
 @command(ShowRunOptions, "job runs show zebra --bucket gs://my-bucket")
 def show(options: ShowRunOptions) -> None:
-    """Print one run.
-
-    Raises:
-        RunConflictError: If there is no such run.
-        CorruptObjectError: If one of its records has another form.
-    """
+    """Print one run."""
     run, record = require_run(options.store(), options.run)
     attempts, final, point = run.attempt_records(), run.final(), record.start.point
     cost = read_cost(run, attempts)
@@ -110,12 +105,7 @@ def _attempt(attempt: AttemptRecord, cost: AttemptCost) -> str:
 
 @command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")
 def verify(options: RunOptions) -> None:
-    """Read every committed checkpoint again, and compare the digests.
-
-    Raises:
-        CorruptObjectError: If any differs from the commit; names the files.
-        RunConflictError: If there is no such run.
-    """
+    """Read every committed checkpoint again, and compare the digests."""
     name = options.run
     run, _ = require_run(options.store(), name)
     problems: list[str] = []

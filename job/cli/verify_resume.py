@@ -65,9 +65,6 @@ def verify(options: VerifyResumeOptions) -> None:
     """Train a piece twice, straight and killed, and compare every tensor.
 
     Prints PASS with the digests, or the first difference.
-
-    Raises:
-        TrainingError: If the trainings differ.
     """
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:

@@ -4,20 +4,20 @@ Guarantees that commits happen one at a time and in order, that at most one wait
 holds everything the older one held), and that each failure is raised in the training thread.
 """
 
-import contextlib
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from job.background import Background
-from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
+from job.errors import PreemptionError, StoreError, TransientStoreError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
 from job.runs.run import Claim
+from job.storage.workdir import translated_errors
 
 if TYPE_CHECKING:
     from job.training.state import Snapshot
@@ -44,10 +44,6 @@ class AsyncCommitter(Background):
         self._given: CheckpointId | None = None
         self.hurried = self._closing = False
         """Whether the work after a commit, retention and publishing, is left out."""
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Wait for the last commit; after an error, without retention and publishing.
@@ -101,7 +97,7 @@ class AsyncCommitter(Background):
 
     def _commit(self, snapshot: "Snapshot", metadata: Mapping[str, object]) -> None:
         started = time.monotonic()
-        with self._writing():
+        with translated_errors(self._staging):
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging.mkdir(parents=True)
             paths = snapshot.write(self._staging)
@@ -118,20 +114,13 @@ class AsyncCommitter(Background):
         )
         try:
             if not self.hurried:
-                with self._writing():
+                with translated_errors(self._staging):
                     snapshot.publish(self._staging)
                     self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
         except StoreError as error:  # neither is needed to resume; both are retried after the next commit
             log.warning("after committing %s: %s", identity.description, error)
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
 
     def _id(self, snapshot: "Snapshot") -> CheckpointId:
         return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)

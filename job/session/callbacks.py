@@ -7,7 +7,7 @@ ends it at the next step or batch of a validation. Knows nothing of how training
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
 from job.session.context import SessionContext
+from job.training.callbacks import Step, TrainingCallbacks
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Step
     from job.training.state import Row, Snapshot
 
 TRACE = "JOB_TRACE"
@@ -29,8 +29,8 @@ TRACE = "JOB_TRACE"
 
 
 @dataclass(kw_only=True)
-class SessionCallbacks:
-    """The callbacks of rank 0; see `job.training.callbacks.TrainingCallbacks`."""
+class SessionCallbacks(TrainingCallbacks):
+    """The callbacks of rank 0."""
 
     committer: AsyncCommitter
     schedule: CheckpointSchedule
@@ -56,7 +56,7 @@ class SessionCallbacks:
         again = phase is Phase.USEFUL and self._reached < self.furthest_position
         self.context.timer.enter(Phase.RECOMPUTED if again else phase)
 
-    def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:
+    def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
 
         Raises:
@@ -109,31 +109,15 @@ class SessionCallbacks:
             check()
 
 
-class FollowerCallbacks:
-    """The callbacks of a rank other than 0: it trains, and stops when all ranks do."""
+class FollowerCallbacks(TrainingCallbacks):
+    """The callbacks of a rank other than 0: it trains, and stops when all ranks do; rank 0 does everything else."""
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
 
-    def enter(self, phase: Phase) -> None:
-        """No-op: only rank 0 records time."""
-
-    def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- only rank 0 commits
+    def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- only rank 0 commits
         """End training with `PreemptionError` if any rank has a notice."""
         self._context.watchdog.beat()
         notice = self._context.preemption.agreed(self._context.group.agree)
         if notice is not None:
             raise notice
-
-    def on_validation_batch(self) -> None:
-        """No-op: only rank 0 validates."""
-
-    def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
-        """No-op: only rank 0 commits."""
-
-    def commit(self, snapshot: Callable[[], "Snapshot"]) -> None:
-        """No-op: only rank 0 commits."""
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        """No-op: rank 0 tells the others of a notice."""
-        return nullcontext()

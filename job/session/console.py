@@ -10,9 +10,9 @@ from job.log import Progress
 from job.runs.records import FinalRecord
 from job.runs.run import Run
 from job.text import HOUR, duration
+from job.training.callbacks import Step
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Step
     from job.training.state import Row
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Reporter:
             self._judge(int(row["epoch"]), metrics_of(row))
         self._bar: Progress | None = None
 
-    def on_step(self, step: "Step") -> None:
+    def on_step(self, step: Step) -> None:
         """Move the bar."""
         if self._bar is None:
             self._bar = Progress(f"epoch {step.epoch}/{self._num_epochs}", step.num_batches, "batch")

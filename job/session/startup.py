@@ -45,10 +45,10 @@ from job.session.follower import SharedPlan, SharedState
 from job.session.preemption import PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import shortened
+from job.training.callbacks import TrainingCallbacks
 from job.training.distributed import ProcessGroup
 
 if TYPE_CHECKING:
-    from job.training.callbacks import TrainingCallbacks
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _log_tiles(training: "Training", recipe: Recipe) -> None:
     )
 
 
-def rehearse(store: Store, request: TrainRequest, callbacks: "TrainingCallbacks") -> None:
+def rehearse(store: Store, request: TrainRequest, callbacks: TrainingCallbacks) -> None:
     """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
 
     Raises:

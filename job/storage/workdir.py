@@ -46,7 +46,13 @@ def attempt_folder(workdir: Path, owner: str) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the disk is full: free some space, or pass another --workdir"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+        "pass a --workdir that this user can write to",
+    ),
+}
 
 
 def require_writable(folder: Path) -> None:
@@ -96,7 +102,7 @@ def translated_errors(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise MachineError(f"{workdir}: the disk is full; free some space, or pass another --workdir") from error
-        to_do = "pass a --workdir that this user can write to" if error.errno in NOT_WRITABLE else "see to the machine"
-        raise MachineError(f"{error.filename or workdir}: {error.strerror or error}; {to_do}") from error
+        advice = ADVICE.get(error.errno or 0, "correct that, or pass another --workdir")
+        raise MachineError(
+            f"{error.filename or workdir}: cannot be used, {error.strerror or error}; {advice}"
+        ) from error

@@ -14,8 +14,8 @@ from job.tracking.credentials import why_offline
 from job.tracking.events import CommittedRows, log_result
 
 
-def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
-    """Send the server the rows of a run that it lacks, by way of an empty folder, and return the run's address there.
+def sync(run: Run, record: RunRecord, folder: Path) -> str:
+    """Send the server the rows of a run that it lacks, by way of an empty folder, and return its address there, or that it has none.
 
     Raises:
         MachineError: If there is no key.
@@ -36,4 +36,4 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
         wandb_run.finish()
     if attempts := run.attempts():
         write_status(Claim(run, attempts[-1]), WandbStatus(url=wandb_run.url, sent=True))
-    return wandb_run.url
+    return wandb_run.url or f"run {run.name}: is sent; the server names no address"

@@ -31,10 +31,6 @@ NOTICED_S = 5.0
 LOOK_S = 0.05
 
 
-def _never() -> bool:
-    return False
-
-
 def _nothing() -> None:
     pass
 
@@ -53,7 +49,7 @@ class ProcessGroup:
     torch_group: Any = None
     """The Gloo group of `agree` and `broadcast`; apart from that of the gradients, whose timeout is shorter."""
 
-    noticed: Callable[[], bool] = _never
+    noticed: Callable[[], bool] = bool
     """Whether this process was given notice."""
 
     while_waiting: Callable[[], None] = _nothing
