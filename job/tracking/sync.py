@@ -15,7 +15,7 @@ from job.tracking.events import CommittedRows, log_result
 
 
 def sync(run: Run, record: RunRecord, folder: Path) -> str:
-    """Send the server the rows of a run that it lacks, by way of an empty folder, and return its address there, or that it has none.
+    """Send the server the rows of a run that it lacks, by way of an empty folder; return the address there.
 
     Raises:
         MachineError: If there is no key.

@@ -1,6 +1,5 @@
 """Callbacks of the training loop; imports no torch, so that a caller can extend them before it is loaded."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING
 from job.goodput import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from job.training.state import Row, Snapshot
