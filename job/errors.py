@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -39,6 +40,12 @@ class EndReason(StrEnum):
 
     VANISHED = "vanished"
     RUNNING = "running"
+    UNKNOWN = "unknown"
+    """A reason that a later version of the job recorded."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls.UNKNOWN if isinstance(value, str) else None
 
 
 FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
@@ -271,7 +278,7 @@ class PreemptionError(BaseException):
         super().__init__(message)
         self.reason = reason
         self.from_server = from_server
-        self.agreed = False
+        self.on_all_ranks = False
         """Whether all ranks stop for it at the same step."""
 
         self.not_committed = ""
@@ -286,6 +293,6 @@ class PauseError(PreemptionError):
 
     exit_code = ExitCode.FINISHED
 
-    def __init__(self, message: str, *, agreed: bool = False) -> None:
+    def __init__(self, message: str, *, on_all_ranks: bool = False) -> None:
         super().__init__(message, "paused")
-        self.agreed = agreed
+        self.on_all_ranks = on_all_ranks

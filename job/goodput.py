@@ -37,6 +37,9 @@ class Phase(StrEnum):
     LOST = "lost"
     """Steps after the last commit of an attempt that vanished; known only after its end."""
 
+    UNKNOWN = "unknown"
+    """Phases that a later version of the job recorded."""
+
 
 TICK_S, STANDSTILL_S = 1.0, 5.0
 """A watched timer adds its time once a second; five seconds without an addition are a standstill."""

@@ -22,7 +22,7 @@ from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.text import shortened, table
-from job.training.evaluation_record import EVALUATION
+from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _resolve(
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
-        weights=final.weights["best.pt"].sha256,
+        weights=final.weights[BEST].sha256,
         source=source.digest,
         num_pictures=len(source.pictures),
         conf=threshold.confidence,

@@ -36,9 +36,9 @@ def list_recipes(_options: Options) -> None:
     recipes = [load_recipe(name) for name in recipe_names()]
     width = max(len(recipe.name) for recipe in recipes) + 2
     for recipe in recipes:
-        about = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
+        described = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
         first, indent = f"{recipe.name:{width}}", " " * width
-        for line in (", ".join(filter(None, about)), _settings(recipe), _expectation(recipe)):
+        for line in (", ".join(filter(None, described)), _settings(recipe), _expectation(recipe)):
             print(textwrap.fill(line, NUM_COLUMNS, initial_indent=first, subsequent_indent=indent))
             first = indent
 

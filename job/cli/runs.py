@@ -13,7 +13,7 @@ from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
-from job.runs.run import Run
+from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import duration, labelled, nearest, table
@@ -83,13 +83,13 @@ def show(options: ShowRunOptions) -> None:
         lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
     for manifest in checkpoints:
         size = f"{manifest.size_bytes / 1e6:.1f} MB"
-        lines += labelled("checkpoint", f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {size}")
+        lines += labelled("checkpoint", f"{_clock(manifest.committed_at)}, after {manifest.id.position}, {size}")
     for identity, why in set_aside.items():
         lines += labelled("set aside", f"checkpoint {identity}, {'; '.join(why)}")
     lines += [*labelled("W&B", tracking), "", cost.table()]
     if final is not None:
         metrics = BeforeAfter.from_record(final.comparison).table(final.profile)
-        lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key('weights/best.pt')}")]
+        lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key(BEST_WEIGHTS)}")]
     options.print(content, lines)
 
 
@@ -137,7 +137,7 @@ def _clock(time: str) -> str:
 def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts, state = checkpoint.committed(run), run.attempts(), "not begun"
+    committed, attempts, state = checkpoint.committed(run), run.attempt_numbers(), "not begun"
     if attempts:
         newest = run.attempt(attempts[-1])
         state = newest.state(newest=True, at=now())

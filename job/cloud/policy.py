@@ -135,7 +135,7 @@ def _in_vain(history: History) -> Decision | None:
 
 def _crash_loop(history: History) -> Decision | None:
     """Two attempts failed with the same error at the same position."""
-    seen: dict[tuple[str, tuple[int, int] | None], int] = {}
+    seen: dict[tuple[str, object], int] = {}
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue

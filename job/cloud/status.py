@@ -19,6 +19,7 @@ from job.runs.cost import cost_of, usd_of
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR
+from job.training.position import Position
 
 CANCELLING_S = 600
 """Longest duration of a cancellation, during which a machine is still billed."""
@@ -108,7 +109,7 @@ class Attempt:
 
     exit_code: int | None
     message: str
-    position: tuple[int, int] | None
+    position: Position | None
 
     @property
     def kind(self) -> Literal["preempted", "crashed", "other"]:

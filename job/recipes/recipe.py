@@ -23,14 +23,17 @@ from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml
 Profile = Literal["full", "demo"]
 
 
+StartKind = Literal["own", "pretrained", "scratch", "end"]
+"""``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
+``end``: the whole state in which a run ended (never in a recipe; see `job extend`).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Start weights of a recipe or run."""
 
-    kind: Literal["own", "pretrained", "scratch", "end"]
-    """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
-    ``end``: the whole state in which a run ended (never in a recipe; see `job extend`).
-    """
+    kind: StartKind
 
     name: str | None = None
     """The recipe whose newest run is taken (``own``), the file (``pretrained``), the architecture (``scratch``) or the

@@ -13,7 +13,7 @@ from job.runs.cost import RunCost, read_cost
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION
+from job.training.files import EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

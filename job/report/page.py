@@ -41,6 +41,7 @@ PHASE_COLOURS = {
     Phase.IDLE: "pale",
     Phase.SUSPENDED: "muted",
     Phase.LOST: "red",
+    Phase.UNKNOWN: "line",
 }
 
 

@@ -61,7 +61,7 @@ class AsyncCommitter(Background):
         elif (failed := self.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given.position} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
         """Queue a snapshot for commit, with further entries of its metadata.
@@ -82,7 +82,7 @@ class AsyncCommitter(Background):
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                position = self._id(work[0]).description
+                position = self._id(work[0]).position
                 log.warning("committing %s failed, try %d of %d: %s", position, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
@@ -109,7 +109,7 @@ class AsyncCommitter(Background):
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
-            *(identity.description, new_bytes / 1e6, time.monotonic() - started),
+            *(identity.position, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
         try:
@@ -120,7 +120,7 @@ class AsyncCommitter(Background):
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
         except StoreError as error:  # neither is needed to resume; both are retried after the next commit
-            log.warning("after committing %s: %s", identity.description, error)
+            log.warning("after committing %s: %s", identity.position, error)
 
     def _id(self, snapshot: "Snapshot") -> CheckpointId:
-        return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)
+        return CheckpointId(*snapshot.position, self._claim.attempt)

@@ -49,6 +49,7 @@ class Heartbeat(Background):
                 return
 
 
-def paused_by(run: Run, request: StopRequest, *, agreed: bool = False) -> PauseError:
+def paused_by(run: Run, request: StopRequest, *, on_all_ranks: bool = False) -> PauseError:
     """Return the notice for a stop request."""
-    return PauseError(f"run {run.name}: paused, as was asked at {request.asked_at} on {request.host}", agreed=agreed)
+    message = f"run {run.name}: paused, as was asked at {request.asked_at} on {request.host}"
+    return PauseError(message, on_all_ranks=on_all_ranks)

@@ -25,11 +25,12 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
-from job.runs.run import Run, default_families, family_of, is_run_name
+from job.runs.run import BEST_WEIGHTS, Run, default_families, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +133,8 @@ def fetch_best(run: Run, target: Path) -> None:
     Raises:
         WeightsError: If neither has them.
     """
-    final, key = run.final(), run.key("weights/best.pt")
-    wanted = final.weights["best.pt"].sha256 if final else None
+    final, key = run.final(), run.key(BEST_WEIGHTS)
+    wanted = final.weights[BEST].sha256 if final else None
     with contextlib.suppress(ObjectNotFoundError):
         run.store.get(key, target)
         if wanted in {None, sha256_of(target)}:
@@ -199,7 +200,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
             raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")
         if run.final() is None:
             raise WeightsError(f"--weights {weights}: that run is not finished; finish it, or name its file yourself")
-        return InitialWeights("own", run.key("weights/best.pt"), None, run=weights)
+        return InitialWeights("own", run.key(BEST_WEIGHTS), None, run=weights)
     key = weights.removeprefix("./")
     try:
         store.stat(key)
@@ -271,7 +272,7 @@ def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profi
 
 
 def _own_weights(entry: _Finished, why: str) -> InitialWeights:
-    key = entry.run.key("weights/best.pt")
+    key = entry.run.key(BEST_WEIGHTS)
     return InitialWeights("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
 
 

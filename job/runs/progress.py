@@ -10,9 +10,8 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION_BEFORE, Evaluation
-
-RESULTS = "results.csv"
+from job.training.evaluation_record import Evaluation
+from job.training.files import EVALUATION_BEFORE, RESULTS
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""

@@ -8,7 +8,6 @@ from job.runs.records import (
     AttemptRecord,
     Exactness,
     Manifest,
-    Position,
     ResumeReceipt,
     RunRecord,
     StopRequest,
@@ -16,6 +15,7 @@ from job.runs.records import (
 )
 from job.runs.run import Claim
 from job.text import seconds_between
+from job.training.position import BEGINNING, Position
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
 """End reasons of a preempted machine."""
@@ -33,12 +33,12 @@ class PreviousAttempts:
     @classmethod
     def of(cls, claim: Claim) -> "PreviousAttempts":
         """Read the records of the attempts before a claim."""
-        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempts() if number < claim.attempt))
+        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempt_numbers() if number < claim.attempt))
 
     @property
-    def furthest_position(self) -> tuple[int, int]:
-        """Complete epochs, and complete batches of the next, that any of them reached."""
-        return max((attempt.position or (0, 0) for attempt in self.attempts), default=(0, 0))
+    def furthest_position(self) -> Position:
+        """The furthest that any of them reached."""
+        return max((attempt.position or BEGINNING for attempt in self.attempts), default=BEGINNING)
 
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
@@ -88,13 +88,13 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
     steps_lost, seconds_lost = 0, 0.0
     if previous.attempts:  # else it extends another run
         last = previous.attempts[-1]
-        epoch, batch = last.position or (0, 0)
+        epoch, batch = last.position or BEGINNING
         steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
         seconds_lost = seconds_between(max(restored.committed_at, last.claim.claimed_at), last.last_sign_at)
     return ResumeReceipt(
         run=restored.run,
         checkpoint=restored.id,
-        position=Position(epoch=restored.epoch, batch=restored.batch),
+        position=restored.id.position,
         saved=saved,
         loaded=loaded,
         steps_lost=steps_lost,

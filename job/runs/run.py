@@ -25,6 +25,7 @@ from job.runs.records import (
     now,
 )
 from job.storage.object_store import Store
+from job.training.files import BEST
 
 FAMILY = "yolov11_wildlife"
 """Family of the unnamed runs on wildlife data, and of all unnamed runs of older versions."""
@@ -36,6 +37,8 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 """Errors from reading a record of another form."""
 
 RecordType = TypeVar("RecordType", bound=Record)
+
+BEST_WEIGHTS = f"weights/{BEST}"
 
 SUBMISSIONS = "segments/"
 """Where a run's submissions lie; the first may be there before the run begins."""
@@ -106,7 +109,7 @@ class Run:
             return False
         return True
 
-    def attempts(self) -> list[int]:
+    def attempt_numbers(self) -> list[int]:
         """Return the numbers of the attempts that claimed the run, in order."""
         numbers = (
             re.fullmatch(r".*/attempts/(\d{4,})\.json", stored.key) for stored in self.store.list(self.key("attempts/"))
@@ -132,12 +135,12 @@ class Run:
 
     def attempt_records(self) -> list[AttemptRecord]:
         """Return the records of all attempts, in order."""
-        return [self.attempt(number) for number in self.attempts()]
+        return [self.attempt(number) for number in self.attempt_numbers()]
 
     def claim(self, fields: Mapping[str, object]) -> "Claim":
         """Claim the run for a new attempt; every earlier attempt is superseded from here on."""
         while True:
-            earlier = max(self.attempts(), default=0)
+            earlier = max(self.attempt_numbers(), default=0)
             ended = self.read(AttemptEnd, _name(earlier, ".end"))
             previous = ended.model_dump(mode="json") if ended else {"reason": EndReason.VANISHED}
             claim = {
@@ -192,7 +195,7 @@ class Claim:
         Raises:
             SupersededError: If one has.
         """
-        newest = max(self.run.attempts(), default=self.attempt)
+        newest = max(self.run.attempt_numbers(), default=self.attempt)
         if newest > self.attempt:
             raise SupersededError(
                 f"run {self.run.name}: attempt {self.attempt} was superseded by attempt {newest}; this machine stops "

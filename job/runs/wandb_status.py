@@ -28,7 +28,7 @@ def read_status(run: Run, attempt: int) -> WandbStatus | None:
 
 def describe(run: Run) -> str:
     """Describe the location of a run's curve, by the newest attempt that has a status."""
-    status = next(filter(None, (read_status(run, number) for number in reversed(run.attempts()))), None)
+    status = next(filter(None, (read_status(run, number) for number in reversed(run.attempt_numbers()))), None)
     if status is None:
         return "not used"
     if status.sent:

@@ -20,6 +20,7 @@ from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
 from job.session.context import SessionContext
 from job.training.callbacks import Step, TrainingCallbacks
+from job.training.position import BEGINNING, Position
 
 if TYPE_CHECKING:
     from job.training.state import Row, Snapshot
@@ -39,14 +40,14 @@ class SessionCallbacks(TrainingCallbacks):
     restored: CheckpointId | None
     """The checkpoint that training is resumed from."""
 
-    furthest_position: tuple[int, int]
-    """The furthest that any earlier attempt is known to have reached: complete epochs, and batches of the next."""
+    furthest_position: Position
+    """The furthest that any earlier attempt is known to have reached."""
 
     checks: Sequence[Callable[[], None]]
     """Raise the errors of heartbeat and watchdog."""
 
     def __post_init__(self) -> None:
-        self._reached = self.restored.position if self.restored else (0, 0)
+        self._reached = self.restored.position if self.restored else BEGINNING
         self._last_committed = self._reached if self.restored else None
         trace = os.environ.get(TRACE)
         self._trace = Path(trace) if trace else None
@@ -64,16 +65,16 @@ class SessionCallbacks(TrainingCallbacks):
             PreemptionError: If there is a notice; the step is being committed.
         """
         self._check_others()
-        self._reached = (step.epoch - 1, step.batch)
+        self._reached = step.position
         if self._trace is not None:
             with self._trace.open("a") as opened:
                 opened.write(json.dumps(step.trace()) + "\n")
         self.reporter.on_step(step)
         try:
-            notice = self.context.preemption.agreed(self.context.group.agree)
+            notice = self.context.preemption.agree_on_notice(self.context.group.agree)
         except PeerError as error:
             self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
-            raise self.context.preemption.obeyed() or error from error
+            raise self.context.preemption.acknowledge() or error from error
         if notice is not None or self.schedule.due():
             self.commit(snapshot)
         if notice is not None:
@@ -85,7 +86,7 @@ class SessionCallbacks(TrainingCallbacks):
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show an epoch and commit it."""
-        self._reached = (int(row["epoch"]), 0)
+        self._reached = Position(int(row["epoch"]), 0)
         self.reporter.on_epoch(row)
         self.commit(snapshot)
 
@@ -118,6 +119,6 @@ class FollowerCallbacks(TrainingCallbacks):
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- only rank 0 commits
         """End training with `PreemptionError` if any rank has a notice."""
         self._context.watchdog.beat()
-        notice = self._context.preemption.agreed(self._context.group.agree)
+        notice = self._context.preemption.agree_on_notice(self._context.group.agree)
         if notice is not None:
             raise notice

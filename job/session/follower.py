@@ -58,7 +58,7 @@ def follow(context: SessionContext) -> None:
         _write(state.files, here.folder / "restored")
         if state.files:
             training.restore(here.folder / "restored", reopen=state.reopen)
-        with here.preemption.left_alone(), here.watchdog.watching(NO_STEP):
+        with here.preemption.deferred(), here.watchdog.watching(NO_STEP):
             training.run(FollowerCallbacks(here))
 
 

@@ -29,6 +29,8 @@ from job.session.callbacks import TRACE
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
 from job.tracking.credentials import DISABLED, MODE
+from job.training.files import STATE
+from job.training.position import Position
 
 STRAIGHT, KILLED = "straight", "killed"
 
@@ -58,9 +60,9 @@ class TracedStep:
     losses: dict[str, str]
 
     @property
-    def position(self) -> tuple[int, int]:
-        """Epoch and batch, both 1-based."""
-        return self.epoch, self.batch
+    def position(self) -> Position:
+        """Where its training stood after it."""
+        return Position(self.epoch - 1, self.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ def _final_state(piece: Piece, name: str) -> dict[str, Any]:
     folder.mkdir()
     if checkpoint.restore(Run(piece.store, name), folder) is None:
         raise TrainingError(f"verification: the {name} training committed nothing; this is a defect, please report it")
-    return read_state(folder / "state.pt")
+    return read_state(folder / STATE)
 
 
 def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:

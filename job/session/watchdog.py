@@ -32,7 +32,7 @@ LONGEST_LOOK_S = 10.0
 NOISE_BYTES = 65_536
 """Bytes that the watchdog itself may read and write between two looks."""
 
-LAST_WORDS_S = 15.0
+FINAL_LOG_S = 15.0
 """The longest time for logging and recording a hang."""
 
 
@@ -100,7 +100,7 @@ class Watchdog(Background):
 
         words = threading.Thread(target=say, name="last words", daemon=True)  # the log may hang as well
         words.start()
-        words.join(LAST_WORDS_S)
+        words.join(FINAL_LOG_S)
         os._exit(error.exit_code)
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO, ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
+from job.storage.checksums import read_chunks
 from job.storage.object_store import OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
@@ -91,17 +92,24 @@ class BaseStore(Store):
 
 @contextmanager
 def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
-    """Open the source of a put.
+    """Open the source of a put, for a block that reads it and does nothing else with files.
 
     Raises:
-        StoreError: If it cannot be opened.
+        StoreError: If it cannot be read.
     """
     try:
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as opened:
+            yield opened
+    except (ConnectionError, TimeoutError):  # of the store's network
+        raise
     except OSError as error:
         raise StoreError(f"{source!s}: cannot be stored, {error.strerror}; check the file") from error
-    with opened:
-        yield opened
+
+
+def source_chunks(source: Path | bytes) -> Iterator[bytes]:
+    """Yield the bytes of a source in pieces; raises as `open_source` does, whatever the caller does with them."""
+    with open_source(source) as opened:
+        yield from read_chunks(opened)
 
 
 def _in_parallel(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage.base import BaseStore, open_source
+from job.storage.base import BaseStore, source_chunks
 from job.storage.checksums import ChecksumIndex, crc32c, encode_crc32c, file_version, read_chunks
 from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
@@ -176,10 +176,9 @@ class FolderStore(BaseStore):
         partial, opened = _begin(folder)
         try:
             with opened:
-                with open_source(source) as read_from:
-                    for chunk in read_chunks(read_from):
-                        opened.write(chunk)
-                        crc = crc32c(chunk, crc)
+                for chunk in source_chunks(source):
+                    opened.write(chunk)
+                    crc = crc32c(chunk, crc)
                 opened.flush()
                 now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
                 os.utime(opened.fileno(), ns=(now, now))

@@ -28,22 +28,34 @@ def attempt_folder(workdir: Path, owner: str) -> Iterator[Path]:
     """Make a folder below ``workdir/runs``, named after its owner; remove it afterwards."""
     runs = workdir / "runs"
     name = f"{owner}-{secrets.token_hex(4)}"
-    with translated_errors(workdir):
+    with translated_errors(workdir), contextlib.ExitStack() as held:
         runs.mkdir(parents=True, exist_ok=True)
-        for left in runs.glob("[!.]*"):
-            if not (NAME.fullmatch(left.name) and (left / LOCK).is_file()):
-                continue  # the user's
-            with locked(left / LOCK) as free:
-                if free:  # its process was killed: the system releases its locks
-                    shutil.rmtree(left, ignore_errors=True)
-        unlocked = runs / f".{name}"
-        unlocked.mkdir()
-        with locked(unlocked / LOCK):
-            folder = unlocked.rename(runs / name)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with _one_at_a_time(runs):
+            for left in runs.iterdir():
+                is_begun = left.name.startswith(".")  # it has no lock yet, and is of a process that was killed
+                if NAME.fullmatch(left.name) and (is_begun or (left / LOCK).is_file()):  # else the user's
+                    with locked(left / LOCK) as free:
+                        if free:  # its process was killed: the system releases its locks
+                            shutil.rmtree(left, ignore_errors=True)
+            begun = runs / f".{name}"
+            begun.mkdir()
+            held.enter_context(locked(begun / LOCK))
+            folder = begun.rename(runs / name)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 ADVICE = {

@@ -34,6 +34,6 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str:
         log_result(run, record, wandb_run, folder)
     else:
         wandb_run.finish()
-    if attempts := run.attempts():
+    if attempts := run.attempt_numbers():
         write_status(Claim(run, attempts[-1]), WandbStatus(url=wandb_run.url, sent=True))
     return wandb_run.url or f"run {run.name}: is sent; the server names no address"

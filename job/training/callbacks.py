@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from job.goodput import Phase
+from job.training.position import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,11 @@ class Step:
 
     images: "torch.Tensor"
     """The batch as the model saw it, ``(n, 3, h, w)`` RGB from 0 to 1, on the device."""
+
+    @property
+    def position(self) -> Position:
+        """Where training stands after it."""
+        return Position(self.epoch - 1, self.batch)
 
     def trace(self) -> dict[str, object]:
         """Return digests of images and loss; equal in two trainings only if they are identical up to this step."""

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from job.errors import MachineError, PeerError
-from job.training.isolation import hide_torchrun
+from job.training.isolation import hide_torchrun, is_rank
 
 Value = TypeVar("Value")
 
@@ -25,10 +25,10 @@ STEP_S = 300.0
 WORK_S = 3 * 3600.0
 """Timeout for a rank that works alone, for example on the validation (as long as Ultralytics')."""
 
-NOTICED_S = 5.0
+NOTICE_LIMIT_S = 5.0
 """Timeout of rank 0 after a notice: the commit needs the rest of the time."""
 
-LOOK_S = 0.05
+POLL_S = 0.05
 
 
 def _nothing() -> None:
@@ -58,7 +58,7 @@ class ProcessGroup:
     @classmethod
     def join(cls, noticed: Callable[[], bool], while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
         """Join the process group if torchrun started this process, and hide its variables from Ultralytics."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if not is_rank():
             return cls()
         import torch  # noqa: PLC0415 -- a single process starts without it
 
@@ -165,11 +165,11 @@ class ProcessGroup:
 
         threading.Thread(target=work, name="peers", daemon=True).start()
         until, hurried = time.monotonic() + limit_s, False
-        while not over.wait(LOOK_S):
+        while not over.wait(POLL_S):
             self.while_waiting()
             if self.is_rank_zero and self.noticed() and not hurried:
-                hurried, limit_s = True, NOTICED_S
-                until = min(until, time.monotonic() + NOTICED_S)
+                hurried, limit_s = True, NOTICE_LIMIT_S
+                until = min(until, time.monotonic() + NOTICE_LIMIT_S)
             if time.monotonic() > until:
                 raise self.lost(f"was silent for {limit_s:.0f} s")
         for error in errors:

@@ -50,6 +50,11 @@ def isolate_ultralytics(folder: Path) -> None:
         raise MachineError(f"training: the package {error.name} is missing; run `make env`") from error
 
 
+def is_rank() -> bool:
+    """Whether torchrun or our launcher started this process; false after `hide_torchrun`."""
+    return bool(os.environ.get("RANK"))
+
+
 def hide_torchrun() -> None:
     """Remove torchrun's variables: Ultralytics reads them when imported, and would divide the work once more."""
     for name in OF_TORCHRUN:
