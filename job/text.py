@@ -111,11 +111,7 @@ class UnreadableYamlError(ValueError):
 
 
 def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
-    """Read YAML of plain values.
-
-    Raises:
-        UnreadableYamlError: If it is no YAML, or above the limits.
-    """
+    """Read YAML of plain values; raises `UnreadableYamlError` for other text, or above the limits."""
     if len(text) > MAX_BYTES:
         raise UnreadableYamlError(TOO_LARGE)
     try:

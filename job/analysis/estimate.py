@@ -112,22 +112,14 @@ class Stopwatch(TrainingCallbacks):
             self._start_up_s = self._clock() - self._began
 
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Note the end of the first validation.
-
-        Raises:
-            EnoughError: After a complete epoch.
-        """
+        """Note the end of the first validation; raises `EnoughError` after a complete epoch."""
         if row["epoch"]:
             raise EnoughError
         self._times.append(self._clock())
         self._validation_s = self._times[0] - self._began - self._start_up_s
 
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Note the end of a step, the wait for its batch included.
-
-        Raises:
-            EnoughError: Once enough steps were timed.
-        """
+        """Note the end of a step, the wait for its batch included; raises `EnoughError` once enough were timed."""
         for value in step.losses.values():
             float(value)  # synchronises with the GPU
         self._num_batches = step.num_batches

@@ -148,11 +148,7 @@ def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
-    """Return a run of the bucket and its record.
-
-    Raises:
-        RunConflictError: If there is none of that name.
-    """
+    """Return a run of the bucket and its record; raises `RunConflictError` if there is none of that name."""
     run = Run(store, name)
     record = run.record()
     if record is None:

@@ -33,11 +33,7 @@ class Allowance:
         return tuple(dict.fromkeys(repository for repository in named if repository))
 
     def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
-        """Return the limit of a new run: dollars if each of its machines has a price, else hours.
-
-        Raises:
-            UsageError: If dollars were given, and a machine has no price.
-        """
+        """Return the limit of a new run: dollars if each of its machines has a price, else hours."""
         prices = self.settings.prices
         if self.given is not None:
             if self.given.usd is not None:

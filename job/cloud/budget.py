@@ -50,11 +50,7 @@ def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
 
 
 def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
-    """Return the dollars an hour of a machine.
-
-    Raises:
-        UsageError: If no price is on record.
-    """
+    """Return the dollars an hour of a machine; raises `UsageError` if no price is on record."""
     price = usd_per_hour(prices, machine, spot=spot)
     if price is None:
         kind = "spot" if spot else "on_demand"

@@ -24,11 +24,7 @@ Query = dict[str, str | int | list[str]]
 
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
-    """Yield the log lines of a job's container with their time, oldest first.
-
-    Raises:
-        CloudError: If the logs cannot be read.
-    """
+    """Yield the log lines of a job's container with their time, oldest first; raises `CloudError`."""
     session = _session()
     body: Query = {
         "resourceNames": [f"projects/{project}"],

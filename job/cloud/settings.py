@@ -140,11 +140,7 @@ REQUIRED = ("project", "region", "image", "service_account", "network", "subnetw
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
-    """Return the settings of a new submission; flags go by the names of settings.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the settings of a new submission, by `local_settings`."""
     found = local_settings(flags, REQUIRED)
     names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
     return Settings(**{name: getattr(found, name) for name in names})
@@ -183,11 +179,7 @@ def local_settings(flags: Mapping[str, str], required: Collection[str] = ("proje
 
 
 def known_settings(flags: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings of flags and files, complete or not, bucket included.
-
-    Raises:
-        MachineError: If a file cannot be understood.
-    """
+    """Return the settings of flags and files, complete or not, bucket included; raises `MachineError`."""
     known = [*LocalSettings.model_fields, "bucket"]
     found: dict[str, object] = {}
     for output, content in _read(OUTPUTS, json.loads).items():

@@ -159,11 +159,7 @@ class Submissions:
         return True
 
     def job_uid(self, number: int) -> str | None:
-        """Return the uid of a submission's Batch job, once it was created.
-
-        Raises:
-            CorruptObjectError: If the record has another form.
-        """
+        """Return the uid of a submission's Batch job, once it was created; raises `CorruptObjectError`."""
         try:
             content = self.run.store.read(self._key(number, ".job"))
         except ObjectNotFoundError:

@@ -73,12 +73,7 @@ class Supervisor:
         return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
-        """Carry out a decision.
-
-        Raises:
-            RunFailedError: If it is ``fail``.
-            RunStoppedError: If it is ``stop``.
-        """
+        """Carry out a decision; raises `RunFailedError` for ``fail``, `RunStoppedError` for ``stop``."""
         if decision.do == "create":
             submission = history.newest.submission
             job = self.batch.make(submission.job_name, render(submission), submission.request_id)

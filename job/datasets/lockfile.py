@@ -97,11 +97,7 @@ class DatasetLock(BaseModel):
 
     @classmethod
     def parse(cls, data: bytes, subject: str) -> Self:
-        """Read a lock of this schema or an older one.
-
-        Raises:
-            DataError: If a newer version of the job wrote it, or if it is no lock.
-        """
+        """Read a lock of this schema or an older one; raises `DataError` if it is none."""
         try:
             content = json.loads(data)
             if content["schema"] > SCHEMA:
@@ -242,11 +238,7 @@ class DatasetListing:
         return next((version for version in versions if version.digests.intersection(digests)), None)
 
     def verified(self, version: DatasetVersion) -> DatasetVersion:
-        """Return a version with its objects as the store lists them.
-
-        Raises:
-            DataError: If files are missing or changed; lists the first few.
-        """
+        """Return a version with its objects as the store lists them; raises `DataError` if some differ."""
         problems, found = [], dict(version.pinned)
         for path, stored in version.files.items():
             there = self.there.get(stored.key)

@@ -197,11 +197,7 @@ class _Readers:
         self._opened = held.enter_context(_lock_file(folder, "readers"))
 
     def exclude(self) -> None:
-        """Make sure that no other process reads the files, for a change of them.
-
-        Raises:
-            MachineError: If one does.
-        """
+        """Make sure that no other process reads the files, for a change of them; raises `MachineError` if one does."""
         deadline = time.monotonic() + READERS_S
         while True:
             try:

@@ -174,12 +174,7 @@ def plan_push(
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder as `plan_push` under a name that is free, or that has the same content.
-
-    Raises:
-        DataError: If the folder has problems, or the name has other content.
-        StoreError: If the store fails; stored objects stay for the next push.
-    """
+    """Push a folder as `plan_push` under a name that is free, or has the same content; else raises `DataError`."""
     plan = plan_push(store, folder, name, single_class=single_class)
     if plan.replaces:
         raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])

@@ -133,11 +133,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_arguments(self, overrides: Arguments) -> "Recipe":
-        """Return the recipe with some training arguments replaced.
-
-        Raises:
-            RecipeError: If a name or a value is not acceptable; lists every problem.
-        """
+        """Return the recipe with some arguments replaced; raises `RecipeError` with every problem of them."""
         values, problems = check_arguments(overrides)
         if problems:
             raise RecipeError(f"training arguments: {counted_problems(problems)}", problems)

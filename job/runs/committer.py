@@ -64,11 +64,7 @@ class AsyncCommitter(Background):
                 error.not_committed = f"{self._given.position} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
-        """Queue a snapshot for commit, with further entries of its metadata.
-
-        Raises:
-            JobError: If an earlier commit failed for good.
-        """
+        """Queue a snapshot with further entries of its metadata; raises the error of a commit that failed for good."""
         self.check()
         with self._changed:
             self._waiting, self._given = (snapshot, metadata), self._id(snapshot)

@@ -128,11 +128,7 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
 
 
 def fetch_best(run: Run, target: Path) -> None:
-    """Fetch the best weights of a finished run: the published copy, or those of a checkpoint where the copy differs.
-
-    Raises:
-        WeightsError: If neither has them.
-    """
+    """Fetch a finished run's best weights, of a checkpoint where the copy differs; raises `WeightsError` if gone."""
     final, key = run.final(), run.key(BEST_WEIGHTS)
     wanted = final.weights[BEST].sha256 if final else None
     with contextlib.suppress(ObjectNotFoundError):

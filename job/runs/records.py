@@ -62,11 +62,7 @@ Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
 def refuse_newer(key: str, data: bytes) -> None:
-    """Check the schema of an object that is not read.
-
-    Raises:
-        UnreadableRecordError: If a newer version of the job wrote it.
-    """
+    """Raise `UnreadableRecordError` for an object that a newer version of the job wrote."""
     try:
         schema = json.loads(data)["schema"]
     except (LookupError, RecursionError, TypeError, ValueError):
@@ -90,11 +86,7 @@ class Record(Part):
 
     @classmethod
     def read(cls, key: str, data: bytes) -> Self:
-        """Read an object.
-
-        Raises:
-            UnreadableRecordError: If a newer version of the job wrote it, or it has another form.
-        """
+        """Read an object; raises `UnreadableRecordError` if a newer version wrote it, or it has another form."""
         try:
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:

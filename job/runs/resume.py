@@ -73,11 +73,7 @@ NO_ATTEMPTS = PreviousAttempts()
 
 
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
-    """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
-
-    Raises:
-        CorruptObjectError: If the loaded state differs from the saved one.
-    """
+    """Return the receipt of a resumption; raises `CorruptObjectError` if another state was loaded than was saved."""
     saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip

@@ -50,11 +50,7 @@ def is_run_name(name: str) -> bool:
 
 
 def check_run_name(name: str) -> str:
-    """Return a run's name if it can be one.
-
-    Raises:
-        UsageError: If it cannot.
-    """
+    """Return a run's name; raises `UsageError` if it can be none."""
     if not is_run_name(name):
         raise UsageError(
             f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first no '-' or '_'"
@@ -117,11 +113,7 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> AttemptRecord:
-        """Return the records of an attempt.
-
-        Raises:
-            UnreadableRecordError: If one of them has another form.
-        """
+        """Return the records of an attempt."""
         claim = self.read(AttemptClaim, _name(number))
         if claim is None:
             raise ObjectNotFoundError(f"{self.key(_name(number))}: no such object; restore it")
@@ -167,11 +159,7 @@ class Run:
         return written
 
     def read(self, kind: type[RecordType], name: str) -> RecordType | None:
-        """Read one of the run's objects, if it exists.
-
-        Raises:
-            UnreadableRecordError: If it has another form.
-        """
+        """Read one of the run's objects, if it exists, by `Record.read`."""
         try:
             return kind.read(self.key(name), self.store.read(self.key(name)))
         except ObjectNotFoundError:
@@ -190,11 +178,7 @@ class Claim:
     attempt: int
 
     def require_current(self) -> None:
-        """Check that no later attempt has claimed the run.
-
-        Raises:
-            SupersededError: If one has.
-        """
+        """Raise `SupersededError` if a later attempt has claimed the run."""
         newest = max(self.run.attempt_numbers(), default=self.attempt)
         if newest > self.attempt:
             raise SupersededError(

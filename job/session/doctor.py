@@ -72,21 +72,13 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check that this machine can train: driver and access to the GPU unless the device is ``cpu``, packages, disk.
-
-    Raises:
-        MachineError: If this machine is unfit; lists every reason.
-    """
+    """Check driver and access to the GPU unless the device is ``cpu``, packages and disk, by `require_fitness`."""
     gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
     require_fitness([*gpu, *_packages(), *_disk(workdir)])
 
 
 def require_fitness(findings: list[Finding]) -> None:
-    """Require that no check failed.
-
-    Raises:
-        MachineError: If a check failed; lists every reason.
-    """
+    """Raise `MachineError` with every reason if a check failed."""
     failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
     if failed:
         message = f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed"

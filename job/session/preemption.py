@@ -99,11 +99,7 @@ class PreemptionWatcher:
         signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
 
     def watch(self) -> None:
-        """Watch the metadata server, if this machine has one.
-
-        Raises:
-            PreemptionError: If the machine has been given notice already.
-        """
+        """Watch the metadata server, if there is one; raises `PreemptionError` if the machine has notice already."""
         server = MetadataServer.find()
         if server is None:
             return
@@ -159,11 +155,7 @@ class PreemptionWatcher:
         return self._interrupted(allowed=False)
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Let notices interrupt a block within one under `deferred`.
-
-        Raises:
-            PreemptionError: At any point of the block.
-        """
+        """Let notices interrupt a block within one under `deferred`: it may raise `PreemptionError` anywhere."""
         return self._interrupted(allowed=True)
 
     @contextmanager

@@ -155,11 +155,7 @@ def _log_tiles(training: "Training", recipe: Recipe) -> None:
 
 
 def rehearse(store: Store, request: TrainRequest, callbacks: TrainingCallbacks) -> None:
-    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
-
-    Raises:
-        JobError: As `job.session.train.train`, and every error of the callbacks.
-    """
+    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket."""
     request = request.model_copy(update={"dataset": find_dataset(store, request.dataset)})
     with (
         PreemptionWatcher() as preemption,

@@ -54,11 +54,7 @@ class FolderStore(BaseStore):
 
     @classmethod
     def open(cls, location: str) -> "FolderStore":
-        """Open an existing folder.
-
-        Raises:
-            StoreError: If there is none, or it cannot be read.
-        """
+        """Open an existing folder; raises `StoreError` if there is none, or it cannot be read."""
         root = Path(location).expanduser().absolute()
         with _translated_errors(f"bucket {root}"):
             root = root.resolve(strict=True)

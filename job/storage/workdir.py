@@ -68,11 +68,7 @@ ADVICE = {
 
 
 def require_writable(folder: Path) -> None:
-    """Check that a folder is writable; make it if it does not exist.
-
-    Raises:
-        MachineError: If it is not writable.
-    """
+    """Make a folder if it does not exist; raises `MachineError` if it is not writable."""
     probe = folder / f".probe-{os.getpid()}"
     with translated_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,11 +77,7 @@ def require_writable(folder: Path) -> None:
 
 
 def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
-    """Check that the disk has room until a folder holds `needed_bytes`, and `spare_bytes` beside.
-
-    Raises:
-        MachineError: If it has not; names both figures.
-    """
+    """Raise `MachineError` unless the disk has room until a folder holds `needed_bytes`, and for `spare_bytes`."""
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     missing = max(needed_bytes - present, 0) + spare_bytes
     free = shutil.disk_usage(folder).free

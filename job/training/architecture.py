@@ -83,11 +83,7 @@ def load_architecture(name: str) -> Architecture:
 
 
 def checked_architecture(found: object) -> Architecture:
-    """Return a description with known keys only.
-
-    Raises:
-        UnfitArchitectureError: If it cannot be built, or is of another task.
-    """
+    """Return a description with known keys only; raises `UnfitArchitectureError` if it is of no detector."""
     if not isinstance(found, dict):
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
@@ -102,11 +98,7 @@ def checked_architecture(found: object) -> Architecture:
 
 
 def require_size(architecture: Architecture, max_parameters: int = MAX_PARAMETERS) -> None:
-    """Check the size of a model without allocating memory for it.
-
-    Raises:
-        UnfitArchitectureError: If it is too large, or cannot be built.
-    """
+    """Raise `UnfitArchitectureError` if a model is too large, without memory for it, or cannot be built."""
     if _is_shipped(architecture):
         return
     num_channels, activation = architecture["channels"], Conv.default_act

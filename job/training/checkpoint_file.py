@@ -128,11 +128,7 @@ class CheckpointFile:
         self._archive.close()
 
     def read(self, stored: StoredTensor) -> torch.Tensor:
-        """Read a tensor.
-
-        Raises:
-            UnreadableFileError: If the file does not hold all of it, or it is damaged.
-        """
+        """Read a tensor; raises `UnreadableFileError` if the file does not hold all of it, or it is damaged."""
         num_elements = math.prod(stored.size)
         reach = sum((length - 1) * step for length, step in zip(stored.size, stored.stride, strict=True))
         if num_elements and max(num_elements, stored.offset + reach + 1) > stored.num_elements:
@@ -159,11 +155,7 @@ class CheckpointFile:
         return elements
 
     def plain(self) -> Any:  # noqa: ANN401 -- any saved value
-        """Return the saved object, if it has plain values, containers and tensors only.
-
-        Raises:
-            UnreadableFileError: If it is not, or `read` raises.
-        """
+        """Return the saved object of plain values, containers and tensors; raises `UnreadableFileError` for others."""
         made: dict[int, Any] = {}
 
         def plain(value: Any) -> Any:  # noqa: ANN401 -- any plain value

@@ -14,11 +14,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_device(named: str) -> None:
-    """Check that the requested device, such as ``cpu``, ``0`` or empty for any, can train.
-
-    Raises:
-        MachineError: If the machine has a GPU that torch cannot use.
-    """
+    """Raise `MachineError` if the device, such as ``cpu``, ``0`` or empty for any, is a GPU that torch cannot use."""
     if named == "cpu":
         return
     if not torch.cuda.is_available():

@@ -76,11 +76,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return the device of this rank, of devices such as ``0,1``, or empty for any.
-
-        Raises:
-            MachineError: If there are not enough.
-        """
+        """Return this rank's of devices such as ``0,1``, or empty for any; raises `MachineError` if it has none."""
         if self.size == 1:
             return named
         devices = named.split(",")
@@ -110,11 +106,7 @@ class ProcessGroup:
         return int(levels)
 
     def broadcast(self, value: Value) -> Value:
-        """Return the value of rank 0 in all ranks.
-
-        Raises:
-            PeerError: If another process is gone.
-        """
+        """Return the value of rank 0 in all ranks; raises `PeerError` if another process is gone."""
         if self.size == 1:
             return value
         values, device = [value], self.torch.device("cpu")
@@ -123,11 +115,7 @@ class ProcessGroup:
         return values[0]
 
     def all_gather(self, value: Value) -> list[Value]:
-        """Return the values of all ranks in all ranks, in the order of ranks.
-
-        Raises:
-            PeerError: If another process is gone or late.
-        """
+        """Return the values of all ranks, in their order; raises `PeerError` if another process is gone or late."""
         if self.size == 1:
             return [value]
         values, gather = [value] * self.size, self.torch.distributed.all_gather_object

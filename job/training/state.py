@@ -161,11 +161,7 @@ def capture(trainer: Trainer, progress: TrainingProgress) -> State:
 
 
 def read_state(path: Path) -> State:
-    """Load a captured state.
-
-    Raises:
-        CorruptObjectError: If the file is not a state; no code in it was run.
-    """
+    """Load a captured state; raises `CorruptObjectError` if the file is none. No code in it is run."""
     try:
         with CheckpointFile(path) as file:
             state: State = file.plain()

@@ -164,11 +164,7 @@ class Trainer(DetectionTrainer):
         return data
 
     def setup_model(self) -> None:
-        """Build the model and load the start weights, checked.
-
-        Raises:
-            WeightsError: If the weights are unsafe, or do not fit the data or the model.
-        """
+        """Build the model and load the start weights; raises `WeightsError` if they are unsafe or do not fit."""
         plan = self.plan
         source = load_weights(plan.weights) if plan.weights else None
         if source is not None and plan.same_classes:
