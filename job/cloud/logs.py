@@ -25,7 +25,13 @@ Query = dict[str, str | int | list[str]]
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
     """Yield the log lines of a job's container with their time, oldest first; raises `CloudError`."""
-    session = _session()
+    try:
+        credentials, _ = google.auth.default(scopes=[SCOPE])
+    except DefaultCredentialsError as error:
+        raise MachineError(
+            "Cloud Logging: there are no credentials on this machine; run `gcloud auth application-default login`"
+        ) from error
+    session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
     body: Query = {
         "resourceNames": [f"projects/{project}"],
         "filter": f'logName="projects/{project}/logs/batch_task_logs" AND labels.job_uid="{uid}"',
@@ -39,16 +45,6 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
         if not page.get("nextPageToken"):
             return
         body["pageToken"] = page["nextPageToken"]
-
-
-def _session() -> AuthorizedSession:
-    try:
-        credentials, _ = google.auth.default(scopes=[SCOPE])
-    except DefaultCredentialsError as error:
-        raise MachineError(
-            "Cloud Logging: there are no credentials on this machine; run `gcloud auth application-default login`"
-        ) from error
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
 def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, Any]:

@@ -140,7 +140,7 @@ REQUIRED = ("project", "region", "image", "service_account", "network", "subnetw
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
-    """Return the settings of a new submission, by `local_settings`."""
+    """Return the settings of a new submission, by `local_settings`; flags go by the names of settings."""
     found = local_settings(flags, REQUIRED)
     names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
     return Settings(**{name: getattr(found, name) for name in names})

@@ -18,11 +18,11 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, UsageError
+from job.errors import CorruptObjectError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import refuse_newer
+from job.runs.records import Record, refuse_newer
 from job.runs.request import TrainRequest
-from job.runs.run import UNREADABLE, Run
+from job.runs.run import SUBMISSIONS, Run
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -135,6 +135,18 @@ class Submission:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class JobRecord(Record):
+    """The Batch job of a submission (``segments/NNNN.job.json``)."""
+
+    name: str
+    uid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """A part of a query to Cloud Logging."""
+
+
+def _name(number: int, part: str = "") -> str:
+    return f"{SUBMISSIONS}{number:04d}{part}.json"
+
+
 class Submissions:
     """The submissions of a run in its bucket."""
 
@@ -143,7 +155,7 @@ class Submissions:
 
     def list(self) -> list[Submission]:
         """Return the submissions in order."""
-        prefix = self.run.key("segments/")
+        prefix = self.run.key(SUBMISSIONS)
         return [
             self._read(stored.key)
             for stored in self.run.store.list(prefix)
@@ -153,31 +165,21 @@ class Submissions:
     def write(self, submission: Submission) -> bool:
         """Record a submission before its job is created; false if another one has its number."""
         try:
-            self.run.store.put(self._key(submission.number), (json.dumps(asdict(submission), indent=1) + "\n").encode())
+            self.run.store.put(
+                self.run.key(_name(submission.number)), (json.dumps(asdict(submission), indent=1) + "\n").encode()
+            )
         except PreconditionError:
             return False
         return True
 
     def job_uid(self, number: int) -> str | None:
         """Return the uid of a submission's Batch job, once it was created; raises `CorruptObjectError`."""
-        try:
-            content = self.run.store.read(self._key(number, ".job"))
-        except ObjectNotFoundError:
-            return None
-        try:
-            uid: str = json.loads(content)["uid"]
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", uid):  # part of a query to Cloud Logging
-                raise ValueError(f"{uid!r} is no uid")
-        except UNREADABLE as error:
-            raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
-        return uid
+        record = self.run.read(JobRecord, _name(number, ".job"))
+        return record and record.uid
 
     def write_job(self, number: int, name: str, uid: str) -> None:
         """Record name and uid of a submission's Batch job."""
-        self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
-
-    def _key(self, number: int, part: str = "") -> str:
-        return self.run.key(f"segments/{number:04d}{part}.json")
+        self.run.write(_name(number, ".job"), JobRecord(name=name, uid=uid), overwrite=True)
 
     def _read(self, key: str) -> Submission:
         data = self.run.store.read(key)
@@ -191,7 +193,7 @@ class Submissions:
                 "that wrote it, or restore the object",
                 problems,
             ) from error
-        owner = submission.bucket, submission.run, self._key(submission.number)
+        owner = submission.bucket, submission.run, self.run.key(_name(submission.number))
         if owner != (self.run.store.uri, self.run.name, key):
             raise CorruptObjectError(
                 f"{key}: is the record of submission {submission.number} of run {submission.run} in "

@@ -73,7 +73,7 @@ class Supervisor:
         return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
-        """Carry out a decision; raises `RunFailedError` for ``fail``, `RunStoppedError` for ``stop``."""
+        """Carry out a decision; raises `RunFailedError` if it is ``fail``, `RunStoppedError` if it is ``stop``."""
         if decision.do == "create":
             submission = history.newest.submission
             job = self.batch.make(submission.job_name, render(submission), submission.request_id)

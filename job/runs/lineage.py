@@ -7,9 +7,10 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from job.errors import (
     CorruptObjectError,
@@ -207,8 +208,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
     return InitialWeights("own", key, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
+class _Finished(NamedTuple):
     """A finished run whose weights another one may start from."""
 
     run: Run

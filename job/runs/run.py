@@ -33,9 +33,6 @@ FAMILY = "yolov11_wildlife"
 MAX_FAMILY = 50
 """Characters of a derived family, which leave room for the number of a run."""
 
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""Errors from reading a record of another form."""
-
 RecordType = TypeVar("RecordType", bound=Record)
 
 BEST_WEIGHTS = f"weights/{BEST}"

@@ -150,17 +150,14 @@ class PreemptionWatcher:
         """Ask for a pause, from any thread. It interrupts nothing; `agree_on_notice` returns it at the next step."""
         self._pause = notice
 
-    def deferred(self) -> AbstractContextManager[None]:
-        """Keep notices from interrupting the block, which polls `pending` instead."""
-        return self._interrupted(allowed=False)
-
     def interruptible(self) -> AbstractContextManager[None]:
         """Let notices interrupt a block within one under `deferred`: it may raise `PreemptionError` anywhere."""
-        return self._interrupted(allowed=True)
+        return self.deferred(on=False)
 
     @contextmanager
-    def _interrupted(self, *, allowed: bool) -> Iterator[None]:
-        before, self._deferred = self._deferred, not allowed
+    def deferred(self, *, on: bool = True) -> Iterator[None]:
+        """Keep notices from interrupting the block, which polls `pending` instead; or no longer."""
+        before, self._deferred = self._deferred, on
         try:
             self._interrupt()
             yield

@@ -164,28 +164,31 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     return Piece(store, tuple(f"--{name}={value}" for name, value in flags.items() if value != ""), folder)
 
 
-def train_straight(piece: Piece) -> float:
-    """Train a piece without a kill, and return its seconds.
-
-    Raises:
-        TrainingError: If it fails; with the end of its log.
-    """
-    return _finish(piece, STRAIGHT)
+def train_straight(piece: Piece, name: str = STRAIGHT) -> float:
+    """Train a piece to its end without a kill, and return its seconds; raises `TrainingError` if it fails."""
+    started, process = time.monotonic(), piece.start(name)
+    try:
+        process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if process.returncode != 0:
+        raise _failed(piece, name, process.returncode)
+    return time.monotonic() - started
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
     """Train a piece a second time, with SIGKILLs at instants that the seed chooses, and compare with the straight run.
 
-    Raises:
-        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
-            kills, which proves nothing.
+    Raises `TrainingError` if a process fails by itself, or if every try ended before its kills, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
     for number in range(1, NUM_TRIES + 1):
         name = KILLED if number == 1 else f"{KILLED}{number}"
         killed_after = _train_with_kills(piece, name, num_kills, len(straight), chance)
-        resumed_at = _resumed_at(Run(piece.store, name))
+        attempts = Run(piece.store, name).attempt_records()
+        resumed_at = tuple(str(attempt.receipt.checkpoint) for attempt in attempts if attempt.receipt)
         if len(killed_after) == num_kills and resumed_at:
             break
     else:
@@ -210,11 +213,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end; a kill after its end does not count.
-
-    Returns:
-        The number of reported steps at each kill.
-    """
+    """Kill at random instants, one in each part of the training, then let it end; return the reported steps at each."""
     killed_after: list[int] = []
     for kill in range(num_kills):
         process = piece.start(name)
@@ -229,24 +228,8 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
             return killed_after
         killed_after.append(len(piece.trace(name)))
-    _finish(piece, name)
+    train_straight(piece, name)
     return killed_after
-
-
-def _resumed_at(run: Run) -> tuple[str, ...]:
-    return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
-
-
-def _finish(piece: Piece, name: str) -> float:
-    started, process = time.monotonic(), piece.start(name)
-    try:
-        process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    if process.returncode != 0:
-        raise _failed(piece, name, process.returncode)
-    return time.monotonic() - started
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
