@@ -87,14 +87,7 @@ class PriceOption(Options):
     )
 
     def price_of(self, machine: str | None = None) -> float | None:
-        """Return the price of an hour, if it is known.
-
-        Args:
-            machine: A machine type instead of this machine; with ``-spot`` at its end, the Spot price.
-
-        Raises:
-            UsageError: If there is no such machine.
-        """
+        """Return the price of an hour, if it is known, of this machine or of a type; with ``-spot`` the Spot price."""
         if self.usd_per_hour is not None:
             return self.usd_per_hour
         if machine is None:

@@ -57,11 +57,7 @@ class Allowance:
         return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
-        """Check that a recorded submission's job is in the project and regions of the settings.
-
-        Raises:
-            RunConflictError: If it is not; names every difference.
-        """
+        """Raise `RunConflictError`, with every difference, unless the job's project and regions are those here."""
         _refuse(submission, self._problems_of_place(submission))
 
     def require(self, submission: Submission) -> None:
@@ -128,11 +124,7 @@ class Allowance:
 
 
 def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
-    """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the allowance of `local_settings`; what is missing there but project and region is allowed none."""
     return Allowance(local_settings(flags), given)
 
 

@@ -69,8 +69,7 @@ def worst_s(max_retries: int, max_run_s: int) -> float:
 def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
     """Return the retries and the seconds of one attempt that fit into a rest of a limit, at dollars an hour.
 
-    Raises:
-        RunStoppedError: If too little is left for one worthwhile attempt.
+    Raises `RunStoppedError` if too little is left for one worthwhile attempt.
     """
     seconds = seconds_within(left, price)
     if seconds is None:

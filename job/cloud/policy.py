@@ -309,9 +309,7 @@ def _submit(history: History, placement: Placement, reason: str) -> Decision:
 def budget(history: History, placement: Placement) -> tuple[int, int]:
     """Return the retries and the seconds of one attempt that the rest of the limit pays for.
 
-    Raises:
-        RunStoppedError: If that is too little.
-        UsageError: If a price is not known.
+    Raises `RunStoppedError` if that is too little, `UsageError` if a price is not known.
     """
     limit = history.limit
     if limit.usd is None:

@@ -147,11 +147,7 @@ def load_settings(flags: Mapping[str, str]) -> Settings:
 
 
 def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
-    """Return the settings of flags and files, of which the required ones, project and region included, are there.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the settings of flags and files, the required ones among them; `MachineError` lists every problem."""
     given = {name: value for name, value in known_settings(flags).items() if value not in (None, "")}
     image, repository, secret = (given.get(name) for name in ("image", "image_repository", "wandb_secret"))
     if isinstance(image, str) and "/" not in image and isinstance(repository, str):

@@ -78,9 +78,7 @@ class SubmissionStatus:
     def worst_s(self, now: datetime, *, going_on: bool) -> float:
         """Return the longest possible machine time in seconds, from the first request to the last end.
 
-        Args:
-            now: The time.
-            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
+        If `going_on` it runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:

@@ -158,10 +158,7 @@ def dataset_digest(files: Mapping[str, StoredObject]) -> str:
 def split_digest(files: Mapping[str, StoredObject], split: Iterable[str], class_names: Sequence[str]) -> str:
     """Return the SHA-256 over a split's images, labels and classes: equal digests have comparable metrics.
 
-    Args:
-        files: The dataset's files by path.
-        split: Paths of the split's images and labels; one that is not among the files counts as absent.
-        class_names: In the order of their numbers.
+    `split` has the paths of its images and labels; one that is not among the dataset's files counts as absent.
     """
     digest = hashlib.sha256(json.dumps(list(class_names)).encode())
     digest.update(dataset_digest({path: files[path] for path in set(split) & files.keys()}).encode())

@@ -92,13 +92,7 @@ class Facts:
 
 
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
-    """Read a run's records.
-
-    Args:
-        run: The run.
-        record: The run's record.
-        at: The time to which costs are counted; now by default.
-    """
+    """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
     progress = read_progress(run)
     attempts = run.attempt_records()

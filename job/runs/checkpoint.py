@@ -39,11 +39,8 @@ def commit(
 ) -> Manifest:
     """Make files a checkpoint: in the order of `paths`, then the manifest with `metadata`.
 
-    Files that the checkpoint `previous` has already are not stored again.
-
-    Raises:
-        SupersededError: If a later attempt has claimed the run.
-        StoreError: If the store refuses.
+    Files that the checkpoint `previous` has already are not stored again. Raises `SupersededError` if a later attempt
+    has claimed the run.
     """
     claim = Claim(run, checkpoint.attempt)
     claim.require_current()
@@ -124,9 +121,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
     """Fetch one checkpoint into an empty folder; the bucket is not changed.
 
-    Raises:
-        CorruptObjectError: If it is damaged.
-        ObjectNotFoundError: If a file of it is missing.
+    Raises `CorruptObjectError` if it is damaged, `ObjectNotFoundError` if a file of it is missing.
     """
     manifest = read_manifest(run, checkpoint)
     for file in manifest.files:
@@ -174,10 +169,6 @@ def refusal_explained(run: Run, manifest: Manifest) -> Iterator[None]:
 
     Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides
     whether to set it aside and resume from the one before.
-
-    Raises:
-        CorruptObjectError: If its state is refused.
-        WeightsError: If its weights are refused.
     """
     try:
         yield

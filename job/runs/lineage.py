@@ -92,10 +92,8 @@ def extended_request(
 def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
     """Fetch the start weights; return the file, and the weights with its digest.
 
-    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there.
-
-    Raises:
-        WeightsError: If they are gone, or differ from the record.
+    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there. Raises
+    `WeightsError` if they are gone, or differ from the record.
     """
     if point.source is None:
         return None, point

@@ -35,12 +35,7 @@ class Progress:
 
 
 def read_progress(run: Run) -> Progress:
-    """Read the progress of a run.
-
-    Raises:
-        ObjectNotFoundError: If no checkpoint stays long enough to be read.
-        CorruptObjectError: If it cannot be read.
-    """
+    """Read the progress of a run; raises `ObjectNotFoundError` if no checkpoint stays long enough to be read."""
     for tries_left in reversed(range(NUM_TRIES)):
         committed = checkpoint.committed(run)
         if not committed:

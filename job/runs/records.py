@@ -489,9 +489,7 @@ class AttemptRecord:
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
         """Return its end reason, or `RUNNING` or `VANISHED` without an end record.
 
-        Args:
-            newest: No later attempt has claimed the run.
-            at: The time for which its last sign of life must be recent; without one, the newest always runs.
+        The newest attempt runs if its last sign of life is recent at a time `at`, or without one.
         """
         if self.end:
             return self.end.reason

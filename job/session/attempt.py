@@ -108,9 +108,7 @@ def attempt_recorded(
 def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
     """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
-    Raises:
-        NotCommittedError: If the newest checkpoint is not the end of the run.
-        SupersededError: If another attempt has taken over.
+    Raises `NotCommittedError` if the newest checkpoint is not the end of the run.
     """
     from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 

@@ -92,11 +92,7 @@ class BaseStore(Store):
 
 @contextmanager
 def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
-    """Open the source of a put, for a block that reads it and does nothing else with files.
-
-    Raises:
-        StoreError: If it cannot be read.
-    """
+    """Open the source of a put, for a block that reads it alone; raises `StoreError` if it cannot be read."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as opened:
             yield opened

@@ -67,8 +67,7 @@ def pull(
 
     Args:
         store: Has the objects.
-        objects: From ``store.list(prefix, checksums=True)``, by their file names in the folder; several names may
-            share an object.
+        objects: From ``store.list(prefix, checksums=True)``, by their names in the folder; several may share one.
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
         before_change: Called once, before the first file is added, replaced or removed; may raise.

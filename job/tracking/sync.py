@@ -17,9 +17,7 @@ from job.tracking.events import CommittedRows, log_result
 def sync(run: Run, record: RunRecord, folder: Path) -> str:
     """Send the server the rows of a run that it lacks, by way of an empty folder; return the address there.
 
-    Raises:
-        MachineError: If there is no key.
-        TransientStoreError: If the server does not take the run.
+    Raises `MachineError` if there is no key, `TransientStoreError` if the server does not take the run.
     """
     if why := why_offline():
         raise MachineError(f"W&B: {why}; export WANDB_API_KEY, or run `.venv/bin/wandb login`")

@@ -101,11 +101,7 @@ class CheckpointFile:
     """An open file of ``torch.save``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file and read everything except tensors.
-
-        Raises:
-            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
-        """
+        """Open the file and read everything except tensors; raises `UnreadableFileError`."""
         try:
             self._num_bytes = path.stat().st_size
             if self._num_bytes > MAX_FILE_BYTES:

@@ -92,12 +92,9 @@ class ProcessGroup:
         return devices[self.local_rank]
 
     def agree(self, level: int, limit_s: float = STEP_S) -> int:
-        """Return the highest level of any rank; all ranks have to call it.
+        """Return the highest level of any rank; all have to call it, or `PeerError` is raised.
 
         Runs on the CPU, so that it does not synchronise with a GPU.
-
-        Raises:
-            PeerError: If another process is gone or late.
         """
         if self.size == 1:
             return level

@@ -184,11 +184,7 @@ def not_a_number(state: State) -> str | None:
 
 
 def restore_state(trainer: Trainer, state: State) -> TrainingProgress:
-    """Restore a captured state into a freshly set up trainer.
-
-    Raises:
-        CorruptObjectError: If it is that of another model, lacks a part, or has a value that is not a number.
-    """
+    """Restore a captured state into a freshly set up trainer; raises `CorruptObjectError` if it does not fit."""
     model = unwrap_model(trainer.model)
     try:
         if found := not_a_number(state):

@@ -68,11 +68,8 @@ class _Stored:
 def load_weights(path: Path) -> DetectionModel:
     """Build the model of an Ultralytics checkpoint anew, in full precision on the CPU, and fill in its tensors.
 
-    The model has the file's tensors, class names and known layers, and nothing else of it.
-
-    Raises:
-        WeightsError: If the file is damaged, is no checkpoint of a detector, claims more than it holds, or names a
-            class of neither torch nor Ultralytics.
+    The model has the file's tensors, class names and known layers, and nothing else of it. Raises `WeightsError` if the
+    file is damaged, is of no detector, claims more than it holds, or names a class of neither torch nor Ultralytics.
     """
     stored = _read(path)
     try:
