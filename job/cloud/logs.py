@@ -41,7 +41,9 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
     while True:
         page = _post(session, body, project)
         for entry in page.get("entries", []):
-            yield f"{entry['timestamp'][:19]}Z  {_text(entry)}"
+            payload = entry.get("jsonPayload") or {}  # the job's own lines are JSON with the key `message`
+            text = str(entry.get("textPayload") or payload.get("message") or payload)
+            yield f"{entry['timestamp'][:19]}Z  {text.rstrip()}"
         if not page.get("nextPageToken"):
             return
         body["pageToken"] = page["nextPageToken"]
@@ -60,9 +62,3 @@ def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, An
             "roles/logging.viewer"
         )
     return dict(response.json())
-
-
-def _text(entry: dict[str, Any]) -> str:
-    """Return an entry's message, of text or JSON; the job's own lines are JSON with the key ``message``."""
-    payload = entry.get("jsonPayload") or {}
-    return str(entry.get("textPayload") or payload.get("message") or payload).rstrip()

@@ -10,17 +10,16 @@ import json
 import re
 import uuid
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import Record, refuse_newer
+from job.runs.records import Record, Timestamp, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import SUBMISSIONS, Run
 from job.text import counted_problems, validation_problems
@@ -33,18 +32,6 @@ MAX_RUN_S = 2 * 24 * 3600
 
 
 Whole = Annotated[int, Field(ge=0, lt=10**9)]
-
-
-def _check_time(text: str) -> str:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
-    return text
-
-
-Time = Annotated[str, AfterValidator(_check_time)]
-"""ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
@@ -67,7 +54,7 @@ class Submission:
 
     run: str
     number: Whole
-    created_at: Time
+    created_at: Timestamp
     by: Literal["hand", "supervisor"]
     reason: str
     """Why it was submitted."""
@@ -84,7 +71,7 @@ class Submission:
     """Acceptable machine types, best first."""
 
     placement: Placement
-    deadline: Time | None
+    deadline: Timestamp | None
     """Deadline of the run."""
 
     max_usd: Amount | None

@@ -222,11 +222,7 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'="[^"]*"', _to_hundredths, text)
+    text = re.sub(r'="[^"]*"', lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0]), text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _to_hundredths(attribute: re.Match[str]) -> str:
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

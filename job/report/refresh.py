@@ -5,7 +5,6 @@ Guarantees that training never waits for a report, and that a failed report is o
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from job.runs.run import Run
@@ -32,9 +31,7 @@ class ReportRefresher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Kill a report under way; if the attempt failed, write one that says so."""
         if self._sidecar is None:
             return

@@ -53,7 +53,11 @@ def now() -> str:
 
 
 def _require_time(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
+    if time.tzinfo is None:
         raise ValueError("has no time zone")
     return text
 

@@ -125,7 +125,9 @@ class FolderStore(BaseStore):
             with self._locked():
                 path.unlink(missing_ok=True)
                 sync_folder(path.parent)
-                _remove_empty(path.parent, self._root)
+                with contextlib.suppress(OSError):  # the first folder above that is not empty
+                    while (path := path.parent) != self._root:
+                        path.rmdir()
         self._index.remove(key)
         self._index.save()
 
@@ -253,14 +255,6 @@ def _make_folders(root: Path, folder: Path) -> None:
         with contextlib.suppress(FileExistsError):
             root.mkdir()
             sync_folder(root.parent)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove a folder and those above it, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        while folder != root:
-            folder.rmdir()
-            folder = folder.parent
 
 
 def _begin(folder: Path) -> tuple[Path, BinaryIO]:
