@@ -71,12 +71,7 @@ GOES_ON = "the same command resumes from the last committed checkpoint"
 
 
 class JobError(Exception):
-    """A failure that is reported as one message, never as a traceback.
-
-    Args:
-        message: ``subject: what is wrong, what was found; what to do``.
-        problems: Details, one a line, for errors that report everything at once.
-    """
+    """A failure that is reported as one message, never as a traceback, with details for `problems`, one a line."""
 
     exit_code: int = ExitCode.FAILED
     reason = EndReason.FAILED

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Self, TextIO
+from typing import TextIO
 
 from job.errors import OutputClosedError, OutputError
 
@@ -96,7 +96,7 @@ def set_up_logging(*, for_machines: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """A progress bar; a no-op where stderr is no terminal."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
@@ -110,9 +110,6 @@ class Progress:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

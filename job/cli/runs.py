@@ -16,7 +16,7 @@ from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import survey
 from job.storage.object_store import Store
-from job.text import duration, labelled, nearest, table
+from job.text import clock, duration, labelled, nearest, table
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def show(options: ShowRunOptions) -> None:
     }
     lines = [
         *labelled("run", f"{run.name}, {_state(run, record, final)}"),
-        *labelled("created", f"{_clock(record.created_at)} UTC"),
+        *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
         *labelled("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
@@ -83,7 +83,7 @@ def show(options: ShowRunOptions) -> None:
         lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
     for manifest in checkpoints:
         size = f"{manifest.size_bytes / 1e6:.1f} MB"
-        lines += labelled("checkpoint", f"{_clock(manifest.committed_at)}, after {manifest.id.position}, {size}")
+        lines += labelled("checkpoint", f"{clock(manifest.committed_at)}, after {manifest.id.position}, {size}")
     for identity, why in set_aside.items():
         lines += labelled("set aside", f"checkpoint {identity}, {'; '.join(why)}")
     lines += [*labelled("W&B", tracking), "", cost.table()]
@@ -100,7 +100,7 @@ def _attempt(attempt: AttemptRecord, cost: AttemptCost) -> str:
     end = attempt.end
     if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
         ended += f": {end.message}"
-    return f"{_clock(cost.began_at)}, {ended}, on {attempt.claim.host}, {cost.machine}"
+    return f"{clock(cost.began_at)}, {ended}, on {attempt.claim.host}, {cost.machine}"
 
 
 @command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")
@@ -127,11 +127,6 @@ def verify(options: RunOptions) -> None:
         raise CorruptObjectError(f"run {name}: none of its {len(set_aside)} checkpoints is intact; start a new run")
     passed_over = f"; {len(set_aside)} set aside" if set_aside else ""
     print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
-
-
-def _clock(time: str) -> str:
-    """Show a recorded time to the second, in UTC."""
-    return time[:19].replace("T", " ")
 
 
 def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:

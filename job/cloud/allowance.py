@@ -61,11 +61,9 @@ class Allowance:
         _refuse(submission, self._problems_of_place(submission))
 
     def require(self, submission: Submission) -> None:
-        """Check that a recorded submission asks for nothing that the settings do not allow.
+        """Raise `RunConflictError`, with every difference, if a submission asks for what the settings do not allow.
 
-        Raises:
-            RunConflictError: If it does; names every difference.
-            UsageError: If dollars were given, and its machine has no price.
+        If dollars were given, and its machine has no price, the error is a `UsageError`.
         """
         recorded, here = submission.settings, self.settings
         problems = [

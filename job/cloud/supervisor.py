@@ -117,9 +117,7 @@ class Supervisor:
     def resume(self) -> None:
         """Record another submission by hand, for a run that was stopped or given up.
 
-        Raises:
-            RunStoppedError: If the rest of the limit does not pay for one.
-            RunConflictError: If a record asks for more than this machine's settings allow.
+        Raises `RunStoppedError` if the limit does not pay for one, `RunConflictError` as `Allowance.require`.
         """
         history = self.history()
         self.allowance.require(history.newest.submission)

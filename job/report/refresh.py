@@ -5,7 +5,7 @@ Guarantees that training never waits for a report, and that a failed report is o
 
 import time
 from collections.abc import Callable
-from typing import Self
+from contextlib import AbstractContextManager
 
 from job.runs.run import Run
 from job.runs.sidecar import Sidecar
@@ -20,16 +20,13 @@ MIN_INTERVAL_S = 30.0
 """Shortest time between two reports: one takes seconds of a CPU, and so may an epoch of a small training."""
 
 
-class ReportRefresher:
+class ReportRefresher(AbstractContextManager["ReportRefresher"]):
     """Starts ``job report`` after commits, one at a time; a context manager."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._clock = run, clock
         self._not_before = clock()
         self._sidecar: Sidecar | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Kill a report under way; if the attempt failed, write one that says so."""

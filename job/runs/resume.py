@@ -4,15 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
-from job.runs.records import (
-    AttemptRecord,
-    Exactness,
-    Manifest,
-    ResumeReceipt,
-    RunRecord,
-    StopRequest,
-    differences,
-)
+from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
 from job.text import seconds_between
 from job.training.position import BEGINNING, Position

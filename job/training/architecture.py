@@ -71,9 +71,7 @@ class UnfitArchitectureError(Exception):
 def load_architecture(name: str) -> Architecture:
     """Read a model file of Ultralytics, or of the user in this folder; ``yolo11n.yaml`` is size ``n``.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        UnfitArchitectureError: If it cannot be built.
+    Raises `FileNotFoundError` if there is none, `UnfitArchitectureError` if it cannot be built.
     """
     if not re.fullmatch(r"[\w.-]+\.ya?ml", name):
         raise FileNotFoundError(name)

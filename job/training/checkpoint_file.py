@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 
@@ -97,7 +97,7 @@ class StoredTensor:
         raise UnreadableFileError("it changes a tensor")
 
 
-class CheckpointFile:
+class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
     """An open file of ``torch.save``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -116,9 +116,6 @@ class CheckpointFile:
             self._entries = self._plain_entries()
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
             stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._archive.close()
