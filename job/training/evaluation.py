@@ -1,8 +1,8 @@
 """Detections of a validation, image by image: hits, misses and false alarms at the operating point.
 
 Guarantees that collecting changes no result: it reads copies, and draws nothing random. Precision, recall, F1 and mAP
-are Ultralytics' own figures; boxes are counted as right by its rule (same class, IoU of 0.5 or more, each box once, the
-closest pairs first) among the predictions at the operating point or above it.
+are Ultralytics' own figures; boxes are counted as right by its rule (`job.training.matching`) among the predictions at
+the operating point or above it.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from ultralytics.utils.metrics import box_iou, smooth
+from ultralytics.utils.metrics import smooth
 from ultralytics.utils.ops import scale_boxes
 
 from job.training.dataset import Batch
@@ -25,11 +25,9 @@ from job.training.evaluation_record import (
     PredictedBox,
     SizeEvaluation,
 )
+from job.training.matching import IOU, match
 
 Box = TypeVar("Box", ObjectBox, PredictedBox)
-
-IOU = 0.5
-"""From this overlap on a prediction is right."""
 
 SIZES_PX = (0, 8, 16, 32, 64, 96)
 """Where the bins of object sizes begin: the square root of a box's area, in pixels at the training image size."""
@@ -128,17 +126,14 @@ def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
 
 
 def _match(image: Seen, confidence: float) -> None:
-    """Drop predictions below the operating point; pair objects with predictions, the closest pairs first."""
+    """Drop predictions below the operating point, and find out which of the others are right."""
     shown = image.confidences >= confidence
     image.predictions, image.confidences = image.predictions[shown], image.confidences[shown]
     image.prediction_classes = image.prediction_classes[shown]
-    image.found, image.right = np.zeros(len(image.objects), bool), np.zeros(len(image.predictions), bool)
-    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions)).numpy()
-    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[None])
-    pairs = np.argwhere(overlap >= IOU)
-    for i, j in pairs[np.argsort(-overlap[overlap >= IOU], kind="stable")]:
-        if not image.found[i] and not image.right[j]:
-            image.found[i] = image.right[j] = True
+    (about,) = match(image.objects, image.object_classes, image.predictions, image.prediction_classes).T
+    image.right = about >= 0
+    image.found = np.zeros(len(image.objects), bool)
+    image.found[about[image.right]] = True
 
 
 def _classes(validator: Any, seen: list[Seen]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
