@@ -33,9 +33,7 @@ def one_line(text: str) -> str:
 class EscapedStream(io.TextIOBase):
     """Standard output without control characters.
 
-    Raises:
-        OutputError: From `write` and `flush`, if the stream cannot be written; later text is discarded.
-        OutputClosedError: If its reader has gone.
+    `write` and `flush` raise `OutputError` if it cannot be written, `OutputClosedError` if its reader has gone.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -42,10 +42,8 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
     ``--weights`` and ``--model`` replace the recipe's start. A recipe that starts from own weights gets the best of the
     finished runs of the same profile in the family of `run`, or else in `default_families`.
 
-    Raises:
-        WeightsError: If there are none.
-        RunConflictError: If a run is to be extended and has not ended.
-        UsageError: If that run has trained as many epochs already.
+    Raises `WeightsError` if there are none, `RunConflictError` if a run is to be extended and has not ended,
+    `UsageError` if that run has trained as many epochs already.
     """
     architecture = request.model if request.model and request.model.endswith((".yaml", ".yml")) else None
     if request.weights is not None:

@@ -60,9 +60,7 @@ class SessionCallbacks(TrainingCallbacks):
     def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
 
-        Raises:
-            JobError: If background work or a peer failed for good; the step is being committed.
-            PreemptionError: If there is a notice; the step is being committed.
+        The step is being committed if a notice ends training, or a `JobError` of background work or of a peer.
         """
         self._check_others()
         self._reached = step.position

@@ -41,7 +41,7 @@ from job.runs.search import find_run
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
-from job.session.follower import SharedPlan, SharedState
+from job.session.follower import SharedPlan
 from job.session.preemption import PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import shortened
@@ -272,7 +272,7 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
     """Send the other ranks the files of the checkpoint to resume from, if there is one."""
     if context.group.size > 1:
         files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder else {}
-        context.group.broadcast(SharedState(files, reopen=reopen))
+        context.group.broadcast((files, reopen))
 
 
 def _require_same_facts(record: RunRecord, training: "Training") -> None:

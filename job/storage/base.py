@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
@@ -18,8 +18,6 @@ from job.storage.checksums import read_chunks
 from job.storage.object_store import OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
-First = TypeVar("First")
-Second = TypeVar("Second")
 Result = TypeVar("Result")
 
 
@@ -109,14 +107,14 @@ def source_chunks(source: Path | bytes) -> Iterator[bytes]:
 
 
 def _in_parallel(
-    function: Callable[[First, Second], StoredObject],
-    items: Iterable[tuple[First, Second]],
+    function: Callable[..., StoredObject],
+    items: Iterable[tuple[Any, ...]],
     num_threads: int,
     on_done: OnDone,
 ) -> None:
     """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
 
-    def call(item: tuple[First, Second]) -> None:
+    def call(item: tuple[Any, ...]) -> None:
         stored = function(*item)
         if on_done is not None:
             on_done(stored)

@@ -99,12 +99,10 @@ class Trainer(DetectionTrainer):
     coming: Iterator[Batch]
 
     def __init__(self, plan: Plan) -> None:
-        """Build model, optimizer and loaders.
+        """Build model, optimizer and loaders; raises `WeightsError` as `setup_model`.
 
-        Raises:
-            WeightsError: If the start weights are unsafe, damaged, or do not fit the data.
-            RecipeError: If Ultralytics refuses the arguments, or the device has not the precision that they ask for.
-            MachineError: If the device does not exist or cannot be used.
+        Raises `RecipeError` if Ultralytics refuses the arguments, or the device has not the precision that they ask
+        for, `MachineError` if the device does not exist or cannot be used.
         """
         self.plan = plan
         self.transfer = None
