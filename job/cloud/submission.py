@@ -199,8 +199,7 @@ GPU = "0"
 def container_args(request: TrainRequest) -> list[str]:
     """Return the command that requests the same training in the container, without run, dataset and bucket.
 
-    Raises:
-        UsageError: If the request names a file of this machine, or several devices.
+    Raises `UsageError` if the request names a file of this machine, or several devices.
     """
     recipe = request.recipe
     if recipe.source != recipe.name:

@@ -42,14 +42,7 @@ class Supervisor:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:
-        """Supervise the run until it ends, and return its history.
-
-        Raises:
-            RunFailedError: If it failed for a reason that no retry removes.
-            RunStoppedError: If it was stopped before its end.
-            RunConflictError: If a record asks for more than this machine's settings allow.
-            JobError: If the bucket or Batch refuses.
-        """
+        """Supervise the run until it ends, and return its history; raises errors as `act` and `Allowance.require`."""
         logged = None
         while True:
             try:

@@ -119,8 +119,7 @@ class PreemptionWatcher:
     def agree_on_notice(self, agree: Callable[[int], int]) -> PreemptionError | None:
         """Return the notice that all ranks obey at the same step; `agree` returns the maximum over all ranks.
 
-        Raises:
-            JobError: If notices are no longer seen, or no longer have a deadline.
+        Raises a `JobError` if notices are no longer seen, or no longer have a deadline.
         """
         for thread in self._threads:
             thread.check()

@@ -95,8 +95,7 @@ class Snapshot:
     def write(self, folder: Path) -> list[Path]:
         """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
 
-        Raises:
-            TrainingError: If a tensor is not a number: the state must not take the place of a good checkpoint.
+        Raises `TrainingError` if a tensor is not a number: the state must not take the place of a good checkpoint.
         """
         epoch, batch = self.position
         if found := not_a_number(self.state):
