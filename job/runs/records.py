@@ -152,14 +152,12 @@ RecordedPosition = Annotated[
 
 
 def _by_known_phase(value: object) -> object:
-    """Add up the phases of a later version under one."""
-    if not isinstance(value, dict) or all(name in set(Phase) for name in value):
+    """Add up the phases of a later version as one."""
+    later = value.keys() - set(Phase) if isinstance(value, dict) else ()
+    if not isinstance(value, dict) or not later or not all(isinstance(value[name], int | float) for name in later):
         return value
-    unknown = {name: s for name, s in value.items() if name not in set(Phase)}
-    if not all(isinstance(s, int | float) for s in unknown.values()):
-        return value
-    known = {name: s for name, s in value.items() if name not in unknown}
-    return known | {Phase.UNKNOWN: known.get(Phase.UNKNOWN, 0.0) + sum(unknown.values())}
+    known = {name: s for name, s in value.items() if name not in later}
+    return known | {Phase.UNKNOWN: known.get(Phase.UNKNOWN, 0.0) + sum(value[name] for name in later)}
 
 
 PhaseSeconds = Annotated[dict[Phase, float], BeforeValidator(_by_known_phase)]
@@ -522,7 +520,7 @@ def _requires(*names: str) -> AfterValidator:
 Metrics = Annotated[dict[str, float], _requires(*METRICS)]
 
 
-def _with_whole_epoch(row: Mapping[str, float]) -> dict[str, float]:
+def _with_whole_epoch(row: Mapping[str, float]) -> dict[str, object]:
     return {name: int(value) if name == "epoch" else value for name, value in row.items()}
 
 
