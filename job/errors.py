@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -44,7 +43,7 @@ class EndReason(StrEnum):
     """A reason that a later version of the job recorded."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Self | None:
+    def _missing_(cls, value: object) -> "EndReason | None":
         return cls.UNKNOWN if isinstance(value, str) else None
 
 

@@ -213,7 +213,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end; return the reported steps at each."""
+    """Kill at random in each part of the training, then let it end; return the steps at each kill before its end."""
     killed_after: list[int] = []
     for kill in range(num_kills):
         process = piece.start(name)
