@@ -162,7 +162,7 @@ class Submissions:
     def job_uid(self, number: int) -> str | None:
         """Return the uid of a submission's Batch job, once it was created; raises `CorruptObjectError`."""
         record = self.run.read(JobRecord, _name(number, ".job"))
-        return record and record.uid
+        return record.uid if record else None
 
     def write_job(self, number: int, name: str, uid: str) -> None:
         """Record name and uid of a submission's Batch job."""

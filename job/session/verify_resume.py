@@ -187,8 +187,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
     for number in range(1, NUM_TRIES + 1):
         name = KILLED if number == 1 else f"{KILLED}{number}"
         killed_after = _train_with_kills(piece, name, num_kills, len(straight), chance)
-        attempts = Run(piece.store, name).attempt_records()
-        resumed_at = tuple(str(attempt.receipt.checkpoint) for attempt in attempts if attempt.receipt)
+        resumed_at = _resumed_at(Run(piece.store, name))
         if len(killed_after) == num_kills and resumed_at:
             break
     else:
@@ -230,6 +229,10 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         killed_after.append(len(piece.trace(name)))
     train_straight(piece, name)
     return killed_after
+
+
+def _resumed_at(run: Run) -> tuple[str, ...]:
+    return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
