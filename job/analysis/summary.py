@@ -112,11 +112,7 @@ class RunSummary:
 
 
 def read_summary(run: Run, record: RunRecord) -> RunSummary:
-    """Read the records of one run.
-
-    Raises:
-        CorruptObjectError: If one of them has another form.
-    """
+    """Read the records of one run; raises `CorruptObjectError` if one of them has another form."""
     return _summary(RunListing(run), record)
 
 

@@ -106,11 +106,7 @@ def load(entry: Entry) -> "Command":
 
 
 def find(args: Sequence[str]) -> tuple[list[str], Entry | None]:
-    """Return the path of a command or group, and the entry of a command.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """Return the path of a command or group, and the entry of a command; raises `UsageError` if there is none."""
     path: list[str] = []
     for arg in args:
         if " ".join(path) in COMMANDS or arg in HELP:

@@ -20,6 +20,7 @@ from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR
+from job.training.position import Position
 
 CANCELLING_S = 600
 """Longest duration of a cancellation, during which a machine is still billed."""
@@ -78,9 +79,7 @@ class SubmissionStatus:
     def worst_s(self, now: datetime, *, going_on: bool) -> float:
         """Return the longest possible machine time in seconds, from the first request to the last end.
 
-        Args:
-            now: The time.
-            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
+        If `going_on` it runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
@@ -109,7 +108,7 @@ class Attempt:
 
     exit_code: int | None
     message: str
-    position: tuple[int, int] | None
+    position: Position | None
 
     @property
     def kind(self) -> Literal["preempted", "crashed", "other"]:

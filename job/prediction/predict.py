@@ -49,6 +49,7 @@ from job.storage.keys import is_key
 from job.storage.object_store import Store
 from job.storage.workdir import attempt_folder
 from job.training.evaluation_record import Detection
+from job.training.files import BEST
 
 if TYPE_CHECKING:
     from job.runs.run import Run
@@ -100,7 +101,7 @@ def predict(prediction: Prediction) -> tuple[PredictionFinal, bool]:
             with attempt_folder(prediction.workdir, "predict") as folder:
                 return _Work(prediction, folder, preemption).to_end(), False
         except PreemptionError:
-            preemption.stay()
+            preemption.wait_for_termination()
             raise
 
 
@@ -136,10 +137,10 @@ class _Work:
         """Do the shards that are missing, then write the final files."""
         detector = self._load()
         preemption, request = self._preemption, self._request
-        preemption.at_stake = lambda: "the pictures of one shard are not committed"
+        preemption.describe_uncommitted = lambda: "the pictures of one shard are not committed"
         began, num_done = time.monotonic(), 0
         with (
-            preemption.left_alone(),
+            preemption.deferred(),
             quiet_decoder(),
             Progress("predicting", request.num_pictures, "picture") as progress,
         ):
@@ -161,7 +162,7 @@ class _Work:
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
 
         run, request = self._prediction.run, self._request
-        weights = self._folder / "best.pt"
+        weights = self._folder / BEST
         fetch_best(run, weights)
         settings = DetectionSettings(
             conf=request.conf,
@@ -201,7 +202,7 @@ class _Work:
         results: list[PictureResult] = []
         for batch in _batches(self._decoded(pictures, detector.num_channels), self._request.batch):
             results += self._detect(batch, detector)
-            if notice := self._preemption.agreed(lambda urgency: urgency):
+            if notice := self._preemption.agree_on_notice(lambda urgency: urgency):
                 raise notice
         with suppress(PreconditionError):  # another machine was first, perhaps with other last bits
             self._out.put(shard_key(number), ShardRecord(shard=number, pictures=results).to_json())

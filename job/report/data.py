@@ -14,7 +14,7 @@ from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION
+from job.training.files import EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +93,7 @@ class Facts:
 
 
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
-    """Read a run's records.
-
-    Args:
-        run: The run.
-        record: The run's record.
-        at: The time to which costs are counted; now by default.
-    """
+    """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
     progress = read_progress(run)
     listing = RunListing(run)

@@ -84,12 +84,12 @@ class RunListing:
         Raises:
             UnreadableRecordError: If one of them has another form.
         """
-        chosen = self.numbers if numbers is None else list(numbers)
+        chosen = self.attempt_numbers if numbers is None else list(numbers)
         self._fetch([f"attempts/{number:04d}{kind}.json" for number in chosen for kind in OF_AN_ATTEMPT])
         return [self._fetched.attempt(number) for number in chosen]
 
     @property
-    def numbers(self) -> list[int]:
+    def attempt_numbers(self) -> list[int]:
         """The numbers of the attempts that claimed the run, in order."""
         return sorted(
             int(match[1]) for name in self.objects if (match := re.fullmatch(r"attempts/(\d{4,})\.json", name))

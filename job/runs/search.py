@@ -14,7 +14,7 @@ from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
 from job.runs.listing import NUM_THREADS, RunListing
 from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
-from job.runs.run import SUBMISSIONS, UNREADABLE, Run, default_families, family_of, is_run_name, next_free_name
+from job.runs.run import SUBMISSIONS, Run, default_families, family_of, is_run_name, next_free_name
 from job.storage.object_store import Store, StoredObject
 from job.text import shortened
 
@@ -58,7 +58,7 @@ def _submitted(run: Run) -> Request | None:
     try:
         submission = json.loads(run.store.read(run.key(f"{SUBMISSIONS}0001.json")))
         return submission["request"] if submission["run"] == run.name else None
-    except (ObjectNotFoundError, *UNREADABLE):
+    except (ObjectNotFoundError, LookupError, RecursionError, TypeError, ValueError):
         return None
 
 

@@ -30,7 +30,7 @@ def read_status(run: Run, attempt: int) -> WandbStatus | None:
 def describe(listing: RunListing) -> str:
     """Describe the location of a run's curve, by the newest attempt that has a status."""
     run = listing.run
-    newest = max((number for number in listing.numbers if _name(number) in listing.objects), default=None)
+    newest = max((number for number in listing.attempt_numbers if _name(number) in listing.objects), default=None)
     status = read_status(run, newest) if newest else None
     if status is None:
         return "not used"

@@ -26,7 +26,7 @@ def test_a_resumption_after_two_hundred_attempts_costs_few_more_requests(data, e
         attempt(bucket, "step:7:kill")  # bundles them, as each of them would have
         before = len(proxy.requests)
         attempt(bucket, "step:7:kill")
-        assert len(run_in(bucket).attempts()) == 204
+        assert len(run_in(bucket).attempt_numbers()) == 204
         assert len(proxy.requests) - before <= few + 40
 
 

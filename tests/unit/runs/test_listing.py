@@ -128,7 +128,7 @@ def test_a_listed_run_is_the_run(store):
     run = attempted(store, "zebra", 2)
     listing = RunListing(run)
     assert (listing.record(), listing.final()) == (run.record(), None)
-    assert listing.attempts() == [run.attempt(number) for number in run.attempts()]
+    assert listing.attempts() == [run.attempt(number) for number in run.attempt_numbers()]
     listing.write_bundle()
     store.put("runs/copy/run.json", store.read(run.key("run.json")))
     store.put(f"runs/copy/{BUNDLE}", store.read(run.key(BUNDLE)))

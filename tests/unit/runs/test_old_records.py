@@ -72,6 +72,16 @@ def test_every_record_of_the_version_before_is_read(run):
     assert (final.reason, final.num_epochs, len(final.course), final.bits.exact) == ("complete", 4, 4, True)
 
 
+def test_epochs_of_a_final_record_are_written_as_whole_numbers(run):
+    """A final record that has them as 1.0, as earlier versions wrote them, is read, and written with 1."""
+    course = [
+        row | {"epoch": float(row["epoch"])} for row in json.loads(run.store.read(run.key("final.json")))["course"]
+    ]
+    change(run, "final.json", {"course": course})
+    written = json.loads(run.final().to_json())["course"]
+    assert [repr(row["epoch"]) for row in written] == ["1", "2", "3", "4"]
+
+
 def test_what_such_a_run_took_is_reckoned_from_its_records(run):
     """Each attempt has its state and its price, and the summary costs what the run does."""
     cost = read_cost(run)
