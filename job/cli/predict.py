@@ -23,7 +23,7 @@ from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.text import shortened, table
-from job.training.evaluation_record import EVALUATION
+from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +85,6 @@ def predict(options: PredictOptions) -> None:
 
     Writes counts.csv, detections.csv, detections.json, which Timelapse reads, and report.html. The same command goes
     on where it was killed, and several machines may share one --out.
-
-    Raises:
-        RunConflictError: If there is no such run, it is not finished, or --out has another prediction.
-        DataError: If the source has no pictures.
     """
     store = options.store()
     run, record = require_run(store, options.run)
@@ -137,7 +133,7 @@ def _resolve(
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
-        weights=final.weights["best.pt"].sha256,
+        weights=final.weights[BEST].sha256,
         source=source.digest,
         num_pictures=len(source.pictures),
         conf=threshold.confidence,

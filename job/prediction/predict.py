@@ -52,6 +52,7 @@ from job.storage.keys import is_key
 from job.storage.object_store import Store
 from job.storage.workdir import attempt_folder
 from job.training.evaluation_record import Detection
+from job.training.files import BEST
 
 if TYPE_CHECKING:
     from job.runs.run import Run
@@ -118,7 +119,7 @@ def predict(prediction: Prediction) -> tuple[PredictionFinal, bool]:
                 with attempt_folder(prediction.workdir, "predict") as folder:
                     return _Work(prediction, folder, preemption, watchdog).to_end(), False
         except PreemptionError:
-            preemption.stay()
+            preemption.wait_for_termination()
             raise
 
 
@@ -154,14 +155,14 @@ class _Work:
         """Do the shards that are missing, then write the final files."""
         detector = self._load()
         preemption, request = self._preemption, self._request
-        preemption.at_stake = lambda: "the pictures of one shard are not committed"
-        with preemption.left_alone(), quiet_decoder():
+        preemption.describe_uncommitted = lambda: "the pictures of one shard are not committed"
+        with preemption.deferred(), quiet_decoder():
             with (
                 self._watchdog.watching(NO_PICTURE),
                 Progress("predicting", request.num_pictures, "picture") as progress,
             ):
                 self._search(detector, progress)
-            preemption.at_stake = str
+            preemption.describe_uncommitted = str
             with preemption.interruptible():
                 return self._finish(detector)
 
@@ -185,7 +186,7 @@ class _Work:
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
 
         run, request = self._prediction.run, self._request
-        weights = self._folder / "best.pt"
+        weights = self._folder / BEST
         fetch_best(run, weights)
         settings = DetectionSettings(
             conf=request.conf,
@@ -228,7 +229,7 @@ class _Work:
             progress.to(num_before + len(results))
             self._watchdog.beat()
             self._watchdog.check()
-            if notice := self._preemption.agreed(lambda urgency: urgency):
+            if notice := self._preemption.agree_on_notice(lambda urgency: urgency):
                 raise notice
         with suppress(PreconditionError):  # another machine was first, perhaps with other last bits
             self._out.put(shard_key(number), ShardRecord(shard=number, pictures=results).to_json())

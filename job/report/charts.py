@@ -172,12 +172,9 @@ def sizes_chart(labels: Sequence[str], lines: Sequence[Series]) -> str:
 def timeline(
     rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], gaps: Sequence[float], colours: dict[str, str]
 ) -> str:
-    """Draw each attempt as a bar of its phases.
+    """Draw each attempt as a bar of its phases: its name, and the minutes of each; `colours` are of `NAMES`.
 
-    Args:
-        rows: For each attempt, its name and the minutes of its phases.
-        gaps: Minutes from each attempt to the next; a long gap is drawn short.
-        colours: One of `NAMES` for each phase.
+    `gaps` are the minutes from each attempt to the next; a long gap is drawn short.
     """
     total = sum(minutes for _, parts in rows for _, minutes in parts)
     height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
@@ -237,11 +234,7 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'="[^"]*"', _to_hundredths, text)
+    text = re.sub(r'="[^"]*"', lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0]), text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _to_hundredths(attribute: re.Match[str]) -> str:
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

@@ -77,11 +77,7 @@ def make_pictures(
 ) -> list[Picture]:
     """Return the images with the most mistakes after training, or of the start weights if it is not finished.
 
-    Args:
-        store: The bucket.
-        dataset: The run's dataset; deleted images are left out.
-        before: Evaluation of the start weights.
-        after: Evaluation of the best weights.
+    Images that were deleted from the dataset are left out.
     """
     if (evaluation := after or before) is None:
         return []
