@@ -20,7 +20,8 @@ from job.runs.progress import EvaluationRecord
 from job.runs.records import Record
 from job.runs.run import Run
 from job.storage.object_store import Store
-from job.training.evaluation_record import EVALUATION, PictureCounts
+from job.training.evaluation_record import PictureCounts
+from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def read_measurements(run: Run, summary: RunSummary) -> Measurements:
         return found
     for split in SPLITS:
         evaluation = _read(run, SplitEvaluation, evaluation_name(split))
-        if evaluation and evaluation.weights == summary.final.weights["best.pt"].sha256:
+        if evaluation and evaluation.weights == summary.final.weights[BEST].sha256:
             found[Basis(split, evaluation.digest, evaluation.rule)] = evaluation.pictures
     trained = _read(run, EvaluationRecord, EVALUATION)
     if trained and trained.pictures and summary.val is not None:

@@ -31,9 +31,6 @@ def advise_next(options: AdviseOptions) -> None:
 
     Names the rule, the command, the expected gain and the cost, the interval of the run's F1, and whether a better run
     is distinguishable from it.
-
-    Raises:
-        RunConflictError: If there is no such run, or no finished one.
     """
     price, store = options.price_of(), options.store()
     finished = finished_runs(store)

@@ -34,11 +34,6 @@ def compare_runs(options: CompareOptions) -> None:
     Shows recipe, data, result and cost, and whether the metrics may be compared. Runs that were measured on the same
     pictures, of the test split after `job evaluate`, are paired by picture: a difference whose 95 % interval holds 0 is
     not distinguishable.
-
-    Raises:
-        UsageError: If fewer than two different runs are named.
-        RunConflictError: If one does not exist.
-        MachineError: If the page cannot be written.
     """
     names, html = options.runs, options.html
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
@@ -48,6 +48,13 @@ class EvaluateOptions(RunOptions, JsonOption, WorkersOption, WorkdirOption):
     )
     device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
 
+    @field_validator("device")
+    @classmethod
+    def _require_one(cls, device: str) -> str:
+        if "," in device:
+            raise ValueError(f"must be one device, got {device!r}")
+        return device
+
 
 @command(EvaluateOptions, "job evaluate zebra --split test --recall 0.9 --bucket gs://my-bucket")
 def evaluate(options: EvaluateOptions) -> None:
@@ -55,11 +62,6 @@ def evaluate(options: EvaluateOptions) -> None:
 
     The thresholds are chosen on val: one for each class with 50 or more objects there, and a common one for the rest.
     The score is of the test split if there is one. The record is kept in the bucket; `job compare` pairs runs by it.
-
-    Raises:
-        RunConflictError: If there is no such run, or it is not finished.
-        UsageError: If a recall is not reached.
-        DataError: If the data have no such split.
     """
     run, record = require_run(options.store(), options.run)
     final = run.final()

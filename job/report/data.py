@@ -11,10 +11,11 @@ from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
 from job.runs.evaluation import SplitEvaluation, read_evaluation
+from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION
+from job.training.files import BEST, EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +111,11 @@ class Facts:
 
 
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
-    """Read a run's records.
-
-    Args:
-        run: The run.
-        record: The run's record.
-        at: The time to which costs are counted; now by default.
-    """
+    """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
     progress = read_progress(run)
-    attempts, final = run.attempt_records(), run.final()
+    listing = RunListing(run)
+    attempts, final = listing.attempts(), listing.final()
     return Facts(
         run=run,
         record=record,
@@ -128,9 +124,9 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
         evaluation=run.read(EvaluationRecord, EVALUATION),
-        score=read_evaluation(run, final.weights["best.pt"].sha256) if final else None,
+        score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,
         attempts=attempts,
         cost=read_cost(run, attempts, at),
         bits=resume.exactness(record, attempts),
-        tracking=wandb_status.describe(run),
+        tracking=wandb_status.describe(listing),
     )

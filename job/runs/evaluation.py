@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from job.runs.listing import RunListing
 from job.runs.records import Part, Record, Timestamp
-from job.runs.run import Run
 from job.text import percent
 from job.training.evaluation_record import PictureCounts
 
@@ -144,11 +144,16 @@ def evaluation_name(split: str) -> str:
     return f"evaluations/{split}.json"
 
 
-def read_evaluation(run: Run, weights: str) -> SplitEvaluation | None:
+def read_evaluation(listing: RunListing, weights: str) -> SplitEvaluation | None:
     """Return the evaluation of a run's best weights, on the test split if there is one.
+
+    Args:
+        listing: The run's records.
+        weights: SHA-256 of the weights.
 
     Raises:
         UnreadableRecordError: If it has another form.
     """
-    found = (run.read(SplitEvaluation, evaluation_name(split)) for split in SPLITS)
+    names = [name for name in map(evaluation_name, SPLITS) if name in listing.objects]
+    found = (listing.run.read(SplitEvaluation, name) for name in names)
     return next((each for each in found if each and each.weights == weights), None)

@@ -22,6 +22,7 @@ from job.runs.records import FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.session import environment
 from job.storage import workdir
+from job.training.files import BEST
 
 if TYPE_CHECKING:
     from job.training.split_validation import SplitValidation, ValidatedSplit
@@ -108,7 +109,7 @@ def _load(
         ValidationSettings,
     )
 
-    fetch_best(run, folder / "best.pt")
+    fetch_best(run, folder / BEST)
     settings = ValidationSettings(
         train=record.request["train"],
         max_det=record.facts.max_det,
@@ -119,7 +120,7 @@ def _load(
         workers=request.workers,
         num_threads=environment.num_threads(),
     )
-    return SplitValidation(folder / "best.pt", data.yaml, settings, folder / "ultralytics")
+    return SplitValidation(folder / BEST, data.yaml, settings, folder / "ultralytics")
 
 
 def _describe(
@@ -142,7 +143,7 @@ def _describe(
     return SplitEvaluation(
         run=run.name,
         evaluated_at=now(),
-        weights=final.weights["best.pt"].sha256,
+        weights=final.weights[BEST].sha256,
         split=split,
         digest=digest,
         rule=point.rule,

@@ -10,9 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the evaluations of the start weights and of the best weights."""
-
 SIZES_PX = (0, 8, 16, 32, 64, 96)
 """Where the ranges of object sizes begin: the square root of a box's area, in pixels."""
 

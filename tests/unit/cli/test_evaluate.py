@@ -28,6 +28,7 @@ def refused(capsys, *words):
         (("--split", "train"), "--split: must be"),
         (("--recall", "1.5"), "--recall: must be a number above 0 and up to 1, got"),
         (("--tiles", "-1"), "--tiles: must be"),
+        (("--device", "0,1"), "--device: must be one device, got '0,1'"),
     ],
 )
 def test_a_flag_out_of_range_is_refused(capsys, tmp_path, words, message):
