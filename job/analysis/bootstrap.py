@@ -58,7 +58,8 @@ def estimate(values: np.ndarray) -> Estimate:
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return shares of wholes; NaN of nothing."""
     shares = np.full(np.shape(part), np.nan)
-    return np.divide(part, whole, out=shares, where=whole > 0)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares
 
 
 def _rounded(value: float) -> float:

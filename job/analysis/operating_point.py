@@ -20,7 +20,8 @@ MIN_OBJECTS = 50
 LEAST = 0.001
 """The least confidence that a validation looks at."""
 
-DIGITS = 5
+SCALE = 100_000
+"""Thresholds are multiples of its inverse."""
 
 CONFIDENCES = np.linspace(0, 1, 1000)
 """At which F1 is compared, as in Ultralytics."""
@@ -102,7 +103,7 @@ def _best(curve: np.ndarray) -> float:
     """Return the confidence of the best F1 of a curve, smoothed as by Ultralytics (``utils/metrics.py``: 666)."""
     padded = np.pad(curve, SMOOTHED // 2, mode="edge")
     best = int(np.convolve(padded, np.ones(SMOOTHED) / SMOOTHED, mode="valid").argmax())
-    return max(LEAST, round(float(CONFIDENCES[best]), DIGITS))
+    return max(LEAST, round(SCALE * float(CONFIDENCES[best])) / SCALE)
 
 
 def _for_recall(split: ScoredSplit, category: int | None, recall: float) -> float | None:
@@ -111,7 +112,7 @@ def _for_recall(split: ScoredSplit, category: int | None, recall: float) -> floa
     num_needed = max(1, math.ceil(recall * num_objects - 1e-9))  # a product of decimals is not exact
     if num_needed > len(confidences):
         return None
-    return max(LEAST, math.floor(confidences[num_needed - 1] * 10**DIGITS) / 10**DIGITS)
+    return max(LEAST, math.floor(confidences[num_needed - 1] * SCALE) / SCALE)
 
 
 def _most_recall(split: ScoredSplit, category: int | None) -> float:

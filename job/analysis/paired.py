@@ -111,7 +111,7 @@ def pair(runs: Sequence[Measurements]) -> Paired | None:
 def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> Estimate | None:
     """Return the F1 of a finished run minus that of another; `None` if they were not measured on the same pictures."""
     paired = pair([read_measurements(Run(store, each.run), each) for each in (run, other)])
-    return paired and paired.difference(0, 1, "f1")
+    return paired.difference(0, 1, "f1") if paired else None
 
 
 def is_distinguishable(difference: Estimate) -> bool:

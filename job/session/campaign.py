@@ -102,8 +102,10 @@ def _describe_gain(campaign: Campaign, finished: Sequence[RunSummary]) -> str:
     """Return by how much the newest run differs from the best before it, if both were measured on the same pictures."""
     before = best_of(finished[:-1])
     best = next((run for run in finished[:-1] if before and run.run == before.run), None)
-    difference = best and f1_difference(campaign.store, finished[-1], best)
-    if best is None or difference is None:
+    if best is None:
+        return ""
+    difference = f1_difference(campaign.store, finished[-1], best)
+    if difference is None:
         return ""
     return f"; F1 of run {finished[-1].run} against {best.run}, by picture: {describe_difference(difference)}"
 

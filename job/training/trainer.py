@@ -93,6 +93,7 @@ class Trainer(DetectionTrainer):
     model: nn.Module
     batches: EpochBatches
     callbacks: dict[str, list[Any]]
+    best_fitness: float | None
     train_loader: "DataLoader[Any]"
     begun: tuple[int, int] | None
     """The epoch and the batch (0-based) that `coming` begins with, unless some of it was taken."""

@@ -9,19 +9,21 @@ from job.runs.evaluation import SplitEvaluation
 from job.runs.progress import EvaluationRecord
 from tests.support.bucket import make_bucket, run_in
 from tests.support.cli_process import job
-from tests.support.learned_weights import LESSON
 from tests.support.tiny_dataset import make_tiny_dataset
+from tests.support.tiny_training import LEARNING
 
-PER_BATCH = 8
-"""Pictures at once in the validations of a training with batches of four."""
+TRAIN = ("train", *LEARNING, "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "lesson")
+
+PER_BATCH = 4
+"""Pictures at once in the validations of a training with batches of two."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A tiny dataset with a test split, of which one picture is empty."""
     folder = tmp_path_factory.mktemp("data")
-    data = make_tiny_dataset(folder / "tiny", num_train=120, num_val=6)
-    drawn = make_tiny_dataset(folder / "drawn", num_train=1, num_val=9, seed=7)
+    data = make_tiny_dataset(folder / "tiny", num_train=32, num_val=6, num_classes=1)
+    drawn = make_tiny_dataset(folder / "drawn", num_train=1, num_val=9, num_classes=1, seed=7)
     for kind in ("images", "labels"):
         (drawn / kind / "val").rename(data / kind / "test")
     (data / "labels/test/000.txt").write_text("")
@@ -35,7 +37,7 @@ def bucket(data, tmp_path_factory):
     """A bucket with a run that has learned to find most objects."""
     folder = tmp_path_factory.mktemp("trained")
     bucket = make_bucket(data, folder / "bucket")
-    done = job(*LESSON, "--bucket", bucket, "--workdir", folder / "work")
+    done = job(*TRAIN, "--bucket", bucket, "--workdir", folder / "work")
     assert done.returncode == 0, done.stderr
     return bucket
 
