@@ -17,7 +17,7 @@ from job.runs.records import RunRecord
 from job.runs.request import WorkersOption
 from job.text import labelled, shortened, table
 
-NUM_SHOWN, MAX_NAME = 6, 18
+NUM_SHOWN, MAX_NAME = 6, 15
 
 Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 
@@ -146,8 +146,8 @@ def _by(heading: str, scores: Mapping[str, Score]) -> list[str]:
     rows: list[tuple[str, ...]] = [(heading, "objects", "precision", "recall", "F1", "mAP50")]
     for name, each in scores.items():
         label = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
-        cells = (" ".join(_parts(share, ".0f", 100)) for share in (each.precision, each.recall, each.f1, each.map50))
-        rows.append((label, str(each.num_objects), *cells))
+        cells = (" ".join(_parts(share, ".0f", 100)) for share in (each.precision, each.recall, each.f1))
+        rows.append((label, str(each.num_objects), *cells, _parts(each.map50, ".0f", 100)[0]))
     return table(rows, right=(1, 2, 3, 4, 5))
 
 

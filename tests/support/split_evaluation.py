@@ -8,10 +8,10 @@ SHARES = ("precision", "recall", "f1", "map50", "map50_95")
 ABOUT_HALF = (0.5, 0.45, 0.55)
 
 
-def record_evaluation(run, split="test", names=("zebra",), *, pictures=(), **changes):
+def record_evaluation(run, split="test", names=("zebra",), *, pictures=(), share=ABOUT_HALF, **changes):
     """Write an evaluation of a finished run's best weights, and return it."""
     score = {"num_objects": 30, "num_found": 20, "num_false_alarms": 12}
-    score |= dict.fromkeys(SHARES, ABOUT_HALF)
+    score |= dict.fromkeys(SHARES, share)
     sizes = [{**score, "from_px": low, "to_px": high} for low, high in ((0, 8), (8, 16), (16, None))]
     counted = dict.fromkeys(("count_bias", "count_mae"), (-0.25, -0.5, 0.1))
     content = {

@@ -67,7 +67,8 @@ def test_the_score_fits_80_columns(tmp_path, split):
     run = record_run(tmp_path / "bucket", [0.6, 0.7])
     names = ["zebra", "a very long name of a class that fits into no column \x1b[31m", *map(str, range(10))]
     lines = format_evaluation(record_evaluation(run, split, names))
-    assert max(map(len, lines)) <= 80
+    sure = format_evaluation(record_evaluation(run, split, names, share=(1.0, 1.0, 1.0)))
+    assert max(map(len, [*lines, *sure])) <= 80
     assert "\x1b" not in "".join(lines)
     shown = " ".join(" ".join(lines).split())
     assert (CHOSEN_HERE in shown) is (split == "val")
