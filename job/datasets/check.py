@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics, statistics_of
 from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
 from job.datasets.scan import DatasetScan
@@ -52,6 +53,17 @@ class DatasetReport:
     """Images and labels of the validation split."""
     files: frozenset[str] = frozenset()
     """Files that training reads: the data file, lists of images, images and labels."""
+    statistics: DatasetStatistics | None = None
+    """None if nothing is labelled."""
+
+    def facts(self) -> dict[str, str]:
+        """Return what bounds the recall of a training: one sentence each by label, splits first."""
+        counted = {
+            split: f"{counts.num_images} images, {counts.num_background} of them background, "
+            f"{sum(counts.instances)} objects"
+            for split, counts in self.splits.items()
+        }
+        return counted | (self.statistics.facts() if self.statistics else {})
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
         """Refuse a dataset with problems, in a message from subject to advice.
@@ -73,6 +85,8 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
+    imgsz: int = IMGSZ,
+    tiles: int = 0,
 ) -> DatasetReport:
     """Check every label and image of a dataset's splits.
 
@@ -81,6 +95,8 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
+        imgsz: Image size of the training, for the sizes of objects.
+        tiles: Width and height of its tiles, px of the files; 0 for whole pictures.
     """
     layout = read_layout(folder, follow_links=follow_links)
     names, texts = layout.data.names, layout.texts
@@ -113,6 +129,11 @@ def check_dataset(
         for name, counts in splits.items()
         if counts.num_without_label
     ]
+    instances = (
+        {}
+        if single_class
+        else {name: dict(zip(names, counts.instances, strict=True)) for name, counts in splits.items()}
+    )
     val_images = layout.splits["val"].images if "val" in layout.splits else ()
     return DatasetReport(
         names,
@@ -121,6 +142,7 @@ def check_dataset(
         warnings=(*layout.warnings, *unlabelled, *noted),
         val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
+        statistics=statistics_of(images, scan.findings, instances, imgsz=imgsz, tiles=tiles),
     )
 
 

@@ -69,7 +69,8 @@ def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
             "small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
         )
     with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
-        return _check_pixels(data, name, num_channels, reduced=is_jpeg)
+        found = _check_pixels(data, name, num_channels, reduced=is_jpeg)
+    return found if found.problems else Findings(shape=(height, width))
 
 
 def load_image(data: bytes) -> Image.Image:
