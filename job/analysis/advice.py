@@ -319,6 +319,10 @@ def _thin(run: RunSummary) -> list[str]:
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
         few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
         found.append(f"{num_val} validation images, and {few}")
+    if (statistics := run.record.dataset.statistics) and statistics.num_alike:
+        found.append(
+            f"{statistics.num_alike} validation images look like one that was trained on; metrics are too high"
+        )
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found

@@ -166,6 +166,7 @@ def _as_json(report: DatasetReport) -> dict[str, object]:
         "classes": report.names,
         "splits": {name: asdict(counts) for name, counts in report.splits.items()},
         "statistics": report.statistics and report.statistics.to_json(),
+        "near_duplicates": [asdict(each) for each in report.near_duplicates],
         "problems": [str(problem) for problem in report.problems],
         "warnings": report.warnings,
     }

@@ -54,6 +54,9 @@ class DatasetStatistics:
     most_objects_in: str
     """The first picture with so many."""
 
+    num_alike: int
+    """Pictures of val that look like one of train."""
+
     rare: dict[str, dict[str, int]]
     """Objects by class and split of classes with fewer than `FEW_OBJECTS`; none if all classes are."""
 
@@ -82,8 +85,10 @@ class DatasetStatistics:
 def statistics_of(
     images: Iterable[str],
     found: Mapping[str, Findings],
-    instances: Mapping[str, Mapping[str, int]],
+    names: Sequence[str],
+    instances: Mapping[str, Sequence[int]],
     *,
+    num_alike: int,
     imgsz: int,
     tiles: int,
 ) -> DatasetStatistics | None:
@@ -92,7 +97,9 @@ def statistics_of(
     Args:
         images: Of all splits, each once.
         found: Findings in images and labels, by path.
+        names: Of the classes, by number; none if all count as one.
         instances: Objects by split and class.
+        num_alike: Pictures of val that look like one of train.
         imgsz: Image size of the training.
         tiles: Width and height of its tiles, or 0.
     """
@@ -119,15 +126,15 @@ def statistics_of(
         median_in_files_px=round(statistics.median(in_files), 1),
         max_objects=len(sizes[most]),
         most_objects_in=most,
-        rare=_rare_classes(instances),
+        num_alike=num_alike,
+        rare=_rare_classes(names, instances),
     )
 
 
-def _rare_classes(instances: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Return the classes with few objects; none if all are rare, for a tiny dataset, or if there is one class."""
-    splits: Sequence[str] = [name for name in FEW_OBJECTS if name in instances]
-    names = dict.fromkeys(name for counts in instances.values() for name in counts)
-    counted = {name: {split: instances[split].get(name, 0) for split in splits} for name in names}
+def _rare_classes(names: Sequence[str], instances: Mapping[str, Sequence[int]]) -> dict[str, dict[str, int]]:
+    """Return the classes with few objects; none if all are rare, as in a tiny dataset."""
+    splits = [split for split in FEW_OBJECTS if split in instances]
+    counted = {name: {split: instances[split][number] for split in splits} for number, name in enumerate(names)}
     seen = {name: counts for name, counts in counted.items() if any(counts.values())}
     rare = {
         name: counts for name, counts in seen.items() if any(num < FEW_OBJECTS[split] for split, num in counts.items())

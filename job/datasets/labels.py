@@ -61,6 +61,8 @@ class Findings:
     """Of a label's objects: the square root of a box's share of the image's area."""
     shape: tuple[Side, Side] | None = None
     """Height and width of an image, pixels."""
+    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+    """Of an image's pixels; see `job.datasets.near_duplicates`."""
 
     @classmethod
     def of(cls, kind: str, message: str, line: int | None = None) -> "Findings":

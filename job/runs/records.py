@@ -304,6 +304,9 @@ class DatasetStatistics(Part):
     max_objects: PositiveInt
     """Most objects in a picture."""
 
+    num_alike: NonNegativeInt = 0
+    """Pictures of val that look like one of train."""
+
 
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""

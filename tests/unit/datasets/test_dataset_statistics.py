@@ -96,7 +96,8 @@ def test_a_push_shows_what_bounds_recall(data, tmp_path, capsys):
 def test_classes_with_few_objects_are_named(train, val, rare):
     """A class with fewer than 100 objects in train or 10 in val is rare, where others are not."""
     found = {"images/a.jpg": Findings(shape=(10, 10)), "labels/a.txt": Findings(sizes=(0.5,))}
-    statistics = statistics_of(["images/a.jpg"], found, {"train": train, "val": val}, imgsz=10, tiles=0)
+    instances = {"train": tuple(train.values()), "val": tuple(val.values())}
+    statistics = statistics_of(["images/a.jpg"], found, ("cow", "deer"), instances, num_alike=0, imgsz=10, tiles=0)
     assert statistics.rare == rare
     assert statistics.facts().get("few") == (
         "deer {train} in train and {val} in val".format(**rare["deer"]) if rare else None
