@@ -88,7 +88,7 @@ def check(options: CheckDataOptions) -> None:
         imgsz=options.imgsz,
     )
     report.raise_if_broken(f"dataset {name}")
-    lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}", *_format_facts(report)]
+    lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}", *_format_report(report)]
     lines += [f"  note: {one_line(warning)}" for warning in report.warnings]
     options.print({"dataset": name, **_as_json(report)}, lines)
 
@@ -129,7 +129,7 @@ def push(options: PushDataOptions) -> None:
         f"{pushed.num_sent} of them sent now ({pushed.bytes_sent / 1e6:.1f} MB)"
     )
     content = {"dataset": dataset, **asdict(pushed), **_as_json(plan.report)}
-    options.print(content, [line, *_format_facts(plan.report)])
+    options.print(content, [line, *_format_report(plan.report)])
 
 
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")
@@ -149,8 +149,8 @@ def pull(options: PullDataOptions) -> None:
     )
 
 
-def _format_facts(report: DatasetReport) -> list[str]:
-    lines = [f"  {label:5} {one_line(text)}" for label, text in report.facts().items()]
+def _format_report(report: DatasetReport) -> list[str]:
+    lines = [f"  {label:5} {one_line(text)}" for label, text in report.describe().items()]
     indent = " " * 8
     return [
         part

@@ -58,7 +58,7 @@ class DatasetReport:
     """None if nothing is labelled."""
     near_duplicates: tuple[NearDuplicates, ...] = ()
 
-    def facts(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """Return what bounds the recall of a training: one sentence each by label, splits first."""
         counted = {
             split: f"{counts.num_images} images, {counts.num_background} of them background, "
@@ -66,7 +66,7 @@ class DatasetReport:
             for split, counts in self.splits.items()
         }
         alike = {"alike": "; ".join(map(str, self.near_duplicates))} if self.near_duplicates else {}
-        return counted | (self.statistics.facts() if self.statistics else {}) | alike
+        return counted | (self.statistics.describe() if self.statistics else {}) | alike
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
         """Refuse a dataset with problems, in a message from subject to advice.

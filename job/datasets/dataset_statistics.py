@@ -60,7 +60,7 @@ class DatasetStatistics:
     rare: dict[str, dict[str, int]]
     """Objects by class and split of classes with fewer than `FEW_OBJECTS`; none if all classes are."""
 
-    def facts(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """Return one sentence each by label, for people."""
         small, in_files = (f"{num / self.num_objects:.0%}" for num in (self.num_small, self.num_small_in_files))
         where = f"in tiles at {self.imgsz} px" if self.tiles else f"at {self.imgsz} px"

@@ -155,7 +155,7 @@ def prepare_data(
     if pinned is None:
         advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
         report.raise_if_broken(f"dataset {name}", advice)
-        for label, text in report.facts().items():
+        for label, text in report.describe().items():
             log.info("dataset %s: %s: %s", name, label, one_line(text))
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)

@@ -99,7 +99,7 @@ def test_classes_with_few_objects_are_named(train, val, rare):
     instances = {"train": tuple(train.values()), "val": tuple(val.values())}
     statistics = statistics_of(["images/a.jpg"], found, ("cow", "deer"), instances, num_alike=0, imgsz=10, tiles=0)
     assert statistics.rare == rare
-    assert statistics.facts().get("few") == (
+    assert statistics.describe().get("few") == (
         "deer {train} in train and {val} in val".format(**rare["deer"]) if rare else None
     )
 
