@@ -11,6 +11,7 @@ from job.errors import CorruptObjectError
 from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.cost import RunCost, cost_of
+from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
@@ -115,12 +116,12 @@ class RunSummary:
 
 
 def read_summary(run: Run, record: RunRecord) -> RunSummary:
-    """Read the records of one run.
+    """Read the records of one run; raises `CorruptObjectError` if one of them has another form."""
+    return _summary(RunListing(run), record)
 
-    Raises:
-        CorruptObjectError: If one of them has another form.
-    """
-    return RunSummary(record=record, attempts=tuple(run.attempt_records()), final=run.final())
+
+def _summary(listing: RunListing, record: RunRecord) -> RunSummary:
+    return RunSummary(record=record, attempts=tuple(listing.attempts()), final=listing.final())
 
 
 def with_evaluation(store: Store, summary: RunSummary) -> RunSummary:
@@ -140,7 +141,7 @@ def finished_runs(store: Store) -> list[RunSummary]:
     for each in seen.runs:
         if each.finished:
             try:
-                found.append(read_summary(each.run, each.record))
+                found.append(_summary(each.listing, each.record))
             except CorruptObjectError as error:
                 log.warning("%s; passed over", error)
     return sorted(found, key=lambda summary: summary.final.finished_at if summary.final else "")

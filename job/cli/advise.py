@@ -26,9 +26,6 @@ def advise_next(options: AdviseOptions) -> None:
     """Print the next training after a run.
 
     Names the rule, the command, the expected gain and the cost.
-
-    Raises:
-        RunConflictError: If there is no such run, or no finished one.
     """
     price, store = options.price_of(), options.store()
     finished = finished_runs(store)

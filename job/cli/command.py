@@ -31,7 +31,7 @@ class Command:
     """One command of the command line."""
 
     function: Callable[[Any], None]
-    """Takes the options."""
+    """Takes the options, and raises a `JobError` if it fails; its docstring is the help below the summary."""
 
     options: type[Options]
     example: str
@@ -57,12 +57,7 @@ class Command:
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def read(self, prog: str, args: Sequence[str]) -> Callable[[], None]:
-        """Parse the arguments after the command's name, and return the call that runs it.
-
-        Raises:
-            UsageError: If they cannot be parsed.
-            RecipeError: If the recipe or a training argument is wrong.
-        """
+        """Parse the arguments after the command's name, and return the call that runs it; raises `UsageError`."""
         import fire
         from fire.decorators import SetParseFn
 
@@ -91,11 +86,7 @@ class Command:
         return lambda: self.function(self.options.parse(given))
 
     def _canonical(self, prog: str, args: Sequence[str]) -> list[str]:
-        """Return arguments with each flag as ``--name=value``, after those that are no flags.
-
-        Raises:
-            UsageError: If a flag does not exist, needs a value or is given twice, or an argument is too many.
-        """
+        """Return arguments with each flag as ``--name=value``, after those that are no flags, or raise `UsageError`."""
         left, plain, flags = list(args), [], {}
         while left:
             arg = left.pop(0)
@@ -160,10 +151,5 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def command(options: type[AnyOptions], example: str) -> Callable[[Callable[[AnyOptions], None]], Command]:
-    """Make a function that takes options a command.
-
-    Args:
-        options: Its flags.
-        example: A command line that works, for its help.
-    """
+    """Make a function that takes options a command; its help shows the example, a command line that works."""
     return lambda function: Command(function, options, example)

@@ -31,11 +31,6 @@ def compare_runs(options: CompareOptions) -> None:
     """Print runs side by side.
 
     Shows recipe, data, result and cost, and whether the metrics may be compared.
-
-    Raises:
-        UsageError: If fewer than two different runs are named.
-        RunConflictError: If one does not exist.
-        MachineError: If the page cannot be written.
     """
     names, html = options.runs, options.html
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two

@@ -69,9 +69,6 @@ def check(options: CheckDataOptions) -> None:
     """Check a dataset of the bucket, or a folder here.
 
     Reads every label and image once.
-
-    Raises:
-        DataError: Lists every problem.
     """
     name = options.name
     folder = Path(name)
@@ -98,9 +95,6 @@ def push(options: PushDataOptions) -> None:
     """Push a folder.
 
     It is checked as training checks it; files that are in the bucket are not sent again.
-
-    Raises:
-        DataError: If it is no dataset or a broken one, or the bucket has another one of that name.
     """
     folder, dataset, store = options.folder, options.dataset, options.store()
     plan = plan_push(
@@ -137,9 +131,6 @@ def pull(options: PullDataOptions) -> None:
     """Pull a dataset.
 
     Every file is verified; files that are here are not fetched again.
-
-    Raises:
-        DataError: If there is none of that name.
     """
     name, store = options.name, options.store()
     pulled = pull_dataset(store, find_dataset(store, name), options.workdir)

@@ -69,11 +69,7 @@ class DatasetReport:
         return counted | (self.statistics.describe() if self.statistics else {}) | alike
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Refuse a dataset with problems, in a message from subject to advice.
-
-        Raises:
-            DataError: If there are problems; lists the first.
-        """
+        """Raise `DataError` if there are problems, with the first of them, in a message from subject to advice."""
         if not self.problems:
             return
         listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]

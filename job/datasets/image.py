@@ -76,11 +76,7 @@ def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
 
 
 def load_image(data: bytes) -> Image.Image:
-    """Return an image, upright and in colour.
-
-    Raises:
-        DataError: If it cannot be decoded.
-    """
+    """Return an image, upright and in colour; raises `DataError` if it cannot be decoded."""
     try:
         with _opened(data) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")

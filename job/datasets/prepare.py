@@ -65,11 +65,7 @@ class PreparedData:
 
 
 def find_dataset(store: Store, name: str | None) -> str:
-    """Return the name of the dataset: by default, that of the only one.
-
-    Raises:
-        DataError: If it does not exist, or if there are several and none is named.
-    """
+    """Return the name of the dataset, by default the only one; raises `DataError` if it does not exist."""
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
     push = "push one with `job data push DIR --dataset NAME`"
     if name is None and not names:
@@ -90,7 +86,6 @@ def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
         DataError: If it differs from its lock.
         MachineError: If it does not fit on the disk, the folder cannot be written, or a training reads another version
             there.
-        StoreError: If the store fails; fetched files stay for the next pull.
     """
     with ExitStack() as held, _exclusive(workdir / "datasets" / name) as folder:
         return _pull(store, folder, read_version(store, name), _Readers(folder, held))
@@ -210,11 +205,7 @@ class _Readers:
         self._opened = held.enter_context(_lock_file(folder, "readers"))
 
     def exclude(self) -> None:
-        """Make sure that no other process reads the files, for a change of them.
-
-        Raises:
-            MachineError: If one does.
-        """
+        """Make sure that no other process reads the files, for a change of them; raises `MachineError` if one does."""
         deadline = time.monotonic() + READERS_S
         while True:
             try:

@@ -83,11 +83,9 @@ class Push:
         return bool(self.current.files and self.changes)
 
     def send(self) -> PushResult:
-        """Store the missing objects, then the lock.
+        """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
 
-        Raises:
-            DataError: If a file changes meanwhile, or another push finishes first.
-            StoreError: If the store fails; stored objects stay for the next push.
+        Raises `DataError` if a file changes meanwhile, or another push finishes first.
         """
         store, prefix, number = self.listing.store, self.listing.prefix, self.current.number
         missing = {
@@ -156,7 +154,6 @@ def plan_push(
     Raises:
         DataError: If the folder has problems, or the name is invalid; lists every problem.
         MachineError: If a file cannot be read.
-        StoreError: If the store fails.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
@@ -185,12 +182,7 @@ def plan_push(
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder as `plan_push` under a name that is free, or that has the same content.
-
-    Raises:
-        DataError: If the folder has problems, or the name has other content.
-        StoreError: If the store fails; stored objects stay for the next push.
-    """
+    """Push a folder as `plan_push` under a name that is free, or has the same content; else raises `DataError`."""
     plan = plan_push(store, folder, name, single_class=single_class)
     if plan.replaces:
         raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])

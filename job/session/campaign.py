@@ -73,12 +73,7 @@ def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
 
 
 def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
-    """Resume a campaign, train its runs to the end, and return the result.
-
-    Raises:
-        CampaignError: If a run failed.
-        PauseError: If a run was paused.
-    """
+    """Train a campaign's runs to the end, and return the result; raises `CampaignError` or `PauseError` of a run."""
     record = campaign.record()
     while (result := campaign.result()) is None:
         steps, runs = campaign.steps(), campaign.runs()

@@ -41,11 +41,7 @@ class SessionContext:
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
-        """Check that this machine can train, and make a work folder that is named after its owner.
-
-        Raises:
-            MachineError: If the machine is unfit or the folder cannot be written.
-        """
+        """Make a work folder that is named after its owner; raises `MachineError` if the machine is unfit."""
         workdir.require_writable(self.request.workdir)
         require_fit(self.request.workdir, self.request.device)
         with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:

@@ -9,9 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the evaluations of the start weights and of the best weights."""
-
 
 class Detection(NamedTuple):
     """A detection, in pixels of the picture."""

@@ -26,9 +26,10 @@ from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
-from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
+from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
 from job.training.library_warnings import LibraryWarnings
+from job.training.position import Position
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
@@ -75,9 +76,9 @@ class Training:
         return len(self.trainer.train_loader)
 
     @property
-    def position(self) -> dict[str, int]:
-        """Complete epochs, and complete batches of the next."""
-        return {"epoch": self.progress.epoch, "batch": self.progress.batch}
+    def position(self) -> Position:
+        """Where it stands."""
+        return self.progress.position
 
     @property
     def facts(self) -> dict[str, object]:
@@ -120,7 +121,7 @@ class Training:
         _, *self._seen_elsewhere = self.plan.group.all_gather(self._seen_here())
 
     @property
-    def about(self) -> dict[str, object]:
+    def record_fields(self) -> dict[str, object]:
         """Fields of an attempt's records for its training."""
         return {"position": self.position, "evidence": self.evidence}
 
@@ -136,10 +137,10 @@ class Training:
                 number; no code in it was run.
             WeightsError: If the file has no weights; no code in it was run.
         """
-        self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
+        self.progress = restore_state(self.trainer, read_state(folder / STATE))
         train_args = dict(vars(self.trainer.args))
-        self.last = Weights.restored(folder / "last.pt", train_args)
-        best, evaluation = folder / "best.pt", folder / EVALUATION_BEFORE
+        self.last = Weights.restored(folder / LAST, train_args)
+        best, evaluation = folder / BEST, folder / EVALUATION_BEFORE
         self.best = Weights.restored(best, train_args) if best.exists() else None
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
@@ -171,7 +172,7 @@ class Training:
                     with callbacks.interruptible():
                         self._evaluate_best()
         except PreemptionError as notice:
-            if notice.agreed:
+            if notice.on_all_ranks:
                 with contextlib.suppress(PeerError):
                     self._gather_evidence()
             raise
@@ -186,7 +187,7 @@ class Training:
 
     def _texts(self) -> dict[str, bytes]:
         before = self.evaluation_before
-        results = {"results.csv": results_csv(self.progress.rows).encode()}
+        results = {RESULTS: results_csv(self.progress.rows).encode()}
         return results if before is None else results | {EVALUATION_BEFORE: before}
 
     def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
@@ -304,16 +305,16 @@ class Training:
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
-        files = {"last.pt": self.last.to_bytes(), "best.pt": self.best.to_bytes(), **self._texts()}
+        files = {LAST: self.last.to_bytes(), BEST: self.best.to_bytes(), **self._texts()}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
+        trainer.ema.ema.load_state_dict(load_weights(folder / BEST).state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
         last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
         after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
         if trainer.args.plots:
-            plot_results(file=folder / "results.csv")
+            plot_results(file=folder / RESULTS)
         self.before_and_after = progress.before, after
 
     def _export(self) -> Weights:

@@ -32,7 +32,7 @@ from job.training.distributed import ProcessGroup
 from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
-from job.training.signals import left_to_the_trainer
+from job.training.signals import notices_blocked
 from job.training.tiled_validation import TiledValidator
 from job.training.tiles import Tiling, tiles_of
 from job.training.weights import Transfer, load_weights, measure_transfer
@@ -99,12 +99,10 @@ class Trainer(DetectionTrainer):
     coming: Iterator[Batch]
 
     def __init__(self, plan: Plan) -> None:
-        """Build model, optimizer and loaders.
+        """Build model, optimizer and loaders; raises `WeightsError` as `setup_model`.
 
-        Raises:
-            WeightsError: If the start weights are unsafe, damaged, or do not fit the data.
-            RecipeError: If Ultralytics refuses the arguments, or the device has not the precision that they ask for.
-            MachineError: If the device does not exist or cannot be used.
+        Raises `RecipeError` if Ultralytics refuses the arguments, or the device has not the precision that they ask
+        for, `MachineError` if the device does not exist or cannot be used.
         """
         self.plan = plan
         self.transfer = None
@@ -164,11 +162,7 @@ class Trainer(DetectionTrainer):
         return data
 
     def setup_model(self) -> None:
-        """Build the model and load the start weights, checked.
-
-        Raises:
-            WeightsError: If the weights are unsafe, or do not fit the data or the model.
-        """
+        """Build the model and load the start weights; raises `WeightsError` if they are unsafe or do not fit."""
         plan = self.plan
         source = load_weights(plan.weights) if plan.weights else None
         if source is not None and plan.same_classes:
@@ -212,17 +206,17 @@ class Trainer(DetectionTrainer):
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        about = (self.args, self.data, batch_size, self.epochs, stride)
+        options = (self.args, self.data, batch_size, self.epochs, stride)
         share = {"rank": group.rank, "num_processes": group.size}
         dataset: KeyedDataset
         if train["tiles"]:
             tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
-            dataset = tiled = TiledDataset(tiling, *about)
+            dataset = tiled = TiledDataset(tiling, *options)
             self.batches = TileBatches(
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
-            dataset = KeyedDataset(*about)
+            dataset = KeyedDataset(*options)
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
         loader: DataLoader[Any] = DataLoader(
@@ -349,7 +343,7 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     start = loader._get_iterator  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
 
     def start_without_signals() -> Any:  # noqa: ANN401 -- torch's iterators have no public type
-        with left_to_the_trainer():
+        with notices_blocked():
             return start()
 
     loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them

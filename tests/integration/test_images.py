@@ -164,7 +164,7 @@ def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, 
 
     def start(run, record):
         attempt.record_start(run.claim({"host": "here"}), record, training, None)
-        return exactness(record, [run.attempt(number) for number in run.attempts()])
+        return exactness(record, [run.attempt(number) for number in run.attempt_numbers()])
 
     training = training_of()
     assert start(old, before) == Exactness(exact=True)

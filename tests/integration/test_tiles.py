@@ -36,7 +36,7 @@ def test_a_killed_run_on_tiles_ends_like_an_undisturbed_one(data, tmp_path):
         kill(process)
     done = job(*TRAIN, "--workers", "3", "--bucket", killed)
     assert done.returncode == 0, done.stderr
-    assert Run(open_store(killed), "zebra").attempts() == [1, 2, 3]
+    assert Run(open_store(killed), "zebra").attempt_numbers() == [1, 2, 3]
     assert tensors_of(killed) == tensors_of(straight)
     key = "runs/zebra/results.csv"
     assert metrics(open_store(killed).read(key)) == metrics(open_store(straight).read(key))

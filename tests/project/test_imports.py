@@ -39,7 +39,7 @@ OUTSIDE = {
     "obstore": {"storage"},
     "pydantic": {
         *("analysis", "cli", "cloud", "datasets", "prediction", "recipes", "runs", "session", "text"),
-        "training.evaluation_record",
+        *("training.evaluation_record", "training.position"),
     },
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},
