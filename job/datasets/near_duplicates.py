@@ -54,8 +54,8 @@ class NearDuplicates:
 
 
 def hash_of(pixels: NDArray[Any]) -> str:
-    """Return the hash of pixels ``(h, w, c)``, as hexadecimal digits."""
-    reduced = cv2.resize(pixels, (HASHED_PX, HASHED_PX), interpolation=cv2.INTER_AREA)
+    """Return the hash of the first three channels of pixels ``(h, w, c)``, as hexadecimal digits."""
+    reduced = cv2.resize(np.ascontiguousarray(pixels[..., :3]), (HASHED_PX, HASHED_PX), interpolation=cv2.INTER_AREA)
     grays = reduced.reshape(HASHED_PX**2, -1).sum(axis=1, dtype=int).tolist()
     return f"{dhash.dhash_int(grays, NUM_PARTS):0{NUM_BITS // 4}x}"
 
