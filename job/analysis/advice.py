@@ -102,8 +102,8 @@ class Case:
     side_px: int | None
     """Median of the longer sides of the files' pictures, if recorded."""
 
-    num_missed: int | None
-    """Missed objects of the validation set, if recorded."""
+    num_missed: int
+    """Missed objects of the validation set; 0 without an evaluation."""
 
     num_missed_small: int
     """Those of them that are under `SMALL_PX` at `imgsz`."""
@@ -270,6 +270,8 @@ def advise(
     alike = comparable(run, others)
     scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
     best_f1, best = max(scores, key=lambda score: score[0])
+    sizes = run.evaluation.sizes if run.evaluation else []
+    missed = {size.to_px: size.num_objects - size.num_found for size in sizes}
     case = Case(
         target=target,
         **{name: run.after[name] for name in ("f1", "precision", "recall")},
@@ -278,13 +280,9 @@ def advise(
         tried=frozenset(other.trained_as for _, other in scores),
         augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
         imgsz=run.train["imgsz"],
-        side_px=run.record.dataset.statistics and run.record.dataset.statistics.side_px,
-        num_missed=run.evaluation and sum(size.num_objects - size.num_found for size in run.evaluation.sizes),
-        num_missed_small=sum(
-            size.num_objects - size.num_found
-            for size in (run.evaluation.sizes if run.evaluation else ())
-            if size.to_px is not None and size.to_px <= SMALL_PX
-        ),
+        side_px=statistics.side_px if (statistics := run.record.dataset.statistics) else None,
+        num_missed=sum(missed.values()),
+        num_missed_small=sum(num for to_px, num in missed.items() if to_px is not None and to_px <= SMALL_PX),
     )
     applying = [rule for rule in RULES if rule.applies(case)]
     options = {}

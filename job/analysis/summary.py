@@ -18,7 +18,8 @@ from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import HOUR
-from job.training.evaluation_record import EVALUATION, Evaluation
+from job.training.evaluation_record import Evaluation
+from job.training.files import EVALUATION
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from job.recipes.recipe import load_recipe
 from job.runs.progress import EvaluationRecord
 from job.runs.records import DatasetStatistics, FinalRecord, Lineage, RunRecord
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION
+from job.training.files import EVALUATION
 from tests.support.attempt_records import attempt_record
 
 USERS_COURSE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
