@@ -112,6 +112,44 @@ def check_label(
     return Findings((), tuple(notes), tuple(sorted(classes.items())), has_area=not all(flat), sizes=sizes)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A row of a label that describes something with an area, in shares of the image's width and height."""
+
+    line: int
+    """From 1."""
+
+    category: int
+    """Number of the class, from 0."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool = False) -> list[LabelledBox]:
+    """Return the boxes of a label that `check_label` accepts; a polygon's box is its bounding box.
+
+    As in training, equal rows count once, and a row without area does not count.
+    """
+    found: dict[tuple[float, ...], LabelledBox] = {}
+    whole = NUM_BOX_COLUMNS + num_keypoint_columns
+    for line, text in enumerate(data.decode("utf-8-sig").splitlines(), 1):
+        row = tuple(float(value) for value in text.split())
+        if not row:
+            continue
+        row = row[:NUM_BOX_COLUMNS] if len(row) == whole else row
+        if len(row) == NUM_BOX_COLUMNS:
+            x, y, width, height = row[1:]
+            corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        else:
+            corners = (min(row[1::2]), min(row[2::2]), max(row[1::2]), max(row[2::2]))
+        if min(_size(row)) > 0:
+            found.setdefault(row, LabelledBox(line, 0 if single_class else int(row[0]), *corners))
+    return list(found.values())
+
+
 def _size(row: Sequence[float]) -> tuple[float, float]:
     """Return width and height of a box or polygon."""
     if len(row) == NUM_BOX_COLUMNS:
