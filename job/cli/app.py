@@ -35,6 +35,7 @@ Entry = tuple[str, str]
 
 COMMANDS: dict[str, Entry] = {
     "train": ("job.cli.train:train", "Start, resume or complete a training run by a recipe."),
+    "resume": ("job.cli.resume:resume", "Continue a run that is not finished, by its name."),
     "extend": ("job.cli.extend:extend", "Train a finished run for more epochs, as a new run."),
     "stop": ("job.cli.stop:stop", "Ask a running attempt to commit and pause."),
     "campaign": ("job.cli.campaign:campaign", "Train recipe after recipe until a target F1 is reached."),

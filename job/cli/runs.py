@@ -12,6 +12,7 @@ from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import survey
@@ -33,7 +34,7 @@ def list_(options: BucketOption) -> None:
     seen = survey(store)
     for found in seen.runs:
         try:
-            rows.append(_row(found.run, found.record))
+            rows.append(_row(found.listing, found.record))
         except CorruptObjectError as error:
             log.warning("%s", error)
             rows.append((found.run.name, "", "", "cannot be read", "", ""))
@@ -46,21 +47,23 @@ def list_(options: BucketOption) -> None:
         print(f"runs/{name}: {why}")
 
 
-def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
-    final = run.final()
+def _row(listing: RunListing, record: RunRecord) -> tuple[str, ...]:
+    final = listing.final()
     metrics = (final.comparison.before, final.comparison.after) if final else ()
     f1 = [f"{each['f1']:.1%}" for each in metrics] or ["", ""]
-    return run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1
+    state = _state(listing, record, final)
+    return listing.run.name, shown_recipe(record.request), record.request["profile"], state, *f1
 
 
 @command(ShowRunOptions, "job runs show zebra --bucket gs://my-bucket")
 def show(options: ShowRunOptions) -> None:
     """Print one run."""
     run, record = require_run(options.store(), options.run)
-    attempts, final, point = run.attempt_records(), run.final(), record.start.point
+    listing = RunListing(run)
+    attempts, final, point = listing.attempts(), listing.final(), record.start.point
     cost = read_cost(run, attempts)
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
-    set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(run)
+    set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(listing)
     content = {
         "run": record.model_dump(mode="json"),
         "attempts": [attempt.to_json() for attempt in attempts],
@@ -71,7 +74,7 @@ def show(options: ShowRunOptions) -> None:
         "final": final and final.model_dump(mode="json"),
     }
     lines = [
-        *labelled("run", f"{run.name}, {_state(run, record, final)}"),
+        *labelled("run", f"{run.name}, {_state(listing, record, final)}"),
         *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
@@ -129,12 +132,13 @@ def verify(options: RunOptions) -> None:
     print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
 
 
-def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
+def _state(listing: RunListing, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts, state = checkpoint.committed(run), run.attempt_numbers(), "not begun"
+    committed = checkpoint.committed(listing.run, listing.objects.values())
+    attempts, state = listing.attempt_numbers, "not begun"
     if attempts:
-        newest = run.attempt(attempts[-1])
+        (newest,) = listing.attempts(attempts[-1:])
         state = newest.state(newest=True, at=now())
         state = "cut off" if state is EndReason.VANISHED else str(state)
         state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""

@@ -16,6 +16,7 @@ from job.cloud.submission import Submission, Submissions
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
 from job.runs.cost import cost_of, usd_of
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR
@@ -283,9 +284,10 @@ def read_history(
     newest = seen[-1].submission
     due = deadline or newest.deadline
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
-    final, record = run.final(), run.record()
+    listing = RunListing(run)
+    final, record = listing.final(), listing.record()
     committed = checkpoint.committed(run)
-    attempts = run.attempt_records()
+    attempts = listing.attempts()
     hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
     return History(
         run=run.name,

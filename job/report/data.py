@@ -10,6 +10,7 @@ from job.analysis.metrics import metrics_of
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
+from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
@@ -95,11 +96,12 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
     progress = read_progress(run)
-    attempts = run.attempt_records()
+    listing = RunListing(run)
+    attempts = listing.attempts()
     return Facts(
         run=run,
         record=record,
-        final=run.final(),
+        final=listing.final(),
         at=at,
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
@@ -107,5 +109,5 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         attempts=attempts,
         cost=read_cost(run, attempts, at),
         bits=resume.exactness(record, attempts),
-        tracking=wandb_status.describe(run),
+        tracking=wandb_status.describe(listing),
     )

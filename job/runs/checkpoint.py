@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from job.errors import (
@@ -75,9 +75,12 @@ def commit(
     return manifest
 
 
-def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's committed checkpoints, oldest first, without those that were set aside."""
-    return _whole(_objects(run))
+def committed(run: Run, listed: Iterable[StoredObject] | None = None) -> list[CheckpointId]:
+    """Return the run's committed checkpoints, oldest first, without those that were set aside.
+
+    `listed` has the run's objects, which are listed if left out.
+    """
+    return _whole(_objects(run, listed))
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
@@ -214,11 +217,11 @@ def retain(run: Run) -> None:
         run.store.delete(key)
 
 
-def _objects(run: Run) -> dict[CheckpointId, set[str]]:
+def _objects(run: Run, listed: Iterable[StoredObject] | None = None) -> dict[CheckpointId, set[str]]:
     """Return the names of the objects of each checkpoint, committed or not."""
     start = run.key("checkpoints/")
     objects: dict[CheckpointId, set[str]] = {}
-    for stored in run.store.list(start):
+    for stored in run.store.list(start) if listed is None else listed:
         folder, _, name = stored.key.removeprefix(start).partition("/")
         if (checkpoint := CheckpointId.parse(folder)) is not None:
             objects.setdefault(checkpoint, set()).add(name)

@@ -18,6 +18,7 @@ from functools import cached_property
 from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
 from job.goodput import Phase
 from job.runs import checkpoint
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, PhaseSeconds, Price, ResumeReceipt, now
 from job.runs.run import Run
 from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
@@ -178,7 +179,7 @@ class RunCost:
 def read_cost(run: Run, attempts: Sequence[AttemptRecord] | None = None, at: str | None = None) -> RunCost:
     """Compute the cost of a run's attempts, which are read if left out, at a time, which is now if left out."""
     committed: dict[int, tuple[CheckpointId, PhaseSeconds]] = {}
-    attempts = run.attempt_records() if attempts is None else attempts
+    attempts = RunListing(run).attempts() if attempts is None else attempts
     for identity in checkpoint.committed(run):
         with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
             committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds

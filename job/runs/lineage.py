@@ -70,21 +70,37 @@ def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
     """Return the request that extends an old run to a new total of epochs, with all its other values."""
+    request = _recorded(record, Start("end", name), execution)
+    longer = request.recipe.with_arguments(request.recipe.train | {"epochs": num_epochs})
+    return request.model_copy(update={"run": new_run, "recipe": longer})
+
+
+def recorded_request(record: RunRecord, execution: Execution) -> TrainRequest:
+    """Return the request of a run by its record, to be executed on this machine."""
+    start, model, point = record.request["start"], record.request["model"], record.start.point
+    if point.kind == "end":
+        return _recorded(record, Start("end", point.run), execution)
+    if model is None:
+        with contextlib.suppress(ValueError):  # else the command line named weights
+            return _recorded(record, Start.parse(start), execution)
+    return _recorded(record, Start("own"), execution).model_copy(update={"weights": start, "model": model})
+
+
+def _recorded(record: RunRecord, start: Start, execution: Execution) -> TrainRequest:
+    """Return the request of a record, from start weights."""
     request = record.request
     recipe = Recipe(
         name=request["recipe"],
         source=request["recipe"],
         summary="",
         profile=request["profile"],
-        start=Start("end", name),
+        start=start,
         train=DEFAULTS | request["train"],
         expect={metric: Band(*ends) for metric, ends in record.expect.items()},
     )
     how = {field: getattr(execution, field) for field in Execution.model_fields}
     same = {field: request[field] for field in ("dataset", "profile", "new_classes", "quarantine")}
-    return TrainRequest.parse(
-        {**how, **same, "run": new_run, "recipe": recipe.with_arguments(recipe.train | {"epochs": num_epochs})}
-    )
+    return TrainRequest.parse({**how, **same, "run": record.run, "recipe": recipe})
 
 
 def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
@@ -217,7 +233,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
     """Yield the finished runs of a family; one whose final record is damaged is passed over with a warning."""
     for found in survey(store, [family]).runs:
         try:
-            final = found.run.final() if found.finished else None
+            final = found.listing.final()
         except CorruptObjectError as error:
             log.warning("%s; passed over as start weights", error)
             continue

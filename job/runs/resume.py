@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
 from job.text import seconds_between
@@ -24,8 +25,11 @@ class PreviousAttempts:
 
     @classmethod
     def of(cls, claim: Claim) -> "PreviousAttempts":
-        """Read the records of the attempts before a claim."""
-        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempt_numbers() if number < claim.attempt))
+        """Read the records of the attempts before a claim, and bundle them for the next one."""
+        listing = RunListing(claim.run)
+        previous = cls(tuple(listing.attempts(number for number in listing.attempt_numbers if number < claim.attempt)))
+        listing.write_bundle()
+        return previous
 
     @property
     def furthest_position(self) -> Position:

@@ -122,10 +122,6 @@ class Run:
             end=self.read(AttemptEnd, _name(number, ".end")),
         )
 
-    def attempt_records(self) -> list[AttemptRecord]:
-        """Return the records of all attempts, in order."""
-        return [self.attempt(number) for number in self.attempt_numbers()]
-
     def claim(self, fields: Mapping[str, object]) -> "Claim":
         """Claim the run for a new attempt; every earlier attempt is superseded from here on."""
         while True:

@@ -12,6 +12,7 @@ from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedE
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
+from job.runs.listing import RunListing
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Claim, Run
@@ -121,7 +122,7 @@ def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) 
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     before, after = training.before_and_after
     comparison = BeforeAfter(metrics_of(before), metrics_of(after), expect)
-    *earlier, this = run.attempt_records()
+    *earlier, this = RunListing(run).attempts()
     seen = Heartbeat.model_validate({"at": now(), **training.record_fields})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {

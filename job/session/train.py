@@ -17,6 +17,7 @@ from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
+from job.runs.listing import RunListing
 from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
 from job.session import environment
@@ -101,6 +102,7 @@ def _lead(context: SessionContext) -> None:
                 _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
                 final = finish(started, here.folder / "run", publisher)
+            RunListing(run).write_bundle()
             refresher.finish()
         say_finished(run, final, already=False)
 

@@ -23,6 +23,7 @@ from job.datasets.subset import take_subset
 from job.errors import FATAL_HERE, TrainingError
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.listing import RunListing
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.session.callbacks import TRACE
@@ -232,7 +233,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
 
 
 def _resumed_at(run: Run) -> tuple[str, ...]:
-    return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
+    return tuple(str(attempt.receipt.checkpoint) for attempt in RunListing(run).attempts() if attempt.receipt)
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:

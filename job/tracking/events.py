@@ -5,6 +5,7 @@ from pathlib import Path
 from job.analysis.metrics import metrics_of
 from job.report.data import Facts, read_facts
 from job.report.examples import make_pictures
+from job.runs.listing import RunListing
 from job.runs.progress import read_progress
 from job.runs.records import RunRecord
 from job.runs.run import BEST_WEIGHTS, Run
@@ -19,7 +20,7 @@ class CommittedRows:
         self._run = run
         self._resumed_at = {
             attempt.number: attempt.receipt.checkpoint.epoch if attempt.receipt else NO_EPOCH
-            for attempt in run.attempt_records()
+            for attempt in RunListing(run).attempts()
             if attempt.start
         }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 NOTICES = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
-TRAINS = (["train"], ["extend"], ["campaign"], ["predict"])
+TRAINS = (["train"], ["resume"], ["extend"], ["campaign"], ["predict"])
 """Commands that answer a notice with `ExitCode.TRY_AGAIN`, from their first imports on, which take seconds."""
 
 

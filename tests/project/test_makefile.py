@@ -123,6 +123,42 @@ def test_a_prediction_gets_run_source_and_place(project):
     assert len(words_of(project)) == 1
 
 
+def test_training_and_prediction_run_in_the_image(project):
+    """With IN=image the script of the image gets the command that the environment would get."""
+    for target, variables in {"train": {"RECIPE": "A"}, "predict": {"RUN": "r", "SOURCE": "s", "OUT": "o"}}.items():
+        for where in ({}, {"IN": "image"}):
+            assert make(project, target, variables | where).returncode == 0
+    train, predict = Programs(project / ".venv/bin").words("job")
+    assert Programs(project / "docker").words("run.sh") == [["job", *train], ["job", *predict]]
+
+
+def test_training_arguments_are_written_as_yolo_writes_them(project):
+    """Small letters are arguments of the command, as text; any other name is answered, and nothing is started."""
+    done = make(project, "train", {"RECIPE": "A", "epochs": "3", "lr0": HOSTILE})
+    assert done.returncode == 0, done.stderr
+    (words,) = words_of(project)
+    assert sorted(words[-2:]) == ["epochs=3", f"lr0={HOSTILE}"]
+    for name in ("Bucket", "EPOCHS"):
+        wrong = make(project, "train", {"RECIPE": "A", name: "3"})
+        assert wrong.returncode != 0
+        assert f"{name}: is no variable here" in wrong.stderr
+    assert len(words_of(project)) == 1
+
+
+def test_a_run_is_resumed_where_it_is(project):
+    """A run of the folder, or of a named bucket, goes on by its record; any other one is sought in the cloud."""
+    make(project, "resume", {"RUN": "zebra"})
+    make(project, "resume", {"RUN": "zebra", "BUCKET": "gs://b"})
+    (project / "bucket" / "runs" / "zebra").mkdir(parents=True)
+    (project / "bucket" / "runs" / "zebra" / "run.json").touch()
+    make(project, "resume", {"RUN": "zebra"})
+    assert words_of(project) == [
+        ["supervise", "zebra", "--resume"],
+        ["resume", "zebra", "--bucket", "gs://b"],
+        ["resume", "zebra", "--bucket", "bucket"],
+    ]
+
+
 def test_a_quote_that_is_not_closed_is_refused(project):
     """ARGS that cannot be split into words ends with a sentence, and nothing is started."""
     done = make(project, "runs", {"ARGS": "'open"})

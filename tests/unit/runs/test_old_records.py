@@ -14,6 +14,7 @@ from job.datasets.lockfile import DatasetLock
 from job.errors import EndReason, UnreadableRecordError
 from job.runs import checkpoint
 from job.runs.cost import read_cost
+from job.runs.listing import RunListing
 from job.runs.run import Run
 from job.storage.local import FolderStore
 
@@ -47,7 +48,7 @@ def change(run, name, content):
 
 def read_all(run):
     """Read every record of a run."""
-    for read in (run.record, run.final, run.attempt_records, lambda: checkpoint.set_aside(run)):
+    for read in (run.record, run.final, RunListing(run).attempts, lambda: checkpoint.set_aside(run)):
         read()
     for identity in checkpoint.committed(run):
         checkpoint.read_manifest(run, identity)
@@ -62,7 +63,7 @@ def test_every_record_of_the_version_before_is_read(run):
     assert (record.request["recipe"], record.request["train"]["epochs"]) == ("base", 4)
     assert (record.start.point.kind, record.start.point.architecture) == ("scratch", "yolo11n.yaml")
     assert (record.dataset.name, record.facts.batch, record.facts.device) == ("tiny", 4, "cpu")
-    vanished, paused, finished = run.attempt_records()
+    vanished, paused, finished = RunListing(run).attempts()
     assert (vanished.end, vanished.position, paused.stop.host) == (None, (0, 0), "vm")
     assert (paused.end.reason, paused.position, finished.end.reason) == (EndReason.PAUSED, (2, 1), EndReason.FINISHED)
     assert (str(finished.receipt.checkpoint), finished.receipt.saved) == ("0002-000001.a0002", finished.receipt.loaded)
