@@ -78,7 +78,7 @@ help: ## List targets and variables
 	@echo '  RUN=name             a name for the run; without it, the next free one'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for its results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
-	@echo '  IN=image             train in the image that make image built, with the GPU if there is one'
+	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
 	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
 	@echo '  epochs=3 imgsz=640   training arguments, for train, extend, estimate and submit'
@@ -159,8 +159,9 @@ report: $(if $(RUN),$(LIGHT),no-run) ## Rewrite the report of RUN and open it
 	@exec $(WITH_ARGS) $(BIN)/job report "$$RUN" --open --bucket "$${BUCKET:-bucket}"
 
 .PHONY: predict
-predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(ENV),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
-	@exec $(WITH_ARGS) $(BIN)/job predict "$$RUN" "$$SOURCE" --out "$$OUT" --bucket "$${BUCKET:-bucket}"
+predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(if $(IN),,$(ENV)),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
+	@exec $(WITH_ARGS) $(if $(IN),docker/run.sh "$$IMAGE_NAME",$(BIN)/job) predict "$$RUN" "$$SOURCE" --out "$$OUT" \
+		--bucket "$${BUCKET:-bucket}"
 
 .PHONY: no-source
 no-source:
@@ -268,6 +269,7 @@ format: $(DEV) ## Format, and apply automatic fixes
 bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
+	@$(BIN)/python -m tests.bench.prediction
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: kill-storm

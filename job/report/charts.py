@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from job.recipes.recipe import Band
 
@@ -134,6 +134,21 @@ def confidence_chart(confidence: Sequence[float], lines: Sequence[Series], best:
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("confidence threshold")
         _as_percent(axes)
+        _legend(figure)
+    return _svg(figure)
+
+
+def confidence_histogram(counts: Sequence[int], threshold: float) -> str:
+    """Draw the objects in each of equal parts of the range of confidences, and the threshold."""
+    with _chart() as (figure, axes):
+        width = 1 / len(counts)
+        lefts = [number * width for number in range(len(counts))]
+        axes.bar(lefts, counts, width * 0.92, align="edge", color=COLOURS["blue"], label="objects", linewidth=0)
+        axes.axvline(threshold, color=COLOURS["ink"], linewidth=1.1, linestyle=(0, (2, 2.5)), label="threshold")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("confidence")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 20k: the margin has room for five characters
         _legend(figure)
     return _svg(figure)
 

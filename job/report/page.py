@@ -12,7 +12,7 @@ from job.report import charts
 from job.report.charts import Series
 from job.report.data import Facts
 from job.report.examples import make_pictures
-from job.report.reproduce import command_of
+from job.report.reproduce import command_of, use_of
 from job.report.template import render_template
 from job.runs.cost import RunCost
 from job.runs.resume import warnings_of
@@ -76,6 +76,7 @@ def render(facts: Facts) -> str:
         warnings=warnings_of(facts.attempts),
         receipts=[attempt.receipt for attempt in facts.attempts if attempt.receipt],
         command=command_of(record),
+        use=use_of(facts.run),
     )
 
 

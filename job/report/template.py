@@ -23,5 +23,6 @@ def render_template(name: str, **context: object) -> str:
         "duration": duration,
         "dollars": dollars,
         "clock": clock,
+        "grouped": "{:,}".format,
     }
     return environment.get_template(name).render(**context)

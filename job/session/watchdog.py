@@ -60,7 +60,7 @@ class Watchdog(Background):
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[None]:
-        """Watch a block, as `NO_STEP` or `NO_BYTE`."""
+        """Watch a block, as `NO_STEP`, `NO_BYTE`, or by another subject for work that reports progress by `beat`."""
         before, self._watched = self._watched, subject
         self.beat()
         try:
@@ -90,8 +90,8 @@ class Watchdog(Background):
 
     def _end(self, subject: str) -> None:
         error = HangError(
-            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
-            "committed checkpoint; --hang-after allows more"
+            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from what is "
+            "committed; --hang-after allows more"
         )
 
         def say() -> None:

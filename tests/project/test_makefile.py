@@ -123,6 +123,15 @@ def test_a_prediction_gets_run_source_and_place(project):
     assert len(words_of(project)) == 1
 
 
+def test_training_and_prediction_run_in_the_image(project):
+    """With IN=image the script of the image gets the command that the environment would get."""
+    for target, variables in {"train": {"RECIPE": "A"}, "predict": {"RUN": "r", "SOURCE": "s", "OUT": "o"}}.items():
+        for where in ({}, {"IN": "image"}):
+            assert make(project, target, variables | where).returncode == 0
+    train, predict = Programs(project / ".venv/bin").words("job")
+    assert Programs(project / "docker").words("run.sh") == [["job", *train], ["job", *predict]]
+
+
 def test_training_arguments_are_written_as_yolo_writes_them(project):
     """Small letters are arguments of the command, as text; any other name is answered, and nothing is started."""
     done = make(project, "train", {"RECIPE": "A", "epochs": "3", "lr0": HOSTILE})

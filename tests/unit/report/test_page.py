@@ -13,7 +13,7 @@ from job.report.data import read_facts
 from job.report.examples import MAX_PX, make_pictures
 from job.report.page import state_of, verdict_of
 from job.report.publish import write_report
-from job.report.reproduce import command_of
+from job.report.reproduce import command_of, use_of
 from job.runs.records import PinnedDataset
 from job.storage.open_store import open_store
 from job.training.evaluation_record import Evaluation
@@ -25,7 +25,7 @@ COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 SECTIONS = (
     *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "repeat"),
+    *("exactness", "tracking", "use", "repeat"),
 )
 
 
@@ -200,6 +200,18 @@ def test_the_command_to_repeat_a_run_asks_for_what_it_asked_for(run):
     """Recipe, data, lineage and the arguments that differ from the recipe are in it, and no other."""
     words_of = command_of(run.record())
     assert words_of == "job train --recipe A --dataset wild --weights base --epochs 10 --run zebra-again"
+
+
+def test_the_command_to_use_a_run_is_in_its_report(run, tmp_path):
+    """It names run and bucket, and is promised for the end while the run is not finished."""
+    command = f"job predict zebra path/to/pictures --out found --bucket {tmp_path / 'bucket'}"
+    assert use_of(run) == command
+    assert "This counts objects in a folder of pictures, in files, or in a prefix of a bucket, at the run's own " in (
+        words(page_of(run)).replace("&#39;", "'")
+    )
+    assert command in words(page_of(run))
+    unfinished = record_run(tmp_path / "other", COURSE, finished=False)
+    assert "Once the run is finished, this counts objects" in words(page_of(unfinished))
 
 
 def test_a_report_changes_nothing_but_itself(run, tmp_path):
