@@ -4,7 +4,7 @@ from pydantic import Field
 
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
-from job.analysis.summary import RunSummary, finished_runs, read_summary
+from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
@@ -35,6 +35,7 @@ def advise_next(options: AdviseOptions) -> None:
         summary = finished[-1]
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
+    summary = with_evaluation(store, summary)
     advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
     options.print(advice.to_json(), format_advice(summary, advice))
 

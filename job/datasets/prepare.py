@@ -10,10 +10,12 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
@@ -52,10 +54,14 @@ class PreparedData:
     val: str
     """Digest of the validation split; metrics are comparable if it is equal."""
 
+    statistics: DatasetStatistics | None
+
     @property
     def pinned(self) -> dict[str, Any]:
         """Fields of a run's record."""
-        return {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
+        statistics = self.statistics and self.statistics.to_json()
+        fields = {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
+        return {**fields, "statistics": statistics}
 
 
 def find_dataset(store: Store, name: str | None) -> str:
@@ -98,6 +104,8 @@ def prepare_data(
     pinned: dict[str, Any] | None = None,
     subject: str = "",
     pulled_already: bool = False,
+    imgsz: int = IMGSZ,
+    tiles: int = 0,
 ) -> PreparedData:
     """Pull and check a dataset, and write the data file for Ultralytics.
 
@@ -105,6 +113,7 @@ def prepare_data(
     are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
     at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
+    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`.
 
     Raises:
         DataError: If the dataset is broken; lists every problem.
@@ -126,24 +135,28 @@ def prepare_data(
             with timer.entered(Phase.PULL):
                 pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
+        cache = folder / SCAN_CACHE
+        check = partial(check_dataset, single_class=single_class, cache_file=cache, imgsz=imgsz, tiles=tiles)
         with timer.entered(Phase.CHECK):
-            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
+            report = check(folder)
             _require_none(folder, report.files - version.files.keys())
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 away = folder.with_name(f"{name}.quarantine")
                 mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
+                report = check(folder)
         readers.join()
     if pinned is None:
         advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
         report.raise_if_broken(f"dataset {name}", advice)
+        for label, text in report.describe().items():
+            log.info("dataset %s: %s: %s", name, label, one_line(text))
     _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
     digest = pinned["digest"] if pinned else version.digest
-    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val)
+    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val, report.statistics)
 
 
 def _log_warnings(name: str, warnings: list[str]) -> None:

@@ -22,7 +22,7 @@ from job.analysis.campaign import (
     next_step,
     spent_usd,
 )
-from job.analysis.summary import RunSummary
+from job.analysis.summary import RunSummary, with_evaluation
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.report.campaign import write_page
@@ -81,6 +81,7 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
         if len(finished) < len(steps):
             _train(campaign, record, steps[-1], place, finished)
             continue
+        finished = [with_evaluation(campaign.store, run) for run in finished]
         decision = next_step(record, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)

@@ -28,6 +28,7 @@ FLOORS = (
 OUTSIDE = {
     "cv2": {"datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
+    "dhash": {"datasets.near_duplicates"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.logs", "storage"},
     "google_crc32c": {"storage"},
