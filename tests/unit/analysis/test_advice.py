@@ -317,6 +317,7 @@ def test_the_command_line_knows_which_objects_were_missed(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "rule        small objects missed" in shown
     assert "advised     recipe T" in shown
+    assert "gain        not stated by the recipe" in shown
     store.put("runs/zebra/evaluation.json", b"{}", overwrite=True)
     assert main(["advise", "--bucket", store.uri]) == 0
     assert "advised     recipe B" in capsys.readouterr().out
