@@ -19,7 +19,7 @@ from tests.support.cli_process import job
 
 SECTIONS = (
     *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "repeat"),
+    *("exactness", "tracking", "use", "repeat"),
 )
 
 
