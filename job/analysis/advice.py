@@ -11,6 +11,7 @@ from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
 from job.datasets.dataset_statistics import SMALL_PX
+from job.training.evaluation_record import SizeEvaluation
 
 TARGET_F1 = 0.72
 """Target F1 without ``--target-f1``: recipe C's goal."""
@@ -102,11 +103,19 @@ class Case:
     side_px: int | None
     """Median of the longer sides of the files' pictures, if recorded."""
 
-    num_missed: int
-    """Missed objects of the validation set; 0 without an evaluation."""
+    sizes: tuple[SizeEvaluation, ...]
+    """Objects of the validation set by size at `imgsz`; none without an evaluation."""
 
-    num_missed_small: int
-    """Those of them that are under `SMALL_PX` at `imgsz`."""
+    @property
+    def num_missed(self) -> int:
+        """Missed objects."""
+        return sum(size.num_objects - size.num_found for size in self.sizes)
+
+    @property
+    def num_missed_small(self) -> int:
+        """Missed objects under `SMALL_PX`."""
+        small = [size for size in self.sizes if size.to_px is not None and size.to_px <= SMALL_PX]
+        return sum(size.num_objects - size.num_found for size in small)
 
     @property
     def misses_small_objects(self) -> bool:
@@ -270,8 +279,6 @@ def advise(
     alike = comparable(run, others)
     scores = [(other.after["f1"], other) for other in (run, *alike) if other.after]
     best_f1, best = max(scores, key=lambda score: score[0])
-    sizes = run.evaluation.sizes if run.evaluation else []
-    missed = {size.to_px: size.num_objects - size.num_found for size in sizes}
     case = Case(
         target=target,
         **{name: run.after[name] for name in ("f1", "precision", "recall")},
@@ -281,8 +288,7 @@ def advise(
         augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
         imgsz=run.train["imgsz"],
         side_px=statistics.side_px if (statistics := run.record.dataset.statistics) else None,
-        num_missed=sum(missed.values()),
-        num_missed_small=sum(num for to_px, num in missed.items() if to_px is not None and to_px <= SMALL_PX),
+        sizes=tuple(run.evaluation.sizes) if run.evaluation else (),
     )
     applying = [rule for rule in RULES if rule.applies(case)]
     options = {}

@@ -70,7 +70,7 @@ def _gain(option: Option) -> str:
     low, high = option.gain_f1
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
-        return "not known; the trend may continue or end"
+        return "not known; the trend may continue or end" if option.recipe == EXTEND else "not stated by the recipe"
     if high is None and low == 0:
         return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:

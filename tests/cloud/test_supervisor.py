@@ -232,7 +232,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
 
 def test_a_long_run_is_resumed_after_its_time_limit(cloud, monkeypatch):
     """An attempt that reaches its time limit and has committed is resumed by the next submission."""
-    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
+    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 1)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 0
@@ -392,7 +392,7 @@ def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 3)), ["finish"])
     assert cloud.submit() == 0
     first = start_job("supervise", "zebra", "--poll", "0.1")
-    wait_until(cloud.run.attempts, first)
+    wait_until(cloud.run.attempt_numbers, first)
     kill(first)
     killing(cloud, *((number, f"{number:04d}-000000", {}) for number in range(1, 3))).join()
     cloud.batch.jobs[cloud.job(1)].ended.wait()

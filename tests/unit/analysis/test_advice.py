@@ -251,6 +251,17 @@ def test_thin_evidence_is_called_thin():
     assert [reason.split()[0] for reason in thin] == ["2", "4", "the"]
 
 
+def test_pictures_of_training_in_validation_are_thin_evidence():
+    """Validation images that look like ones of training are counted among the reasons not to trust the advice."""
+    run = missing(recorded("A", course=at(0.66)), 60, 40, side_px=2048)
+    statistics = run.record.dataset.statistics.model_copy(update={"num_alike": 3})
+    dataset = run.record.dataset.model_copy(update={"statistics": statistics})
+    thin = advised(dataclasses.replace(run, record=run.record.model_copy(update={"dataset": dataset}))).thin
+    assert set(thin) - set(advised(run).thin) == {
+        "3 validation images look like one that was trained on; metrics are too high"
+    }
+
+
 def test_the_cost_is_measured_where_it_can_be():
     """The time of an epoch is that of a run of the same recipe, else of the same model; else the authors' hours hold,
     and dollars follow from hours and a price.
@@ -306,6 +317,7 @@ def test_the_command_line_knows_which_objects_were_missed(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "rule        small objects missed" in shown
     assert "advised     recipe T" in shown
+    assert "gain        not stated by the recipe" in shown
     store.put("runs/zebra/evaluation.json", b"{}", overwrite=True)
     assert main(["advise", "--bucket", store.uri]) == 0
     assert "advised     recipe B" in capsys.readouterr().out
