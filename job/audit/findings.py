@@ -133,8 +133,8 @@ class _Comparison:
             elif row not in explained and (found := self._contradiction(row, column)):
                 explained.add(row)
                 yield found
-        for row in np.flatnonzero(~(self._overlap >= APART).any(1)):
-            yield self._finding(Kind.NEVER_FOUND, 0.0, row=int(row))
+        for row in np.flatnonzero(~(self._overlap >= APART).any(1)).tolist():
+            yield self._finding(Kind.NEVER_FOUND, 0.0, row=row)
 
     def _contradiction(self, row: int, column: int) -> Finding | None:
         """Return what a detection says about the label that it overlaps most, which no detection is right about."""

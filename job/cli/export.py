@@ -101,7 +101,7 @@ def export_run(options: ExportOptions) -> None:
 
 def _format(where: str, done: ExportRecord) -> list[str]:
     parity, bounds = done.parity, done.request.bounds
-    rows = [("greatest difference", BEST, "exported", "difference", "bound")]
+    rows: list[tuple[str, ...]] = [("greatest difference", BEST, "exported", "difference", "bound")]
     rows.append(("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"))
     rows.append(("coordinates, px", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"))
     for name, label in METRICS.items():
