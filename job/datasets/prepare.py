@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
@@ -123,12 +123,7 @@ def prepare_data(
     """
     held.close()
     with timer.entered(Phase.PULL):
-        version = read_version(store, name, (pinned["digest"],) if pinned else ())
-        if pinned and pinned["digest"] not in version.digests:
-            raise RunConflictError(
-                f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and "
-                f"is {version.digest[:12]}; put the files back, or start a new run"
-            )
+        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, name)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
         if not pulled_already:
@@ -147,19 +142,32 @@ def prepare_data(
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
                 report = check(folder)
         readers.join()
-    if pinned is None:
-        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
-        report.raise_if_broken(f"dataset {name}", advice)
-        for label, text in report.describe().items():
-            log.info("dataset %s: %s: %s", name, label, one_line(text))
-    _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
+    _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
     digest = pinned["digest"] if pinned else version.digest
     return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val, report.statistics)
 
 
-def _log_warnings(name: str, warnings: list[str]) -> None:
+def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
+    """Return the version that a run was started on."""
+    version = read_version(store, name, (digest,))
+    if digest not in version.digests:
+        raise RunConflictError(
+            f"{subject}: was started on other data, the digest of dataset {name} was {digest[:12]} and is "
+            f"{version.digest[:12]}; put the files back, or start a new run"
+        )
+    return version
+
+
+def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
+    """Refuse a broken dataset for a new run, and log what the check found."""
+    if is_new:
+        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
+        report.raise_if_broken(f"dataset {name}", advice)
+        for label, text in report.describe().items():
+            log.info("dataset %s: %s: %s", name, label, one_line(text))
+    warnings = [*(f"{problem}" for problem in report.problems), *report.warnings]
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
     if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
