@@ -82,10 +82,8 @@ def find_dataset(store: Store, name: str | None) -> str:
 def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
     """Pull the newest version of a dataset into ``datasets/NAME`` of a working folder.
 
-    Raises:
-        DataError: If it differs from its lock.
-        MachineError: If it does not fit on the disk, the folder cannot be written, or a training reads another version
-            there.
+    Raises `DataError` if it differs from its lock, `MachineError` if it does not fit on the disk, the folder cannot be
+    written, or a training reads another version there.
     """
     with ExitStack() as held, _exclusive(workdir / "datasets" / name) as folder:
         return _pull(store, folder, read_version(store, name), _Readers(folder, held))
@@ -115,11 +113,9 @@ def prepare_data(
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
     Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`.
 
-    Raises:
-        DataError: If the dataset is broken; lists every problem.
-        RunConflictError: If the pinned version does not exist.
-        MachineError: If it does not fit on the disk, if files of the user's in the folder would be trained on, or if
-            another training reads another version there.
+    Raises `DataError` with every problem of a broken dataset, `RunConflictError` if the pinned version does not exist,
+    `MachineError` if it does not fit on the disk, or if the folder has files of the user's that would be trained on, or
+    is read by another training of another version.
     """
     held.close()
     with timer.entered(Phase.PULL):

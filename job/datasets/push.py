@@ -151,9 +151,7 @@ def plan_push(
 
     With `force`, problems are logged instead of refusing the folder.
 
-    Raises:
-        DataError: If the folder has problems, or the name is invalid; lists every problem.
-        MachineError: If a file cannot be read.
+    Raises `DataError` with every problem of the folder or the name, `MachineError` if a file cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
