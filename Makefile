@@ -40,7 +40,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-full
 CLOUD := $(VENV)/.installed-cloud
-DEV   := $(ENV) $(CLOUD) $(VENV)/.installed-dev
+EXPORT := $(ENV) $(VENV)/.installed-export
+DEV   := $(EXPORT) $(CLOUD) $(VENV)/.installed-dev
 LIGHT := $(if $(wildcard $(ENV)),$(ENV),$(VENV)/.installed-light)
 
 # pip never asks, and takes from the registry only the files that the lock names by digest.
@@ -76,7 +77,7 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  SOURCE=path OUT=path pictures for predict, and a place for its results; folders or gs://b/p'
+	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
@@ -166,6 +167,14 @@ predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(if $(IN),,$(ENV)),no-source)
 .PHONY: evaluate
 evaluate: $(if $(RUN),$(ENV),no-run) ## Score RUN on its test pictures, with intervals
 	@exec $(WITH_ARGS) $(BIN)/job evaluate "$$RUN" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: export
+export: $(if $(RUN),$(EXPORT),no-run) ## Export the model of RUN to ONNX, checked against its weights, into OUT or the bucket
+	@exec $(WITH_ARGS) $(BIN)/job export "$$RUN" $(if $(OUT),--out "$$OUT") --bucket "$${BUCKET:-bucket}"
+
+.PHONY: audit
+audit: $(if $(RUN),$(ENV),no-run) ## List labels that the model of RUN contradicts, on a page with crops
+	@exec $(WITH_ARGS) $(BIN)/job audit "$$RUN" $(if $(OUT),--out "$$OUT") --bucket "$${BUCKET:-bucket}"
 
 .PHONY: no-source
 no-source:
@@ -287,6 +296,8 @@ lock: $(VENV)/.installed-dev ## Rewrite requirements/*.txt from pyproject.toml; 
 		--output-file requirements/light.txt
 	$(LOCK) pyproject.toml --extra cloud --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/cloud.txt
+	$(LOCK) pyproject.toml --extra export --group build --group headless --constraints requirements/full.txt \
+		--output-file requirements/export.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 
 .PHONY: clean

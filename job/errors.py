@@ -160,6 +160,10 @@ class TrainingError(JobError):
     """Training itself failed: a loss that is not a number."""
 
 
+class ParityError(JobError):
+    """An exported model differs from the weights that it was made of."""
+
+
 class OutOfMemoryError(TrainingError):
     """The GPU's memory ran out; a retry may help the first time, after the same batch fitted for an epoch or longer."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
+from job.recipes.arguments import DEFAULTS, OF_TILES
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
 from job.text import HOUR
@@ -158,7 +159,8 @@ def from_runs(
         found = run.record.request
         same = all(found[name] == wanted[name] for name in ("profile", "dataset", "model"))
         same &= run.trained_as == request.trained_as
-        return same and all(run.train[name] == wanted["train"][name] for name in ("imgsz", "batch"))
+        mine, theirs = DEFAULTS | wanted["train"], DEFAULTS | run.train
+        return same and all(theirs[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES))
 
     return next((run for run in reversed(runs) if matches(run) and is_machine(run)), None)
 

@@ -56,7 +56,7 @@ def read_measurements(run: Run, summary: RunSummary) -> Measurements:
         evaluation = _read(run, SplitEvaluation, evaluation_name(split))
         if evaluation and evaluation.weights == summary.final.weights[BEST].sha256:
             found[Basis(split, evaluation.digest, evaluation.rule)] = evaluation.pictures
-    trained = _read(run, EvaluationRecord, EVALUATION)
+    trained = summary.evaluation or _read(run, EvaluationRecord, EVALUATION)
     if trained and trained.pictures and summary.val is not None:
         found[Basis("val", summary.val, IN_TRAINING)] = trained.pictures
     return found

@@ -7,7 +7,7 @@ from pydantic import Field
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
 from job.analysis.paired import describe_difference, f1_difference, pair, read_measurements
-from job.analysis.summary import RunSummary, finished_runs, read_summary
+from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
@@ -40,6 +40,7 @@ def advise_next(options: AdviseOptions) -> None:
         summary = finished[-1]
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
+    summary = with_evaluation(store, summary)
     advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
     alone = pair([read_measurements(Run(store, summary.run), summary)])
     f1 = alone and alone.value(0, "f1")
@@ -86,7 +87,7 @@ def _gain(option: Option) -> str:
     low, high = option.gain_f1
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
-        return "not known; the trend may continue or end"
+        return "not known; the trend may continue or end" if option.recipe == EXTEND else "not stated by the recipe"
     if high is None and low == 0:
         return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:

@@ -50,6 +50,8 @@ COMMANDS: dict[str, Entry] = {
     "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
     "evaluate": ("job.cli.evaluate:evaluate", "Score a run on its test pictures, with intervals."),
     "predict": ("job.cli.predict:predict", "Find and count objects in pictures with a run's model."),
+    "export": ("job.cli.export:export_run", "Export a run's model to ONNX, checked against its weights."),
+    "audit": ("job.cli.audit:audit", "List labels that a run's model contradicts."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),
     "advise": ("job.cli.advise:advise_next", "Recommend the next training after a run."),

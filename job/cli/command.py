@@ -103,8 +103,7 @@ class Command:
                 value = "true"
             flag = _as_flag(name)
             if not self._knows(name):
-                hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
-                raise UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
+                raise self._unknown(prog, arg, flag)
             if not value:
                 raise UsageError(f"{prog}: {flag} has no value; see `{prog} --help`")
             if flag in flags:
@@ -116,6 +115,14 @@ class Command:
         if too_many:
             raise UsageError(f"{prog}: {too_many[0]!r} is not understood; see `{prog} --help`")
         return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
+
+    def _unknown(self, prog: str, arg: str, flag: str) -> UsageError:
+        """Return the error for an argument that names a flag which does not exist."""
+        hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
+        if arg.startswith("-"):
+            return UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
+        hint = hint or f"; if it is a path, write ./{arg}"
+        return UsageError(f"{prog}: {arg!r} is read as the flag {flag}, which does not exist{hint}")
 
     def _in_full(self, name: str) -> str:
         """Return the flag that a letter abbreviates; Fire refuses one that several flags begin with."""

@@ -284,8 +284,9 @@ def read_history(
     newest = seen[-1].submission
     due = deadline or newest.deadline
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
+    final = run.final()
     listing = RunListing(run)
-    final, record = listing.final(), listing.record()
+    record = listing.record()
     committed = checkpoint.committed(run)
     attempts = listing.attempts()
     hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None

@@ -126,7 +126,7 @@ class JobRecord(Record):
     """The Batch job of a submission (``segments/NNNN.job.json``)."""
 
     name: str
-    uid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    uid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, '-' and '_'")]
     """A part of a query to Cloud Logging."""
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, check_dataset
+from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
@@ -63,6 +64,8 @@ class Push:
     sha256: dict[str, str]
     left_out: tuple[str, ...]
     """Files of the folder that no dataset includes."""
+
+    report: DatasetReport
 
     @cached_property
     def changes(self) -> list[str]:
@@ -142,20 +145,26 @@ def plan_push(
     force: bool = False,
     single_class: bool = False,
     follow_links: bool = False,
+    imgsz: int = IMGSZ,
 ) -> Push:
     """Check a folder as `check_dataset`, and plan its push as a dataset of this name.
 
     With `force`, problems are logged instead of refusing the folder.
 
-    Raises:
-        DataError: If the folder has problems, or the name is invalid; lists every problem.
-        MachineError: If a file cannot be read.
+    Raises `DataError` with every problem of the folder or the name, `MachineError` if a file cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
     if not any(folder.glob("*.y*ml")):
         raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
-    _check(folder, force=force, single_class=single_class, follow_links=follow_links)
+    report = check_dataset(
+        folder,
+        single_class=single_class,
+        follow_links=follow_links,
+        cache_file=folder / SCAN_CACHE,
+        imgsz=imgsz,
+    )
+    _require_sound(folder, report, force=force)
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
     refused = {problem.path for problem in found.refused}
@@ -167,7 +176,7 @@ def plan_push(
     current = listing.newest
     files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
-    return Push(listing, current, paths, files, sha256, left_out)
+    return Push(listing, current, paths, files, sha256, left_out, report)
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
@@ -178,9 +187,7 @@ def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = 
     return plan.send()
 
 
-def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> None:
-    cache = folder / SCAN_CACHE
-    report = check_dataset(folder, single_class=single_class, follow_links=follow_links, cache_file=cache)
+def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
     for warning in report.warnings:
         log.warning("%s: %s", folder, one_line(warning))
     if not force:

@@ -288,6 +288,32 @@ class Lineage(Part):
     transfer: dict[str, object] | None = None
 
 
+class DatasetStatistics(Part):
+    """Statistics of the check, over the pictures of all splits; see `job.datasets.dataset_statistics`."""
+
+    imgsz: PositiveInt
+    tiles: NonNegativeInt
+    """Width and height of the tiles that training cuts pictures into, px of the file; 0 for whole pictures."""
+
+    side_px: PositiveInt
+    """Median of the longer sides of the files' pictures."""
+
+    num_objects: PositiveInt
+    num_small: NonNegativeInt
+    """Objects under 16 px as training sees them: the square root of the box's area."""
+
+    num_small_in_files: NonNegativeInt
+    median_px: NonNegativeFloat
+    """Median size of objects as training sees them."""
+
+    median_in_files_px: NonNegativeFloat
+    max_objects: PositiveInt
+    """Most objects in a picture."""
+
+    num_alike: NonNegativeInt = 0
+    """Pictures of val that look like one of train."""
+
+
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""
 
@@ -298,6 +324,9 @@ class PinnedDataset(Part):
 
     val: str | None = None
     """Digest of the validation set; older versions did not record it."""
+
+    statistics: DatasetStatistics | None = None
+    """None if nothing is labelled; older versions did not record them."""
 
 
 class Facts(Part):

@@ -23,7 +23,7 @@ from job.analysis.campaign import (
     spent_usd,
 )
 from job.analysis.paired import describe_difference, f1_difference
-from job.analysis.summary import RunSummary
+from job.analysis.summary import RunSummary, with_evaluation
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.report.campaign import write_page
@@ -82,6 +82,7 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
         if len(finished) < len(steps):
             _train(campaign, record, steps[-1], place, finished)
             continue
+        finished = [with_evaluation(campaign.store, run) for run in finished]
         decision = next_step(
             *(record, finished, usd_per_hour),
             bucket=campaign.store.uri,

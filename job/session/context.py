@@ -49,14 +49,17 @@ class SessionContext:
 
     def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
+        train = self.request.recipe.train
         return prepare_data(
             *(self.store, name, self.request.workdir, self.folder / "data.yaml", self.timer),
             held=self.held,
             quarantine=self.request.quarantine,
-            single_class=bool(self.request.recipe.train.get("single_cls")),
+            single_class=bool(train.get("single_cls")),
             pinned=pinned.model_dump() if pinned else None,
             subject=subject,
             pulled_already=self.group.local_rank > 0,
+            imgsz=train["imgsz"],
+            tiles=train["tiles"],
         )
 
     def isolate_training(self) -> None:

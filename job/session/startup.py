@@ -10,7 +10,6 @@ Knows nothing of the training that follows.
 """
 
 import logging
-import math
 import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 from job.datasets.prepare import PreparedData, find_dataset
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
-from job.recipes.recipe import Recipe, load_recipe
 from job.runs import checkpoint, resume
 from job.runs.heartbeat import paused_by
 from job.runs.lineage import fetch_end, fetch_start, find_start
@@ -43,6 +41,7 @@ from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, env
 from job.session.context import SessionContext
 from job.session.follower import SharedPlan
 from job.session.preemption import PreemptionWatcher
+from job.session.tile_work import log_work
 from job.storage.object_store import Store
 from job.text import shortened
 from job.training.callbacks import TrainingCallbacks
@@ -135,23 +134,9 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
     if context.request.recipe.train["tiles"]:
-        _log_tiles(training, context.request.recipe)
+        log_work(context, data.name, training)
     lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
     return _create(context, run, data=data, training=training, lineage=lineage)
-
-
-def _log_tiles(training: "Training", recipe: Recipe) -> None:
-    """Log the work of an epoch of tiles beside that of one of recipe A on the same pictures."""
-    whole, num_pictures = load_recipe("A", recipe.profile).train, len(training.trainer.labels["train"])
-    num_tiles, imgsz = training.trainer.batches.num_images, recipe.train["imgsz"]
-    ours, theirs = num_tiles * imgsz**2 / 1e6, num_pictures * whole["imgsz"] ** 2 / 1e6
-    log.info(
-        "tiles: an epoch has %d tiles of %d pictures, %d steps, %.0f megapixels; one of recipe A has %d steps, %.0f "
-        "megapixels, so that --epochs %d takes about the time of its %d epochs",
-        *(num_tiles, num_pictures, training.num_batches, ours),
-        *(math.ceil(num_pictures / whole["batch"]), theirs),
-        *(max(1, round(whole["epochs"] * theirs / ours)), whole["epochs"]),
-    )
 
 
 def rehearse(store: Store, request: TrainRequest, callbacks: TrainingCallbacks) -> None:

@@ -132,10 +132,8 @@ class Training:
         restored as saved, functions of the number of epochs (learning rate, the end of mosaic) follow the new number,
         and patience begins anew.
 
-        Raises:
-            CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a
-                number; no code in it was run.
-            WeightsError: If the file has no weights; no code in it was run.
+        Raises `CorruptObjectError` if the file is no state, is that of another model, or has a value that is not a
+        number, `WeightsError` if one has no weights; no code in it was run.
         """
         self.progress = restore_state(self.trainer, read_state(folder / STATE))
         train_args = dict(vars(self.trainer.args))
@@ -151,11 +149,8 @@ class Training:
     def run(self, callbacks: TrainingCallbacks) -> None:
         """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
-        Raises:
-            TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
-            HardwareError: If the machine fails; see `job.training.faults`.
-            PeerError: If another process of this training is gone.
-            PreemptionError: If the callbacks end it; they have a snapshot of all that was done.
+        Raises `TrainingError` if a loss is not a number, and errors of `job.training.faults`; `PeerError` if another
+        process is gone; `PreemptionError` if the callbacks end it, which have a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]

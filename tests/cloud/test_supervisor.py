@@ -232,7 +232,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
 
 def test_a_long_run_is_resumed_after_its_time_limit(cloud, monkeypatch):
     """An attempt that reaches its time limit and has committed is resumed by the next submission."""
-    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
+    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 1)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 0

@@ -33,7 +33,7 @@ def project(tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "pyproject.toml").touch()
     (folder / "requirements").mkdir()
-    for level in ("light", "full", "cloud", "dev"):
+    for level in ("light", "full", "cloud", "export", "dev"):
         (folder / "requirements" / f"{level}.txt").touch()
     (folder / ".venv").mkdir()
     venv = Programs(folder / ".venv" / "bin")
@@ -45,7 +45,7 @@ def project(tmp_path):
     for name in SCRIPTS:
         script = folder / name
         Programs(script.parent).add(script.name)
-    for stamp in (".created", ".installed-light", ".installed-full", ".installed-cloud", ".installed-dev"):
+    for stamp in (".created", *(f".installed-{level}" for level in ("light", "full", "cloud", "export", "dev"))):
         (folder / ".venv" / stamp).touch()
     return folder
 
@@ -157,6 +157,20 @@ def test_a_run_is_resumed_where_it_is(project):
         ["resume", "zebra", "--bucket", "gs://b"],
         ["resume", "zebra", "--bucket", "bucket"],
     ]
+
+
+@pytest.mark.parametrize("command", ["export", "audit"])
+def test_an_export_and_an_audit_may_have_a_place(project, command):
+    """Without OUT the bucket is the place, and without a run a sentence says so."""
+    assert make(project, command, {"RUN": "r", "BUCKET": "b"}).returncode == 0
+    assert make(project, command, {"RUN": "r", "OUT": "my place"}).returncode == 0
+    assert words_of(project) == [
+        [command, "r", "--bucket", "b"],
+        [command, "r", "--out", "my place", "--bucket", "bucket"],
+    ]
+    without = make(project, command, {})
+    assert without.returncode != 0
+    assert f"make {command}: RUN is missing" in without.stderr
 
 
 def test_a_quote_that_is_not_closed_is_refused(project):

@@ -24,7 +24,7 @@ from job.runs.run import Run
 from job.session.campaign import go_on, here, on_batch
 from job.storage.local import FolderStore
 from job.training.evaluation_record import PictureCounts
-from tests.support.bucket_records import put_recorded, recorded, starting_from
+from tests.support.bucket_records import missing, put_recorded, recorded, starting_from
 from tests.support.split_evaluation import record_evaluation
 
 GOAL = Goal(
@@ -119,6 +119,17 @@ def test_dollars_that_suffice_end_nothing():
     """A run that fits into the rest of the budget is begun: 0.3 USD are spent, and B takes up to 16."""
     goal = dataclasses.replace(GOAL, max_usd=16.5)
     assert decided(ended("A", 0.66, usd_per_hour=1.0), goal=goal, usd_per_hour=1.0).recipe == "B"
+
+
+def test_a_campaign_trains_on_tiles_where_small_objects_are_missed(store):
+    """A run that misses small objects of large files is followed by T, from its weights, by what the bucket knows."""
+    stage = Stage(store, {"A": 0.66, "T": 0.73})
+    campaign = find_campaign(store, "zoo", GOAL)
+    first = missing(ended("A", 0.66, run="zoo-1-A"), 60, 40, side_px=5472)
+    campaign.add(decided())
+    put_recorded(store, first)
+    assert go_on(campaign, stage, None).best == "zoo-2-T"
+    assert [(named["recipe"], named["weights"]) for named in stage.trained] == [("T", "zoo-1-A")]
 
 
 def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):

@@ -240,7 +240,7 @@ def test_the_command_to_use_a_run_is_in_its_report(run, tmp_path):
         words(page_of(run)).replace("&#39;", "'")
     )
     assert command in words(page_of(run))
-    unfinished = record_run(tmp_path / "other", COURSE, finished=False)
+    unfinished = record_run(tmp_path / "other" / "bucket", COURSE, finished=False)
     assert "Once the run is finished, this counts objects" in words(page_of(unfinished))
 
 
