@@ -1,6 +1,7 @@
 """Which epoch is the best one: by Ultralytics' fitness, or by F1."""
 
 import pytest
+import torch
 
 EPOCHS = [(0.5, 0.5, 0.3), (0.9, 0.5, 0.2), (0.6, 0.6, 0.4)]
 """Precision, recall and fitness; the second epoch has the best F1, the third one the best fitness."""
@@ -13,7 +14,7 @@ def test_it_is_decided_by_what_was_asked_for(confined, best, fitness):
 
     trainer = Trainer.__new__(Trainer)
     trainer.plan = type("Plan", (), {"train": {"best": best}})
-    trainer.ema, trainer.best_fitness = None, None
+    trainer.ema, trainer.best_fitness, trainer.loss = None, None, torch.zeros(1)
     found, kept = [], []
     for precision, recall, theirs in EPOCHS:
         row = {"metrics/precision(B)": precision, "metrics/recall(B)": recall, "fitness": theirs}
