@@ -5,8 +5,7 @@ Guarantees that training never waits for a report, and that a failed report is o
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
 from job.runs.run import Run
 from job.runs.sidecar import Sidecar
@@ -21,7 +20,7 @@ MIN_INTERVAL_S = 30.0
 """Shortest time between two reports: one takes seconds of a CPU, and so may an epoch of a small training."""
 
 
-class ReportRefresher:
+class ReportRefresher(AbstractContextManager["ReportRefresher"]):
     """Starts ``job report`` after commits, one at a time; a context manager."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,12 +28,7 @@ class ReportRefresher:
         self._not_before = clock()
         self._sidecar: Sidecar | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Kill a report under way; if the attempt failed, write one that says so."""
         if self._sidecar is None:
             return

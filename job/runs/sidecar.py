@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from job.training.signals import left_to_the_trainer
+from job.training.signals import notices_blocked
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Sidecar:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `kill`; a pipe would block when it is full
         try:
-            with left_to_the_trainer():
+            with notices_blocked():
                 self._process = subprocess.Popen(  # noqa: S603 -- this program itself
                     [sys.executable, "-m", *command],
                     bufsize=0,

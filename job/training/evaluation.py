@@ -1,8 +1,8 @@
 """Detections of a validation, image by image: hits, misses and false alarms at the operating point.
 
 Guarantees that collecting changes no result: it reads copies, and draws nothing random. Precision, recall, F1 and mAP
-are Ultralytics' own figures; boxes are counted as right by its rule (same class, IoU of 0.5 or more, each box once, the
-closest pairs first) among the predictions at the operating point or above it.
+are Ultralytics' own figures; boxes are counted as right by its rule (`job.training.matching`) among the predictions at
+the operating point or above it.
 """
 
 import os
@@ -13,26 +13,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from ultralytics.utils.metrics import box_iou, smooth
+from ultralytics.utils.metrics import smooth
 from ultralytics.utils.ops import scale_boxes
 
 from job.training.dataset import Batch
 from job.training.evaluation_record import (
+    SIZES_PX,
     ClassEvaluation,
     Evaluation,
     ImageEvaluation,
     ObjectBox,
+    PictureCounts,
     PredictedBox,
     SizeEvaluation,
 )
+from job.training.matching import IOU, IOUS, MatchedPicture, match
 
 Box = TypeVar("Box", ObjectBox, PredictedBox)
-
-IOU = 0.5
-"""From this overlap on a prediction is right."""
-
-SIZES_PX = (0, 8, 16, 32, 64, 96)
-"""Where the bins of object sizes begin: the square root of a box's area, in pixels at the training image size."""
 
 NUM_CURVE_POINTS = 101
 
@@ -66,6 +63,25 @@ class Seen:
     right: np.ndarray = field(init=False)
     """Of each prediction, whether it is right."""
 
+    def matched(self, folder: str) -> MatchedPicture:
+        """Return objects and predictions, matched; `folder` is the dataset's."""
+        (gain_y, gain_x), _ = self.ratio_pad
+
+        def px(boxes: np.ndarray) -> np.ndarray:
+            sides = boxes[:, 2:] - boxes[:, :2]
+            of_both: np.ndarray = np.sqrt([(sides / [gain_x, gain_y]).prod(1), sides.prod(1)])
+            return of_both.T
+
+        return MatchedPicture(
+            image=os.path.relpath(self.path, folder),
+            object_classes=self.object_classes,
+            object_px=px(self.objects),
+            classes=self.prediction_classes,
+            confidences=self.confidences,
+            px=px(self.predictions),
+            about=match(self.objects, self.object_classes, self.predictions, self.prediction_classes, IOUS),
+        )
+
 
 @contextmanager
 def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
@@ -92,7 +108,8 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
     confidence = float(box.px[best]) if curves else 0.0
     for image in seen:
         _match(image, confidence)
-    kept = _images(seen, str(validator.data["path"]))
+    folder = str(validator.data["path"])
+    kept = _images(seen, folder)
     return Evaluation(
         row=row,
         imgsz=int(validator.args.imgsz),
@@ -107,6 +124,7 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
         sizes=_sizes(seen),
         images=kept,
         num_images_left_out=len(seen) - len(kept),
+        pictures=[_counts(image, folder) for image in seen],
     )
 
 
@@ -128,17 +146,14 @@ def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
 
 
 def _match(image: Seen, confidence: float) -> None:
-    """Drop predictions below the operating point; pair objects with predictions, the closest pairs first."""
+    """Drop predictions below the operating point, and find out which of the others are right."""
     shown = image.confidences >= confidence
     image.predictions, image.confidences = image.predictions[shown], image.confidences[shown]
     image.prediction_classes = image.prediction_classes[shown]
-    image.found, image.right = np.zeros(len(image.objects), bool), np.zeros(len(image.predictions), bool)
-    overlap = box_iou(torch.from_numpy(image.objects), torch.from_numpy(image.predictions)).numpy()
-    overlap = overlap * (image.object_classes[:, None] == image.prediction_classes[None])
-    pairs = np.argwhere(overlap >= IOU)
-    for i, j in pairs[np.argsort(-overlap[overlap >= IOU], kind="stable")]:
-        if not image.found[i] and not image.right[j]:
-            image.found[i] = image.right[j] = True
+    (about,) = match(image.objects, image.object_classes, image.predictions, image.prediction_classes).T
+    image.right = about >= 0
+    image.found = np.zeros(len(image.objects), bool)
+    image.found[about[image.right]] = True
 
 
 def _classes(validator: Any, seen: list[Seen]) -> list[ClassEvaluation]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
@@ -208,6 +223,11 @@ def _images(seen: list[Seen], folder: str) -> list[ImageEvaluation]:
             )
         )
     return kept
+
+
+def _counts(image: Seen, folder: str) -> PictureCounts:
+    columns = (image.object_classes, image.found, image.prediction_classes, image.right)
+    return PictureCounts.of(os.path.relpath(image.path, folder), *(column.tolist() for column in columns))
 
 
 def _boxes(kind: type[Box], image: Seen, boxes: np.ndarray, *columns: np.ndarray) -> list[Box]:

@@ -10,7 +10,8 @@ import yaml
 from job.cli.app import main
 from job.runs.run import Run
 from job.storage.open_store import open_store
-from tests.support.fake_batch import FakeBatch, running_batch, wait_for
+from tests.support.cli_process import wait_until
+from tests.support.fake_batch import FakeBatch, running_batch
 
 SETTINGS = {
     "project": "demo-project",
@@ -51,13 +52,13 @@ class Cloud:
     def job(self, submission: int) -> str:
         """The full name of a submission's job, which is there."""
         suffix = f"-{submission:03d}"
-        wait_for(lambda: any(name.endswith(suffix) for name in self.batch.jobs))
+        wait_until(lambda: any(name.endswith(suffix) for name in self.batch.jobs))
         return next(name for name in self.batch.jobs if name.endswith(suffix))
 
     def preempt_at(self, attempt: int, position: str, **how) -> None:
         """Take the machine away once an attempt has committed a checkpoint."""
         checkpoints = self.run.key(f"checkpoints/{position}.a{attempt:04d}/manifest.json")
-        wait_for(lambda: any(stored.key == checkpoints for stored in self.run.store.list(checkpoints)))
+        wait_until(lambda: any(stored.key == checkpoints for stored in self.run.store.list(checkpoints)))
         name = next(name for name, fake in self.batch.jobs.items() if fake.machine is not None)
         assert self.batch.preempt(name, **how)
 

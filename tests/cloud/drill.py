@@ -29,9 +29,9 @@ from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.attempt_records import final_tensors
-from tests.support.cli_process import job, kill, messages, start_job
+from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.emulator import running_emulator
-from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch, wait_for
+from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch
 from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -144,11 +144,11 @@ class Drill:
         chaos = threading.Thread(target=self._chaos, daemon=True)
         chaos.start()
         supervisor = start_job("supervise", PREEMPTED_RUN, "--poll", "0.2")
-        wait_for(lambda: len(self.preemptions) > self.num_preemptions // 2 or bool(self.trouble), 600)
+        wait_until(lambda: len(self.preemptions) > self.num_preemptions // 2 or bool(self.trouble))
         kill(supervisor)  # its memory is the bucket: another one goes on
         self.say("the supervisor was killed; another one goes on")
-        done = job("supervise", PREEMPTED_RUN, "--poll", "0.2", timeout_s=600)
-        chaos.join(10)
+        done = job("supervise", PREEMPTED_RUN, "--poll", "0.2")
+        chaos.join(TIMEOUT_S)
         if self.trouble:
             raise self.trouble[0]
         assert done.returncode == 0, done.stderr + self._said()
@@ -159,7 +159,7 @@ class Drill:
         """Take machines away, each at another instant and in another way."""
         try:
             for number in range(self.num_preemptions):
-                newest = max(Run(self.store, PREEMPTED_RUN).attempts(), default=0)
+                newest = max(Run(self.store, PREEMPTED_RUN).attempt_numbers(), default=0)
                 fake = self._machine()
                 if number % KILL_EVERY == KILL_EVERY - 1:
                     trained, wait_s = False, self.chance.uniform(0.0, 5.0)
@@ -186,7 +186,7 @@ class Drill:
     def _has_ended(self) -> bool:
         """Whether the newest attempt has recorded its end, so that all it does is wait."""
         run = Run(self.store, PREEMPTED_RUN)
-        numbers = run.attempts()
+        numbers = run.attempt_numbers()
         return bool(numbers) and run.attempt(numbers[-1]).end is not None
 
     def _machine(self) -> FakeJob:
@@ -197,7 +197,7 @@ class Drill:
                 (fake for name, fake in list(self.batch.jobs.items()) if "drill" in name and fake.machine), None
             )
 
-        wait_for(lambda: find() is not None, 120)
+        wait_until(lambda: find() is not None)
         found = find()
         assert found is not None
         return found
@@ -211,7 +211,7 @@ class Drill:
             committed = [CheckpointId.parse(name) for name, file in names if file == "manifest.json"]
             return any(checkpoint and checkpoint.attempt > after for checkpoint in committed)
 
-        wait_for(reached, 120)
+        wait_until(reached)
 
     def _check(self, history: History) -> None:
         """Compare the two runs."""

@@ -1,11 +1,8 @@
 """The drill, as CI runs it."""
 
-import pytest
-
 from tests.cloud.drill import Drill
 
 
-@pytest.mark.timeout(600)  # four attempts of a real training, and one that is left alone
 def test_the_drill_passes(monkeypatch):
     """Submitted, preempted three times with and without notice, and resumed, a run ends with the same tensors."""
     for name in ("JOB_BUCKET", "BATCH_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"):

@@ -9,7 +9,8 @@ from google.cloud import batch_v1
 
 from job.cloud.batch import Batch
 from job.cloud.job_spec import render
-from tests.support.fake_batch import FakeBatch, running_batch, wait_for
+from tests.support.cli_process import wait_until
+from tests.support.fake_batch import FakeBatch, running_batch
 from tests.unit.cloud.test_job_spec import make_submission
 
 ENGINE = """#!/bin/sh
@@ -71,7 +72,7 @@ def test_what_batch_says_over_and_over_is_no_change(cloud):
     cloud.batch.without_capacity = {"us-central1"}
     cloud.script(["hold"])
     assert cloud.submit() == 0
-    wait_for(lambda: Batch.connect().look(cloud.job(1)).state == "SCHEDULED")
+    wait_until(lambda: Batch.connect().look(cloud.job(1)).state == "SCHEDULED")
     before = Batch.connect().look(cloud.job(1))
     for minute in range(3):
         cloud.batch._say(cloud.batch.jobs[cloud.job(1)], f"Quota  exceeded,\nasked {minute}")

@@ -12,7 +12,7 @@ import torch
 from job.runs import checkpoint
 from job.storage.open_store import open_store
 from tests.support.bucket import run_in, tensors_of
-from tests.support.cli_process import job, kill, start_job, wait_until
+from tests.support.cli_process import TIMEOUT_S, job, kill, start_job, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import LEARNING
 
@@ -61,7 +61,7 @@ def test_pauses_in_every_phase_change_no_figure(bucket, undisturbed):
     stock Ultralytics, ends with the rows, the figures and the weights of an undisturbed one.
     """
     process = start_job(*TRAIN, "--bucket", bucket, at=",".join(PAUSES))
-    said = process.communicate(timeout=240)[1]
+    said = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 0, said
     assert results_of(bucket) == results_of(undisturbed)
     assert end_of(bucket) == end_of(undisturbed)

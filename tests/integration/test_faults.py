@@ -12,7 +12,7 @@ from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import job, surroundings
+from tests.support.cli_process import TIMEOUT_S, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -179,7 +179,7 @@ def test_what_no_row_knows_is_the_runs_own_fault():
 def train(bucket, epoch):
     """Train on a GPU whose memory does not do in an epoch (0-based)."""
     command = [sys.executable, "-c", FULL, str(epoch), *TRAIN, "--bucket", bucket]
-    return subprocess.run(command, env=surroundings({}), capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, env=surroundings({}), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 def test_a_run_that_runs_out_of_memory_twice_ends(bucket):
@@ -191,7 +191,7 @@ def test_a_run_that_runs_out_of_memory_twice_ends(bucket):
     ends = [run.attempt(number).end for number in (1, 2)]
     assert codes == [75, 70]
     assert [(end.exit_code, end.error) for end in ends] == [(75, "OutOfMemoryError"), (70, "OutOfMemoryError")]
-    assert [end.position.model_dump() for end in ends] == [{"epoch": 1, "batch": 0}] * 2
+    assert [end.position._asdict() for end in ends] == [{"epoch": 1, "batch": 0}] * 2
     assert train(bucket, 99).returncode == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import job, start_job
+from tests.support.cli_process import TIMEOUT_S, job, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
@@ -27,7 +27,7 @@ def begun(tmp_path_factory):
     (data / "labels" / "val" / "000.txt").write_text("".join(f"0 {x:.6f} {y:.6f} 0.1 0.1\n" for x, y in boxes))
     bucket = make_bucket(data, folder / "bucket")
     process = start_job(*TRAIN, "--max-det", "300", "--bucket", bucket, at="manifest:2:kill")
-    process.communicate(timeout=240)
+    process.communicate(timeout=TIMEOUT_S)
     assert Run(open_store(bucket), "zebra").record().facts.max_det == 300
     return bucket
 

@@ -5,8 +5,6 @@ import pytest
 from tests.integration.kill_storm import Storm, emulated_ground, make_ground, storm
 from tests.support.learned_weights import learn
 
-pytestmark = pytest.mark.timeout(900)  # two or three attempts and their end; the storm itself ends what hangs
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

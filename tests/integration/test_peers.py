@@ -24,7 +24,7 @@ import os, signal, sys
 from job.errors import PeerError
 from job.session.preemption import PreemptionWatcher
 from job.training.distributed import ProcessGroup
-with PreemptionWatcher() as preemption, preemption.left_alone():
+with PreemptionWatcher() as preemption, preemption.deferred():
     group = ProcessGroup.join(lambda: preemption.pending is not None)
     group.barrier()
     if group.rank == 1:
@@ -68,7 +68,7 @@ def test_a_signal_ends_the_wait_for_a_peer_that_is_silent(wait):
     try:
         assert "ready\n" in iter(processes[0].stdout.readline, "")  # Gloo says something before
         processes[0].send_signal(signal.SIGTERM)
-        said = processes[0].communicate(timeout=120)[0]
+        said = processes[0].communicate(timeout=TIMEOUT_S)[0]
         assert "process 1 of 2: another process of this training was silent for 5 s" in said
     finally:
         end(processes)
@@ -78,7 +78,7 @@ def test_a_peer_that_is_silent_is_not_waited_for_beyond_the_limit():
     """Without any signal the wait ends by its own limit."""
     processes = together("group.agree(0, limit_s=1)")
     try:
-        said = processes[0].communicate(timeout=120)[0]
+        said = processes[0].communicate(timeout=TIMEOUT_S)[0]
         assert "another process of this training was silent for 1 s" in said
     finally:
         end(processes)
@@ -88,7 +88,7 @@ def test_each_purpose_has_its_limit():
     """Minutes to agree on a step, hours for what one process does alone, and a notice leaves the time to commit."""
     assert distributed.STEP_S == 300
     assert distributed.WORK_S == 3 * 3600
-    assert distributed.NOTICED_S == 5
+    assert distributed.NOTICE_LIMIT_S == 5
 
 
 TRAIN = (
@@ -107,7 +107,7 @@ def test_a_silent_peer_costs_no_step_when_the_machine_goes(tmp_path):
         os.kill(second_of(process.pid), signal.SIGSTOP)
         process.terminate()
         held.unlink()
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=TIMEOUT_S)[1]
     finally:
         process.kill()
     assert process.returncode == 75, said

@@ -11,7 +11,7 @@ from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.bucket import make_bucket
-from tests.support.cli_process import job, kill, start_job, surroundings, wait_until
+from tests.support.cli_process import TIMEOUT_S, job, kill, start_job, surroundings, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 NUM_EPOCHS = 4
@@ -36,7 +36,7 @@ def yolo(*words):
         env=surroundings({"YOLO_CONFIG_DIR": Path.cwd() / "settings", "YOLO_OFFLINE": "true", "MPLBACKEND": "Agg"}),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=TIMEOUT_S,
         check=False,
     )
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -25,7 +24,8 @@ import grpc
 from google.cloud import batch_v1
 from google.longrunning import operations_pb2
 
-from tests.support.fake_vm import Machine, start_container, start_process
+from tests.support.cli_process import wait_until
+from tests.support.fake_vm import HELD, Machine, start_container, start_process
 
 PREEMPTED, TOO_LONG, CANCELLED = 50001, 50005, -1
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -163,7 +163,7 @@ class FakeBatch:
         if machine is None:
             return False
         machine.end(code, notice_s, enough)
-        wait_for(lambda: fake.machine is not machine)
+        wait_until(lambda: fake.machine is not machine)
         return True
 
     def give_capacity(self, region: str) -> None:
@@ -242,6 +242,8 @@ class FakeBatch:
                     machine = start_process([*self.program, *container.commands], variables, disk, said, notify)
                 fake.machine, fake.num_attempts = machine, attempt + 1
             self._set_task(fake, TaskState.RUNNING)
+            # A time limit counts only what holds, so that no slow machine reaches it.
+            wait_until(lambda: machine.process.poll() is not None or (disk / HELD).exists())
             try:
                 code = machine.process.wait(spec.max_run_duration.total_seconds())
             except subprocess.TimeoutExpired:
@@ -351,11 +353,3 @@ def running_batch(fake: FakeBatch) -> Iterator[FakeBatch]:
     finally:
         fake.stop()
         server.stop(None).wait()
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Wait for something that another thread or process does."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

@@ -106,7 +106,7 @@ def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
         preemption.watch()
         preemption._threads[-1].join()
         with pytest.raises(BackgroundError, match="metadata server: failed, BadStatusLine"):
-            preemption.agreed(lambda level: level)
+            preemption.agree_on_notice(lambda level: level)
 
 
 def test_no_heartbeat_follows_the_end(run):

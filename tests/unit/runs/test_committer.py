@@ -11,17 +11,18 @@ from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
+from job.training.position import Position
 from tests.support.faulty_store import FaultyStore
 
 
 class Snapshot:
     """A snapshot of one small file, which may wait to be written until it is let go."""
 
-    batch = 0
     metadata = {"phase": "training"}  # noqa: RUF012  # never changed
 
     def __init__(self, epoch, gate=None, writing=None, error=None):
-        self.epoch, self.gate, self.writing, self.error = epoch, gate, writing, error
+        self.epoch, self.position = epoch, Position(epoch, 0)
+        self.gate, self.writing, self.error = gate, writing, error
 
     def write(self, folder):
         if self.writing:

@@ -7,7 +7,7 @@ import pytest
 
 from job.runs import sidecar
 from job.runs.sidecar import Sidecar
-from tests.support.cli_process import wait_until
+from tests.support.cli_process import TIMEOUT_S, wait_until
 from tests.support.signal_mask import blocks_notices
 
 
@@ -46,7 +46,7 @@ def test_messages_arrive_in_order(program, tmp_path):
     started = start()
     started.send("one")
     started.send("two")
-    started.wait(60)
+    started.wait(TIMEOUT_S)
     assert (tmp_path / "got").read_text() == "two one\n"
 
 
@@ -77,9 +77,9 @@ def test_a_failure_is_one_warning_with_its_last_line(program, caplog):
 def test_success_and_a_quiet_wait_warn_of_nothing(program, caplog):
     """Success is no warning, nor is a failure after a notice."""
     program("exit 0")
-    start().wait(60)
+    start().wait(TIMEOUT_S)
     program("exit 1")
-    start().wait(60, quiet=True)
+    start().wait(TIMEOUT_S, quiet=True)
     assert caplog.messages == []
 
 

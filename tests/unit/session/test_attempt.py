@@ -84,7 +84,7 @@ def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
     """The end has one reason (preempted, interrupted, paused, superseded, transient or failed) and the position."""
     end = ended_by(error, store)
     assert (end.reason, end.exit_code) == (reason, exit_code)
-    assert end.position.model_dump() == {"epoch": 2, "batch": 3}
+    assert end.position._asdict() == {"epoch": 2, "batch": 3}
 
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
@@ -127,7 +127,7 @@ from job.storage.local import FolderStore
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 claim = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
-    preemption.at_stake = lambda: sys.argv[2]
+    preemption.describe_uncommitted = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
     context = SessionContext(store=run.store, request=None, preemption=preemption)
     with attempt.attempt_recorded(claim, context, about):
@@ -149,7 +149,7 @@ def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
         process.send_signal(number)
         assert process.wait(SOON_S) == 75
     end = Run(FolderStore.open(folder), "zebra").attempt(1).end
-    assert (end.reason, end.exit_code, end.position.model_dump()) == (reason, 75, {"epoch": 3, "batch": 0})
+    assert (end.reason, end.exit_code, end.position._asdict()) == (reason, 75, {"epoch": 3, "batch": 0})
     assert end.not_committed == lost
 
 
@@ -161,7 +161,7 @@ def test_a_hang_is_recorded_from_outside(store):
     with attempt.attempt_recorded(Claim(run, 1), here, lambda: {"position": {"epoch": 2, "batch": 3}}):
         here.watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1).end
-    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
+    assert (end.reason, end.exit_code, end.position._asdict()) == ("failed", 75, {"epoch": 2, "batch": 3})
     assert end.message == "training: no step was done for 1800 s"
 
 

@@ -67,13 +67,13 @@ def patient(piece):
 
 def test_a_kill_before_the_end_counts(patient, monkeypatch):
     """Each process that SIGKILL ended before the run did is a kill."""
-    monkeypatch.setattr(module, "_finish", lambda *_: None)
+    monkeypatch.setattr(module, "train_straight", lambda *_: None)
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
 
 
 def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
-    monkeypatch.setattr(module, "_finish", lambda *_: None)
+    monkeypatch.setattr(module, "train_straight", lambda *_: None)
     Run(patient.store, KILLED).finish(final_content())
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == []
 

@@ -14,8 +14,7 @@ import pytest
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
 from job.storage import local
 from job.storage.local import INTERNAL, FolderStore
-
-ROOT = Path(__file__).parents[3]
+from tests.support.cli_process import ROOT, TIMEOUT_S
 
 HEADER_BYTES = 100
 """Of an SQLite database."""
@@ -327,7 +326,7 @@ def test_a_process_forked_during_a_put_keeps_no_lock(root, store):
         [sys.executable, "-c", program, str(root)], env=environment, start_new_session=True
     ) as process:
         try:
-            assert process.wait(timeout=60) == 0
+            assert process.wait(TIMEOUT_S) == 0
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,100 @@
+"""Matching of detections with labelled objects, by Ultralytics' rule; the one implementation of it.
+
+In order of confidence, each detection takes that object of its class, among those that no other has taken, which it
+overlaps most, if that is enough (``engine/validator.py``: `match_predictions`). What is right at a threshold of
+confidence is therefore right at any lower one. Imports no torch, and knows nothing of files and models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from job.training.evaluation_record import PictureCounts
+
+IOU = 0.5
+"""From this overlap on a detection is right."""
+
+IOUS = tuple(round(0.5 + 0.05 * number, 2) for number in range(10))
+"""The overlaps over which mAP50-95 is the mean."""
+
+EPSILON = 1e-7
+"""Keeps the overlap of two empty boxes a number, as in Ultralytics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedPicture:
+    """A picture's objects and all of its detections, the most confident first."""
+
+    image: str
+    """Path in the dataset."""
+
+    object_classes: np.ndarray
+    """``(m,)`` whole numbers."""
+
+    object_px: np.ndarray
+    """``(m, 2)`` the square root of a box's area, in pixels of the file and in pixels at `imgsz`."""
+
+    classes: np.ndarray
+    """``(n,)`` whole numbers."""
+
+    confidences: np.ndarray
+    """``(n,)``."""
+
+    px: np.ndarray
+    """``(n, 2)`` as `object_px`."""
+
+    about: np.ndarray
+    """``(n, 10)`` the object that each detection is right about at each of `IOUS`, or -1."""
+
+    def counts(self, thresholds: np.ndarray) -> PictureCounts:
+        """Count at thresholds ``(c,)``, one for each class."""
+        shown = self.confidences >= thresholds[self.classes]
+        about = self.about[shown, 0]
+        found = np.zeros(len(self.object_classes), bool)
+        found[about[about >= 0]] = True
+        columns = (self.object_classes, found, self.classes[shown], about >= 0)
+        return PictureCounts.of(self.image, *(column.tolist() for column in columns))
+
+
+def match(
+    objects: np.ndarray,
+    object_classes: np.ndarray,
+    detections: np.ndarray,
+    classes: np.ndarray,
+    ious: Sequence[float] = (IOU,),
+) -> np.ndarray:
+    """Return which object each detection is right about, for each least overlap.
+
+    Args:
+        objects: ``(m, 4)`` left, top, right, bottom, in any unit.
+        object_classes: ``(m,)``.
+        detections: ``(n, 4)``, the most confident first.
+        classes: ``(n,)`` of the detections.
+        ious: ``(t,)`` the least overlaps (IoU), from 0 to 1.
+
+    Returns:
+        The index of an object ``(n, t)``; -1 for a false alarm. No index comes twice in a column.
+    """
+    taken_by = np.full((len(detections), len(ious)), -1)
+    least = np.array(ious, np.float32)
+    overlap = box_iou(objects, detections) * (object_classes[:, None] == classes[None])
+    free = np.ones((len(objects), len(ious)), bool)
+    columns = np.arange(len(ious))
+    for number in np.flatnonzero((overlap >= least.min()).any(0)):
+        open_to = np.where(free, overlap[:, number, None], 0)
+        nearest = open_to.argmax(0)
+        right = open_to[nearest, columns] >= least
+        taken_by[number, right] = nearest[right]
+        free[nearest[right], columns[right]] = False
+    return taken_by
+
+
+def box_iou(objects: np.ndarray, detections: np.ndarray) -> np.ndarray:
+    """Return the overlaps ``(m, n)`` of boxes ``(m, 4)`` and ``(n, 4)``: intersection over union, from 0 to 1."""
+    one, other = objects.astype(np.float32).reshape(-1, 1, 4), detections.astype(np.float32).reshape(1, -1, 4)
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    common = np.clip(sides, 0, None).prod(2)
+    areas = (one[..., 2:] - one[..., :2]).prod(2) + (other[..., 2:] - other[..., :2]).prod(2)
+    overlap: np.ndarray = common / (areas - common + np.float32(EPSILON))
+    return overlap
