@@ -191,7 +191,7 @@ def ending(tmp_path, monkeypatch):
             progress=SimpleNamespace(rows=rows, stopped_early=False),
             before_and_after=(metrics(0.4), metrics(0.5)),
             best_epoch=2,
-            about={"evidence": {"warnings": list(warnings)}},
+            record_fields={"evidence": {"warnings": list(warnings)}},
         )
         started = StartedAttempt(Claim(run, 2), run.record(), training)
         return finish(started, tmp_path, SimpleNamespace(copy=lambda _folder: copy(run)))

@@ -10,7 +10,7 @@ import pytest
 
 from job.runs.records import PinnedDataset
 from job.session.callbacks import FollowerCallbacks
-from job.session.follower import SharedPlan, SharedState, follow
+from job.session.follower import SharedPlan, follow
 
 
 def test_ultralytics_is_isolated_before_a_plan_imports_it():
@@ -45,15 +45,13 @@ def test_it_trains_what_process_zero_sends(tmp_path, monkeypatch, files):
 
     calls = []
     dataset = PinnedDataset(name="wild", digest="d" * 64, set_aside=[])
-    sent = iter(
-        [SharedPlan(Plan("theirs", None, None, None), dataset, {"a.pt": b"weights"}), SharedState(files, reopen=True)]
-    )
+    sent = iter([SharedPlan(Plan("theirs", None, None, None), dataset, {"a.pt": b"weights"}), (files, True)])
     group = SimpleNamespace(rank=1, size=2, broadcast=lambda _none: next(sent), local_zero_first=nullcontext)
     here = SimpleNamespace(
         folder=tmp_path,
         isolate_training=lambda: None,
         prepare_data=lambda name, pinned, _subject: SimpleNamespace(yaml=f"{name} here") if pinned is dataset else None,
-        preemption=SimpleNamespace(left_alone=nullcontext),
+        preemption=SimpleNamespace(deferred=nullcontext),
         watchdog=SimpleNamespace(watching=lambda _subject: nullcontext()),
     )
     monkeypatch.setitem(sys.modules, "job.training.loop", SimpleNamespace(Training=Training))

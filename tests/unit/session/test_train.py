@@ -11,11 +11,12 @@ from job.runs.run import Claim
 from job.session import train as module
 from job.session.attempt import StartedAttempt
 from job.session.context import SessionContext
-from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, PreemptionWatcher
+from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
+from job.training.position import Position
 from tests.support.run_records import record_run
 
 
-@pytest.mark.parametrize(("variables", "limits_s"), [({}, LIMITS_S), ({"RANK": "0"}, AMONG_SEVERAL_S)])
+@pytest.mark.parametrize(("variables", "limits_s"), [({}, LIMITS_S), ({"RANK": "0"}, RANK_LIMITS_S)])
 def test_a_process_among_several_has_less_time_after_ctrl_c(monkeypatch, variables, limits_s):
     """Whoever starts several processes kills them 30 s after any signal; a process alone has a minute."""
 
@@ -37,11 +38,11 @@ class Snapshot:
     metadata = {"phase": "training"}  # noqa: RUF012 -- never changed
 
     def __init__(self, epoch, batch):
-        self.epoch, self.batch = epoch, batch
+        self.position = Position(epoch, batch)
 
     def write(self, folder):
         path = folder / "state.pt"
-        path.write_text(f"{self.epoch} {self.batch}")
+        path.write_text(str(self.position))
         return [path]
 
     def publish(self, folder):
@@ -57,14 +58,13 @@ def resume(tmp_path):
     request = SimpleNamespace(checkpoint_every_s=0.0)
     context = SessionContext(store=run.store, request=request, preemption=PreemptionWatcher(), folder=tmp_path)
     silent = SimpleNamespace(notify=lambda: None, refresh=lambda: None, copy=lambda *_: None)
-    position = {"epoch": 2, "batch": 1}
 
     def train(function):
         training = SimpleNamespace(
             num_epochs=3,
             progress=SimpleNamespace(before=None, rows=[]),
-            position=position,
-            about={"position": position},
+            position=Position(2, 1),
+            record_fields={},
             run=lambda callbacks: function(callbacks, context),
         )
         restored = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
@@ -88,11 +88,14 @@ def test_what_is_at_stake_is_what_is_trained_and_not_committed(resume):
     stakes = []
 
     def train(callbacks, context):
-        stakes.append(context.preemption.at_stake())
+        stakes.append(context.preemption.describe_uncommitted())
         callbacks.committer.submit(Snapshot(2, 1))
 
     context = resume(train)
-    assert [*stakes, context.preemption.at_stake()] == ["batch 1 of epoch 3 was trained, and committed is epoch 2", ""]
+    assert [*stakes, context.preemption.describe_uncommitted()] == [
+        "batch 1 of epoch 3 was trained, and committed is epoch 2",
+        "",
+    ]
 
 
 def test_a_heartbeat_that_dies_ends_training_at_the_next_batch(resume, monkeypatch):
