@@ -146,3 +146,11 @@ def test_steps_that_an_earlier_attempt_did_are_recomputed():
     parts.callbacks.on_step(step(1, 2), lambda: "step")
     parts.callbacks.enter(Phase.USEFUL)
     assert parts.timer.enter(Phase.STALL) is Phase.USEFUL
+
+
+def test_a_follower_ends_with_the_notice_of_all():
+    """A process that only follows stops at the step on which all agree."""
+    parts = Parts()
+    parts.preemption.pending = PreemptionError("SIGTERM", "preempted")
+    with pytest.raises(PreemptionError):
+        FollowerCallbacks(parts.callbacks.context).on_step(step(1, 1), None)
