@@ -19,6 +19,18 @@ WORDS := RECIPE BUCKET RUN SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPT
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
+# Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
+# letters; a mistyped one is an error.
+NAMED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+OTHERS := $(filter-out $(WORDS) IN PYTHON VENV MAX_USD NO_LIMIT MAKEFLAGS,$(NAMED))
+SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
+without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
+UNKNOWN := $(strip $(foreach name,$(OTHERS),$(if $(call without,$(SMALL),$(name)),$(name))))
+$(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
+$(foreach name,$(OTHERS),$(eval override $(name) := $$(value $(name))))
+ARGUMENTS := $(OTHERS)
+export ARGUMENTS $(OTHERS)
+
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
 	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
@@ -28,7 +40,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-full
 CLOUD := $(VENV)/.installed-cloud
-DEV   := $(ENV) $(CLOUD) $(VENV)/.installed-dev
+EXPORT := $(ENV) $(VENV)/.installed-export
+DEV   := $(EXPORT) $(CLOUD) $(VENV)/.installed-dev
 LIGHT := $(if $(wildcard $(ENV)),$(ENV),$(VENV)/.installed-light)
 
 # pip never asks, and takes from the registry only the files that the lock names by digest.
@@ -36,7 +49,8 @@ PIP  := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no
 LOCK = $(WITH_ARGS) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-# Behind a command's own words, those of ARGS: quotes hold a word together, and nothing in it is run.
+# Behind a command's own words, those of ARGS, in which quotes hold a word together, and training arguments. Nothing in
+# them is run.
 define SPLIT
 import os, shlex, sys
 try:
@@ -44,6 +58,7 @@ try:
 except ValueError as error:
     print(f"make: ARGS cannot be split into words, {error}; correct its quotes", file=sys.stderr)
     sys.exit(2)
+words += [f"{name}={os.environ[name]}" for name in os.environ["ARGUMENTS"].split()]
 os.execvp(sys.argv[1], sys.argv[1:] + words)
 endef
 export SPLIT
@@ -62,18 +77,22 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  SOURCE=path OUT=path pictures for predict, and a place for its results; folders or gs://b/p'
+	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
-	@echo '  IN=image             train in the image that make image built, with the GPU if there is one'
+	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
 	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
-	@echo "  ARGS='--epochs 3'    further arguments for the command behind the target"
+	@echo '  epochs=3 imgsz=640   training arguments, for train, extend, estimate and submit'
+	@echo "  ARGS='--json'        further arguments for the command behind the target"
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
 
 ##@ Train
 
 BUCKET_OR_DEMO = --bucket "$${BUCKET:-bucket}" $(if $(BUCKET),,--profile demo)
 BUCKET_IF_NAMED = $(if $(BUCKET),--bucket "$$BUCKET")
+
+# The bucket of a run to resume; without any, that of the settings of the cloud.
+NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json))
 
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 
@@ -108,13 +127,54 @@ no-recipe:
 runs: $(LIGHT) ## List the runs in BUCKET
 	@exec $(WITH_ARGS) $(BIN)/job runs list --bucket "$${BUCKET:-bucket}"
 
+.PHONY: show
+show: $(if $(RUN),$(LIGHT),no-run) ## Show RUN: attempts, checkpoints, cost and results
+	@exec $(WITH_ARGS) $(BIN)/job runs show "$$RUN" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: resume
+resume: $(if $(RUN),$(if $(filter-out gs://%,$(NAMED_BUCKET)),$(ENV),$(CLOUD)),no-run) ## Resume RUN: here, or in the cloud if it was submitted
+	@exec $(WITH_ARGS) $(BIN)/job $(if $(NAMED_BUCKET),resume "$$RUN" --bucket "$${BUCKET:-bucket}",supervise "$$RUN" --resume)
+
+.PHONY: stop
+stop: $(if $(RUN),$(LIGHT),no-run) ## Ask the running RUN to commit and pause
+	@exec $(WITH_ARGS) $(BIN)/job stop "$$RUN" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: extend
+extend: $(if $(RUN),$(ENV),no-run) ## Train the finished RUN for more epochs, as a new run: epochs=150
+	@exec $(WITH_ARGS) $(BIN)/job extend "$$RUN" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: estimate
+estimate: $(if $(RECIPE),$(ENV),no-recipe) ## Estimate time and cost of RECIPE
+	@exec $(WITH_ARGS) $(BIN)/job estimate --recipe "$$RECIPE" $(BUCKET_OR_DEMO)
+
+.PHONY: advise
+advise: $(LIGHT) ## Recommend the next training after RUN, or after the last one
+	@exec $(WITH_ARGS) $(BIN)/job advise $(if $(RUN),"$$RUN") --bucket "$${BUCKET:-bucket}"
+
+.PHONY: compare
+compare: $(LIGHT) ## Compare runs: ARGS='zebra zebra2'
+	@exec $(WITH_ARGS) $(BIN)/job compare --bucket "$${BUCKET:-bucket}"
+
 .PHONY: report
 report: $(if $(RUN),$(LIGHT),no-run) ## Rewrite the report of RUN and open it
 	@exec $(WITH_ARGS) $(BIN)/job report "$$RUN" --open --bucket "$${BUCKET:-bucket}"
 
 .PHONY: predict
-predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(ENV),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
-	@exec $(WITH_ARGS) $(BIN)/job predict "$$RUN" "$$SOURCE" --out "$$OUT" --bucket "$${BUCKET:-bucket}"
+predict: $(if $(RUN),$(if $(and $(SOURCE),$(OUT)),$(if $(IN),,$(ENV)),no-source),no-run) ## Count objects in the pictures of SOURCE with the model of RUN, into OUT
+	@exec $(WITH_ARGS) $(if $(IN),docker/run.sh "$$IMAGE_NAME",$(BIN)/job) predict "$$RUN" "$$SOURCE" --out "$$OUT" \
+		--bucket "$${BUCKET:-bucket}"
+
+.PHONY: evaluate
+evaluate: $(if $(RUN),$(ENV),no-run) ## Score RUN on its test pictures, with intervals
+	@exec $(WITH_ARGS) $(BIN)/job evaluate "$$RUN" --bucket "$${BUCKET:-bucket}"
+
+.PHONY: export
+export: $(if $(RUN),$(EXPORT),no-run) ## Export the model of RUN to ONNX, checked against its weights, into OUT or the bucket
+	@exec $(WITH_ARGS) $(BIN)/job export "$$RUN" $(if $(OUT),--out "$$OUT") --bucket "$${BUCKET:-bucket}"
+
+.PHONY: audit
+audit: $(if $(RUN),$(ENV),no-run) ## List labels that the model of RUN contradicts, on a page with crops
+	@exec $(WITH_ARGS) $(BIN)/job audit "$$RUN" $(if $(OUT),--out "$$OUT") --bucket "$${BUCKET:-bucket}"
 
 .PHONY: no-source
 no-source:
@@ -155,10 +215,6 @@ submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Submit RECIPE to Cloud Batch on a 
 .PHONY: supervise
 supervise: $(if $(RUN),$(CLOUD),no-run) ## Resubmit RUN until it is finished, failed for good, or at its limit
 	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" $(BUCKET_IF_NAMED)
-
-.PHONY: resume
-resume: $(if $(RUN),$(CLOUD),no-run) ## Resume RUN after it was cancelled or given up
-	@exec $(WITH_ARGS) $(BIN)/job supervise "$$RUN" --resume $(BUCKET_IF_NAMED)
 
 .PHONY: status
 status: $(if $(RUN),$(CLOUD),no-run) ## Show the state, attempts and cost of RUN
@@ -227,6 +283,7 @@ bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 	@$(BIN)/python -m tests.bench.pull
 	@$(BIN)/python -m tests.bench.loading
 	@$(BIN)/python -m tests.bench.decoding
+	@$(BIN)/python -m tests.bench.prediction
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.training
 
 .PHONY: bench-tiles
@@ -244,6 +301,8 @@ lock: $(VENV)/.installed-dev ## Rewrite requirements/*.txt from pyproject.toml; 
 		--output-file requirements/light.txt
 	$(LOCK) pyproject.toml --extra cloud --group build --group headless --constraints requirements/full.txt \
 		--output-file requirements/cloud.txt
+	$(LOCK) pyproject.toml --extra export --group build --group headless --constraints requirements/full.txt \
+		--output-file requirements/export.txt
 	$(LOCK) --group dev --group build --constraints requirements/full.txt --output-file requirements/dev.txt
 
 .PHONY: clean

@@ -2,7 +2,8 @@
 # Runs a command of the job in the image NAME on this machine: NAME train --recipe A --bucket bucket ...
 #
 # A bucket that is a folder is mounted; work/ has data and staged checkpoints. Files belong to the calling user. The
-# container gets this machine's GPUs if there are any.
+# container gets this machine's GPUs if there are any. A prediction's pictures are mounted to be read only, and its --out to
+# be written, below /host under the paths that they have here: so the job sees if one lies in the other.
 set -euo pipefail
 # shellcheck source=docker/engine.sh
 source "$(dirname "$0")/engine.sh"
@@ -21,9 +22,22 @@ for variable in WANDB_{API_KEY,BASE_URL,ENTITY,MODE,PROJECT} JOB_BUCKET JOB_USD_
     [[ -n ${!variable:-} ]] && options+=(--env "$variable")
 done
 
-words=() previous=
+# Mounts a file or folder of this machine, `readonly` or not, and sets `word` to its path in the container.
+mount_path() {
+    if [[ -d $word ]]; then word=$(cd "$word" && pwd); else word=$(cd "$(dirname "$word")" && pwd)/$(basename "$word"); fi
+    options+=(--mount "type=bind,source=$word,target=/host$word${1:+,$1}")
+    word=/host$word
+}
+
+words=() previous='' flags=
 for word in "$@"; do
-    if [[ $previous == --bucket && $word != *://* ]]; then
+    [[ $word == --* ]] && flags=begun
+    if [[ ${1:-} == predict && -z $flags && ${#words[@]} -ge 2 && -e $word ]]; then # behind the command and the run
+        mount_path readonly
+    elif [[ ${1:-} == predict && $previous == --out && $word != *://* ]]; then
+        mkdir -p "$word"
+        mount_path ''
+    elif [[ $previous == --bucket && $word != *://* ]]; then
         mkdir -p "$word"
         options+=(--volume "$(realpath "$word"):/bucket")
         word=/bucket

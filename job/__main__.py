@@ -9,7 +9,8 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from job.errors import ExitCode
-from job.training.signals import TRAINS, heeded
+from job.training import isolation
+from job.training.signals import TRAINS, handled_signals
 
 
 def run() -> NoReturn:
@@ -24,11 +25,11 @@ def run() -> NoReturn:
         if getattr(sys, name) is None:  # closed: the next file to be opened would take its place
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process lives
     if sys.argv[1:2] in TRAINS:
-        for number in heeded():
+        for number in handled_signals():
             signal.signal(number, _leave)  # nothing is to be committed until `session.preemption` installs its handler
     from job.cli.app import main  # noqa: PLC0415 -- a notice may come meanwhile
 
-    is_rank = os.environ.get("WORLD_SIZE", "1") != "1"  # `ProcessGroup.join` takes it away
+    is_rank = isolation.is_rank()  # not any more after `ProcessGroup.join`
     try:
         exit_code = main()
     finally:  # a launcher exits as rank 0 does

@@ -2,19 +2,30 @@
 
 import threading
 from collections.abc import Callable
+from typing import Self
 
 from job.errors import BackgroundError, JobError, what_failed
 
 
 class Background:
-    """One background thread of a training; its name is the subject of messages."""
+    """One background thread of a training; its name is the subject of messages. A context manager runs it."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
         self.error: JobError | None = None
         """The error of the work: its own `JobError`, or a `BackgroundError` for any other exception."""
 
+        self.closed = threading.Event()
+        """Set at the end of the context, for work that repeats."""
+
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, _kind: object, _error: BaseException | None, _trace: object) -> None:
+        self.closed.set()
 
     def start(self) -> None:
         """Start the thread."""

@@ -39,6 +39,12 @@ class EndReason(StrEnum):
 
     VANISHED = "vanished"
     RUNNING = "running"
+    UNKNOWN = "unknown"
+    """A reason that a later version of the job recorded."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EndReason | None":
+        return cls.UNKNOWN if isinstance(value, str) else None
 
 
 FATAL = frozenset({ExitCode.USAGE, ExitCode.INVALID, ExitCode.FAILED, ExitCode.REFUSED})
@@ -64,12 +70,7 @@ GOES_ON = "the same command resumes from the last committed checkpoint"
 
 
 class JobError(Exception):
-    """A failure that is reported as one message, never as a traceback.
-
-    Args:
-        message: ``subject: what is wrong, what was found; what to do``.
-        problems: Details, one a line, for errors that report everything at once.
-    """
+    """A failure that is reported as one message, never as a traceback, with details for `problems`, one a line."""
 
     exit_code: int = ExitCode.FAILED
     reason = EndReason.FAILED
@@ -157,6 +158,10 @@ class RunConflictError(InvalidInputError):
 
 class TrainingError(JobError):
     """Training itself failed: a loss that is not a number."""
+
+
+class ParityError(JobError):
+    """An exported model differs from the weights that it was made of."""
 
 
 class OutOfMemoryError(TrainingError):
@@ -271,7 +276,7 @@ class PreemptionError(BaseException):
         super().__init__(message)
         self.reason = reason
         self.from_server = from_server
-        self.agreed = False
+        self.on_all_ranks = False
         """Whether all ranks stop for it at the same step."""
 
         self.not_committed = ""
@@ -286,6 +291,6 @@ class PauseError(PreemptionError):
 
     exit_code = ExitCode.FINISHED
 
-    def __init__(self, message: str, *, agreed: bool = False) -> None:
+    def __init__(self, message: str, *, on_all_ranks: bool = False) -> None:
         super().__init__(message, "paused")
-        self.agreed = agreed
+        self.on_all_ranks = on_all_ranks

@@ -37,6 +37,9 @@ class Phase(StrEnum):
     LOST = "lost"
     """Steps after the last commit of an attempt that vanished; known only after its end."""
 
+    UNKNOWN = "unknown"
+    """Phases that a later version of the job recorded."""
+
 
 TICK_S, STANDSTILL_S = 1.0, 5.0
 """A watched timer adds its time once a second; five seconds without an addition are a standstill."""
@@ -71,10 +74,9 @@ class PhaseTimer:
     @contextmanager
     def watched(self, tick_s: float = TICK_S, standstill_s: float = STANDSTILL_S) -> Iterator[None]:
         """Count a standstill as `Phase.SUSPENDED`; enter it after long imports, which hold the lock of Python."""
-        closed = threading.Event()
 
         def tick() -> None:
-            while not closed.wait(tick_s):
+            while not ticking.closed.wait(tick_s):
                 with self._lock:
                     self._add()
 
@@ -82,11 +84,10 @@ class PhaseTimer:
             self._add()
             self._is_watched, self._standstill_s = True, standstill_s
         ticking = Background("phase timer", tick)
-        ticking.start()
         try:
-            yield
+            with ticking:
+                yield
         finally:
-            closed.set()
             with self._lock:
                 self._add()
                 self._is_watched = False

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Self, TextIO
+from typing import TextIO
 
 from job.errors import OutputClosedError, OutputError
 
@@ -33,9 +33,7 @@ def one_line(text: str) -> str:
 class EscapedStream(io.TextIOBase):
     """Standard output without control characters.
 
-    Raises:
-        OutputError: From `write` and `flush`, if the stream cannot be written; later text is discarded.
-        OutputClosedError: If its reader has gone.
+    `write` and `flush` raise `OutputError` if it cannot be written, `OutputClosedError` if its reader has gone.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -96,7 +94,7 @@ def set_up_logging(*, for_machines: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """A progress bar; a no-op where stderr is no terminal."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
@@ -110,9 +108,6 @@ class Progress:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

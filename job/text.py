@@ -28,6 +28,11 @@ def seconds_between(earlier: str, later: str) -> float:
     return max(0.0, round((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds(), 3))
 
 
+def clock(time: str) -> str:
+    """Show a recorded time to the second, in UTC."""
+    return time[:19].replace("T", " ")
+
+
 def duration(seconds: float) -> str:
     """Show a time in its two largest units: ``8.4 s``, ``3 min 20 s``, ``5 h 07 min``."""
     if round(seconds, 1) < MINUTE:
@@ -111,11 +116,7 @@ class UnreadableYamlError(ValueError):
 
 
 def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
-    """Read YAML of plain values.
-
-    Raises:
-        UnreadableYamlError: If it is no YAML, or above the limits.
-    """
+    """Read YAML of plain values; raises `UnreadableYamlError` for other text, or above the limits."""
     if len(text) > MAX_BYTES:
         raise UnreadableYamlError(TOO_LARGE)
     try:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from job.analysis.learning_curve import Trend, describe_trend, trend_of
 from job.analysis.options import EXTEND, Option, find_option
 from job.analysis.summary import RunSummary, comparable
+from job.datasets.dataset_statistics import SMALL_PX
+from job.training.evaluation_record import SizeEvaluation
 
 TARGET_F1 = 0.72
 """Target F1 without ``--target-f1``: recipe C's goal."""
@@ -26,10 +28,16 @@ ROBUST_GAP = 0.10
 GAIN = 0.005
 """A recipe helps only if its band ends this far above the current F1."""
 
+MORE_PIXELS = 1.25
+"""Files have more pixels than training sees if their longer side is this many times `imgsz`: 20 px instead of 16."""
+
+MOST_MISSES = 0.5
+"""Misses lie with small objects if these are at least this share of the missed."""
+
 NUM_EPOCHS_TO_TRUST = 10
 NUM_VAL_IMAGES_TO_TRUST = 50
 
-AUGMENTED = ("A", "recommended", "finetune", "C")
+AUGMENTED = ("A", "recommended", "finetune", "C", "T")
 """Recipes that improve own weights by augmentation."""
 
 BEFORE_C = ("A", "recommended", "finetune")
@@ -37,6 +45,9 @@ BEFORE_C = ("A", "recommended", "finetune")
 
 LARGER = ("B", "transfer")
 """Recipes of a larger model."""
+
+TILED = "T"
+"""The recipe that trains on tiles of the files."""
 
 NOTHING_HELPS = "no recipe that was not tried is expected to help; more or better pictures come next"
 
@@ -88,6 +99,38 @@ class Case:
     augmented_f1: float | None
     """The best F1 of those in `AUGMENTED`."""
 
+    imgsz: int
+    side_px: int | None
+    """Median of the longer sides of the files' pictures, if recorded."""
+
+    sizes: tuple[SizeEvaluation, ...]
+    """Objects of the validation set by size at `imgsz`; none without an evaluation."""
+
+    @property
+    def num_missed(self) -> int:
+        """Missed objects."""
+        return sum(size.num_objects - size.num_found for size in self.sizes)
+
+    @property
+    def num_missed_small(self) -> int:
+        """Missed objects under `SMALL_PX`."""
+        small = [size for size in self.sizes if size.to_px is not None and size.to_px <= SMALL_PX]
+        return sum(size.num_objects - size.num_found for size in small)
+
+    @property
+    def misses_small_objects(self) -> bool:
+        """Whether the files have more pixels than training sees, and the misses lie with small objects."""
+        if not self.side_px or not self.num_missed:
+            return False
+        lies_there = self.num_missed_small >= MOST_MISSES * self.num_missed
+        return lies_there and self.side_px >= MORE_PIXELS * self.imgsz
+
+    @property
+    def misses(self) -> str:
+        """Missed small objects and the size of the files, as text."""
+        missed = f"{self.num_missed_small} of {self.num_missed} missed objects are under {SMALL_PX} px"
+        return f"{missed} at {self.imgsz} px, and the files have {self.side_px} px"
+
     @property
     def decent(self) -> bool:
         """Whether the run is worth improving rather than replacing."""
@@ -128,7 +171,7 @@ class Rule:
     """Options that may help, the advised one first."""
 
     because: str
-    """The reason, with ``{target}``, ``{figures}`` and ``{trend}``."""
+    """The reason, with ``{target}``, ``{figures}``, ``{trend}`` and ``{misses}``."""
 
 
 RULES = (
@@ -137,6 +180,12 @@ RULES = (
         lambda case: case.f1 >= case.target,
         lambda _case: [],
         "{figures}: the target of {target:.0%} is reached, nothing more is needed",
+    ),
+    Rule(
+        "small objects missed",
+        lambda case: case.misses_small_objects and TILED not in case.tried,
+        lambda case: [TILED, *case.untried("A")],
+        "{figures}: {misses}",
     ),
     Rule(
         "good enough for C",
@@ -153,7 +202,11 @@ RULES = (
     Rule(
         "still improving",
         lambda case: case.trend is Trend.IMPROVING,
-        lambda case: ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")],
+        lambda case: (
+            [EXTEND]  # `continue` would leave the tiles
+            if case.trained_as == TILED
+            else ["continue", EXTEND, *case.untried("A" if not case.augmented else "B")]
+        ),
         "{figures}; {trend}: it ended too early",
     ),
     Rule(
@@ -196,6 +249,7 @@ NEXT_STEPS = {
     ("A", "finetune"): "augmentation ({}) is the next step",
     ("continue", EXTEND): "more of the same ({}) comes first",
     LARGER: "a larger model ({}) is next",
+    (TILED,): "training on tiles of the files ({}) is next",
 }
 """Sentences of the next step, by kind of recipe."""
 
@@ -212,7 +266,7 @@ def advise(
     """Return the next step after a run.
 
     Args:
-        run: The run.
+        run: The run; with its evaluation, small objects that it misses count.
         others: Other finished runs; those on another validation set or at another scale do not count.
         bucket: Named in the commands.
         target: The F1 to reach.
@@ -232,6 +286,9 @@ def advise(
         trained_as=run.trained_as,
         tried=frozenset(other.trained_as for _, other in scores),
         augmented_f1=max((f1 for f1, other in scores if other.trained_as in AUGMENTED), default=None),
+        imgsz=run.train["imgsz"],
+        side_px=statistics.side_px if (statistics := run.record.dataset.statistics) else None,
+        sizes=tuple(run.evaluation.sizes) if run.evaluation else (),
     )
     applying = [rule for rule in RULES if rule.applies(case)]
     options = {}
@@ -241,7 +298,8 @@ def advise(
         options[rule.name] = tuple(option for option in found if _may_help(option))
     is_enough = case.f1 >= target
     rule = next((rule for rule in applying if is_enough or options[rule.name]), applying[0])
-    because = rule.because.format(target=target, figures=case.figures, trend=describe_trend(run.learning_curve))
+    trend = describe_trend(run.learning_curve)
+    because = rule.because.format(target=target, figures=case.figures, trend=trend, misses=case.misses)
     if options[rule.name]:
         because += f"; so {_next_step(options[rule.name])}"
     elif not is_enough:
@@ -265,6 +323,10 @@ def _thin(run: RunSummary) -> list[str]:
     if num_val < NUM_VAL_IMAGES_TO_TRUST:
         few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
         found.append(f"{num_val} validation images, and {few}")
+    if (statistics := run.record.dataset.statistics) and statistics.num_alike:
+        found.append(
+            f"{statistics.num_alike} validation images look like one that was trained on; metrics are too high"
+        )
     if run.profile == "demo":
         found.append("the demo profile; what recipes expect is meant for full scale and the authors' data")
     return found

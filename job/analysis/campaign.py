@@ -244,6 +244,7 @@ def next_step(
     *,
     bucket: str,
     bounded: bool = False,
+    gain: str = "",
 ) -> CampaignStep | End:
     """Return the next step, or the end: the rules of `advice` on the best run, within the budget.
 
@@ -255,6 +256,7 @@ def next_step(
         usd_per_hour: Price of the machine, if known.
         bucket: Named in the advised commands.
         bounded: Each run is limited to the rest of the budget, so its cost need not be known beforehand.
+        gain: What the newest run gained, to be added to the reason.
     """
     goal, best = record.goal, best_of(finished)
     if best is None:
@@ -273,7 +275,7 @@ def next_step(
             usd_per_hour=usd_per_hour,
             without={EXTEND, *tried},
         )
-        rule, because = advice.rule, f"run {run.run}: {advice.because}"
+        rule, because = advice.rule, f"run {run.run}: {advice.because}{gain}"
         if not advice.options:
             return End(reason=rule if rule == "target reached" else "nothing helps", because=because)
         recipe, usd = advice.options[0].recipe, advice.options[0].usd

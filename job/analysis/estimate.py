@@ -6,18 +6,18 @@ Guarantees that a figure names its source, and that a measurement writes nothing
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
+from job.recipes.arguments import DEFAULTS, OF_TILES
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
 from job.text import HOUR
+from job.training.callbacks import Step, TrainingCallbacks
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Step
     from job.training.state import Row, Snapshot
 
 NUM_WARM_UP_STEPS = 2
@@ -95,8 +95,8 @@ class EnoughError(Exception):
     """Stops training once enough steps were timed."""
 
 
-class Stopwatch:
-    """Callbacks that time the first steps of a training, then end it; see `TrainingCallbacks`."""
+class Stopwatch(TrainingCallbacks):
+    """Callbacks that time the first steps of a training, then end it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -112,26 +112,15 @@ class Stopwatch:
         if phase is Phase.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
 
-    def on_validation_batch(self) -> None:
-        """No-op: the whole validation is timed."""
-
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Note the end of the first validation.
-
-        Raises:
-            EnoughError: After a complete epoch.
-        """
+        """Note the end of the first validation; raises `EnoughError` after a complete epoch."""
         if row["epoch"]:
             raise EnoughError
         self._times.append(self._clock())
         self._validation_s = self._times[0] - self._began - self._start_up_s
 
-    def on_step(self, step: "Step", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
-        """Note the end of a step, the wait for its batch included.
-
-        Raises:
-            EnoughError: Once enough steps were timed.
-        """
+    def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
+        """Note the end of a step, the wait for its batch included; raises `EnoughError` once enough were timed."""
         for value in step.losses.values():
             float(value)  # synchronises with the GPU
         self._num_batches = step.num_batches
@@ -139,13 +128,6 @@ class Stopwatch:
         measured = self.measurement()
         if measured.num_steps >= NUM_STEPS or measured.num_steps * measured.step_s >= LONG_ENOUGH_S:
             raise EnoughError
-
-    def commit(self, snapshot: "Callable[[], Snapshot]") -> None:
-        """No-op: a measurement commits nothing."""
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        """No-op: notices may interrupt at any time."""
-        return nullcontext()
 
     def measurement(self) -> Measurement:
         """Return the measurement so far: all steps after the warm-up, or else the last one."""
@@ -177,7 +159,8 @@ def from_runs(
         found = run.record.request
         same = all(found[name] == wanted[name] for name in ("profile", "dataset", "model"))
         same &= run.trained_as == request.trained_as
-        return same and all(run.train[name] == wanted["train"][name] for name in ("imgsz", "batch"))
+        mine, theirs = DEFAULTS | wanted["train"], DEFAULTS | run.train
+        return same and all(theirs[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES))
 
     return next((run for run in reversed(runs) if matches(run) and is_machine(run)), None)
 

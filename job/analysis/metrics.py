@@ -9,6 +9,7 @@ from typing import Self
 from job.recipes.recipe import Band
 from job.runs.records import BeforeAfterRecord
 from job.text import table
+from job.training.evaluation_record import harmonic_mean
 
 COLUMNS = {
     "precision": "metrics/precision(B)",
@@ -30,9 +31,7 @@ TOO_LOW_TO_DROP = 0.1
 def metrics_of(row: dict[str, float]) -> dict[str, float]:
     """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
     metrics = {name: row[column] for name, column in COLUMNS.items()}
-    total = metrics["precision"] + metrics["recall"]
-    f1 = 2 * metrics["precision"] * metrics["recall"] / total if total else 0.0
-    return {"f1": round(f1, 5), **metrics}
+    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
 
 
 @dataclass(frozen=True, slots=True)

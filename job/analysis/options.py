@@ -90,12 +90,21 @@ def _extension(run: RunSummary, bucket: str, usd_per_hour: float | None) -> Opti
 
 
 def _carried_over(run: RunSummary, recipe: Recipe) -> Arguments:
-    """Return the image size of a run if a person chose it, and its batch if that is smaller than the recipe's."""
+    """Return the image size of a run if a person chose it, and its batch if that is smaller than the recipe's.
+
+    Between tiles and whole pictures no size is carried over, and a batch is as large as its pixels.
+    """
     if run.trained_as not in recipe_names():
         return {}
-    usual = load_recipe(run.trained_as, recipe.profile).train
-    carried = {"imgsz": run.train["imgsz"] != usual["imgsz"], "batch": run.train["batch"] < recipe.train["batch"]}
-    return {name: run.train[name] for name, chosen in carried.items() if chosen}
+    usual, chosen, carried = load_recipe(run.trained_as, recipe.profile).train, recipe.train, {}
+    batch = run.train["batch"]
+    if bool(run.train.get("tiles")) is not bool(chosen["tiles"]):
+        batch = max(1, int(batch * run.train["imgsz"] ** 2 / chosen["imgsz"] ** 2))
+    elif run.train["imgsz"] != usual["imgsz"]:
+        carried["imgsz"] = run.train["imgsz"]
+    if batch < chosen["batch"]:
+        carried["batch"] = batch
+    return carried
 
 
 def _estimate(

@@ -5,17 +5,21 @@ Guarantees that a value that was not recorded is None, never a guess. Knows noth
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from job.errors import CorruptObjectError
 from job.recipes.arguments import Arguments
 from job.recipes.recognition import shown_recipe, trained_as
 from job.runs.cost import RunCost, cost_of
+from job.runs.listing import RunListing
+from job.runs.progress import EvaluationRecord
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.object_store import Store
 from job.text import HOUR
+from job.training.evaluation_record import Evaluation
+from job.training.files import EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,8 @@ class RunSummary:
     record: RunRecord
     attempts: tuple[AttemptRecord, ...]
     final: FinalRecord | None
+    evaluation: Evaluation | None = None
+    """Evaluation of the best weights; only `with_evaluation` reads it."""
 
     @property
     def run(self) -> str:
@@ -111,12 +117,21 @@ class RunSummary:
 
 
 def read_summary(run: Run, record: RunRecord) -> RunSummary:
-    """Read the records of one run.
+    """Read the records of one run; raises `CorruptObjectError` if one of them has another form."""
+    return _summary(RunListing(run), record)
 
-    Raises:
-        CorruptObjectError: If one of them has another form.
-    """
-    return RunSummary(record=record, attempts=tuple(run.attempt_records()), final=run.final())
+
+def _summary(listing: RunListing, record: RunRecord) -> RunSummary:
+    return RunSummary(record=record, attempts=tuple(listing.attempts()), final=listing.final())
+
+
+def with_evaluation(store: Store, summary: RunSummary) -> RunSummary:
+    """Return a run with the evaluation of its best weights; an unreadable one is passed over with a warning."""
+    try:
+        return replace(summary, evaluation=Run(store, summary.run).read(EvaluationRecord, EVALUATION))
+    except CorruptObjectError as error:
+        log.warning("%s; passed over", error)
+        return summary
 
 
 def finished_runs(store: Store) -> list[RunSummary]:
@@ -127,7 +142,7 @@ def finished_runs(store: Store) -> list[RunSummary]:
     for each in seen.runs:
         if each.finished:
             try:
-                found.append(read_summary(each.run, each.record))
+                found.append(_summary(each.listing, each.record))
             except CorruptObjectError as error:
                 log.warning("%s; passed over", error)
     return sorted(found, key=lambda summary: summary.final.finished_at if summary.final else "")

@@ -1,15 +1,19 @@
 """``job advise``: the next training after a run, by the rules of `job.analysis.advice`."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from job.analysis.advice import Advice, advise
 from job.analysis.options import EXTEND, Option
-from job.analysis.summary import RunSummary, finished_runs, read_summary
+from job.analysis.paired import describe_difference, f1_difference, pair, read_measurements
+from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
 from job.recipes.recipe import Band
+from job.runs.run import Run
 from job.text import HOUR, between, command_line, duration, labelled
 
 
@@ -25,10 +29,8 @@ class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
 def advise_next(options: AdviseOptions) -> None:
     """Print the next training after a run.
 
-    Names the rule, the command, the expected gain and the cost.
-
-    Raises:
-        RunConflictError: If there is no such run, or no finished one.
+    Names the rule, the command, the expected gain and the cost, the interval of the run's F1, and whether a better run
+    is distinguishable from it.
     """
     price, store = options.price_of(), options.store()
     finished = finished_runs(store)
@@ -38,12 +40,24 @@ def advise_next(options: AdviseOptions) -> None:
         summary = finished[-1]
     else:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
+    summary = with_evaluation(store, summary)
     advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
-    options.print(advice.to_json(), format_advice(summary, advice))
+    alone = pair([read_measurements(Run(store, summary.run), summary)])
+    f1 = alone and alone.value(0, "f1")
+    better = next((entry for entry in finished if entry.run == advice.better), None)
+    by = better and f1_difference(store, better, summary)
+    notes = []
+    if alone and f1 and f1.low is not None and f1.high is not None:
+        within = "; the target lies within" if f1.low <= options.target_f1 <= f1.high else ""
+        where = f"of {alone.num_pictures} pictures of {alone.basis.split}"
+        notes += labelled("interval", f"F1 {f1.low:.1%} to {f1.high:.1%}, 95 % by resampling {where}{within}")
+    if by:
+        notes += labelled("better", f"run {advice.better} has F1 {describe_difference(by)}, on the same pictures")
+    options.print(advice.to_json() | {"f1": f1, "better_by": by}, format_advice(summary, advice, notes))
 
 
-def format_advice(summary: RunSummary, advice: Advice) -> list[str]:
-    """Return advice as lines for a terminal."""
+def format_advice(summary: RunSummary, advice: Advice, notes: Sequence[str] = ()) -> list[str]:
+    """Return advice as lines for a terminal, with notes on the run's figures before the options."""
     ended = f"{summary.final.reason} after {len(summary.learning_curve)} epochs" if summary.final else "not finished"
     lines = labelled("run", f"{summary.run}, recipe {summary.recipe}, {ended}")
     lines += labelled("rule", advice.rule)
@@ -52,6 +66,7 @@ def format_advice(summary: RunSummary, advice: Advice) -> list[str]:
         lines += labelled("thin", reason)
     if advice.better is not None:
         lines += labelled("better", f"run {advice.better} reached more, see `job advise {advice.better}`")
+    lines += notes
     for number, option in enumerate(advice.options):
         lines += ["", *_format_option(option, "advised" if number == 0 else "or")]
     return lines
@@ -72,7 +87,7 @@ def _gain(option: Option) -> str:
     low, high = option.gain_f1
     band = Band(*option.expect_f1)
     if band.low is None and band.high is None:
-        return "not known; the trend may continue or end"
+        return "not known; the trend may continue or end" if option.recipe == EXTEND else "not stated by the recipe"
     if high is None and low == 0:
         return f"not stated; the recipe expects {band.text(100, ' %')}"
     if high is None:

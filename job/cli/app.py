@@ -35,6 +35,7 @@ Entry = tuple[str, str]
 
 COMMANDS: dict[str, Entry] = {
     "train": ("job.cli.train:train", "Start, resume or complete a training run by a recipe."),
+    "resume": ("job.cli.resume:resume", "Continue a run that is not finished, by its name."),
     "extend": ("job.cli.extend:extend", "Train a finished run for more epochs, as a new run."),
     "stop": ("job.cli.stop:stop", "Ask a running attempt to commit and pause."),
     "campaign": ("job.cli.campaign:campaign", "Train recipe after recipe until a target F1 is reached."),
@@ -47,7 +48,10 @@ COMMANDS: dict[str, Entry] = {
     "runs list": ("job.cli.runs:list_", "List the runs in a bucket."),
     "runs show": ("job.cli.runs:show", "Show a run's request, attempts, checkpoints and results."),
     "runs verify": ("job.cli.runs:verify", "Verify the digests of a run's committed checkpoints."),
+    "evaluate": ("job.cli.evaluate:evaluate", "Score a run on its test pictures, with intervals."),
     "predict": ("job.cli.predict:predict", "Find and count objects in pictures with a run's model."),
+    "export": ("job.cli.export:export_run", "Export a run's model to ONNX, checked against its weights."),
+    "audit": ("job.cli.audit:audit", "List labels that a run's model contradicts."),
     "report": ("job.cli.report:report", "Write the HTML report of a run anew."),
     "compare": ("job.cli.compare:compare_runs", "Compare two or more runs side by side."),
     "advise": ("job.cli.advise:advise_next", "Recommend the next training after a run."),
@@ -105,11 +109,7 @@ def load(entry: Entry) -> "Command":
 
 
 def find(args: Sequence[str]) -> tuple[list[str], Entry | None]:
-    """Return the path of a command or group, and the entry of a command.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """Return the path of a command or group, and the entry of a command; raises `UsageError` if there is none."""
     path: list[str] = []
     for arg in args:
         if " ".join(path) in COMMANDS or arg in HELP:

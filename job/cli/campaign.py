@@ -16,7 +16,7 @@ from job.runs.flags import Count
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
-from job.session.preemption import OF_A_CHILD_S, PreemptionWatcher
+from job.session.preemption import PARENT_LIMITS_S, PreemptionWatcher
 from job.storage.object_store import Store
 from job.text import HOUR, duration, labelled, table
 
@@ -59,10 +59,6 @@ def campaign(options: CampaignOptions) -> None:
 
     Ends when the target is reached, the budget spent, or no option promises more. The same command resumes after any
     interruption. A run that has begun is finished, whatever its cost.
-
-    Raises:
-        UsageError: If dollars are limited and the price of an hour is not known.
-        PreemptionError: If this process was asked to stop, or a run to be paused.
     """
     cloud, profile = options.cloud, options.recipe.profile
     price = options.price_of(f"{cloud}-spot" if cloud else None)
@@ -85,7 +81,7 @@ def campaign(options: CampaignOptions) -> None:
         log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
     args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
-    with PreemptionWatcher(limits_s=OF_A_CHILD_S):
+    with PreemptionWatcher(limits_s=PARENT_LIMITS_S):
         result = go_on(found, place, price)
     print("\n".join(format_campaign(found, result)))
 

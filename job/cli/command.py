@@ -31,7 +31,7 @@ class Command:
     """One command of the command line."""
 
     function: Callable[[Any], None]
-    """Takes the options."""
+    """Takes the options, and raises a `JobError` if it fails; its docstring is the help below the summary."""
 
     options: type[Options]
     example: str
@@ -57,12 +57,7 @@ class Command:
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
     def read(self, prog: str, args: Sequence[str]) -> Callable[[], None]:
-        """Parse the arguments after the command's name, and return the call that runs it.
-
-        Raises:
-            UsageError: If they cannot be parsed.
-            RecipeError: If the recipe or a training argument is wrong.
-        """
+        """Parse the arguments after the command's name, and return the call that runs it; raises `UsageError`."""
         import fire
         from fire.decorators import SetParseFn
 
@@ -91,11 +86,7 @@ class Command:
         return lambda: self.function(self.options.parse(given))
 
     def _canonical(self, prog: str, args: Sequence[str]) -> list[str]:
-        """Return arguments with each flag as ``--name=value``, after those that are no flags.
-
-        Raises:
-            UsageError: If a flag does not exist, needs a value or is given twice, or an argument is too many.
-        """
+        """Return arguments with each flag as ``--name=value``, after those that are no flags, or raise `UsageError`."""
         left, plain, flags = list(args), [], {}
         while left:
             arg = left.pop(0)
@@ -112,8 +103,7 @@ class Command:
                 value = "true"
             flag = _as_flag(name)
             if not self._knows(name):
-                hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
-                raise UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
+                raise self._unknown(prog, arg, flag)
             if not value:
                 raise UsageError(f"{prog}: {flag} has no value; see `{prog} --help`")
             if flag in flags:
@@ -125,6 +115,14 @@ class Command:
         if too_many:
             raise UsageError(f"{prog}: {too_many[0]!r} is not understood; see `{prog} --help`")
         return [*plain, *(f"{flag}={value}" for flag, value in flags.items())]
+
+    def _unknown(self, prog: str, arg: str, flag: str) -> UsageError:
+        """Return the error for an argument that names a flag which does not exist."""
+        hint = nearest(flag.lstrip("-"), [known.replace("_", "-") for known in self.options.flags()])
+        if arg.startswith("-"):
+            return UsageError(f"{flag}: there is no such flag{hint or f'; see `{prog} --help`'}")
+        hint = hint or f"; if it is a path, write ./{arg}"
+        return UsageError(f"{prog}: {arg!r} is read as the flag {flag}, which does not exist{hint}")
 
     def _in_full(self, name: str) -> str:
         """Return the flag that a letter abbreviates; Fire refuses one that several flags begin with."""
@@ -153,10 +151,5 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def command(options: type[AnyOptions], example: str) -> Callable[[Callable[[AnyOptions], None]], Command]:
-    """Make a function that takes options a command.
-
-    Args:
-        options: Its flags.
-        example: A command line that works, for its help.
-    """
+    """Make a function that takes options a command; its help shows the example, a command line that works."""
     return lambda function: Command(function, options, example)

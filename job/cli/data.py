@@ -1,30 +1,38 @@
 """``job data``: check, push, pull."""
 
 import logging
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import BucketOption
+from job.cli.options import BucketOption, JsonOption
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.prepare import find_dataset, pull_dataset
 from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError
 from job.log import one_line
-from job.runs.flags import Options, WorkdirOption
+from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
+from job.runs.flags import WorkdirOption
 from job.runs.search import survey
-from job.text import shortened
+from job.text import NUM_COLUMNS, shortened
 
 log = logging.getLogger(__name__)
 
 
-class CheckOptions(Options):
+class CheckOptions(JsonOption):
     """Options of reading a dataset."""
 
     single_cls: bool = Field(default=False, description="Count all classes as one, as `job train --single-cls` does.")
     follow_links: bool = Field(default=False, description="Follow links that lead out of the folder.")
+    imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)] = Field(
+        IMGSZ, description="Image size of the training, for which sizes of objects are shown."
+    )
 
 
 class CheckDataOptions(CheckOptions, BucketOption, WorkdirOption):
@@ -61,9 +69,6 @@ def check(options: CheckDataOptions) -> None:
     """Check a dataset of the bucket, or a folder here.
 
     Reads every label and image once.
-
-    Raises:
-        DataError: Lists every problem.
     """
     name = options.name
     folder = Path(name)
@@ -72,9 +77,17 @@ def check(options: CheckDataOptions) -> None:
         name = find_dataset(store, name)
         folder = pull_dataset(store, name, options.workdir).folder
     cache = folder / SCAN_CACHE
-    report = check_dataset(folder, single_class=options.single_cls, follow_links=options.follow_links, cache_file=cache)
+    report = check_dataset(
+        folder,
+        single_class=options.single_cls,
+        follow_links=options.follow_links,
+        cache_file=cache,
+        imgsz=options.imgsz,
+    )
     report.raise_if_broken(f"dataset {name}")
-    print("\n".join(_format_report(name, report)))
+    lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}", *_format_report(report)]
+    lines += [f"  note: {one_line(warning)}" for warning in report.warnings]
+    options.print({"dataset": name, **_as_json(report)}, lines)
 
 
 @command(PushDataOptions, "job data push ./wildlife --dataset wildlife --bucket gs://my-bucket")
@@ -82,9 +95,6 @@ def push(options: PushDataOptions) -> None:
     """Push a folder.
 
     It is checked as training checks it; files that are in the bucket are not sent again.
-
-    Raises:
-        DataError: If it is no dataset or a broken one, or the bucket has another one of that name.
     """
     folder, dataset, store = options.folder, options.dataset, options.store()
     plan = plan_push(
@@ -92,6 +102,7 @@ def push(options: PushDataOptions) -> None:
         force=options.force,
         single_class=options.single_cls,
         follow_links=options.follow_links,
+        imgsz=options.imgsz,
     )
     if plan.left_out:
         log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
@@ -107,10 +118,12 @@ def push(options: PushDataOptions) -> None:
             )
         log.warning("dataset %s: %d files differ from the version before%s", dataset, len(plan.changes), hang)
     pushed = plan.send()
-    print(
+    line = (
         f"dataset {dataset}: version {pushed.version}, {pushed.num_total} files in {store.uri}/datasets/{dataset}, "
         f"{pushed.num_sent} of them sent now ({pushed.bytes_sent / 1e6:.1f} MB)"
     )
+    content = {"dataset": dataset, **asdict(pushed), **_as_json(plan.report)}
+    options.print(content, [line, *_format_report(plan.report)])
 
 
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")
@@ -118,9 +131,6 @@ def pull(options: PullDataOptions) -> None:
     """Pull a dataset.
 
     Every file is verified; files that are here are not fetched again.
-
-    Raises:
-        DataError: If there is none of that name.
     """
     name, store = options.name, options.store()
     pulled = pull_dataset(store, find_dataset(store, name), options.workdir)
@@ -130,11 +140,24 @@ def pull(options: PullDataOptions) -> None:
     )
 
 
-def _format_report(name: str, report: DatasetReport) -> list[str]:
-    lines = [f"dataset {name}: no problems; classes {', '.join(map(one_line, report.names))}"]
-    lines += [
-        f"  {split:5} {counts.num_images} images, {counts.num_background} of them background, "
-        f"{sum(counts.instances)} objects"
-        for split, counts in report.splits.items()
+def _format_report(report: DatasetReport) -> list[str]:
+    lines = [f"  {label:5} {one_line(text)}" for label, text in report.describe().items()]
+    indent = " " * 8
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, NUM_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
     ]
-    return lines + [f"  note: {one_line(warning)}" for warning in report.warnings]
+
+
+def _as_json(report: DatasetReport) -> dict[str, object]:
+    return {
+        "classes": report.names,
+        "splits": {name: asdict(counts) for name, counts in report.splits.items()},
+        "statistics": report.statistics and report.statistics.to_json(),
+        "near_duplicates": [asdict(each) for each in report.near_duplicates],
+        "problems": [str(problem) for problem in report.problems],
+        "warnings": report.warnings,
+    }

@@ -25,11 +25,7 @@ class DoctorOptions(BucketOption, WorkdirOption, WorkersOption, JsonOption):
 
 @command(DoctorOptions, "job doctor --recipe A --bucket gs://my-bucket")
 def doctor(options: DoctorOptions) -> None:
-    """Print one line for each check.
-
-    Raises:
-        MachineError: If this machine is unfit.
-    """
+    """Print one line for each check."""
     recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
     store = open_store(options.location) if options.location else None
     findings = examine(options.workdir, recipe, store, options.workers)

@@ -50,9 +50,6 @@ def estimate(options: EstimateOptions) -> None:
 
     The best source is a finished run like it on the same kind of machine; without one, a few steps are trained here, in
     a scratch folder. Another machine cannot be measured from here.
-
-    Raises:
-        UsageError: If nothing is known of the named machine.
     """
     machine, price = options.machine, options.price_of(options.machine)
     found = _estimate(options.store(), options.model_copy(update={"checkpoint_every_s": 0.0}), machine, price)
@@ -61,8 +58,8 @@ def estimate(options: EstimateOptions) -> None:
 
 def _estimate(store: Store, request: TrainRequest, machine: str | None, price: float | None) -> Estimate:
     dataset = find_dataset(store, request.dataset)
-    about = this_machine.about()
-    here = about["host"], about["machine"]
+    fields = this_machine.claim_fields()
+    here = fields["host"], fields["machine"]
 
     def on_machine(run: RunSummary) -> bool:
         if machine is not None:
@@ -113,7 +110,7 @@ def _without_download(store: Store, request: TrainRequest) -> TrainRequest:
 def _format_estimate(found: Estimate, request: TrainRequest, machine: str | None) -> list[str]:
     train = request.recipe.train
     lines = labelled("recipe", f"{found.recipe}, {found.epochs} epochs at {train['imgsz']} px, batch {train['batch']}")
-    lines += labelled("machine", machine or f"this one, {this_machine.about()['machine']}")
+    lines += labelled("machine", machine or f"this one, {this_machine.claim_fields()['machine']}")
     time = between(*(duration(hours * HOUR) for hours in found.hours))
     if found.epoch_s is not None:
         time += f": {found.epochs} epochs of {found.epoch_s:.3g} s, and {found.around_s:.3g} s before and after them"

@@ -32,9 +32,6 @@ def extend(options: ExtendOptions) -> None:
     The new run begins with the complete state of the old one's last checkpoint; the old run is not changed. A run that
     stopped early and is extended to its planned number of epochs continues bit for bit as if it had not stopped. A
     complete run differs from a run planned with more epochs, since its learning rate had fallen. Patience begins anew.
-
-    Raises:
-        JobError: As `session.train`; a run that is not finished, or has as many epochs already, is refused.
     """
     from job.session.train import train
 

@@ -21,7 +21,7 @@ def command_help(prog: str, summary: str, command: Command) -> str:
     named = {name: field for name, field in flags.items() if name not in {*command.options.positional, ARGUMENTS_FIELD}}
     described |= {f"--{name.replace('_', '-')}": _description(field) for name, field in named.items()}
     doc = inspect.getdoc(command.function) or ""
-    details = doc.partition("\n\n")[2].partition("Raises:\n")[0].strip()
+    details = doc.partition("\n\n")[2]
     paragraphs = [
         " ".join([prog, *usage, *(["[FLAGS]"] if named else [])]),
         _filled(summary),

@@ -33,30 +33,17 @@ class BucketOption(Options):
         return self.bucket or os.environ.get("JOB_BUCKET") or None
 
     def require_location(self) -> str:
-        """Return the bucket's location.
-
-        Raises:
-            UsageError: If none was named.
-        """
+        """Return the bucket's location; raises `UsageError` if none was named."""
         if self.location is None:
             raise UsageError("bucket: none was named; pass --bucket gs://BUCKET or a folder, or set JOB_BUCKET")
         return self.location
 
     def store(self) -> Store:
-        """Open the bucket.
-
-        Raises:
-            UsageError: If none was named.
-            StoreError: If it cannot be opened.
-        """
+        """Open the bucket; raises `UsageError` if none was named."""
         return open_store(self.require_location())
 
     def store_for(self, profile: Profile) -> Store:
-        """Open the bucket; a folder for the demo is made.
-
-        Raises:
-            JobError: If it cannot be opened or made.
-        """
+        """Open the bucket; a folder for the demo is made."""
         location = self.location
         if profile == "demo" and location and "://" not in location:
             try:
@@ -100,14 +87,7 @@ class PriceOption(Options):
     )
 
     def price_of(self, machine: str | None = None) -> float | None:
-        """Return the price of an hour, if it is known.
-
-        Args:
-            machine: A machine type instead of this machine; with ``-spot`` at its end, the Spot price.
-
-        Raises:
-            UsageError: If there is no such machine.
-        """
+        """Return the price of an hour, if it is known, of this machine or of a type; with ``-spot`` the Spot price."""
         if self.usd_per_hour is not None:
             return self.usd_per_hour
         if machine is None:
@@ -154,11 +134,7 @@ class CloudOptions(BucketOption):
         return {name: str(getattr(self, name)) for name in names if getattr(self, name) is not None}
 
     def require_location(self) -> str:
-        """Return the bucket of the command line, of the environment, or of the settings.
-
-        Raises:
-            UsageError: If none was named, or if the cloud cannot reach it.
-        """
+        """Return the bucket of flags, environment or settings; raises `UsageError` if the cloud cannot reach it."""
         location = self.location
         if location is None:
             found = known_settings(self.settings).get("bucket")

@@ -1,6 +1,7 @@
 """``job predict``: a run's model on a folder, on files, or on a prefix of a bucket."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -15,14 +16,14 @@ from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
 from job.prediction.threshold import Threshold, choose_threshold
 from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
-from job.runs.flags import Problem, WorkdirOption
+from job.runs.flags import Problem, Seconds, WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.text import shortened, table
-from job.training.evaluation_record import EVALUATION
+from job.training.files import BEST, EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     shard: Annotated[int, Field(ge=1, le=100_000)] = Field(50, description="Pictures that are committed together.")
     draw: bool = Field(default=False, description="Also write pictures with boxes.")
     device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
+    hang_after_s: Seconds = Field(
+        1800.0,
+        alias="hang_after",
+        description="Seconds without a searched picture after which it ends with exit 75; 0 waits for ever.",
+    )
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:
@@ -77,12 +83,8 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
 def predict(options: PredictOptions) -> None:
     """Find objects in pictures with the best weights of a finished run.
 
-    Writes counts.csv, detections.csv and detections.json, which Timelapse reads. The same command goes on where it was
-    killed, and several machines may share one --out.
-
-    Raises:
-        RunConflictError: If there is no such run, it is not finished, or --out has another prediction.
-        DataError: If the source has no pictures.
+    Writes counts.csv, detections.csv, detections.json, which Timelapse reads, and report.html. The same command goes
+    on where it was killed, and several machines may share one --out.
     """
     store = options.store()
     run, record = require_run(store, options.run)
@@ -100,7 +102,14 @@ def predict(options: PredictOptions) -> None:
         from job.prediction.predict import predict as run_prediction
 
         prediction = Prediction(
-            request=request, run=run, source=source, out=out, device=options.device, workdir=options.workdir
+            request=request,
+            run=run,
+            source=source,
+            out=out,
+            device=options.device,
+            workdir=options.workdir,
+            hang_after_s=options.hang_after_s,
+            metrics=threshold.metrics,
         )
         done, already = run_prediction(prediction)
     except ImportError as error:
@@ -114,15 +123,17 @@ def predict(options: PredictOptions) -> None:
 def _resolve(
     options: PredictOptions, run: Run, record: RunRecord, final: FinalRecord, source: Source
 ) -> tuple[Threshold, PredictionRequest]:
-    """Return the threshold, and the request with every value of the run filled in."""
+    """Return the threshold, and the request with every value of the run filled in.
+
+    The threshold has metrics only if the pictures are searched as those of the validation set were.
+    """
     train, evaluation = DEFAULTS | record.request["train"], run.read(EvaluationRecord, EVALUATION)
-    tiles = options.tiles
-    if tiles is None and train["val_tiles"]:
-        tiles = train["tiles"] or train["imgsz"]
+    val_tiles = (train["tiles"] or train["imgsz"]) if train["val_tiles"] else 0
+    tiles = val_tiles if options.tiles is None else options.tiles
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
-        weights=final.weights["best.pt"].sha256,
+        weights=final.weights[BEST].sha256,
         source=source.digest,
         num_pictures=len(source.pictures),
         conf=threshold.confidence,
@@ -136,6 +147,10 @@ def _resolve(
         shard=options.shard,
         draw=options.draw,
     )
+    searched = (request.imgsz, request.iou, request.max_det, request.tiles, request.overlap)
+    overlap = train["tile_overlap"] if val_tiles else 0.0
+    if searched != (train["imgsz"], train["iou"], record.facts.max_det, val_tiles or None, overlap):
+        threshold = replace(threshold, metrics={})
     return threshold, request
 
 

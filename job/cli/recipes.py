@@ -36,20 +36,16 @@ def list_recipes(_options: Options) -> None:
     recipes = [load_recipe(name) for name in recipe_names()]
     width = max(len(recipe.name) for recipe in recipes) + 2
     for recipe in recipes:
-        about = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
+        described = [recipe.summary, f"risk {recipe.risk}" if recipe.risk else "", recipe.advised or ""]
         first, indent = f"{recipe.name:{width}}", " " * width
-        for line in (", ".join(filter(None, about)), _settings(recipe), _expectation(recipe)):
+        for line in (", ".join(filter(None, described)), _settings(recipe), _expectation(recipe)):
             print(textwrap.fill(line, NUM_COLUMNS, initial_indent=first, subsequent_indent=indent))
             first = indent
 
 
 @command(ShowRecipeOptions, "job recipes show A --profile demo")
 def show_recipe(options: ShowRecipeOptions) -> None:
-    """Print a recipe as YAML, every value decided.
-
-    Raises:
-        RecipeError: If there is no such recipe or it is wrong.
-    """
+    """Print a recipe as YAML, every value decided."""
     recipe = load_recipe(options.name, options.profile)
     shown = {
         "recipe": recipe.name,
@@ -67,11 +63,7 @@ def show_recipe(options: ShowRecipeOptions) -> None:
 
 @command(CheckRecipeOptions, "job recipes check mine.yaml")
 def check_recipe(options: CheckRecipeOptions) -> None:
-    """Check a recipe, both profiles of it.
-
-    Raises:
-        RecipeError: Lists every problem.
-    """
+    """Check a recipe, both profiles of it."""
     recipe = load_recipe(options.file)
     print(f"{options.file}: a valid recipe; {_settings(recipe)}")
 

@@ -23,10 +23,6 @@ def report(options: ReportOptions) -> None:
     """Write the report of a run, print its address, and open it with --open.
 
     It is one HTML file, beside the run's weights.
-
-    Raises:
-        RunConflictError: If there is no such run.
-        MachineError: If it cannot be drawn here, or there is no browser to open it.
     """
     store = options.store()
     run, record = require_run(store, options.run)

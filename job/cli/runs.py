@@ -12,11 +12,14 @@ from job.goodput import Phase
 from job.recipes.recognition import shown_recipe
 from job.runs import checkpoint, wandb_status
 from job.runs.cost import AttemptCost, read_cost
+from job.runs.evaluation import read_evaluation
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, FinalRecord, RunRecord, now
-from job.runs.run import Run
+from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import survey
 from job.storage.object_store import Store
-from job.text import duration, labelled, nearest, table
+from job.text import clock, duration, labelled, nearest, table
+from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ def list_(options: BucketOption) -> None:
     seen = survey(store)
     for found in seen.runs:
         try:
-            rows.append(_row(found.run, found.record))
+            rows.append(_row(found.listing, found.record))
         except CorruptObjectError as error:
             log.warning("%s", error)
             rows.append((found.run.name, "", "", "cannot be read", "", ""))
@@ -46,26 +49,24 @@ def list_(options: BucketOption) -> None:
         print(f"runs/{name}: {why}")
 
 
-def _row(run: Run, record: RunRecord) -> tuple[str, ...]:
-    final = run.final()
+def _row(listing: RunListing, record: RunRecord) -> tuple[str, ...]:
+    final = listing.final()
     metrics = (final.comparison.before, final.comparison.after) if final else ()
     f1 = [f"{each['f1']:.1%}" for each in metrics] or ["", ""]
-    return run.name, shown_recipe(record.request), record.request["profile"], _state(run, record, final), *f1
+    state = _state(listing, record, final)
+    return listing.run.name, shown_recipe(record.request), record.request["profile"], state, *f1
 
 
 @command(ShowRunOptions, "job runs show zebra --bucket gs://my-bucket")
 def show(options: ShowRunOptions) -> None:
-    """Print one run.
-
-    Raises:
-        RunConflictError: If there is no such run.
-        CorruptObjectError: If one of its records has another form.
-    """
+    """Print one run."""
     run, record = require_run(options.store(), options.run)
-    attempts, final, point = run.attempt_records(), run.final(), record.start.point
+    listing = RunListing(run)
+    attempts, final, point = listing.attempts(), listing.final(), record.start.point
     cost = read_cost(run, attempts)
     checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
-    set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(run)
+    score = read_evaluation(listing, final.weights[BEST].sha256) if final else None
+    set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(listing)
     content = {
         "run": record.model_dump(mode="json"),
         "attempts": [attempt.to_json() for attempt in attempts],
@@ -74,10 +75,11 @@ def show(options: ShowRunOptions) -> None:
         "set_aside": {str(identity): why for identity, why in set_aside.items()},
         "tracking": tracking,
         "final": final and final.model_dump(mode="json"),
+        "evaluation": score and score.model_dump(mode="json", exclude={"pictures"}),
     }
     lines = [
-        *labelled("run", f"{run.name}, {_state(run, record, final)}"),
-        *labelled("created", f"{_clock(record.created_at)} UTC"),
+        *labelled("run", f"{run.name}, {_state(listing, record, final)}"),
+        *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
         *labelled("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
@@ -88,13 +90,15 @@ def show(options: ShowRunOptions) -> None:
         lines += labelled(f"attempt {entry.attempt}", _attempt(attempt, entry))
     for manifest in checkpoints:
         size = f"{manifest.size_bytes / 1e6:.1f} MB"
-        lines += labelled("checkpoint", f"{_clock(manifest.committed_at)}, after {manifest.id.description}, {size}")
+        lines += labelled("checkpoint", f"{clock(manifest.committed_at)}, after {manifest.id.position}, {size}")
     for identity, why in set_aside.items():
         lines += labelled("set aside", f"checkpoint {identity}, {'; '.join(why)}")
     lines += [*labelled("W&B", tracking), "", cost.table()]
+    if score is not None:
+        lines += ["", *labelled("evaluated", score.summary)]
     if final is not None:
         metrics = BeforeAfter.from_record(final.comparison).table(final.profile)
-        lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key('weights/best.pt')}")]
+        lines += ["", metrics, "", *labelled("weights", f"{run.store.uri}/{run.key(BEST_WEIGHTS)}")]
     options.print(content, lines)
 
 
@@ -105,17 +109,12 @@ def _attempt(attempt: AttemptRecord, cost: AttemptCost) -> str:
     end = attempt.end
     if end and (end.reason in {EndReason.FAILED, EndReason.TRANSIENT} or end.not_committed):
         ended += f": {end.message}"
-    return f"{_clock(cost.began_at)}, {ended}, on {attempt.claim.host}, {cost.machine}"
+    return f"{clock(cost.began_at)}, {ended}, on {attempt.claim.host}, {cost.machine}"
 
 
 @command(RunOptions, "job runs verify zebra --bucket gs://my-bucket")
 def verify(options: RunOptions) -> None:
-    """Read every committed checkpoint again, and compare the digests.
-
-    Raises:
-        CorruptObjectError: If any differs from the commit; names the files.
-        RunConflictError: If there is no such run.
-    """
+    """Read every committed checkpoint again, and compare the digests."""
     name = options.run
     run, _ = require_run(options.store(), name)
     problems: list[str] = []
@@ -139,17 +138,13 @@ def verify(options: RunOptions) -> None:
     print(f"run {name}: {len(identities)} checkpoints, every byte equal to the commit{passed_over}")
 
 
-def _clock(time: str) -> str:
-    """Show a recorded time to the second, in UTC."""
-    return time[:19].replace("T", " ")
-
-
-def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
+def _state(listing: RunListing, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs"
-    committed, attempts, state = checkpoint.committed(run), run.attempts(), "not begun"
+    committed = checkpoint.committed(listing.run, listing.objects.values())
+    attempts, state = listing.attempt_numbers, "not begun"
     if attempts:
-        newest = run.attempt(attempts[-1])
+        (newest,) = listing.attempts(attempts[-1:])
         state = newest.state(newest=True, at=now())
         state = "cut off" if state is EndReason.VANISHED else str(state)
         state += ", asked to stop" if state == EndReason.RUNNING and newest.stop else ""
@@ -158,11 +153,7 @@ def _state(run: Run, record: RunRecord, final: FinalRecord | None) -> str:
 
 
 def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
-    """Return a run of the bucket and its record.
-
-    Raises:
-        RunConflictError: If there is none of that name.
-    """
+    """Return a run of the bucket and its record; raises `RunConflictError` if there is none of that name."""
     run = Run(store, name)
     record = run.record()
     if record is None:

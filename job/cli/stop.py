@@ -18,9 +18,6 @@ def stop(options: RunOptions) -> None:
     run whose last batch is over is finished): it commits, and ends with exit code 0, so that no scheduler starts it
     again. If its machine is preempted before that, and its Batch job starts another attempt, that one ends by the same
     request, at once. The command that started the run resumes it: a request binds no attempt that a person starts.
-
-    Raises:
-        RunConflictError: If there is no such run, or it does not run; then nothing is asked.
     """
     name = options.run
     run, _ = require_run(options.store(), name)

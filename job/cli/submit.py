@@ -116,12 +116,7 @@ def render_job(options: RenderOptions) -> None:
 
 @command(LimitCommandOptions, "job limit l4 --max-usd 20")
 def limit(options: LimitCommandOptions) -> None:
-    """Print for how many hours a Spot machine may run within its limit, or "never" without a limit.
-
-    Raises:
-        UsageError: If the machine has no price.
-        MachineError: If a setting is missing or malformed.
-    """
+    """Print for how many hours a Spot machine may run within its limit, or "never" without a limit."""
     allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
     price = usd_per_hour(allowance.settings.prices, type_, spot=True)
     found = allowance.limit([type_], spot=True)

@@ -95,11 +95,7 @@ def describe(history: History) -> str:
 
 @command(LogsOptions, "job logs zebra --bucket gs://my-bucket")
 def logs(options: LogsOptions) -> None:
-    """Print the lines of one submission's job, or of all, oldest first.
-
-    Raises:
-        RunConflictError: If the run has no such submission.
-    """
+    """Print the lines of one submission's job, or of all, oldest first."""
     from job.cloud.logs import read_lines
 
     name = options.run

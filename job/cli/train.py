@@ -1,7 +1,6 @@
 """``job train``: a training on this machine; a dry run prints its plan."""
 
 import logging
-import os
 import sys
 
 import yaml
@@ -14,6 +13,7 @@ from job.errors import JobError, UsageError
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
+from job.training.isolation import is_rank
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def train(options: TrainOptions) -> None:
         _print_plan(options)
         return
     is_demo = options.recipe.profile == "demo"
-    if is_demo and ("," in options.device or "RANK" in os.environ):
+    if is_demo and ("," in options.device or is_rank()):
         raise UsageError(f"--device: must be one device for the demo, got {options.device!r}")
     store = options.store_for(options.recipe.profile)
     launch_ranks(options.device)
@@ -53,7 +53,7 @@ def train(options: TrainOptions) -> None:
 def launch_ranks(device: str) -> None:
     """Run this command as one process for each device if several are named, and exit with rank 0's code."""
     num_devices = len(device.split(","))
-    if num_devices > 1 and "RANK" not in os.environ:
+    if num_devices > 1 and not is_rank():
         from job.training.launch import launch
 
         sys.exit(launch(sys.argv[1:], num_devices))
@@ -84,7 +84,7 @@ def _print_plan(options: TrainOptions) -> None:
             problems.append(error)
         for problem in dict.fromkeys(map(str, problems)):
             log.warning("it would not start: %s", problem)
-    log.info("recipe %s", options.about_recipe)
+    log.info("recipe %s", options.recipe_description)
     plan = {
         "recipe": recipe.name,
         "profile": recipe.profile,

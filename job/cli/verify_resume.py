@@ -15,12 +15,7 @@ from job.errors import TrainingError
 from job.recipes.recipe import Profile, Recipe
 from job.runs.flags import Count, Seconds
 from job.runs.request import TrainRequest
-from job.session.verify_resume import (
-    CHECKPOINT_EVERY_S,
-    NUM_EPOCHS,
-    train_for,
-    verify_resume,
-)
+from job.session.verify_resume import CHECKPOINT_EVERY_S, NUM_EPOCHS, train_for, verify_resume
 
 SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
 
@@ -65,9 +60,6 @@ def verify(options: VerifyResumeOptions) -> None:
     """Train a piece twice, straight and killed, and compare every tensor.
 
     Prints PASS with the digests, or the first difference.
-
-    Raises:
-        TrainingError: If the trainings differ.
     """
     options.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.workdir, prefix="verify-resume-") as scratch:

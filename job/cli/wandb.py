@@ -14,11 +14,6 @@ def sync_run(options: RunOptions) -> None:
     """Bring W&B's server up to date with a run, and print its page.
 
     Sends the rows that were committed without a key, or while the server was unreachable.
-
-    Raises:
-        RunConflictError: If there is no such run.
-        MachineError: If there is no key, or the library is missing.
-        TransientStoreError: If the server does not take it.
     """
     run, record = require_run(options.store(), options.run)
     try:

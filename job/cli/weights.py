@@ -26,9 +26,6 @@ def digest(options: DigestOptions) -> None:
     """Print the digest of a model's tensors.
 
     Equal weights have equal digests, also in files that differ otherwise.
-
-    Raises:
-        WeightsError: If there is no such file or it cannot be loaded safely.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = _fetch(options, Path(scratch))

@@ -33,11 +33,7 @@ class Allowance:
         return tuple(dict.fromkeys(repository for repository in named if repository))
 
     def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
-        """Return the limit of a new run: dollars if each of its machines has a price, else hours.
-
-        Raises:
-            UsageError: If dollars were given, and a machine has no price.
-        """
+        """Return the limit of a new run: dollars if each of its machines has a price, else hours."""
         prices = self.settings.prices
         if self.given is not None:
             if self.given.usd is not None:
@@ -61,19 +57,13 @@ class Allowance:
         return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
-        """Check that a recorded submission's job is in the project and regions of the settings.
-
-        Raises:
-            RunConflictError: If it is not; names every difference.
-        """
+        """Raise `RunConflictError`, with every difference, unless the job's project and regions are those here."""
         _refuse(submission, self._problems_of_place(submission))
 
     def require(self, submission: Submission) -> None:
-        """Check that a recorded submission asks for nothing that the settings do not allow.
+        """Raise `RunConflictError`, with every difference, if a submission asks for what the settings do not allow.
 
-        Raises:
-            RunConflictError: If it does; names every difference.
-            UsageError: If dollars were given, and its machine has no price.
+        If dollars were given, and its machine has no price, the error is a `UsageError`.
         """
         recorded, here = submission.settings, self.settings
         problems = [
@@ -132,11 +122,7 @@ class Allowance:
 
 
 def load_allowance(flags: Mapping[str, str], given: Limit | None = None) -> Allowance:
-    """Return the allowance of the settings; a missing setting other than project and region allows none of its kind.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the allowance of `local_settings`; what is missing there but project and region is allowed none."""
     return Allowance(local_settings(flags), given)
 
 

@@ -45,11 +45,7 @@ class Batch:
 
     @classmethod
     def connect(cls) -> "Batch":
-        """Return a client with this machine's credentials.
-
-        Raises:
-            MachineError: If credentials are missing.
-        """
+        """Return a client with this machine's credentials; raises `MachineError` if they are missing."""
         if host := os.environ.get("BATCH_EMULATOR_HOST"):
             channel = grpc.insecure_channel(host)
             return cls(batch_v1.BatchServiceClient(transport=BatchServiceGrpcTransport(channel=channel)))

@@ -50,11 +50,7 @@ def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
 
 
 def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
-    """Return the dollars an hour of a machine.
-
-    Raises:
-        UsageError: If no price is on record.
-    """
+    """Return the dollars an hour of a machine; raises `UsageError` if no price is on record."""
     price = usd_per_hour(prices, machine, spot=spot)
     if price is None:
         kind = "spot" if spot else "on_demand"
@@ -73,8 +69,7 @@ def worst_s(max_retries: int, max_run_s: int) -> float:
 def durations_within(left: Limit, price: float | None) -> tuple[int, int]:
     """Return the retries and the seconds of one attempt that fit into a rest of a limit, at dollars an hour.
 
-    Raises:
-        RunStoppedError: If too little is left for one worthwhile attempt.
+    Raises `RunStoppedError` if too little is left for one worthwhile attempt.
     """
     seconds = seconds_within(left, price)
     if seconds is None:

@@ -24,12 +24,14 @@ Query = dict[str, str | int | list[str]]
 
 
 def read_lines(project: str, uid: str) -> Iterator[str]:
-    """Yield the log lines of a job's container with their time, oldest first.
-
-    Raises:
-        CloudError: If the logs cannot be read.
-    """
-    session = _session()
+    """Yield the log lines of a job's container with their time, oldest first; raises `CloudError`."""
+    try:
+        credentials, _ = google.auth.default(scopes=[SCOPE])
+    except DefaultCredentialsError as error:
+        raise MachineError(
+            "Cloud Logging: there are no credentials on this machine; run `gcloud auth application-default login`"
+        ) from error
+    session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
     body: Query = {
         "resourceNames": [f"projects/{project}"],
         "filter": f'logName="projects/{project}/logs/batch_task_logs" AND labels.job_uid="{uid}"',
@@ -39,20 +41,12 @@ def read_lines(project: str, uid: str) -> Iterator[str]:
     while True:
         page = _post(session, body, project)
         for entry in page.get("entries", []):
-            yield f"{entry['timestamp'][:19]}Z  {_text(entry)}"
+            payload = entry.get("jsonPayload") or {}  # the job's own lines are JSON with the key `message`
+            text = str(entry.get("textPayload") or payload.get("message") or payload)
+            yield f"{entry['timestamp'][:19]}Z  {text.rstrip()}"
         if not page.get("nextPageToken"):
             return
         body["pageToken"] = page["nextPageToken"]
-
-
-def _session() -> AuthorizedSession:
-    try:
-        credentials, _ = google.auth.default(scopes=[SCOPE])
-    except DefaultCredentialsError as error:
-        raise MachineError(
-            "Cloud Logging: there are no credentials on this machine; run `gcloud auth application-default login`"
-        ) from error
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types
 
 
 def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, Any]:
@@ -68,9 +62,3 @@ def _post(session: AuthorizedSession, body: Query, project: str) -> dict[str, An
             "roles/logging.viewer"
         )
     return dict(response.json())
-
-
-def _text(entry: dict[str, Any]) -> str:
-    """Return an entry's message, of text or JSON; the job's own lines are JSON with the key ``message``."""
-    payload = entry.get("jsonPayload") or {}
-    return str(entry.get("textPayload") or payload.get("message") or payload).rstrip()

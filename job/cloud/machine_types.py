@@ -64,11 +64,7 @@ def machines() -> dict[str, Machine]:
 
 
 def find_machine(name: str) -> Machine:
-    """Return a machine by its type or short name.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """Return a machine by its type or short name; raises `UsageError` if there is none."""
     by_name = {name: machine for machine in machines().values() for name in (machine.called, machine.type)}
     if name in by_name:
         return by_name[name]

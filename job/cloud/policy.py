@@ -135,7 +135,7 @@ def _in_vain(history: History) -> Decision | None:
 
 def _crash_loop(history: History) -> Decision | None:
     """Two attempts failed with the same error at the same position."""
-    seen: dict[tuple[str, tuple[int, int] | None], int] = {}
+    seen: dict[tuple[str, object], int] = {}
     for attempt in history.of_this_try:
         if attempt.reason != "failed" or attempt.exit_code == ExitCode.ELSEWHERE:  # that asks for another machine
             continue
@@ -309,9 +309,7 @@ def _submit(history: History, placement: Placement, reason: str) -> Decision:
 def budget(history: History, placement: Placement) -> tuple[int, int]:
     """Return the retries and the seconds of one attempt that the rest of the limit pays for.
 
-    Raises:
-        RunStoppedError: If that is too little.
-        UsageError: If a price is not known.
+    Raises `RunStoppedError` if that is too little, `UsageError` if a price is not known.
     """
     limit = history.limit
     if limit.usd is None:

@@ -13,21 +13,13 @@ USD_PER_HOUR = "JOB_USD_PER_HOUR"
 
 
 def usd_per_hour() -> float | None:
-    """Return the dollars an hour of the environment variable, or None without it.
-
-    Raises:
-        UsageError: If its value is no amount.
-    """
+    """Return the dollars an hour of the environment variable, read by `read_usd`, or None without it."""
     text = os.environ.get(USD_PER_HOUR)
     return read_usd(text, USD_PER_HOUR) if text else None
 
 
 def price_here() -> Price:
-    """Return the price of this machine, as far as it is known.
-
-    Raises:
-        UsageError: If the environment's value is no amount.
-    """
+    """Return the price of this machine, as far as it is known."""
     given = usd_per_hour()
     server = MetadataServer.find()
     if server is None:
@@ -48,11 +40,7 @@ def price_here() -> Price:
 
 
 def read_usd(text: str, name: str) -> float:
-    """Read an amount in dollars.
-
-    Raises:
-        UsageError: If it is none.
-    """
+    """Read an amount in dollars; raises `UsageError` if it is none."""
     try:
         usd = float(text)
     except ValueError:

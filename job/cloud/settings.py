@@ -140,22 +140,14 @@ REQUIRED = ("project", "region", "image", "service_account", "network", "subnetw
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
-    """Return the settings of a new submission; flags go by the names of settings.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the settings of a new submission, by `local_settings`; flags go by the names of settings."""
     found = local_settings(flags, REQUIRED)
     names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
     return Settings(**{name: getattr(found, name) for name in names})
 
 
 def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:
-    """Return the settings of flags and files, of which the required ones, project and region included, are there.
-
-    Raises:
-        MachineError: If a setting is missing or malformed; lists every problem.
-    """
+    """Return the settings of flags and files, the required ones among them; `MachineError` lists every problem."""
     given = {name: value for name, value in known_settings(flags).items() if value not in (None, "")}
     image, repository, secret = (given.get(name) for name in ("image", "image_repository", "wandb_secret"))
     if isinstance(image, str) and "/" not in image and isinstance(repository, str):
@@ -183,11 +175,7 @@ def local_settings(flags: Mapping[str, str], required: Collection[str] = ("proje
 
 
 def known_settings(flags: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings of flags and files, complete or not, bucket included.
-
-    Raises:
-        MachineError: If a file cannot be understood.
-    """
+    """Return the settings of flags and files, complete or not, bucket included; raises `MachineError`."""
     known = [*LocalSettings.model_fields, "bucket"]
     found: dict[str, object] = {}
     for output, content in _read(OUTPUTS, json.loads).items():

@@ -16,9 +16,11 @@ from job.cloud.submission import Submission, Submissions
 from job.errors import FIRST_OF_BATCH, KILLED, LOST_MACHINE, EndReason, ExitCode, RunConflictError
 from job.runs import checkpoint
 from job.runs.cost import cost_of, usd_of
+from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, FinalRecord
 from job.runs.run import Run
 from job.text import HOUR
+from job.training.position import Position
 
 CANCELLING_S = 600
 """Longest duration of a cancellation, during which a machine is still billed."""
@@ -77,9 +79,7 @@ class SubmissionStatus:
     def worst_s(self, now: datetime, *, going_on: bool) -> float:
         """Return the longest possible machine time in seconds, from the first request to the last end.
 
-        Args:
-            now: The time.
-            going_on: It runs up to each of its limits; else it is cancelled now, or never created.
+        If `going_on` it runs up to each of its limits; else it is cancelled now, or never created.
         """
         worst = worst_s(self.submission.max_retries, self.submission.max_run_s)
         if self.job is None:
@@ -108,7 +108,7 @@ class Attempt:
 
     exit_code: int | None
     message: str
-    position: tuple[int, int] | None
+    position: Position | None
 
     @property
     def kind(self) -> Literal["preempted", "crashed", "other"]:
@@ -284,9 +284,11 @@ def read_history(
     newest = seen[-1].submission
     due = deadline or newest.deadline
     # In this order: a job that succeeded has its final record by then, and a final record all its attempts.
-    final, record = run.final(), run.record()
+    final = run.final()
+    listing = RunListing(run)
+    record = listing.record()
     committed = checkpoint.committed(run)
-    attempts = run.attempt_records()
+    attempts = listing.attempts()
     hours = record.expect.get("hours") if record and record.request["profile"] == "full" else None
     return History(
         run=run.name,

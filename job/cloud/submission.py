@@ -10,19 +10,18 @@ import json
 import re
 import uuid
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from job.cloud.settings import RECORD, Amount, Settings
-from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, UsageError
+from job.errors import CorruptObjectError, PreconditionError, UsageError
 from job.runs.flags import as_args
-from job.runs.records import refuse_newer
+from job.runs.records import Record, Timestamp, refuse_newer
 from job.runs.request import TrainRequest
-from job.runs.run import UNREADABLE, Run
+from job.runs.run import SUBMISSIONS, Run
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -33,18 +32,6 @@ MAX_RUN_S = 2 * 24 * 3600
 
 
 Whole = Annotated[int, Field(ge=0, lt=10**9)]
-
-
-def _check_time(text: str) -> str:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
-    return text
-
-
-Time = Annotated[str, AfterValidator(_check_time)]
-"""ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
@@ -67,7 +54,7 @@ class Submission:
 
     run: str
     number: Whole
-    created_at: Time
+    created_at: Timestamp
     by: Literal["hand", "supervisor"]
     reason: str
     """Why it was submitted."""
@@ -84,7 +71,7 @@ class Submission:
     """Acceptable machine types, best first."""
 
     placement: Placement
-    deadline: Time | None
+    deadline: Timestamp | None
     """Deadline of the run."""
 
     max_usd: Amount | None
@@ -135,6 +122,18 @@ class Submission:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class JobRecord(Record):
+    """The Batch job of a submission (``segments/NNNN.job.json``)."""
+
+    name: str
+    uid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, '-' and '_'")]
+    """A part of a query to Cloud Logging."""
+
+
+def _name(number: int, part: str = "") -> str:
+    return f"{SUBMISSIONS}{number:04d}{part}.json"
+
+
 class Submissions:
     """The submissions of a run in its bucket."""
 
@@ -143,7 +142,7 @@ class Submissions:
 
     def list(self) -> list[Submission]:
         """Return the submissions in order."""
-        prefix = self.run.key("segments/")
+        prefix = self.run.key(SUBMISSIONS)
         return [
             self._read(stored.key)
             for stored in self.run.store.list(prefix)
@@ -153,35 +152,21 @@ class Submissions:
     def write(self, submission: Submission) -> bool:
         """Record a submission before its job is created; false if another one has its number."""
         try:
-            self.run.store.put(self._key(submission.number), (json.dumps(asdict(submission), indent=1) + "\n").encode())
+            self.run.store.put(
+                self.run.key(_name(submission.number)), (json.dumps(asdict(submission), indent=1) + "\n").encode()
+            )
         except PreconditionError:
             return False
         return True
 
     def job_uid(self, number: int) -> str | None:
-        """Return the uid of a submission's Batch job, once it was created.
-
-        Raises:
-            CorruptObjectError: If the record has another form.
-        """
-        try:
-            content = self.run.store.read(self._key(number, ".job"))
-        except ObjectNotFoundError:
-            return None
-        try:
-            uid: str = json.loads(content)["uid"]
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", uid):  # part of a query to Cloud Logging
-                raise ValueError(f"{uid!r} is no uid")
-        except UNREADABLE as error:
-            raise CorruptObjectError(f"{self._key(number, '.job')}: is not the record of a job, {error}") from error
-        return uid
+        """Return the uid of a submission's Batch job, once it was created; raises `CorruptObjectError`."""
+        record = self.run.read(JobRecord, _name(number, ".job"))
+        return record.uid if record else None
 
     def write_job(self, number: int, name: str, uid: str) -> None:
         """Record name and uid of a submission's Batch job."""
-        self.run.store.put(self._key(number, ".job"), json.dumps({"name": name, "uid": uid}).encode(), overwrite=True)
-
-    def _key(self, number: int, part: str = "") -> str:
-        return self.run.key(f"segments/{number:04d}{part}.json")
+        self.run.write(_name(number, ".job"), JobRecord(name=name, uid=uid), overwrite=True)
 
     def _read(self, key: str) -> Submission:
         data = self.run.store.read(key)
@@ -195,7 +180,7 @@ class Submissions:
                 "that wrote it, or restore the object",
                 problems,
             ) from error
-        owner = submission.bucket, submission.run, self._key(submission.number)
+        owner = submission.bucket, submission.run, self.run.key(_name(submission.number))
         if owner != (self.run.store.uri, self.run.name, key):
             raise CorruptObjectError(
                 f"{key}: is the record of submission {submission.number} of run {submission.run} in "
@@ -214,8 +199,7 @@ GPU = "0"
 def container_args(request: TrainRequest) -> list[str]:
     """Return the command that requests the same training in the container, without run, dataset and bucket.
 
-    Raises:
-        UsageError: If the request names a file of this machine, or several devices.
+    Raises `UsageError` if the request names a file of this machine, or several devices.
     """
     recipe = request.recipe
     if recipe.source != recipe.name:

@@ -42,14 +42,7 @@ class Supervisor:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:
-        """Supervise the run until it ends, and return its history.
-
-        Raises:
-            RunFailedError: If it failed for a reason that no retry removes.
-            RunStoppedError: If it was stopped before its end.
-            RunConflictError: If a record asks for more than this machine's settings allow.
-            JobError: If the bucket or Batch refuses.
-        """
+        """Supervise the run until it ends, and return its history; raises errors as `act` and `Allowance.require`."""
         logged = None
         while True:
             try:
@@ -73,12 +66,7 @@ class Supervisor:
         return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
 
     def act(self, history: History, decision: Decision) -> None:
-        """Carry out a decision.
-
-        Raises:
-            RunFailedError: If it is ``fail``.
-            RunStoppedError: If it is ``stop``.
-        """
+        """Carry out a decision; raises `RunFailedError` if it is ``fail``, `RunStoppedError` if it is ``stop``."""
         if decision.do == "create":
             submission = history.newest.submission
             job = self.batch.make(submission.job_name, render(submission), submission.request_id)
@@ -122,9 +110,7 @@ class Supervisor:
     def resume(self) -> None:
         """Record another submission by hand, for a run that was stopped or given up.
 
-        Raises:
-            RunStoppedError: If the rest of the limit does not pay for one.
-            RunConflictError: If a record asks for more than this machine's settings allow.
+        Raises `RunStoppedError` if the limit does not pay for one, `RunConflictError` as `Allowance.require`.
         """
         history = self.history()
         self.allowance.require(history.newest.submission)

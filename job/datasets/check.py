@@ -12,8 +12,10 @@ from pathlib import Path
 
 import yaml
 
+from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics, statistics_of
 from job.datasets.labels import Findings, Problem
 from job.datasets.layout import NEEDED, Layout, is_image, label_of, read_layout
+from job.datasets.near_duplicates import NearDuplicates, find_near_duplicates
 from job.datasets.scan import DatasetScan
 from job.errors import DataError
 from job.log import Progress
@@ -50,15 +52,26 @@ class DatasetReport:
     warnings: tuple[str, ...]
     val: tuple[str, ...] = ()
     """Images and labels of the validation split."""
+    test: tuple[str, ...] = ()
+    """Images and labels of the test split."""
     files: frozenset[str] = frozenset()
     """Files that training reads: the data file, lists of images, images and labels."""
+    statistics: DatasetStatistics | None = None
+    """None if nothing is labelled."""
+    near_duplicates: tuple[NearDuplicates, ...] = ()
+
+    def describe(self) -> dict[str, str]:
+        """Return what bounds the recall of a training: one sentence each by label, splits first."""
+        counted = {
+            split: f"{counts.num_images} images, {counts.num_background} of them background, "
+            f"{sum(counts.instances)} objects"
+            for split, counts in self.splits.items()
+        }
+        alike = {"alike": "; ".join(map(str, self.near_duplicates))} if self.near_duplicates else {}
+        return counted | (self.statistics.describe() if self.statistics else {}) | alike
 
     def raise_if_broken(self, subject: str, advice: str = "correct them") -> None:
-        """Refuse a dataset with problems, in a message from subject to advice.
-
-        Raises:
-            DataError: If there are problems; lists the first.
-        """
+        """Raise `DataError` if there are problems, with the first of them, in a message from subject to advice."""
         if not self.problems:
             return
         listed = [str(problem) for problem in self.problems[:NUM_SHOWN]]
@@ -73,6 +86,8 @@ def check_dataset(
     single_class: bool = False,
     follow_links: bool = False,
     cache_file: Path | None = None,
+    imgsz: int = IMGSZ,
+    tiles: int = 0,
 ) -> DatasetReport:
     """Check every label and image of a dataset's splits.
 
@@ -81,6 +96,8 @@ def check_dataset(
         single_class: All classes count as class 0.
         follow_links: Follow links that lead out of the dataset.
         cache_file: Cache of the scan; none if left out.
+        imgsz: Image size of the training, for the sizes of objects.
+        tiles: Width and height of its tiles, px of the files; 0 for whole pictures.
     """
     layout = read_layout(folder, follow_links=follow_links)
     names, texts = layout.data.names, layout.texts
@@ -99,29 +116,36 @@ def check_dataset(
             notes.setdefault(text, []).append(path)
     for image, found in misplaced.items():
         _report_misplaced(image, found, scan.findings, problems, notes)
-    for image in images:
-        beside = f"{image.rpartition('.')[0]}.txt"
-        if label_of(image) != beside and {beside, label_of(image)} <= texts:
-            notes.setdefault("is not read, since the label lies in another folder", []).append(beside)
+    if unread := _labels_beside(images, texts):
+        notes["is not read, since the label lies in another folder"] = unread
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
     unique = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
     unique.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
-    noted = [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in notes.items()]
-    unlabelled = [
-        f"{name}: {counts.num_without_label} of {counts.num_images} images have no label file, and count as background"
-        for name, counts in splits.items()
-        if counts.num_without_label
-    ]
-    val_images = layout.splits["val"].images if "val" in layout.splits else ()
+    alike = find_near_duplicates({name: split.images for name, split in layout.splits.items()}, scan.findings)
     return DatasetReport(
         names,
         splits,
         problems=tuple(unique),
-        warnings=(*layout.warnings, *unlabelled, *noted),
-        val=(*val_images, *sorted({label_of(image) for image in val_images} & texts)),
+        warnings=(*layout.warnings, *_unlabelled(splits), *_counted(notes)),
+        val=_files_of(layout, "val"),
+        test=_files_of(layout, "test"),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
+        statistics=statistics_of(
+            *(images, scan.findings, () if single_class else names),
+            {name: counts.instances for name, counts in splits.items()},
+            num_alike=sum(each.num_pictures for each in alike if (each.split, each.other) == ("val", "train")),
+            imgsz=imgsz,
+            tiles=tiles,
+        ),
+        near_duplicates=alike,
     )
+
+
+def _files_of(layout: Layout, split: str) -> tuple[str, ...]:
+    """Return images and labels of a split."""
+    images = layout.splits[split].images if split in layout.splits else ()
+    return *images, *sorted({label_of(image) for image in images} & layout.texts)
 
 
 def broken_files(folder: Path, report: DatasetReport) -> list[str]:
@@ -198,6 +222,12 @@ def _misplaced_labels(layout: Layout, images: list[str]) -> dict[str, list[str]]
     return {image: by_stem[_stem(image)] for image in unlabelled if _stem(image) in by_stem}
 
 
+def _labels_beside(images: list[str], texts: set[str]) -> list[str]:
+    """Return labels beside images whose label lies in another folder."""
+    beside = {image: f"{image.rpartition('.')[0]}.txt" for image in images}
+    return [text for image, text in beside.items() if label_of(image) != text and {text, label_of(image)} <= texts]
+
+
 def _stem(name: str) -> str:
     """Return the stem that an image shares with its label: ``a`` of ``x/a.jpg`` and of ``y/A.jpg.TXT``."""
     stem = name.rpartition("/")[2].rpartition(".")[0].casefold()
@@ -214,6 +244,19 @@ def _report_misplaced(
     elif others := [name for name in names if name not in found]:
         text = f"has no label, but {others[0].rpartition('.')[2]} files have its name; Ultralytics reads .txt alone"
         notes.setdefault(text, []).append(image)
+
+
+def _counted(notes: dict[str, list[str]]) -> Iterator[str]:
+    """Yield each note with the first of its files, and how many more there are."""
+    for text, paths in notes.items():
+        yield f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}"
+
+
+def _unlabelled(splits: dict[str, SplitCounts]) -> Iterator[str]:
+    """Yield a note for each split with images that have no label file."""
+    for name, counts in splits.items():
+        if num := counts.num_without_label:
+            yield f"{name}: {num} of {counts.num_images} images have no label file, and count as background"
 
 
 def _empty_splits(layout: Layout, splits: dict[str, SplitCounts], found: dict[str, Findings]) -> Iterator[Problem]:

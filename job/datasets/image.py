@@ -8,6 +8,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import cv2
@@ -17,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import open as open_image  # Ultralytics replaces it by a function that installs packages
 
 from job.datasets.labels import Findings
+from job.datasets.near_duplicates import HASHED_PX, hash_of
 from job.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
@@ -69,15 +71,12 @@ def check_image(data: bytes, name: str, num_channels: int = 3) -> Findings:
             "small", f"is {width} x {height} px, and Ultralytics takes none below {MIN_PX}; leave it out"
         )
     with _one_large if num_pixels > LARGE_PIXELS else nullcontext():
-        return _check_pixels(data, name, num_channels, reduced=is_jpeg)
+        found = _check_pixels(data, name, num_channels, reduced=is_jpeg and min(width, height) >= 8 * HASHED_PX)
+    return found if found.problems else replace(found, shape=(height, width))
 
 
 def load_image(data: bytes) -> Image.Image:
-    """Return an image, upright and in colour.
-
-    Raises:
-        DataError: If it cannot be decoded.
-    """
+    """Return an image, upright and in colour; raises `DataError` if it cannot be decoded."""
     try:
         with _opened(data) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
@@ -189,4 +188,4 @@ def _check_pixels(data: bytes, name: str, num_channels: int, *, reduced: bool) -
     if pixels.dtype != np.uint8 or pixels.shape[2] != num_channels:
         message = f"has {pixels.shape[2]} channels of {pixels.dtype}, and training takes {num_channels} of uint8"
         return Findings.of("unreadable", f"{message}; convert it, or correct `channels` in data.yaml")
-    return Findings()
+    return Findings(hash=hash_of(pixels))

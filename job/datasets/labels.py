@@ -7,6 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 TOLERANCE = 0.01
 """How far outside 0..1 Ultralytics accepts coordinates."""
@@ -16,6 +19,9 @@ NUM_BOX_COLUMNS, MIN_POLYGON_COLUMNS = 5, 7
 
 MAX_BYTES = 64_000_000
 """Limit of a label: more than a million boxes."""
+
+NUM_SIZE_DIGITS = 6
+"""Decimals of a size: a hundredth of a pixel in an image of 10,000."""
 
 ROW_KINDS = frozenset({"class", "coordinates", "size"})
 """Problems that only a row of numbers can have."""
@@ -37,6 +43,9 @@ class Problem:
         return f"{where}: {self.message}"
 
 
+Side = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """Result of checking one file."""
@@ -48,6 +57,12 @@ class Findings:
     """Classes of a label, and how often each occurs."""
     has_area: bool = False
     """Whether a row of a label describes something that has an area."""
+    sizes: tuple[Annotated[float, Field(ge=0, le=2)], ...] = ()
+    """Of a label's objects: the square root of a box's share of the image's area."""
+    shape: tuple[Side, Side] | None = None
+    """Height and width of an image, pixels."""
+    hash: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")] = ""
+    """Of an image's pixels; see `job.datasets.near_duplicates`."""
 
     @classmethod
     def of(cls, kind: str, message: str, line: int | None = None) -> "Findings":
@@ -91,8 +106,48 @@ def check_label(
     flat = [min(_size(row)) == 0 for row in values]
     if any(flat):
         notes.append("has rows without area, which training leaves out, and validation counts as missed")
-    classes = Counter(0 if single_class else int(row[0]) for row in set(values))
-    return Findings((), tuple(notes), tuple(classes.items()), has_area=not all(flat))
+    objects = sorted(set(values))
+    classes = Counter(0 if single_class else int(row[0]) for row in objects)
+    sizes = tuple(round(math.sqrt(math.prod(_size(row))), NUM_SIZE_DIGITS) for row in objects)
+    return Findings((), tuple(notes), tuple(sorted(classes.items())), has_area=not all(flat), sizes=sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A row of a label that describes something with an area, in shares of the image's width and height."""
+
+    line: int
+    """From 1."""
+
+    category: int
+    """Number of the class, from 0."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool = False) -> list[LabelledBox]:
+    """Return the boxes of a label that `check_label` accepts; a polygon's box is its bounding box.
+
+    As in training, equal rows count once, and a row without area does not count.
+    """
+    found: dict[tuple[float, ...], LabelledBox] = {}
+    whole = NUM_BOX_COLUMNS + num_keypoint_columns
+    for line, text in enumerate(data.decode("utf-8-sig").splitlines(), 1):
+        row = tuple(float(value) for value in text.split())
+        if not row:
+            continue
+        row = row[:NUM_BOX_COLUMNS] if len(row) == whole else row
+        if len(row) == NUM_BOX_COLUMNS:
+            x, y, width, height = row[1:]
+            corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        else:
+            corners = (min(row[1::2]), min(row[2::2]), max(row[1::2]), max(row[2::2]))
+        if min(_size(row)) > 0:
+            found.setdefault(row, LabelledBox(line, 0 if single_class else int(row[0]), *corners))
+    return list(found.values())
 
 
 def _size(row: Sequence[float]) -> tuple[float, float]:

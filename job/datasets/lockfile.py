@@ -97,11 +97,7 @@ class DatasetLock(BaseModel):
 
     @classmethod
     def parse(cls, data: bytes, subject: str) -> Self:
-        """Read a lock of this schema or an older one.
-
-        Raises:
-            DataError: If a newer version of the job wrote it, or if it is no lock.
-        """
+        """Read a lock of this schema or an older one; raises `DataError` if it is none."""
         try:
             content = json.loads(data)
             if content["schema"] > SCHEMA:
@@ -162,10 +158,7 @@ def dataset_digest(files: Mapping[str, StoredObject]) -> str:
 def split_digest(files: Mapping[str, StoredObject], split: Iterable[str], class_names: Sequence[str]) -> str:
     """Return the SHA-256 over a split's images, labels and classes: equal digests have comparable metrics.
 
-    Args:
-        files: The dataset's files by path.
-        split: Paths of the split's images and labels; one that is not among the files counts as absent.
-        class_names: In the order of their numbers.
+    `split` has the paths of its images and labels; one that is not among the dataset's files counts as absent.
     """
     digest = hashlib.sha256(json.dumps(list(class_names)).encode())
     digest.update(dataset_digest({path: files[path] for path in set(split) & files.keys()}).encode())
@@ -242,11 +235,7 @@ class DatasetListing:
         return next((version for version in versions if version.digests.intersection(digests)), None)
 
     def verified(self, version: DatasetVersion) -> DatasetVersion:
-        """Return a version with its objects as the store lists them.
-
-        Raises:
-            DataError: If files are missing or changed; lists the first few.
-        """
+        """Return a version with its objects as the store lists them; raises `DataError` if some differ."""
         problems, found = [], dict(version.pinned)
         for path, stored in version.files.items():
             there = self.there.get(stored.key)

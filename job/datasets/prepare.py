@@ -10,10 +10,12 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from job.datasets.check import broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
+from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
 from job.datasets.lockfile import DatasetVersion, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
 from job.errors import DataError, MachineError, RunConflictError
@@ -52,18 +54,21 @@ class PreparedData:
     val: str
     """Digest of the validation split; metrics are comparable if it is equal."""
 
+    test: str | None
+    """Digest of the test split, if there is one."""
+
+    statistics: DatasetStatistics | None
+
     @property
     def pinned(self) -> dict[str, Any]:
         """Fields of a run's record."""
-        return {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
+        statistics = self.statistics and self.statistics.to_json()
+        fields = {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
+        return {**fields, "statistics": statistics}
 
 
 def find_dataset(store: Store, name: str | None) -> str:
-    """Return the name of the dataset: by default, that of the only one.
-
-    Raises:
-        DataError: If it does not exist, or if there are several and none is named.
-    """
+    """Return the name of the dataset, by default the only one; raises `DataError` if it does not exist."""
     names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
     push = "push one with `job data push DIR --dataset NAME`"
     if name is None and not names:
@@ -80,11 +85,8 @@ def find_dataset(store: Store, name: str | None) -> str:
 def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
     """Pull the newest version of a dataset into ``datasets/NAME`` of a working folder.
 
-    Raises:
-        DataError: If it differs from its lock.
-        MachineError: If it does not fit on the disk, the folder cannot be written, or a training reads another version
-            there.
-        StoreError: If the store fails; fetched files stay for the next pull.
+    Raises `DataError` if it differs from its lock, `MachineError` if it does not fit on the disk, the folder cannot be
+    written, or a training reads another version there.
     """
     with ExitStack() as held, _exclusive(workdir / "datasets" / name) as folder:
         return _pull(store, folder, read_version(store, name), _Readers(folder, held))
@@ -103,6 +105,8 @@ def prepare_data(
     pinned: dict[str, Any] | None = None,
     subject: str = "",
     pulled_already: bool = False,
+    imgsz: int = IMGSZ,
+    tiles: int = 0,
 ) -> PreparedData:
     """Pull and check a dataset, and write the data file for Ultralytics.
 
@@ -110,48 +114,60 @@ def prepare_data(
     are warnings. For a new one, `quarantine` sets broken files aside instead of refusing the dataset. `held` is closed
     at first; until it is closed again, other processes of this machine cannot change the files. With `pulled_already`,
     another rank on this machine holds the files, and has set aside those that are. `subject` names the run in messages.
+    Sizes of objects are those at `imgsz` and in `tiles`, as in `check_dataset`.
 
-    Raises:
-        DataError: If the dataset is broken; lists every problem.
-        RunConflictError: If the pinned version does not exist.
-        MachineError: If it does not fit on the disk, if files of the user's in the folder would be trained on, or if
-            another training reads another version there.
+    Raises `DataError` with every problem of a broken dataset, `RunConflictError` if the pinned version does not exist,
+    `MachineError` if it does not fit on the disk, or if the folder has files of the user's that would be trained on, or
+    is read by another training of another version.
     """
     held.close()
     with timer.entered(Phase.PULL):
-        version = read_version(store, name, (pinned["digest"],) if pinned else ())
-        if pinned and pinned["digest"] not in version.digests:
-            raise RunConflictError(
-                f"{subject}: was started on other data, the digest of dataset {name} was {pinned['digest'][:12]} and "
-                f"is {version.digest[:12]}; put the files back, or start a new run"
-            )
+        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, name)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
         if not pulled_already:
             with timer.entered(Phase.PULL):
                 pulled = _pull(store, folder, version, readers, leave_out=pinned["set_aside"] if pinned else ())
             log.info("dataset %s: %d files, %d of them fetched now", name, pulled.num_total, pulled.num_transferred)
+        cache = folder / SCAN_CACHE
+        check = partial(check_dataset, single_class=single_class, cache_file=cache, imgsz=imgsz, tiles=tiles)
         with timer.entered(Phase.CHECK):
-            report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
+            report = check(folder)
             _require_none(folder, report.files - version.files.keys())
             aside = pinned["set_aside"] if pinned else broken_files(folder, report) if quarantine else ()
             if aside and not pulled_already:
                 away = folder.with_name(f"{name}.quarantine")
                 mark_replaceable(folder, set_aside(folder, aside, away, readers.exclude))
                 log.warning("dataset %s: %d broken files are set aside and not trained on", name, len(aside))
-                report = check_dataset(folder, single_class=single_class, cache_file=folder / SCAN_CACHE)
+                report = check(folder)
         readers.join()
-    if pinned is None:
-        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
-        report.raise_if_broken(f"dataset {name}", advice)
-    _log_warnings(name, [*(f"{problem}" for problem in report.problems), *report.warnings])
+    _log_report(name, report, is_new=pinned is None)
     write_training_yaml(folder, report, target_yaml)
     val = split_digest(version.files, report.val, report.names)
+    test = split_digest(version.files, report.test, report.names) if report.test else None
     digest = pinned["digest"] if pinned else version.digest
-    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val)
+    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val, test, report.statistics)
 
 
-def _log_warnings(name: str, warnings: list[str]) -> None:
+def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:
+    """Return the version that a run was started on."""
+    version = read_version(store, name, (digest,))
+    if digest not in version.digests:
+        raise RunConflictError(
+            f"{subject}: was started on other data, the digest of dataset {name} was {digest[:12]} and is "
+            f"{version.digest[:12]}; put the files back, or start a new run"
+        )
+    return version
+
+
+def _log_report(name: str, report: DatasetReport, *, is_new: bool) -> None:
+    """Refuse a broken dataset for a new run, and log what the check found."""
+    if is_new:
+        advice = "correct them, and push the dataset again, or pass --quarantine to set broken files aside"
+        report.raise_if_broken(f"dataset {name}", advice)
+        for label, text in report.describe().items():
+            log.info("dataset %s: %s: %s", name, label, one_line(text))
+    warnings = [*(f"{problem}" for problem in report.problems), *report.warnings]
     for warning in warnings[:NUM_WARNINGS_SHOWN]:
         log.warning("dataset %s: %s", name, one_line(warning))
     if (left := len(warnings) - NUM_WARNINGS_SHOWN) > 0:
@@ -197,11 +213,7 @@ class _Readers:
         self._opened = held.enter_context(_lock_file(folder, "readers"))
 
     def exclude(self) -> None:
-        """Make sure that no other process reads the files, for a change of them.
-
-        Raises:
-            MachineError: If one does.
-        """
+        """Make sure that no other process reads the files, for a change of them; raises `MachineError` if one does."""
         deadline = time.monotonic() + READERS_S
         while True:
             try:

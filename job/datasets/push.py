@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from job.datasets.check import NUM_SHOWN, check_dataset
+from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import list_files
 from job.datasets.lockfile import (
     LOCK,
@@ -64,6 +65,8 @@ class Push:
     left_out: tuple[str, ...]
     """Files of the folder that no dataset includes."""
 
+    report: DatasetReport
+
     @cached_property
     def changes(self) -> list[str]:
         """Changes since the newest version: ``path: new``, ``gone`` or ``changed``."""
@@ -80,11 +83,9 @@ class Push:
         return bool(self.current.files and self.changes)
 
     def send(self) -> PushResult:
-        """Store the missing objects, then the lock.
+        """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
 
-        Raises:
-            DataError: If a file changes meanwhile, or another push finishes first.
-            StoreError: If the store fails; stored objects stay for the next push.
+        Raises `DataError` if a file changes meanwhile, or another push finishes first.
         """
         store, prefix, number = self.listing.store, self.listing.prefix, self.current.number
         missing = {
@@ -144,21 +145,26 @@ def plan_push(
     force: bool = False,
     single_class: bool = False,
     follow_links: bool = False,
+    imgsz: int = IMGSZ,
 ) -> Push:
     """Check a folder as `check_dataset`, and plan its push as a dataset of this name.
 
     With `force`, problems are logged instead of refusing the folder.
 
-    Raises:
-        DataError: If the folder has problems, or the name is invalid; lists every problem.
-        MachineError: If a file cannot be read.
-        StoreError: If the store fails.
+    Raises `DataError` with every problem of the folder or the name, `MachineError` if a file cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
     if not any(folder.glob("*.y*ml")):
         raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
-    _check(folder, force=force, single_class=single_class, follow_links=follow_links)
+    report = check_dataset(
+        folder,
+        single_class=single_class,
+        follow_links=follow_links,
+        cache_file=folder / SCAN_CACHE,
+        imgsz=imgsz,
+    )
+    _require_sound(folder, report, force=force)
     folder = Path(os.path.realpath(folder))
     found = list_files(folder, follow_links=follow_links)
     refused = {problem.path for problem in found.refused}
@@ -170,25 +176,18 @@ def plan_push(
     current = listing.newest
     files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
-    return Push(listing, current, paths, files, sha256, left_out)
+    return Push(listing, current, paths, files, sha256, left_out, report)
 
 
 def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder as `plan_push` under a name that is free, or that has the same content.
-
-    Raises:
-        DataError: If the folder has problems, or the name has other content.
-        StoreError: If the store fails; stored objects stay for the next push.
-    """
+    """Push a folder as `plan_push` under a name that is free, or has the same content; else raises `DataError`."""
     plan = plan_push(store, folder, name, single_class=single_class)
     if plan.replaces:
         raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])
     return plan.send()
 
 
-def _check(folder: Path, *, force: bool, single_class: bool, follow_links: bool) -> None:
-    cache = folder / SCAN_CACHE
-    report = check_dataset(folder, single_class=single_class, follow_links=follow_links, cache_file=cache)
+def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
     for warning in report.warnings:
         log.warning("%s: %s", folder, one_line(warning))
     if not force:

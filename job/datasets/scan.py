@@ -28,7 +28,7 @@ NUM_CHANNELS = 3
 SCAN_CACHE = ".scan.sqlite"
 """Name of the cache in the folder of a dataset."""
 
-_SCHEMA = f"4, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
+_SCHEMA = f"6, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
 """Findings cached under another schema are not used."""
 
 _ROW = TypeAdapter(tuple[str, str, Findings])

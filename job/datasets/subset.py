@@ -12,16 +12,7 @@ from job.errors import DataError
 def take_subset(folder: Path, target: Path, num_images: dict[str, int]) -> dict[str, int]:
     """Copy images with their labels, evenly spaced over each split and at least one of them labelled.
 
-    Args:
-        folder: A dataset in YOLO format.
-        target: Folder of the subset; made if it does not exist.
-        num_images: By split; a smaller split is copied whole.
-
-    Returns:
-        The number of images by split.
-
-    Raises:
-        DataError: If a split is empty.
+    A split with fewer than `num_images` is copied whole, an empty one is a `DataError`. Return the number by split.
     """
     layout = read_layout(folder)
     taken = {}

@@ -1,4 +1,4 @@
-"""Pictures with boxes, for people."""
+"""Pictures for people: with boxes, or the part of one for a page."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,7 @@ PX_PER_LINE = 800
 
 def draw_boxes(picture: np.ndarray, detections: Sequence[Detection], names: Sequence[str]) -> bytes:
     """Return a picture ``(h, w, c)``, BGR and uint8, with boxes, names and confidences, as a JPEG."""
-    drawn = np.ascontiguousarray(picture[..., :3] if picture.shape[2] > 2 else picture[..., [0, 0, 0]])  # noqa: PLR2004 -- in colour
-    if drawn is picture or drawn.base is not None:
-        drawn = drawn.copy()
+    drawn = _in_colour(picture)
     thickness = 1 + max(drawn.shape[:2]) // PX_PER_LINE
     for detection in reversed(detections):  # the most confident on top
         colour = COLOURS[detection.category % len(COLOURS)]
@@ -36,5 +34,20 @@ def draw_boxes(picture: np.ndarray, detections: Sequence[Detection], names: Sequ
             colour,
             thickness,
         )
-    _, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return _as_jpeg(drawn)
+
+
+def cut(picture: np.ndarray, window: tuple[int, int, int, int]) -> bytes:
+    """Return the part of a picture, by its left, top, right and bottom in pixels, as a JPEG."""
+    left, top, right, bottom = window
+    return _as_jpeg(_in_colour(picture[top:bottom, left:right]))
+
+
+def _in_colour(picture: np.ndarray) -> np.ndarray:
+    """Return a copy with three channels."""
+    return np.array(picture[..., :3] if picture.shape[2] > 2 else picture[..., [0, 0, 0]], order="C")  # noqa: PLR2004 -- has colours
+
+
+def _as_jpeg(picture: np.ndarray) -> bytes:
+    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return encoded.tobytes()

@@ -1,4 +1,4 @@
-"""Final files of a prediction, written from its shards: counts, detections, and MegaDetector's JSON.
+"""Tables of a prediction, written from its shards: counts, detections, and MegaDetector's JSON.
 
 Guarantees that the files are a function of the request and the shards, and that memory does not grow with pictures.
 """
@@ -9,37 +9,30 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from job.prediction.records import PictureResult, PredictionFinal, PredictionRequest, ShardRecord
-from job.storage.checksums import sha256_of
+from job.prediction.records import PictureResult, PredictionRequest, ShardRecord
+from job.prediction.summary import Summary
 
-COUNTS, DETECTIONS, MEGADETECTOR = "counts.csv", "detections.csv", "detections.json"
-
-FILES = (COUNTS, DETECTIONS, MEGADETECTOR)
+TABLES = COUNTS, DETECTIONS, MEGADETECTOR = "counts.csv", "detections.csv", "detections.json"
 
 FORMAT_VERSION = "1.4"
 """Of MegaDetector's output format, https://lila.science/megadetector-output-format."""
-
-MAX_LISTED = 100
-"""Unreadable pictures in the final record; all of them are in the files."""
 
 DIGITS = 6
 """Decimals of a share of the picture's size: a thousandth of a pixel of a large picture."""
 
 
-def write_files(
+def write_tables(
     folder: Path, request: PredictionRequest, names: Sequence[str], shards: Iterable[ShardRecord]
-) -> PredictionFinal:
-    """Write the final files into a folder, and return the record of the prediction's end.
+) -> Summary:
+    """Write the tables into a folder, and return what the results come to.
 
     Args:
-        folder: Of the files.
+        folder: Of the tables.
         request: The prediction.
         names: Of the model's classes, by number.
         shards: In their order.
     """
-    totals, with_objects = Counter[str](), Counter[str]()
-    unreadable: dict[str, str] = {}
-    num_unreadable = num_full = 0
+    summary = Summary(names, request.max_det)
     with (
         (folder / COUNTS).open("w", encoding="utf-8", newline="") as counts_file,
         (folder / DETECTIONS).open("w", encoding="utf-8", newline="") as detections_file,
@@ -57,24 +50,9 @@ def write_files(
             )
             json_file.write(f"{separator}  {json.dumps(megadetector_entry(result))}")
             separator = ",\n"
-            found = Counter(names[detection.category] for detection in result.detections)
-            totals += found
-            with_objects.update(found.keys())
-            num_full += len(result.detections) >= request.max_det
-            if result.failure is not None:
-                num_unreadable += 1
-                if len(unreadable) < MAX_LISTED:
-                    unreadable[result.picture] = result.failure
+            summary.add(result)
         json_file.write("\n ]\n}\n")
-    return PredictionFinal(
-        num_pictures=request.num_pictures,
-        num_unreadable=num_unreadable,
-        unreadable=unreadable,
-        totals={name: totals[name] for name in names},
-        num_with_objects={name: with_objects[name] for name in names},
-        num_full=num_full,
-        files={name: sha256_of(folder / name) for name in FILES},
-    )
+    return summary
 
 
 def megadetector_entry(result: PictureResult) -> dict[str, object]:
@@ -104,7 +82,7 @@ def megadetector_entry(result: PictureResult) -> dict[str, object]:
 def _json_head(request: PredictionRequest, names: Sequence[str]) -> str:
     info = {
         "format_version": FORMAT_VERSION,
-        "detector": f"{request.run}/best.pt",
+        "detector": f"{request.run}.pt",
         "detector_metadata": {
             "sha256": request.weights,
             "image_size": request.imgsz,
@@ -112,7 +90,7 @@ def _json_head(request: PredictionRequest, names: Sequence[str]) -> str:
             "conservative_detection_threshold": request.conf,
         },
     }
-    categories = {str(number): name or f"class {number}" for number, name in enumerate(names, start=1)}
+    categories = {str(number): name.strip() or f"class {number}" for number, name in enumerate(names, start=1)}
     return f'{{\n "info": {json.dumps(info)},\n "detection_categories": {json.dumps(categories)},\n "images": ['
 
 

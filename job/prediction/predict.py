@@ -9,10 +9,10 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,8 @@ from job.errors import (
 )
 from job.log import Progress, one_line
 from job.prediction.drawing import draw_boxes
-from job.prediction.output import FILES, write_files
+from job.prediction.output import TABLES, write_tables
+from job.prediction.page import PAGE, render, show_doubtful
 from job.prediction.records import (
     FINAL,
     REQUEST,
@@ -45,10 +46,13 @@ from job.prediction.source import Picture, Source
 from job.runs.lineage import fetch_best
 from job.session import environment
 from job.session.preemption import PreemptionWatcher
+from job.session.watchdog import NO_BYTE, Watchdog
+from job.storage.checksums import sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store
 from job.storage.workdir import attempt_folder
 from job.training.evaluation_record import Detection
+from job.training.files import BEST
 
 if TYPE_CHECKING:
     from job.runs.run import Run
@@ -62,6 +66,15 @@ Pixels = np.ndarray | DataError
 Loaded = tuple[Picture, Pixels]
 
 DRAWN = "drawn/"
+
+FILES = (*TABLES, PAGE)
+"""The final files, in the order in which they are put."""
+
+NO_PICTURE = "prediction: no picture was searched"
+"""Subject of the watchdog's message."""
+
+MAX_NAME_BYTES = 255
+"""Limit of file systems for a part of a path."""
 
 PX_DIGITS, CONFIDENCE_DIGITS = 2, 5
 """Decimals of boxes and confidences: more than a picture shows, and fewer than kernels differ by."""
@@ -82,6 +95,11 @@ class Prediction:
     """``cpu``, ``0`` and so on; empty chooses."""
 
     workdir: Path
+    hang_after_s: float = 0.0
+    """Seconds without a searched picture after which the process ends with exit 75; 0 waits for ever."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the validation set at the request's confidence, for the page."""
 
 
 def predict(prediction: Prediction) -> tuple[PredictionFinal, bool]:
@@ -92,15 +110,16 @@ def predict(prediction: Prediction) -> tuple[PredictionFinal, bool]:
         JobError: If the weights, the source, the store or the device fail.
         PreemptionError: If this process was asked to stop; committed shards stay.
     """
-    with PreemptionWatcher() as preemption:
+    with PreemptionWatcher() as preemption, Watchdog(prediction.hang_after_s) as watchdog:
         try:
             preemption.watch()
-            if final := _start(prediction):
-                return final, True
-            with attempt_folder(prediction.workdir, "predict") as folder:
-                return _Work(prediction, folder, preemption).to_end(), False
+            with watchdog.watching(NO_BYTE):
+                if final := _start(prediction):
+                    return final, True
+                with attempt_folder(prediction.workdir, "predict") as folder:
+                    return _Work(prediction, folder, preemption, watchdog).to_end(), False
         except PreemptionError:
-            preemption.stay()
+            preemption.wait_for_termination()
             raise
 
 
@@ -110,8 +129,8 @@ def _start(prediction: Prediction) -> PredictionFinal | None:
     try:
         found = PredictionRequest.read(REQUEST, out.read(REQUEST))
     except ObjectNotFoundError:
-        listed = (stored.key for prefix in (SHARDS, FINAL, *FILES) for stored in out.list(prefix))
-        if foreign := [key for key in listed if key in {FINAL, *FILES} or key.startswith(SHARDS)]:
+        listed = (stored.key for prefix in (SHARDS, DRAWN, FINAL, *FILES) for stored in out.list(prefix))
+        if foreign := [key for key in listed if key in {FINAL, *FILES} or key.startswith((SHARDS, DRAWN))]:
             raise RunConflictError(
                 f"{out.uri}: has {foreign[0]} already, of no prediction; choose another --out"
             ) from None
@@ -128,30 +147,36 @@ def _start(prediction: Prediction) -> PredictionFinal | None:
 class _Work:
     """What one process does of a prediction."""
 
-    def __init__(self, prediction: Prediction, folder: Path, preemption: PreemptionWatcher) -> None:
-        self._prediction, self._folder, self._preemption = prediction, folder, preemption
+    def __init__(self, prediction: Prediction, folder: Path, preemption: PreemptionWatcher, watchdog: Watchdog) -> None:
+        self._prediction, self._folder, self._preemption, self._watchdog = prediction, folder, preemption, watchdog
         self._request, self._out = prediction.request, prediction.out
 
     def to_end(self) -> PredictionFinal:
         """Do the shards that are missing, then write the final files."""
         detector = self._load()
         preemption, request = self._preemption, self._request
-        preemption.at_stake = lambda: "the pictures of one shard are not committed"
-        began, num_done = time.monotonic(), 0
-        with (
-            preemption.left_alone(),
-            quiet_decoder(),
-            Progress("predicting", request.num_pictures, "picture") as progress,
-        ):
-            for number, num_left in self._open_shards():
-                progress.to(max(0, request.num_pictures - num_left * request.shard))
-                num_done += self._do(number, detector)
-                log.info(
-                    "shard %d committed, %d of %d are left; %.3g pictures/s",
-                    *(number, num_left - 1, request.num_shards, num_done / (time.monotonic() - began)),
-                    extra={"shard": number, "shards_left": num_left - 1},
-                )
-            return self._finish(detector.names)
+        preemption.describe_uncommitted = lambda: "the pictures of one shard are not committed"
+        with preemption.deferred(), quiet_decoder():
+            with (
+                self._watchdog.watching(NO_PICTURE),
+                Progress("predicting", request.num_pictures, "picture") as progress,
+            ):
+                self._search(detector, progress)
+            preemption.describe_uncommitted = str
+            with preemption.interruptible():
+                return self._finish(detector)
+
+    def _search(self, detector: "Detector", progress: Progress) -> None:
+        """Do the shards that are missing."""
+        request, began, num_done = self._request, time.monotonic(), 0
+        for number, num_left in self._open_shards():
+            num_before = max(0, request.num_pictures - num_left * request.shard)
+            num_done += self._do(number, detector, progress, num_before)
+            log.info(
+                "shard %d committed, %d of %d are left; %.3g pictures/s",
+                *(number, num_left - 1, request.num_shards, num_done / (time.monotonic() - began)),
+                extra={"shard": number, "shards_left": num_left - 1},
+            )
 
     def _load(self) -> "Detector":
         """Fetch the run's best weights, and load them on the device."""
@@ -161,7 +186,7 @@ class _Work:
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
 
         run, request = self._prediction.run, self._request
-        weights = self._folder / "best.pt"
+        weights = self._folder / BEST
         fetch_best(run, weights)
         settings = DetectionSettings(
             conf=request.conf,
@@ -195,13 +220,16 @@ class _Work:
             return False
         return True
 
-    def _do(self, number: int, detector: "Detector") -> int:
-        """Commit a shard, and return the number of its pictures."""
+    def _do(self, number: int, detector: "Detector", progress: Progress, num_before: int) -> int:
+        """Commit a shard, and return the number of its pictures; so many were done before."""
         pictures = self._prediction.source.pictures[(number - 1) * self._request.shard : number * self._request.shard]
         results: list[PictureResult] = []
         for batch in _batches(self._decoded(pictures, detector.num_channels), self._request.batch):
             results += self._detect(batch, detector)
-            if notice := self._preemption.agreed(lambda urgency: urgency):
+            progress.to(num_before + len(results))
+            self._watchdog.beat()
+            self._watchdog.check()
+            if notice := self._preemption.agree_on_notice(lambda urgency: urgency):
                 raise notice
         with suppress(PreconditionError):  # another machine was first, perhaps with other last bits
             self._out.put(shard_key(number), ShardRecord(shard=number, pictures=results).to_json())
@@ -235,17 +263,29 @@ class _Work:
 
     def _draw(self, name: str, pixels: np.ndarray, detections: Sequence[Detection], names: Sequence[str]) -> None:
         key = f"{DRAWN}{name}.jpg"
-        if not is_key(key):
-            log.warning("picture %s: its name is no name for an object; it is not drawn", one_line(name))
+        if not is_key(key) or max(len(part.encode()) for part in key.split("/")) > MAX_NAME_BYTES:
+            log.warning("picture %s: no object can have its name and .jpg behind it; it is not drawn", one_line(name))
             return
         with suppress(PreconditionError):  # drawn before
             self._out.put(key, draw_boxes(pixels, detections, names))
 
-    def _finish(self, names: Sequence[str]) -> PredictionFinal:
+    def _finish(self, detector: "Detector") -> PredictionFinal:
         """Write the final files, and their record at last."""
-        folder = self._folder / "files"
+        folder, request, names = self._folder / "files", self._request, detector.names
         folder.mkdir()
-        final = write_files(folder, self._request, names, self._shards())
+        summary = write_tables(folder, request, names, self._shards())
+        pictures = list(show_doubtful(summary.doubtful, self._prediction.source, names, detector.num_channels))
+        page = render(request, names, summary, pictures, self._prediction.metrics)
+        (folder / PAGE).write_text(page, encoding="utf-8")
+        final = PredictionFinal(
+            num_pictures=request.num_pictures,
+            num_unreadable=summary.num_unreadable,
+            unreadable=summary.unreadable,
+            totals={name: summary.totals[name] for name in names},
+            num_with_objects={name: summary.num_with_objects[name] for name in names},
+            num_full=summary.num_full,
+            files={name: sha256_of(folder / name) for name in FILES},
+        )
         for name in FILES:
             try:
                 self._out.put(name, folder / name)

@@ -41,13 +41,13 @@ def choose_threshold(
     """
     curves = evaluation.curves if evaluation else {}
     if conf is not None:
-        return Threshold(conf, _at(curves, conf) if curves else {})
+        return Threshold(conf, metrics_at(evaluation, conf))
     if evaluation is None or not curves:
         what = "found nothing on the validation set" if evaluation else "has no evaluation of its best weights"
         raise RunConflictError(f"run {run}: {what}, so it has no threshold of its own; pass --conf")
     if recall is None:
-        point = evaluation.operating_point
-        return Threshold(max(point["confidence"], LEAST), {name: point[name] for name in _METRICS if name in point})
+        confidence = _own(evaluation)
+        return Threshold(confidence, metrics_at(evaluation, confidence))
     reached = list(takewhile(lambda point: point[1] >= recall, zip(*_points(curves), strict=True)))
     if not reached:
         raise UsageError(
@@ -55,7 +55,25 @@ def choose_threshold(
             f"{percent(recall)}; pass less, or --conf"
         )
     confidence = reached[-1][0]
-    return Threshold(confidence, _at(curves, confidence))
+    return Threshold(confidence, metrics_at(evaluation, confidence))
+
+
+def metrics_at(evaluation: Evaluation | None, confidence: float) -> dict[str, float]:
+    """Return precision, recall and F1 of the validation set at a confidence, as far as they are known.
+
+    They are those of the operating point, or of the point of the curves that is nearest.
+    """
+    if evaluation is None or not (curves := evaluation.curves):
+        return {}
+    if confidence == _own(evaluation):
+        return {name: evaluation.operating_point[name] for name in _METRICS if name in evaluation.operating_point}
+    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
+    return {name: curves[name][nearest] for name in _METRICS if name in curves}
+
+
+def _own(evaluation: Evaluation) -> float:
+    """Return the confidence of the operating point."""
+    return max(evaluation.operating_point["confidence"], LEAST)
 
 
 _METRICS = ("precision", "recall", "f1")
@@ -64,9 +82,3 @@ _METRICS = ("precision", "recall", "f1")
 def _points(curves: dict[str, list[float]]) -> tuple[list[float], list[float]]:
     """Return confidences from `LEAST` on and the recall at each."""
     return [max(confidence, LEAST) for confidence in curves["confidence"]], curves["recall"]
-
-
-def _at(curves: dict[str, list[float]], confidence: float) -> dict[str, float]:
-    """Return the metrics at the point of the curves that is nearest to a confidence."""
-    nearest = min(range(len(curves["confidence"])), key=lambda i: abs(curves["confidence"][i] - confidence))
-    return {name: curves[name][nearest] for name in _METRICS if name in curves}

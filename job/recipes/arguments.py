@@ -146,6 +146,8 @@ class TrainingArguments(BaseModel):
     tile_empty: float = Field(default=0.15, ge=0, le=0.9)
     tile_visible: Fraction = 0.5
     val_tiles: bool = False
+    # Which epoch is best, and ends patience: by Ultralytics' fitness, which is mAP50-95, or by F1
+    best: Literal["fitness", "f1"] = "fitness"
     # Loading
     cache: Literal[False] = False
 
@@ -182,10 +184,13 @@ of it that the next tile repeats, the share of empty tiles in an epoch at most, 
 in a tile, and whether validation looks at tiles besides.
 """
 
+OF_THE_JOB = (*OF_TILES, "best")
+"""Arguments that Ultralytics does not know."""
+
 
 def requested(train: Arguments) -> Arguments:
-    """Return training arguments as a request records them; older versions recorded none of tiles."""
-    return {name: value for name, value in train.items() if name not in OF_TILES or value != DEFAULTS[name]}
+    """Return training arguments as a request records them; older versions recorded none of the job's own."""
+    return {name: value for name, value in train.items() if name not in OF_THE_JOB or value != DEFAULTS[name]}
 
 
 def check_arguments(given: Arguments) -> tuple[Arguments, list[str]]:

@@ -23,14 +23,17 @@ from job.text import MAX_BYTES, UnreadableYamlError, counted_problems, load_yaml
 Profile = Literal["full", "demo"]
 
 
+StartKind = Literal["own", "pretrained", "scratch", "end"]
+"""``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
+``end``: the whole state in which a run ended (never in a recipe; see `job extend`).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Start weights of a recipe or run."""
 
-    kind: Literal["own", "pretrained", "scratch", "end"]
-    """``own``: the best weights of a finished run of this bucket; ``pretrained``: a published file; ``scratch``: none;
-    ``end``: the whole state in which a run ended (never in a recipe; see `job extend`).
-    """
+    kind: StartKind
 
     name: str | None = None
     """The recipe whose newest run is taken (``own``), the file (``pretrained``), the architecture (``scratch``) or the
@@ -39,11 +42,7 @@ class Start:
 
     @classmethod
     def parse(cls, value: object) -> "Start":
-        """Read ``own best.pt``, ``own best.pt of A``, ``yolo11s.pt`` or ``yolo11n.yaml``.
-
-        Raises:
-            ValueError: If the value is none of these.
-        """
+        """Read ``own best.pt``, ``own best.pt of A``, ``yolo11s.pt`` or ``yolo11n.yaml``; else `ValueError`."""
         text = value if isinstance(value, str) else ""
         if match := re.fullmatch(r"own best\.pt(?: of ([\w.-]+))?", text):
             return cls("own", match[1])
@@ -70,11 +69,7 @@ class Band:
 
     @classmethod
     def parse(cls, value: object, scale: str = "hours") -> "Band":
-        """Read ``0.58``, ``[0.65, 0.70]`` or ``"over 0.65"``.
-
-        Raises:
-            ValueError: If the value is none of these.
-        """
+        """Read ``0.58``, ``[0.65, 0.70]`` or ``"over 0.65"``; else `ValueError`."""
         band = None
         ends: list[Any] = value if isinstance(value, list) and len(value) == 2 else [value, value]  # noqa: PLR2004 -- low and high
         if isinstance(value, str) and (match := re.fullmatch(r"over (\d+(?:\.\d+)?)", value)):
@@ -130,11 +125,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_arguments(self, overrides: Arguments) -> "Recipe":
-        """Return the recipe with some training arguments replaced.
-
-        Raises:
-            RecipeError: If a name or a value is not acceptable; lists every problem.
-        """
+        """Return the recipe with some arguments replaced; raises `RecipeError` with every problem of them."""
         values, problems = check_arguments(overrides)
         if problems:
             raise RecipeError(f"training arguments: {counted_problems(problems)}", problems)
@@ -151,14 +142,9 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
-    """Load a recipe by name, or from a YAML file of the user's own.
+    """Load a recipe by name, or from a file of the user's own by a path that ends in ``.yaml`` or ``.yml``.
 
-    Args:
-        name_or_path: A name of `recipe_names`, or a path that ends in ``.yaml`` or ``.yml``.
-        profile: ``demo`` applies the recipe's own small-scale values.
-
-    Raises:
-        RecipeError: If there is no such recipe, or it is wrong; lists every problem.
+    The profile ``demo`` applies the recipe's own small-scale values. `RecipeError` lists every problem.
     """
     path, names = Path(name_or_path), recipe_names()
     if path.suffix in {".yaml", ".yml"}:
@@ -180,13 +166,7 @@ def load_recipe(name_or_path: str, profile: Profile = "full") -> Recipe:
 
 
 def parse_recipe(text: str, *, name: str, source: str, profile: Profile = "full") -> Recipe:
-    """Read and check a recipe.
-
-    Both profiles are checked; messages name the source.
-
-    Raises:
-        RecipeError: Lists every problem.
-    """
+    """Read and check a recipe, both profiles of it; `RecipeError` names the source and lists every problem."""
     try:
         loaded = load_yaml(text)
     except UnreadableYamlError as error:

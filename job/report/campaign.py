@@ -8,6 +8,7 @@ import shlex
 from job.analysis.campaign import Campaign, CampaignResult, Goal
 from job.analysis.metrics import LABELS
 from job.report.template import render_template
+from job.runs.run import BEST_WEIGHTS
 
 
 def write_page(campaign: Campaign) -> str:
@@ -39,7 +40,7 @@ def address_of_best(campaign: Campaign, result: CampaignResult) -> str:
     best, weights = result.best, str(result.weights)
     if best is None:
         return weights if "://" in weights or weights.startswith("/") else f"{campaign.store.uri}/{weights}"
-    return f"{campaign.store.uri}/runs/{best}/weights/best.pt"
+    return f"{campaign.store.uri}/runs/{best}/{BEST_WEIGHTS}"
 
 
 def _command(campaign: Campaign, goal: Goal) -> str:

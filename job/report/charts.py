@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from job.recipes.recipe import Band
 
@@ -138,6 +138,21 @@ def confidence_chart(confidence: Sequence[float], lines: Sequence[Series], best:
     return _svg(figure)
 
 
+def confidence_histogram(counts: Sequence[int], threshold: float) -> str:
+    """Draw the objects in each of equal parts of the range of confidences, and the threshold."""
+    with _chart() as (figure, axes):
+        width = 1 / len(counts)
+        lefts = [number * width for number in range(len(counts))]
+        axes.bar(lefts, counts, width * 0.92, align="edge", color=COLOURS["blue"], label="objects", linewidth=0)
+        axes.axvline(threshold, color=COLOURS["ink"], linewidth=1.1, linestyle=(0, (2, 2.5)), label="threshold")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("confidence")
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 20k: the margin has room for five characters
+        _legend(figure)
+    return _svg(figure)
+
+
 def sizes_chart(labels: Sequence[str], lines: Sequence[Series]) -> str:
     """Draw recall by object size as bars, one group for each label."""
     with _chart() as (figure, axes):
@@ -157,12 +172,9 @@ def sizes_chart(labels: Sequence[str], lines: Sequence[Series]) -> str:
 def timeline(
     rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], gaps: Sequence[float], colours: dict[str, str]
 ) -> str:
-    """Draw each attempt as a bar of its phases.
+    """Draw each attempt as a bar of its phases: its name, and the minutes of each; `colours` are of `NAMES`.
 
-    Args:
-        rows: For each attempt, its name and the minutes of its phases.
-        gaps: Minutes from each attempt to the next; a long gap is drawn short.
-        colours: One of `NAMES` for each phase.
+    `gaps` are the minutes from each attempt to the next; a long gap is drawn short.
     """
     total = sum(minutes for _, parts in rows for _, minutes in parts)
     height = MARGINS[2] + MARGINS[3] + len(rows) * min(26.0, max(8.0, 900 / len(rows)))
@@ -222,11 +234,7 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids repeat from chart to chart
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'="[^"]*"', _to_hundredths, text)
+    text = re.sub(r'="[^"]*"', lambda attribute: re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0]), text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _to_hundredths(attribute: re.Match[str]) -> str:
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

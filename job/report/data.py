@@ -10,10 +10,12 @@ from job.analysis.metrics import metrics_of
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
+from job.runs.evaluation import SplitEvaluation, read_evaluation
+from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION
+from job.training.files import BEST, EVALUATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ class Facts:
 
     evaluation: EvaluationRecord | None
     """Evaluation of the best weights, at the end."""
+
+    score: SplitEvaluation | None
+    """Evaluation on the test split, or else on the validation split, by ``job evaluate``."""
 
     attempts: list[AttemptRecord]
     cost: RunCost
@@ -58,11 +63,25 @@ class Facts:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of ``best.pt`` (1-based): the last one with the highest mAP50-95, by Ultralytics' rule."""
+        """The epoch of ``best.pt`` (1-based): the last one with the highest mAP50-95, or F1 with ``--best f1``."""
         if self.final is not None:
             return self.final.best_epoch
+        by_f1 = self.record.request["train"].get("best") == "f1"
+        return self._best_by("f1" if by_f1 else "map50_95")
+
+    @property
+    def better_f1_epoch(self) -> int | None:
+        """An epoch (1-based) with a better F1 than that of ``best.pt``, if there is one."""
+        best, highest = self.best_epoch, self._best_by("f1")
         curve = self.learning_curve
-        return max(range(len(curve)), key=lambda i: (curve[i]["map50_95"], i)) + 1 if curve else None
+        if best is None or highest is None or not best <= len(curve):
+            return None
+        return highest if curve[highest - 1]["f1"] > curve[best - 1]["f1"] else None
+
+    def _best_by(self, name: str) -> int | None:
+        """Return the last epoch (1-based) with the highest value of a metric."""
+        curve = self.learning_curve
+        return max(range(len(curve)), key=lambda i: (curve[i][name], i)) + 1 if curve else None
 
     @property
     def after(self) -> dict[str, float] | None:
@@ -92,26 +111,22 @@ class Facts:
 
 
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
-    """Read a run's records.
-
-    Args:
-        run: The run.
-        record: The run's record.
-        at: The time to which costs are counted; now by default.
-    """
+    """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
     progress = read_progress(run)
-    attempts = run.attempt_records()
+    listing = RunListing(run)
+    attempts, final = listing.attempts(), listing.final()
     return Facts(
         run=run,
         record=record,
-        final=run.final(),
+        final=final,
         at=at,
         rows=progress.rows,
         evaluation_before=progress.evaluation_before,
         evaluation=run.read(EvaluationRecord, EVALUATION),
+        score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,
         attempts=attempts,
         cost=read_cost(run, attempts, at),
         bits=resume.exactness(record, attempts),
-        tracking=wandb_status.describe(run),
+        tracking=wandb_status.describe(listing),
     )

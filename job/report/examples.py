@@ -35,7 +35,9 @@ class Box:
     width: float
     height: float
     kind: str
-    """``missed`` for an object, ``right`` or ``wrong`` for a prediction; an object with a right one has no box."""
+    """``missed`` for an object, ``right`` or ``wrong`` for a prediction; an object with a right one has no box. Of
+    pictures without labels: ``found`` or ``doubtful``.
+    """
 
     label: str
 
@@ -75,11 +77,7 @@ def make_pictures(
 ) -> list[Picture]:
     """Return the images with the most mistakes after training, or of the start weights if it is not finished.
 
-    Args:
-        store: The bucket.
-        dataset: The run's dataset; deleted images are left out.
-        before: Evaluation of the start weights.
-        after: Evaluation of the best weights.
+    Images that were deleted from the dataset are left out.
     """
     if (evaluation := after or before) is None:
         return []
@@ -104,7 +102,7 @@ def _picture(
     image = load_image(data)
     boxes: list[ObjectBox | PredictedBox] = [*evaluated.objects, *evaluated.predictions]
     mistakes = [((box.left + box.right) / 2, (box.top + box.bottom) / 2) for box in boxes if not box.is_right]
-    window = _window(image.size, mistakes)
+    window = find_window(image.size, mistakes)
     part = image.crop(window)
     written = io.BytesIO()
     part.save(written, "JPEG", quality=QUALITY, optimize=True)
@@ -120,8 +118,16 @@ def _picture(
     )
 
 
-def _window(size: tuple[int, int], mistakes: list[tuple[float, float]]) -> tuple[int, int, int, int]:
-    """Return the part of an image to show: all of a small one, the part with the most mistakes of a large one."""
+def find_window(size: tuple[int, int], points: Sequence[tuple[float, float]]) -> tuple[int, int, int, int]:
+    """Return the part of an image to show: all of a small one, the part with the most points of a large one.
+
+    Args:
+        size: Width and height.
+        points: In shares of them.
+
+    Returns:
+        Left, top, right and bottom in pixels.
+    """
     width, height = size
     across, down = min(width, MAX_PX), min(height, round(MAX_PX / ASPECT))
     if width <= MAX_PX and height <= MAX_PX:
@@ -133,9 +139,9 @@ def _window(size: tuple[int, int], mistakes: list[tuple[float, float]]) -> tuple
 
     def num_inside(corner: tuple[int, int]) -> int:
         left, top = corner
-        return sum(left <= x * width <= left + across and top <= y * height <= top + down for x, y in mistakes)
+        return sum(left <= x * width <= left + across and top <= y * height <= top + down for x, y in points)
 
-    left, top = max((around(x, y) for x, y in mistakes), key=num_inside)
+    left, top = max((around(x, y) for x, y in points), key=num_inside)
     return left, top, left + across, top + down
 
 

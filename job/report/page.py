@@ -12,11 +12,11 @@ from job.report import charts
 from job.report.charts import Series
 from job.report.data import Facts
 from job.report.examples import make_pictures
-from job.report.reproduce import command_of
-from job.report.template import format_clock, render_template
+from job.report.reproduce import command_of, use_of
+from job.report.template import render_template
 from job.runs.cost import RunCost
 from job.runs.resume import warnings_of
-from job.text import MINUTE, percent
+from job.text import MINUTE, clock, percent
 from job.training.evaluation_record import SizeEvaluation
 
 METRIC_CHARTS = {
@@ -41,6 +41,7 @@ PHASE_COLOURS = {
     Phase.IDLE: "pale",
     Phase.SUSPENDED: "muted",
     Phase.LOST: "red",
+    Phase.UNKNOWN: "line",
 }
 
 
@@ -75,6 +76,7 @@ def render(facts: Facts) -> str:
         warnings=warnings_of(facts.attempts),
         receipts=[attempt.receipt for attempt in facts.attempts if attempt.receipt],
         command=command_of(record),
+        use=use_of(facts.run),
     )
 
 
@@ -83,7 +85,7 @@ def state_of(facts: Facts) -> str:
     if facts.final is not None:
         return f"{facts.final.reason} after {len(facts.rows)} epochs"
     ended = facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
-    when = f" at {format_clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
+    when = f" at {clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
 

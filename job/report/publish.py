@@ -13,11 +13,7 @@ REPORT = "report.html"
 
 
 def write_report(run: Run, record: RunRecord) -> str:
-    """Write a run's report, in place of an earlier one, and return its key.
-
-    Raises:
-        StoreError: If the store refuses.
-    """
+    """Write a run's report, in place of an earlier one, and return its key."""
     key = run.key(REPORT)
     while True:
         before = run.store.list(key)

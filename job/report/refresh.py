@@ -1,15 +1,15 @@
 """Report refresh: rewrites a run's report while the run trains, in a sidecar.
 
-Guarantees that training never waits for a report, and that a failed report is one warning.
+Guarantees that training never waits for a report, and that a failed report is one warning. The last one, for which the
+attempt does wait, has the priority of the training.
 """
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
 from job.runs.run import Run
-from job.runs.sidecar import Sidecar
+from job.runs.sidecar import NICENESS, Sidecar
 
 FINISH_LIMIT_S = 120.0
 """Limit of the report at the end of a run."""
@@ -21,7 +21,7 @@ MIN_INTERVAL_S = 30.0
 """Shortest time between two reports: one takes seconds of a CPU, and so may an epoch of a small training."""
 
 
-class ReportRefresher:
+class ReportRefresher(AbstractContextManager["ReportRefresher"]):
     """Starts ``job report`` after commits, one at a time; a context manager."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,18 +29,13 @@ class ReportRefresher:
         self._not_before = clock()
         self._sidecar: Sidecar | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Kill a report under way; if the attempt failed, write one that says so."""
         if self._sidecar is None:
             return
         self._sidecar.kill()
         if error is not None:
-            self._start().wait(INTERRUPT_LIMIT_S)
+            self._start(niceness=0).wait(INTERRUPT_LIMIT_S)
 
     def refresh(self) -> None:
         """Start a new report, unless one is under way or was started less than `MIN_INTERVAL_S` ago."""
@@ -56,9 +51,10 @@ class ReportRefresher:
         """Write the report of a finished run, and wait for it."""
         if self._sidecar is not None:
             self._sidecar.kill()  # it may have started before the final record was written
-        self._start().wait(FINISH_LIMIT_S)
+        self._start(niceness=0).wait(FINISH_LIMIT_S)
 
-    def _start(self) -> Sidecar:
-        name, bucket = self._run.name, self._run.store.uri
-        self._sidecar = Sidecar("report", f"`job report {name}` makes it", "job", "report", name, "--bucket", bucket)
+    def _start(self, niceness: int = NICENESS) -> Sidecar:
+        name, remedy = self._run.name, f"`job report {self._run.name}` makes it"
+        command = ("job", "report", name, "--bucket", self._run.store.uri)
+        self._sidecar = Sidecar("report", remedy, *command, niceness=niceness)
         return self._sidecar

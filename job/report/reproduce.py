@@ -1,9 +1,10 @@
-"""Reproduction: the command that trains a run again, from its record."""
+"""Commands for a run, from its record: the one that trains it again, and the one that puts it to use."""
 
 import shlex
 
 from job.runs.records import RunRecord
 from job.runs.request import flags_of, known_recipe
+from job.runs.run import Run
 
 
 def command_of(record: RunRecord) -> str:
@@ -24,3 +25,8 @@ def command_of(record: RunRecord) -> str:
         args += ["--weights", point.run or point.source]
         args += ["--model", point.architecture] if point.architecture else []
     return shlex.join([*args, *flags_of(request, recipe), "--run", f"{record.run}-again"])
+
+
+def use_of(run: Run) -> str:
+    """Return the command that finds objects in pictures with a run's best weights."""
+    return shlex.join(["job", "predict", run.name, "path/to/pictures", "--out", "found", "--bucket", run.store.uri])

@@ -5,7 +5,7 @@ Guarantees one self-contained file: a page makes no request, and text from recor
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from job.text import dollars, duration, percent
+from job.text import clock, dollars, duration, percent
 
 
 def render_template(name: str, **context: object) -> str:
@@ -22,11 +22,7 @@ def render_template(name: str, **context: object) -> str:
         "share": "{:.1%}".format,
         "duration": duration,
         "dollars": dollars,
-        "clock": format_clock,
+        "clock": clock,
+        "grouped": "{:,}".format,
     }
     return environment.get_template(name).render(**context)
-
-
-def format_clock(time: str) -> str:
-    """Return a recorded time to the second."""
-    return time[:19].replace("T", " ")

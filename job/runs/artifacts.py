@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from job.runs.run import Run
+from job.runs.run import BEST_WEIGHTS, Run
 from job.storage.checksums import sha256_of
+from job.training.files import BEST, LAST, STATE
 
-PLACES = {"best.pt": "weights/best.pt", "last.pt": "weights/last.pt"}
+PLACES = {BEST: BEST_WEIGHTS, LAST: f"weights/{LAST}"}
 """Subfolders of files that are not at the top."""
-
-FOR_THE_MACHINE = {"state.pt"}
 
 
 class ArtifactPublisher:
@@ -22,7 +21,7 @@ class ArtifactPublisher:
     def copy(self, folder: Path, hurried: Callable[[], bool] = lambda: False) -> None:
         """Copy the files of a folder, those of its folders excepted, as long as `hurried` is false."""
         for path in sorted(folder.iterdir()):
-            if not path.is_file() or path.name in FOR_THE_MACHINE or hurried():
+            if not path.is_file() or path.name == STATE or hurried():
                 continue
             digest = sha256_of(path)
             if self._copied.get(path.name) != digest:

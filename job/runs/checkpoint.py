@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from job.errors import (
@@ -21,7 +21,7 @@ from job.errors import (
     UnreadableRecordError,
     WeightsError,
 )
-from job.runs.records import CheckpointFile, CheckpointId, CheckpointMetadata, Manifest, SetAside, now
+from job.runs.records import CheckpointId, CheckpointMetadata, CommittedFile, Manifest, SetAside, now
 from job.runs.run import Claim, Run
 from job.storage.checksums import sha256_of
 from job.storage.object_store import StoredObject
@@ -39,11 +39,8 @@ def commit(
 ) -> Manifest:
     """Make files a checkpoint: in the order of `paths`, then the manifest with `metadata`.
 
-    Files that the checkpoint `previous` has already are not stored again.
-
-    Raises:
-        SupersededError: If a later attempt has claimed the run.
-        StoreError: If the store refuses.
+    Files that the checkpoint `previous` has already are not stored again. Raises `SupersededError` if a later attempt
+    has claimed the run.
     """
     claim = Claim(run, checkpoint.attempt)
     claim.require_current()
@@ -56,7 +53,7 @@ def commit(
             stored[digest] = key, run.store.put(key, path).crc32c
         key, crc32c = stored[digest]
         files.append(
-            CheckpointFile(name=path.name, key=key, size_bytes=path.stat().st_size, sha256=digest, crc32c=crc32c)
+            CommittedFile(name=path.name, key=key, size_bytes=path.stat().st_size, sha256=digest, crc32c=crc32c)
         )
     manifest = Manifest(
         run=run.name,
@@ -78,9 +75,12 @@ def commit(
     return manifest
 
 
-def committed(run: Run) -> list[CheckpointId]:
-    """Return the run's committed checkpoints, oldest first, without those that were set aside."""
-    return _whole(_objects(run))
+def committed(run: Run, listed: Iterable[StoredObject] | None = None) -> list[CheckpointId]:
+    """Return the run's committed checkpoints, oldest first, without those that were set aside.
+
+    `listed` has the run's objects, which are listed if left out.
+    """
+    return _whole(_objects(run, listed))
 
 
 def set_aside(run: Run) -> dict[CheckpointId, list[str]]:
@@ -95,7 +95,7 @@ def missing_end(run: Run, num_epochs: int) -> str:
     newest = max(committed(run), default=None)
     if newest is not None and newest.position == (num_epochs, 0):
         return ""
-    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.description if newest else 'none'}"
+    return f"it ended after epoch {num_epochs}, and the newest checkpoint is {newest.position if newest else 'none'}"
 
 
 def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
@@ -124,9 +124,7 @@ def read_manifest(run: Run, checkpoint: CheckpointId) -> Manifest:
 def fetch(run: Run, checkpoint: CheckpointId, folder: Path) -> Manifest:
     """Fetch one checkpoint into an empty folder; the bucket is not changed.
 
-    Raises:
-        CorruptObjectError: If it is damaged.
-        ObjectNotFoundError: If a file of it is missing.
+    Raises `CorruptObjectError` if it is damaged, `ObjectNotFoundError` if a file of it is missing.
     """
     manifest = read_manifest(run, checkpoint)
     for file in manifest.files:
@@ -174,10 +172,6 @@ def refusal_explained(run: Run, manifest: Manifest) -> Iterator[None]:
 
     Its bytes are intact. The refusal may be a defect of this version, or the files may be malicious: a person decides
     whether to set it aside and resume from the one before.
-
-    Raises:
-        CorruptObjectError: If its state is refused.
-        WeightsError: If its weights are refused.
     """
     try:
         yield
@@ -188,7 +182,7 @@ def refusal_explained(run: Run, manifest: Manifest) -> Iterator[None]:
             target = shlex.quote(f"{run.store.uri}/{_key(run, manifest.id, SET_ASIDE)}")
             record = shlex.quote(json.dumps({"schema": 1, "problems": ["set aside by hand"]}))
             into = "| gcloud storage cp -" if run.store.uri.startswith("gs://") else ">"
-            advice = f"to resume after {older[-1].description}, set it aside: `echo {record} {into} {target}`"
+            advice = f"to resume after {older[-1].position}, set it aside: `echo {record} {into} {target}`"
         raise type(error)(
             f"run {run.name}: checkpoint {manifest.id} is refused, {error.message}; {advice}", error.problems
         ) from error
@@ -223,11 +217,11 @@ def retain(run: Run) -> None:
         run.store.delete(key)
 
 
-def _objects(run: Run) -> dict[CheckpointId, set[str]]:
+def _objects(run: Run, listed: Iterable[StoredObject] | None = None) -> dict[CheckpointId, set[str]]:
     """Return the names of the objects of each checkpoint, committed or not."""
     start = run.key("checkpoints/")
     objects: dict[CheckpointId, set[str]] = {}
-    for stored in run.store.list(start):
+    for stored in run.store.list(start) if listed is None else listed:
         folder, _, name = stored.key.removeprefix(start).partition("/")
         if (checkpoint := CheckpointId.parse(folder)) is not None:
             objects.setdefault(checkpoint, set()).add(name)
@@ -251,7 +245,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
     return [problem for problem in found if problem]
 
 
-def _contradiction(run: Run, file: CheckpointFile, there: StoredObject | None, scratch: Path) -> str | None:
+def _contradiction(run: Run, file: CommittedFile, there: StoredObject | None, scratch: Path) -> str | None:
     """Describe the contradiction between the bucket and a manifest's entry for a file."""
     if there is None:
         return f"{file.key}: is gone"
@@ -287,7 +281,7 @@ def _key(run: Run, checkpoint: CheckpointId, name: str) -> str:
     return run.key(f"checkpoints/{checkpoint}/{name}")
 
 
-def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
+def _fetch(run: Run, file: CommittedFile, folder: Path) -> None:
     """Fetch a file; retry once if its bytes differ from the commit."""
     try:
         _fetch_once(run, file, folder)
@@ -295,7 +289,7 @@ def _fetch(run: Run, file: CheckpointFile, folder: Path) -> None:
         _fetch_once(run, file, folder)
 
 
-def _fetch_once(run: Run, file: CheckpointFile, folder: Path) -> None:
+def _fetch_once(run: Run, file: CommittedFile, folder: Path) -> None:
     target = folder / file.name
     run.store.get(file.key, target)
     if target.stat().st_size != file.size_bytes or sha256_of(target) != file.sha256:

@@ -4,20 +4,20 @@ Guarantees that commits happen one at a time and in order, that at most one wait
 holds everything the older one held), and that each failure is raised in the training thread.
 """
 
-import contextlib
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from job.background import Background
-from job.errors import MachineError, PreemptionError, StoreError, TransientStoreError
+from job.errors import PreemptionError, StoreError, TransientStoreError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Manifest
 from job.runs.run import Claim
+from job.storage.workdir import translated_errors
 
 if TYPE_CHECKING:
     from job.training.state import Snapshot
@@ -45,10 +45,6 @@ class AsyncCommitter(Background):
         self.hurried = self._closing = False
         """Whether the work after a commit, retention and publishing, is left out."""
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Wait for the last commit; after an error, without retention and publishing.
 
@@ -65,14 +61,10 @@ class AsyncCommitter(Background):
         elif (failed := self.error) not in {None, error}:
             log.error("not committed: %s", failed)
             if isinstance(error, PreemptionError) and self._given:
-                error.not_committed = f"{self._given.description} is not committed, {type(failed).__name__}: {failed}"
+                error.not_committed = f"{self._given.position} is not committed, {type(failed).__name__}: {failed}"
 
     def submit(self, snapshot: "Snapshot", **metadata: object) -> None:
-        """Queue a snapshot for commit, with further entries of its metadata.
-
-        Raises:
-            JobError: If an earlier commit failed for good.
-        """
+        """Queue a snapshot with further entries of its metadata; raises the error of a commit that failed for good."""
         self.check()
         with self._changed:
             self._waiting, self._given = (snapshot, metadata), self._id(snapshot)
@@ -86,7 +78,7 @@ class AsyncCommitter(Background):
                 num_failed = 0
             except TransientStoreError as error:
                 num_failed += 1
-                position = self._id(work[0]).description
+                position = self._id(work[0]).position
                 log.warning("committing %s failed, try %d of %d: %s", position, num_failed, NUM_TRIES, error)
                 if num_failed >= NUM_TRIES:
                     raise
@@ -101,7 +93,7 @@ class AsyncCommitter(Background):
 
     def _commit(self, snapshot: "Snapshot", metadata: Mapping[str, object]) -> None:
         started = time.monotonic()
-        with self._writing():
+        with translated_errors(self._staging):
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging.mkdir(parents=True)
             paths = snapshot.write(self._staging)
@@ -113,25 +105,18 @@ class AsyncCommitter(Background):
         new_bytes = sum({file.key: file.size_bytes for file in self.newest.files if file.key not in known}.values())
         log.info(
             "committed %s: %.1f MB in %.2f s",
-            *(identity.description, new_bytes / 1e6, time.monotonic() - started),
+            *(identity.position, new_bytes / 1e6, time.monotonic() - started),
             extra={"epoch": identity.epoch, "batch": identity.batch, "bytes": new_bytes},
         )
         try:
             if not self.hurried:
-                with self._writing():
+                with translated_errors(self._staging):
                     snapshot.publish(self._staging)
                     self._publish(self._staging)
             if not self.hurried:
                 checkpoint.retain(self._claim.run)
         except StoreError as error:  # neither is needed to resume; both are retried after the next commit
-            log.warning("after committing %s: %s", identity.description, error)
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise MachineError(f"{self._staging}: cannot be written, {error.strerror}; free some space") from error
+            log.warning("after committing %s: %s", identity.position, error)
 
     def _id(self, snapshot: "Snapshot") -> CheckpointId:
-        return CheckpointId(snapshot.epoch, snapshot.batch, self._claim.attempt)
+        return CheckpointId(*snapshot.position, self._claim.attempt)

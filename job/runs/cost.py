@@ -18,7 +18,8 @@ from functools import cached_property
 from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
 from job.goodput import Phase
 from job.runs import checkpoint
-from job.runs.records import AttemptRecord, CheckpointId, Price, ResumeReceipt, Seconds, now
+from job.runs.listing import RunListing
+from job.runs.records import AttemptRecord, CheckpointId, PhaseSeconds, Price, ResumeReceipt, now
 from job.runs.run import Run
 from job.text import HOUR, dollars, duration, labelled, percent, seconds_between, table
 
@@ -177,8 +178,8 @@ class RunCost:
 
 def read_cost(run: Run, attempts: Sequence[AttemptRecord] | None = None, at: str | None = None) -> RunCost:
     """Compute the cost of a run's attempts, which are read if left out, at a time, which is now if left out."""
-    committed: dict[int, tuple[CheckpointId, Seconds]] = {}
-    attempts = run.attempt_records() if attempts is None else attempts
+    committed: dict[int, tuple[CheckpointId, PhaseSeconds]] = {}
+    attempts = RunListing(run).attempts() if attempts is None else attempts
     for identity in checkpoint.committed(run):
         with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
             committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
@@ -186,7 +187,7 @@ def read_cost(run: Run, attempts: Sequence[AttemptRecord] | None = None, at: str
 
 
 def cost_of(
-    attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, Seconds]] | None = None
+    attempts: Sequence[AttemptRecord], at: str, committed: Mapping[int, tuple[CheckpointId, PhaseSeconds]] | None = None
 ) -> RunCost:
     """Compute the cost of attempts, in order, at a time.
 
@@ -202,7 +203,7 @@ def cost_of(
 
 
 def _attempt_cost(
-    attempt: AttemptRecord, later: AttemptRecord | None, committed: tuple[CheckpointId, Seconds] | None, at: str
+    attempt: AttemptRecord, later: AttemptRecord | None, committed: tuple[CheckpointId, PhaseSeconds] | None, at: str
 ) -> AttemptCost:
     ended = attempt.state(newest=later is None, at=at)
     seconds = sum_by_label([attempt.seconds])
@@ -224,10 +225,10 @@ def _attempt_cost(
 
 def _committed_seconds(
     attempt: AttemptRecord,
-    committed: tuple[CheckpointId, Seconds] | None,
+    committed: tuple[CheckpointId, PhaseSeconds] | None,
     receipt: ResumeReceipt | None,
-    seconds: Seconds,
-) -> Seconds:
+    seconds: PhaseSeconds,
+) -> PhaseSeconds:
     """Return an attempt's seconds at the snapshot of its last commit; zero seconds if it committed nothing.
 
     The last heartbeat, the manifest as long as it is kept, or the receipt of the next attempt has the commit. One that
@@ -241,7 +242,7 @@ def _committed_seconds(
     return max(commits, key=lambda commit: commit[0])[1] if commits else {}
 
 
-def _without_lost(seconds: Seconds, committed: Seconds) -> Seconds:
+def _without_lost(seconds: PhaseSeconds, committed: PhaseSeconds) -> PhaseSeconds:
     """Move the seconds after the last commit to `Phase.LOST`."""
     lost = {
         label: max(0.0, s - committed.get(label, 0.0)) for label, s in seconds.items() if label not in GETTING_READY

@@ -5,9 +5,7 @@ any other failure does, through `check`. Knows nothing of training.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
-from typing import Self
 
 from job.background import Background
 from job.errors import JobError, PauseError
@@ -32,14 +30,6 @@ class Heartbeat(Background):
     ) -> None:
         super().__init__("heartbeat", self._beat)
         self._claim, self._content, self._on_stop, self._every_s = claim, content, on_stop, every_s
-        self._closed = threading.Event()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
 
     def _beat(self) -> None:
         complained = asked = False
@@ -47,7 +37,7 @@ class Heartbeat(Background):
             try:
                 self._claim.heartbeat(self._content())
                 request = None if asked else self._claim.stop_request()
-                if request is not None and not self._closed.is_set():
+                if request is not None and not self.closed.is_set():
                     asked = True
                     self._on_stop(paused_by(self._claim.run, request))
                 complained = False
@@ -55,10 +45,11 @@ class Heartbeat(Background):
                 if not complained:
                     log.warning("heartbeat: %s", error)
                 complained = True
-            if self._closed.wait(self._every_s):
+            if self.closed.wait(self._every_s):
                 return
 
 
-def paused_by(run: Run, request: StopRequest, *, agreed: bool = False) -> PauseError:
+def paused_by(run: Run, request: StopRequest, *, on_all_ranks: bool = False) -> PauseError:
     """Return the notice for a stop request."""
-    return PauseError(f"run {run.name}: paused, as was asked at {request.asked_at} on {request.host}", agreed=agreed)
+    message = f"run {run.name}: paused, as was asked at {request.asked_at} on {request.host}"
+    return PauseError(message, on_all_ranks=on_all_ranks)

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from job.errors import (
     CorruptObjectError,
@@ -25,11 +26,12 @@ from job.recipes.recognition import published_model, trained_as
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, InitialWeights, Manifest, RunRecord
 from job.runs.request import Execution, TrainRequest
-from job.runs.run import Run, default_families, family_of, is_run_name
+from job.runs.run import BEST_WEIGHTS, Run, default_families, family_of, is_run_name
 from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,8 @@ def find_start(store: Store, request: TrainRequest, run: str | None) -> InitialW
     ``--weights`` and ``--model`` replace the recipe's start. A recipe that starts from own weights gets the best of the
     finished runs of the same profile in the family of `run`, or else in `default_families`.
 
-    Raises:
-        WeightsError: If there are none.
-        RunConflictError: If a run is to be extended and has not ended.
-        UsageError: If that run has trained as many epochs already.
+    Raises `WeightsError` if there are none, `RunConflictError` if a run is to be extended and has not ended,
+    `UsageError` if that run has trained as many epochs already.
     """
     architecture = request.model if request.model and request.model.endswith((".yaml", ".yml")) else None
     if request.weights is not None:
@@ -70,30 +70,44 @@ def extended_request(
     name: str, record: RunRecord, num_epochs: int, new_run: str | None, execution: Execution
 ) -> TrainRequest:
     """Return the request that extends an old run to a new total of epochs, with all its other values."""
+    request = _recorded(record, Start("end", name), execution)
+    longer = request.recipe.with_arguments(request.recipe.train | {"epochs": num_epochs})
+    return request.model_copy(update={"run": new_run, "recipe": longer})
+
+
+def recorded_request(record: RunRecord, execution: Execution) -> TrainRequest:
+    """Return the request of a run by its record, to be executed on this machine."""
+    start, model, point = record.request["start"], record.request["model"], record.start.point
+    if point.kind == "end":
+        return _recorded(record, Start("end", point.run), execution)
+    if model is None:
+        with contextlib.suppress(ValueError):  # else the command line named weights
+            return _recorded(record, Start.parse(start), execution)
+    return _recorded(record, Start("own"), execution).model_copy(update={"weights": start, "model": model})
+
+
+def _recorded(record: RunRecord, start: Start, execution: Execution) -> TrainRequest:
+    """Return the request of a record, from start weights."""
     request = record.request
     recipe = Recipe(
         name=request["recipe"],
         source=request["recipe"],
         summary="",
         profile=request["profile"],
-        start=Start("end", name),
+        start=start,
         train=DEFAULTS | request["train"],
         expect={metric: Band(*ends) for metric, ends in record.expect.items()},
     )
     how = {field: getattr(execution, field) for field in Execution.model_fields}
     same = {field: request[field] for field in ("dataset", "profile", "new_classes", "quarantine")}
-    return TrainRequest.parse(
-        {**how, **same, "run": new_run, "recipe": recipe.with_arguments(recipe.train | {"epochs": num_epochs})}
-    )
+    return TrainRequest.parse({**how, **same, "run": record.run, "recipe": recipe})
 
 
 def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path | None, InitialWeights]:
     """Fetch the start weights; return the file, and the weights with its digest.
 
-    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there.
-
-    Raises:
-        WeightsError: If they are gone, or differ from the record.
+    Published weights that the bucket does not have are downloaded as Ultralytics does, and stored there. Raises
+    `WeightsError` if they are gone, or differ from the record.
     """
     if point.source is None:
         return None, point
@@ -127,13 +141,9 @@ def fetch_start(store: Store, point: InitialWeights, folder: Path) -> tuple[Path
 
 
 def fetch_best(run: Run, target: Path) -> None:
-    """Fetch the best weights of a finished run: the published copy, or those of a checkpoint where the copy differs.
-
-    Raises:
-        WeightsError: If neither has them.
-    """
-    final, key = run.final(), run.key("weights/best.pt")
-    wanted = final.weights["best.pt"].sha256 if final else None
+    """Fetch a finished run's best weights, of a checkpoint where the copy differs; raises `WeightsError` if gone."""
+    final, key = run.final(), run.key(BEST_WEIGHTS)
+    wanted = final.weights[BEST].sha256 if final else None
     with contextlib.suppress(ObjectNotFoundError):
         run.store.get(key, target)
         if wanted in {None, sha256_of(target)}:
@@ -199,7 +209,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
             raise WeightsError(f"--weights {weights}: is neither a file nor a run in {store.uri}; see `job runs list`")
         if run.final() is None:
             raise WeightsError(f"--weights {weights}: that run is not finished; finish it, or name its file yourself")
-        return InitialWeights("own", run.key("weights/best.pt"), None, run=weights)
+        return InitialWeights("own", run.key(BEST_WEIGHTS), None, run=weights)
     key = weights.removeprefix("./")
     try:
         store.stat(key)
@@ -210,8 +220,7 @@ def _named(store: Store, weights: str) -> InitialWeights:
     return InitialWeights("own", key, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
+class _Finished(NamedTuple):
     """A finished run whose weights another one may start from."""
 
     run: Run
@@ -224,7 +233,7 @@ def _finished(store: Store, family: str) -> Iterator[_Finished]:
     """Yield the finished runs of a family; one whose final record is damaged is passed over with a warning."""
     for found in survey(store, [family]).runs:
         try:
-            final = found.run.final() if found.finished else None
+            final = found.listing.final()
         except CorruptObjectError as error:
             log.warning("%s; passed over as start weights", error)
             continue
@@ -271,7 +280,7 @@ def _best_of(store: Store, runs: Sequence[_Finished], where: str, profile: Profi
 
 
 def _own_weights(entry: _Finished, why: str) -> InitialWeights:
-    key = entry.run.key("weights/best.pt")
+    key = entry.run.key(BEST_WEIGHTS)
     return InitialWeights("own", key, None, run=entry.run.name, why=f"{why}; --weights names another")
 
 

@@ -10,9 +10,8 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import EVALUATION_BEFORE, Evaluation
-
-RESULTS = "results.csv"
+from job.training.evaluation_record import Evaluation
+from job.training.files import EVALUATION_BEFORE, RESULTS
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""
@@ -36,12 +35,7 @@ class Progress:
 
 
 def read_progress(run: Run) -> Progress:
-    """Read the progress of a run.
-
-    Raises:
-        ObjectNotFoundError: If no checkpoint stays long enough to be read.
-        CorruptObjectError: If it cannot be read.
-    """
+    """Read the progress of a run; raises `ObjectNotFoundError` if no checkpoint stays long enough to be read."""
     for tries_left in reversed(range(NUM_TRIES)):
         committed = checkpoint.committed(run)
         if not committed:

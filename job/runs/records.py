@@ -28,10 +28,15 @@ from typing_extensions import TypedDict  # pydantic does not take that of typing
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
+from job.recipes.recipe import StartKind
 from job.text import as_json, seconds_between, shortened, validation_problems
+from job.training.files import BEST, STATE
+from job.training.position import Position
 
 SCHEMA = 1
-"""Of records; a new phase, reason of an end or required field raises it, or older versions call a record damaged."""
+"""Of records; a new required field raises it, or older versions call a record damaged. A phase or a reason of an end
+that a version does not know reads as ``unknown``.
+"""
 
 NUM_SHOWN = 3
 """Problems of an object that its message names."""
@@ -48,7 +53,11 @@ def now() -> str:
 
 
 def _require_time(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a time in ISO 8601, got {text!r}") from None
+    if time.tzinfo is None:
         raise ValueError("has no time zone")
     return text
 
@@ -57,11 +66,7 @@ Timestamp = Annotated[str, AfterValidator(_require_time)]
 
 
 def refuse_newer(key: str, data: bytes) -> None:
-    """Check the schema of an object that is not read.
-
-    Raises:
-        UnreadableRecordError: If a newer version of the job wrote it.
-    """
+    """Raise `UnreadableRecordError` for an object that a newer version of the job wrote."""
     try:
         schema = json.loads(data)["schema"]
     except (LookupError, RecursionError, TypeError, ValueError):
@@ -85,11 +90,7 @@ class Record(Part):
 
     @classmethod
     def read(cls, key: str, data: bytes) -> Self:
-        """Read an object.
-
-        Raises:
-            UnreadableRecordError: If a newer version of the job wrote it, or it has another form.
-        """
+        """Read an object; raises `UnreadableRecordError` if a newer version wrote it, or it has another form."""
         try:
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
@@ -117,14 +118,9 @@ class CheckpointId:
         return f"{self.epoch:04d}-{self.batch:06d}.a{self.attempt:04d}"
 
     @property
-    def position(self) -> tuple[int, int]:
-        """Complete epochs, and complete batches of the next."""
-        return self.epoch, self.batch
-
-    @property
-    def description(self) -> str:
-        """The position as text."""
-        return f"epoch {self.epoch}" if not self.batch else f"batch {self.batch} of epoch {self.epoch + 1}"
+    def position(self) -> Position:
+        """Where its training stood."""
+        return Position(self.epoch, self.batch)
 
     @classmethod
     def parse(cls, name: str) -> "CheckpointId | None":
@@ -143,20 +139,31 @@ def _checkpoint_id(value: object) -> object:
 CheckpointName = Annotated[CheckpointId, BeforeValidator(_checkpoint_id), PlainSerializer(str)]
 
 
-class Position(Part):
-    """Complete epochs, and complete batches of the next."""
-
-    epoch: NonNegativeInt
-    batch: NonNegativeInt
-
-
-KnownPosition = Annotated[Position | None, BeforeValidator(lambda value: value or None)]
-"""An attempt that ends before it has set up its training writes an empty one."""
-
-Seconds = dict[Phase, float]
+def _position(value: object) -> object:
+    """Read a position; an attempt that ends before it has set up its training writes an empty one."""
+    if isinstance(value, dict):
+        value = {name: value[name] for name in Position._fields if name in value}
+    return value or None
 
 
-class CheckpointFile(Part):
+RecordedPosition = Annotated[
+    Position | None, BeforeValidator(_position), PlainSerializer(lambda position: position and position._asdict())
+]
+
+
+def _by_known_phase(value: object) -> object:
+    """Add up the phases of a later version as one."""
+    later = value.keys() - set(Phase) if isinstance(value, dict) else ()
+    if not isinstance(value, dict) or not later or not all(isinstance(value[name], int | float) for name in later):
+        return value
+    known = {name: s for name, s in value.items() if name not in later}
+    return known | {Phase.UNKNOWN: known.get(Phase.UNKNOWN, 0.0) + sum(value[name] for name in later)}
+
+
+PhaseSeconds = Annotated[dict[Phase, float], BeforeValidator(_by_known_phase)]
+
+
+class CommittedFile(Part):
     """One file of a checkpoint, and the key of its bytes, which may be of an earlier checkpoint."""
 
     name: str
@@ -173,7 +180,7 @@ class CheckpointMetadata(Part):
     model_config = ConfigDict(extra="allow")
 
     digests: dict[str, str] = {}
-    seconds: Seconds = {}
+    seconds: PhaseSeconds = {}
 
 
 class Manifest(Record):
@@ -185,7 +192,7 @@ class Manifest(Record):
     attempt: PositiveInt
     committed_at: Timestamp
     metadata: CheckpointMetadata = Field(alias="about")
-    files: tuple[CheckpointFile, ...]
+    files: tuple[CommittedFile, ...]
 
     @property
     def id(self) -> CheckpointId:
@@ -195,7 +202,7 @@ class Manifest(Record):
     @property
     def digest_of_state(self) -> str | None:
         """SHA-256 of the training state."""
-        return next((file.sha256 for file in self.files if file.name == "state.pt"), None)
+        return next((file.sha256 for file in self.files if file.name == STATE), None)
 
     @property
     def size_bytes(self) -> int:
@@ -253,8 +260,7 @@ class Request(TypedDict):
 class InitialWeights:
     """The first weights of a run."""
 
-    kind: str
-    """``own``, ``pretrained``, ``scratch`` or ``end``, as in `job.recipes.recipe.Start`."""
+    kind: StartKind
 
     source: str | None
     """A key in the bucket, a ``gs://`` address, a file, or for ``end`` a checkpoint's folder; None from scratch."""
@@ -282,6 +288,32 @@ class Lineage(Part):
     transfer: dict[str, object] | None = None
 
 
+class DatasetStatistics(Part):
+    """Statistics of the check, over the pictures of all splits; see `job.datasets.dataset_statistics`."""
+
+    imgsz: PositiveInt
+    tiles: NonNegativeInt
+    """Width and height of the tiles that training cuts pictures into, px of the file; 0 for whole pictures."""
+
+    side_px: PositiveInt
+    """Median of the longer sides of the files' pictures."""
+
+    num_objects: PositiveInt
+    num_small: NonNegativeInt
+    """Objects under 16 px as training sees them: the square root of the box's area."""
+
+    num_small_in_files: NonNegativeInt
+    median_px: NonNegativeFloat
+    """Median size of objects as training sees them."""
+
+    median_in_files_px: NonNegativeFloat
+    max_objects: PositiveInt
+    """Most objects in a picture."""
+
+    num_alike: NonNegativeInt = 0
+    """Pictures of val that look like one of train."""
+
+
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""
 
@@ -292,6 +324,9 @@ class PinnedDataset(Part):
 
     val: str | None = None
     """Digest of the validation set; older versions did not record it."""
+
+    statistics: DatasetStatistics | None = None
+    """None if nothing is labelled; older versions did not record them."""
 
 
 class Facts(Part):
@@ -331,7 +366,7 @@ class LastCommitted(Part):
     """An attempt's newest commit, and its seconds when the snapshot was taken."""
 
     checkpoint: CheckpointName
-    seconds: Seconds
+    seconds: PhaseSeconds
 
 
 class Observations(Part):
@@ -346,7 +381,7 @@ class ResumeReceipt(Part):
 
     run: str = ""
     checkpoint: CheckpointName
-    position: Position | None = None
+    position: RecordedPosition = None
     saved: dict[str, str] = {}
     loaded: dict[str, str] = {}
     steps_lost: NonNegativeInt = 0
@@ -383,9 +418,9 @@ class AttemptStart(Record):
 class Progressing(Record):
     """The training of an attempt, in a heartbeat and in an end."""
 
-    position: KnownPosition = None
+    position: RecordedPosition = None
     evidence: Observations | None = None
-    seconds: Seconds | None = None
+    seconds: PhaseSeconds | None = None
 
 
 class Heartbeat(Progressing):
@@ -459,13 +494,12 @@ class AttemptRecord:
         return self.start.started_at if self.start else self.claim.claimed_at
 
     @property
-    def position(self) -> tuple[int, int] | None:
-        """Complete epochs, and complete batches of the next, that its records show."""
-        found = (record.position for record in (self.end, self.heartbeat) if record and record.position)
-        return next(((position.epoch, position.batch) for position in found), None)
+    def position(self) -> Position | None:
+        """How far its training got, by its records."""
+        return next((record.position for record in (self.end, self.heartbeat) if record and record.position), None)
 
     @property
-    def seconds(self) -> Seconds:
+    def seconds(self) -> PhaseSeconds:
         """Its recorded seconds by phase; without a record, all are start-up."""
         last = self.end or self.heartbeat
         if last and last.seconds is not None:
@@ -486,9 +520,7 @@ class AttemptRecord:
     def state(self, *, newest: bool, at: str | None = None) -> EndReason:
         """Return its end reason, or `RUNNING` or `VANISHED` without an end record.
 
-        Args:
-            newest: No later attempt has claimed the run.
-            at: The time for which its last sign of life must be recent; without one, the newest always runs.
+        The newest attempt runs if its last sign of life is recent at a time `at`, or without one.
         """
         if self.end:
             return self.end.reason
@@ -515,6 +547,10 @@ def _requires(*names: str) -> AfterValidator:
 
 
 Metrics = Annotated[dict[str, float], _requires(*METRICS)]
+
+
+def _with_whole_epoch(row: Mapping[str, float]) -> dict[str, object]:
+    return {name: int(value) if name == "epoch" else value for name, value in row.items()}
 
 
 class BeforeAfterRecord(Part):
@@ -554,10 +590,10 @@ class FinalRecord(Record):
     train_s: NonNegativeFloat
     bits: Exactness = Exactness()
     comparison: BeforeAfterRecord
-    course: list[Metrics]
-    """Metrics after each epoch."""
+    course: list[Annotated[Metrics, PlainSerializer(_with_whole_epoch)]]
+    """Metrics after each epoch, and its number, from 1."""
 
-    weights: Annotated[dict[str, WeightsDigests], _requires("best.pt")]
+    weights: Annotated[dict[str, WeightsDigests], _requires(BEST)]
 
 
 def differences(

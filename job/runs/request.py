@@ -134,7 +134,7 @@ class TrainRequest(Execution):
         return recognise(self.recipe.name, self.start, self.recipe.train, self.recipe.profile)
 
     @property
-    def about_recipe(self) -> str:
+    def recipe_description(self) -> str:
         """The recipe as text: name, shipped equivalent by values, expectation of its authors."""
         recipe, found = self.recipe, self.trained_as
         name = recipe.name if found == recipe.name or recipe.source not in recipe_names() else (

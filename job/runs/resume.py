@@ -4,18 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, EndReason, OutOfMemoryError
-from job.runs.records import (
-    AttemptRecord,
-    Exactness,
-    Manifest,
-    Position,
-    ResumeReceipt,
-    RunRecord,
-    StopRequest,
-    differences,
-)
+from job.runs.listing import RunListing
+from job.runs.records import AttemptRecord, Exactness, Manifest, ResumeReceipt, RunRecord, StopRequest, differences
 from job.runs.run import Claim
 from job.text import seconds_between
+from job.training.position import BEGINNING, Position
 
 TAKEN = {EndReason.PREEMPTED, EndReason.VANISHED}
 """End reasons of a preempted machine."""
@@ -32,13 +25,16 @@ class PreviousAttempts:
 
     @classmethod
     def of(cls, claim: Claim) -> "PreviousAttempts":
-        """Read the records of the attempts before a claim."""
-        return cls(tuple(claim.run.attempt(number) for number in claim.run.attempts() if number < claim.attempt))
+        """Read the records of the attempts before a claim, and bundle them for the next one."""
+        listing = RunListing(claim.run)
+        previous = cls(tuple(listing.attempts(number for number in listing.attempt_numbers if number < claim.attempt)))
+        listing.write_bundle()
+        return previous
 
     @property
-    def furthest_position(self) -> tuple[int, int]:
-        """Complete epochs, and complete batches of the next, that any of them reached."""
-        return max((attempt.position or (0, 0) for attempt in self.attempts), default=(0, 0))
+    def furthest_position(self) -> Position:
+        """The furthest that any of them reached."""
+        return max((attempt.position or BEGINNING for attempt in self.attempts), default=BEGINNING)
 
     def stop_request(self, cloud_job: str | None) -> StopRequest | None:
         """Return a request to stop that the next attempt has to obey, since no attempt has ended by it.
@@ -73,11 +69,7 @@ NO_ATTEMPTS = PreviousAttempts()
 
 
 def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, str], num_batches: int) -> ResumeReceipt:
-    """Return the receipt of a resumption from a checkpoint, by the digests of the state after loading.
-
-    Raises:
-        CorruptObjectError: If the loaded state differs from the saved one.
-    """
+    """Return the receipt of a resumption; raises `CorruptObjectError` if another state was loaded than was saved."""
     saved = restored.metadata.digests
     if different := [f"{group}: saved {saved[group][:12]}, loaded {loaded[group][:12]}" for group in saved
                      if saved[group] != loaded[group]]:  # fmt: skip
@@ -88,13 +80,13 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
     steps_lost, seconds_lost = 0, 0.0
     if previous.attempts:  # else it extends another run
         last = previous.attempts[-1]
-        epoch, batch = last.position or (0, 0)
+        epoch, batch = last.position or BEGINNING
         steps_lost = max(0, (epoch - restored.epoch) * num_batches + batch - restored.batch)
         seconds_lost = seconds_between(max(restored.committed_at, last.claim.claimed_at), last.last_sign_at)
     return ResumeReceipt(
         run=restored.run,
         checkpoint=restored.id,
-        position=Position(epoch=restored.epoch, batch=restored.batch),
+        position=restored.id.position,
         saved=saved,
         loaded=loaded,
         steps_lost=steps_lost,

@@ -25,6 +25,7 @@ from job.runs.records import (
     now,
 )
 from job.storage.object_store import Store
+from job.training.files import BEST
 
 FAMILY = "yolov11_wildlife"
 """Family of the unnamed runs on wildlife data, and of all unnamed runs of older versions."""
@@ -32,10 +33,9 @@ FAMILY = "yolov11_wildlife"
 MAX_FAMILY = 50
 """Characters of a derived family, which leave room for the number of a run."""
 
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""Errors from reading a record of another form."""
-
 RecordType = TypeVar("RecordType", bound=Record)
+
+BEST_WEIGHTS = f"weights/{BEST}"
 
 SUBMISSIONS = "segments/"
 """Where a run's submissions lie; the first may be there before the run begins."""
@@ -47,11 +47,7 @@ def is_run_name(name: str) -> bool:
 
 
 def check_run_name(name: str) -> str:
-    """Return a run's name if it can be one.
-
-    Raises:
-        UsageError: If it cannot.
-    """
+    """Return a run's name; raises `UsageError` if it can be none."""
     if not is_run_name(name):
         raise UsageError(
             f"run {name!r}: is not a name for a run; use up to 63 letters, digits, '-' and '_', the first no '-' or '_'"
@@ -106,7 +102,7 @@ class Run:
             return False
         return True
 
-    def attempts(self) -> list[int]:
+    def attempt_numbers(self) -> list[int]:
         """Return the numbers of the attempts that claimed the run, in order."""
         numbers = (
             re.fullmatch(r".*/attempts/(\d{4,})\.json", stored.key) for stored in self.store.list(self.key("attempts/"))
@@ -114,11 +110,7 @@ class Run:
         return sorted(int(match[1]) for match in numbers if match)
 
     def attempt(self, number: int) -> AttemptRecord:
-        """Return the records of an attempt.
-
-        Raises:
-            UnreadableRecordError: If one of them has another form.
-        """
+        """Return the records of an attempt."""
         claim = self.read(AttemptClaim, _name(number))
         if claim is None:
             raise ObjectNotFoundError(f"{self.key(_name(number))}: no such object; restore it")
@@ -130,14 +122,10 @@ class Run:
             end=self.read(AttemptEnd, _name(number, ".end")),
         )
 
-    def attempt_records(self) -> list[AttemptRecord]:
-        """Return the records of all attempts, in order."""
-        return [self.attempt(number) for number in self.attempts()]
-
     def claim(self, fields: Mapping[str, object]) -> "Claim":
         """Claim the run for a new attempt; every earlier attempt is superseded from here on."""
         while True:
-            earlier = max(self.attempts(), default=0)
+            earlier = max(self.attempt_numbers(), default=0)
             ended = self.read(AttemptEnd, _name(earlier, ".end"))
             previous = ended.model_dump(mode="json") if ended else {"reason": EndReason.VANISHED}
             claim = {
@@ -164,11 +152,7 @@ class Run:
         return written
 
     def read(self, kind: type[RecordType], name: str) -> RecordType | None:
-        """Read one of the run's objects, if it exists.
-
-        Raises:
-            UnreadableRecordError: If it has another form.
-        """
+        """Read one of the run's objects, if it exists, by `Record.read`."""
         try:
             return kind.read(self.key(name), self.store.read(self.key(name)))
         except ObjectNotFoundError:
@@ -187,12 +171,8 @@ class Claim:
     attempt: int
 
     def require_current(self) -> None:
-        """Check that no later attempt has claimed the run.
-
-        Raises:
-            SupersededError: If one has.
-        """
-        newest = max(self.run.attempts(), default=self.attempt)
+        """Raise `SupersededError` if a later attempt has claimed the run."""
+        newest = max(self.run.attempt_numbers(), default=self.attempt)
         if newest > self.attempt:
             raise SupersededError(
                 f"run {self.run.name}: attempt {self.attempt} was superseded by attempt {newest}; this machine stops "

@@ -7,13 +7,15 @@ passed over. Knows nothing of training.
 import json
 import logging
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
+from job.runs.listing import NUM_THREADS, RunListing
 from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
-from job.runs.run import SUBMISSIONS, UNREADABLE, Run, default_families, family_of, is_run_name, next_free_name
-from job.storage.object_store import Store
+from job.runs.run import SUBMISSIONS, Run, default_families, family_of, is_run_name, next_free_name
+from job.storage.object_store import Store, StoredObject
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def _submitted(run: Run) -> Request | None:
     try:
         submission = json.loads(run.store.read(run.key(f"{SUBMISSIONS}0001.json")))
         return submission["request"] if submission["run"] == run.name else None
-    except (ObjectNotFoundError, *UNREADABLE):
+    except (ObjectNotFoundError, LookupError, RecursionError, TypeError, ValueError):
         return None
 
 
@@ -83,9 +85,18 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
 class FoundRun:
     """A run, by a list of the bucket and its record."""
 
-    run: Run
+    listing: RunListing
     record: RunRecord
-    finished: bool
+
+    @property
+    def run(self) -> Run:
+        """The run itself."""
+        return self.listing.run
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its final record."""
+        return "final.json" in self.listing.objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +116,40 @@ class Survey:
 
 def survey(store: Store, families: Collection[str] = ()) -> Survey:
     """Return all runs, or those of some families, and the foreign folders among them, which are no error."""
-    folders: dict[str, set[str]] = {}
+    folders: dict[str, list[StoredObject]] = {}
     for stored in store.list("runs/"):
-        name, slash, rest = stored.key.removeprefix("runs/").partition("/")
+        name, slash, _ = stored.key.removeprefix("runs/").partition("/")
         if slash:
-            folders.setdefault(name, set()).add(rest)
+            folders.setdefault(name, []).append(stored)
     seen = Survey([], [], {}, list(folders))
+    listings = []
     for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
-        inside = folders[name]
         if families and family_of(name) not in families:
             continue
-        if not is_run_name(name):
-            seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
-        elif "run.json" in inside:
-            run = Run(store, name)
-            try:
-                record = run.record()
-            except CorruptObjectError as error:
-                seen.strays[name] = f"is not a run that this version can read, {error}"
-                continue
-            if record is None:
-                seen.strays[name] = "is not a run, but a copy of another one"
-            else:
-                seen.runs.append(FoundRun(run, record, "final.json" in inside))
-        elif all(each.startswith(SUBMISSIONS) for each in inside):
-            seen.submitted.append(Run(store, name))
+        if is_run_name(name):
+            listings.append(RunListing(Run(store, name), folders[name]))
         else:
-            seen.strays[name] = "is not a run, it has no run.json"
+            seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
+        for listing, found in zip(listings, threads.map(_recognise, listings), strict=True):
+            if isinstance(found, str):
+                seen.strays[listing.run.name] = found
+            elif found is None:
+                seen.submitted.append(listing.run)
+            else:
+                seen.runs.append(FoundRun(listing, found))
     return seen
+
+
+def _recognise(listing: RunListing) -> RunRecord | str | None:
+    """Return the record of a run, None if it is submitted only, or why the folder is no run."""
+    if "run.json" in listing.objects:
+        try:
+            return listing.record() or "is not a run, but a copy of another one"
+        except CorruptObjectError as error:
+            return f"is not a run that this version can read, {error}"
+    submitted_only = all(name.startswith(SUBMISSIONS) for name in listing.objects)
+    return None if submitted_only else "is not a run, it has no run.json"
 
 
 def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:

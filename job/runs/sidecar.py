@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from job.training.signals import left_to_the_trainer
+from job.training.signals import notices_blocked
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +22,15 @@ NICENESS = 5
 class Sidecar:
     """One subprocess, ``python -m`` and `command`, started by the constructor; without a start it counts as ended.
 
-    Its warnings begin with `subject` and end with `remedy`.
+    Its warnings begin with `subject` and end with `remedy`; its nice value is that of this process and `niceness`.
     """
 
-    def __init__(self, subject: str, remedy: str, *command: str) -> None:
+    def __init__(self, subject: str, remedy: str, *command: str, niceness: int = NICENESS) -> None:
         self._subject, self._remedy = subject, remedy
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `kill`; a pipe would block when it is full
         try:
-            with left_to_the_trainer():
+            with notices_blocked():
                 self._process = subprocess.Popen(  # noqa: S603 -- this program itself
                     [sys.executable, "-m", *command],
                     bufsize=0,
@@ -45,7 +45,7 @@ class Sidecar:
         if self._process.stdin is not None:
             os.set_blocking(self._process.stdin.fileno(), False)
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
 
     @property
     def is_running(self) -> bool:

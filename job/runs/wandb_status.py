@@ -1,5 +1,6 @@
 """W&B status of a run: one non-authoritative record for each attempt; logs of older versions beside it are unread."""
 
+from job.runs.listing import RunListing
 from job.runs.records import Record
 from job.runs.run import Claim, Run
 
@@ -18,20 +19,26 @@ class WandbStatus(Record):
 
 def write_status(claim: Claim, status: WandbStatus) -> None:
     """Write the status of an attempt, in place of an earlier one."""
-    claim.run.write(f"wandb/{claim.attempt:04d}.json", status, overwrite=True)
+    claim.run.write(_name(claim.attempt), status, overwrite=True)
 
 
 def read_status(run: Run, attempt: int) -> WandbStatus | None:
     """Read the status of an attempt, if it has one."""
-    return run.read(WandbStatus, f"wandb/{attempt:04d}.json")
+    return run.read(WandbStatus, _name(attempt))
 
 
-def describe(run: Run) -> str:
+def describe(listing: RunListing) -> str:
     """Describe the location of a run's curve, by the newest attempt that has a status."""
-    status = next(filter(None, (read_status(run, number) for number in reversed(run.attempts()))), None)
+    run = listing.run
+    newest = max((number for number in listing.attempt_numbers if _name(number) in listing.objects), default=None)
+    status = read_status(run, newest) if newest else None
     if status is None:
         return "not used"
     if status.sent:
         return f"all of it is at {status.url}"
     sync = f"`job wandb sync {run.name}` sends what the server lacks"
     return f"{status.url}; {sync}" if status.mode == "online" else f"not sent, because {status.why}; {sync}"
+
+
+def _name(attempt: int) -> str:
+    return f"wandb/{attempt:04d}.json"

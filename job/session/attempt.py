@@ -12,12 +12,14 @@ from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedE
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
+from job.runs.listing import RunListing
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Claim, Run
 from job.session import environment
 from job.session.context import SessionContext
 from job.storage.checksums import sha256_of
+from job.training.files import BEST, LAST
 
 if TYPE_CHECKING:
     from job.training.loop import Training
@@ -40,7 +42,7 @@ class StartedAttempt:
 def claim_run(run: Run, context: SessionContext) -> Claim:
     """Claim a run for this machine."""
     age_s = round(sum(context.timer.seconds().values()), 3)
-    return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.about()})
+    return run.claim({"process_age_s": age_s, "price": context.price.model_dump(), **environment.claim_fields()})
 
 
 def environment_of(training: "Training") -> dict[str, object]:
@@ -66,11 +68,11 @@ def record_start(claim: Claim, record: RunRecord, training: "Training", receipt:
 
 @contextlib.contextmanager
 def attempt_recorded(
-    claim: Claim, context: SessionContext, about: Callable[[], Mapping[str, object]], *, finished: bool = True
+    claim: Claim, context: SessionContext, more_fields: Callable[[], Mapping[str, object]], *, finished: bool = True
 ) -> Iterator[None]:
     """Write the end record of an attempt, for any end within the block: error, notice, hang, deadline.
 
-    `about` returns further fields of the record, such as `Training.about`. If `finished`, the attempt ends with the
+    `more_fields` returns those of the training, as `Training.record_fields`. If `finished`, the attempt ends with the
     block.
 
     Raises:
@@ -78,7 +80,7 @@ def attempt_recorded(
     """
 
     def end(reason: str, fields: Mapping[str, object]) -> None:
-        claim.end(reason, {**fields, **about(), "seconds": context.timer.seconds()})
+        claim.end(reason, {**fields, **more_fields(), "seconds": context.timer.seconds()})
 
     def end_by(error: BaseException) -> None:
         fields = {
@@ -107,9 +109,7 @@ def attempt_recorded(
 def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) -> FinalRecord:
     """Publish the files that training wrote into a folder, and write the final record, which ends the run.
 
-    Raises:
-        NotCommittedError: If the newest checkpoint is not the end of the run.
-        SupersededError: If another attempt has taken over.
+    Raises `NotCommittedError` if the newest checkpoint is not the end of the run.
     """
     from job.training.weights import digest_file  # noqa: PLC0415 -- imports torch, which is loaded by now
 
@@ -122,8 +122,8 @@ def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) 
     expect = {name: Band(*ends) for name, ends in record.expect.items()}
     before, after = training.before_and_after
     comparison = BeforeAfter(metrics_of(before), metrics_of(after), expect)
-    *earlier, this = run.attempt_records()
-    seen = Heartbeat.model_validate({"at": now(), **training.about})
+    *earlier, this = RunListing(run).attempts()
+    seen = Heartbeat.model_validate({"at": now(), **training.record_fields})
     exactness = resume.exactness(record, [*earlier, replace(this, heartbeat=seen)])
     final = {
         "attempt": claim.attempt,
@@ -136,8 +136,7 @@ def finish(started: StartedAttempt, folder: Path, publisher: ArtifactPublisher) 
         "comparison": comparison.to_json(),
         "course": [{"epoch": int(row["epoch"]), **metrics_of(row)} for row in progress.rows],
         "weights": {
-            name: {"sha256": sha256_of(folder / name), "tensors": digest_file(folder / name)}
-            for name in ("best.pt", "last.pt")
+            name: {"sha256": sha256_of(folder / name), "tensors": digest_file(folder / name)} for name in (BEST, LAST)
         },
     }
     claim.require_current()

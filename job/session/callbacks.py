@@ -7,7 +7,7 @@ ends it at the next step or batch of a validation. Knows nothing of how training
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,10 @@ from job.runs.records import CheckpointId
 from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter
 from job.session.context import SessionContext
+from job.training.callbacks import Step, TrainingCallbacks
+from job.training.position import BEGINNING, Position
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Step
     from job.training.state import Row, Snapshot
 
 TRACE = "JOB_TRACE"
@@ -29,8 +30,8 @@ TRACE = "JOB_TRACE"
 
 
 @dataclass(kw_only=True)
-class SessionCallbacks:
-    """The callbacks of rank 0; see `job.training.callbacks.TrainingCallbacks`."""
+class SessionCallbacks(TrainingCallbacks):
+    """The callbacks of rank 0."""
 
     committer: AsyncCommitter
     schedule: CheckpointSchedule
@@ -39,14 +40,14 @@ class SessionCallbacks:
     restored: CheckpointId | None
     """The checkpoint that training is resumed from."""
 
-    furthest_position: tuple[int, int]
-    """The furthest that any earlier attempt is known to have reached: complete epochs, and batches of the next."""
+    furthest_position: Position
+    """The furthest that any earlier attempt is known to have reached."""
 
     checks: Sequence[Callable[[], None]]
     """Raise the errors of heartbeat and watchdog."""
 
     def __post_init__(self) -> None:
-        self._reached = self.restored.position if self.restored else (0, 0)
+        self._reached = self.restored.position if self.restored else BEGINNING
         self._last_committed = self._reached if self.restored else None
         trace = os.environ.get(TRACE)
         self._trace = Path(trace) if trace else None
@@ -56,24 +57,22 @@ class SessionCallbacks:
         again = phase is Phase.USEFUL and self._reached < self.furthest_position
         self.context.timer.enter(Phase.RECOMPUTED if again else phase)
 
-    def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:
+    def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:
         """Show a step, take a checkpoint if one is due, and end training on a notice.
 
-        Raises:
-            JobError: If background work or a peer failed for good; the step is being committed.
-            PreemptionError: If there is a notice; the step is being committed.
+        The step is being committed if a notice ends training, or a `JobError` of background work or of a peer.
         """
         self._check_others()
-        self._reached = (step.epoch - 1, step.batch)
+        self._reached = step.position
         if self._trace is not None:
             with self._trace.open("a") as opened:
                 opened.write(json.dumps(step.trace()) + "\n")
         self.reporter.on_step(step)
         try:
-            notice = self.context.preemption.agreed(self.context.group.agree)
+            notice = self.context.preemption.agree_on_notice(self.context.group.agree)
         except PeerError as error:
             self.commit(snapshot)  # the step is complete: it has the gradients of all ranks
-            raise self.context.preemption.obeyed() or error from error
+            raise self.context.preemption.acknowledge() or error from error
         if notice is not None or self.schedule.due():
             self.commit(snapshot)
         if notice is not None:
@@ -85,7 +84,7 @@ class SessionCallbacks:
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show an epoch and commit it."""
-        self._reached = (int(row["epoch"]), 0)
+        self._reached = Position(int(row["epoch"]), 0)
         self.reporter.on_epoch(row)
         self.commit(snapshot)
 
@@ -109,31 +108,15 @@ class SessionCallbacks:
             check()
 
 
-class FollowerCallbacks:
-    """The callbacks of a rank other than 0: it trains, and stops when all ranks do."""
+class FollowerCallbacks(TrainingCallbacks):
+    """The callbacks of a rank other than 0: it trains, and stops when all ranks do; rank 0 does everything else."""
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
 
-    def enter(self, phase: Phase) -> None:
-        """No-op: only rank 0 records time."""
-
-    def on_step(self, step: "Step", snapshot: Callable[[], "Snapshot"]) -> None:  # noqa: ARG002 -- only rank 0 commits
+    def on_step(self, step: Step, snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- only rank 0 commits
         """End training with `PreemptionError` if any rank has a notice."""
         self._context.watchdog.beat()
-        notice = self._context.preemption.agreed(self._context.group.agree)
+        notice = self._context.preemption.agree_on_notice(self._context.group.agree)
         if notice is not None:
             raise notice
-
-    def on_validation_batch(self) -> None:
-        """No-op: only rank 0 validates."""
-
-    def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
-        """No-op: only rank 0 commits."""
-
-    def commit(self, snapshot: Callable[[], "Snapshot"]) -> None:
-        """No-op: only rank 0 commits."""
-
-    def interruptible(self) -> AbstractContextManager[None]:
-        """No-op: rank 0 tells the others of a notice."""
-        return nullcontext()

@@ -22,7 +22,8 @@ from job.analysis.campaign import (
     next_step,
     spent_usd,
 )
-from job.analysis.summary import RunSummary
+from job.analysis.paired import describe_difference, f1_difference
+from job.analysis.summary import RunSummary, with_evaluation
 from job.cloud.prices import USD_PER_HOUR
 from job.errors import CampaignError, ExitCode, PauseError, PreemptionError
 from job.report.campaign import write_page
@@ -73,12 +74,7 @@ def on_batch(bucket: str, machine: str, args: Sequence[str]) -> Place:
 
 
 def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> CampaignResult:
-    """Resume a campaign, train its runs to the end, and return the result.
-
-    Raises:
-        CampaignError: If a run failed.
-        PauseError: If a run was paused.
-    """
+    """Train a campaign's runs to the end, and return the result; raises `CampaignError` or `PauseError` of a run."""
     record = campaign.record()
     while (result := campaign.result()) is None:
         steps, runs = campaign.steps(), campaign.runs()
@@ -86,7 +82,13 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
         if len(finished) < len(steps):
             _train(campaign, record, steps[-1], place, finished)
             continue
-        decision = next_step(record, finished, usd_per_hour, bucket=campaign.store.uri, bounded=place.bounds)
+        finished = [with_evaluation(campaign.store, run) for run in finished]
+        decision = next_step(
+            *(record, finished, usd_per_hour),
+            bucket=campaign.store.uri,
+            bounded=place.bounds,
+            gain=_describe_gain(campaign, finished),
+        )
         if isinstance(decision, End):
             log.info("campaign %s: %s; %s", campaign.name, decision.reason, decision.because)
             campaign.finish(decision, best_of(finished))
@@ -95,6 +97,18 @@ def go_on(campaign: Campaign, place: Place, usd_per_hour: float | None) -> Campa
             campaign.add(decision)
         write_page(campaign)
     return result
+
+
+def _describe_gain(campaign: Campaign, finished: Sequence[RunSummary]) -> str:
+    """Return by how much the newest run differs from the best before it, if both were measured on the same pictures."""
+    before = best_of(finished[:-1])
+    best = next((run for run in finished[:-1] if before and run.run == before.run), None)
+    if best is None:
+        return ""
+    difference = f1_difference(campaign.store, finished[-1], best)
+    if difference is None:
+        return ""
+    return f"; F1 of run {finished[-1].run} against {best.run}, by picture: {describe_difference(difference)}"
 
 
 def _train(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped, metrics_of
 from job.log import Progress
+from job.report.reproduce import use_of
 from job.runs.records import FinalRecord
-from job.runs.run import Run
-from job.text import HOUR, duration
+from job.runs.run import BEST_WEIGHTS, Run
+from job.text import HOUR, command_line, duration
+from job.training.callbacks import Step
 
 if TYPE_CHECKING:
-    from job.training.callbacks import Step
     from job.training.state import Row
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Reporter:
             self._judge(int(row["epoch"]), metrics_of(row))
         self._bar: Progress | None = None
 
-    def on_step(self, step: "Step") -> None:
+    def on_step(self, step: Step) -> None:
         """Move the bar."""
         if self._bar is None:
             self._bar = Progress(f"epoch {step.epoch}/{self._num_epochs}", step.num_batches, "batch")
@@ -97,7 +98,7 @@ class Reporter:
 
 
 def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
-    """Print the result of a finished run."""
+    """Print the result of a finished run, and the command that puts it to use."""
     state = "was finished before" if already else "is finished"
     advice = "; to train it again, pass --run with a new name" if already else ""
     log.info(
@@ -107,4 +108,5 @@ def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     if not final.bits.exact:
         log.warning("not bit-exact from attempt %d: %s", final.bits.from_attempt, "; ".join(final.bits.because))
     table = BeforeAfter.from_record(final.comparison).table(final.profile)
-    print(f"\n{table}\n\nweights  {run.store.uri}/{run.key('weights/best.pt')}")  # noqa: T201 -- the result is data
+    use = "\n".join(command_line("to use it", use_of(run)))
+    print(f"\n{table}\n\nweights     {run.store.uri}/{run.key(BEST_WEIGHTS)}\n{use}")  # noqa: T201 -- the result is data

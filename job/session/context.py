@@ -41,11 +41,7 @@ class SessionContext:
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:
-        """Check that this machine can train, and make a work folder that is named after its owner.
-
-        Raises:
-            MachineError: If the machine is unfit or the folder cannot be written.
-        """
+        """Make a work folder that is named after its owner; raises `MachineError` if the machine is unfit."""
         workdir.require_writable(self.request.workdir)
         require_fit(self.request.workdir, self.request.device)
         with workdir.attempt_folder(self.request.workdir, owner) as folder, ExitStack() as held:
@@ -53,14 +49,17 @@ class SessionContext:
 
     def prepare_data(self, name: str, pinned: PinnedDataset | None, subject: str) -> PreparedData:
         """Pull and check a dataset; a run that exists has it pinned in its record."""
+        train = self.request.recipe.train
         return prepare_data(
             *(self.store, name, self.request.workdir, self.folder / "data.yaml", self.timer),
             held=self.held,
             quarantine=self.request.quarantine,
-            single_class=bool(self.request.recipe.train.get("single_cls")),
+            single_class=bool(train.get("single_cls")),
             pinned=pinned.model_dump() if pinned else None,
             subject=subject,
             pulled_already=self.group.local_rank > 0,
+            imgsz=train["imgsz"],
+            tiles=train["tiles"],
         )
 
     def isolate_training(self) -> None:

@@ -58,6 +58,10 @@ class Finding:
         return f"{self.grade:4}  {self.subject:14}  {self.found}"
 
 
+def _judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
+    return Finding(subject, "ok" if is_good else "warn", found if is_good else f"{found}; {advice}")
+
+
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
     """Run every check, and return the findings; without a recipe, memory is not judged."""
     return [
@@ -72,21 +76,13 @@ def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: 
 
 
 def require_fit(workdir: Path, device: str) -> None:
-    """Check that this machine can train: driver and access to the GPU unless the device is ``cpu``, packages, disk.
-
-    Raises:
-        MachineError: If this machine is unfit; lists every reason.
-    """
+    """Check driver and access to the GPU unless the device is ``cpu``, packages and disk, by `require_fitness`."""
     gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
     require_fitness([*gpu, *_packages(), *_disk(workdir)])
 
 
 def require_fitness(findings: list[Finding]) -> None:
-    """Require that no check failed.
-
-    Raises:
-        MachineError: If a check failed; lists every reason.
-    """
+    """Raise `MachineError` with every reason if a check failed."""
     failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
     if failed:
         message = f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed"
@@ -103,8 +99,7 @@ def _libraries() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
-            differs = f"{found} is not {wanted}, the version of the lock; bits may differ"
-            yield Finding(name, "ok" if found == wanted else "warn", found if found == wanted else differs)
+            yield _judged(name, found == wanted, found, f"{wanted} is the version of the lock, and bits may differ")
 
 
 def _packages() -> Iterator[Finding]:
@@ -192,9 +187,8 @@ def _disk(workdir: Path) -> Iterator[Finding]:
         yield Finding("disk", "fail", f"{folder} cannot be written; pass a --workdir that this user can write to")
         return
     free = shutil.disk_usage(folder).free
-    found, advice = f"{free / 1e9:.1f} GB are free in {folder}", "; free some space, or pass another --workdir"
-    enough = free > SPARE_DISK_BYTES
-    yield Finding("disk", "ok" if enough else "warn", found if enough else found + advice)
+    found = f"{free / 1e9:.1f} GB are free in {folder}"
+    yield _judged("disk", free > SPARE_DISK_BYTES, found, "free some space, or pass another --workdir")
 
 
 def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
@@ -204,9 +198,8 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
     needed = workers * 5 * recipe.train["batch"] * 3 * recipe.train["imgsz"] ** 2
     free = shutil.disk_usage(SHARED_MEMORY).free
     found = f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used"
-    advice = "; start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
-    enough = free >= needed
-    yield Finding("shared memory", "ok" if enough else "warn", found if enough else found + advice)
+    advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
+    yield _judged("shared memory", free >= needed, found, advice)
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:

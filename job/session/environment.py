@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def about() -> dict[str, Any]:
+def claim_fields() -> dict[str, Any]:
     """Return the machine and process fields of an attempt's claim."""
     return {
         "host": socket.gethostname(),

@@ -28,14 +28,6 @@ class SharedPlan:
     weights: Files
 
 
-@dataclass(frozen=True, slots=True)
-class SharedState:
-    """The checkpoint that training resumes from; no files if there is none."""
-
-    files: Files
-    reopen: bool
-
-
 def follow(context: SessionContext) -> None:
     """Train together with rank 0: data from the bucket, everything else from rank 0."""
     group = context.group
@@ -54,11 +46,11 @@ def follow(context: SessionContext) -> None:
         training = Training(
             replace(shared.plan, data_yaml=data.yaml, folder=here.folder / "run", weights=weights, group=group)
         )
-        state = group.broadcast(SharedState({}, reopen=False))
-        _write(state.files, here.folder / "restored")
-        if state.files:
-            training.restore(here.folder / "restored", reopen=state.reopen)
-        with here.preemption.left_alone(), here.watchdog.watching(NO_STEP):
+        files, reopen = group.broadcast((Files(), False))  # of the checkpoint to resume from, if there is one
+        _write(files, here.folder / "restored")
+        if files:
+            training.restore(here.folder / "restored", reopen=reopen)
+        with here.preemption.deferred(), here.watchdog.watching(NO_STEP):
             training.run(FollowerCallbacks(here))
 
 

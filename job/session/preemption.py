@@ -1,6 +1,6 @@
 """Preemption notices: SIGTERM, SIGHUP, Ctrl-C, and the metadata server of Compute Engine.
 
-Guarantees that a notice is seen within a second; that it interrupts all work except blocks under `left_alone`, which
+Guarantees that a notice is seen within a second; that it interrupts all work except blocks under `deferred`, which
 poll `pending` themselves; that one deadline holds for the work that follows, after which the process exits; and that a
 second Ctrl-C exits at once.
 """
@@ -20,11 +20,11 @@ from typing import Self
 from job.background import Background
 from job.cloud.gce_metadata import MetadataError, MetadataServer
 from job.errors import PauseError, PreemptionError
-from job.training.signals import NOTICES, heeded
+from job.training.signals import NOTICES, handled_signals
 
 log = logging.getLogger(__name__)
 
-STAY_S = 150
+TERMINATION_WAIT_S = 150
 """Seconds to stay after a notice from the metadata server. A process that leaves early is started again on the same
 machine, which has up to 120 s to live and 30 s to shut down.
 """
@@ -34,10 +34,10 @@ LIMITS_S: Mapping[int, float] = MappingProxyType({signal.SIGTERM: 25.0, signal.S
 Ctrl-C waits.
 """
 
-AMONG_SEVERAL_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
+RANK_LIMITS_S: Mapping[int, float] = MappingProxyType(dict.fromkeys(NOTICES, 25.0))
 """Deadlines of a process that torchrun or our launcher started: they kill 30 s after any signal."""
 
-OF_A_CHILD_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
+PARENT_LIMITS_S: Mapping[int, float] = MappingProxyType({number: limit_s + 3 for number, limit_s in LIMITS_S.items()})
 """Deadlines of a process that waits for a training: it must not end before that, as its container would end too."""
 
 SERVER_LIMIT_S = 100.0
@@ -46,8 +46,8 @@ SERVER_LIMIT_S = 100.0
 ONE_PRESS_S = 1.0
 """A second SIGINT within this time is the same Ctrl-C, sent to the process and to its group."""
 
-LOOK_S = 0.1
-LAST_WORDS_S = 2.0
+POLL_S = 0.1
+FINAL_LOG_S = 2.0
 
 PAUSE, STOP, FROM_SERVER = 1, 2, 3
 """Urgency of a notice; the most urgent one is obeyed."""
@@ -57,26 +57,26 @@ WAKE = signal.SIGUSR1
 
 
 class PreemptionWatcher:
-    """Watches for notices; a context manager, to be entered in the main thread; for limits see `STAY_S` ff."""
+    """Watches for notices; a context manager, to be entered in the main thread."""
 
     def __init__(
         self,
-        stay_s: float = STAY_S,
+        termination_wait_s: float = TERMINATION_WAIT_S,
         limits_s: Mapping[int, float] = LIMITS_S,
         server_limit_s: float = SERVER_LIMIT_S,
     ) -> None:
         self.pending: PreemptionError | None = None
         """The first notice; raise it once the last step is committed."""
 
-        self.at_stake: Callable[[], str] = str
+        self.describe_uncommitted: Callable[[], str] = str
         """Describes, from another thread, which steps are not committed; empty if all are."""
 
         self.on_deadline: Callable[[PreemptionError], None] = lambda _notice: None
         """Called, from another thread, before the process leaves at the deadline."""
 
         self._pause: PauseError | None = None
-        self._stay_s, self._limits_s, self._server_limit_s = stay_s, limits_s, server_limit_s
-        self._left_alone = self._answered = False
+        self._termination_wait_s, self._limits_s, self._server_limit_s = termination_wait_s, limits_s, server_limit_s
+        self._deferred = self._acknowledged = False
         # A handler may come at any time in the thread that reads these, so none of them is a lock.
         self._number: int | None = None
         self._interrupted_at = -math.inf
@@ -85,7 +85,7 @@ class PreemptionWatcher:
         self._threads = [Background("deadline", self._guard)]
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.getsignal(number) for number in heeded()}
+        self._previous = {number: signal.getsignal(number) for number in handled_signals()}
         for number in self._previous:
             signal.signal(number, self._on_signal)
         signal.signal(WAKE, lambda _number, _frame: self._interrupt())
@@ -99,11 +99,7 @@ class PreemptionWatcher:
         signal.signal(WAKE, signal.SIG_IGN)  # the thread may be about to send it, which would end the process
 
     def watch(self) -> None:
-        """Watch the metadata server, if this machine has one.
-
-        Raises:
-            PreemptionError: If the machine has been given notice already.
-        """
+        """Watch the metadata server, if there is one; raises `PreemptionError` if the machine has notice already."""
         server = MetadataServer.find()
         if server is None:
             return
@@ -113,18 +109,17 @@ class PreemptionWatcher:
         except MetadataError as error:
             log.warning("%s; notices may not be seen, checkpoints are taken all the same", error)
         if doomed:
-            self._hurry(self._server_limit_s)
+            self._set_deadline(self._server_limit_s)
             self.pending = _from_server("is being preempted, nothing was started")
-            self._answered = True
+            self._acknowledged = True
             raise self.pending
         self._threads.append(Background("metadata server", lambda: self._watch(server, tag)))
         self._threads[-1].start()
 
-    def agreed(self, agree: Callable[[int], int]) -> PreemptionError | None:
+    def agree_on_notice(self, agree: Callable[[int], int]) -> PreemptionError | None:
         """Return the notice that all ranks obey at the same step; `agree` returns the maximum over all ranks.
 
-        Raises:
-            JobError: If notices are no longer seen, or no longer have a deadline.
+        Raises a `JobError` if notices are no longer seen, or no longer have a deadline.
         """
         for thread in self._threads:
             thread.check()
@@ -136,12 +131,12 @@ class PreemptionWatcher:
         elif self.pending is None:
             self.pending = PreemptionError("another process of this training was asked to stop", "preempted")
         self.pending.from_server = level == FROM_SERVER
-        self.pending.agreed = True
-        return self.obeyed()
+        self.pending.on_all_ranks = True
+        return self.acknowledge()
 
-    def obeyed(self) -> PreemptionError | None:
+    def acknowledge(self) -> PreemptionError | None:
         """Return the notice, if there is one, for a caller that ends by it; it interrupts nothing from here on."""
-        self._answered = self.pending is not None
+        self._acknowledged = self.pending is not None
         return self.pending
 
     @property
@@ -151,40 +146,33 @@ class PreemptionWatcher:
         return PAUSE if self._pause is not None else 0
 
     def pause(self, notice: PauseError) -> None:
-        """Ask for a pause, from any thread. It interrupts nothing; `agreed` returns it at the next step."""
+        """Ask for a pause, from any thread. It interrupts nothing; `agree_on_notice` returns it at the next step."""
         self._pause = notice
 
-    def left_alone(self) -> AbstractContextManager[None]:
-        """Keep notices from interrupting the block, which polls `pending` instead."""
-        return self._interrupted(allowed=False)
-
     def interruptible(self) -> AbstractContextManager[None]:
-        """Let notices interrupt a block within one under `left_alone`.
-
-        Raises:
-            PreemptionError: At any point of the block.
-        """
-        return self._interrupted(allowed=True)
+        """Let notices interrupt a block within one under `deferred`: it may raise `PreemptionError` anywhere."""
+        return self.deferred(on=False)
 
     @contextmanager
-    def _interrupted(self, *, allowed: bool) -> Iterator[None]:
-        before, self._left_alone = self._left_alone, not allowed
+    def deferred(self, *, on: bool = True) -> Iterator[None]:
+        """Keep notices from interrupting the block, which polls `pending` instead; or no longer."""
+        before, self._deferred = self._deferred, on
         try:
             self._interrupt()
             yield
         finally:
-            self._left_alone = before
+            self._deferred = before
 
-    def stay(self) -> None:
-        """Wait for the VM's end after a notice of the metadata server; return on a signal, or after `STAY_S`."""
+    def wait_for_termination(self) -> None:
+        """Wait for the VM's end after a notice of the metadata server; return on a signal or after a limit."""
         if self.pending is None or not self.pending.from_server:
             return
         if self._number is None:
             self._deadline = math.inf  # everything is committed
         log.info("checkpoint committed; waiting for the VM to be terminated")
-        until = time.monotonic() + self._stay_s
+        until = time.monotonic() + self._termination_wait_s
         while self._number is None and time.monotonic() < until:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
@@ -196,36 +184,36 @@ class PreemptionWatcher:
                 os._exit(PreemptionError.exit_code)
             self._interrupted_at = time.monotonic()
         self._number = self._number or number
-        self._hurry(self._limits_s[number])
+        self._set_deadline(self._limits_s[number])
         if self.pending is None:
             by_a_person = number in {signal.SIGINT, signal.SIGHUP}
             self.pending = PreemptionError(f"{name}: asked to stop", "interrupted" if by_a_person else "preempted")
         self._interrupt()
 
-    def _hurry(self, limit_s: float) -> None:
+    def _set_deadline(self, limit_s: float) -> None:
         """Set the deadline; the earliest one holds."""
         until = time.monotonic() + limit_s
         if until < self._deadline:
             self._deadline, self._limit_s = until, limit_s
 
     def _interrupt(self) -> None:
-        if self.pending is not None and not self._left_alone and not self._answered:
-            self._answered = True  # a second one, or the machine's end, does not interrupt the answer to the first
+        if self.pending is not None and not self._deferred and not self._acknowledged:
+            self._acknowledged = True  # a second one, or the machine's end, does not interrupt the answer to the first
             raise self.pending
 
     def _guard(self) -> None:
         """Exit at the deadline, even if the main thread is blocked."""
-        while not self._closed.wait(LOOK_S):
+        while not self._closed.wait(POLL_S):
             if time.monotonic() < self._deadline:
                 continue
-            words = threading.Thread(target=self._say_what_is_lost, daemon=True)  # writing may block as well
+            words = threading.Thread(target=self._log_deadline, daemon=True)  # writing may block as well
             words.start()
-            words.join(LAST_WORDS_S)
+            words.join(FINAL_LOG_S)
             os._exit(PreemptionError.exit_code)
 
-    def _say_what_is_lost(self) -> None:
+    def _log_deadline(self) -> None:
         notice = self.pending or PreemptionError("asked to stop", "preempted")
-        lost = self.at_stake()
+        lost = self.describe_uncommitted()
         log.error(
             "%s; did not finish within %.0f s, leaving: %s; the same command resumes there",
             *(notice, self._limit_s, lost or "the last committed checkpoint stands"),
@@ -242,7 +230,7 @@ class PreemptionWatcher:
             except MetadataError:
                 preempted = False
             if preempted:
-                self._hurry(self._server_limit_s)
+                self._set_deadline(self._server_limit_s)
                 self.pending = self.pending or _from_server("is being preempted")
                 os.kill(os.getpid(), WAKE)
                 return

@@ -10,7 +10,6 @@ Knows nothing of the training that follows.
 """
 
 import logging
-import math
 import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 from job.datasets.prepare import PreparedData, find_dataset
 from job.errors import MachineError, PeerError, RunConflictError
 from job.goodput import Phase
-from job.recipes.recipe import Recipe, load_recipe
 from job.runs import checkpoint, resume
 from job.runs.heartbeat import paused_by
 from job.runs.lineage import fetch_end, fetch_start, find_start
@@ -41,14 +39,16 @@ from job.runs.search import find_run
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, claim_run, environment_of, record_start
 from job.session.context import SessionContext
-from job.session.follower import SharedPlan, SharedState
+from job.session.follower import SharedPlan
 from job.session.preemption import PreemptionWatcher
+from job.session.tile_work import log_work
 from job.storage.object_store import Store
 from job.text import shortened
+from job.training.callbacks import TrainingCallbacks
 from job.training.distributed import ProcessGroup
+from job.training.files import LAST
 
 if TYPE_CHECKING:
-    from job.training.callbacks import TrainingCallbacks
     from job.training.loop import Training
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,12 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
     """1: claim a run that exists, then set it up from its newest checkpoint."""
     claim = claim_run(run, context)
     training: Training | None = None
-    about = lambda: training.about if training else {"position": {}}  # noqa: E731 -- reads what is set below
-    with attempt_recorded(claim, context, about, finished=False):
+    with attempt_recorded(claim, context, lambda: training.record_fields if training else {}, finished=False):
         previous = PreviousAttempts.of(claim)
-        stop = previous.stop_request(environment.about()["cloud_job"])
+        stop = previous.stop_request(environment.claim_fields()["cloud_job"])
         if stop is not None:
             context.group.broadcast(None)
-            raise paused_by(run, stop, agreed=True)
+            raise paused_by(run, stop, on_all_ranks=True)
         data = context.prepare_data(record.dataset.name, record.dataset, f"run {run.name}")
         point, receipt = record.start.point, None
         with context.timer.entered(Phase.PULL):
@@ -92,7 +91,7 @@ def resume_run(context: SessionContext, run: Run, record: RunRecord) -> StartedA
             training, receipt = _restore(context, run, record, data, restored, previous=previous)
             log.info(
                 "run %s: attempt %d resumes after %s of %d",
-                *(run.name, claim.attempt, restored.id.description, training.num_epochs),
+                *(run.name, claim.attempt, restored.id.position, training.num_epochs),
                 extra={"receipt": receipt.model_dump(mode="json")},
             )
         record_start(claim, record, training, receipt)
@@ -135,31 +134,13 @@ def start_new_run(context: SessionContext, run: Run) -> StartedAttempt:
         for line in shortened(transfer.left_out, NUM_LEFT_OUT_SHOWN):
             log.info("  left out %s", line)
     if context.request.recipe.train["tiles"]:
-        _log_tiles(training, context.request.recipe)
+        log_work(context, data.name, training)
     lineage = Lineage(point=point, transfer=asdict(transfer) if transfer else None)
     return _create(context, run, data=data, training=training, lineage=lineage)
 
 
-def _log_tiles(training: "Training", recipe: Recipe) -> None:
-    """Log the work of an epoch of tiles beside that of one of recipe A on the same pictures."""
-    whole, num_pictures = load_recipe("A", recipe.profile).train, len(training.trainer.labels["train"])
-    num_tiles, imgsz = training.trainer.batches.num_images, recipe.train["imgsz"]
-    ours, theirs = num_tiles * imgsz**2 / 1e6, num_pictures * whole["imgsz"] ** 2 / 1e6
-    log.info(
-        "tiles: an epoch has %d tiles of %d pictures, %d steps, %.0f megapixels; one of recipe A has %d steps, %.0f "
-        "megapixels, so that --epochs %d takes about the time of its %d epochs",
-        *(num_tiles, num_pictures, training.num_batches, ours),
-        *(math.ceil(num_pictures / whole["batch"]), theirs),
-        *(max(1, round(whole["epochs"] * theirs / ours)), whole["epochs"]),
-    )
-
-
-def rehearse(store: Store, request: TrainRequest, callbacks: "TrainingCallbacks") -> None:
-    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket.
-
-    Raises:
-        JobError: As `job.session.train.train`, and every error of the callbacks.
-    """
+def rehearse(store: Store, request: TrainRequest, callbacks: TrainingCallbacks) -> None:
+    """Train a request in a scratch folder until the callbacks end it, without a run in the bucket."""
     request = request.model_copy(update={"dataset": find_dataset(store, request.dataset)})
     with (
         PreemptionWatcher() as preemption,
@@ -173,7 +154,7 @@ def rehearse(store: Store, request: TrainRequest, callbacks: "TrainingCallbacks"
 def set_up(
     context: SessionContext,
     data: PreparedData,
-    point: InitialWeights,
+    point: InitialWeights | None,
     weights: Path | None,
     *,
     record: RunRecord | None = None,
@@ -181,7 +162,8 @@ def set_up(
 ) -> "Training":
     """Build the training on this machine, and broadcast its plan.
 
-    The frozen values of a record, of the run to resume, hold; a new run has none. `point` names the architecture.
+    The frozen values of a record, of the run to resume, hold; a new run has none. `point` names the architecture;
+    without it, `weights` are those of a checkpoint, which have the architecture, class branches included.
     """
     context.isolate_training()
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now
@@ -194,9 +176,9 @@ def set_up(
         train=recipe.train | {"max_det": max_det},
         data_yaml=data.yaml,
         folder=context.folder / "run",
-        architecture=point.architecture,
+        architecture=point.architecture if point else None,
         weights=weights,
-        same_classes=point.kind == "own" and not request.new_classes,
+        same_classes=point is not None and point.kind == "own" and not request.new_classes,
         device=request.device,
         workers=request.workers,
         num_threads=record.facts.num_threads if record else environment.num_threads(),
@@ -246,7 +228,7 @@ def _create(
             return resume_run(context, run, existing)
         record = record.model_copy(update={"run": run.name})
     log.info("run %s: recipe %s on %s", run.name, recipe.name, data.name)
-    log.info("recipe %s", request.about_recipe)
+    log.info("recipe %s", request.recipe_description)
     claim = claim_run(run, context)
     record_start(claim, record, training, receipt)
     return StartedAttempt(claim, record, training, restored=restored)
@@ -263,9 +245,8 @@ def _restore(
 ) -> tuple["Training", ResumeReceipt]:
     """Set up a training from a fetched checkpoint, and return it with its receipt."""
     folder, reopen = context.folder / "restored", restored.run != run.name
-    as_it_is = InitialWeights("restored", None, None)  # the weights name the architecture, class branches included
     with checkpoint.refusal_explained(run, restored):
-        training = set_up(context, data, as_it_is, folder / "last.pt", record=record, previous=previous)
+        training = set_up(context, data, None, folder / LAST, record=record, previous=previous)
         _require_same_facts(record, training)
         _broadcast_state(context, folder, reopen=reopen)
         loaded = training.restore(folder, reopen=reopen)
@@ -276,7 +257,7 @@ def _broadcast_state(context: SessionContext, folder: Path | None, *, reopen: bo
     """Send the other ranks the files of the checkpoint to resume from, if there is one."""
     if context.group.size > 1:
         files = {path.name: path.read_bytes() for path in folder.iterdir()} if folder else {}
-        context.group.broadcast(SharedState(files, reopen=reopen))
+        context.group.broadcast((files, reopen))
 
 
 def _require_same_facts(record: RunRecord, training: "Training") -> None:

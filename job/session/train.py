@@ -6,7 +6,6 @@ Guarantees that the same request starts a run, resumes it, or reports that it is
 import contextlib
 import gc
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
 from job.runs.heartbeat import Heartbeat
-from job.runs.records import CheckpointId
+from job.runs.listing import RunListing
 from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
 from job.session import environment
@@ -28,12 +27,13 @@ from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter, say_finished
 from job.session.context import SessionContext
 from job.session.follower import follow
-from job.session.preemption import AMONG_SEVERAL_S, LIMITS_S, PreemptionWatcher
+from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
+from job.training.isolation import is_rank
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def train(store: Store, request: TrainRequest, *, boot_s: float | None = None) -
         PreemptionError: If this process was asked to stop, or the run to be paused; every step is committed.
     """
     timer = PhaseTimer(before_s=environment.process_age_s() if boot_s is None else boot_s)
-    limits_s = AMONG_SEVERAL_S if "RANK" in os.environ else LIMITS_S
+    limits_s = RANK_LIMITS_S if is_rank() else LIMITS_S
     with PreemptionWatcher(limits_s=limits_s) as preemption, Watchdog(request.hang_after_s) as watchdog:
         try:
             preemption.watch()
@@ -66,10 +66,10 @@ def train(store: Store, request: TrainRequest, *, boot_s: float | None = None) -
                     follow(context)
                 group.leave()
         except PreemptionError as notice:
-            if notice.agreed:  # else the launcher would end the others, while they commit, as soon as the first leaves
+            if notice.on_all_ranks:  # else the launcher would end the others, while they commit, once one leaves
                 with contextlib.suppress(PeerError):
                     group.leave()
-            preemption.stay()
+            preemption.wait_for_termination()
             raise
 
 
@@ -96,12 +96,13 @@ def _lead(context: SessionContext) -> None:
         with ReportRefresher(run) as refresher:
             with (
                 Tracker(started.claim, here.folder / "wandb") as tracker,
-                attempt_recorded(started.claim, here, lambda: started.training.about),
+                attempt_recorded(started.claim, here, lambda: started.training.record_fields),
             ):
                 publisher = ArtifactPublisher(run)
                 _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
                 final = finish(started, here.folder / "run", publisher)
+            RunListing(run).write_bundle()
             refresher.finish()
         say_finished(run, final, already=False)
 
@@ -127,25 +128,25 @@ def _train_to_end(
 
     committer = AsyncCommitter(claim, context.folder / "staging", started.restored, publish)
 
-    def about() -> Mapping[str, object]:
+    def heartbeat_fields() -> Mapping[str, object]:
         newest = committer.newest
         owned = newest if newest and newest.attempt == claim.attempt else None
         return {
-            **training.about,
+            **training.record_fields,
             "seconds": timer.seconds(),
             "kept": owned and {"checkpoint": str(owned.id), "seconds": owned.metadata.seconds},
             "checkpoints": schedule.to_json(),
         }
 
-    def at_stake() -> str:
-        newest, reached = committer.newest, CheckpointId(**training.position, attempt=claim.attempt)
-        if newest and newest.id.position == reached.position:
+    def describe_uncommitted() -> str:
+        newest, reached = committer.newest, training.position
+        if newest and newest.id.position == reached:
             return ""
-        return f"{reached.description} was trained, and committed is {newest.id.description if newest else 'nothing'}"
+        return f"{reached} was trained, and committed is {newest.id.position if newest else 'nothing'}"
 
-    preemption.at_stake = at_stake
-    heartbeat = Heartbeat(claim, about, preemption.pause)
-    with preemption.left_alone(), heartbeat, timer.watched(), committer:
+    preemption.describe_uncommitted = describe_uncommitted
+    heartbeat = Heartbeat(claim, heartbeat_fields, preemption.pause)
+    with preemption.deferred(), heartbeat, timer.watched(), committer:
         callbacks = SessionCallbacks(
             committer=committer,
             schedule=schedule,

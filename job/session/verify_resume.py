@@ -23,12 +23,15 @@ from job.datasets.subset import take_subset
 from job.errors import FATAL_HERE, TrainingError
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.listing import RunListing
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.session.callbacks import TRACE
 from job.storage.local import FolderStore
 from job.storage.object_store import Store
 from job.tracking.credentials import DISABLED, MODE
+from job.training.files import STATE
+from job.training.position import Position
 
 STRAIGHT, KILLED = "straight", "killed"
 
@@ -58,9 +61,9 @@ class TracedStep:
     losses: dict[str, str]
 
     @property
-    def position(self) -> tuple[int, int]:
-        """Epoch and batch, both 1-based."""
-        return self.epoch, self.batch
+    def position(self) -> Position:
+        """Where its training stood after it."""
+        return Position(self.epoch - 1, self.batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +165,23 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     return Piece(store, tuple(f"--{name}={value}" for name, value in flags.items() if value != ""), folder)
 
 
-def train_straight(piece: Piece) -> float:
-    """Train a piece without a kill, and return its seconds.
-
-    Raises:
-        TrainingError: If it fails; with the end of its log.
-    """
-    return _finish(piece, STRAIGHT)
+def train_straight(piece: Piece, name: str = STRAIGHT) -> float:
+    """Train a piece to its end without a kill, and return its seconds; raises `TrainingError` if it fails."""
+    started, process = time.monotonic(), piece.start(name)
+    try:
+        process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if process.returncode != 0:
+        raise _failed(piece, name, process.returncode)
+    return time.monotonic() - started
 
 
 def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
     """Train a piece a second time, with SIGKILLs at instants that the seed chooses, and compare with the straight run.
 
-    Raises:
-        TrainingError: If a process fails by itself, with the end of its log; or if every try ended before all of its
-            kills, which proves nothing.
+    Raises `TrainingError` if a process fails by itself, or if every try ended before its kills, which proves nothing.
     """
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
@@ -208,11 +213,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
 
 def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, chance: random.Random) -> list[int]:
-    """Kill at random instants, one in each part of the training, then let it end; a kill after its end does not count.
-
-    Returns:
-        The number of reported steps at each kill.
-    """
+    """Kill at random in each part of the training, then let it end; return the steps at each kill before its end."""
     killed_after: list[int] = []
     for kill in range(num_kills):
         process = piece.start(name)
@@ -227,24 +228,12 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
             return killed_after
         killed_after.append(len(piece.trace(name)))
-    _finish(piece, name)
+    train_straight(piece, name)
     return killed_after
 
 
 def _resumed_at(run: Run) -> tuple[str, ...]:
-    return tuple(str(attempt.receipt.checkpoint) for attempt in run.attempt_records() if attempt.receipt)
-
-
-def _finish(piece: Piece, name: str) -> float:
-    started, process = time.monotonic(), piece.start(name)
-    try:
-        process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    if process.returncode != 0:
-        raise _failed(piece, name, process.returncode)
-    return time.monotonic() - started
+    return tuple(str(attempt.receipt.checkpoint) for attempt in RunListing(run).attempts() if attempt.receipt)
 
 
 def _failed(piece: Piece, name: str, exit_code: int) -> TrainingError:
@@ -259,7 +248,7 @@ def _final_state(piece: Piece, name: str) -> dict[str, Any]:
     folder.mkdir()
     if checkpoint.restore(Run(piece.store, name), folder) is None:
         raise TrainingError(f"verification: the {name} training committed nothing; this is a defect, please report it")
-    return read_state(folder / "state.pt")
+    return read_state(folder / STATE)
 
 
 def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:

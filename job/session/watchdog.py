@@ -32,7 +32,7 @@ LONGEST_LOOK_S = 10.0
 NOISE_BYTES = 65_536
 """Bytes that the watchdog itself may read and write between two looks."""
 
-LAST_WORDS_S = 15.0
+FINAL_LOG_S = 15.0
 """The longest time for logging and recording a hang."""
 
 
@@ -48,15 +48,11 @@ class Watchdog(Background):
         self._watched = ""
         self._idle_s = 0.0
         self._moved = 0
-        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         if self._limit_s:
             self.start()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
 
     def beat(self) -> None:
         """Report progress; cheap enough for every batch."""
@@ -64,7 +60,7 @@ class Watchdog(Background):
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[None]:
-        """Watch a block, as `NO_STEP` or `NO_BYTE`."""
+        """Watch a block, as `NO_STEP`, `NO_BYTE`, or by another subject for work that reports progress by `beat`."""
         before, self._watched = self._watched, subject
         self.beat()
         try:
@@ -76,7 +72,7 @@ class Watchdog(Background):
     def _watch(self) -> None:
         look_s = min(self._limit_s / LOOKS, LONGEST_LOOK_S)
         looked = self._clock()
-        while not self._closed.wait(look_s):
+        while not self.closed.wait(look_s):
             since, looked = looked, self._clock()
             self.look(min(looked - since, 2 * look_s))
 
@@ -94,8 +90,8 @@ class Watchdog(Background):
 
     def _end(self, subject: str) -> None:
         error = HangError(
-            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from the last "
-            "committed checkpoint; --hang-after allows more"
+            f"{subject} for {self._limit_s:g} s, so the process leaves; the same command resumes from what is "
+            "committed; --hang-after allows more"
         )
 
         def say() -> None:
@@ -104,7 +100,7 @@ class Watchdog(Background):
 
         words = threading.Thread(target=say, name="last words", daemon=True)  # the log may hang as well
         words.start()
-        words.join(LAST_WORDS_S)
+        words.join(FINAL_LOG_S)
         os._exit(error.exit_code)
 
 

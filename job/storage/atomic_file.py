@@ -19,9 +19,7 @@ PART = re.compile(r"\.[0-9a-f]{16}\.part")
 def write_atomically(target: Path, chunks: Iterable[bytes]) -> None:
     """Write chunks to a partial file, then rename it to `target`; makes its parents.
 
-    Raises:
-        MachineError: If it cannot be written: no permission, a full disk.
-        Exception: Any error of `chunks`.
+    Raises `MachineError` if it cannot be written (no permission, a full disk), and any error of `chunks`.
     """
     # Paths as text, because thousands of files are written in a row.
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")  # noqa: PTH118, PTH120 -- fast

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from job.errors import ObjectNotFoundError, StoreError
 from job.storage.atomic_file import write_atomically
+from job.storage.checksums import read_chunks
 from job.storage.object_store import OnDone, Store, StoredObject
 from job.storage.retry import RetryableError, retried
 
-First = TypeVar("First")
-Second = TypeVar("Second")
 Result = TypeVar("Result")
 
 
@@ -91,28 +90,31 @@ class BaseStore(Store):
 
 @contextmanager
 def open_source(source: Path | bytes) -> Iterator[BinaryIO]:
-    """Open the source of a put.
-
-    Raises:
-        StoreError: If it cannot be opened.
-    """
+    """Open the source of a put, for a block that reads it alone; raises `StoreError` if it cannot be read."""
     try:
-        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as opened:
+            yield opened
+    except (ConnectionError, TimeoutError):  # of the store's network
+        raise
     except OSError as error:
         raise StoreError(f"{source!s}: cannot be stored, {error.strerror}; check the file") from error
-    with opened:
-        yield opened
+
+
+def source_chunks(source: Path | bytes) -> Iterator[bytes]:
+    """Yield the bytes of a source in pieces; raises as `open_source` does, whatever the caller does with them."""
+    with open_source(source) as opened:
+        yield from read_chunks(opened)
 
 
 def _in_parallel(
-    function: Callable[[First, Second], StoredObject],
-    items: Iterable[tuple[First, Second]],
+    function: Callable[..., StoredObject],
+    items: Iterable[tuple[Any, ...]],
     num_threads: int,
     on_done: OnDone,
 ) -> None:
     """Call a function for every item; the first error cancels the calls that have not begun, and is raised."""
 
-    def call(item: tuple[First, Second]) -> None:
+    def call(item: tuple[Any, ...]) -> None:
         stored = function(*item)
         if on_done is not None:
             on_done(stored)

@@ -74,7 +74,8 @@ class CacheFile:
                 database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
                 database.execute("PRAGMA trusted_schema = OFF")
                 database.execute("PRAGMA synchronous = OFF")  # a loss of power costs time only
-                _require_own(database)
+                if _schema(database) not in ([], [(TABLE,)]):  # views, triggers, or anything that could run code
+                    raise sqlite3.DatabaseError("is not a cache")  # noqa: TRY301 -- as for any damaged one
                 yield database
         except sqlite3.OperationalError:  # absent, locked, or not writable
             raise
@@ -82,12 +83,6 @@ class CacheFile:
             with suppress(OSError):
                 os.truncate(self._path, 0)  # and not removed: `.pulled` marks its folder
             raise
-
-
-def _require_own(database: sqlite3.Connection) -> None:
-    """Refuse a schema with views, triggers or anything else that could run code."""
-    if _schema(database) not in ([], [(TABLE,)]):
-        raise sqlite3.DatabaseError("is not a cache")
 
 
 def _schema(database: sqlite3.Connection) -> list[tuple[str]]:

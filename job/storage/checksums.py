@@ -70,11 +70,7 @@ class ChecksumIndex:
         return self._entries.get(name, ("", None))[1]
 
     def read(self, name: str, path: Path) -> tuple[os.stat_result, str]:
-        """Return a file's status and checksum; reads the file only if its version is not in the index.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Return a file's status and checksum; reads the file only if its version is not in the index."""
         status = path.stat()
         if (known := self.known(name, file_version(status))) is not None:
             return status, known

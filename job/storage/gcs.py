@@ -70,12 +70,7 @@ class GcsStore(BaseStore):
 
     @classmethod
     def open(cls, location: str) -> "GcsStore":
-        """Open ``gs://bucket[/prefix]`` and check that it can be read.
-
-        Raises:
-            UsageError: If the location is not of this form.
-            StoreError: If there is no such bucket, no permission, or no credentials.
-        """
+        """Open ``gs://bucket[/prefix]``; raises `UsageError` if it is none, `StoreError` if it cannot be read."""
         parsed = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*?))?/?", location)
         if parsed is None:
             raise UsageError(

@@ -37,12 +37,8 @@ def translated_errors(
 ) -> Iterator[None]:
     """Translate an error of either library into `StoreError`, or into `RetryableError` if it is transient.
 
-    Args:
-        subject: URI of the object.
-        bucket: URI of the bucket.
-        left_s: Limit of the libraries' own retries.
-        may_be_absent: Not found means `ObjectNotFoundError`.
-        renewable: The credentials can get another token.
+    `subject` and `bucket` are URIs; `left_s` limits the libraries' own retries; an object that `may_be_absent` is an
+    `ObjectNotFoundError`; `renewable` credentials can get another token.
     """
     began = time.monotonic()
     try:
@@ -65,7 +61,8 @@ def translated_errors(
 def _transient(error: Exception) -> str | None:
     """Describe a transient error that neither library has retried; `None` for all others."""
     code = _code(error)
-    if _is_of_an_upload(error) and code in LOST_UPLOAD:
+    request = getattr(getattr(error, "response", None), "request", None)
+    if "upload_id=" in str(getattr(request, "url", "")) and code in LOST_UPLOAD:
         return "the bucket lost what was uploaded so far"
     if code == HTTPStatus.BAD_REQUEST and re.search("crc32c|md5", _reason(error), re.IGNORECASE):
         return "its bytes were damaged on their way"
@@ -92,12 +89,6 @@ def _refusal(error: Exception, bucket: str) -> str | None:
             "run this as a service account"
         )
     return f"the bucket refused{_quoted(error)}; correct that" if _code(error) in REFUSALS else None
-
-
-def _is_of_an_upload(error: Exception) -> bool:
-    """Whether the error came from a resumable upload session."""
-    request = getattr(getattr(error, "response", None), "request", None)
-    return "upload_id=" in str(getattr(request, "url", ""))
 
 
 def _code(error: Exception) -> int | None:

@@ -24,11 +24,7 @@ def is_key(name: str) -> bool:
 
 
 def require_key(key: str) -> str:
-    """Return a valid key.
-
-    Raises:
-        UsageError: If it is invalid.
-    """
+    """Return a key; raises `UsageError` if it is none."""
     if not is_key(key):
         raise UsageError(
             f"key {key!r}: does not name an object; use parts separated by '/', without '.', '..', backslash or "
@@ -38,11 +34,7 @@ def require_key(key: str) -> str:
 
 
 def file_below(folder: Path, key: str) -> Path:
-    """Return the path of a key below a folder.
-
-    Raises:
-        UsageError: If the key is invalid, or if a part of the path is a symbolic link.
-    """
+    """Return the path of a key below a folder; raises `UsageError` for no key, or if a part of it is a link."""
     path = str(folder)
     for part in require_key(key).split("/"):
         path += f"/{part}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, PreconditionError, StoreError, UsageError
-from job.storage.base import BaseStore, open_source
+from job.storage.base import BaseStore, source_chunks
 from job.storage.checksums import ChecksumIndex, crc32c, encode_crc32c, file_version, read_chunks
 from job.storage.keys import file_below
 from job.storage.object_store import StoredObject
@@ -54,11 +54,7 @@ class FolderStore(BaseStore):
 
     @classmethod
     def open(cls, location: str) -> "FolderStore":
-        """Open an existing folder.
-
-        Raises:
-            StoreError: If there is none, or it cannot be read.
-        """
+        """Open an existing folder; raises `StoreError` if there is none, or it cannot be read."""
         root = Path(location).expanduser().absolute()
         with _translated_errors(f"bucket {root}"):
             root = root.resolve(strict=True)
@@ -129,7 +125,9 @@ class FolderStore(BaseStore):
             with self._locked():
                 path.unlink(missing_ok=True)
                 sync_folder(path.parent)
-                _remove_empty(path.parent, self._root)
+                with contextlib.suppress(OSError):  # the first folder above that is not empty
+                    while (path := path.parent) != self._root:
+                        path.rmdir()
         self._index.remove(key)
         self._index.save()
 
@@ -176,10 +174,9 @@ class FolderStore(BaseStore):
         partial, opened = _begin(folder)
         try:
             with opened:
-                with open_source(source) as read_from:
-                    for chunk in read_chunks(read_from):
-                        opened.write(chunk)
-                        crc = crc32c(chunk, crc)
+                for chunk in source_chunks(source):
+                    opened.write(chunk)
+                    crc = crc32c(chunk, crc)
                 opened.flush()
                 now = time.time_ns()  # finer than the clock of a file system, so that no version comes twice
                 os.utime(opened.fileno(), ns=(now, now))
@@ -258,14 +255,6 @@ def _make_folders(root: Path, folder: Path) -> None:
         with contextlib.suppress(FileExistsError):
             root.mkdir()
             sync_folder(root.parent)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove a folder and those above it, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        while folder != root:
-            folder.rmdir()
-            folder = folder.parent
 
 
 def _begin(folder: Path) -> tuple[Path, BinaryIO]:

@@ -71,11 +71,7 @@ class Store(Protocol):
         """
 
     def stat(self, key: str) -> StoredObject:
-        """Return one object's description, `crc32c` included.
-
-        Raises:
-            ObjectNotFoundError: If there is no such object.
-        """
+        """Return one object's description, `crc32c` included; raises `ObjectNotFoundError` if there is none."""
 
     def delete(self, key: str) -> None:
         """Delete an object; a key without an object is no error."""

@@ -11,11 +11,7 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path, *, append: bool = False, follow_links: bool = False) -> BinaryIO:
-    """Open a file unbuffered, to read it or to append to it; `append` creates it.
-
-    Raises:
-        OSError: If it cannot be opened, or is no regular file.
-    """
+    """Open a file unbuffered, to read it or to append to it, which creates it; `OSError` if it is not regular."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if append else os.O_RDONLY
     flags |= os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # a pipe does not block

@@ -26,15 +26,10 @@ class RetryableError(Exception):
 
 
 def retried(operation: Callable[[float], Result], deadline_s: float) -> Result:
-    """Call an operation until it succeeds, or has failed for `deadline_s` seconds; return its result.
+    """Call an operation, with the seconds left for its own retries, until it succeeds; return its result.
 
-    Args:
-        operation: Takes the seconds left for its own retries.
-        deadline_s: Counts from the first failure, so that a long transfer may fail at its end.
-
-    Raises:
-        TransientStoreError: If it kept raising `RetryableError`.
-        CorruptObjectError: If it raised that twice.
+    Raises `TransientStoreError` after `RetryableError` for `deadline_s` seconds from the first on, so that a long
+    transfer may fail at its end; and the second `CorruptObjectError`.
     """
     failing_since: float | None = None
     pause_s, num_corrupt = FIRST_PAUSE_S, 0

@@ -10,8 +10,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from job.storage.checksums import ChecksumIndex, file_version
 from job.storage.keys import file_below
 from job.storage.object_store import Store, StoredObject
 from job.storage.regular_file import open_regular, sync_folder
+from job.storage.workdir import translated_errors
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ def pull(
 
     Args:
         store: Has the objects.
-        objects: From ``store.list(prefix, checksums=True)``, by their file names in the folder; several names may
-            share an object.
+        objects: From ``store.list(prefix, checksums=True)``, by their names in the folder; several may share one.
         folder: Made if it does not exist.
         on_progress: Called from any thread, one call at a time.
         before_change: Called once, before the first file is added, replaced or removed; may raise.
@@ -77,7 +76,7 @@ def pull(
         StoreError: If the store fails, or names lead out of the folder; fetched files stay for the next pull.
         MachineError: If the folder cannot be written to, or other files, which no pull fetched, have these names.
     """
-    with _translated_errors(folder):
+    with translated_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = _paths(folder, objects, store.uri)
         index = ChecksumIndex(folder / PULLED)
@@ -95,7 +94,7 @@ def pull(
             def on_done(stored: StoredObject, turn: dict[str, str] = turn) -> None:
                 nonlocal progress
                 name = turn[stored.key]
-                with _translated_errors(folder):
+                with translated_errors(folder):
                     index.add(name, file_version(paths[name].stat()), str(stored.crc32c))
                 with lock:
                     progress = TransferProgress(progress.num_objects + 1, progress.num_bytes + stored.size_bytes)
@@ -111,7 +110,7 @@ def pull(
 def mark_replaceable(folder: Path, names: Iterable[str]) -> None:
     """Mark files of a pulled folder that the job itself has changed: the next pull replaces them."""
     index = ChecksumIndex(folder / PULLED)
-    with _translated_errors(folder):
+    with translated_errors(folder):
         for name in names:
             index.read(name, folder / name)
     index.save()
@@ -216,13 +215,3 @@ def _move_edited(folder: Path, names: Collection[str]) -> None:
         log.warning(
             "%s: %d files were changed after a pull; they are in %s now:\n%s", folder, len(names), edited, listed
         )
-
-
-@contextmanager
-def _translated_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(
-            f"{error.filename or folder}: cannot be used, {error.strerror}; correct its mode, or choose another folder"
-        ) from error

@@ -28,33 +28,47 @@ def attempt_folder(workdir: Path, owner: str) -> Iterator[Path]:
     """Make a folder below ``workdir/runs``, named after its owner; remove it afterwards."""
     runs = workdir / "runs"
     name = f"{owner}-{secrets.token_hex(4)}"
-    with translated_errors(workdir):
+    with translated_errors(workdir), contextlib.ExitStack() as held:
         runs.mkdir(parents=True, exist_ok=True)
-        for left in runs.glob("[!.]*"):
-            if not (NAME.fullmatch(left.name) and (left / LOCK).is_file()):
-                continue  # the user's
-            with locked(left / LOCK) as free:
-                if free:  # its process was killed: the system releases its locks
-                    shutil.rmtree(left, ignore_errors=True)
-        unlocked = runs / f".{name}"
-        unlocked.mkdir()
-        with locked(unlocked / LOCK):
-            folder = unlocked.rename(runs / name)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with _one_at_a_time(runs):
+            for left in runs.iterdir():
+                is_begun = left.name.startswith(".")  # it has no lock yet, and is of a process that was killed
+                if NAME.fullmatch(left.name) and (is_begun or (left / LOCK).is_file()):  # else the user's
+                    with locked(left / LOCK) as free:
+                        if free:  # its process was killed: the system releases its locks
+                            shutil.rmtree(left, ignore_errors=True)
+            begun = runs / f".{name}"
+            begun.mkdir()
+            held.enter_context(locked(begun / LOCK))
+            folder = begun.rename(runs / name)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the disk is full: free some space, or pass another --workdir"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+        "pass a --workdir that this user can write to",
+    ),
+}
 
 
 def require_writable(folder: Path) -> None:
-    """Check that a folder is writable; make it if it does not exist.
-
-    Raises:
-        MachineError: If it is not writable.
-    """
+    """Make a folder if it does not exist; raises `MachineError` if it is not writable."""
     probe = folder / f".probe-{os.getpid()}"
     with translated_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +77,7 @@ def require_writable(folder: Path) -> None:
 
 
 def require_space(folder: Path, needed_bytes: int, spare_bytes: int) -> None:
-    """Check that the disk has room until a folder holds `needed_bytes`, and `spare_bytes` beside.
-
-    Raises:
-        MachineError: If it has not; names both figures.
-    """
+    """Raise `MachineError` unless the disk has room until a folder holds `needed_bytes`, and for `spare_bytes`."""
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     missing = max(needed_bytes - present, 0) + spare_bytes
     free = shutil.disk_usage(folder).free
@@ -96,7 +106,7 @@ def translated_errors(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise MachineError(f"{workdir}: the disk is full; free some space, or pass another --workdir") from error
-        to_do = "pass a --workdir that this user can write to" if error.errno in NOT_WRITABLE else "see to the machine"
-        raise MachineError(f"{error.filename or workdir}: {error.strerror or error}; {to_do}") from error
+        advice = ADVICE.get(error.errno or 0, "correct that, or pass another --workdir")
+        raise MachineError(
+            f"{error.filename or workdir}: cannot be used, {error.strerror or error}; {advice}"
+        ) from error

@@ -16,6 +16,7 @@ from PIL import Image
 from job.report.examples import Picture, View
 from job.runs.records import RunRecord
 from job.runs.run import family_of
+from job.training.files import BEST
 
 INIT_TIMEOUT_S = 30.0
 """How long the server may take to open a run, unless W&B's own variable WANDB_INIT_TIMEOUT is set."""
@@ -106,7 +107,7 @@ class WandbRun:
     def log_model(self, path: Path, metadata: Mapping[str, Any]) -> None:
         """Log weights as a model artifact."""
         artifact = wandb.Artifact(f"{self._run.name}-best", type="model", metadata=dict(metadata))
-        artifact.add_file(str(path), name="best.pt")
+        artifact.add_file(str(path), name=BEST)
         self._run.log_artifact(artifact)
 
     def mark_preempting(self) -> None:

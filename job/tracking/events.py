@@ -5,10 +5,12 @@ from pathlib import Path
 from job.analysis.metrics import metrics_of
 from job.report.data import Facts, read_facts
 from job.report.examples import make_pictures
+from job.runs.listing import RunListing
 from job.runs.progress import read_progress
 from job.runs.records import RunRecord
-from job.runs.run import Run
+from job.runs.run import BEST_WEIGHTS, Run
 from job.tracking.client import AXIS, NO_EPOCH, WandbRun
+from job.training.files import BEST
 
 
 class CommittedRows:
@@ -18,7 +20,7 @@ class CommittedRows:
         self._run = run
         self._resumed_at = {
             attempt.number: attempt.receipt.checkpoint.epoch if attempt.receipt else NO_EPOCH
-            for attempt in run.attempt_records()
+            for attempt in RunListing(run).attempts()
             if attempt.start
         }
 
@@ -43,9 +45,9 @@ def log_result(run: Run, record: RunRecord, wandb_run: WandbRun, folder: Path) -
         pictures = make_pictures(run.store, record.dataset, facts.evaluation_before, facts.evaluation)
         wandb_run.log_predictions(pictures)
     if facts.final is not None:
-        best = folder / "best.pt"
-        run.store.get(run.key("weights/best.pt"), best)
-        wandb_run.log_model(best, facts.final.weights["best.pt"].model_dump())
+        best = folder / BEST
+        run.store.get(run.key(BEST_WEIGHTS), best)
+        wandb_run.log_model(best, facts.final.weights[BEST].model_dump())
     wandb_run.finish()
 
 

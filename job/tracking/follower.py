@@ -21,10 +21,7 @@ from job.tracking.tracker import COMMITTED, FINISHED, INTERRUPTED
 def follow(claim: Claim, folder: Path, messages: Iterable[str]) -> None:
     """Follow an attempt until it ends.
 
-    Raises:
-        SupersededError: If a later attempt has claimed the run.
-        StoreError: If the store refuses.
-        TransientStoreError: If the server does not take the run.
+    Raises `SupersededError` if a later one has claimed the run, `TransientStoreError` if the server does not take it.
     """
     run = claim.run
     record = run.record()

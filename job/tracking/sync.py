@@ -14,12 +14,10 @@ from job.tracking.credentials import why_offline
 from job.tracking.events import CommittedRows, log_result
 
 
-def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
-    """Send the server the rows of a run that it lacks, by way of an empty folder, and return the run's address there.
+def sync(run: Run, record: RunRecord, folder: Path) -> str:
+    """Send the server the rows of a run that it lacks, by way of an empty folder; return the address there.
 
-    Raises:
-        MachineError: If there is no key.
-        TransientStoreError: If the server does not take the run.
+    Raises `MachineError` if there is no key, `TransientStoreError` if the server does not take the run.
     """
     if why := why_offline():
         raise MachineError(f"W&B: {why}; export WANDB_API_KEY, or run `.venv/bin/wandb login`")
@@ -34,6 +32,6 @@ def sync(run: Run, record: RunRecord, folder: Path) -> str | None:
         log_result(run, record, wandb_run, folder)
     else:
         wandb_run.finish()
-    if attempts := run.attempts():
+    if attempts := run.attempt_numbers():
         write_status(Claim(run, attempts[-1]), WandbStatus(url=wandb_run.url, sent=True))
-    return wandb_run.url
+    return wandb_run.url or f"run {run.name}: is sent; the server names no address"

@@ -6,7 +6,6 @@ started: the records hold the whole curve, and ``job wandb sync`` sends it later
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from job.errors import JobError, PreemptionError
@@ -46,9 +45,7 @@ class Tracker:
         self._sidecar = Sidecar("W&B", remedy, "job.tracking", *arguments)
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Send the last message, and wait for the follower up to a limit."""
         if self._sidecar is not None:
             self._sidecar.send(FINISHED if error is None else INTERRUPTED)

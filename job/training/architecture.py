@@ -71,9 +71,7 @@ class UnfitArchitectureError(Exception):
 def load_architecture(name: str) -> Architecture:
     """Read a model file of Ultralytics, or of the user in this folder; ``yolo11n.yaml`` is size ``n``.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        UnfitArchitectureError: If it cannot be built.
+    Raises `FileNotFoundError` if there is none, `UnfitArchitectureError` if it cannot be built.
     """
     if not re.fullmatch(r"[\w.-]+\.ya?ml", name):
         raise FileNotFoundError(name)
@@ -83,11 +81,7 @@ def load_architecture(name: str) -> Architecture:
 
 
 def checked_architecture(found: object) -> Architecture:
-    """Return a description with known keys only.
-
-    Raises:
-        UnfitArchitectureError: If it cannot be built, or is of another task.
-    """
+    """Return a description with known keys only; raises `UnfitArchitectureError` if it is of no detector."""
     if not isinstance(found, dict):
         raise UnfitArchitectureError("it does not say what layers it has")
     match found.get("head"):
@@ -102,11 +96,7 @@ def checked_architecture(found: object) -> Architecture:
 
 
 def require_size(architecture: Architecture, max_parameters: int = MAX_PARAMETERS) -> None:
-    """Check the size of a model without allocating memory for it.
-
-    Raises:
-        UnfitArchitectureError: If it is too large, or cannot be built.
-    """
+    """Raise `UnfitArchitectureError` if a model is too large, without memory for it, or cannot be built."""
     if _is_shipped(architecture):
         return
     num_channels, activation = architecture["channels"], Conv.default_act

@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 
@@ -97,15 +97,11 @@ class StoredTensor:
         raise UnreadableFileError("it changes a tensor")
 
 
-class CheckpointFile:
+class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
     """An open file of ``torch.save``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file and read everything except tensors.
-
-        Raises:
-            UnreadableFileError: If it is no such file, damaged, larger than it seems, or has a forbidden name.
-        """
+        """Open the file and read everything except tensors; raises `UnreadableFileError`."""
         try:
             self._num_bytes = path.stat().st_size
             if self._num_bytes > MAX_FILE_BYTES:
@@ -121,18 +117,11 @@ class CheckpointFile:
             self.content = _unpickled(self._archive.read(self._entries["data.pkl"]))
             stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._archive.close()
 
     def read(self, stored: StoredTensor) -> torch.Tensor:
-        """Read a tensor.
-
-        Raises:
-            UnreadableFileError: If the file does not hold all of it, or it is damaged.
-        """
+        """Read a tensor; raises `UnreadableFileError` if the file does not hold all of it, or it is damaged."""
         num_elements = math.prod(stored.size)
         reach = sum((length - 1) * step for length, step in zip(stored.size, stored.stride, strict=True))
         if num_elements and max(num_elements, stored.offset + reach + 1) > stored.num_elements:
@@ -159,11 +148,7 @@ class CheckpointFile:
         return elements
 
     def plain(self) -> Any:  # noqa: ANN401 -- any saved value
-        """Return the saved object, if it has plain values, containers and tensors only.
-
-        Raises:
-            UnreadableFileError: If it is not, or `read` raises.
-        """
+        """Return the saved object of plain values, containers and tensors; raises `UnreadableFileError` for others."""
         made: dict[int, Any] = {}
 
         def plain(value: Any) -> Any:  # noqa: ANN401 -- any plain value

@@ -20,6 +20,9 @@ from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of
 from job.training.weights import load_weights
 
+Output = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
+"""Of a model: candidates ``(n, 4 + classes, anchors)``, alone or before others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionSettings:
@@ -45,12 +48,15 @@ class DetectionSettings:
     batch: int = 1
     """Tiles that the model sees at once."""
 
+    square: bool = False
+    """Pads every picture to a square, which a file exported for one size needs."""
+
 
 class Detector:
     """A model on a device.
 
     Args:
-        weights: A file in Ultralytics' format.
+        weights: A file in Ultralytics' format, or an ONNX file that this process has exported from one.
         settings: What counts as a detection.
         device: ``cpu``, ``0`` and so on; empty chooses.
         num_threads: Threads of torch on the CPU.
@@ -61,12 +67,19 @@ class Detector:
     """
 
     def __init__(self, weights: Path, settings: DetectionSettings, device: str, num_threads: int) -> None:
-        model = load_weights(weights)
+        model = str(weights) if str(weights).endswith(".onnx") else load_weights(weights)
         require_device(device)
         self._settings = settings
         arguments = {name: getattr(settings, name) for name in ("conf", "iou", "imgsz", "max_det", "classes")}
         self._predictor = DetectionPredictor(
-            overrides={**arguments, "device": device, "mode": "predict", "rect": True, "save": False, "verbose": False}
+            overrides={
+                **arguments,
+                "device": device,
+                "mode": "predict",
+                "rect": not settings.square,
+                "save": False,
+                "verbose": False,
+            }
         )
         try:
             self._predictor.setup_model(model, verbose=False)
@@ -76,7 +89,8 @@ class Detector:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self._size = check_imgsz(settings.imgsz, stride=self._predictor.model.stride, min_dim=2)
         self._predictor.imgsz = self._size
-        self.names = [model.names[number] for number in range(len(model.names))]
+        names = self._predictor.model.names if isinstance(model, str) else model.names
+        self.names = [names[number] for number in range(len(names))]
         """Names of the classes, by number."""
 
         self.num_channels = int(self._predictor.model.channels)
@@ -94,13 +108,27 @@ class Detector:
         if not pictures:
             return []
         with explained_prediction(), torch.inference_mode():
-            found = self._detect(self._predictor.preprocess(pictures), pictures)
+            found = self._detect(self.prepare(pictures), pictures)
             if self._settings.tiles is not None:
                 found = [
                     self._with_tiles(picture, whole, self._settings.tiles)
                     for picture, whole in zip(pictures, found, strict=True)
                 ]
             return [_boxes(detections) for detections in found]
+
+    def prepare(self, pictures: list[np.ndarray]) -> torch.Tensor:
+        """Return the batch ``(n, c, h, w)`` that the model sees, RGB from 0 to 1."""
+        batch: torch.Tensor = self._predictor.preprocess(pictures)
+        return batch
+
+    def infer(self, prepared: torch.Tensor) -> Output:
+        """Return the model's output for a prepared batch, before suppression."""
+        output: Output = self._predictor.model(prepared)
+        return output
+
+    def boxes_of(self, output: Output, prepared: torch.Tensor, pictures: list[np.ndarray]) -> list[list[Detection]]:
+        """Return the detections in an output of `infer`, the most confident first."""
+        return [_boxes(found) for found in self._suppress(output, prepared, pictures)]
 
     def _with_tiles(self, picture: np.ndarray, whole: Detections, tile_size: int) -> Detections:
         size, _ = self._size
@@ -123,9 +151,12 @@ class Detector:
 
     def _detect(self, prepared: torch.Tensor, pictures: list[np.ndarray]) -> list[Detections]:
         """Run the model on a batch, and return detections in pixels of the pictures, of which the shape counts."""
+        return self._suppress(self.infer(prepared), prepared, pictures)
+
+    def _suppress(self, output: Output, prepared: torch.Tensor, pictures: list[np.ndarray]) -> list[Detections]:
         predictor = self._predictor
         predictor.batch = ([""] * len(pictures),)
-        results = predictor.postprocess(predictor.model(prepared), prepared, pictures)
+        results = predictor.postprocess(output, prepared, pictures)
         return [
             {"bboxes": boxes.data[:, :4], "conf": boxes.data[:, 4], "cls": boxes.data[:, 5]}
             for boxes in (result.boxes for result in results)

@@ -14,11 +14,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def require_device(named: str) -> None:
-    """Check that the requested device, such as ``cpu``, ``0`` or empty for any, can train.
-
-    Raises:
-        MachineError: If the machine has a GPU that torch cannot use.
-    """
+    """Raise `MachineError` if the device, such as ``cpu``, ``0`` or empty for any, is a GPU that torch cannot use."""
     if named == "cpu":
         return
     if not torch.cuda.is_available():
@@ -61,10 +57,11 @@ def describe_device(device: torch.device) -> dict[str, object]:
     """
     described: dict[str, object] = {"cpu": torch.backends.cpu.get_cpu_capability()}
     if device.type == "cuda":
+        version = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", DRIVER.read_text()) if DRIVER.exists() else None
         described |= {
             "gpu": torch.cuda.get_device_name(device),
             "compute_capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
-            "driver": _driver_version(),
+            "driver": version and version[1],
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch has no types there
         }
@@ -83,9 +80,3 @@ def _runs_on(capability: tuple[int, int], built_for: list[str]) -> bool:
         ):
             return True
     return not built_for
-
-
-def _driver_version() -> str | None:
-    """Return NVIDIA's version, such as 570.133.20."""
-    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", DRIVER.read_text()) if DRIVER.exists() else None
-    return found[1] if found else None

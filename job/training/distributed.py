@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from job.errors import MachineError, PeerError
-from job.training.isolation import hide_torchrun
+from job.training.isolation import hide_torchrun, is_rank
 
 Value = TypeVar("Value")
 
@@ -25,14 +25,10 @@ STEP_S = 300.0
 WORK_S = 3 * 3600.0
 """Timeout for a rank that works alone, for example on the validation (as long as Ultralytics')."""
 
-NOTICED_S = 5.0
+NOTICE_LIMIT_S = 5.0
 """Timeout of rank 0 after a notice: the commit needs the rest of the time."""
 
-LOOK_S = 0.05
-
-
-def _never() -> bool:
-    return False
+POLL_S = 0.05
 
 
 def _nothing() -> None:
@@ -53,7 +49,7 @@ class ProcessGroup:
     torch_group: Any = None
     """The Gloo group of `agree` and `broadcast`; apart from that of the gradients, whose timeout is shorter."""
 
-    noticed: Callable[[], bool] = _never
+    noticed: Callable[[], bool] = bool
     """Whether this process was given notice."""
 
     while_waiting: Callable[[], None] = _nothing
@@ -62,7 +58,7 @@ class ProcessGroup:
     @classmethod
     def join(cls, noticed: Callable[[], bool], while_waiting: Callable[[], None] = _nothing) -> "ProcessGroup":
         """Join the process group if torchrun started this process, and hide its variables from Ultralytics."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if not is_rank():
             return cls()
         import torch  # noqa: PLC0415 -- a single process starts without it
 
@@ -80,11 +76,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, named: str) -> str:
-        """Return the device of this rank, of devices such as ``0,1``, or empty for any.
-
-        Raises:
-            MachineError: If there are not enough.
-        """
+        """Return this rank's of devices such as ``0,1``, or empty for any; raises `MachineError` if it has none."""
         if self.size == 1:
             return named
         devices = named.split(",")
@@ -100,12 +92,9 @@ class ProcessGroup:
         return devices[self.local_rank]
 
     def agree(self, level: int, limit_s: float = STEP_S) -> int:
-        """Return the highest level of any rank; all ranks have to call it.
+        """Return the highest level of any rank; all have to call it, or `PeerError` is raised.
 
         Runs on the CPU, so that it does not synchronise with a GPU.
-
-        Raises:
-            PeerError: If another process is gone or late.
         """
         if self.size == 1:
             return level
@@ -114,11 +103,7 @@ class ProcessGroup:
         return int(levels)
 
     def broadcast(self, value: Value) -> Value:
-        """Return the value of rank 0 in all ranks.
-
-        Raises:
-            PeerError: If another process is gone.
-        """
+        """Return the value of rank 0 in all ranks; raises `PeerError` if another process is gone."""
         if self.size == 1:
             return value
         values, device = [value], self.torch.device("cpu")
@@ -127,11 +112,7 @@ class ProcessGroup:
         return values[0]
 
     def all_gather(self, value: Value) -> list[Value]:
-        """Return the values of all ranks in all ranks, in the order of ranks.
-
-        Raises:
-            PeerError: If another process is gone or late.
-        """
+        """Return the values of all ranks, in their order; raises `PeerError` if another process is gone or late."""
         if self.size == 1:
             return [value]
         values, gather = [value] * self.size, self.torch.distributed.all_gather_object
@@ -169,11 +150,11 @@ class ProcessGroup:
 
         threading.Thread(target=work, name="peers", daemon=True).start()
         until, hurried = time.monotonic() + limit_s, False
-        while not over.wait(LOOK_S):
+        while not over.wait(POLL_S):
             self.while_waiting()
             if self.is_rank_zero and self.noticed() and not hurried:
-                hurried, limit_s = True, NOTICED_S
-                until = min(until, time.monotonic() + NOTICED_S)
+                hurried, limit_s = True, NOTICE_LIMIT_S
+                until = min(until, time.monotonic() + NOTICE_LIMIT_S)
             if time.monotonic() > until:
                 raise self.lost(f"was silent for {limit_s:.0f} s")
         for error in errors:

@@ -21,11 +21,7 @@ PINNED = {
 
 
 def download_published(target: Path) -> None:
-    """Download a published file such as ``yolo11s.pt`` to a path of that name.
-
-    Raises:
-        WeightsError: If there is no such file, it cannot be reached, or its digest is wrong.
-    """
+    """Download a published file such as ``yolo11s.pt`` to a path of that name, or raise `WeightsError`."""
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 -- heavy
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,19 +18,18 @@ from ultralytics.utils.ops import scale_boxes
 
 from job.training.dataset import Batch
 from job.training.evaluation_record import (
+    SIZES_PX,
     ClassEvaluation,
     Evaluation,
     ImageEvaluation,
     ObjectBox,
+    PictureCounts,
     PredictedBox,
     SizeEvaluation,
 )
-from job.training.matching import IOU, match
+from job.training.matching import IOU, IOUS, MatchedPicture, match
 
 Box = TypeVar("Box", ObjectBox, PredictedBox)
-
-SIZES_PX = (0, 8, 16, 32, 64, 96)
-"""Where the bins of object sizes begin: the square root of a box's area, in pixels at the training image size."""
 
 NUM_CURVE_POINTS = 101
 
@@ -64,6 +63,25 @@ class Seen:
     right: np.ndarray = field(init=False)
     """Of each prediction, whether it is right."""
 
+    def matched(self, folder: str) -> MatchedPicture:
+        """Return objects and predictions, matched; `folder` is the dataset's."""
+        (gain_y, gain_x), _ = self.ratio_pad
+
+        def px(boxes: np.ndarray) -> np.ndarray:
+            sides = boxes[:, 2:] - boxes[:, :2]
+            of_both: np.ndarray = np.sqrt([(sides / [gain_x, gain_y]).prod(1), sides.prod(1)])
+            return of_both.T
+
+        return MatchedPicture(
+            image=os.path.relpath(self.path, folder),
+            object_classes=self.object_classes,
+            object_px=px(self.objects),
+            classes=self.prediction_classes,
+            confidences=self.confidences,
+            px=px(self.predictions),
+            about=match(self.objects, self.object_classes, self.predictions, self.prediction_classes, IOUS),
+        )
+
 
 @contextmanager
 def detections_collected(validator: Any) -> Iterator[list[Seen]]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
@@ -90,7 +108,8 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
     confidence = float(box.px[best]) if curves else 0.0
     for image in seen:
         _match(image, confidence)
-    kept = _images(seen, str(validator.data["path"]))
+    folder = str(validator.data["path"])
+    kept = _images(seen, folder)
     return Evaluation(
         row=row,
         imgsz=int(validator.args.imgsz),
@@ -105,6 +124,7 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
         sizes=_sizes(seen),
         images=kept,
         num_images_left_out=len(seen) - len(kept),
+        pictures=[_counts(image, folder) for image in seen],
     )
 
 
@@ -203,6 +223,11 @@ def _images(seen: list[Seen], folder: str) -> list[ImageEvaluation]:
             )
         )
     return kept
+
+
+def _counts(image: Seen, folder: str) -> PictureCounts:
+    columns = (image.object_classes, image.found, image.prediction_classes, image.right)
+    return PictureCounts.of(os.path.relpath(image.path, folder), *(column.tolist() for column in columns))
 
 
 def _boxes(kind: type[Box], image: Seen, boxes: np.ndarray, *columns: np.ndarray) -> list[Box]:

@@ -3,14 +3,20 @@
 Imports no torch, so that a report reads it where there is none.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 
-EVALUATION_BEFORE, EVALUATION = "evaluation-before.json", "evaluation.json"
-"""Files of the evaluations of the start weights and of the best weights."""
+SIZES_PX = (0, 8, 16, 32, 64, 96)
+"""Where the ranges of object sizes begin: the square root of a box's area, in pixels."""
+
+
+def harmonic_mean(precision: float, recall: float) -> float:
+    """Return the F1 of precision and recall."""
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 class Detection(NamedTuple):
@@ -47,6 +53,43 @@ class PredictedBox(NamedTuple):
     category: int
     is_right: int
     confidence: float
+
+
+class ClassCounts(NamedTuple):
+    """Objects and detections of one class in a picture, at the operating point."""
+
+    category: int
+    num_objects: int
+    num_found: int
+    num_false_alarms: int
+
+
+class PictureCounts(NamedTuple):
+    """One picture at the operating point, by which runs are compared in pairs."""
+
+    image: str
+    """Path in the dataset."""
+
+    classes: list[ClassCounts]
+    """Of the classes that were there or detected."""
+
+    @classmethod
+    def of(
+        cls,
+        image: str,
+        object_classes: Sequence[int],
+        found: Sequence[bool],
+        classes: Sequence[int],
+        right: Sequence[bool],
+    ) -> Self:
+        """Count objects, of which some are found, and detections, of which some are right, by their classes."""
+        counted = {category: [0, 0, 0] for category in sorted({*object_classes, *classes})}
+        for category, is_found in zip(object_classes, found, strict=True):
+            counted[category][0] += 1
+            counted[category][1] += is_found
+        for category, is_right in zip(classes, right, strict=True):
+            counted[category][2] += not is_right
+        return cls(image, [ClassCounts(category, *counts) for category, counts in counted.items()])
 
 
 class _Part(BaseModel):
@@ -121,3 +164,5 @@ class Evaluation(_Part):
     """The images with the most mistakes, the worst first."""
 
     num_images_left_out: int
+    pictures: list[PictureCounts] = []
+    """All images; earlier versions did not record them."""

@@ -95,25 +95,29 @@ def explained(plan: Plan, retry_may_help: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def explained_prediction() -> Iterator[None]:
-    """Turn exceptions of libraries during a prediction into errors with an exit code and advice."""
+def explained_prediction(subject: str = "prediction", smaller: str = "--batch, --tiles or --imgsz") -> Iterator[None]:
+    """Turn exceptions of libraries where a model is used into errors with an exit code and advice.
+
+    Args:
+        subject: Begins the message.
+        smaller: Flags of which a smaller value needs less memory.
+    """
     try:
         yield
     except JobError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        fault = _find(error, text)
+        fault = _find(error)
         if fault is None:
             raise
         if fault.error is OutOfMemoryError:
-            message = "prediction: out of memory; pass a smaller --batch, --tiles or --imgsz, or take a larger GPU"
+            message = f"{subject}: out of memory; pass a smaller {smaller}, or take a larger GPU"
             raise OutOfMemoryError(message, try_again=False) from error
-        raise fault.error(f"prediction: {fault.name}, {text}; {fault.advice}") from error
+        raise fault.error(f"{subject}: {fault.name}, {message_of(error)}; {fault.advice}") from error
 
 
-def _find(error: Exception, text: str) -> Fault | None:
-    seen = f"{type(error).__name__}: {text}"
+def _find(error: Exception) -> Fault | None:
+    seen = f"{type(error).__name__}: {message_of(error)}"
     return next((fault for fault in FAULTS if re.search(fault.signs, seen)), None)
 
 
@@ -121,7 +125,7 @@ def _explain(error: Exception, plan: Plan, *, again: bool) -> JobError | None:
     text = message_of(error)
     if plan.group.size > 1 and (isinstance(error, DistError) or "gloo" in text):
         return plan.group.lost()
-    fault = _find(error, text)
+    fault = _find(error)
     if fault is None:
         failed = TrainingError(f"training: failed, {text}; the last good checkpoint is kept")
         return failed if isinstance(error, RuntimeError) else None

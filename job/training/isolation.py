@@ -29,11 +29,7 @@ UNFIT_FOR_HALF_PRECISION = ("1630", "1650", "1660", "T400", "T550", "T600", "T10
 
 
 def isolate_ultralytics(folder: Path) -> None:
-    """Confine Ultralytics' settings, fonts and logs to a folder, keep it off the network, and patch it.
-
-    Raises:
-        MachineError: If the libraries for training are not installed.
-    """
+    """Confine Ultralytics to a folder, keep it off the network, patch it; raises `MachineError` if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -48,6 +44,11 @@ def isolate_ultralytics(folder: Path) -> None:
             patch_ultralytics()
     except ModuleNotFoundError as error:
         raise MachineError(f"training: the package {error.name} is missing; run `make env`") from error
+
+
+def is_rank() -> bool:
+    """Whether torchrun or our launcher started this process; false after `hide_torchrun`."""
+    return bool(os.environ.get("RANK"))
 
 
 def hide_torchrun() -> None:

@@ -26,9 +26,10 @@ from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
-from job.training.evaluation_record import EVALUATION, EVALUATION_BEFORE
 from job.training.faults import explained
+from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
 from job.training.library_warnings import LibraryWarnings
+from job.training.position import Position
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
 from job.training.trainer import Plan, Trainer
 from job.training.weights import Weights, load_weights
@@ -75,9 +76,9 @@ class Training:
         return len(self.trainer.train_loader)
 
     @property
-    def position(self) -> dict[str, int]:
-        """Complete epochs, and complete batches of the next."""
-        return {"epoch": self.progress.epoch, "batch": self.progress.batch}
+    def position(self) -> Position:
+        """Where it stands."""
+        return self.progress.position
 
     @property
     def facts(self) -> dict[str, object]:
@@ -120,7 +121,7 @@ class Training:
         _, *self._seen_elsewhere = self.plan.group.all_gather(self._seen_here())
 
     @property
-    def about(self) -> dict[str, object]:
+    def record_fields(self) -> dict[str, object]:
         """Fields of an attempt's records for its training."""
         return {"position": self.position, "evidence": self.evidence}
 
@@ -131,15 +132,13 @@ class Training:
         restored as saved, functions of the number of epochs (learning rate, the end of mosaic) follow the new number,
         and patience begins anew.
 
-        Raises:
-            CorruptObjectError: If the file is no state, is that of another model, or has a value that is not a
-                number; no code in it was run.
-            WeightsError: If the file has no weights; no code in it was run.
+        Raises `CorruptObjectError` if the file is no state, is that of another model, or has a value that is not a
+        number, `WeightsError` if one has no weights; no code in it was run.
         """
-        self.progress = restore_state(self.trainer, read_state(folder / "state.pt"))
+        self.progress = restore_state(self.trainer, read_state(folder / STATE))
         train_args = dict(vars(self.trainer.args))
-        self.last = Weights.restored(folder / "last.pt", train_args)
-        best, evaluation = folder / "best.pt", folder / EVALUATION_BEFORE
+        self.last = Weights.restored(folder / LAST, train_args)
+        best, evaluation = folder / BEST, folder / EVALUATION_BEFORE
         self.best = Weights.restored(best, train_args) if best.exists() else None
         self.evaluation_before = evaluation.read_bytes() if evaluation.exists() else None
         if reopen:
@@ -150,11 +149,8 @@ class Training:
     def run(self, callbacks: TrainingCallbacks) -> None:
         """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
-        Raises:
-            TrainingError: If a loss is not a number, memory runs out, or Ultralytics fails.
-            HardwareError: If the machine fails; see `job.training.faults`.
-            PeerError: If another process of this training is gone.
-            PreemptionError: If the callbacks end it; they have a snapshot of all that was done.
+        Raises `TrainingError` if a loss is not a number, and errors of `job.training.faults`; `PeerError` if another
+        process is gone; `PreemptionError` if the callbacks end it, which have a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]
@@ -171,7 +167,7 @@ class Training:
                     with callbacks.interruptible():
                         self._evaluate_best()
         except PreemptionError as notice:
-            if notice.agreed:
+            if notice.on_all_ranks:
                 with contextlib.suppress(PeerError):
                     self._gather_evidence()
             raise
@@ -186,7 +182,7 @@ class Training:
 
     def _texts(self) -> dict[str, bytes]:
         before = self.evaluation_before
-        results = {"results.csv": results_csv(self.progress.rows).encode()}
+        results = {RESULTS: results_csv(self.progress.rows).encode()}
         return results if before is None else results | {EVALUATION_BEFORE: before}
 
     def _evaluate_start(self, callbacks: TrainingCallbacks) -> None:
@@ -304,16 +300,16 @@ class Training:
         trainer, progress, folder = self.trainer, self.progress, self.plan.folder
         if self.best is None or progress.before is None:
             raise TrainingError("training: ended without a best epoch; this is a defect, please report it")
-        files = {"last.pt": self.last.to_bytes(), "best.pt": self.best.to_bytes(), **self._texts()}
+        files = {LAST: self.last.to_bytes(), BEST: self.best.to_bytes(), **self._texts()}
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        trainer.ema.ema.load_state_dict(load_weights(folder / "best.pt").state_dict())
+        trainer.ema.ema.load_state_dict(load_weights(folder / BEST).state_dict())
         trainer.validator.args.plots = bool(trainer.args.plots)
         last_epoch = trainer.epochs - 1  # the only one with plots (engine/validator.py: 180)
         after, evaluation = self._evaluate(last_epoch)
         (folder / EVALUATION).write_bytes(evaluation)
         if trainer.args.plots:
-            plot_results(file=folder / "results.csv")
+            plot_results(file=folder / RESULTS)
         self.before_and_after = progress.before, after
 
     def _export(self) -> Weights:

@@ -6,8 +6,11 @@ confidence is therefore right at any lower one. Imports no torch, and knows noth
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from job.training.evaluation_record import PictureCounts
 
 IOU = 0.5
 """From this overlap on a detection is right."""
@@ -17,6 +20,41 @@ IOUS = tuple(round(0.5 + 0.05 * number, 2) for number in range(10))
 
 EPSILON = 1e-7
 """Keeps the overlap of two empty boxes a number, as in Ultralytics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedPicture:
+    """A picture's objects and all of its detections, the most confident first."""
+
+    image: str
+    """Path in the dataset."""
+
+    object_classes: np.ndarray
+    """``(m,)`` whole numbers."""
+
+    object_px: np.ndarray
+    """``(m, 2)`` the square root of a box's area, in pixels of the file and in pixels at `imgsz`."""
+
+    classes: np.ndarray
+    """``(n,)`` whole numbers."""
+
+    confidences: np.ndarray
+    """``(n,)``."""
+
+    px: np.ndarray
+    """``(n, 2)`` as `object_px`."""
+
+    about: np.ndarray
+    """``(n, 10)`` the object that each detection is right about at each of `IOUS`, or -1."""
+
+    def counts(self, thresholds: np.ndarray) -> PictureCounts:
+        """Count at thresholds ``(c,)``, one for each class."""
+        shown = self.confidences >= thresholds[self.classes]
+        about = self.about[shown, 0]
+        found = np.zeros(len(self.object_classes), bool)
+        found[about[about >= 0]] = True
+        columns = (self.object_classes, found, self.classes[shown], about >= 0)
+        return PictureCounts.of(self.image, *(column.tolist() for column in columns))
 
 
 def match(

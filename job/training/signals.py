@@ -10,18 +10,18 @@ from contextlib import contextmanager
 
 NOTICES = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
-TRAINS = (["train"], ["extend"], ["campaign"], ["predict"])
+TRAINS = (["train"], ["resume"], ["extend"], ["campaign"], ["predict"])
 """Commands that answer a notice with `ExitCode.TRY_AGAIN`, from their first imports on, which take seconds."""
 
 
-def heeded() -> frozenset[signal.Signals]:
+def handled_signals() -> frozenset[signal.Signals]:
     """Return the signals that this process obeys: without SIGHUP if it was ignored before, as under nohup."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return NOTICES - {signal.SIGHUP} if ignored else NOTICES
 
 
 @contextmanager
-def left_to_the_trainer() -> Iterator[None]:
+def notices_blocked() -> Iterator[None]:
     """Block notices in every process and thread started in the block; in this thread they arrive at its end.
 
     The mask is inherited through fork and exec, so a new process never has Python's handlers or its parent's.

@@ -17,6 +17,8 @@ from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16, 
 
 from job.errors import CorruptObjectError, TrainingError, message_of
 from job.training.checkpoint_file import CheckpointFile, UnreadableFileError
+from job.training.files import BEST, LAST, STATE
+from job.training.position import Position
 from job.training.trainer import Trainer
 from job.training.weights import Weights, digest_tensors, serialise
 
@@ -59,6 +61,11 @@ class TrainingProgress:
     waits_from: int = 0
     """Epochs from which patience counts, if the best epoch was earlier: those of the extended run."""
 
+    @property
+    def position(self) -> Position:
+        """Where the training stands."""
+        return Position(self.epoch, self.batch)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -72,14 +79,9 @@ class Snapshot:
     """Small files for people, by name."""
 
     @property
-    def epoch(self) -> int:
-        """Complete epochs."""
-        return self.progress.epoch
-
-    @property
-    def batch(self) -> int:
-        """Complete batches of the next epoch."""
-        return self.progress.batch
+    def position(self) -> Position:
+        """Where the training stood."""
+        return self.progress.position
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -93,18 +95,18 @@ class Snapshot:
     def write(self, folder: Path) -> list[Path]:
         """Write the files of a checkpoint into an empty folder; return them, the most valuable first.
 
-        Raises:
-            TrainingError: If a tensor is not a number: the state must not take the place of a good checkpoint.
+        Raises `TrainingError` if a tensor is not a number: the state must not take the place of a good checkpoint.
         """
+        epoch, batch = self.position
         if found := not_a_number(self.state):
             raise TrainingError(
-                f"training: {found} is not a number after {self.batch} batches of epoch {self.epoch + 1}; the last "
+                f"training: {found} is not a number after {batch} batches of epoch {epoch + 1}; the last "
                 "good checkpoint is kept; lower --lr0 or augment less, and start a new run"
             )
-        files = {"state.pt": serialise(self.state)}
+        files = {STATE: serialise(self.state)}
         if self.best is not None:
-            files["best.pt"] = self.best.to_bytes()
-        files |= {"last.pt": self.last.to_bytes(), **self.texts}
+            files[BEST] = self.best.to_bytes()
+        files |= {LAST: self.last.to_bytes(), **self.texts}
         for name, data in files.items():
             (folder / name).write_bytes(data)
         return [folder / name for name in files]
@@ -115,10 +117,11 @@ class Snapshot:
         Until the run is finished, ``last.pt`` is one of the last complete epoch that stock Ultralytics resumes from.
         Those of checkpoints have no optimizer, since nothing resumes from them.
         """
-        if self.progress.phase == "training" and self.epoch and not self.batch:
-            (folder / "last.pt").write_bytes(self.last.resumable(self._resumable()))
+        epoch, batch = self.position
+        if self.progress.phase == "training" and epoch and not batch:
+            (folder / LAST).write_bytes(self.last.resumable(self._resumable()))
         else:
-            (folder / "last.pt").unlink()
+            (folder / LAST).unlink()
 
     def _resumable(self) -> dict[str, object]:
         """Return the entries that stock Ultralytics saves beside the EMA (``engine/trainer.py``: 800-815)."""
@@ -126,7 +129,7 @@ class Snapshot:
         copied = {**optimizer, "state": {index: dict(moments) for index, moments in optimizer["state"].items()}}
         stopper = self.state["stopper"]
         return {
-            "epoch": self.epoch - 1,
+            "epoch": self.progress.epoch - 1,
             "best_fitness": self.state["best_fitness"],
             "stopper": {name: stopper[name] for name in ("best_fitness", "best_epoch")},
             "updates": self.state["ema_updates"],
@@ -157,11 +160,7 @@ def capture(trainer: Trainer, progress: TrainingProgress) -> State:
 
 
 def read_state(path: Path) -> State:
-    """Load a captured state.
-
-    Raises:
-        CorruptObjectError: If the file is not a state; no code in it was run.
-    """
+    """Load a captured state; raises `CorruptObjectError` if the file is none. No code in it is run."""
     try:
         with CheckpointFile(path) as file:
             state: State = file.plain()
@@ -184,11 +183,7 @@ def not_a_number(state: State) -> str | None:
 
 
 def restore_state(trainer: Trainer, state: State) -> TrainingProgress:
-    """Restore a captured state into a freshly set up trainer.
-
-    Raises:
-        CorruptObjectError: If it is that of another model, lacks a part, or has a value that is not a number.
-    """
+    """Restore a captured state into a freshly set up trainer; raises `CorruptObjectError` if it does not fit."""
     model = unwrap_model(trainer.model)
     try:
         if found := not_a_number(state):

@@ -29,10 +29,11 @@ from job.training.architecture import Architecture, UnfitArchitectureError, load
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
 from job.training.device import require_device
 from job.training.distributed import ProcessGroup
+from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
 from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
-from job.training.signals import left_to_the_trainer
+from job.training.signals import notices_blocked
 from job.training.tiled_validation import TiledValidator
 from job.training.tiles import Tiling, tiles_of
 from job.training.weights import Transfer, load_weights, measure_transfer
@@ -92,6 +93,7 @@ class Trainer(DetectionTrainer):
     model: nn.Module
     batches: EpochBatches
     callbacks: dict[str, list[Any]]
+    best_fitness: float | None
     train_loader: "DataLoader[Any]"
     begun: tuple[int, int] | None
     """The epoch and the batch (0-based) that `coming` begins with, unless some of it was taken."""
@@ -99,12 +101,10 @@ class Trainer(DetectionTrainer):
     coming: Iterator[Batch]
 
     def __init__(self, plan: Plan) -> None:
-        """Build model, optimizer and loaders.
+        """Build model, optimizer and loaders; raises `WeightsError` as `setup_model`.
 
-        Raises:
-            WeightsError: If the start weights are unsafe, damaged, or do not fit the data.
-            RecipeError: If Ultralytics refuses the arguments, or the device has not the precision that they ask for.
-            MachineError: If the device does not exist or cannot be used.
+        Raises `RecipeError` if Ultralytics refuses the arguments, or the device has not the precision that they ask
+        for, `MachineError` if the device does not exist or cannot be used.
         """
         self.plan = plan
         self.transfer = None
@@ -164,11 +164,7 @@ class Trainer(DetectionTrainer):
         return data
 
     def setup_model(self) -> None:
-        """Build the model and load the start weights, checked.
-
-        Raises:
-            WeightsError: If the weights are unsafe, or do not fit the data or the model.
-        """
+        """Build the model and load the start weights; raises `WeightsError` if they are unsafe or do not fit."""
         plan = self.plan
         source = load_weights(plan.weights) if plan.weights else None
         if source is not None and plan.same_classes:
@@ -200,6 +196,15 @@ class Trainer(DetectionTrainer):
             validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
         return validator
 
+    def validate(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+        """Validate, and return the metrics and what decides which epoch is best."""
+        best = self.best_fitness
+        metrics, fitness = super().validate()
+        if self.plan.train["best"] == "f1":
+            fitness = harmonic_mean(metrics["metrics/precision(B)"], metrics["metrics/recall(B)"])
+            self.best_fitness = fitness if best is None else max(best, fitness)
+        return metrics, fitness
+
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> "DataLoader[Any]":
@@ -212,17 +217,17 @@ class Trainer(DetectionTrainer):
                 f"batch {batch_size}: cannot be shared evenly by {group.size} processes; pass a multiple as --batch"
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        about = (self.args, self.data, batch_size, self.epochs, stride)
+        options = (self.args, self.data, batch_size, self.epochs, stride)
         share = {"rank": group.rank, "num_processes": group.size}
         dataset: KeyedDataset
         if train["tiles"]:
             tiling = Tiling(train["tiles"], train["tile_overlap"], train["tile_visible"])
-            dataset = tiled = TiledDataset(tiling, *about)
+            dataset = tiled = TiledDataset(tiling, *options)
             self.batches = TileBatches(
                 tiled.picture_of, tiled.empty, train["tile_empty"], batch_size, self.args.seed, **share
             )
         else:
-            dataset = KeyedDataset(*about)
+            dataset = KeyedDataset(*options)
             self.batches = EpochBatches(len(dataset), batch_size, self.args.seed, **share)
         workers = min(self.args.workers, os.cpu_count() or 1, len(self.batches))
         loader: DataLoader[Any] = DataLoader(
@@ -349,7 +354,7 @@ def _without_signals(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     start = loader._get_iterator  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them
 
     def start_without_signals() -> Any:  # noqa: ANN401 -- torch's iterators have no public type
-        with left_to_the_trainer():
+        with notices_blocked():
             return start()
 
     loader._get_iterator = start_without_signals  # type: ignore[method-assign]  # noqa: SLF001 -- where both torch's loader and Ultralytics' start them

@@ -68,11 +68,8 @@ class _Stored:
 def load_weights(path: Path) -> DetectionModel:
     """Build the model of an Ultralytics checkpoint anew, in full precision on the CPU, and fill in its tensors.
 
-    The model has the file's tensors, class names and known layers, and nothing else of it.
-
-    Raises:
-        WeightsError: If the file is damaged, is no checkpoint of a detector, claims more than it holds, or names a
-            class of neither torch nor Ultralytics.
+    The model has the file's tensors, class names and known layers, and nothing else of it. Raises `WeightsError` if the
+    file is damaged, is of no detector, claims more than it holds, or names a class of neither torch nor Ultralytics.
     """
     stored = _read(path)
     try:
@@ -195,11 +192,7 @@ def digest_tensors(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Return `digest_tensors` of the model in a checkpoint file, at the precision in which it is stored.
-
-    Raises:
-        WeightsError: If the file cannot be loaded safely.
-    """
+    """Return `digest_tensors` of the model in a checkpoint file, at the precision in which it is stored."""
     return digest_tensors(_read(path).tensors)
 
 
@@ -254,11 +247,7 @@ class Weights:
 
     @classmethod
     def restored(cls, path: Path, train_args: dict[str, object]) -> "Weights":
-        """Rebuild the weights of a checkpoint, so that only its tensors and metrics are passed on.
-
-        Raises:
-            WeightsError: As `load_weights`.
-        """
+        """Rebuild the weights of a checkpoint by `load_weights`: only its tensors and metrics are passed on."""
         model: Any = load_weights(path)
         model.args, model.nc = train_args, len(model.names)
         with CheckpointFile(path) as file:

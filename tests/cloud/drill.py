@@ -159,7 +159,7 @@ class Drill:
         """Take machines away, each at another instant and in another way."""
         try:
             for number in range(self.num_preemptions):
-                newest = max(Run(self.store, PREEMPTED_RUN).attempts(), default=0)
+                newest = max(Run(self.store, PREEMPTED_RUN).attempt_numbers(), default=0)
                 fake = self._machine()
                 if number % KILL_EVERY == KILL_EVERY - 1:
                     trained, wait_s = False, self.chance.uniform(0.0, 5.0)
@@ -186,7 +186,7 @@ class Drill:
     def _has_ended(self) -> bool:
         """Whether the newest attempt has recorded its end, so that all it does is wait."""
         run = Run(self.store, PREEMPTED_RUN)
-        numbers = run.attempts()
+        numbers = run.attempt_numbers()
         return bool(numbers) and run.attempt(numbers[-1]).end is not None
 
     def _machine(self) -> FakeJob:

@@ -183,7 +183,7 @@ def test_malformed_records_are_refused(cloud, capsys):
     """
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     store = cloud.run.store
     for name, contents in FOREIGN.items():
         key = cloud.run.key(name)
@@ -245,7 +245,7 @@ def test_a_record_makes_the_supervisor_submit_nothing(cloud, capsys):
     """A forged next submission gets no job: no other image, account, project, price or limit."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     [first] = Submissions(cloud.run).list()
     changes = {name: value for name, (value, _) in EVIL.items() if name not in {"region", "other_regions"}}
     evil = dataclasses.replace(with_settings(first, **changes), number=2, by="supervisor", max_usd=1e6)
@@ -295,7 +295,7 @@ def test_a_run_of_other_settings_can_still_be_cancelled(cloud, tmp_path, monkeyp
     """
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit("--no-limit") == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     changed = {"service_account": "new@demo-project.iam.gserviceaccount.com", "image": f"a.b/c/d@sha256:{'2' * 64}"}
     (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, **changed}))
     assert main(["status", "zebra"]) == 0

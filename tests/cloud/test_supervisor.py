@@ -82,7 +82,7 @@ def test_a_run_outlives_the_retries_of_batch(cloud):
     killer = killing(cloud, *((number, f"{number:04d}-000000", {}) for number in range(1, 13)))
     assert cloud.supervise() == 0
     killer.join()
-    assert (state(cloud, 1), len(cloud.batch.jobs), len(cloud.run.attempts())) == ("FAILED", 2, 13)
+    assert (state(cloud, 1), len(cloud.batch.jobs), len(cloud.run.attempt_numbers())) == ("FAILED", 2, 13)
     assert [submission.reason for submission in Submissions(cloud.run).list()] == [
         "submitted",
         "the retries are used up by preemptions",
@@ -139,7 +139,7 @@ def test_a_fatal_end_is_not_tried_again(cloud, capsys):
     assert cloud.supervise() == 70
     assert "attempt 1 ended with exit 70, loss: is not a number" in capsys.readouterr().err
     cloud.batch.jobs[cloud.job(1)].ended.wait()
-    assert (state(cloud, 1), len(cloud.run.attempts())) == ("FAILED", 1)
+    assert (state(cloud, 1), len(cloud.run.attempt_numbers())) == ("FAILED", 1)
 
 
 def test_a_fatal_end_before_the_claim_is_no_preemption(cloud, capsys):
@@ -232,7 +232,7 @@ def test_a_hang_is_not_repeated(cloud, capsys, monkeypatch):
 
 def test_a_long_run_is_resumed_after_its_time_limit(cloud, monkeypatch):
     """An attempt that reaches its time limit and has committed is resumed by the next submission."""
-    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 5)
+    monkeypatch.setattr("job.cloud.budget.MAX_RUN_S", 1)
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
     assert cloud.supervise() == 0
@@ -243,7 +243,7 @@ def test_a_run_that_another_machine_claimed_is_left_to_it(cloud, capsys):
     """When a machine outside of Batch claims the run, the supervisor cancels its own job and stops."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     cloud.run.claim({"host": "laptop", "cloud_job": None})
     assert cloud.supervise() == 75
     assert "attempt 2 on laptop has claimed the run" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_a_run_that_was_cancelled_stays_so_until_it_is_resumed(cloud, capsys):
     """`job cancel` ends the job for good; only `--resume` submits another submission, which finishes."""
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     assert main(["cancel", "zebra"]) == 0
     assert cloud.supervise() == 75
     assert "cancelled or deleted by hand" in capsys.readouterr().err
@@ -326,7 +326,7 @@ def test_a_deadline_that_spot_would_miss_is_kept_on_demand(cloud):
     """When little more than the remaining work is left until the deadline, the job moves to an on-demand machine."""
     cloud.script(["commit 5 0", "hold"], ["finish"])
     assert cloud.submit("--deadline", "10h") == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     later = lambda: datetime.now(UTC) + timedelta(hours=9.5)  # noqa: E731
     supervisor(cloud, later).watch()
     first, second = Submissions(cloud.run).list()
@@ -347,7 +347,7 @@ def test_the_dollar_limit_ends_a_job_that_would_pass_it(cloud):
     """When the machine time so far reaches the limit, the job is cancelled and the run stopped."""
     cloud.script(["commit 5 0", "hold"])
     assert cloud.submit("--max-usd", "1") == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     later = lambda: datetime.now(UTC) + timedelta(hours=3)  # noqa: E731
     with pytest.raises(RunStoppedError, match=r"the job could take the cost to 1\.\d\d of 1\.00 USD"):
         supervisor(cloud, later).watch()
@@ -359,7 +359,7 @@ def test_a_run_has_a_limit_by_default(cloud):
     """Without a limit of its own the run stops at that of the settings, 50 USD, though its job may still run."""
     cloud.script(["commit 5 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     later = lambda: datetime.now(UTC) + timedelta(hours=144)  # noqa: E731
     with pytest.raises(RunStoppedError, match=r"could take the cost to 50\.\d\d of 50\.00 USD"):
         supervisor(cloud, later).watch()
@@ -392,7 +392,7 @@ def test_a_supervisor_that_was_killed_is_replaced(cloud, one_retry):
     cloud.script(*([f"commit {epoch} 0", "hold"] for epoch in range(1, 3)), ["finish"])
     assert cloud.submit() == 0
     first = start_job("supervise", "zebra", "--poll", "0.1")
-    wait_until(cloud.run.attempts, first)
+    wait_until(cloud.run.attempt_numbers, first)
     kill(first)
     killing(cloud, *((number, f"{number:04d}-000000", {}) for number in range(1, 3))).join()
     cloud.batch.jobs[cloud.job(1)].ended.wait()
@@ -406,7 +406,7 @@ def test_a_submission_that_was_only_recorded_is_made(cloud, capsys):
     """
     cloud.script(["commit 1 0", "hold"], ["finish"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     dead = supervisor(cloud)
     history = dead.history()
     dead.add_submission(history, history.newest.submission.placement, "of a test", "supervisor")
@@ -463,7 +463,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(cloud):
     """
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     ended = dataclasses.replace(Batch.connect().look(cloud.job(1)), state="SUCCEEDED")
 
     def look(_name):
@@ -481,7 +481,7 @@ def test_attempts_are_read_after_the_end(cloud, monkeypatch):
     """A final record that is seen is seen with the attempt that wrote it, even if both came a moment ago."""
     cloud.script(["commit 1 0", "hold"])
     assert cloud.submit() == 0
-    wait_until(lambda: cloud.run.attempts() == [1])
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
     read = Run.final
 
     def final(run):

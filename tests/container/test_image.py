@@ -101,7 +101,7 @@ def test_a_recipe_trains_and_a_stopped_container_loses_nothing(folders):
     assert process.returncode == 75, said
     end = run.attempt(1).end
     newest = checkpoint.committed(run)[-1]
-    assert (end.reason, end.position.model_dump()) == ("preempted", {"epoch": newest.epoch, "batch": newest.batch})
+    assert (end.reason, end.position._asdict()) == ("preempted", {"epoch": newest.epoch, "batch": newest.batch})
     finished = engine(*confined(folders, *words))
     assert finished.returncode == 0, finished.stderr
     assert run.final() is not None

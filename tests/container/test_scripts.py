@@ -1,5 +1,6 @@
 """The scripts around the image, with stubs of the engine and the driver, without an image."""
 
+import itertools
 import shutil
 import subprocess
 
@@ -99,6 +100,51 @@ def test_a_gpu_of_the_machine_is_given_to_the_container(programs, tmp_path, engi
     assert script("run.sh", "job", *words, programs=programs, engine=engine, where=tmp_path).returncode == 0
     given = programs.calls(engine)[-1]["words"]
     assert given[given.index(gpu[0]) : given.index(gpu[0]) + 2] == gpu
+
+
+def mounts_of(words):
+    """Return source and target of each mount, with whether it is to be read only."""
+    given = [dict.fromkeys(word.split(",")) for name, word in itertools.pairwise(words) if name == "--mount"]
+    return [tuple(field.partition("=")[2] or field for field in mount if field != "type=bind") for mount in given]
+
+
+def test_a_prediction_reads_its_pictures_and_writes_its_results(programs, tmp_path):
+    """The pictures are mounted to be read only, the place of the results to be written; what is in a bucket, or is not
+    there, stays as it is.
+    """
+    (tmp_path / "my flight").mkdir()
+    words = ("predict", "zebra", "my flight", "--out", "found", "--bucket", "gs://b/p", "--device", "cpu")
+    assert script("run.sh", "job", *words, programs=programs, where=tmp_path).returncode == 0
+    found = programs.calls("docker")[-1]["words"]
+    assert mounts_of(found) == [
+        (f"{tmp_path}/my flight", f"/host{tmp_path}/my flight", "readonly"),
+        (f"{tmp_path}/found", f"/host{tmp_path}/found"),
+    ]
+    inside = [f"/host{tmp_path}/my flight", "--out", f"/host{tmp_path}/found", "--bucket", "gs://b/p"]
+    assert found[-9:] == ["predict", "zebra", *inside, "--device", "cpu"]
+    assert (tmp_path / "found").is_dir()
+    words = ("predict", "zebra", "gs://b/flight", "--out", "gs://b/found", "--bucket", "gs://b/p")
+    assert script("run.sh", "job", *words, programs=programs, where=tmp_path).returncode == 0
+    assert programs.calls("docker")[-1]["words"][-7:] == [*words]
+    words = ("predict", "zebra", "nowhere", "--out", "gs://b/found")
+    assert script("run.sh", "job", *words, programs=programs, where=tmp_path).returncode == 0
+    assert programs.calls("docker")[-1]["words"][-5:] == [*words]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_several_pictures_keep_their_names(programs, tmp_path):
+    """Files are mounted one by one under their paths, so that the job names them as it does without the image."""
+    for name in ("a/1.jpg", "b/1.jpg", "zebra"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    words = ("predict", "zebra", "a/1.jpg", "b/1.jpg", "--out", "gs://b/found", "--draw")
+    assert script("run.sh", "job", *words, programs=programs, where=tmp_path).returncode == 0
+    found = programs.calls("docker")[-1]["words"]
+    assert [target for _, target, _ in mounts_of(found)] == [f"/host{tmp_path}/{name}/1.jpg" for name in "ab"]
+    assert found[-7:] == [
+        *("predict", "zebra", f"/host{tmp_path}/a/1.jpg", f"/host{tmp_path}/b/1.jpg"),
+        *("--out", "gs://b/found", "--draw"),
+    ]
 
 
 def test_a_key_is_passed_on_by_its_name(programs, tmp_path):

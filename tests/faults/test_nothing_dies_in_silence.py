@@ -81,7 +81,7 @@ def test_a_training_that_hangs_is_ended_and_started_again(data, tmp_path):
     (text,) = [message for message in messages(said) if "no step and no batch of a validation was done" in message]
     assert all(words in text for words in ("thread MainThread", "fault_point_cli.py", "in hold", "thread committer"))
     end = Run(open_store(bucket), "zebra").attempt(1).end
-    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 1, "batch": 1})
+    assert (end.reason, end.exit_code, end.position._asdict()) == ("failed", 75, {"epoch": 1, "batch": 1})
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
 
 

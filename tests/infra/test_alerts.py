@@ -43,4 +43,4 @@ def test_each_commit_counts_as_progress(filters):
     """A commit is found by the metric whether it comes after an epoch or between two."""
     phrases = re.findall(r'"(committed [^"]*)"', filters["commits"])
     for checkpoint in (CheckpointId(3, 0, 1), CheckpointId(3, 5, 1)):
-        assert any(phrase in f"committed {checkpoint.description}: 4.2 MB" for phrase in phrases)
+        assert any(phrase in f"committed {checkpoint.position}: 4.2 MB" for phrase in phrases)

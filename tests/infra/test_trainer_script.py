@@ -350,6 +350,6 @@ def test_a_preempted_run_is_finished_by_the_next_machine_and_never_trained_again
     assert len(steps) == len(set(steps)) == 12
 
     machine.run_until_resized("job")
-    assert run.attempts() == [1, 2]
+    assert run.attempt_numbers() == [1, 2]
     assert trace.read_text().splitlines() == steps
     assert machine.google.resized == [f"{GROUP} 0"] * 2

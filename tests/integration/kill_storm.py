@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from job.runs import checkpoint
+from job.runs.listing import RunListing
 from job.runs.run import Run
 from job.session.callbacks import TRACE
 from job.storage.open_store import open_store
@@ -175,7 +176,7 @@ def storm(
             found.failures += [f"{name}: {key} {ends[key]} instead of {expected[key]}" for key in expected
                                if ends[key] != expected[key]]  # fmt: skip
         run = ground.run(name)
-        found.num_resumed += sum(attempt.receipt is not None for attempt in run.attempt_records())
+        found.num_resumed += sum(attempt.receipt is not None for attempt in RunListing(run).attempts())
         verdict = "equal" if len(found.failures) == before else "\n  ".join(found.failures[before:])
         print(f"{name}: {verdict}, {found.num_disturbances} disturbances so far", flush=True)
 

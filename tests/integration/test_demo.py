@@ -3,24 +3,38 @@
 import csv
 import io
 import json
+import random
 import re
+import shutil
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from job.analysis.metrics import metrics_of
+from job.datasets.push import push_dataset
+from job.datasets.synthetic import SIZE
 from job.runs.cost import read_cost
 from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.open_store import open_store
 from job.text import duration, percent
+from job.training.matching import box_iou
 from tests.support.browser import opened
 from tests.support.cli_process import job
 
 SECTIONS = (
     *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "repeat"),
+    *("exactness", "tracking", "use", "repeat"),
 )
+
+RUN = "yolov11_wildlife2"
+
+NUM_REMOVED, NUM_SWAPPED = 20, 10
+
+NUM_SPECIES = 4
+
+SIDES = ("left", "top", "right", "bottom")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +134,90 @@ def test_the_report_can_be_read_on_a_phone(report):
         assert page.measure("document.documentElement.scrollWidth") <= 390
         assert page.measure(smallest) >= 9
         assert (page.requests, page.complaints) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def spoilt(bucket, tmp_path_factory):
+    """The demo's images as another dataset, `NUM_REMOVED` labels of the validation set removed and `NUM_SWAPPED` of
+    another class; these are the objects that the model is surest of, in random order.
+
+    Returns:
+        The boxes that are to be found: kind, image, and left, top, right and bottom in pixels.
+    """
+    folder = tmp_path_factory.mktemp("spoilt")
+    shutil.copytree(bucket / "datasets" / "wildlife-demo", folder, dirs_exist_ok=True)
+    shutil.rmtree(folder / "versions")
+    sure = []
+    for image in json.loads((bucket / "runs" / RUN / "evaluation.json").read_text())["images"]:
+        label = folder / image["image"].replace("images/", "labels/").replace(".jpg", ".txt")
+        rows = label.read_text().splitlines()
+        for *shares, category, is_right, confidence in image["predictions"]:
+            box = [SIZE * share for share in shares]
+            fits = [
+                line
+                for line, row in enumerate(rows)
+                if row.startswith(f"{category} ") and iou(box, pixels_of(row)) > 0.5
+            ]
+            sure += [(confidence, label, fits[0])] if is_right and fits else []
+    chosen = sorted(sure, key=lambda found: -found[0])[: NUM_REMOVED + NUM_SWAPPED]
+    random.Random(0).shuffle(chosen)  # noqa: S311 -- not for secrets
+    wanted = []
+    for number, (_, label, line) in enumerate(chosen):
+        rows = label.read_text().split("\n")
+        kind = "missing label" if number < NUM_REMOVED else "wrong class"
+        wanted.append((kind, f"images/val/{label.stem}.jpg", pixels_of(rows[line])))
+        category, box = rows[line].split(" ", 1)
+        rows[line] = "" if kind == "missing label" else f"{(int(category) + 1) % NUM_SPECIES} {box}"
+        label.write_text("\n".join(rows))
+    push_dataset(open_store(str(bucket)), folder, "spoilt")
+    return wanted
+
+
+@pytest.mark.full
+def test_an_audit_finds_labels_that_were_removed_or_swapped(bucket, spoilt, tmp_path):
+    """Of labels that were removed or got another class, each is among the first 40 findings, with its kind and box."""
+    args = ("--split", "val", "--dataset", "spoilt", "--bucket", bucket)
+    done = job("audit", RUN, *args, "--out", tmp_path / "audit", "--workdir", tmp_path / "work")
+    assert done.returncode == 0, done.stderr
+    first = list(csv.DictReader(io.StringIO((tmp_path / "audit/audit-val.csv").read_text())))[:40]
+    missed = [
+        (kind, image)
+        for kind, image, box in spoilt
+        if not any(
+            (row["kind"], row["picture"]) == (kind, image) and iou(box, [float(row[side]) for side in SIDES]) > 0.5
+            for row in first
+        )
+    ]
+    assert missed == []
+    for width in (1180, 390):
+        with opened(tmp_path / "audit/audit-val.html", width=width) as page:
+            assert page.measure("document.querySelectorAll('.crops image').length") >= 40
+            assert page.measure("document.documentElement.scrollWidth") <= width
+            assert (page.requests, page.complaints) == ([], [])
+
+
+@pytest.mark.parametrize("px", [192, 256])
+def test_an_export_of_the_demo_agrees_with_its_weights(bucket, tmp_path, px):
+    """A model that has learned something passes its check at the size that it was trained at, and at another one."""
+    pytest.importorskip("onnxruntime", reason="the packages of the extra `export` are not installed; `make test` does")
+    args = ("--imgsz", px, "--pictures", "6", "--bucket", bucket, "--out", tmp_path / "out")
+    done = job("export", RUN, *args, "--workdir", tmp_path / "work", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["parity"]
+    assert found["original"]["f1"] > 0.2
+    assert found["num_in_both"] > 5
+    assert "## Licence" in (tmp_path / "out" / "model-card.md").read_text()
+
+
+def pixels_of(row):
+    """Return the box of a row of a label in pixels of a picture of the demo."""
+    x, y, width, height = (SIZE * float(value) for value in row.split()[1:])
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+def iou(one, other):
+    """Return the overlap of two boxes."""
+    return float(box_iou(np.array([one]), np.array([other]))[0, 0])
 
 
 def rgb(colour):

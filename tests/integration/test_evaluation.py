@@ -67,7 +67,7 @@ def data(tmp_path_factory):
 def is_within_an_epoch(bucket, attempt):
     """Whether the heartbeat of an attempt is two or three steps into an epoch after the first."""
     run = run_in(bucket)
-    heartbeat = run.attempt(attempt).heartbeat if attempt in run.attempts() else None
+    heartbeat = run.attempt(attempt).heartbeat if attempt in run.attempt_numbers() else None
     return heartbeat is not None and heartbeat.position.epoch > 0 and heartbeat.position.batch in {2, 3}
 
 

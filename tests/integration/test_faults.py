@@ -191,7 +191,7 @@ def test_a_run_that_runs_out_of_memory_twice_ends(bucket):
     ends = [run.attempt(number).end for number in (1, 2)]
     assert codes == [75, 70]
     assert [(end.exit_code, end.error) for end in ends] == [(75, "OutOfMemoryError"), (70, "OutOfMemoryError")]
-    assert [end.position.model_dump() for end in ends] == [{"epoch": 1, "batch": 0}] * 2
+    assert [end.position._asdict() for end in ends] == [{"epoch": 1, "batch": 0}] * 2
     assert train(bucket, 99).returncode == 0
 
 

@@ -14,9 +14,10 @@ from job.runs.resume import exactness
 from job.runs.run import Run
 from job.session import attempt
 from job.storage.local import FolderStore
+from job.training.callbacks import TrainingCallbacks
 from tests.support.bucket_records import recorded
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import Alone, plan_tiny_training
+from tests.support.tiny_training import plan_tiny_training
 
 SMALL = {"epochs": 2, "imgsz": 64, "batch": 4, "nbs": 4, "plots": False}
 
@@ -139,7 +140,7 @@ def test_a_loss_that_is_not_a_number_ends_training(training_of, monkeypatch):
     with pytest.raises(
         TrainingError, match=r"the loss is not a number in epoch 2, found nan; .* lower --lr0"
     ) as raised:
-        training.run(Alone())
+        training.run(TrainingCallbacks())
     assert raised.value.exit_code == 70
     assert (training.progress.epoch, len(training.progress.rows)) == (1, 1)
 
@@ -149,7 +150,7 @@ def test_a_fitness_that_is_not_a_number_ends_training(training_of, monkeypatch):
     training = training_of()
     monkeypatch.setattr(training.trainer, "validate", lambda: ({}, float("nan")))
     with pytest.raises(TrainingError, match="the fitness is not a number in epoch 1"):
-        training.run(Alone())
+        training.run(TrainingCallbacks())
     assert training.progress.rows == []
 
 
@@ -164,7 +165,7 @@ def test_a_run_that_began_on_pictures_compressed_anew_is_not_exact(training_of, 
 
     def start(run, record):
         attempt.record_start(run.claim({"host": "here"}), record, training, None)
-        return exactness(record, [run.attempt(number) for number in run.attempts()])
+        return exactness(record, [run.attempt(number) for number in run.attempt_numbers()])
 
     training = training_of()
     assert start(old, before) == Exactness(exact=True)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from job.recipes.recipe import load_recipe
+from job.training.callbacks import TrainingCallbacks
 from tests.support.tiny_dataset import make_tiny_dataset
-from tests.support.tiny_training import Alone, plan_tiny_training
+from tests.support.tiny_training import plan_tiny_training
 
 SMALL = {"epochs": 3, "imgsz": 64, "batch": 4, "nbs": 8, "close_mosaic": 1, "plots": False}
 
@@ -62,7 +63,7 @@ def train_ours(plan):
     from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
 
     training = Training(plan)
-    training.run(Alone())
+    training.run(TrainingCallbacks())
     return training.trainer
 
 

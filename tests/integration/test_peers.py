@@ -24,7 +24,7 @@ import os, signal, sys
 from job.errors import PeerError
 from job.session.preemption import PreemptionWatcher
 from job.training.distributed import ProcessGroup
-with PreemptionWatcher() as preemption, preemption.left_alone():
+with PreemptionWatcher() as preemption, preemption.deferred():
     group = ProcessGroup.join(lambda: preemption.pending is not None)
     group.barrier()
     if group.rank == 1:
@@ -88,7 +88,7 @@ def test_each_purpose_has_its_limit():
     """Minutes to agree on a step, hours for what one process does alone, and a notice leaves the time to commit."""
     assert distributed.STEP_S == 300
     assert distributed.WORK_S == 3 * 3600
-    assert distributed.NOTICED_S == 5
+    assert distributed.NOTICE_LIMIT_S == 5
 
 
 TRAIN = (

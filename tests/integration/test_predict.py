@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tests.support.cli_process import job, messages, start_job
+from tests.support.cli_process import job, kill, messages, start_job, wait_until
 from tests.support.learned_weights import learn
+from tests.support.megadetector_format import Results
 from tests.support.predicting import (
     RESULTS,
     add_odd_pictures,
@@ -61,6 +64,7 @@ def test_every_picture_counts_once_and_unreadable_ones_are_listed(undisturbed, f
     names = sorted(path.relative_to(flight).as_posix() for path in flight.rglob("*.*") if path.suffix != ".txt")
     assert [row["picture"] for row in rows] == names
     content = json.loads(undisturbed["detections.json"])
+    Results.model_validate(content)
     failures = {image["file"]: image["failure"] for image in content["images"]}
     broken = {f"odd/{name}" for name in ("cut.jpg", "text.jpg", "empty.png", "huge.png", "gone.jpg")}
     assert {name for name, failure in failures.items() if failure} == broken
@@ -74,10 +78,10 @@ def test_every_picture_counts_once_and_unreadable_ones_are_listed(undisturbed, f
 
 
 def test_a_prediction_that_is_killed_ends_with_the_same_bytes(bucket, flight, undisturbed, tmp_path):
-    """Killed within a picture, at the put of a shard, and between the final files, it ends as an undisturbed one."""
+    """Killed within a picture, at the put of a shard, and behind the final files, it ends as an undisturbed one."""
     out = tmp_path / "out"
     command = (*PREDICT, flight, "--out", out, "--bucket", bucket, "--draw")
-    for point in ("picture:6:kill", "shard:3:kill", "final file:2:kill"):
+    for point in ("picture:6:kill", "shard:3:kill", "final file:5:kill"):
         process = start_job(*command, at=point)
         _, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
@@ -98,6 +102,40 @@ def test_a_notice_stops_it_after_the_picture_at_hand(bucket, flight, undisturbed
     assert "counts.csv" not in results_of(out)
     assert job(*command).returncode == 0
     assert results_of(out) == undisturbed
+
+
+@pytest.mark.full
+def test_a_prediction_that_hangs_is_ended(bucket, flight, tmp_path):
+    """A picture that is never done shows where every thread stands, and the process ends with 75."""
+    command = (*PREDICT, flight, "--out", tmp_path / "out", "--bucket", bucket, "--hang-after", "20")
+    process = start_job(*command, at="picture:3:hold", TEST_HELD=tmp_path / "held")
+    _, errors = process.communicate()
+    assert process.returncode == 75, errors
+    (text,) = [message for message in messages(errors) if "no picture was searched for 20 s" in message]
+    assert "in hold" in text
+
+
+@pytest.mark.full
+def test_a_large_flight_survives_ten_kills_at_random(bucket, tmp_path):
+    """Of 2,000 pictures and ten kills, each at a random number of committed shards and some moment later,
+    each picture is in every table exactly once, and the files are those of an undisturbed prediction, byte for byte.
+    """
+    flight, chance = make_flight(tmp_path / "flight", 2000), random.SystemRandom()
+    command = (*PREDICT, flight, "--shard", "20", "--imgsz", "32", "--bucket", bucket, "--out")
+    assert job(*command, tmp_path / "undisturbed").returncode == 0
+    undisturbed, out = results_of(tmp_path / "undisturbed"), tmp_path / "out"
+    for num_shards in sorted(chance.sample(range(80), 10)):
+        process = start_job(*command, out)
+        wait_until(lambda num=num_shards: len(list((out / "shards").glob("*"))) >= num, process)
+        time.sleep(chance.uniform(0, 0.3))  # the time of a shard or two; twenty are left
+        kill(process)
+        assert process.returncode == -signal.SIGKILL
+    assert job(*command, out).returncode == 0
+    assert results_of(out) == undisturbed
+    names = sorted(path.relative_to(flight).as_posix() for path in flight.rglob("*.jpg"))
+    assert len(names) == 2000
+    assert [row["picture"] for row in csv.DictReader(io.StringIO(undisturbed["counts.csv"].decode()))] == names
+    assert [image["file"] for image in json.loads(undisturbed["detections.json"])["images"]] == names
 
 
 def test_two_machines_share_a_prediction(bucket, flight, undisturbed, tmp_path):
@@ -190,6 +228,6 @@ def test_other_arguments_are_refused(bucket, flight, tmp_path):
 
 
 def test_the_results_are_in_the_files_that_are_promised(undisturbed):
-    """The place has the request, the shards, the three files and the end, and nothing else."""
+    """The place has the request, the shards, the tables, the page and the end, and nothing else."""
     keys = {key for key in undisturbed if not key.startswith("drawn/")}
     assert keys == {*RESULTS, *(f"shards/{number:05d}.json" for number in range(1, NUM_SHARDS + 1))}

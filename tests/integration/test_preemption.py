@@ -75,7 +75,7 @@ def test_a_notice_of_the_metadata_server_loses_no_step_and_waits(bucket, undistu
         again.terminate()  # which ends its wait
         said = again.communicate(timeout=SOON_S)[1]
         assert (again.returncode, "nothing was started" in said) == (75, True)
-    assert run_in(bucket).attempts() == [1]
+    assert run_in(bucket).attempt_numbers() == [1]
     assert job(*TRAIN, "--bucket", bucket).returncode == 0
     assert tensors_of(bucket) == tensors_of(undisturbed)
 
@@ -87,7 +87,7 @@ def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phas
     """
     run, held = run_in(bucket), tmp_path / "held"
     for point, committed, source in phases:
-        num_attempts = len(run.attempts())
+        num_attempts = len(run.attempt_numbers())
         with running_metadata_server() as server:
             process = start_job(*TRAIN, "--bucket", bucket, at=f"{point}:hold", TEST_HELD=held, **server.env)
             wait_until(held.exists, process)
@@ -95,7 +95,7 @@ def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phas
                 process.terminate()
             else:
                 server.preempt()
-                claimed = run.attempts()[num_attempts:]
+                claimed = run.attempt_numbers()[num_attempts:]
                 wait_until(lambda claimed=claimed: not claimed or run.attempt(claimed[0]).end is not None, process)
                 process.send_signal(signal.SIGTERM)  # the machine's shutdown, which ends the wait
             said = process.communicate(timeout=SOON_S)[1]

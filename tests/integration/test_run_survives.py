@@ -130,7 +130,7 @@ def test_of_two_attempts_at_once_the_later_one_finishes(bucket, tmp_path):
     first = start_job(*words, "work1", at="step:3:wait", TEST_HELD=held)
     wait_until(held.exists, first)
     second = start_job(*words, "work2")
-    wait_until(lambda: run.attempts() == [1, 2], second)
+    wait_until(lambda: run.attempt_numbers() == [1, 2], second)
     held.unlink()
     said = [process.communicate(timeout=TIMEOUT_S)[1] for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [75, 0], said

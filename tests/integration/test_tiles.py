@@ -36,13 +36,14 @@ def test_a_killed_run_on_tiles_ends_like_an_undisturbed_one(data, tmp_path):
         kill(process)
     done = job(*TRAIN, "--workers", "3", "--bucket", killed)
     assert done.returncode == 0, done.stderr
-    assert Run(open_store(killed), "zebra").attempts() == [1, 2, 3]
+    assert Run(open_store(killed), "zebra").attempt_numbers() == [1, 2, 3]
     assert tensors_of(killed) == tensors_of(straight)
     key = "runs/zebra/results.csv"
     assert metrics(open_store(killed).read(key)) == metrics(open_store(straight).read(key))
     record = Run(open_store(killed), "zebra").record()
     assert {name: record.request["train"][name] for name in ("tiles", "val_tiles")} == {"tiles": 40, "val_tiles": True}
     assert record.facts.num_train_images > 12
+    assert (record.dataset.statistics.imgsz, record.dataset.statistics.tiles) == (64, 40)
     whole = job(*TRAIN[:-4], "--bucket", killed)
     assert (whole.returncode, "train.tiles: the run has 40" in whole.stderr) == (65, True), whole.stderr
 

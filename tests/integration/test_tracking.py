@@ -126,7 +126,7 @@ def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undis
     bucket, server = killed
     run = run_in(bucket)
     record = run.record()
-    assert len(run.attempts()) == NUM_ENDINGS + 1
+    assert len(run.attempt_numbers()) == NUM_ENDINGS + 1
     live = epochs_at(server)
     assert live == list(range(len(live)))
     assert 1 < len(live) < NUM_EPOCHS + 1
@@ -138,7 +138,7 @@ def test_endings_of_every_kind_give_one_curve_with_each_epoch_once(killed, undis
     require_committed_values(run, rows_at(server))
     attempts = [row["attempt"] for row in rows_at(server)]
     assert attempts == sorted(attempts)
-    assert set(attempts) <= set(run.attempts())
+    assert set(attempts) <= set(run.attempt_numbers())
     assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
@@ -162,7 +162,7 @@ def test_an_empty_server_is_sent_the_whole_curve_once(killed):
         assert sent["summary"]["preemptions"] == NUM_ENDINGS
         assert sent["config"]["train"]["value"] == record.request["train"]
     assert list(server.runs) == [record.wandb_id]
-    assert read_status(run, run.attempts()[-1]).sent
+    assert read_status(run, run.attempt_numbers()[-1]).sent
     refused = job("wandb", "sync", "zebra", "--bucket", bucket, WANDB_MODE="")
     assert (refused.returncode, "there is no key; export WANDB_API_KEY" in refused.stderr) == (78, True)
 
@@ -217,7 +217,7 @@ def test_a_server_that_hangs_delays_no_preemption_and_gets_all_from_the_next_att
         assert [row for row in sent["history"].values() if "predictions" in row]
         artifact = server.artifacts[-1]["input"]
         assert run.final().weights["best.pt"].sha256 in artifact["metadata"]
-    assert read_status(run, run.attempts()[-1]).sent
+    assert read_status(run, run.attempt_numbers()[-1]).sent
     assert tensors_of(bucket) == tensors_of(undisturbed)
     assert KEY not in "".join(stored.read_text(errors="ignore") for stored in (tmp_path / "bucket").rglob("*.json"))
 

@@ -87,7 +87,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_carried_nowhere(bucket, tmp_p
         assert refused.returncode == 65, refused.stderr
         (refusal,) = [message for message in messages(refused.stderr) if "its activation is" in message]
         assert refusal.startswith(f"run r: checkpoint {newest} is refused, ")
-        assert f"; to resume after {before.description}, set it aside: `" in refusal
+        assert f"; to resume after {before.position}, set it aside: `" in refusal
     subprocess.run(["sh", "-c", refusal.split("`")[1]], check=True)
     assert set_aside(run) == {newest: ["set aside by hand"]}
     again = job(*train)

@@ -14,6 +14,7 @@ JOB = ROOT / "job"
 
 FLOORS = (
     {"cli"},
+    {"audit", "export"},
     {"prediction"},
     {"session"},
     {"tracking"},
@@ -26,19 +27,20 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
+    "cv2": {"audit.output", "datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
+    "dhash": {"datasets.near_duplicates"},
     "fire": {"cli"},
     "google": {"cloud.batch", "cloud.logs", "storage"},
     "google_crc32c": {"storage"},
     "grpc": {"cloud.batch"},
     "jinja2": {"report"},
     "matplotlib": {"report.charts", "training"},
-    "numpy": {"datasets", "prediction", "session.demo", "training"},
+    "numpy": {"analysis", "audit", "datasets", "export", "prediction", "session.demo", "training"},
     "obstore": {"storage"},
     "pydantic": {
-        *("analysis", "cli", "cloud", "datasets", "prediction", "recipes", "runs", "session", "text"),
-        "training.evaluation_record",
+        *("analysis", "cli", "cloud", "datasets", "export", "prediction", "recipes", "runs", "session", "text"),
+        *("training.evaluation_record", "training.position"),
     },
     "requests": {"cloud.logs", "storage"},
     "torch": {"training"},

@@ -13,6 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = [*PROJECT["dependency-groups"]["build"], *PROJECT["dependency-groups"]["headless"]]
 LIGHT = [*PROJECT["project"]["dependencies"], *GROUPS]
 CLOUD = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["cloud"]]
+EXPORT = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["export"]]
 FULL = [*LIGHT, *PROJECT["project"]["optional-dependencies"]["train"]]
 DEV = PROJECT["dependency-groups"]["dev"]
 
@@ -26,14 +27,16 @@ LINE = re.compile(
 )
 
 
-@pytest.mark.parametrize("level", ["light", "cloud", "full", "dev"])
+@pytest.mark.parametrize("level", ["light", "cloud", "export", "full", "dev"])
 def test_a_lock_names_versions_and_digests_only(level):
     """Each lock works with any registry: it names versions and digests, and no address or path."""
     lines = lock_text(level).splitlines()
     assert [line for line in lines if not LINE.fullmatch(line)] == []
 
 
-@pytest.mark.parametrize(("level", "wanted"), [("light", LIGHT), ("cloud", CLOUD), ("full", FULL), ("dev", DEV)])
+@pytest.mark.parametrize(
+    ("level", "wanted"), [("light", LIGHT), ("cloud", CLOUD), ("export", EXPORT), ("full", FULL), ("dev", DEV)]
+)
 def test_a_lock_holds_what_the_project_asks_for(level, wanted):
     """Each lock holds every direct dependency of its level, at a version that pyproject.toml allows."""
     locked = versions(level)
@@ -46,13 +49,13 @@ def test_the_locks_agree():
     full = versions("full")
     assert [
         name
-        for level in ("light", "cloud", "dev")
+        for level in ("light", "cloud", "export", "dev")
         for name, version in versions(level).items()
         if full.get(name, version) != version
     ] == []
 
 
-@pytest.mark.parametrize("level", ["light", "cloud", "full"])
+@pytest.mark.parametrize("level", ["light", "cloud", "export", "full"])
 def test_the_environment_needs_no_display(level):
     """The only OpenCV in a lock is the headless one."""
     assert [name for name in versions(level) if name.startswith("opencv")] == ["opencv-python-headless"]

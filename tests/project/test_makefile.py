@@ -33,7 +33,7 @@ def project(tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "pyproject.toml").touch()
     (folder / "requirements").mkdir()
-    for level in ("light", "full", "cloud", "dev"):
+    for level in ("light", "full", "cloud", "export", "dev"):
         (folder / "requirements" / f"{level}.txt").touch()
     (folder / ".venv").mkdir()
     venv = Programs(folder / ".venv" / "bin")
@@ -45,7 +45,7 @@ def project(tmp_path):
     for name in SCRIPTS:
         script = folder / name
         Programs(script.parent).add(script.name)
-    for stamp in (".created", ".installed-light", ".installed-full", ".installed-cloud", ".installed-dev"):
+    for stamp in (".created", *(f".installed-{level}" for level in ("light", "full", "cloud", "export", "dev"))):
         (folder / ".venv" / stamp).touch()
     return folder
 
@@ -121,6 +121,56 @@ def test_a_prediction_gets_run_source_and_place(project):
     assert without.returncode != 0
     assert "make predict: SOURCE or OUT is missing" in without.stderr
     assert len(words_of(project)) == 1
+
+
+def test_training_and_prediction_run_in_the_image(project):
+    """With IN=image the script of the image gets the command that the environment would get."""
+    for target, variables in {"train": {"RECIPE": "A"}, "predict": {"RUN": "r", "SOURCE": "s", "OUT": "o"}}.items():
+        for where in ({}, {"IN": "image"}):
+            assert make(project, target, variables | where).returncode == 0
+    train, predict = Programs(project / ".venv/bin").words("job")
+    assert Programs(project / "docker").words("run.sh") == [["job", *train], ["job", *predict]]
+
+
+def test_training_arguments_are_written_as_yolo_writes_them(project):
+    """Small letters are arguments of the command, as text; any other name is answered, and nothing is started."""
+    done = make(project, "train", {"RECIPE": "A", "epochs": "3", "lr0": HOSTILE})
+    assert done.returncode == 0, done.stderr
+    (words,) = words_of(project)
+    assert sorted(words[-2:]) == ["epochs=3", f"lr0={HOSTILE}"]
+    for name in ("Bucket", "EPOCHS"):
+        wrong = make(project, "train", {"RECIPE": "A", name: "3"})
+        assert wrong.returncode != 0
+        assert f"{name}: is no variable here" in wrong.stderr
+    assert len(words_of(project)) == 1
+
+
+def test_a_run_is_resumed_where_it_is(project):
+    """A run of the folder, or of a named bucket, goes on by its record; any other one is sought in the cloud."""
+    make(project, "resume", {"RUN": "zebra"})
+    make(project, "resume", {"RUN": "zebra", "BUCKET": "gs://b"})
+    (project / "bucket" / "runs" / "zebra").mkdir(parents=True)
+    (project / "bucket" / "runs" / "zebra" / "run.json").touch()
+    make(project, "resume", {"RUN": "zebra"})
+    assert words_of(project) == [
+        ["supervise", "zebra", "--resume"],
+        ["resume", "zebra", "--bucket", "gs://b"],
+        ["resume", "zebra", "--bucket", "bucket"],
+    ]
+
+
+@pytest.mark.parametrize("command", ["export", "audit"])
+def test_an_export_and_an_audit_may_have_a_place(project, command):
+    """Without OUT the bucket is the place, and without a run a sentence says so."""
+    assert make(project, command, {"RUN": "r", "BUCKET": "b"}).returncode == 0
+    assert make(project, command, {"RUN": "r", "OUT": "my place"}).returncode == 0
+    assert words_of(project) == [
+        [command, "r", "--bucket", "b"],
+        [command, "r", "--out", "my place", "--bucket", "bucket"],
+    ]
+    without = make(project, command, {})
+    assert without.returncode != 0
+    assert f"make {command}: RUN is missing" in without.stderr
 
 
 def test_a_quote_that_is_not_closed_is_refused(project):

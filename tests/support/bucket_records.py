@@ -1,9 +1,13 @@
 """Runs made of records, without training."""
 
+from dataclasses import replace
+
 from job.analysis.summary import RunSummary
 from job.recipes.recipe import load_recipe
-from job.runs.records import FinalRecord, Lineage, RunRecord
+from job.runs.progress import EvaluationRecord
+from job.runs.records import DatasetStatistics, FinalRecord, Lineage, RunRecord
 from job.runs.run import Run
+from job.training.files import EVALUATION
 from tests.support.attempt_records import attempt_record
 
 USERS_COURSE = (0.58, 0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
@@ -108,6 +112,35 @@ def recorded(
     return RunSummary(record=record, attempts=(attempt,), final=FinalRecord.model_validate(final))
 
 
+def missing(summary, small, larger, *, side_px):
+    """Return a run's summary with objects that it missed, below 16 px and above, in files of so many pixels.
+
+    Args:
+        summary: As `recorded` returns it.
+        small: Missed objects from 8 to 16 px; as many are found.
+        larger: Missed objects from 16 px on; as many are found.
+        side_px: The longer side of the dataset's pictures.
+    """
+    counts = [(0, 8, 0), (8, 16, small), (16, None, larger)]
+    sizes = [
+        {"from_px": low, "to_px": high, "num_objects": 2 * num, "num_found": num, "num_false_alarms": 0}
+        for low, high, num in counts
+    ]
+    statistics = {
+        "imgsz": summary.train["imgsz"], "tiles": 0, "side_px": side_px, "num_objects": 100, "num_small": 41,
+        "num_small_in_files": 3, "median_px": 18.0, "median_in_files_px": 48.0, "max_objects": 9,
+    }  # fmt: skip
+    dataset = summary.record.dataset.model_copy(update={"statistics": DatasetStatistics.model_validate(statistics)})
+    evaluation = EvaluationRecord.model_validate(
+        {
+            "row": {}, "imgsz": summary.train["imgsz"], "iou": 0.5, "num_images": 200, "num_objects": 100,
+            "operating_point": {}, "classes": [], "curves": {}, "sizes": sizes, "images": [], "num_images_left_out": 0,
+        }
+    )  # fmt: skip
+    record = summary.record.model_copy(update={"dataset": dataset})
+    return replace(summary, record=record, evaluation=evaluation)
+
+
 def starting_from(record, point):
     """Return a run's record with other initial weights."""
     return record.model_copy(update={"start": Lineage.model_validate({"point": point})})
@@ -122,4 +155,6 @@ def put_recorded(store, summary):
         claim.end(attempt.end.reason, attempt.end.model_dump(mode="json"))
     if summary.final is not None:
         run.finish(summary.final.model_dump(mode="json"))
+    if summary.evaluation is not None:
+        run.write(EVALUATION, summary.evaluation)
     assert summary.record == run.record()

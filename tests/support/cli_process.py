@@ -10,7 +10,7 @@ from pathlib import Path
 
 JOB = [sys.executable, "-m", "job"]
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 2700
+TIMEOUT_S = 3600
 """Only what hangs takes that long, on a busy machine too."""
 
 SOON_S = 140

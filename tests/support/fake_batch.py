@@ -25,7 +25,7 @@ from google.cloud import batch_v1
 from google.longrunning import operations_pb2
 
 from tests.support.cli_process import wait_until
-from tests.support.fake_vm import Machine, start_container, start_process
+from tests.support.fake_vm import HELD, Machine, start_container, start_process
 
 PREEMPTED, TOO_LONG, CANCELLED = 50001, 50005, -1
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -242,6 +242,8 @@ class FakeBatch:
                     machine = start_process([*self.program, *container.commands], variables, disk, said, notify)
                 fake.machine, fake.num_attempts = machine, attempt + 1
             self._set_task(fake, TaskState.RUNNING)
+            # A time limit counts only what holds, so that no slow machine reaches it.
+            wait_until(lambda: machine.process.poll() is not None or (disk / HELD).exists())
             try:
                 code = machine.process.wait(spec.max_run_duration.total_seconds())
             except subprocess.TimeoutExpired:

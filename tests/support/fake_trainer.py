@@ -5,7 +5,7 @@ last one holds for all later attempts. A step is one of
 
     claim                   nothing; what comes next comes after the claim
     commit E B              a checkpoint after E epochs and B batches
-    hold                    wait to be killed
+    hold                    wait to be killed, and show it
     finish                  write final.json and exit 0
     success                 exit 0 without final.json
     exit CODE               exit without an end record, as a crash of the interpreter
@@ -26,6 +26,7 @@ from job.runs.run import Claim, Run
 from job.storage.open_store import open_store
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import FACTS
+from tests.support.fake_vm import HELD
 
 NUM_EPOCHS = 10
 
@@ -35,7 +36,7 @@ def main() -> int:
     flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:])
     run = Run(open_store(flags["bucket"]), flags["run"])
     script = json.loads(os.environ["PRETEND"])
-    first = script[min(len(run.attempts()), len(script) - 1)]
+    first = script[min(len(run.attempt_numbers()), len(script) - 1)]
     if first and first[0].startswith("exit"):
         return int(first[0].split()[1])  # before the run is claimed
     if run.record() is None:
@@ -46,6 +47,7 @@ def main() -> int:
         if word == "commit":
             commit(run, int(values[0]), int(values[1]), claim.attempt)
         elif word == "hold":
+            Path(HELD).touch()
             threading.Event().wait()
         elif word == "finish":
             run.finish(final_content(attempt=claim.attempt, num_epochs=NUM_EPOCHS))

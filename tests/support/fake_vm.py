@@ -14,6 +14,10 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 
 
+HELD = "held"
+"""A file on the disk of a machine whose program waits to be killed."""
+
+
 @dataclass(eq=False)
 class Machine:
     """One attempt's machine."""

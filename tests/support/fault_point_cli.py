@@ -236,7 +236,9 @@ POINTS = {
     "final evaluation": lambda point: in_training(lambda: at_final_evaluation(point)),
     "picture": lambda point: in_training(lambda: at_picture(point)),
     "shard": lambda point: at_result(point, lambda key: key.startswith("shards/")),
-    "final file": lambda point: at_result(point, lambda key: key.startswith(("counts", "detections"))),
+    "final file": lambda point: at_result(
+        point, lambda key: key.startswith(("counts", "detections", "report", "final"))
+    ),
     "final record": lambda point: before(run.Run, "finish", lambda *_: point.reached()),
 }
 """Where in a run something can happen."""

@@ -96,8 +96,7 @@ def commit_at_once():
 
     def submit_and_wait(committer, snapshot, **about):
         submit(committer, snapshot, **about)
-        wanted = snapshot.epoch, snapshot.batch
-        while committer.newest is None or (committer.newest.epoch, committer.newest.batch) != wanted:
+        while committer.newest is None or committer.newest.id.position != snapshot.position:
             committer.check()
             time.sleep(0.001)
 

@@ -14,7 +14,7 @@ from tests.support.attempt_records import final_content
 from tests.support.run_records import evaluation, record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
-RESULTS = ("counts.csv", "detections.csv", "detections.json", "final.json", "predict.json")
+RESULTS = ("counts.csv", "detections.csv", "detections.json", "final.json", "predict.json", "report.html")
 
 
 def make_flight(folder: Path, num_pictures=20) -> Path:

@@ -202,6 +202,6 @@ def _commit(folder, run, attempt, course, before, seconds):
     (files / "results.csv").write_text(results_csv(course))
     (files / "evaluation-before.json").write_text(json.dumps(evaluation(before)))
     identity = CheckpointId(len(course), 0, attempt)
-    attempts, run.attempts = run.attempts, list  # none has superseded it
+    numbers, run.attempt_numbers = run.attempt_numbers, list  # none has superseded it
     checkpoint.commit(run, identity, sorted(files.iterdir()), {"seconds": seconds}, None)
-    run.attempts = attempts
+    run.attempt_numbers = numbers

@@ -1,7 +1,5 @@
 """Small trainings for tests: the smallest model from scratch, on one thread of the CPU."""
 
-import contextlib
-
 LEARNING = (
     *("--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "9", "--imgsz", "64", "--batch", "2", "--nbs", "2"),
     *("--optimizer", "AdamW", "--lr0", "0.002", "--warmup-epochs", "0", "--mosaic", "0", "--scale", "0"),
@@ -10,28 +8,6 @@ LEARNING = (
 """Words of a training that finds most objects after eight epochs of 32 tiny images of one class, so that its figures
 and its best epoch are none of them nought.
 """
-
-
-class Alone:
-    """A host that keeps nothing and never ends a training."""
-
-    def enter(self, label):
-        pass
-
-    def on_step(self, step, snapshot):
-        pass
-
-    def on_validation_batch(self):
-        pass
-
-    def on_epoch(self, row, snapshot):
-        pass
-
-    def keep(self, snapshot):
-        pass
-
-    def interruptible(self):
-        return contextlib.nullcontext()
 
 
 def plan_tiny_training(folder, data_yaml, train, workers=0):

@@ -106,4 +106,12 @@ def test_watching_for_notices_that_fails_is_seen_at_the_next_step(monkeypatch):
         preemption.watch()
         preemption._threads[-1].join()
         with pytest.raises(BackgroundError, match="metadata server: failed, BadStatusLine"):
-            preemption.agreed(lambda level: level)
+            preemption.agree_on_notice(lambda level: level)
+
+
+def test_no_heartbeat_follows_the_end(run):
+    """Once an attempt has left its heartbeat, the thread ends: a later one would hide when it was last alive."""
+    with Heartbeat(Claim(run, 1), dict, lambda _notice: None, every_s=0.01) as heartbeat:
+        pass
+    heartbeat._thread.join(30)
+    assert not heartbeat._thread.is_alive()

@@ -86,7 +86,7 @@ def test_names_of_a_dataset_make_no_lines(tmp_path, capsys):
     assert main(["data", "check", str(folder)]) == 0
     first, *more = capsys.readouterr().out.splitlines()
     assert first.endswith("classes cow\\n  forged, b\\tforged")
-    assert [line for line in more if not line.startswith(("  train", "  val", "  note: "))] == []
+    assert [line for line in more if not line.startswith(("  train", "  val", "  sizes", "  most", "  note: "))] == []
 
 
 def test_a_terminal_without_the_letters_is_no_error(tmp_path):

@@ -291,6 +291,13 @@ class TestStore:
             open_store(wrong)
 
 
+def test_a_source_that_cannot_be_read_is_named(store):
+    """A file that opens and then fails to be read is named with the system's reason, and nothing is stored."""
+    with pytest.raises(StoreError, match="/proc/self/mem: cannot be stored, Input/output error; check the file"):
+        store.put("a", Path("/proc/self/mem"))
+    assert store.list() == []
+
+
 @pytest.mark.parametrize("location", ["s3://bucket", "gs://", "gs://UPPER", "gs://bucket/../x"])
 def test_other_addresses_are_refused(location):
     """An address that is neither a bucket's nor a folder's is a usage error."""

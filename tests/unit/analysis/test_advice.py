@@ -1,5 +1,6 @@
 """The rules for the next recipe, from recorded learning curves."""
 
+import dataclasses
 import json
 import shlex
 
@@ -9,7 +10,7 @@ from job.analysis.advice import NOTHING_HELPS, RULES, advise
 from job.analysis.learning_curve import Trend, trend_of
 from job.cli.app import main
 from job.storage.local import FolderStore
-from tests.support.bucket_records import USERS_COURSE, put_recorded, recorded
+from tests.support.bucket_records import USERS_COURSE, missing, put_recorded, recorded
 
 RISING = tuple(0.30 + 0.28 * epoch / 19 for epoch in range(20))
 """20 epochs that end at F1 58 % and rise to the end."""
@@ -58,6 +59,11 @@ def test_the_users_own_example_leads_to_a_or_continue():
         (recorded("B", course=at(0.71)), "below the target", ["transfer"]),
         (recorded("B", course=at(0.3)), "weak", ["transfer"]),
         (recorded("A", course=at(0.75)), "target reached", []),
+        (missing(recorded("base", course=RISING), 60, 40, side_px=5472), "small objects missed", ["T", "A"]),
+        (missing(recorded("A", course=at(0.70)), 60, 40, side_px=5472), "small objects missed", ["T"]),
+        (missing(recorded("A", course=at(0.75)), 60, 40, side_px=5472), "target reached", []),
+        (missing(recorded("T", course=at(0.66)), 60, 40, side_px=5472), "A not enough", ["B", "transfer"]),
+        (recorded("T", course=at(0.66, RISING)), "still improving", ["extend"]),
     ],
 )
 def test_each_rule_has_its_course(summary, rule, recipes):
@@ -122,6 +128,43 @@ def test_a_rule_begins_at_its_threshold(summary, below, above):
     itself counts, the one just below does not.
     """
     assert [advised(summary(value)).rule for value, _ in (below, above)] == [below[1], above[1]]
+
+
+@pytest.mark.parametrize(
+    ("small", "larger", "side_px", "is_advised"),
+    [
+        (50, 50, 2560, True),
+        (49, 51, 2560, False),
+        (50, 50, 2559, False),
+        (100, 0, 2048, False),
+        (0, 0, 5472, False),
+    ],
+)
+def test_tiles_are_advised_only_for_small_misses_in_larger_files(small, larger, side_px, is_advised):
+    """T needs files of 1.25 times imgsz and half of the misses under 16 px; its figures are in the reason."""
+    advice = advised(missing(recorded("A", course=at(0.66)), small, larger, side_px=side_px))
+    assert (advice.recipe == "T") is is_advised
+    said = f"{small} of {small + larger} missed objects are under 16 px at 2048 px, and the files have {side_px} px"
+    assert (said in advice.because) is is_advised
+
+
+def test_tiles_are_not_advised_without_evidence_or_twice():
+    """T needs the statistics of the data and the evaluation by size, and a set on which it was not trained yet."""
+    run = missing(recorded("A", course=at(0.66)), 60, 40, side_px=5472)
+    assert advised(run).recipe == "T"
+    assert advised(dataclasses.replace(run, evaluation=None)).recipe == "B"
+    assert advised(dataclasses.replace(run, record=recorded("A").record)).recipe == "B"
+    assert advised(run, recorded("T", run="tiled", course=at(0.5))).recipe == "B"
+
+
+@pytest.mark.parametrize(("batch", "more"), [(4, ""), (2, " --batch 8"), (1, " --batch 4")])
+def test_the_command_for_tiles_has_as_many_pixels_as_the_run(batch, more):
+    """A step of T has the pixels of one of A, at most: batch 16 at 1024 px for batch 4 at 2048 px; the size of a tile
+    is that of the recipe.
+    """
+    run = missing(recorded("A", course=at(0.66), batch=batch), 60, 40, side_px=5472)
+    command = "job train --recipe T --weights zebra --dataset wildlife"
+    assert advised(run).options[0].command == f"{command}{more} --bucket gs://zoo"
 
 
 @pytest.mark.parametrize(("f1", "recipes"), [(0.755, ["B"]), (0.7551, []), (0.745, ["B", "transfer"]), (0.7451, ["B"])])
@@ -208,6 +251,17 @@ def test_thin_evidence_is_called_thin():
     assert [reason.split()[0] for reason in thin] == ["2", "4", "the"]
 
 
+def test_pictures_of_training_in_validation_are_thin_evidence():
+    """Validation images that look like ones of training are counted among the reasons not to trust the advice."""
+    run = missing(recorded("A", course=at(0.66)), 60, 40, side_px=2048)
+    statistics = run.record.dataset.statistics.model_copy(update={"num_alike": 3})
+    dataset = run.record.dataset.model_copy(update={"statistics": statistics})
+    thin = advised(dataclasses.replace(run, record=run.record.model_copy(update={"dataset": dataset}))).thin
+    assert set(thin) - set(advised(run).thin) == {
+        "3 validation images look like one that was trained on; metrics are too high"
+    }
+
+
 def test_the_cost_is_measured_where_it_can_be():
     """The time of an epoch is that of a run of the same recipe, else of the same model; else the authors' hours hold,
     and dollars follow from hours and a price.
@@ -253,6 +307,20 @@ def test_the_command_line_advises_on_the_newest_run_in_80_columns(bucket, capsys
     assert main(["advise", "zebra", "--bucket", str(bucket), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["recipe"], printed["options"][0]["gain_f1"]) == ("A", [0.07, 0.12])
+
+
+def test_the_command_line_knows_which_objects_were_missed(tmp_path, capsys):
+    """`job advise` reads the newest run's evaluation by size and the check's sizes, without the data."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    put_recorded(store, missing(recorded("A", course=at(0.66)), 60, 40, side_px=5472))
+    assert main(["advise", "--bucket", store.uri]) == 0
+    shown = capsys.readouterr().out
+    assert "rule        small objects missed" in shown
+    assert "advised     recipe T" in shown
+    assert "gain        not stated by the recipe" in shown
+    store.put("runs/zebra/evaluation.json", b"{}", overwrite=True)
+    assert main(["advise", "--bucket", store.uri]) == 0
+    assert "advised     recipe B" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

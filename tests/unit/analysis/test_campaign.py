@@ -20,9 +20,12 @@ from job.cli.app import main
 from job.cli.campaign import format_campaign
 from job.errors import CampaignError, CorruptObjectError, PauseError, RunConflictError, UsageError
 from job.report.campaign import render
+from job.runs.run import Run
 from job.session.campaign import go_on, here, on_batch
 from job.storage.local import FolderStore
-from tests.support.bucket_records import put_recorded, recorded, starting_from
+from job.training.evaluation_record import PictureCounts
+from tests.support.bucket_records import missing, put_recorded, recorded, starting_from
+from tests.support.split_evaluation import record_evaluation
 
 GOAL = Goal(
     target_f1=0.72, max_runs=4, max_usd=None, profile="full", dataset="wildlife", weights=None,
@@ -118,6 +121,17 @@ def test_dollars_that_suffice_end_nothing():
     assert decided(ended("A", 0.66, usd_per_hour=1.0), goal=goal, usd_per_hour=1.0).recipe == "B"
 
 
+def test_a_campaign_trains_on_tiles_where_small_objects_are_missed(store):
+    """A run that misses small objects of large files is followed by T, from its weights, by what the bucket knows."""
+    stage = Stage(store, {"A": 0.66, "T": 0.73})
+    campaign = find_campaign(store, "zoo", GOAL)
+    first = missing(ended("A", 0.66, run="zoo-1-A"), 60, 40, side_px=5472)
+    campaign.add(decided())
+    put_recorded(store, first)
+    assert go_on(campaign, stage, None).best == "zoo-2-T"
+    assert [(named["recipe"], named["weights"]) for named in stage.trained] == [("T", "zoo-1-A")]
+
+
 def test_a_run_in_the_cloud_gets_what_is_left_of_the_dollars(store):
     """Where runs can be bounded each is given the rest of the limit, rounded down, and may be one whose cost is not
     known beforehand.
@@ -168,6 +182,24 @@ def test_runs_are_bounded_where_a_limit_can_be_given_to_them():
     """A run on Batch takes a limit; one on this machine does not, so what it costs has to be known beforehand."""
     assert on_batch("gs://zoo", "l4", []).bounds
     assert not here("zoo", [], 1.0).bounds
+
+
+def test_the_reason_of_a_step_says_whether_the_last_gain_is_distinguishable(store):
+    """The newest run is compared with the best before it on the pictures that both were measured on."""
+
+    class MeasuredStage(Stage):
+        def train(self, words):
+            super().train(words)
+            record_evaluation(Run(self.store, self.trained[-1]["run"]), pictures=[
+                PictureCounts.of(f"{number}.jpg", [0, 0], [True, number % 2 == 0], [0], [True]) for number in range(20)
+            ])  # fmt: skip
+            return 0
+
+    campaign = find_campaign(store, "zoo", GOAL)
+    go_on(campaign, MeasuredStage(store, {"A": 0.69, "C": 0.70, "B": 0.75}), None)
+    _, second, third = campaign.steps()
+    assert "by picture" not in second.because
+    assert "F1 of run zoo-2-C against zoo-1-A, by picture: +0.0 [+0.0, +0.0], not distinguishable" in third.because
 
 
 def test_a_campaign_goes_from_a_to_c_and_names_the_best(store):

@@ -142,6 +142,16 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
         (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
         (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
+        (
+            ["data", "check", "a=b"],
+            2,
+            "'a=b' is read as the flag -a, which does not exist; if it is a path, write ./a=b",
+        ),
+        (
+            ["runs", "list", "bukket=x"],
+            2,
+            "'bukket=x' is read as the flag --bukket, which does not exist; did you mean",
+        ),
         (["runs", "list", "-x", "y"], 2, "-x: there is no such flag"),
         (["data", "push", ".", "-f", "--dataset", "x"], 2, "ambiguous"),
         (["weights", "digest", "nothing.pt"], 65, "no such file here"),

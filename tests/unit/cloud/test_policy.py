@@ -579,3 +579,39 @@ def test_a_start_is_reckoned_with_a_quarter_of_an_hour():
     """Boot, driver and image take time that no limit of Batch covers; the worst case of each attempt has it."""
     assert START_UP_S == 900
     assert worst_s(10, 48 * 3600) == 11 * (48 * 3600 + 900)
+
+
+def test_an_attempt_elsewhere_that_has_ended_holds_nothing(submission):
+    """Only a running attempt of another machine keeps the run."""
+    ended = attempt(
+        submission, job=None, host="desk", claimed_at=START + timedelta(minutes=1),
+        ended_at=START + timedelta(minutes=9), reason="interrupted", exit_code=75,
+    )  # fmt: skip
+    assert decide(history(submission, attempts=(ended,))).do == "wait"
+
+
+def test_an_attempt_that_committed_before_its_time_limit_does_not_hang(submission):
+    """A long run goes on in the next submission; without a checkpoint of that attempt the time limit is a hang."""
+    timed_out = job("FAILED", exit_codes=(TIME_LIMIT,))
+    attempts = [(1, {"reason": "vanished"})] * 2
+    for number, do in ((2, "submit"), (1, "submit"), (0, "fail")):
+        committed = {"committed": CheckpointId(1, 0, number), "committed_at": START} if number else {}
+        assert decide(chain(submission, timed_out, attempts=attempts, minutes=120, **committed)).do == do
+
+
+def test_preemptions_before_the_checkpoint_excuse_no_later_crash(submission):
+    """Five ends by themselves since the checkpoint are five, however many machines were lost before it."""
+    codes = (50001, 50001, *[75] * 5)
+    crash = {"reason": "transient", "exit_code": 75}
+    known = chain(
+        submission, job("FAILED", exit_codes=codes), attempts=[*[(1, {"reason": "vanished"})] * 2, *[(1, crash)] * 5],
+        minutes=120, committed=CheckpointId(1, 0, 2), committed_at=START,
+    )  # fmt: skip
+    assert decide(known).do == "fail"
+
+
+def test_the_last_attempt_of_a_job_says_whether_its_machine_was_unfit(submission):
+    """An earlier attempt of the job may have ended otherwise."""
+    ends = [(1, {"reason": "failed", "exit_code": code, "message": str(code)}) for code in (75, 78)]
+    decision = decide(chain(submission, job("FAILED", exit_codes=(75, 78)), attempts=ends, minutes=120))
+    assert (decision.do, decision.placement.region) == ("submit", "us-east1")

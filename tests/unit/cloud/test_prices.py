@@ -3,10 +3,11 @@
 import pytest
 
 from job.cloud.machine_types import machines
-from job.cloud.prices import price_here
+from job.cloud.prices import price_here, read_usd
 from job.errors import UsageError
 from job.runs.cost import Price
 from tests.support.fake_metadata_server import running_metadata_server
+from tests.support.http_server import Handler, serving
 
 G2 = "instance/machine-type", "projects/123/machineTypes/g2-standard-8"
 
@@ -52,3 +53,22 @@ def test_an_unknown_machine_has_no_price(monkeypatch):
     with running_metadata_server(**unknown) as server:
         found = asked(monkeypatch, server)
     assert (found.usd_per_h, found.machine) == (None, "z9-huge, Spot")
+
+
+@pytest.mark.parametrize("amount", ["-1", "inf", "nan"])
+def test_what_is_no_amount_is_refused(amount):
+    """A price below 0 or without end would make every cost one."""
+    with pytest.raises(UsageError, match="JOB_USD_PER_HOUR: must be an amount in dollars"):
+        read_usd(amount, "JOB_USD_PER_HOUR")
+
+
+def test_a_server_that_is_not_google_s_describes_no_machine(monkeypatch):
+    """A captive portal answers anything with 200, and says nothing about this machine."""
+
+    class Portal(Handler):
+        def do_GET(self):
+            self.respond(200, b"TRUE", {})
+
+    with serving(Portal) as address:
+        monkeypatch.setenv("GCE_METADATA_HOST", address)
+        assert price_here() == Price()

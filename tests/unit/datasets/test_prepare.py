@@ -256,6 +256,22 @@ def test_warnings_that_are_not_shown_are_counted(store, folder, prepare, caplog)
     assert warnings_of(caplog)[-1] == "dataset wild: and 1 more of this kind; see `job data check wild`"
 
 
+def test_a_new_run_says_what_bounds_its_recall_and_records_it(store, folder, prepare, caplog):
+    """The start of a new run has sizes at its own image size, as its record does; a resumed one repeats nothing."""
+    caplog.set_level(logging.INFO, logger="job")
+    push(store, folder)
+    first = prepare(imgsz=32)
+    said = [message for message in caplog.messages if message.startswith("dataset wild: sizes: ")]
+    assert len(said) == 1
+    assert "px at 32 px" in said[0]
+    statistics = first.pinned["statistics"]
+    assert (statistics["imgsz"], statistics["side_px"]) == (32, 64)
+    assert statistics["median_px"] == pytest.approx(statistics["median_in_files_px"] / 2, abs=0.1)
+    caplog.clear()
+    assert prepare(first.pinned, imgsz=32) == first
+    assert [message for message in caplog.messages if "sizes" in message] == []
+
+
 def test_jpegs_with_bytes_behind_them_stay_as_they_are(confined, store, folder, prepare, tmp_path):
     """JPEGs of cameras are read unchanged: neither compressed anew for training nor fetched again at each attempt."""
     for image in (folder / "images/train").iterdir():

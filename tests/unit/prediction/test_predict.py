@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from job.errors import PreemptionError, RunConflictError, UnreadableRecordError
 from job.prediction import predict as prediction_module
-from job.prediction.predict import Prediction, predict
+from job.prediction.predict import NO_PICTURE, Prediction, predict
 from job.prediction.records import ShardRecord, shard_key
 from job.prediction.source import open_source
+from job.session.watchdog import NO_BYTE, Watchdog
 from job.storage.local import FolderStore
 from job.training.evaluation_record import Detection
 from tests.support.prediction_request import prediction_request
@@ -87,6 +89,45 @@ def test_a_finished_prediction_is_not_done_again(asked, detector):
     assert detector.batches == []
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGTERM, "preempted"), (signal.SIGHUP, "interrupted"), (signal.SIGINT, "interrupted")],
+)
+def test_each_notice_of_a_training_is_one_here(asked, detector, number, reason):
+    """SIGTERM, a closed terminal and Ctrl-C stop it after the batch at hand, with the exit code of a training."""
+    detector.on_batch = lambda _batch: os.kill(os.getpid(), number)
+    with pytest.raises(PreemptionError) as raised:
+        predict(asked())
+    assert (raised.value.reason, raised.value.exit_code, len(detector.batches)) == (reason, 75, 1)
+
+
+def test_a_notice_while_the_files_are_written_ends_it_at_once(asked, detector, monkeypatch):
+    """The final files take a while; the same command writes them again, to the same bytes."""
+    predict(asked("undisturbed"))
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction_module, "render", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(PreemptionError):
+            predict(asked())
+    assert "report.html" not in content_of(asked().out)
+    predict(asked())
+    assert content_of(asked().out) == content_of(asked("undisturbed").out)
+
+
+def test_pictures_are_progress_to_the_watchdog(asked, detector, monkeypatch):
+    """While pictures are searched each batch is a beat, and only that; before and after, each byte is."""
+    watched = []
+
+    class Watched(Watchdog):
+        def beat(self):
+            watched.append(self._watched)
+            super().beat()
+
+    monkeypatch.setattr(prediction_module, "Watchdog", Watched)
+    predict(asked())
+    beats = [NO_PICTURE] * (len(detector.batches) + 1)  # one for the beginning
+    assert watched == [NO_BYTE, *beats, NO_BYTE, ""]
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
 def test_batches_do_not_depend_on_where_it_stopped(asked, detector, number):
     """A notice at any batch stops it there; the same command ends with the bytes of an undisturbed prediction."""
@@ -145,13 +186,24 @@ def test_another_prediction_is_refused_with_each_difference(asked, detector, cha
     assert content_of(asked().out) == before
 
 
-def test_files_of_others_are_not_overwritten(asked, detector):
+@pytest.mark.parametrize("key", ["counts.csv", "drawn/00.png.jpg", "report.html"])
+def test_files_of_others_are_not_overwritten(asked, detector, key):
     """A place that has a file of one of the names and no prediction is refused before anything is done."""
-    asked().out.put("counts.csv", b"my own counts")
-    with pytest.raises(RunConflictError, match=r"has counts\.csv already, of no prediction"):
+    asked().out.put(key, b"my own")
+    with pytest.raises(RunConflictError, match=f"has {re.escape(key)} already, of no prediction"):
         predict(asked())
-    assert content_of(asked().out) == {"counts.csv": b"my own counts"}
+    assert content_of(asked().out) == {key: b"my own"}
     assert detector.batches == []
+
+
+def test_a_name_that_no_folder_holds_is_not_drawn(asked, detector, tmp_path, caplog):
+    """A picture whose name leaves no room for an ending is counted like any other."""
+    name = "x" * 248 + ".png"
+    (tmp_path / "pictures/00.png").rename(tmp_path / "pictures" / name)
+    final, _ = predict(asked(draw=True))
+    assert final.num_pictures == 11
+    assert "it is not drawn" in caplog.text
+    assert len([key for key in content_of(asked().out) if key.startswith("drawn/")]) == 9
 
 
 def test_a_file_that_was_put_in_between_is_not_overwritten(asked, detector):

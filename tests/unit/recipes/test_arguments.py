@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from job.recipes.arguments import DEFAULTS, OF_TILES, OWNED, TrainingArguments, check_arguments, read_argument
+from job.recipes.arguments import DEFAULTS, OF_THE_JOB, OWNED, TrainingArguments, check_arguments, read_argument
 
-THEIRS = [name for name in DEFAULTS if name not in OF_TILES]
+THEIRS = [name for name in DEFAULTS if name not in OF_THE_JOB]
 
 
 def test_names_and_defaults_are_those_of_ultralytics(confined):
@@ -14,7 +14,7 @@ def test_names_and_defaults_are_those_of_ultralytics(confined):
     from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: PLC0415  # seconds that only this test needs
 
     assert {name: DEFAULT_CFG_DICT[name] for name in THEIRS} == {name: DEFAULTS[name] for name in THEIRS}
-    assert not set(OF_TILES) & set(DEFAULT_CFG_DICT)
+    assert not set(OF_THE_JOB) & set(DEFAULT_CFG_DICT)
     assert set(OWNED) - set(DEFAULT_CFG_DICT) <= {"save_dir", "augmentations", "distill_model"}
 
 

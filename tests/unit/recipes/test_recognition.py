@@ -102,7 +102,7 @@ def test_an_own_recipe_file_keeps_its_name_and_its_expectation(tmp_path):
     path.write_text("start: own best.pt\ntrain: {degrees: 15, scale: 0.7}\nexpect: {f1: 0.9}\n")
     mine = train_request(recipe=str(path))
     assert (mine.recipe.expect["f1"].low, mine.recipe.risk) == (0.9, None)
-    assert mine.about_recipe == "mine; expected: F1 90 %"
+    assert mine.recipe_description == "mine; expected: F1 90 %"
     request = mine.identity("wildlife")
     assert (shown_recipe(request), trained_as(request) in {"A", "recommended", "finetune"}) == ("mine", True)
 

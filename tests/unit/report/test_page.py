@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,19 +14,20 @@ from job.report.data import read_facts
 from job.report.examples import MAX_PX, make_pictures
 from job.report.page import state_of, verdict_of
 from job.report.publish import write_report
-from job.report.reproduce import command_of
+from job.report.reproduce import command_of, use_of
 from job.runs.records import PinnedDataset
 from job.storage.open_store import open_store
 from job.training.evaluation_record import Evaluation
 from tests.support.cli_process import job
 from tests.support.run_records import at, evaluation, record_run
+from tests.support.split_evaluation import record_evaluation
 from tests.support.tiny_dataset import make_tiny_dataset
 
 COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 SECTIONS = (
     *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "repeat"),
+    *("exactness", "tracking", "use", "repeat"),
 )
 
 
@@ -56,6 +58,34 @@ def test_the_command_writes_the_report_beside_the_run(run, tmp_path, capsys):
     place = tmp_path / "bucket" / "runs" / "zebra" / "report.html"
     assert capsys.readouterr().out.strip() == str(place)
     assert re.findall(r'<(?:header|section) id="([\w-]+)"', place.read_text()) == list(SECTIONS)
+
+
+def test_an_epoch_with_a_better_f1_is_named(run):
+    """The report says so if best.pt is of an epoch with a lower F1 than another one, and else nothing."""
+    assert facts_of(run).better_f1_epoch is None
+    assert "--best f1" not in words(page_of(run))
+    run.write("final.json", run.final().model_copy(update={"best_epoch": 5}), overwrite=True)
+    assert "Epoch 10 has a better F1, 72.0 %, than epoch 5, 70.0 %" in words(page_of(run))
+
+
+def test_until_it_is_finished_the_best_epoch_is_that_of_its_measure(tmp_path):
+    """With --best f1 the best epoch so far is the one with the highest F1."""
+    run = record_run(tmp_path / "bucket", COURSE, finished=False)
+    record = run.record()
+    train = record.request["train"] | {"best": "f1"}
+    facts = read_facts(run, record.model_copy(update={"request": record.request | {"train": train}}), at(400))
+    rows = [row | {"metrics/mAP50-95(B)": 0.9 if row["epoch"] == 2 else 0.1} for row in facts.rows]
+    assert replace(facts, rows=rows).best_epoch == 10
+    assert replace(facts, rows=rows, record=record).best_epoch == 2
+
+
+def test_an_evaluation_is_part_of_the_verdict(run, capsys):
+    """Report and `runs show` have the figures of `job evaluate` with their intervals."""
+    record_evaluation(run)
+    figures = "F1 50.0 % [45.0, 55.0], precision 50.0 % [45.0, 55.0], recall 50.0 % [45.0, 55.0]; 0 pictures of test"
+    assert f"Evaluated: {figures}; in brackets" in words(page_of(run))
+    assert main(["runs", "show", "zebra", "--bucket", run.store.uri]) == 0
+    assert f"evaluated {figures}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_opens_the_report(run, tmp_path):
@@ -200,6 +230,18 @@ def test_the_command_to_repeat_a_run_asks_for_what_it_asked_for(run):
     """Recipe, data, lineage and the arguments that differ from the recipe are in it, and no other."""
     words_of = command_of(run.record())
     assert words_of == "job train --recipe A --dataset wild --weights base --epochs 10 --run zebra-again"
+
+
+def test_the_command_to_use_a_run_is_in_its_report(run, tmp_path):
+    """It names run and bucket, and is promised for the end while the run is not finished."""
+    command = f"job predict zebra path/to/pictures --out found --bucket {tmp_path / 'bucket'}"
+    assert use_of(run) == command
+    assert "This counts objects in a folder of pictures, in files, or in a prefix of a bucket, at the run's own " in (
+        words(page_of(run)).replace("&#39;", "'")
+    )
+    assert command in words(page_of(run))
+    unfinished = record_run(tmp_path / "other" / "bucket", COURSE, finished=False)
+    assert "Once the run is finished, this counts objects" in words(page_of(unfinished))
 
 
 def test_a_report_changes_nothing_but_itself(run, tmp_path):

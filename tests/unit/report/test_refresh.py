@@ -10,6 +10,7 @@ from job.report import refresh
 from job.report.refresh import ReportRefresher
 from job.runs import sidecar
 from job.runs.run import Claim, Run
+from job.runs.sidecar import Sidecar
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.run_records import record_run
@@ -95,7 +96,8 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
         refresher.refresh()
         first = int(stuck.read_text())
         assert lives(first)
-        assert os.getpriority(os.PRIO_PROCESS, first) == sidecar.NICENESS
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, first) == own + sidecar.NICENESS
     assert not lives(first)
     assert has(stuck, 1)
 
@@ -108,14 +110,24 @@ def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
 
 
 def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, stuck, monkeypatch, caplog):
-    """At the end a report is begun anew, and given up when its time is over."""
+    """At the end a report is begun anew, with the priority of the training, and given up when its time is over."""
     monkeypatch.setattr(refresh, "FINISH_LIMIT_S", 5.0)
+    priorities = []
+
+    def start(*words, **how):
+        started = Sidecar(*words, **how)
+        priorities.append(os.getpriority(os.PRIO_PROCESS, started._process.pid))
+        return started
+
+    monkeypatch.setattr(refresh, "Sidecar", start)
     with ReportRefresher(run) as refresher:
         refresher.refresh()
         wait_until(lambda: has(stuck, 1))
         refresher.finish()
         assert "was given up" in caplog.text
         assert has(stuck, 2)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priorities == [own + sidecar.NICENESS, own]
     assert not any(map(lives, map(int, stuck.read_text().split())))
 
 

@@ -11,17 +11,18 @@ from job.runs.committer import AsyncCommitter
 from job.runs.records import CheckpointId
 from job.runs.run import Claim, Run
 from job.storage.local import FolderStore
+from job.training.position import Position
 from tests.support.faulty_store import FaultyStore
 
 
 class Snapshot:
     """A snapshot of one small file, which may wait to be written until it is let go."""
 
-    batch = 0
     metadata = {"phase": "training"}  # noqa: RUF012  # never changed
 
     def __init__(self, epoch, gate=None, writing=None, error=None):
-        self.epoch, self.gate, self.writing, self.error = epoch, gate, writing, error
+        self.epoch, self.position = epoch, Position(epoch, 0)
+        self.gate, self.writing, self.error = gate, writing, error
 
     def write(self, folder):
         if self.writing:
@@ -366,3 +367,17 @@ def test_a_notice_whose_last_commit_is_there_has_lost_nothing(store, run, tmp_pa
         raise PreemptionError("SIGTERM: asked to stop", "preempted")
     assert str(raised.value) == "SIGTERM: asked to stop"
     assert [identity.epoch for identity in committed(run)] == [3]
+
+
+def test_an_extension_shares_no_file_with_the_run_that_it_extends(store, run, tmp_path):
+    """Files of another run may be deleted with it, so that equal ones are stored again."""
+    earlier = Run(store, "gnu")
+    earlier.claim({})
+    (tmp_path / "gnu").mkdir()
+    end = commit(earlier, CheckpointId(1, 0, 1), Snapshot(1).write(tmp_path / "gnu"), {}, None)
+    with AsyncCommitter(Claim(run, 1), tmp_path / "staging", end, lambda _folder: None) as background:
+        assert background.newest is None
+        background.submit(Snapshot(1))
+    (newest,) = committed(run)
+    keys = [file.key for file in checkpoint.read_manifest(run, newest).files]
+    assert keys == [f"runs/zebra/checkpoints/{newest}/state.pt"]

@@ -21,7 +21,7 @@ CHANGES = {
         {"price": {"usd_per_h": "x"}},
         {"price": {"usd_per_h": -1}},
     ],
-    "attempts/0001.end.json": [{"ended_at": None}, {"seconds": {"nonsense": 1}}, {"seconds": {"idle": "x"}}],
+    "attempts/0001.end.json": [{"ended_at": None}, {"seconds": {"nonsense": "x"}}, {"seconds": {"idle": "x"}}],
     "final.json": [b"x", [], {"comparison": {}}, {"finished_at": 7}, {"course": [{}]}, {"num_epochs": 0}],
     "run.json": [b"[" * 100_000, [], {"request": {}}, {"dataset": {}}, {"start": {}}, {"facts": {}}, {"facts": 7}],
 }
@@ -73,6 +73,19 @@ def test_a_malformed_run_is_refused(bucket, capsys, name):
             assert code in ({0, 74} if words[0] == "runs" else {74}), (content, words)
             assert code == 0 or FOREIGN in capsys.readouterr().err
         bucket.put(f"runs/{FOREIGN}/{name}", sound, overwrite=True)
+
+
+def test_a_reason_and_a_phase_of_a_later_version_are_shown_as_unknown(bucket, capsys):
+    """An attempt that ended by a reason, after phases, which this version does not know keeps the run readable."""
+    bucket.delete(f"runs/{FOREIGN}/final.json")
+    later = {"reason": "evicted", "seconds": {"useful step": 6.0, "warming": 3.0, "cooling": 1.0}}
+    change(bucket, f"runs/{FOREIGN}/attempts/0001.end.json", later)
+    assert main(["runs", "list", "--bucket", bucket.uri]) == 0
+    assert "unknown, epoch" in capsys.readouterr().out.splitlines()[2]
+    assert main(["runs", "show", FOREIGN, "--bucket", bucket.uri]) == 0
+    said = capsys.readouterr().out
+    assert "unknown after" in said
+    assert ["all", "10.0", "s"] in [line.split()[:3] for line in said.splitlines()]  # none is lost from the sum
 
 
 def test_a_start_that_names_no_environment_is_read(bucket, capsys):

@@ -9,12 +9,13 @@ import pytest
 from job.errors import CorruptObjectError, RunConflictError, UsageError, WeightsError
 from job.recipes.recipe import Start
 from job.runs import checkpoint
-from job.runs.lineage import fetch_end, fetch_start, find_start
+from job.runs.lineage import fetch_end, fetch_start, find_start, recorded_request
 from job.runs.records import CheckpointId, InitialWeights, WeightsDigests
-from job.runs.request import TrainRequest
+from job.runs.request import Execution, TrainRequest
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded, starting_from
+from tests.unit.runs.test_run import record
 
 
 def train_request(recipe="A", **changes):
@@ -272,3 +273,22 @@ def test_an_unfinished_run_is_not_extended(store, tmp_path):
     ended(store, tmp_path, final=False)
     with pytest.raises(RunConflictError, match="run zebra: is not finished"):
         find_start(store, extending("2"), None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"recipe": "A"},
+        {"recipe": "base", "arguments": {"epochs": "7", "lr0": "0.001"}, "quarantine": True},
+        {"recipe": "base", "model": "yolo11n.yaml", "profile": "demo"},
+        {"recipe": "T", "weights": "zebra"},
+        {"recipe": "A", "weights": "runs/zebra/weights/best.pt", "model": "yolo11m.yaml", "new_classes": True},
+    ],
+)
+def test_the_request_of_a_record_is_that_of_its_run(words):
+    """A run is resumed by its record alone, with the values of the command that started it."""
+    asked = TrainRequest.parse(words)
+    identity = asked.identity("wildlife")
+    again = recorded_request(record("horse", **identity), Execution(device="cpu", workers=3))
+    assert again.identity(again.dataset) == identity
+    assert (again.run, again.device, again.workers) == ("horse", "cpu", 3)

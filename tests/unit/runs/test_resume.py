@@ -53,7 +53,7 @@ def test_a_receipt_has_what_was_saved_and_what_was_loaded():
     """The digests of both, the checkpoint and the place are in it."""
     made = receipt(PreviousAttempts(()), manifest(2, 3, 60), dict(DIGESTS), 10)
     assert (made.saved, made.loaded) == (DIGESTS, DIGESTS)
-    assert (made.run, str(made.checkpoint), made.position.model_dump()) == ("zebra", "0002-000003.a0001", place(2, 3))
+    assert (made.run, str(made.checkpoint), made.position._asdict()) == ("zebra", "0002-000003.a0001", place(2, 3))
 
 
 @pytest.mark.parametrize(

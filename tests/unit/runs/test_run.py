@@ -119,7 +119,7 @@ def test_two_claims_at_once_are_two_attempts(store, monkeypatch):
     monkeypatch.setattr(module, "now", lambda: "2026-01-01T00:00:00.000+00:00")
     looks = iter([[], [1]])
     other = Run(store, "zebra")
-    monkeypatch.setattr(other, "attempts", lambda: next(looks))
+    monkeypatch.setattr(other, "attempt_numbers", lambda: next(looks))
     assert (Run(store, "zebra").claim({}).attempt, other.claim({}).attempt) == (1, 2)
 
 

@@ -34,10 +34,14 @@ def test_a_sidecar_runs_at_low_priority_and_blocks_notices(program):
     program("exec sleep 1000")
     started = start()
     number = started._process.pid
-    assert os.getpriority(os.PRIO_PROCESS, number) == sidecar.NICENESS
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, number) == own + sidecar.NICENESS
     assert blocks_notices(number)
     started.kill()
     assert not started.is_running
+    urgent = Sidecar("thing", "do it later", "module", niceness=0)
+    assert os.getpriority(os.PRIO_PROCESS, urgent._process.pid) == own
+    urgent.kill()
 
 
 def test_messages_arrive_in_order(program, tmp_path):

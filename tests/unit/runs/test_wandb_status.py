@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from job.runs.listing import RunListing
 from job.runs.run import Claim, Run
 from job.runs.wandb_status import WandbStatus, describe, read_status, write_status
 from job.storage.open_store import open_store
@@ -33,16 +34,16 @@ def run(tmp_path):
 )
 def test_the_newest_status_counts(run, status, expected):
     """A status is read back unchanged, and the newest is described."""
-    assert describe(run) == "not used"
+    assert describe(RunListing(run)) == "not used"
     write_status(Claim(run, 1), WandbStatus(mode="offline", why="of old"))
     write_status(Claim(run, 2), status)
     assert read_status(run, 2) == status
-    assert describe(run) == expected
+    assert describe(RunListing(run)) == expected
 
 
 def test_a_status_of_an_older_version_is_read(run):
     """Older versions left out what they had not decided yet; a sync of theirs knew no mode."""
     run.store.put(run.key("wandb/0001.json"), b'{"mode": "offline", "why": "there is no key", "url": null}')
-    assert describe(run) == f"not sent, because there is no key; {SYNC}"
+    assert describe(RunListing(run)) == f"not sent, because there is no key; {SYNC}"
     run.store.put(run.key("wandb/0002.json"), json.dumps({"sent": True, "url": URL}).encode())
-    assert describe(run) == f"all of it is at {URL}"
+    assert describe(RunListing(run)) == f"all of it is at {URL}"

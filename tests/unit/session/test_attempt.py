@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,13 +23,16 @@ from job.errors import (
     TrainingError,
     TransientStoreError,
 )
+from job.goodput import PhaseTimer
 from job.runs.run import Claim, Run
 from job.session import attempt
+from job.session.attempt import StartedAttempt, finish
 from job.session.context import SessionContext
 from job.session.preemption import PreemptionWatcher
 from job.storage.local import FolderStore
 from tests.support.cli_process import SOON_S
 from tests.support.faulty_store import FaultyStore
+from tests.support.run_records import metrics, record_run
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def test_an_end_has_its_reason_and_exit_code(store, error, reason, exit_code):
     """The end has one reason (preempted, interrupted, paused, superseded, transient or failed) and the position."""
     end = ended_by(error, store)
     assert (end.reason, end.exit_code) == (reason, exit_code)
-    assert end.position.model_dump() == {"epoch": 2, "batch": 3}
+    assert end.position._asdict() == {"epoch": 2, "batch": 3}
 
 
 def test_a_defect_is_recorded_with_its_traceback_and_raised_as_one_message(store):
@@ -123,7 +127,7 @@ from job.storage.local import FolderStore
 run = Run(FolderStore.create(sys.argv[1]), "zebra")
 claim = run.claim({})
 with PreemptionWatcher(limits_s={signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 0.2}) as preemption:
-    preemption.at_stake = lambda: sys.argv[2]
+    preemption.describe_uncommitted = lambda: sys.argv[2]
     about = lambda: {"position": {"epoch": 3, "batch": 0}}
     context = SessionContext(store=run.store, request=None, preemption=preemption)
     with attempt.attempt_recorded(claim, context, about):
@@ -145,7 +149,7 @@ def test_leaving_at_the_deadline_is_recorded(tmp_path, number, reason, lost):
         process.send_signal(number)
         assert process.wait(SOON_S) == 75
     end = Run(FolderStore.open(folder), "zebra").attempt(1).end
-    assert (end.reason, end.exit_code, end.position.model_dump()) == (reason, 75, {"epoch": 3, "batch": 0})
+    assert (end.reason, end.exit_code, end.position._asdict()) == (reason, 75, {"epoch": 3, "batch": 0})
     assert end.not_committed == lost
 
 
@@ -157,7 +161,7 @@ def test_a_hang_is_recorded_from_outside(store):
     with attempt.attempt_recorded(Claim(run, 1), here, lambda: {"position": {"epoch": 2, "batch": 3}}):
         here.watchdog.on_hang(HangError("training: no step was done for 1800 s"))
     end = run.attempt(1).end
-    assert (end.reason, end.exit_code, end.position.model_dump()) == ("failed", 75, {"epoch": 2, "batch": 3})
+    assert (end.reason, end.exit_code, end.position._asdict()) == ("failed", 75, {"epoch": 2, "batch": 3})
     assert end.message == "training: no step was done for 1800 s"
 
 
@@ -170,3 +174,67 @@ def test_an_end_that_cannot_be_recorded_hides_nothing(store):
         attempt.attempt_recorded(Claim(refusing, 1), context(store), dict),
     ):
         raise TrainingError("the loss is not a number")
+
+
+@pytest.fixture
+def ending(tmp_path, monkeypatch):
+    """A function that ends a run after its second epoch, with a function that copies its files and with warnings."""
+    weights = SimpleNamespace(digest_file=lambda _path: "d" * 64)
+    monkeypatch.setitem(sys.modules, "job.training.weights", weights)  # seconds that no test here needs
+    run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False)
+    for name in ("best.pt", "last.pt"):
+        (tmp_path / name).write_text(name)
+    rows = [{"epoch": epoch, "time": 60.0 * epoch, **metrics(0.5)} for epoch in (1, 2)]
+
+    def end(copy, *warnings):
+        training = SimpleNamespace(
+            progress=SimpleNamespace(rows=rows, stopped_early=False),
+            before_and_after=(metrics(0.4), metrics(0.5)),
+            best_epoch=2,
+            record_fields={"evidence": {"warnings": list(warnings)}},
+        )
+        started = StartedAttempt(Claim(run, 2), run.record(), training)
+        return finish(started, tmp_path, SimpleNamespace(copy=lambda _folder: copy(run)))
+
+    return end
+
+
+def test_the_final_record_is_written_after_the_files_that_it_names(ending):
+    """Whoever sees that a run is finished finds its weights."""
+    found = []
+    final = ending(lambda run: found.append(run.final()))
+    assert (found, final.num_epochs) == ([None], 2)
+
+
+def test_an_attempt_that_is_superseded_while_it_copies_does_not_finish_the_run(ending):
+    """The later attempt alone writes the final record."""
+    runs = []
+    with pytest.raises(SupersededError):
+        ending(lambda run: (runs.append(run), run.claim({})))
+    assert runs[0].final() is None
+
+
+def test_the_observations_of_the_last_attempt_count(ending):
+    """Warnings that no heartbeat has recorded yet decide whether the run is exact, too."""
+    kernel = "torch: index_put_ does not have a deterministic implementation"
+    assert ending(lambda _run: None, kernel).bits.model_dump() == {
+        "exact": False,
+        "from_attempt": 2,
+        "because": [kernel],
+    }
+
+
+def test_set_up_leaves_the_end_to_the_training(store):
+    """An attempt that was set up goes on; only an error during its set-up ends it."""
+    run = Run(store, "zebra")
+    with attempt.attempt_recorded(run.claim({}), context(store), dict, finished=False):
+        pass
+    assert run.attempt(1).end is None
+
+
+def test_a_claim_has_the_age_of_the_process_in_seconds(store):
+    """The seconds before the claim are part of the attempt's cost."""
+    timer = PhaseTimer(clock=lambda: 100.0, before_s=2.5)
+    here = SessionContext(store=store, request=None, preemption=PreemptionWatcher(), timer=timer)
+    claim = attempt.claim_run(Run(store, "zebra"), here)
+    assert claim.run.attempt(1).claim.process_age_s == 2.5

@@ -10,13 +10,14 @@ from job.goodput import Phase, PhaseTimer
 from job.runs.records import CheckpointId
 from job.session.callbacks import FollowerCallbacks, SessionCallbacks
 from job.session.preemption import PreemptionWatcher
+from job.training.callbacks import Step
 
 ROW = {"epoch": 1}
 
 
 def step(epoch, batch):
-    """Return a step, as far as callbacks look at it."""
-    return SimpleNamespace(epoch=epoch, batch=batch)
+    """Return a step."""
+    return Step(epoch=epoch, batch=batch, num_batches=6, losses={}, images=None)
 
 
 class Parts:
@@ -145,3 +146,11 @@ def test_steps_that_an_earlier_attempt_did_are_recomputed():
     parts.callbacks.on_step(step(1, 2), lambda: "step")
     parts.callbacks.enter(Phase.USEFUL)
     assert parts.timer.enter(Phase.STALL) is Phase.USEFUL
+
+
+def test_a_follower_ends_with_the_notice_of_all():
+    """A process that only follows stops at the step on which all agree."""
+    parts = Parts()
+    parts.preemption.pending = PreemptionError("SIGTERM", "preempted")
+    with pytest.raises(PreemptionError):
+        FollowerCallbacks(parts.callbacks.context).on_step(step(1, 1), None)

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from job.session.console import Reporter
-from tests.support.run_records import metrics
+from job.session.console import Reporter, say_finished
+from tests.support.run_records import metrics, record_run
 
 
 def row(epoch, f1):
@@ -61,3 +61,13 @@ def test_a_resumed_attempt_knows_what_was_reached_before_it(warned):
 def test_slow_learning_from_nothing_is_no_fall(warned):
     """Metrics that scatter near 0 do not fall."""
     assert warned(Reporter(10, None), {0: 0.001, 1: 0.06, 2: 0.02, 3: 0.09, 4: 0.05}) == {}
+
+
+def test_the_last_lines_have_the_weights_and_the_command_that_uses_them(tmp_path, capsys):
+    """A finished run ends with where its weights are, and a command that can be copied."""
+    run = record_run(tmp_path / "bucket", [0.6, 0.7])
+    say_finished(run, run.final(), already=False)
+    said = capsys.readouterr().out.replace(" \\\n", " ")
+    assert f"weights     {tmp_path}/bucket/runs/zebra/weights/best.pt\nto use it " in said
+    command = " ".join(said.partition("to use it ")[2].split())
+    assert command == f"job predict zebra path/to/pictures --out found --bucket {tmp_path}/bucket"

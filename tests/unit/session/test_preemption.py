@@ -27,9 +27,9 @@ def server(monkeypatch):
 
 
 @contextmanager
-def preempted(server, stay_s):
+def preempted(server, termination_wait_s):
     """Yield a watcher that has just raised the server's notice, which is raised again afterwards."""
-    with pytest.raises(PreemptionError), PreemptionWatcher(stay_s=stay_s) as watcher:
+    with pytest.raises(PreemptionError), PreemptionWatcher(termination_wait_s=termination_wait_s) as watcher:
         watcher.watch()
         try:
             server.preempt()
@@ -50,7 +50,7 @@ def test_a_signal_interrupts(number, reason):
 
 def test_an_uninterruptible_part_looks_for_notices_itself():
     """Inside, a signal only shows as pending; a part that is interruptible again is ended at its beginning."""
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert watcher.pending is not None
         entered = False
@@ -97,9 +97,9 @@ def test_the_answer_to_a_notice_is_not_interrupted(server, number):
     done = []
     with pytest.raises(PreemptionError) as raised, PreemptionWatcher() as watcher:
         watcher.watch()
-        with watcher.left_alone():
+        with watcher.deferred():
             server.preempt()
-            while (found := watcher.agreed(lambda level: level)) is None:
+            while (found := watcher.agree_on_notice(lambda level: level)) is None:
                 time.sleep(0.01)
         try:
             raise found
@@ -113,7 +113,7 @@ def test_the_answer_to_a_notice_is_not_interrupted(server, number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_is_sent_twice_is_one(number):
     """A service manager, make, timeout and a shell that hangs up send theirs to the process and to its group."""
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_signal_that_is_sent_twice_is_one(number):
 def test_one_press_of_ctrl_c_may_come_twice(monkeypatch):
     """Ctrl-C that comes once more within a second is the same."""
     monkeypatch.setattr(preemption, "ONE_PRESS_S", 3600)
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         assert watcher.pending.reason == "interrupted"
@@ -145,11 +145,11 @@ def test_the_deadlines_are_those_of_the_senders():
     lives after the server's notice; a process among several has the launcher's time after Ctrl-C too.
     """
     assert preemption.LIMITS_S == {signal.SIGTERM: 25, signal.SIGHUP: 25, signal.SIGINT: 60}
-    assert set(preemption.AMONG_SEVERAL_S.values()) == {25}
+    assert set(preemption.RANK_LIMITS_S.values()) == {25}
     assert preemption.SERVER_LIMIT_S == 100
-    assert preemption.STAY_S == 150
-    assert all(limit_s < preemption.OF_A_CHILD_S[number] for number, limit_s in preemption.LIMITS_S.items())
-    assert preemption.OF_A_CHILD_S[signal.SIGTERM] < 30
+    assert preemption.TERMINATION_WAIT_S == 150
+    assert all(limit_s < preemption.PARENT_LIMITS_S[number] for number, limit_s in preemption.LIMITS_S.items())
+    assert preemption.PARENT_LIMITS_S[signal.SIGTERM] < 30
 
 
 WAITS = """
@@ -160,7 +160,7 @@ from job.session.preemption import PreemptionWatcher
 set_up_logging(for_machines=True)
 limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
 with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
-    watcher.at_stake = lambda: "epoch 3 was trained, and committed is epoch 2"
+    watcher.describe_uncommitted = lambda: "epoch 3 was trained, and committed is epoch 2"
     try:
         watcher.watch()
         print("ready", flush=True)
@@ -214,22 +214,22 @@ def test_a_server_that_does_not_answer_costs_nothing(monkeypatch, caplog):
 
 def test_it_stays_after_a_notice_of_the_server_and_leaves_after_a_signal(server):
     """After the server's notice the process waits to be killed, at longest the cap; a signal ends the wait."""
-    with preempted(server, stay_s=3600) as watcher:
+    with preempted(server, termination_wait_s=3600) as watcher:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        watcher.stay()  # hangs if the signal does not end it
+        watcher.wait_for_termination()  # hangs if the signal does not end it
 
 
 def test_after_the_longest_wait_it_leaves(server):
     """A process whose machine is not terminated ends after the longest wait."""
-    with preempted(server, stay_s=0.01) as watcher:
-        watcher.stay()
+    with preempted(server, termination_wait_s=0.01) as watcher:
+        watcher.wait_for_termination()
 
 
 def test_the_deadline_is_for_the_remaining_work(server):
     """A process that has done all of it after the server's notice waits for its machine beyond the deadline."""
-    with preempted(server, stay_s=0.01) as watcher:
+    with preempted(server, termination_wait_s=0.01) as watcher:
         assert watcher._deadline < math.inf
-        watcher.stay()
+        watcher.wait_for_termination()
         assert watcher._deadline == math.inf
 
 
@@ -249,8 +249,8 @@ def test_a_pause_interrupts_nothing_and_is_obeyed_when_all_agree():
         with watcher.interruptible():
             time.sleep(0)
         assert watcher.pending is None
-        preemption = watcher.agreed(lambda level: level)
-    assert (preemption.reason, preemption.exit_code, preemption.agreed) == ("paused", 0, True)
+        preemption = watcher.agree_on_notice(lambda level: level)
+    assert (preemption.reason, preemption.exit_code, preemption.on_all_ranks) == ("paused", 0, True)
 
 
 def test_all_processes_pause_together():
@@ -258,28 +258,28 @@ def test_all_processes_pause_together():
     with PreemptionWatcher() as one, PreemptionWatcher() as other:
         one.pause(PauseError("asked"))
         levels = []
-        one.agreed(lambda level: levels.append(level) or level)
-        preemption = other.agreed(lambda level: max(level, *levels))
+        one.agree_on_notice(lambda level: levels.append(level) or level)
+        preemption = other.agree_on_notice(lambda level: max(level, *levels))
     assert (type(preemption), preemption.exit_code) == (PauseError, 0)
 
 
 def test_a_machine_that_goes_is_more_urgent_than_a_pause():
     """An attempt that is preempted during a pause request ends as preempted: the next attempt answers the request."""
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         watcher.pause(PauseError("asked"))
         os.kill(os.getpid(), signal.SIGTERM)
-        preemption = watcher.agreed(lambda level: level)
+        preemption = watcher.agree_on_notice(lambda level: level)
     assert (preemption.reason, preemption.exit_code) == ("preempted", 75)
 
 
 def test_all_processes_wait_for_their_machines_if_one_does():
     """All processes of a run wait until their VMs are terminated if one has the notice from the metadata server."""
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert watcher.agreed(lambda level: max(level, preemption.FROM_SERVER)).from_server
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+        assert watcher.agree_on_notice(lambda level: max(level, preemption.FROM_SERVER)).from_server
+    with PreemptionWatcher() as watcher, watcher.deferred():
         watcher.pending = PreemptionError("metadata server", "preempted", from_server=True)
-        assert watcher.agreed(lambda level: max(level, preemption.STOP)).from_server
+        assert watcher.agree_on_notice(lambda level: max(level, preemption.STOP)).from_server
 
 
 def test_a_stop_for_another_process_waits_for_no_machine(monkeypatch):
@@ -289,9 +289,9 @@ def test_a_stop_for_another_process_waits_for_no_machine(monkeypatch):
         raise AssertionError("it waits")
 
     with PreemptionWatcher() as watcher:
-        assert watcher.agreed(lambda _level: preemption.STOP).reason == "preempted"
+        assert watcher.agree_on_notice(lambda _level: preemption.STOP).reason == "preempted"
         monkeypatch.setattr(preemption.time, "sleep", fail)
-        watcher.stay()
+        watcher.wait_for_termination()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_stop_for_another_process_waits_for_no_machine(monkeypatch):
 )
 def test_the_nearest_deadline_holds(numbers, limit_s):
     """A second notice that leaves more time changes nothing, and one that leaves less does."""
-    with PreemptionWatcher() as watcher, watcher.left_alone():
+    with PreemptionWatcher() as watcher, watcher.deferred():
         for number in numbers:
-            watcher._hurry(preemption.LIMITS_S[number])
+            watcher._set_deadline(preemption.LIMITS_S[number])
     assert watcher._limit_s == limit_s

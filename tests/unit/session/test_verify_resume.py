@@ -67,13 +67,13 @@ def patient(piece):
 
 def test_a_kill_before_the_end_counts(patient, monkeypatch):
     """Each process that SIGKILL ended before the run did is a kill."""
-    monkeypatch.setattr(module, "_finish", lambda *_: None)
+    monkeypatch.setattr(module, "train_straight", lambda *_: None)
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == [0, 0, 0]
 
 
 def test_a_kill_after_the_end_is_none(patient, monkeypatch):
     """A process that is killed while it writes its last report, with its run finished, was not killed in training."""
-    monkeypatch.setattr(module, "_finish", lambda *_: None)
+    monkeypatch.setattr(module, "train_straight", lambda *_: None)
     Run(patient.store, KILLED).finish(final_content())
     assert module._train_with_kills(patient, KILLED, 3, 0, Early()) == []
 
@@ -92,3 +92,26 @@ def test_a_process_that_ended_by_itself_was_not_killed(piece, monkeypatch):
     monkeypatch.setattr(Piece, "start", start_and_wait)
     assert module._train_with_kills(piece, KILLED, 3, 3, Early()) == []
     assert started == [KILLED]
+
+
+def test_a_straight_training_that_fails_is_told_with_its_exit_code(piece):
+    """There is nothing to compare with, and the end of its log says why."""
+    (piece.folder / "quick.py").write_text("import sys\nprint('no memory')\nsys.exit(70)\n")
+    with pytest.raises(TrainingError, match="the straight training ended with exit code 70") as raised:
+        train_straight(piece)
+    assert raised.value.problems == ("no memory",)
+
+
+def test_a_training_that_fails_for_good_before_its_kill_is_told(piece, monkeypatch):
+    """A fatal end is no end of the training, and no try follows it."""
+    (piece.folder / "quick.py").write_text("import sys\nsys.exit(65)\n")
+    start = Piece.start
+
+    def start_and_wait(self, name):
+        process = start(self, name)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(Piece, "start", start_and_wait)
+    with pytest.raises(TrainingError, match="the killed training ended with exit code 65"):
+        module._train_with_kills(piece, KILLED, 3, 3, Early())

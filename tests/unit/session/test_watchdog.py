@@ -118,7 +118,7 @@ def test_a_process_that_is_paused_does_not_hang(moved):
     dog = Watchdog(limit_s=100, clock=lambda: next(now))
     dog.look = seen.append
     waits = iter([False, False, False, True])
-    dog._closed.wait = lambda _s: next(waits)
+    dog.closed.wait = lambda _s: next(waits)
     dog._watch()
     assert seen == [5.0, 10.0, 5.0]
 

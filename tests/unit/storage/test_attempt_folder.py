@@ -4,12 +4,13 @@ from job.storage.workdir import LOCK, attempt_folder
 
 
 def test_what_a_killed_attempt_left_is_removed(tmp_path):
-    """The next attempt removes the folder of one that was killed, and not that of one that lives."""
-    left = tmp_path / "runs/zebra-01234567"
+    """The next attempt removes the folder of one that was killed, also while it made it, and of none that lives."""
+    left, begun = tmp_path / "runs/zebra-01234567", tmp_path / "runs/.zebra-01234567"
     left.mkdir(parents=True)
     (left / LOCK).write_text("")
+    begun.mkdir()
     with attempt_folder(tmp_path, "lion") as lives, attempt_folder(tmp_path, "lion") as folder:
-        assert (left.exists(), lives.exists(), folder.exists()) == (False, True, True)
+        assert [path.exists() for path in (left, begun, lives, folder)] == [False, False, True, True]
     assert list((tmp_path / "runs").iterdir()) == []
 
 

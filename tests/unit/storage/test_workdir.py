@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +18,15 @@ def test_data_that_do_not_fit_are_refused_with_both_figures(tmp_path):
     assert raised.value.exit_code == 78
 
 
-def test_what_is_there_already_needs_no_space(tmp_path):
+def test_what_is_there_already_needs_no_space(tmp_path, monkeypatch):
     """Files that were fetched before count as fetched."""
     (tmp_path / "there").write_bytes(b"x" * 1000)
-    workdir.require_space(tmp_path, 1000, 0)
+    monkeypatch.setattr(workdir.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=500))
+    workdir.require_space(tmp_path, 1500, 0)
+    workdir.require_space(tmp_path, 900, 500)
+    for needed, spare in ((1501, 0), (1500, 1), (900, 501)):
+        with pytest.raises(MachineError):
+            workdir.require_space(tmp_path, needed, spare)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from job.training.signals import NOTICES, left_to_the_trainer
+from job.training.signals import NOTICES, notices_blocked
 from tests.support.cli_process import JOB, ROOT, SOON_S, surroundings
 from tests.support.signal_mask import blocks_notices
 
@@ -19,7 +19,7 @@ def test_what_a_notice_is():
 
 def test_a_process_that_is_started_inside_blocks_notices():
     """It blocks them for ever: fork and exec hand the mask on; processes that start afterwards do not."""
-    with left_to_the_trainer():
+    with notices_blocked():
         deaf = subprocess.Popen(["sleep", "1000"])
     hearing = subprocess.Popen(["sleep", "1000"])
     try:
@@ -37,7 +37,7 @@ def test_a_process_that_is_started_inside_blocks_notices():
 
 def test_a_notice_that_comes_meanwhile_arrives_at_the_end():
     """Nothing that is sent to the trainer is lost while it starts a process."""
-    with pytest.raises(KeyboardInterrupt), left_to_the_trainer():
+    with pytest.raises(KeyboardInterrupt), notices_blocked():
         signal.raise_signal(signal.SIGINT)  # to this thread: any other one would take what is sent to the process
         assert signal.sigpending() == {signal.SIGINT}
     assert threading.current_thread() is threading.main_thread()
@@ -45,8 +45,8 @@ def test_a_notice_that_comes_meanwhile_arrives_at_the_end():
 
 def test_what_was_blocked_before_stays_blocked():
     """A process that is started inside of another start does not open the trainer to notices too early."""
-    with left_to_the_trainer():
-        with left_to_the_trainer():
+    with notices_blocked():
+        with notices_blocked():
             pass
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= NOTICES
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & NOTICES

@@ -1,0 +1,1 @@
+"""Audit: labels that a run's model contradicts."""

@@ -1,0 +1,98 @@
+"""``job audit``: labels that a run's model contradicts, ranked."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from job.audit.findings import Finding, Kind
+from job.audit.output import Audit
+from job.cli.command import command
+from job.cli.options import JsonOption, RunOptions
+from job.cli.predict import Confidence
+from job.cli.runs import require_run
+from job.errors import RunConflictError
+from job.log import one_line
+from job.prediction.threshold import choose_threshold
+from job.runs.flags import WorkdirOption
+from job.runs.progress import EvaluationRecord
+from job.storage.local import FolderStore
+from job.storage.open_store import open_store
+from job.text import table
+from job.training.files import EVALUATION
+
+NUM_SHOWN = 10
+
+
+class AuditOptions(RunOptions, JsonOption, WorkdirOption):
+    """Flags of ``job audit``."""
+
+    split: Literal["train", "val", "test"] = Field("val", description="The split: train, val or test.")
+    out: str | None = Field(
+        None, description="A folder, or gs://BUCKET/PREFIX; beside the run's report in the bucket if left out."
+    )
+    dataset: str | None = Field(
+        None, description="Another dataset with the same classes; that of the run if left out, its newest version."
+    )
+    conf: Confidence | None = Field(
+        None, description="Detections from this confidence on are evidence; the run's own threshold if left out."
+    )
+    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
+
+
+@command(AuditOptions, "job audit zebra --split train --bucket gs://my-bucket")
+def audit(options: AuditOptions) -> None:
+    """List labels that the best weights of a finished run contradict: missing, of a wrong class, askew, or of nothing.
+
+    Writes audit-SPLIT.html, a page with crops, and audit-SPLIT.csv, a table for labelling tools. Changes no label.
+
+    Raises:
+        RunConflictError: If there is no such run, or it is not finished.
+        DataError: If the dataset is broken, or has other classes.
+    """
+    store = options.store()
+    run, record = require_run(store, options.run)
+    if run.final() is None:
+        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
+    from job.audit.audit import audit_labels
+
+    result = audit_labels(
+        *(run, record, threshold, options.split),
+        dataset=options.dataset or record.dataset.name,
+        device=options.device,
+        workdir=options.workdir,
+    )
+    prefix, place = "", store
+    if options.out is None:
+        prefix = run.key("")
+    else:
+        place = open_store(options.out) if "://" in options.out else FolderStore.create(options.out)
+    names = {f"audit-{options.split}.html": result.page, f"audit-{options.split}.csv": result.table}
+    for name, text in names.items():
+        place.put(f"{prefix}{name}", text.encode(), overwrite=True)
+    files = [f"{place.uri}/{prefix}{name}" for name in names]
+    counts = Counter(found.kind for found in result.findings)
+    content = {
+        "files": files,
+        "threshold": threshold.confidence,
+        "num_pictures": result.audit.num_images,
+        "num_labels": result.audit.num_labels,
+        "findings": {kind: counts[kind] for kind in Kind},
+    }
+    options.print(content, [*_format(result.audit, result.findings, counts), "", *files])
+
+
+def _format(audited: Audit, findings: Sequence[Finding], counts: Mapping[Kind, int]) -> list[str]:
+    rows = [("rank", "kind", "score", "class", "picture")]
+    rows += [
+        (str(rank), found.kind, f"{found.score:.2f}", one_line(audited.names[found.category]), one_line(found.image))
+        for rank, found in enumerate(findings[:NUM_SHOWN], 1)
+    ]
+    return [
+        f"{audited.num_labels} labels in {audited.num_images} pictures of {audited.split}",
+        ", ".join(f"{counts[kind]} {kind}" for kind in Kind),
+        "",
+        *table(rows, right={0, 2}),
+    ]

@@ -1,0 +1,118 @@
+"""``job export``: a run's model as an ONNX file that agrees with its weights."""
+
+import logging
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from job.cli.command import command
+from job.cli.options import JsonOption, RunOptions
+from job.cli.runs import require_run
+from job.errors import MachineError, RunConflictError
+from job.export.place import Place
+from job.export.records import METRICS, Bounds, ExportRecord, ExportRequest
+from job.prediction.threshold import Threshold, choose_threshold
+from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
+from job.runs.flags import WorkdirOption
+from job.runs.progress import EvaluationRecord
+from job.storage.workdir import attempt_folder
+from job.text import table
+from job.training.files import BEST, EVALUATION
+
+log = logging.getLogger(__name__)
+
+USUAL_CONFIDENCE = 0.25
+"""The default of ``yolo predict``, for a run without a threshold of its own."""
+
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number from 0 on")]
+
+
+class ExportOptions(RunOptions, JsonOption, WorkdirOption):
+    """Flags of ``job export``."""
+
+    format: Literal["onnx"] = Field("onnx", description="The format: onnx.")
+    out: str | None = Field(
+        None, description="A folder, or gs://BUCKET/PREFIX; runs/RUN/export/onnx-PX in the bucket if left out."
+    )
+    imgsz: Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)] | None = Field(
+        None, description="Width and height of the input in pixels; as trained if left out."
+    )
+    pictures: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100, description="Validation pictures that the check looks at, at most; spread evenly."
+    )
+    bound_confidence: Bound = Field(0.001, description="The greatest difference of a confidence that passes.")
+    bound_px: Bound = Field(0.1, description="The same of a coordinate, in pixels of the input.")
+    bound_metric: Bound = Field(0.005, description="The same of precision, recall, F1 and mAP50.")
+
+
+@command(ExportOptions, "job export zebra --out exported --bucket gs://my-bucket")
+def export_run(options: ExportOptions) -> None:
+    """Export the best weights of a finished run, with a model card.
+
+    Before anything is written, weights and exported file look at the validation pictures; an export that differs beyond
+    the bounds ends with 70. Needs the packages that `make export` installs.
+
+    Raises:
+        RunConflictError: If there is no such run, it is not finished, or --out has another export.
+        ParityError: If the file differs from the weights.
+    """
+    store = options.store()
+    run, record = require_run(store, options.run)
+    final = run.final()
+    if final is None:
+        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    request = ExportRequest(
+        run=run.name,
+        weights=final.weights[BEST].sha256,
+        dataset=record.dataset.digest,
+        format=options.format,
+        imgsz=options.imgsz or (DEFAULTS | record.request["train"])["imgsz"],
+        pictures=options.pictures,
+        bounds=Bounds(confidence=options.bound_confidence, px=options.bound_px, metric=options.bound_metric),
+    )
+    place = Place.at(options.out) if options.out else Place(store, run.key(f"export/onnx-{request.imgsz}/"))
+    if (done := place.read(request)) is None:
+        try:
+            from job.export.export import Export, make_export
+        except ImportError as error:
+            raise MachineError(f"export: the package {error.name} is missing; run it as `make export`") from error
+        evaluation = run.read(EvaluationRecord, EVALUATION)
+        threshold = (
+            choose_threshold(run.name, evaluation)
+            if evaluation and evaluation.curves
+            else Threshold(USUAL_CONFIDENCE, {})
+        )
+        with attempt_folder(options.workdir, "export") as folder:
+            export = Export(
+                request=request,
+                run=run,
+                record=record,
+                final=final,
+                evaluation=evaluation,
+                threshold=threshold,
+                workdir=options.workdir,
+            )
+            done = make_export(export, folder)
+            place.write(folder, done)
+    else:
+        log.info("the export in %s was finished before; for another one, choose another --out", place.uri)
+    options.print({"out": place.uri, **done.model_dump(mode="json")}, _format(place.uri, done))
+
+
+def _format(where: str, done: ExportRecord) -> list[str]:
+    parity, bounds = done.parity, done.request.bounds
+    rows: list[tuple[str, ...]] = [("greatest difference", BEST, "exported", "difference", "bound")]
+    rows.append(("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"))
+    rows.append(("coordinates, px", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"))
+    for name, label in METRICS.items():
+        both = (f"{100 * side[name]:.2f} %" for side in (parity.original, parity.exported))
+        rows.append((label, *both, f"{parity.difference(name):.2g}", f"{bounds.metric:g}"))
+    boxes = f"{parity.num_in_both} boxes in both, {parity.num_in_one} in one alone"
+    return [
+        f"{parity.num_pictures} of {parity.num_of} validation pictures at {done.px} px through both",
+        "",
+        *table(rows, right={1, 2, 3, 4}),
+        "",
+        f"{parity.num_candidates} candidates; at {parity.at:g} {boxes}",
+        *(f"{where}/{name}" for name in done.files),
+    ]

@@ -1,0 +1,115 @@
+"""One attempt at a run, around a training that does what the test says."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from job.errors import BackgroundError
+from job.runs import checkpoint
+from job.runs.run import Claim
+from job.session import train as module
+from job.session.attempt import StartedAttempt
+from job.session.context import SessionContext
+from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
+from job.training.position import Position
+from tests.support.run_records import record_run
+
+
+@pytest.mark.parametrize(("variables", "limits_s"), [({}, LIMITS_S), ({"RANK": "0"}, RANK_LIMITS_S)])
+def test_a_process_among_several_has_less_time_after_ctrl_c(monkeypatch, variables, limits_s):
+    """Whoever starts several processes kills them 30 s after any signal; a process alone has a minute."""
+
+    def watcher(limits_s):
+        raise InterruptedError(str(limits_s))
+
+    monkeypatch.delenv("RANK", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "PreemptionWatcher", watcher)
+    with pytest.raises(InterruptedError) as raised:
+        module.train(None, SimpleNamespace(hang_after_s=0))
+    assert str(raised.value) == str(limits_s)
+
+
+class Snapshot:
+    """A snapshot of one file at a position."""
+
+    metadata = {"phase": "training"}  # noqa: RUF012 -- never changed
+
+    def __init__(self, epoch, batch):
+        self.position = Position(epoch, batch)
+
+    def write(self, folder):
+        path = folder / "state.pt"
+        path.write_text(str(self.position))
+        return [path]
+
+    def publish(self, folder):
+        """Publish nothing."""
+
+
+@pytest.fixture
+def resume(tmp_path):
+    """A function that resumes a run after its second epoch, as attempt 3; a function of callbacks and context trains
+    it to batch 1 of the third.
+    """
+    run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=3)
+    request = SimpleNamespace(checkpoint_every_s=0.0)
+    context = SessionContext(store=run.store, request=request, preemption=PreemptionWatcher(), folder=tmp_path)
+    silent = SimpleNamespace(notify=lambda: None, refresh=lambda: None, copy=lambda *_: None)
+
+    def train(function):
+        training = SimpleNamespace(
+            num_epochs=3,
+            progress=SimpleNamespace(before=None, rows=[]),
+            position=Position(2, 1),
+            record_fields={},
+            run=lambda callbacks: function(callbacks, context),
+        )
+        restored = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
+        started = StartedAttempt(run.claim({}), run.record(), training, restored=restored)
+        module._train_to_end(context, started, silent, silent, silent)
+        return context
+
+    return train
+
+
+def test_a_heartbeat_has_no_commit_of_an_earlier_attempt(resume, monkeypatch):
+    """What an earlier attempt committed is none of this one's work, and says nothing of this one's seconds."""
+    kept, beat = [], threading.Event()
+    monkeypatch.setattr(Claim, "heartbeat", lambda _claim, fields: (kept.append(fields["kept"]), beat.set()))
+    resume(lambda _callbacks, _context: beat.wait(30))
+    assert kept[0] is None
+
+
+def test_what_is_at_stake_is_what_is_trained_and_not_committed(resume):
+    """Steps after the newest checkpoint are named; once they are committed, nothing is."""
+    stakes = []
+
+    def train(callbacks, context):
+        stakes.append(context.preemption.describe_uncommitted())
+        callbacks.committer.submit(Snapshot(2, 1))
+
+    context = resume(train)
+    assert [*stakes, context.preemption.describe_uncommitted()] == [
+        "batch 1 of epoch 3 was trained, and committed is epoch 2",
+        "",
+    ]
+
+
+def test_a_heartbeat_that_dies_ends_training_at_the_next_batch(resume, monkeypatch):
+    """The callbacks of the training look at the thread."""
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    def train(callbacks, _context):
+        for thread in threading.enumerate():
+            if thread.name == "heartbeat":
+                thread.join(30)
+        callbacks.on_validation_batch()
+
+    monkeypatch.setattr(Claim, "heartbeat", fail)
+    with pytest.raises(BackgroundError, match="heartbeat: failed, ZeroDivisionError"):
+        resume(train)
