@@ -1,8 +1,8 @@
 """Disturbs trainings at random instants and at every named point, and compares how they end: ``make kill-storm N=200``.
 
-Half of the disturbances hit runs in a folder, half runs in an emulated bucket; each attempt has another number of
-workers. No step is trained again whose checkpoint is committed, and tensors and metrics are in the end those of an
-undisturbed run.
+Half of the disturbances hit runs in a folder, half runs in an emulated bucket; every other run trains and validates on
+tiles, and each attempt has another number of workers. No step is trained again whose checkpoint is committed, and
+tensors and metrics are in the end those of an undisturbed run.
 """
 
 import csv
@@ -42,11 +42,14 @@ from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--epochs", "3", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--lr0", "0.0005"),
+    *("train", "--epochs", "3", "--imgsz", "64", "--batch", "4", "--nbs", "16", "--lr0", "0.0005"),
     *("--optimizer", "AdamW", "--warmup-epochs", "0", "--close-mosaic", "1", "--plots", "false"),
     *("--checkpoint-every", "0.3"),
 )
-"""Three epochs of six batches; four batches make an optimizer step, so gradients wait at most checkpoints."""
+"""Three epochs; four batches make an optimizer step, so gradients wait at most checkpoints."""
+
+RECIPES = {"pictures": ("--recipe", "base"), "tiles": ("--recipe", "T", "--tiles", "40")}
+"""Kinds of runs: six batches in an epoch, or about three times as many. A run is named after its kind."""
 
 ENDINGS = {"kill": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 """Ends of a process: signals to its whole group, as a machine, a terminal and a scheduler send them."""
@@ -113,7 +116,7 @@ class Ground:
 
     bucket: str
     words: tuple[str, ...]
-    """The command's, without a name for the run."""
+    """The command's, without recipe and name of the run."""
 
     folder: Path
     """For scratch files."""
@@ -147,20 +150,20 @@ def storm(
     *,
     endings: Iterable[str] = ENDINGS,
     trials: Iterable[str] = TRIALS,
+    kinds: Iterable[str] = RECIPES,
 ) -> None:
-    """Disturb runs so many times, and in each way at least once, and compare each with an undisturbed one."""
+    """Disturb runs so many times, and in each way at least once; compare each with an undisturbed one of its kind."""
     chance = random.Random(seed)  # noqa: S311  # not for secrets
-    straight = attend(start(ground, "straight", workers="0"))
-    assert straight.returncode == 0, straight.said
-    expected = ends_of(ground.run("straight"))
-    assert expected["comparison"]["after"]["f1"] > 0, "nothing was learned, so that no metric could differ"
+    undisturbed = {kind: straight(ground, kind) for kind in kinds}
+    deck_of_kinds = Deck(chance, kinds)
     decks = {"ending": Deck(chance, endings), "trial": Deck(chance, trials)}
     anywhere = [*POINTS, *[INSTANT] * len(POINTS)]
     places = {"ending": Deck(chance, anywhere), "trial": Deck(chance, [*anywhere, *["nms"] * (len(POINTS) // 2)])}
     until, ways = found.num_disturbances + num, {*endings, *trials}
     while (found.num_disturbances < until or not ways <= found.ways) and len(found.failures) < MOST_FAILURES:
         found.num_runs += 1
-        name, before = f"disturbed{found.num_runs}", len(found.failures)
+        kind, before = deck_of_kinds.draw(), len(found.failures)
+        name, expected = f"{kind}{found.num_runs}", undisturbed[kind]
         for _ in range(max(1, min(PAIRS_PER_RUN, (until - found.num_disturbances + 1) // 2))):
             if ground.run(name).final() is not None:
                 break
@@ -179,6 +182,16 @@ def storm(
         found.num_resumed += sum(attempt.receipt is not None for attempt in RunListing(run).attempts())
         verdict = "equal" if len(found.failures) == before else "\n  ".join(found.failures[before:])
         print(f"{name}: {verdict}, {found.num_disturbances} disturbances so far", flush=True)
+
+
+def straight(ground: Ground, kind: str) -> dict[str, Any]:
+    """Train an undisturbed run of a kind, and return what it came to."""
+    name = f"{kind}0"
+    ended = attend(start(ground, name, workers="0"))
+    assert ended.returncode == 0, ended.said
+    ends = ends_of(ground.run(name))
+    assert ends["comparison"]["after"]["f1"] > 0, "nothing was learned, so that no metric could differ"
+    return ends
 
 
 class Deck:
@@ -224,7 +237,8 @@ def start(ground: Ground, name: str, *, workers: str, at: str = "", unreliable: 
         CLOCK: folder / "clock",
         "PYTHONPATH": f"{SET_CLOCK}{os.pathsep}{ROOT}",
     }
-    process = start_job(*ground.words, "--run", name, "--workers", workers, at=at, **environment)
+    words = (*ground.words, *RECIPES[name.rstrip("0123456789")], "--run", name, "--workers", workers)
+    process = start_job(*words, at=at, **environment)
     return Attempt(process, folder / "happened", folder / "trace", max(committed, default=(0, -1)))
 
 

@@ -90,11 +90,12 @@ def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten,
         assert difference in "\n".join(verdict.differences)
 
 
-def test_the_command_prints_the_verdict(tmp_path):
+@pytest.mark.parametrize("recipe", ["C", pytest.param("T", marks=pytest.mark.full)])
+def test_the_command_prints_the_verdict(tmp_path, recipe):
     """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests, without W&B."""
-    words = ("verify-resume", "--recipe", "C", "--kills", "1", "--imgsz", "64", "--epochs", "1", "--workdir", tmp_path)
+    words = ("verify-resume", "--recipe", recipe, "--kills", "1", "--imgsz", "64", "--epochs", "1")
     with running_wandb_server() as server:
-        done = job(*words, **server.env)
+        done = job(*words, "--workdir", tmp_path, **server.env)
     assert done.returncode == 0, done.stderr
     assert not server.asked.is_set()
     assert "PASS" in done.stdout

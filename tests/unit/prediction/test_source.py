@@ -98,3 +98,11 @@ def test_a_picture_that_vanishes_ends_the_prediction(folder):
     (folder / "b.jpg").unlink()
     with pytest.raises(SourceChangedError, match=r"the picture b\.jpg is gone since it was listed"):
         source.read(source.pictures[-1])
+
+
+def test_results_beside_a_source_are_not_in_it(folder):
+    """A place whose name begins as that of the source is another one."""
+    source = open_source([str(folder)])
+    assert source.contains(str(folder))
+    assert source.contains(f"{folder}/found")
+    assert not source.contains(f"{folder}-found")

@@ -274,3 +274,18 @@ def test_records_of_a_bucket_are_read(tmp_path):
     assert cost.attempts[0].price.machine == PRICE["machine"]
     assert cost.to_json()["seconds"]["boot"] == 3.0
     assert cost.attempts[0].wall_s == pytest.approx(3.0, abs=2)
+
+
+def test_negative_seconds_of_a_record_are_none():
+    """Records of older versions may have them, from a clock that was set back."""
+    cost = run_cost(attempt(1, 0, end=(10, {"useful step": 8.0, "idle": -5.0}, {"reason": "finished"})))
+    assert (cost.attempts[0].seconds[Phase.USEFUL], cost.attempts[0].seconds[Phase.IDLE]) == (8.0, 0.0)
+
+
+def test_a_damaged_manifest_does_not_hide_the_cost(tmp_path):
+    """What other records have is added up."""
+    run = Run(open_store(str(tmp_path)), "zebra")
+    claim = run.claim({"process_age_s": 3.0, "machine": "here", "host": "here", "price": PRICE})
+    claim.end("finished", {"seconds": {"useful step": 9.0}})
+    run.store.put(run.key("checkpoints/0001-000000.a0001/manifest.json"), b"{")
+    assert read_cost(run).seconds[Phase.USEFUL] == 9.0

@@ -105,8 +105,9 @@ def test_a_later_claim_supersedes_an_earlier_one(store):
 def test_a_claim_says_how_the_one_before_it_ended(store):
     """An attempt that left no word has vanished, and the first word of one that did stands."""
     run = Run(store, "zebra")
-    run.claim({})
+    first = run.claim({})
     second = run.claim({})
+    assert run.attempt(first.attempt).claim.previous_ended is None
     second.end("failed", {"message": "loss is not a number"})
     second.end("finished", {})
     third = run.claim({})

@@ -264,3 +264,11 @@ def test_a_dry_run_warns_of_similar_runs(store, capsys):
         said = capsys.readouterr()
         assert f"run: {run}\n" in said.out
         assert ("is not finished" in said.err) == beside
+
+
+@pytest.mark.parametrize("change", [{"new_classes": True}, {"quarantine": True}])
+def test_a_permission_is_part_of_a_run(change):
+    """A run that may take other classes, or set broken files aside, is another one than a run that may not."""
+    assert TrainRequest.parse({"recipe": "A"}).identity("wild") != TrainRequest.parse(
+        {"recipe": "A", **change}
+    ).identity("wild")
