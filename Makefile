@@ -21,13 +21,17 @@ export $(WORDS)
 
 # Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
 # letters; a mistyped one is an error.
-NAMED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-OTHERS := $(filter-out $(WORDS) IN PYTHON VENV MAX_USD NO_LIMIT MAKEFLAGS,$(NAMED))
+NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
+OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT) MAKEFLAGS,$(NAMED))
 SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
 without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
-UNKNOWN := $(strip $(foreach name,$(OTHERS),$(if $(call without,$(SMALL),$(name)),$(name))))
+UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.each)),$(.each))))
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
-$(foreach name,$(OTHERS),$(eval override $(name) := $$(value $(name))))
+$(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
+# `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
+BARE := help image push down vm-up vm-status vm-down env light check format kill-storm clean
+$(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
+	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
 export ARGUMENTS $(OTHERS)
 

@@ -138,3 +138,9 @@ def test_the_last_bit_of_any_tensor_is_a_difference(group):
         other = state()
         other["progress"][key] += 1
         assert [line.partition(":")[0] for line in _first_differences(state(), other)] == [f"progress.{key}"]
+    for name, value in {"best_fitness": 0.3, "stopper": {"best_epoch": 1}}.items():
+        assert [line.partition(":")[0] for line in _first_differences(state(), state() | {name: value})] == [name]
+    for loss in (0.4, 0.6):
+        other = state()
+        other["progress"]["rows"][0] |= {"loss": loss, "time": 2.0}
+        assert _first_differences(state(), other) == ["results.csv: loss of epoch 3 differs"]

@@ -145,6 +145,19 @@ def test_training_arguments_are_written_as_yolo_writes_them(project):
     assert len(words_of(project)) == 1
 
 
+def test_a_training_argument_is_never_left_out(project):
+    """Any name of `yolo` is passed on, `name` too; a target that could not take it, and a limit that is for the VM
+    alone, is answered.
+    """
+    make(project, "train", {"RECIPE": "A", "name": "mine"})
+    assert words_of(project)[-1][-1] == "name=mine"
+    for target, variables in {"image": {"epochs": "3"}, "vm-up": {"epochs": "3"}, "submit": {"MAX_USD": "5"}}.items():
+        done = make(project, target, {"RECIPE": "A", **variables})
+        assert done.returncode != 0
+        assert "would leave out epochs" in done.stderr or "MAX_USD: is no variable here" in done.stderr
+    assert len(words_of(project)) == 1
+
+
 def test_a_run_is_resumed_where_it_is(project):
     """A run of the folder, or of a named bucket, goes on by its record; any other one is sought in the cloud."""
     make(project, "resume", {"RUN": "zebra"})
