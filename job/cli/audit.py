@@ -11,8 +11,7 @@ from job.audit.output import Audit
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
 from job.cli.predict import Confidence
-from job.cli.runs import require_run
-from job.errors import RunConflictError
+from job.cli.runs import require_finished
 from job.log import one_line
 from job.prediction.threshold import choose_threshold
 from job.runs.flags import WorkdirOption
@@ -52,9 +51,7 @@ def audit(options: AuditOptions) -> None:
         DataError: If the dataset is broken, or has other classes.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    if run.final() is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, _ = require_finished(store, options.run)
     threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
     from job.audit.audit import audit_labels
 

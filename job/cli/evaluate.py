@@ -7,8 +7,8 @@ from pydantic import Field, field_validator
 
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError
+from job.cli.runs import require_finished
+from job.errors import MachineError
 from job.log import one_line
 from job.recipes.arguments import DEFAULTS, MAX_IMGSZ
 from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
@@ -63,10 +63,7 @@ def evaluate(options: EvaluateOptions) -> None:
     The thresholds are chosen on val: one for each class with 50 or more objects there, and a common one for the rest.
     The score is of the test split if there is one. The record is kept in the bucket; `job compare` pairs runs by it.
     """
-    run, record = require_run(options.store(), options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, final = require_finished(options.store(), options.run)
     try:
         from job.session.evaluate import EvaluationRequest
         from job.session.evaluate import evaluate as evaluate_run

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError
+from job.cli.runs import require_finished
+from job.errors import MachineError
 from job.export.place import Place
 from job.export.records import METRICS, Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
@@ -57,10 +57,7 @@ def export_run(options: ExportOptions) -> None:
         ParityError: If the file differs from the weights.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, final = require_finished(store, options.run)
     request = ExportRequest(
         run=run.name,
         weights=final.weights[BEST].sha256,

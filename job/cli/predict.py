@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError, UsageError
+from job.cli.runs import require_finished
+from job.errors import MachineError, UsageError
 from job.log import one_line
 from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
@@ -87,10 +87,7 @@ def predict(options: PredictOptions) -> None:
     on where it was killed, and several machines may share one --out.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, final = require_finished(store, options.run)
     source = open_source(options.source)
     out = _open_out(options.out, source)
     threshold, request = _resolve(options, run, record, final, source)
