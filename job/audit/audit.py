@@ -14,7 +14,7 @@ from job.errors import DataError
 from job.log import Progress
 from job.prediction.labelled import LabelledData, labelled_data
 from job.prediction.threshold import Threshold
-from job.recipes.arguments import DEFAULTS
+from job.recipes.arguments import validation_tiles
 from job.runs.records import RunRecord
 from job.runs.run import Run
 from job.session import environment
@@ -54,18 +54,19 @@ def audit_labels(
     with labelled_data(run, record, workdir, split, dataset) as data, quiet_decoder():
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
 
-        train = DEFAULTS | record.request["train"]
+        train = record.train
+        tiles, overlap = validation_tiles(train)
         settings = DetectionSettings(
             conf=min(LEAST, threshold.confidence),
             iou=train["iou"],
             imgsz=train["imgsz"],
             max_det=record.facts.max_det,
             classes=train["classes"],
-            tiles=(train["tiles"] or train["imgsz"]) if train["val_tiles"] else None,
-            overlap=train["tile_overlap"] if train["val_tiles"] else 0.0,
+            tiles=tiles,
+            overlap=overlap,
         )
         detector = Detector(data.weights, settings, device, environment.num_threads())
-        _require_classes(data, detector.names, dataset, single_class=bool(train["single_cls"]))
+        _require_classes(data, detector.names, dataset, single_class=train["single_cls"])
         images = {image.name: image for image in data.images}
         findings: list[Finding] = []
         areas: list[tuple[int, float]] = []

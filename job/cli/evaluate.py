@@ -10,7 +10,7 @@ from job.cli.options import JsonOption, RunOptions
 from job.cli.runs import require_finished
 from job.errors import MachineError
 from job.log import one_line
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ
+from job.recipes.arguments import MAX_IMGSZ, validation_tiles
 from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
 from job.runs.flags import WorkdirOption
 from job.runs.records import RunRecord
@@ -72,7 +72,7 @@ def evaluate(options: EvaluateOptions) -> None:
             split=options.split,
             recall=options.recall,
             tiles=_tiles(options, record),
-            overlap=(DEFAULTS | record.request["train"])["tile_overlap"],
+            overlap=record.train["tile_overlap"],
             batch=options.batch or 2 * record.facts.batch,  # as validation in training does
             device=options.device,
             workers=options.workers,
@@ -86,10 +86,8 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def _tiles(options: EvaluateOptions, record: RunRecord) -> int | None:
     """Return the size of tiles, `None` for none."""
-    train = DEFAULTS | record.request["train"]
-    if options.tiles is None and train["val_tiles"]:
-        return int(train["tiles"] or train["imgsz"])
-    return options.tiles or None
+    in_validation, _ = validation_tiles(record.train)
+    return in_validation if options.tiles is None else options.tiles or None
 
 
 def format_evaluation(evaluation: SplitEvaluation) -> list[str]:

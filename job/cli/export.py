@@ -12,7 +12,7 @@ from job.errors import MachineError
 from job.export.place import Place
 from job.export.records import METRICS, Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
+from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.storage.workdir import attempt_folder
@@ -63,7 +63,7 @@ def export_run(options: ExportOptions) -> None:
         weights=final.weights[BEST].sha256,
         dataset=record.dataset.digest,
         format=options.format,
-        imgsz=options.imgsz or (DEFAULTS | record.request["train"])["imgsz"],
+        imgsz=options.imgsz or record.train["imgsz"],
         pictures=options.pictures,
         bounds=Bounds(confidence=options.bound_confidence, px=options.bound_px, metric=options.bound_metric),
     )

@@ -15,7 +15,7 @@ from job.log import one_line
 from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
 from job.prediction.threshold import Threshold, choose_threshold
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
+from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ, validation_tiles
 from job.runs.flags import Problem, Seconds, WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
@@ -124,9 +124,9 @@ def _resolve(
 
     The threshold has metrics only if the pictures are searched as those of the validation set were.
     """
-    train, evaluation = DEFAULTS | record.request["train"], run.read(EvaluationRecord, EVALUATION)
-    val_tiles = (train["tiles"] or train["imgsz"]) if train["val_tiles"] else 0
-    tiles = val_tiles if options.tiles is None else options.tiles
+    train, evaluation = record.train, run.read(EvaluationRecord, EVALUATION)
+    val_tiles, val_overlap = validation_tiles(train)
+    tiles = val_tiles if options.tiles is None else options.tiles or None
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
@@ -138,15 +138,14 @@ def _resolve(
         imgsz=options.imgsz or train["imgsz"],
         max_det=options.max_det or record.facts.max_det,
         only=train["classes"],
-        tiles=tiles or None,
+        tiles=tiles,
         overlap=(train["tile_overlap"] if options.overlap is None else options.overlap) if tiles else 0.0,
         batch=options.batch,
         shard=options.shard,
         draw=options.draw,
     )
     searched = (request.imgsz, request.iou, request.max_det, request.tiles, request.overlap)
-    overlap = train["tile_overlap"] if val_tiles else 0.0
-    if searched != (train["imgsz"], train["iou"], record.facts.max_det, val_tiles or None, overlap):
+    if searched != (train["imgsz"], train["iou"], record.facts.max_det, val_tiles, val_overlap):
         threshold = replace(threshold, metrics={})
     return threshold, request
 

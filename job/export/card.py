@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from job.export.records import METRICS, ExportRecord
 from job.log import one_line
 from job.prediction.threshold import Threshold
-from job.recipes.arguments import DEFAULTS
+from job.recipes.arguments import validation_tiles
 from job.recipes.recognition import shown_recipe
 from job.runs.records import FinalRecord, RunRecord
 from job.text import percent
@@ -88,11 +88,11 @@ def _classes(evaluation: Evaluation | None) -> list[str]:
 
 
 def _data(record: RunRecord, evaluation: Evaluation | None) -> list[str]:
-    data, facts, train = record.dataset, record.facts, DEFAULTS | record.request["train"]
-    tiles = train["tiles"] or train["imgsz"]
+    data, facts, train = record.dataset, record.facts, record.train
+    tiles, _ = validation_tiles(train)
     with_tiles = (
         [f"- Its metrics were measured with tiles of {tiles} px besides; the file sees one picture or tile at once."]
-        if train["val_tiles"]
+        if tiles
         else []
     )
     return [

@@ -16,7 +16,6 @@ from job.export.records import ExportRecord, ExportRequest, Parity
 from job.log import Progress
 from job.prediction.labelled import LabelledData, labelled_data
 from job.prediction.threshold import LEAST, Threshold
-from job.recipes.arguments import DEFAULTS
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.session import environment
@@ -96,7 +95,7 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
     from job.training.detector import DetectionSettings  # noqa: PLC0415 -- Ultralytics is confined first
     from job.training.parity import ModelPair, metrics_at  # noqa: PLC0415 -- Ultralytics is confined first
 
-    train = DEFAULTS | export.record.request["train"]
+    train = export.record.train
     most, at = export.request.pictures, export.threshold.confidence
     settings = DetectionSettings(
         conf=LEAST,

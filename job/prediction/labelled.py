@@ -54,7 +54,7 @@ def labelled_data(
         MachineError: If it does not fit on the disk, or a library is missing.
     """
     require_writable(workdir)
-    train, pinned = record.request["train"], record.dataset
+    single_class, pinned = record.train["single_cls"], record.dataset
     with attempt_folder(workdir, f"labelled-{run.name}") as folder, ExitStack() as held:
         isolate_ultralytics(folder / "ultralytics")
         name = dataset or pinned.name
@@ -62,11 +62,11 @@ def labelled_data(
             *(run.store, name, workdir, folder / "data.yaml", PhaseTimer()),
             held=held,
             quarantine=record.request["quarantine"],
-            single_class=bool(train.get("single_cls")),
+            single_class=single_class,
             pinned=None if dataset else pinned.model_dump(),
             subject=f"run {run.name}",
         )
-        images = read_split(workdir / "datasets" / name, split, single_class=bool(train.get("single_cls")))
+        images = read_split(workdir / "datasets" / name, split, single_class=single_class)
         weights = folder / BEST
         fetch_best(run, weights)
         if not images:

@@ -67,7 +67,7 @@ def evaluate(run: Run, record: RunRecord, final: FinalRecord, request: Evaluatio
             *(run.store, pinned.name, request.workdir, folder / "data.yaml", PhaseTimer()),
             held=held,
             quarantine=False,
-            single_class=bool(record.request["train"].get("single_cls")),
+            single_class=record.train["single_cls"],
             pinned=pinned.model_dump(),
             subject=f"run {run.name}",
         )
