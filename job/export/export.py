@@ -15,12 +15,12 @@ from job.export.card import model_card
 from job.export.records import ExportRecord, ExportRequest, Parity
 from job.log import Progress
 from job.prediction.labelled import LabelledData, labelled_data
-from job.prediction.threshold import LEAST, Threshold
+from job.prediction.threshold import Threshold
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.session import environment
 from job.storage.checksums import sha256_of
-from job.training.evaluation_record import Detection, Evaluation
+from job.training.evaluation_record import LEAST_CONFIDENCE, Detection, Evaluation
 from job.training.files import BEST
 from job.training.matching import match
 
@@ -98,7 +98,7 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
     train = export.record.train
     most, at = export.request.pictures, export.threshold.confidence
     settings = DetectionSettings(
-        conf=LEAST,
+        conf=LEAST_CONFIDENCE,
         iou=train["iou"],
         imgsz=px,
         max_det=export.record.facts.max_det,

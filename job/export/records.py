@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from job.analysis.metrics import LABELS
 from job.errors import RunConflictError
 from job.runs.records import Part, Record, differences
 
 RECORD = "export.json"
 
-METRICS = {"precision": "precision", "recall": "recall", "f1": "F1", "map50": "mAP50"}
-"""Names in records, and as people write them."""
+METRICS = {name: LABELS[name] for name in ("precision", "recall", "f1", "map50")}
+"""Metrics of a check, with their labels."""
 
 
 class Bounds(Part):
@@ -51,7 +52,7 @@ class Parity(Part):
     """Validation pictures that there are."""
 
     num_candidates: NonNegativeInt
-    """Boxes before suppression with a confidence of `LEAST` or more in one of the models."""
+    """Boxes before suppression with a confidence of `LEAST_CONFIDENCE` or more in one of the models."""
 
     confidence: float
     """The greatest difference, as is `px`."""
