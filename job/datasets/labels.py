@@ -127,6 +127,10 @@ class LabelledBox:
     right: float
     bottom: float
 
+    def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom in an image of this size."""
+        return self.left * width, self.top * height, self.right * width, self.bottom * height
+
 
 def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool = False) -> list[LabelledBox]:
     """Return the boxes of a label that `check_label` accepts; a polygon's box is its bounding box.

@@ -116,8 +116,7 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
             seen = pair.compare(pixels)
             height, width = pixels.shape[:2]
             labels = [
-                Detection(box.category, 1.0, box.left * width, box.top * height, box.right * width, box.bottom * height)
-                for box in image.boxes(train["classes"])
+                Detection(box.category, 1.0, *box.in_pixels(width, height)) for box in image.boxes(train["classes"])
             ]
             found.append((seen.confidence, seen.px, seen.num_candidates))
             objects += [label.category for label in labels]
