@@ -60,7 +60,7 @@ def audit_labels(
             iou=train["iou"],
             imgsz=train["imgsz"],
             max_det=record.facts.max_det,
-            classes=train["classes"],
+            classes=record.classes,
             tiles=tiles,
             overlap=overlap,
         )
@@ -73,7 +73,7 @@ def audit_labels(
             for number, image in enumerate(images.values(), 1):
                 pixels = image.pixels(detector.num_channels)
                 height, width = pixels.shape[:2]
-                boxes = image.boxes(train["classes"])
+                boxes = image.boxes(record.classes)
                 labels = [Label(box.category, box.in_pixels(width, height), box.line) for box in boxes]
                 areas += [(label.category, area_of(label.box)) for label in labels]
                 (detections,) = detector.detect([pixels])

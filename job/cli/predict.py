@@ -137,7 +137,7 @@ def _resolve(
         iou=options.iou or train["iou"],
         imgsz=options.imgsz or train["imgsz"],
         max_det=options.max_det or record.facts.max_det,
-        only=train["classes"],
+        only=record.classes,
         tiles=tiles,
         overlap=(train["tile_overlap"] if options.overlap is None else options.overlap) if tiles else 0.0,
         batch=options.batch,

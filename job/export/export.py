@@ -102,7 +102,7 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
         iou=train["iou"],
         imgsz=px,
         max_det=export.record.facts.max_det,
-        classes=train["classes"],
+        classes=export.record.classes,
         square=True,
     )
     pair = ModelPair(data.weights, exported, settings, environment.num_threads())
@@ -116,7 +116,8 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
             seen = pair.compare(pixels)
             height, width = pixels.shape[:2]
             labels = [
-                Detection(box.category, 1.0, *box.in_pixels(width, height)) for box in image.boxes(train["classes"])
+                Detection(box.category, 1.0, *box.in_pixels(width, height))
+                for box in image.boxes(export.record.classes)
             ]
             found.append((seen.confidence, seen.px, seen.num_candidates))
             objects += [label.category for label in labels]

@@ -367,6 +367,12 @@ class RunRecord(Record):
         """Its training arguments, all of them: a request has none of the job's own that are defaults."""
         return DEFAULTS | self.request["train"]
 
+    @property
+    def classes(self) -> list[int] | None:
+        """The classes that it was trained on, by number; None for all."""
+        classes = self.train["classes"]
+        return [classes] if isinstance(classes, int) else classes
+
 
 class LastCommitted(Part):
     """An attempt's newest commit, and its seconds when the snapshot was taken."""
