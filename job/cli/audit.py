@@ -16,8 +16,7 @@ from job.log import one_line
 from job.prediction.threshold import choose_threshold
 from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
-from job.storage.local import FolderStore
-from job.storage.open_store import open_store
+from job.storage.open_store import open_output
 from job.text import table
 from job.training.files import EVALUATION
 
@@ -61,11 +60,7 @@ def audit(options: AuditOptions) -> None:
         device=options.device,
         workdir=options.workdir,
     )
-    prefix, place = "", store
-    if options.out is None:
-        prefix = run.key("")
-    else:
-        place = open_store(options.out) if "://" in options.out else FolderStore.create(options.out)
+    place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
     names = {f"audit-{options.split}.html": result.page, f"audit-{options.split}.csv": result.table}
     for name, text in names.items():
         place.put(f"{prefix}{name}", text.encode(), overwrite=True)

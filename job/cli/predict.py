@@ -21,7 +21,7 @@ from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.storage.object_store import Store
-from job.storage.open_store import open_store
+from job.storage.open_store import open_output
 from job.text import shortened, table
 from job.training.files import BEST, EVALUATION
 
@@ -156,14 +156,9 @@ def _open_out(location: str, source: Source) -> Store:
     Raises:
         UsageError: If it lies in the source, whose pictures it would add to.
     """
-    is_folder = "://" not in location
-    if source.contains(str(Path(location).expanduser().resolve()) if is_folder else location.rstrip("/")):
+    if source.contains(location.rstrip("/") if "://" in location else str(Path(location).expanduser().resolve())):
         raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
-    if is_folder:
-        from job.storage.local import FolderStore
-
-        return FolderStore.create(location)
-    return open_store(location)
+    return open_output(location)
 
 
 def _format(out: Store, request: PredictionRequest, done: PredictionFinal) -> list[str]:
