@@ -44,6 +44,10 @@ class Resamples:
         sums: np.ndarray = np.tensordot(self.weights, values, 1)
         return sums
 
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the means ``(1 + r,)`` of values ``(p,)`` over the pictures of each resample; NaN of no pictures."""
+        return ratio(self.total(values), self.weights.sum(1))
+
 
 def estimate(values: np.ndarray) -> Estimate:
     """Return a figure with its interval from its values ``(1 + r,)``, the figure first; NaN is none."""

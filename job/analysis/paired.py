@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from job.analysis.bootstrap import Resamples, estimate, ratio
+from job.analysis.bootstrap import Resamples, estimate
 from job.analysis.score import Counts, Rates
 from job.analysis.summary import RunSummary
 from job.errors import UnreadableRecordError
@@ -136,7 +136,6 @@ def _figures(runs: Sequence[Sequence[PictureCounts]]) -> tuple[Mapping[str, np.n
     for pictures in runs:
         counts = Counts.of(pictures, max(categories, default=0) + 1)
         rates = Rates.of(resamples, counts)
-        errors = abs((counts.found + counts.false_alarms - counts.objects).sum(1))
-        mae = ratio(resamples.total(errors), resamples.total(np.ones(len(errors))))
+        mae = resamples.mean(abs(counts.errors))
         found.append({"f1": rates.f1, "precision": rates.precision, "recall": rates.recall, "count_mae": mae})
     return tuple(found)

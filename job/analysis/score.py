@@ -43,6 +43,12 @@ class Counts:
         """Return the counts of one class."""
         return Counts(*(each[:, [category]] for each in (self.objects, self.found, self.false_alarms)))
 
+    @property
+    def errors(self) -> np.ndarray:
+        """``(p,)`` detections minus objects of each picture, all classes together."""
+        errors: np.ndarray = (self.found + self.false_alarms - self.objects).sum(1)
+        return errors
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -86,14 +92,12 @@ class PictureErrors:
     @classmethod
     def of(cls, resamples: Resamples, counts: Counts) -> "PictureErrors":
         """Compare the detections of each picture with its objects."""
-        false_alarms = counts.false_alarms.sum(1)
-        errors = counts.found.sum(1) + false_alarms - counts.objects.sum(1)
-        num_pictures = resamples.total(np.ones(len(errors)))
         empty = counts.objects.sum(1) == 0
+        false_alarms = counts.false_alarms.sum(1) * empty
         return cls(
-            count_bias=estimate(ratio(resamples.total(errors), num_pictures)),
-            count_mae=estimate(ratio(resamples.total(abs(errors)), num_pictures)),
-            false_alarms_per_empty=estimate(ratio(resamples.total(false_alarms * empty), resamples.total(empty))),
+            count_bias=estimate(resamples.mean(counts.errors)),
+            count_mae=estimate(resamples.mean(abs(counts.errors))),
+            false_alarms_per_empty=estimate(ratio(resamples.total(false_alarms), resamples.total(empty))),
         )
 
 
