@@ -9,7 +9,7 @@ from pydantic import Field
 from job.audit.findings import Finding, Kind
 from job.audit.output import Audit
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
+from job.cli.options import DeviceOption, JsonOption, RunOptions
 from job.cli.predict import Confidence
 from job.cli.runs import require_finished
 from job.log import one_line
@@ -23,7 +23,7 @@ from job.training.files import EVALUATION
 NUM_SHOWN = 10
 
 
-class AuditOptions(RunOptions, JsonOption, WorkdirOption):
+class AuditOptions(RunOptions, JsonOption, DeviceOption, WorkdirOption):
     """Flags of ``job audit``."""
 
     split: Literal["train", "val", "test"] = Field("val", description="The split: train, val or test.")
@@ -36,7 +36,6 @@ class AuditOptions(RunOptions, JsonOption, WorkdirOption):
     conf: Confidence | None = Field(
         None, description="Detections from this confidence on are evidence; the run's own threshold if left out."
     )
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
 
 
 @command(AuditOptions, "job audit zebra --split train --bucket gs://my-bucket")

@@ -3,23 +3,19 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
+from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
 from job.cli.runs import require_finished
 from job.errors import MachineError
 from job.log import one_line
-from job.recipes.arguments import MAX_IMGSZ, validation_tiles
 from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
 from job.runs.flags import WorkdirOption
-from job.runs.records import RunRecord
 from job.runs.request import WorkersOption
 from job.text import labelled, shortened, table
 
 NUM_SHOWN, MAX_NAME = 6, 15
-
-Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 
 CHOSEN_HERE = (
     "threshold and score come from the same pictures, so the score is too good; a test split, `test:` in data.yaml, "
@@ -27,7 +23,7 @@ CHOSEN_HERE = (
 )
 
 
-class EvaluateOptions(RunOptions, JsonOption, WorkersOption, WorkdirOption):
+class EvaluateOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkersOption, WorkdirOption):
     """Flags of ``job evaluate``."""
 
     split: Literal["test", "val"] | None = Field(
@@ -38,22 +34,9 @@ class EvaluateOptions(RunOptions, JsonOption, WorkersOption, WorkdirOption):
         description="Takes the highest thresholds with this recall on val, such as 0.9; those of the best F1 if left "
         "out.",
     )
-    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
-        None,
-        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
-        "as in validation if left out.",
-    )
     batch: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="Pictures that the model sees at once; as in validation if left out."
     )
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
-
-    @field_validator("device")
-    @classmethod
-    def _require_one(cls, device: str) -> str:
-        if "," in device:
-            raise ValueError(f"must be one device, got {device!r}")
-        return device
 
 
 @command(EvaluateOptions, "job evaluate zebra --split test --recall 0.9 --bucket gs://my-bucket")
@@ -71,7 +54,7 @@ def evaluate(options: EvaluateOptions) -> None:
         request = EvaluationRequest(
             split=options.split,
             recall=options.recall,
-            tiles=_tiles(options, record),
+            tiles=options.tiles_for(record),
             overlap=record.train["tile_overlap"],
             batch=options.batch or 2 * record.facts.batch,  # as validation in training does
             device=options.device,
@@ -82,12 +65,6 @@ def evaluate(options: EvaluateOptions) -> None:
     except ImportError as error:
         raise MachineError(f"evaluate: the package {error.name} is missing; run `make env`") from error
     options.print(evaluation.model_dump(mode="json"), format_evaluation(evaluation))
-
-
-def _tiles(options: EvaluateOptions, record: RunRecord) -> int | None:
-    """Return the size of tiles, `None` for none."""
-    in_validation, _ = validation_tiles(record.train)
-    return in_validation if options.tiles is None else options.tiles or None
 
 
 def format_evaluation(evaluation: SplitEvaluation) -> list[str]:

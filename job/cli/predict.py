@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
+from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
 from job.cli.runs import require_finished
 from job.errors import MachineError, UsageError
 from job.log import one_line
@@ -30,11 +30,10 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 10
 
 Confidence = Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")]
-Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 Pixels = Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)]
 
 
-class PredictOptions(RunOptions, JsonOption, WorkdirOption):
+class PredictOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkdirOption):
     """Flags of ``job predict``."""
 
     positional = ("run", "source")
@@ -47,11 +46,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     recall: Share | None = Field(
         None, description="Takes the highest threshold with this recall on the validation set, such as 0.9."
     )
-    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
-        None,
-        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
-        "as in validation if left out.",
-    )
     overlap: Annotated[float, Field(ge=0, le=0.9)] | None = Field(
         None, description="Share of a tile that the next one shows again; as in training, or 0.2, if left out."
     )
@@ -63,7 +57,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="Pictures that the model sees at once.")
     shard: Annotated[int, Field(ge=1, le=100_000)] = Field(50, description="Pictures that are committed together.")
     draw: bool = Field(default=False, description="Also write pictures with boxes.")
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
     hang_after_s: Seconds = Field(
         1800.0,
         alias="hang_after",
@@ -74,8 +67,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     def _require_one(self) -> Self:
         if self.conf is not None and self.recall is not None:
             raise Problem(UsageError("--conf: contradicts --recall; pass one of them"))
-        if "," in self.device:
-            raise Problem(UsageError(f"--device: must be one device, got {self.device!r}; start one process for each"))
         return self
 
 
@@ -125,8 +116,7 @@ def _resolve(
     The threshold has metrics only if the pictures are searched as those of the validation set were.
     """
     train, evaluation = record.train, run.read(EvaluationRecord, EVALUATION)
-    val_tiles, val_overlap = validation_tiles(train)
-    tiles = val_tiles if options.tiles is None else options.tiles or None
+    tiles = options.tiles_for(record)
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
@@ -145,7 +135,7 @@ def _resolve(
         draw=options.draw,
     )
     searched = (request.imgsz, request.iou, request.max_det, request.tiles, request.overlap)
-    if searched != (train["imgsz"], train["iou"], record.facts.max_det, val_tiles, val_overlap):
+    if searched != (train["imgsz"], train["iou"], record.facts.max_det, *validation_tiles(train)):
         threshold = replace(threshold, metrics={})
     return threshold, request
 
