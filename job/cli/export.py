@@ -10,7 +10,7 @@ from job.cli.options import JsonOption, RunOptions
 from job.cli.runs import require_finished
 from job.errors import MachineError
 from job.export.place import Place
-from job.export.records import METRICS, Bounds, ExportRecord, ExportRequest
+from job.export.records import Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
 from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
@@ -97,18 +97,13 @@ def export_run(options: ExportOptions) -> None:
 
 
 def _format(where: str, done: ExportRecord) -> list[str]:
-    parity, bounds = done.parity, done.request.bounds
-    rows: list[tuple[str, ...]] = [("greatest difference", BEST, "exported", "difference", "bound")]
-    rows.append(("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"))
-    rows.append(("coordinates, px", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"))
-    for name, label in METRICS.items():
-        both = (f"{100 * side[name]:.2f} %" for side in (parity.original, parity.exported))
-        rows.append((label, *both, f"{parity.difference(name):.2g}", f"{bounds.metric:g}"))
+    parity = done.parity
+    heading = ("greatest difference", BEST, "exported", "difference", "bound")
     boxes = f"{parity.num_in_both} boxes in both, {parity.num_in_one} in one alone"
     return [
         f"{parity.num_pictures} of {parity.num_of} validation pictures at {done.px} px through both",
         "",
-        *table(rows, right={1, 2, 3, 4}),
+        *table([heading, *parity.rows(done.request.bounds)], right={1, 2, 3, 4}),
         "",
         f"{parity.num_candidates} candidates; at {parity.at:g} {boxes}",
         *(f"{where}/{name}" for name in done.files),

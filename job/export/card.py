@@ -116,27 +116,13 @@ def _lineage(record: RunRecord, final: FinalRecord) -> list[str]:
 
 
 def _check(export: ExportRecord) -> list[str]:
-    parity, bounds = export.parity, export.request.bounds
-    rows = [
-        ("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"),
-        ("coordinates, px of the input", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"),
-    ]
-    rows += [
-        (
-            label,
-            f"{parity.original[name]:.4f}",
-            f"{parity.exported[name]:.4f}",
-            f"{parity.difference(name):.2g}",
-            f"{bounds.metric:g}",
-        )
-        for name, label in METRICS.items()
-    ]
+    parity = export.parity
     return [
         f"{parity.num_pictures} of {parity.num_of} validation pictures through both models on the CPU, padded to",
         f"squares; {parity.num_candidates} candidates were compared. Precision, recall and F1 are at {parity.at:g}:",
         f"{parity.num_in_both} boxes are in both there, and {parity.num_in_one} in one alone.",
         "",
-        *_table(("greatest difference", BEST, "this file", "difference", "bound"), rows),
+        *_table(("greatest difference", BEST, "this file", "difference", "bound"), parity.rows(export.request.bounds)),
     ]
 
 

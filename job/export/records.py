@@ -77,6 +77,23 @@ class Parity(Part):
         """Return the difference of a metric, without its sign."""
         return abs(self.original[metric] - self.exported[metric])
 
+    def rows(self, bounds: Bounds) -> list[tuple[str, str, str, str, str]]:
+        """Return the differences as a table: label, both metrics, greatest difference, bound."""
+        return [
+            ("confidence", "", "", f"{self.confidence:.2g}", f"{bounds.confidence:g}"),
+            ("coordinates, px of the input", "", "", f"{self.px:.2g}", f"{bounds.px:g}"),
+            *(
+                (
+                    label,
+                    f"{100 * self.original[name]:.2f} %",
+                    f"{100 * self.exported[name]:.2f} %",
+                    f"{self.difference(name):.2g}",
+                    f"{bounds.metric:g}",
+                )
+                for name, label in METRICS.items()
+            ),
+        ]
+
     def beyond(self, bounds: Bounds) -> list[str]:
         """Return a sentence for each difference that is not within its bound; one that is no number is not."""
         found = [("confidence", self.confidence, bounds.confidence, f", in {self.worst}")]
