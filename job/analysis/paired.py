@@ -7,21 +7,19 @@ the same hard pictures, so that the interval of their difference is narrower tha
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from job.analysis.bootstrap import Resamples, estimate
 from job.analysis.score import Counts, Rates
-from job.analysis.summary import RunSummary
+from job.analysis.summary import RunSummary, with_evaluation
 from job.errors import UnreadableRecordError
 from job.runs.evaluation import SPLITS, Estimate, SplitEvaluation, evaluation_name
-from job.runs.progress import EvaluationRecord
-from job.runs.records import Record
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.training.evaluation_record import PictureCounts
-from job.training.files import BEST, EVALUATION
+from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +45,23 @@ Measurements = Mapping[Basis, Sequence[PictureCounts]]
 """A run's counts by picture, the most trustworthy basis first."""
 
 
-def read_measurements(run: Run, summary: RunSummary) -> Measurements:
+def read_measurements(store: Store, summary: RunSummary) -> Measurements:
     """Read the evaluations of a finished run's best weights; an unreadable one is passed over with a warning."""
-    found: dict[Basis, Sequence[PictureCounts]] = {}
+    run, found = Run(store, summary.run), dict[Basis, Sequence[PictureCounts]]()
     if summary.final is None:
         return found
     for split in SPLITS:
-        evaluation = _read(run, SplitEvaluation, evaluation_name(split))
+        try:
+            evaluation = run.read(SplitEvaluation, evaluation_name(split))
+        except UnreadableRecordError as error:
+            log.warning("%s; passed over", error)
+            continue
         if evaluation and evaluation.weights == summary.final.weights[BEST].sha256:
             found[Basis(split, evaluation.digest, evaluation.rule)] = evaluation.pictures
-    trained = summary.evaluation or _read(run, EvaluationRecord, EVALUATION)
+    trained = summary.evaluation or with_evaluation(store, summary).evaluation
     if trained and trained.pictures and summary.val is not None:
         found[Basis("val", summary.val, IN_TRAINING)] = trained.pictures
     return found
-
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def _read(run: Run, kind: type[AnyRecord], name: str) -> AnyRecord | None:
-    try:
-        return run.read(kind, name)
-    except UnreadableRecordError as error:
-        log.warning("%s; passed over", error)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +101,7 @@ def pair(runs: Sequence[Measurements]) -> Paired | None:
 
 def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> Estimate | None:
     """Return the F1 of a finished run minus that of another; `None` if they were not measured on the same pictures."""
-    paired = pair([read_measurements(Run(store, each.run), each) for each in (run, other)])
+    paired = pair([read_measurements(store, each) for each in (run, other)])
     return paired.difference(0, 1, "f1") if paired else None
 
 

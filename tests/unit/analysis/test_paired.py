@@ -48,8 +48,9 @@ def bucket(tmp_path):
 
 def measured(bucket, *names):
     """Return what runs of a bucket were measured on."""
-    runs = [Run(FolderStore.open(bucket), name) for name in names]
-    return [read_measurements(run, read_summary(run, run.record())) for run in runs]
+    store = FolderStore.open(bucket)
+    runs = [Run(store, name) for name in names]
+    return [read_measurements(store, read_summary(run, run.record())) for run in runs]
 
 
 def test_a_small_difference_on_the_same_pictures_is_seen(bucket):
