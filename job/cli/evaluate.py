@@ -8,7 +8,6 @@ from pydantic import Field
 from job.cli.command import command
 from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
 from job.cli.runs import require_finished
-from job.errors import MachineError
 from job.log import one_line
 from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
 from job.runs.flags import WorkdirOption
@@ -47,23 +46,20 @@ def evaluate(options: EvaluateOptions) -> None:
     The score is of the test split if there is one. The record is kept in the bucket; `job compare` pairs runs by it.
     """
     run, record, final = require_finished(options.store(), options.run)
-    try:
-        from job.session.evaluate import EvaluationRequest
-        from job.session.evaluate import evaluate as evaluate_run
+    from job.session.evaluate import EvaluationRequest
+    from job.session.evaluate import evaluate as evaluate_run
 
-        request = EvaluationRequest(
-            split=options.split,
-            recall=options.recall,
-            tiles=options.tiles_for(record),
-            overlap=record.train["tile_overlap"],
-            batch=options.batch or 2 * record.facts.batch,  # as validation in training does
-            device=options.device,
-            workers=options.workers,
-            workdir=options.workdir,
-        )
-        evaluation = evaluate_run(run, record, final, request)
-    except ImportError as error:
-        raise MachineError(f"evaluate: the package {error.name} is missing; run `make env`") from error
+    request = EvaluationRequest(
+        split=options.split,
+        recall=options.recall,
+        tiles=options.tiles_for(record),
+        overlap=record.train["tile_overlap"],
+        batch=options.batch or 2 * record.facts.batch,  # as validation in training does
+        device=options.device,
+        workers=options.workers,
+        workdir=options.workdir,
+    )
+    evaluation = evaluate_run(run, record, final, request)
     options.print(evaluation.model_dump(mode="json"), format_evaluation(evaluation))
 
 

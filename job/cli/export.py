@@ -8,7 +8,6 @@ from pydantic import Field
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
 from job.cli.runs import require_finished
-from job.errors import MachineError
 from job.export.place import Place
 from job.export.records import Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
@@ -69,10 +68,8 @@ def export_run(options: ExportOptions) -> None:
     )
     place = Place.at(options.out) if options.out else Place(store, run.key(f"export/onnx-{request.imgsz}/"))
     if (done := place.read(request)) is None:
-        try:
-            from job.export.export import Export, make_export
-        except ImportError as error:
-            raise MachineError(f"export: the package {error.name} is missing; run it as `make export`") from error
+        from job.export.export import Export, make_export
+
         evaluation = run.read(EvaluationRecord, EVALUATION)
         threshold = (
             choose_threshold(run.name, evaluation)
