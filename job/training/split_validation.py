@@ -18,7 +18,6 @@ from job.training.evaluation import detections_collected
 from job.training.faults import explained_prediction
 from job.training.matching import MatchedPicture
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import tiles_of
 from job.training.weights import load_weights
 
 
@@ -125,8 +124,7 @@ class SplitValidation:
             },
         )
         if settings.tiles is not None:
-            size, overlap = settings.tiles, settings.overlap
-            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
+            validator.tile_size, validator.tile_overlap = settings.tiles, settings.overlap
         build = validator.build_dataset
 
         def build_of_files(*args: object, **options: object) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any

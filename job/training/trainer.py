@@ -35,7 +35,7 @@ from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import notices_blocked
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import Tiling, tiles_of
+from job.training.tiles import Tiling
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
@@ -191,8 +191,8 @@ class Trainer(DetectionTrainer):
         validator = super().get_validator()
         if self.plan.train["val_tiles"]:
             validator.__class__ = TiledValidator
-            size, overlap = self.plan.train["tiles"] or self.args.imgsz, self.plan.train["tile_overlap"]
-            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
+            validator.tile_size = self.plan.train["tiles"] or self.args.imgsz
+            validator.tile_overlap = self.plan.train["tile_overlap"]
         return validator
 
     def validate(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
