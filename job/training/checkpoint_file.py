@@ -97,6 +97,12 @@ class StoredTensor:
         raise UnreadableFileError("it changes a tensor")
 
 
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)
+"""Errors of zipfile for an archive that it cannot read: `RuntimeError` for an encrypted entry, and its subclass
+`NotImplementedError` for a later version of the format, or an entry in a form that zipfile does not know.
+"""
+
+
 class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
     """An open file of ``torch.save``; use it as a context manager."""
 
@@ -107,7 +113,7 @@ class CheckpointFile(contextlib.AbstractContextManager["CheckpointFile"]):
             if self._num_bytes > MAX_FILE_BYTES:
                 raise UnreadableFileError(f"it has {self._num_bytes / 1e9:.1f} GB, which no model needs")
             self._archive = zipfile.ZipFile(path)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             raise UnreadableFileError("it is not a file of torch, or it is cut") from error
         self._num_bytes_read = 0
         self._storages: dict[str, torch.Tensor] = {}
@@ -195,8 +201,7 @@ def _damage_refused() -> Iterator[None]:
     """Translate every error that zipfile raises for a damaged or foreign archive."""
     try:
         yield
-    # zipfile raises NotImplementedError for an unknown compression, and RuntimeError for an encrypted entry.
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         raise UnreadableFileError("it is damaged") from error
 
 

@@ -93,7 +93,7 @@ def test_all_differences_are_named_at_once(submission):
     """A record that differs in everything is refused once."""
     with pytest.raises(RunConflictError) as refused:
         load_allowance({}).require(with_settings(submission, **{name: value for name, (value, _) in EVIL.items()}))
-    assert len(refused.value.problems) >= len(EVIL) - 2  # what is said of a foreign region includes its subnetwork
+    assert len(refused.value.problems) >= len(EVIL) - 2  # the problem of a foreign region includes its subnetwork
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ from tests.support.tiny_dataset import make_tiny_dataset
 
 SMALL = ("--imgsz", "64", "--batch", "8", "--plots", "false", "--workers", "0", "--run", "r")
 
+DIRECTORY_ENTRY = b"PK\x01\x02"
+"""Begins an entry of a zip archive's directory."""
+
 pytestmark = pytest.mark.usefixtures("confined")
 
 
@@ -269,6 +272,22 @@ def test_an_exported_program_is_refused_as_what_it_is(tmp_path):
     with pytest.raises(WeightsError, match="TorchScript program, an export") as refused:
         load(make().torchscript(tmp_path / "exported.pt"))
     assert "weights_only" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(8, 0x01), (8, 0x20), (8, 0x40), (6, 99)], ids=["encrypted", "patched", "strong", "version"]
+)
+def test_an_archive_in_a_form_that_python_does_not_read_is_a_sentence(tmp_path, offset, value):
+    """Flags and version of each entry in the archive's directory are those of features that zipfile lacks."""
+    path = make().save(tmp_path / "own.pt", make().detector())
+    data = bytearray(path.read_bytes())
+    entry = data.find(DIRECTORY_ENTRY)
+    while entry >= 0:
+        data[entry + offset] |= value
+        entry = data.find(DIRECTORY_ENTRY, entry + 1)
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"damaged|not a file of torch"):
+        load(path)
 
 
 def test_any_cut_and_any_flipped_byte_is_a_sentence(tmp_path):

@@ -10,8 +10,8 @@ CHANGE = 0.5
 
 def change_one_weight(path):
     """Change one number of the first convolution in an ONNX file."""
-    import onnx  # noqa: PLC0415 -- for this process alone
-    from onnx import numpy_helper  # noqa: PLC0415 -- as above
+    import onnx  # noqa: PLC0415 -- of the extra `export`, which is not installed everywhere
+    from onnx import numpy_helper  # noqa: PLC0415 -- of the extra `export`, too
 
     model = onnx.load(path)
     weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)

@@ -15,10 +15,10 @@ def make_weights(path: Path, size="n") -> Path:
 
     Running means of batch norm are those of random pictures, or every layer fades out, and a changed weight with it.
     """
-    import torch  # noqa: PLC0415 -- for those that need it
-    from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 -- as above
+    import torch  # noqa: PLC0415 -- importing torch takes seconds
+    from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 -- Ultralytics is confined first
 
-    from tests.support.checkpoints import save  # noqa: PLC0415 -- as above
+    from tests.support.checkpoints import save  # noqa: PLC0415 -- imports Ultralytics
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

@@ -200,7 +200,7 @@ def ending(tmp_path, monkeypatch):
 
 
 def test_the_final_record_is_written_after_the_files_that_it_names(ending):
-    """Whoever sees that a run is finished finds its weights."""
+    """A reader that finds the final record finds the weights."""
     found = []
     final = ending(lambda run: found.append(run.final()))
     assert (found, final.num_epochs) == ([None], 2)

@@ -18,7 +18,7 @@ from tests.support.run_records import record_run
 
 @pytest.mark.parametrize(("variables", "limits_s"), [({}, LIMITS_S), ({"RANK": "0"}, RANK_LIMITS_S)])
 def test_a_process_among_several_has_less_time_after_ctrl_c(monkeypatch, variables, limits_s):
-    """Whoever starts several processes kills them 30 s after any signal; a process alone has a minute."""
+    """A launcher kills its processes 30 s after any signal; a process without a launcher has a minute."""
 
     def watcher(limits_s):
         raise InterruptedError(str(limits_s))
