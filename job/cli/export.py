@@ -8,7 +8,7 @@ from pydantic import Field
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
 from job.cli.runs import require_finished
-from job.export.place import Place
+from job.export.destination import Destination
 from job.export.records import Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
 from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
@@ -66,8 +66,10 @@ def export_run(options: ExportOptions) -> None:
         pictures=options.pictures,
         bounds=Bounds(confidence=options.bound_confidence, px=options.bound_px, metric=options.bound_metric),
     )
-    place = Place.at(options.out) if options.out else Place(store, run.key(f"export/onnx-{request.imgsz}/"))
-    if (done := place.read(request)) is None:
+    destination = (
+        Destination.at(options.out) if options.out else Destination(store, run.key(f"export/onnx-{request.imgsz}/"))
+    )
+    if (done := destination.read(request)) is None:
         from job.export.export import Export, make_export
 
         evaluation = run.read(EvaluationRecord, EVALUATION)
@@ -87,10 +89,10 @@ def export_run(options: ExportOptions) -> None:
                 workdir=options.workdir,
             )
             done = make_export(export, folder)
-            place.write(folder, done)
+            destination.write(folder, done)
     else:
-        log.info("the export in %s was finished before; for another one, choose another --out", place.uri)
-    options.print({"out": place.uri, **done.model_dump(mode="json")}, _format(place.uri, done))
+        log.info("the export in %s was finished before; for another one, choose another --out", destination.uri)
+    options.print({"out": destination.uri, **done.model_dump(mode="json")}, _format(destination.uri, done))
 
 
 def _format(where: str, done: ExportRecord) -> list[str]:
