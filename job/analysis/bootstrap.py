@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from job.runs.evaluation import Estimate
+from job.runs.evaluation import IntervalEstimate
 
 NUM_RESAMPLES = 1000
 SEED = 0
@@ -49,14 +49,14 @@ class Resamples:
         return ratio(self.total(values), self.weights.sum(1))
 
 
-def estimate(values: np.ndarray) -> Estimate:
+def interval_estimate(values: np.ndarray) -> IntervalEstimate:
     """Return a figure with its interval from its values ``(1 + r,)``, the figure first; NaN is none."""
     figure, drawn = values[0], values[1:]
     defined = drawn[~np.isnan(drawn)]
     if np.isnan(figure) or len(defined) < max(1, MIN_DEFINED * len(drawn)):
-        return Estimate(None if np.isnan(figure) else _rounded(figure), None, None)
+        return IntervalEstimate(None if np.isnan(figure) else _rounded(figure), None, None)
     low, high = np.quantile(defined, ENDS)
-    return Estimate(_rounded(figure), _rounded(low), _rounded(high))
+    return IntervalEstimate(_rounded(figure), _rounded(low), _rounded(high))
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from job.analysis.bootstrap import Resamples, estimate
+from job.analysis.bootstrap import Resamples, interval_estimate
 from job.analysis.score import Counts, Rates
 from job.analysis.summary import RunSummary, with_evaluation
 from job.errors import UnreadableRecordError
-from job.runs.evaluation import SPLITS, Estimate, SplitEvaluation, evaluation_name
+from job.runs.evaluation import SPLITS, IntervalEstimate, SplitEvaluation, evaluation_name
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.training.evaluation_record import PictureCounts
@@ -73,13 +73,13 @@ class Paired:
     figures: tuple[Mapping[str, np.ndarray], ...]
     """Of each run: the figures of `PAIRED`, each ``(1 + r,)`` for the pictures and each resample."""
 
-    def value(self, run: int, name: str) -> Estimate:
+    def value(self, run: int, name: str) -> IntervalEstimate:
         """Return a figure of a run."""
-        return estimate(self.figures[run][name])
+        return interval_estimate(self.figures[run][name])
 
-    def difference(self, run: int, other: int, name: str) -> Estimate:
+    def difference(self, run: int, other: int, name: str) -> IntervalEstimate:
         """Return a figure of a run minus that of another one."""
-        return estimate(self.figures[run][name] - self.figures[other][name])
+        return interval_estimate(self.figures[run][name] - self.figures[other][name])
 
     @property
     def best(self) -> int:
@@ -99,18 +99,18 @@ def pair(runs: Sequence[Measurements]) -> Paired | None:
     return None
 
 
-def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> Estimate | None:
+def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> IntervalEstimate | None:
     """Return the F1 of a finished run minus that of another; `None` if they were not measured on the same pictures."""
     paired = pair([read_measurements(store, each) for each in (run, other)])
     return paired.difference(0, 1, "f1") if paired else None
 
 
-def is_distinguishable(difference: Estimate) -> bool:
+def is_distinguishable(difference: IntervalEstimate) -> bool:
     """Whether the interval of a difference leaves 0 out."""
     return difference.low is not None and difference.high is not None and not difference.low <= 0 <= difference.high
 
 
-def describe_difference(difference: Estimate, name: str = "f1") -> str:
+def describe_difference(difference: IntervalEstimate, name: str = "f1") -> str:
     """Return a difference with its interval and what that means, in points of 100 or in objects."""
     if difference.value is None or difference.low is None or difference.high is None:
         return "not known"

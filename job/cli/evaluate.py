@@ -9,7 +9,7 @@ from job.cli.command import command
 from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
 from job.cli.runs import require_finished
 from job.log import one_line
-from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
+from job.runs.evaluation import IntervalEstimate, Score, SizeScore, SplitEvaluation
 from job.runs.flags import WorkdirOption
 from job.runs.request import WorkersOption
 from job.text import labelled, shortened, table
@@ -80,7 +80,7 @@ def format_evaluation(evaluation: SplitEvaluation) -> list[str]:
         "recall": total.recall,
         "F1": total.f1,
         "mAP50": total.map50,
-        "mAP50-95": total.map50_95 or Estimate(None, None, None),
+        "mAP50-95": total.map50_95 or IntervalEstimate(None, None, None),
     }
     numbers = {
         "count, bias": evaluation.count_bias,
@@ -123,7 +123,7 @@ def _size(score: SizeScore) -> str:
     return f"{score.from_px}-{score.to_px}" if score.to_px else f"{score.from_px} or more"
 
 
-def _parts(figure: Estimate, format_: str, unit: float = 1) -> tuple[str, str]:
+def _parts(figure: IntervalEstimate, format_: str, unit: float = 1) -> tuple[str, str]:
     """Return a figure and its interval as text."""
     if figure.value is None:
         return "none", ""

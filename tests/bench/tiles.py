@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from job import __version__
-from job.analysis.bootstrap import Resamples, estimate, ratio
+from job.analysis.bootstrap import Resamples, interval_estimate, ratio
 from job.cli.app import main as job_main
 from job.datasets.labelled import read_split
 from job.datasets.labels import LabelledBox
 from job.goodput import Phase
-from job.runs.evaluation import Estimate
+from job.runs.evaluation import IntervalEstimate
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from job.text import table
@@ -116,7 +116,7 @@ class Result:
     """By range of sizes."""
 
     trainings: dict[str, Training]
-    figures: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    figures: dict[str, dict[str, IntervalEstimate]] = field(default_factory=dict)
     """Shares of 1 by name and arm; the last arm is the difference of T to A."""
 
     @property
@@ -239,7 +239,7 @@ def sizes() -> list[str]:
     ]
 
 
-def shown_figure(figure: Estimate) -> str:
+def shown_figure(figure: IntervalEstimate) -> str:
     """Return a figure with its interval in percent."""
     value, low, high = (100 * (np.nan if share is None else share) for share in figure)
     return f"{value:.1f} [{low:.0f}, {high:.0f}]"
@@ -261,7 +261,7 @@ def compare(subject: Subject, folder: Path, start_epochs: int, seconds: float) -
     figures = {arm: figures_of(*pictures, resamples) for arm, pictures in found.items()}
     figures["T - A"] = {name: figures["T, slices"][name] - values for name, values in figures["A"].items()}
     objects = dict(zip(sizes(), counts(scored)[0].sum(0).tolist(), strict=True))
-    named = {name: {arm: estimate(values[name]) for arm, values in figures.items()} for name in figures["A"]}
+    named = {name: {arm: interval_estimate(values[name]) for arm, values in figures.items()} for name in figures["A"]}
     return Result(subject.name, subject.imgsz, len(scored), objects, trainings, named)
 
 
