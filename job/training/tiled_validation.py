@@ -54,11 +54,12 @@ class TiledValidator(DetectionValidator):
         (gain_y, gain_x), pad = self._batch["ratio_pad"][index]
         gain = torch.tensor([gain_x, gain_y] * 2, device=self.device)
         offset = torch.tensor([*pad] * 2, device=self.device)
+        height, width = picture.shape[:2]
         in_picture = whole | {"bboxes": (whole["bboxes"] - offset) / gain}
         found = with_tiles(
             picture,
             in_picture,
-            tiles_of(*picture.shape[:2], self.tile_size, self.tile_overlap),
+            tiles_of(height, width, self.tile_size, self.tile_overlap),
             self.args.imgsz,
             self._detect,
             num_at_once=len(self._batch["img"]),
