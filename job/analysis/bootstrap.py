@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from job.runs.evaluation import Estimate
+from job.runs.evaluation import IntervalEstimate
 
 NUM_RESAMPLES = 1000
 SEED = 0
@@ -44,15 +44,19 @@ class Resamples:
         sums: np.ndarray = np.tensordot(self.weights, values, 1)
         return sums
 
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the means ``(1 + r,)`` of values ``(p,)`` over the pictures of each resample; NaN of no pictures."""
+        return ratio(self.total(values), self.weights.sum(1))
 
-def estimate(values: np.ndarray) -> Estimate:
+
+def interval_estimate(values: np.ndarray) -> IntervalEstimate:
     """Return a figure with its interval from its values ``(1 + r,)``, the figure first; NaN is none."""
     figure, drawn = values[0], values[1:]
     defined = drawn[~np.isnan(drawn)]
     if np.isnan(figure) or len(defined) < max(1, MIN_DEFINED * len(drawn)):
-        return Estimate(None if np.isnan(figure) else _rounded(figure), None, None)
+        return IntervalEstimate(None if np.isnan(figure) else _rounded(figure), None, None)
     low, high = np.quantile(defined, ENDS)
-    return Estimate(_rounded(figure), _rounded(low), _rounded(high))
+    return IntervalEstimate(_rounded(figure), _rounded(low), _rounded(high))
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

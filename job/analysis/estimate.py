@@ -159,8 +159,8 @@ def from_runs(
         found = run.record.request
         same = all(found[name] == wanted[name] for name in ("profile", "dataset", "model"))
         same &= run.trained_as == request.trained_as
-        mine, theirs = DEFAULTS | wanted["train"], DEFAULTS | run.train
-        return same and all(theirs[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES))
+        mine = DEFAULTS | wanted["train"]
+        return same and all(run.train[name] == mine[name] for name in ("imgsz", "batch", *OF_TILES))
 
     return next((run for run in reversed(runs) if matches(run) and is_machine(run)), None)
 

@@ -13,12 +13,10 @@ import numpy as np
 from job.analysis.score import ScoredSplit
 from job.errors import RunConflictError, UsageError
 from job.text import percent
+from job.training.evaluation_record import LEAST_CONFIDENCE
 
 MIN_OBJECTS = 50
 """Objects on the validation split from which on a class has a threshold of its own."""
-
-LEAST = 0.001
-"""The least confidence that a validation looks at."""
 
 SCALE = 100_000
 """Thresholds are multiples of its inverse."""
@@ -103,7 +101,7 @@ def _best(curve: np.ndarray) -> float:
     """Return the confidence of the best F1 of a curve, smoothed as by Ultralytics (``utils/metrics.py``: 666)."""
     padded = np.pad(curve, SMOOTHED // 2, mode="edge")
     best = int(np.convolve(padded, np.ones(SMOOTHED) / SMOOTHED, mode="valid").argmax())
-    return max(LEAST, round(SCALE * float(CONFIDENCES[best])) / SCALE)
+    return max(LEAST_CONFIDENCE, round(SCALE * float(CONFIDENCES[best])) / SCALE)
 
 
 def _for_recall(split: ScoredSplit, category: int | None, recall: float) -> float | None:
@@ -112,7 +110,7 @@ def _for_recall(split: ScoredSplit, category: int | None, recall: float) -> floa
     num_needed = max(1, math.ceil(recall * num_objects - 1e-9))  # a product of decimals is not exact
     if num_needed > len(confidences):
         return None
-    return max(LEAST, math.floor(confidences[num_needed - 1] * SCALE) / SCALE)
+    return max(LEAST_CONFIDENCE, math.floor(confidences[num_needed - 1] * SCALE) / SCALE)
 
 
 def _most_recall(split: ScoredSplit, category: int | None) -> float:

@@ -98,7 +98,7 @@ def _carried_over(run: RunSummary, recipe: Recipe) -> Arguments:
         return {}
     usual, chosen, carried = load_recipe(run.trained_as, recipe.profile).train, recipe.train, {}
     batch = run.train["batch"]
-    if bool(run.train.get("tiles")) is not bool(chosen["tiles"]):
+    if bool(run.train["tiles"]) is not bool(chosen["tiles"]):
         batch = max(1, int(batch * run.train["imgsz"] ** 2 / chosen["imgsz"] ** 2))
     elif run.train["imgsz"] != usual["imgsz"]:
         carried["imgsz"] = run.train["imgsz"]

@@ -7,21 +7,19 @@ the same hard pictures, so that the interval of their difference is narrower tha
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from job.analysis.bootstrap import Resamples, estimate, ratio
+from job.analysis.bootstrap import Resamples, interval_estimate
 from job.analysis.score import Counts, Rates
-from job.analysis.summary import RunSummary
+from job.analysis.summary import RunSummary, with_evaluation
 from job.errors import UnreadableRecordError
-from job.runs.evaluation import SPLITS, Estimate, SplitEvaluation, evaluation_name
-from job.runs.progress import EvaluationRecord
-from job.runs.records import Record
+from job.runs.evaluation import SPLITS, IntervalEstimate, SplitEvaluation, evaluation_name
 from job.runs.run import Run
 from job.storage.object_store import Store
 from job.training.evaluation_record import PictureCounts
-from job.training.files import BEST, EVALUATION
+from job.training.files import BEST
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +45,23 @@ Measurements = Mapping[Basis, Sequence[PictureCounts]]
 """A run's counts by picture, the most trustworthy basis first."""
 
 
-def read_measurements(run: Run, summary: RunSummary) -> Measurements:
+def read_measurements(store: Store, summary: RunSummary) -> Measurements:
     """Read the evaluations of a finished run's best weights; an unreadable one is passed over with a warning."""
-    found: dict[Basis, Sequence[PictureCounts]] = {}
+    run, found = Run(store, summary.run), dict[Basis, Sequence[PictureCounts]]()
     if summary.final is None:
         return found
     for split in SPLITS:
-        evaluation = _read(run, SplitEvaluation, evaluation_name(split))
+        try:
+            evaluation = run.read(SplitEvaluation, evaluation_name(split))
+        except UnreadableRecordError as error:
+            log.warning("%s; passed over", error)
+            continue
         if evaluation and evaluation.weights == summary.final.weights[BEST].sha256:
             found[Basis(split, evaluation.digest, evaluation.rule)] = evaluation.pictures
-    trained = summary.evaluation or _read(run, EvaluationRecord, EVALUATION)
+    trained = summary.evaluation or with_evaluation(store, summary).evaluation
     if trained and trained.pictures and summary.val is not None:
         found[Basis("val", summary.val, IN_TRAINING)] = trained.pictures
     return found
-
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def _read(run: Run, kind: type[AnyRecord], name: str) -> AnyRecord | None:
-    try:
-        return run.read(kind, name)
-    except UnreadableRecordError as error:
-        log.warning("%s; passed over", error)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +73,13 @@ class Paired:
     figures: tuple[Mapping[str, np.ndarray], ...]
     """Of each run: the figures of `PAIRED`, each ``(1 + r,)`` for the pictures and each resample."""
 
-    def value(self, run: int, name: str) -> Estimate:
+    def value(self, run: int, name: str) -> IntervalEstimate:
         """Return a figure of a run."""
-        return estimate(self.figures[run][name])
+        return interval_estimate(self.figures[run][name])
 
-    def difference(self, run: int, other: int, name: str) -> Estimate:
+    def difference(self, run: int, other: int, name: str) -> IntervalEstimate:
         """Return a figure of a run minus that of another one."""
-        return estimate(self.figures[run][name] - self.figures[other][name])
+        return interval_estimate(self.figures[run][name] - self.figures[other][name])
 
     @property
     def best(self) -> int:
@@ -108,18 +99,18 @@ def pair(runs: Sequence[Measurements]) -> Paired | None:
     return None
 
 
-def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> Estimate | None:
+def f1_difference(store: Store, run: RunSummary, other: RunSummary) -> IntervalEstimate | None:
     """Return the F1 of a finished run minus that of another; `None` if they were not measured on the same pictures."""
-    paired = pair([read_measurements(Run(store, each.run), each) for each in (run, other)])
+    paired = pair([read_measurements(store, each) for each in (run, other)])
     return paired.difference(0, 1, "f1") if paired else None
 
 
-def is_distinguishable(difference: Estimate) -> bool:
+def is_distinguishable(difference: IntervalEstimate) -> bool:
     """Whether the interval of a difference leaves 0 out."""
     return difference.low is not None and difference.high is not None and not difference.low <= 0 <= difference.high
 
 
-def describe_difference(difference: Estimate, name: str = "f1") -> str:
+def describe_difference(difference: IntervalEstimate, name: str = "f1") -> str:
     """Return a difference with its interval and what that means, in points of 100 or in objects."""
     if difference.value is None or difference.low is None or difference.high is None:
         return "not known"
@@ -136,7 +127,6 @@ def _figures(runs: Sequence[Sequence[PictureCounts]]) -> tuple[Mapping[str, np.n
     for pictures in runs:
         counts = Counts.of(pictures, max(categories, default=0) + 1)
         rates = Rates.of(resamples, counts)
-        errors = abs((counts.found + counts.false_alarms - counts.objects).sum(1))
-        mae = ratio(resamples.total(errors), resamples.total(np.ones(len(errors))))
+        mae = resamples.mean(abs(counts.errors))
         found.append({"f1": rates.f1, "precision": rates.precision, "recall": rates.recall, "count_mae": mae})
     return tuple(found)

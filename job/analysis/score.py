@@ -10,8 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from job.analysis.bootstrap import Resamples, estimate, ratio
-from job.runs.evaluation import ClassScore, Estimate, Score, SizeScore
+from job.analysis.bootstrap import Resamples, interval_estimate, ratio
+from job.runs.evaluation import ClassScore, IntervalEstimate, Score, SizeScore
 from job.training.evaluation_record import SIZES_PX, PictureCounts
 from job.training.matching import IOUS, MatchedPicture
 
@@ -43,6 +43,12 @@ class Counts:
         """Return the counts of one class."""
         return Counts(*(each[:, [category]] for each in (self.objects, self.found, self.false_alarms)))
 
+    @property
+    def errors(self) -> np.ndarray:
+        """``(p,)`` detections minus objects of each picture, all classes together."""
+        errors: np.ndarray = (self.found + self.false_alarms - self.objects).sum(1)
+        return errors
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -70,30 +76,28 @@ class CountedFields(TypedDict):
     num_objects: int
     num_found: int
     num_false_alarms: int
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
+    precision: IntervalEstimate
+    recall: IntervalEstimate
+    f1: IntervalEstimate
 
 
 @dataclass(frozen=True, slots=True)
 class PictureErrors:
     """Errors of whole pictures, all of their classes together."""
 
-    count_bias: Estimate
-    count_mae: Estimate
-    false_alarms_per_empty: Estimate
+    count_bias: IntervalEstimate
+    count_mae: IntervalEstimate
+    false_alarms_per_empty: IntervalEstimate
 
     @classmethod
     def of(cls, resamples: Resamples, counts: Counts) -> "PictureErrors":
         """Compare the detections of each picture with its objects."""
-        false_alarms = counts.false_alarms.sum(1)
-        errors = counts.found.sum(1) + false_alarms - counts.objects.sum(1)
-        num_pictures = resamples.total(np.ones(len(errors)))
         empty = counts.objects.sum(1) == 0
+        false_alarms = counts.false_alarms.sum(1) * empty
         return cls(
-            count_bias=estimate(ratio(resamples.total(errors), num_pictures)),
-            count_mae=estimate(ratio(resamples.total(abs(errors)), num_pictures)),
-            false_alarms_per_empty=estimate(ratio(resamples.total(false_alarms * empty), resamples.total(empty))),
+            count_bias=interval_estimate(resamples.mean(counts.errors)),
+            count_mae=interval_estimate(resamples.mean(abs(counts.errors))),
+            false_alarms_per_empty=interval_estimate(ratio(resamples.total(false_alarms), resamples.total(empty))),
         )
 
 
@@ -180,12 +184,12 @@ class ScoredSplit:
             num_objects=int(counts.objects.sum()),
             num_found=int(counts.found.sum()),
             num_false_alarms=int(counts.false_alarms.sum()),
-            precision=estimate(rates.precision),
-            recall=estimate(rates.recall),
-            f1=estimate(rates.f1),
+            precision=interval_estimate(rates.precision),
+            recall=interval_estimate(rates.recall),
+            f1=interval_estimate(rates.f1),
         )
 
-    def _mean_precisions(self, classes: Sequence[int]) -> tuple[Estimate, Estimate]:
+    def _mean_precisions(self, classes: Sequence[int]) -> tuple[IntervalEstimate, IntervalEstimate]:
         """Return mAP50 and mAP50-95 of classes."""
         for category in classes:
             if category not in self._precisions_of:
@@ -254,11 +258,11 @@ def _areas(drawn: np.ndarray, shown: np.ndarray, num_objects: np.ndarray) -> np.
     return areas
 
 
-def _over_classes(precisions: Sequence[np.ndarray]) -> Estimate:
+def _over_classes(precisions: Sequence[np.ndarray]) -> IntervalEstimate:
     """Return the mean of average precisions ``(1 + r, t)`` of classes; none without a class."""
     if not precisions:
-        return Estimate(None, None, None)
-    return estimate(_mean(np.stack([each.mean(1) for each in precisions], 1)))
+        return IntervalEstimate(None, None, None)
+    return interval_estimate(_mean(np.stack([each.mean(1) for each in precisions], 1)))
 
 
 def _mean(by_class: np.ndarray) -> np.ndarray:

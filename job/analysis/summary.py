@@ -57,7 +57,7 @@ class RunSummary:
     @property
     def train(self) -> Arguments:
         """Its training arguments, all of them."""
-        return self.record.request["train"]
+        return self.record.train
 
     @property
     def val(self) -> str | None:

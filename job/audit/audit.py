@@ -9,12 +9,11 @@ from pathlib import Path
 from job.audit.findings import Finding, Label, area_of, find_in_image, ranked
 from job.audit.output import Audit, write_page, write_table
 from job.datasets.image import quiet_decoder
-from job.datasets.labelled import LabelledImage
 from job.errors import DataError
 from job.log import Progress
 from job.prediction.labelled import LabelledData, labelled_data
 from job.prediction.threshold import Threshold
-from job.recipes.arguments import DEFAULTS
+from job.recipes.arguments import validation_tiles
 from job.runs.records import RunRecord
 from job.runs.run import Run
 from job.session import environment
@@ -54,18 +53,19 @@ def audit_labels(
     with labelled_data(run, record, workdir, split, dataset) as data, quiet_decoder():
         from job.training.detector import DetectionSettings, Detector  # noqa: PLC0415 -- Ultralytics is confined first
 
-        train = DEFAULTS | record.request["train"]
+        train = record.train
+        tiles, overlap = validation_tiles(train)
         settings = DetectionSettings(
             conf=min(LEAST, threshold.confidence),
             iou=train["iou"],
             imgsz=train["imgsz"],
             max_det=record.facts.max_det,
-            classes=train["classes"],
-            tiles=(train["tiles"] or train["imgsz"]) if train["val_tiles"] else None,
-            overlap=train["tile_overlap"] if train["val_tiles"] else 0.0,
+            classes=record.classes,
+            tiles=tiles,
+            overlap=overlap,
         )
         detector = Detector(data.weights, settings, device, environment.num_threads())
-        _require_classes(data, detector.names, dataset, single_class=bool(train["single_cls"]))
+        _require_classes(data, detector.names, dataset, single_class=train["single_cls"])
         images = {image.name: image for image in data.images}
         findings: list[Finding] = []
         areas: list[tuple[int, float]] = []
@@ -73,7 +73,8 @@ def audit_labels(
             for number, image in enumerate(images.values(), 1):
                 pixels = image.pixels(detector.num_channels)
                 height, width = pixels.shape[:2]
-                labels = _labels(image, width, height, train["classes"])
+                boxes = image.boxes(record.classes)
+                labels = [Label(box.category, box.in_pixels(width, height), box.line) for box in boxes]
                 areas += [(label.category, area_of(label.box)) for label in labels]
                 (detections,) = detector.detect([pixels])
                 findings += find_in_image(image.name, (width, height), labels, detections, threshold.confidence)
@@ -91,14 +92,6 @@ def audit_labels(
         )
         page = write_page(audit, in_order, lambda name: images[name].pixels(detector.num_channels))
         return AuditResult(audit, in_order, write_table(in_order, detector.names), page)
-
-
-def _labels(image: LabelledImage, width: int, height: int, categories: list[int] | None) -> list[Label]:
-    """Return the labels of an image, in pixels."""
-    return [
-        Label(box.category, (box.left * width, box.top * height, box.right * width, box.bottom * height), box.line)
-        for box in image.boxes(categories)
-    ]
 
 
 def _require_classes(data: LabelledData, names: list[str], dataset: str, *, single_class: bool) -> None:

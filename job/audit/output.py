@@ -1,17 +1,17 @@
 """Files of an audit: a table for labelling tools, and a page with crops."""
 
-import base64
 import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from job.audit.findings import ORDER, RULES, Corners, Finding, Kind
+from job.prediction.drawing import cut
 from job.prediction.threshold import Threshold
+from job.report.examples import data_address
 from job.report.template import render_template
 
 COLUMNS = (
@@ -26,7 +26,7 @@ NUM_SHOWN = 40
 MIN_CROP_PX, CONTEXT = 96, 4.0
 """Sides of a crop: at least so many pixels of the picture, and so many times the longer side of the boxes."""
 
-MAX_DRAWN_PX, QUALITY = 320, 80
+MAX_DRAWN_PX = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,5 @@ def make_crop(pixels: np.ndarray, found: Finding) -> Crop:
     across, down = (round(min(side, limit)) for limit in (found.width, found.height))
     first = round(min(max((left + right - across) / 2, 0), found.width - across))
     upper = round(min(max((top + bottom - down) / 2, 0), found.height - down))
-    part = pixels[upper : upper + down, first : first + across]
-    part = part[..., :3] if part.shape[2] > 2 else part[..., [0, 0, 0]]  # noqa: PLR2004 -- in colour
-    scale = MAX_DRAWN_PX / max(part.shape[:2])
-    if scale < 1:
-        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(part), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    data = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-    return Crop(data, first, upper, across, down)
+    jpeg = cut(pixels, (first, upper, first + across, upper + down), MAX_DRAWN_PX)
+    return Crop(data_address(jpeg), first, upper, across, down)

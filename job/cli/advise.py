@@ -13,7 +13,6 @@ from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
 from job.recipes.recipe import Band
-from job.runs.run import Run
 from job.text import HOUR, between, command_line, duration, labelled
 
 
@@ -42,7 +41,7 @@ def advise_next(options: AdviseOptions) -> None:
         raise RunConflictError(f"advise: no run in {store.uri} is finished; train one first, see `job train --help`")
     summary = with_evaluation(store, summary)
     advice = advise(summary, finished, bucket=store.uri, target=options.target_f1, usd_per_hour=price)
-    alone = pair([read_measurements(Run(store, summary.run), summary)])
+    alone = pair([read_measurements(store, summary)])
     f1 = alone and alone.value(0, "f1")
     better = next((entry for entry in finished if entry.run == advice.better), None)
     by = better and f1_difference(store, better, summary)

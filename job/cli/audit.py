@@ -9,23 +9,21 @@ from pydantic import Field
 from job.audit.findings import Finding, Kind
 from job.audit.output import Audit
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
+from job.cli.options import DeviceOption, JsonOption, RunOptions
 from job.cli.predict import Confidence
-from job.cli.runs import require_run
-from job.errors import RunConflictError
+from job.cli.runs import require_finished
 from job.log import one_line
 from job.prediction.threshold import choose_threshold
 from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
-from job.storage.local import FolderStore
-from job.storage.open_store import open_store
+from job.storage.open_store import open_output
 from job.text import table
 from job.training.files import EVALUATION
 
 NUM_SHOWN = 10
 
 
-class AuditOptions(RunOptions, JsonOption, WorkdirOption):
+class AuditOptions(RunOptions, JsonOption, DeviceOption, WorkdirOption):
     """Flags of ``job audit``."""
 
     split: Literal["train", "val", "test"] = Field("val", description="The split: train, val or test.")
@@ -38,7 +36,6 @@ class AuditOptions(RunOptions, JsonOption, WorkdirOption):
     conf: Confidence | None = Field(
         None, description="Detections from this confidence on are evidence; the run's own threshold if left out."
     )
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
 
 
 @command(AuditOptions, "job audit zebra --split train --bucket gs://my-bucket")
@@ -52,9 +49,7 @@ def audit(options: AuditOptions) -> None:
         DataError: If the dataset is broken, or has other classes.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    if run.final() is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, _ = require_finished(store, options.run)
     threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
     from job.audit.audit import audit_labels
 
@@ -64,11 +59,7 @@ def audit(options: AuditOptions) -> None:
         device=options.device,
         workdir=options.workdir,
     )
-    prefix, place = "", store
-    if options.out is None:
-        prefix = run.key("")
-    else:
-        place = open_store(options.out) if "://" in options.out else FolderStore.create(options.out)
+    place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
     names = {f"audit-{options.split}.html": result.page, f"audit-{options.split}.csv": result.table}
     for name, text in names.items():
         place.put(f"{prefix}{name}", text.encode(), overwrite=True)

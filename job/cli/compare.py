@@ -39,9 +39,8 @@ def compare_runs(options: CompareOptions) -> None:
     if len(set(names)) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 -- a comparison needs two
         raise UsageError(f"compare: needs two or more different runs, got {', '.join(names) or 'none'}")
     store = options.store()
-    found = [require_run(store, name) for name in names]
-    summaries = [read_summary(*each) for each in found]
-    measured = [read_measurements(run, summary) for (run, _), summary in zip(found, summaries, strict=True)]
+    summaries = [read_summary(*require_run(store, name)) for name in names]
+    measured = [read_measurements(store, summary) for summary in summaries]
     comparison = compare(summaries, pair(measured))
     if html is not None:
         try:

@@ -3,23 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError
+from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
+from job.cli.runs import require_finished
 from job.log import one_line
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ
-from job.runs.evaluation import Estimate, Score, SizeScore, SplitEvaluation
+from job.runs.evaluation import IntervalEstimate, Score, SizeScore, SplitEvaluation
 from job.runs.flags import WorkdirOption
-from job.runs.records import RunRecord
 from job.runs.request import WorkersOption
 from job.text import labelled, shortened, table
 
 NUM_SHOWN, MAX_NAME = 6, 15
-
-Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 
 CHOSEN_HERE = (
     "threshold and score come from the same pictures, so the score is too good; a test split, `test:` in data.yaml, "
@@ -27,7 +22,7 @@ CHOSEN_HERE = (
 )
 
 
-class EvaluateOptions(RunOptions, JsonOption, WorkersOption, WorkdirOption):
+class EvaluateOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkersOption, WorkdirOption):
     """Flags of ``job evaluate``."""
 
     split: Literal["test", "val"] | None = Field(
@@ -38,22 +33,9 @@ class EvaluateOptions(RunOptions, JsonOption, WorkersOption, WorkdirOption):
         description="Takes the highest thresholds with this recall on val, such as 0.9; those of the best F1 if left "
         "out.",
     )
-    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
-        None,
-        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
-        "as in validation if left out.",
-    )
     batch: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="Pictures that the model sees at once; as in validation if left out."
     )
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
-
-    @field_validator("device")
-    @classmethod
-    def _require_one(cls, device: str) -> str:
-        if "," in device:
-            raise ValueError(f"must be one device, got {device!r}")
-        return device
 
 
 @command(EvaluateOptions, "job evaluate zebra --split test --recall 0.9 --bucket gs://my-bucket")
@@ -63,36 +45,22 @@ def evaluate(options: EvaluateOptions) -> None:
     The thresholds are chosen on val: one for each class with 50 or more objects there, and a common one for the rest.
     The score is of the test split if there is one. The record is kept in the bucket; `job compare` pairs runs by it.
     """
-    run, record = require_run(options.store(), options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
-    try:
-        from job.session.evaluate import EvaluationRequest
-        from job.session.evaluate import evaluate as evaluate_run
+    run, record, final = require_finished(options.store(), options.run)
+    from job.session.evaluate import EvaluationRequest
+    from job.session.evaluate import evaluate as evaluate_run
 
-        request = EvaluationRequest(
-            split=options.split,
-            recall=options.recall,
-            tiles=_tiles(options, record),
-            overlap=(DEFAULTS | record.request["train"])["tile_overlap"],
-            batch=options.batch or 2 * record.facts.batch,  # as validation in training does
-            device=options.device,
-            workers=options.workers,
-            workdir=options.workdir,
-        )
-        evaluation = evaluate_run(run, record, final, request)
-    except ImportError as error:
-        raise MachineError(f"evaluate: the package {error.name} is missing; run `make env`") from error
+    request = EvaluationRequest(
+        split=options.split,
+        recall=options.recall,
+        tiles=options.tiles_for(record),
+        overlap=record.train["tile_overlap"],
+        batch=options.batch or 2 * record.facts.batch,  # as validation in training does
+        device=options.device,
+        workers=options.workers,
+        workdir=options.workdir,
+    )
+    evaluation = evaluate_run(run, record, final, request)
     options.print(evaluation.model_dump(mode="json"), format_evaluation(evaluation))
-
-
-def _tiles(options: EvaluateOptions, record: RunRecord) -> int | None:
-    """Return the size of tiles, `None` for none."""
-    train = DEFAULTS | record.request["train"]
-    if options.tiles is None and train["val_tiles"]:
-        return int(train["tiles"] or train["imgsz"])
-    return options.tiles or None
 
 
 def format_evaluation(evaluation: SplitEvaluation) -> list[str]:
@@ -112,7 +80,7 @@ def format_evaluation(evaluation: SplitEvaluation) -> list[str]:
         "recall": total.recall,
         "F1": total.f1,
         "mAP50": total.map50,
-        "mAP50-95": total.map50_95 or Estimate(None, None, None),
+        "mAP50-95": total.map50_95 or IntervalEstimate(None, None, None),
     }
     numbers = {
         "count, bias": evaluation.count_bias,
@@ -155,7 +123,7 @@ def _size(score: SizeScore) -> str:
     return f"{score.from_px}-{score.to_px}" if score.to_px else f"{score.from_px} or more"
 
 
-def _parts(figure: Estimate, format_: str, unit: float = 1) -> tuple[str, str]:
+def _parts(figure: IntervalEstimate, format_: str, unit: float = 1) -> tuple[str, str]:
     """Return a figure and its interval as text."""
     if figure.value is None:
         return "none", ""

@@ -7,12 +7,11 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError
-from job.export.place import Place
-from job.export.records import METRICS, Bounds, ExportRecord, ExportRequest
+from job.cli.runs import require_finished
+from job.export.destination import Destination
+from job.export.records import Bounds, ExportRecord, ExportRequest
 from job.prediction.threshold import Threshold, choose_threshold
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
+from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.storage.workdir import attempt_folder
@@ -57,25 +56,22 @@ def export_run(options: ExportOptions) -> None:
         ParityError: If the file differs from the weights.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, final = require_finished(store, options.run)
     request = ExportRequest(
         run=run.name,
         weights=final.weights[BEST].sha256,
         dataset=record.dataset.digest,
         format=options.format,
-        imgsz=options.imgsz or (DEFAULTS | record.request["train"])["imgsz"],
+        imgsz=options.imgsz or record.train["imgsz"],
         pictures=options.pictures,
         bounds=Bounds(confidence=options.bound_confidence, px=options.bound_px, metric=options.bound_metric),
     )
-    place = Place.at(options.out) if options.out else Place(store, run.key(f"export/onnx-{request.imgsz}/"))
-    if (done := place.read(request)) is None:
-        try:
-            from job.export.export import Export, make_export
-        except ImportError as error:
-            raise MachineError(f"export: the package {error.name} is missing; run it as `make export`") from error
+    destination = (
+        Destination.at(options.out) if options.out else Destination(store, run.key(f"export/onnx-{request.imgsz}/"))
+    )
+    if (done := destination.read(request)) is None:
+        from job.export.export import Export, make_export
+
         evaluation = run.read(EvaluationRecord, EVALUATION)
         threshold = (
             choose_threshold(run.name, evaluation)
@@ -93,25 +89,20 @@ def export_run(options: ExportOptions) -> None:
                 workdir=options.workdir,
             )
             done = make_export(export, folder)
-            place.write(folder, done)
+            destination.write(folder, done)
     else:
-        log.info("the export in %s was finished before; for another one, choose another --out", place.uri)
-    options.print({"out": place.uri, **done.model_dump(mode="json")}, _format(place.uri, done))
+        log.info("the export in %s was finished before; for another one, choose another --out", destination.uri)
+    options.print({"out": destination.uri, **done.model_dump(mode="json")}, _format(destination.uri, done))
 
 
 def _format(where: str, done: ExportRecord) -> list[str]:
-    parity, bounds = done.parity, done.request.bounds
-    rows: list[tuple[str, ...]] = [("greatest difference", BEST, "exported", "difference", "bound")]
-    rows.append(("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"))
-    rows.append(("coordinates, px", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"))
-    for name, label in METRICS.items():
-        both = (f"{100 * side[name]:.2f} %" for side in (parity.original, parity.exported))
-        rows.append((label, *both, f"{parity.difference(name):.2g}", f"{bounds.metric:g}"))
+    parity = done.parity
+    heading = ("greatest difference", BEST, "exported", "difference", "bound")
     boxes = f"{parity.num_in_both} boxes in both, {parity.num_in_one} in one alone"
     return [
         f"{parity.num_pictures} of {parity.num_of} validation pictures at {done.px} px through both",
         "",
-        *table(rows, right={1, 2, 3, 4}),
+        *table([heading, *parity.rows(done.request.bounds)], right={1, 2, 3, 4}),
         "",
         f"{parity.num_candidates} candidates; at {parity.at:g} {boxes}",
         *(f"{where}/{name}" for name in done.files),

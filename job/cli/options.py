@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from job.cloud.budget import Limit
 from job.cloud.machine_types import find_machine
 from job.cloud.prices import usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
+from job.recipes.arguments import MAX_IMGSZ, validation_tiles
 from job.recipes.recipe import Profile
 from job.runs.flags import Options, Problem, reads
+from job.runs.records import RunRecord
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
@@ -71,6 +73,36 @@ class RunOptions(BucketOption):
 
     run: str = Field(description="The run's name.")
 
+
+class DeviceOption(Options):
+    """The device of a model that is not trained."""
+
+    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
+
+    @field_validator("device")
+    @classmethod
+    def _require_one_device(cls, device: str) -> str:
+        if "," in device:
+            raise ValueError(f"must be one device, got {device!r}")
+        return device
+
+
+class TilesOption(Options):
+    """Tiles of pictures that a model looks at besides."""
+
+    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
+        None,
+        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
+        "as in validation if left out.",
+    )
+
+    def tiles_for(self, record: RunRecord) -> int | None:
+        """Return the size of tiles for a run's model; None for none."""
+        in_validation, _ = validation_tiles(record.train)
+        return in_validation if self.tiles is None else self.tiles or None
+
+
+Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, description="an amount in dollars, such as 0.35")]
 

@@ -8,20 +8,20 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from job.cli.command import command
-from job.cli.options import JsonOption, RunOptions
-from job.cli.runs import require_run
-from job.errors import MachineError, RunConflictError, UsageError
+from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOption
+from job.cli.runs import require_finished
+from job.errors import MachineError, UsageError
 from job.log import one_line
 from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
 from job.prediction.threshold import Threshold, choose_threshold
-from job.recipes.arguments import DEFAULTS, MAX_IMGSZ, MIN_IMGSZ
+from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ, validation_tiles
 from job.runs.flags import Problem, Seconds, WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.storage.object_store import Store
-from job.storage.open_store import open_store
+from job.storage.open_store import open_output
 from job.text import shortened, table
 from job.training.files import BEST, EVALUATION
 
@@ -30,11 +30,10 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 10
 
 Confidence = Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")]
-Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 Pixels = Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)]
 
 
-class PredictOptions(RunOptions, JsonOption, WorkdirOption):
+class PredictOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkdirOption):
     """Flags of ``job predict``."""
 
     positional = ("run", "source")
@@ -47,11 +46,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     recall: Share | None = Field(
         None, description="Takes the highest threshold with this recall on the validation set, such as 0.9."
     )
-    tiles: Annotated[int, Field(ge=0, le=MAX_IMGSZ)] | None = Field(
-        None,
-        description="Looks at tiles of this many pixels besides, for small objects in large pictures; 0 at none, and "
-        "as in validation if left out.",
-    )
     overlap: Annotated[float, Field(ge=0, le=0.9)] | None = Field(
         None, description="Share of a tile that the next one shows again; as in training, or 0.2, if left out."
     )
@@ -63,7 +57,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="Pictures that the model sees at once.")
     shard: Annotated[int, Field(ge=1, le=100_000)] = Field(50, description="Pictures that are committed together.")
     draw: bool = Field(default=False, description="Also write pictures with boxes.")
-    device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
     hang_after_s: Seconds = Field(
         1800.0,
         alias="hang_after",
@@ -74,8 +67,6 @@ class PredictOptions(RunOptions, JsonOption, WorkdirOption):
     def _require_one(self) -> Self:
         if self.conf is not None and self.recall is not None:
             raise Problem(UsageError("--conf: contradicts --recall; pass one of them"))
-        if "," in self.device:
-            raise Problem(UsageError(f"--device: must be one device, got {self.device!r}; start one process for each"))
         return self
 
 
@@ -87,10 +78,7 @@ def predict(options: PredictOptions) -> None:
     on where it was killed, and several machines may share one --out.
     """
     store = options.store()
-    run, record = require_run(store, options.run)
-    final = run.final()
-    if final is None:
-        raise RunConflictError(f"run {run.name}: is not finished, so its best weights are not known; finish it first")
+    run, record, final = require_finished(store, options.run)
     source = open_source(options.source)
     out = _open_out(options.out, source)
     threshold, request = _resolve(options, run, record, final, source)
@@ -127,9 +115,8 @@ def _resolve(
 
     The threshold has metrics only if the pictures are searched as those of the validation set were.
     """
-    train, evaluation = DEFAULTS | record.request["train"], run.read(EvaluationRecord, EVALUATION)
-    val_tiles = (train["tiles"] or train["imgsz"]) if train["val_tiles"] else 0
-    tiles = val_tiles if options.tiles is None else options.tiles
+    train, evaluation = record.train, run.read(EvaluationRecord, EVALUATION)
+    tiles = options.tiles_for(record)
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,
@@ -140,16 +127,15 @@ def _resolve(
         iou=options.iou or train["iou"],
         imgsz=options.imgsz or train["imgsz"],
         max_det=options.max_det or record.facts.max_det,
-        only=train["classes"],
-        tiles=tiles or None,
+        only=record.classes,
+        tiles=tiles,
         overlap=(train["tile_overlap"] if options.overlap is None else options.overlap) if tiles else 0.0,
         batch=options.batch,
         shard=options.shard,
         draw=options.draw,
     )
     searched = (request.imgsz, request.iou, request.max_det, request.tiles, request.overlap)
-    overlap = train["tile_overlap"] if val_tiles else 0.0
-    if searched != (train["imgsz"], train["iou"], record.facts.max_det, val_tiles or None, overlap):
+    if searched != (train["imgsz"], train["iou"], record.facts.max_det, *validation_tiles(train)):
         threshold = replace(threshold, metrics={})
     return threshold, request
 
@@ -160,14 +146,9 @@ def _open_out(location: str, source: Source) -> Store:
     Raises:
         UsageError: If it lies in the source, whose pictures it would add to.
     """
-    is_folder = "://" not in location
-    if source.contains(str(Path(location).expanduser().resolve()) if is_folder else location.rstrip("/")):
+    if source.contains(location.rstrip("/") if "://" in location else str(Path(location).expanduser().resolve())):
         raise UsageError(f"--out: lies in the source {source.uri}, got {location}; choose a place beside it")
-    if is_folder:
-        from job.storage.local import FolderStore
-
-        return FolderStore.create(location)
-    return open_store(location)
+    return open_output(location)
 
 
 def _format(out: Store, request: PredictionRequest, done: PredictionFinal) -> list[str]:

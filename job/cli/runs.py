@@ -160,3 +160,12 @@ def require_run(store: Store, name: str) -> tuple[Run, RunRecord]:
         hint = nearest(name, [found.run.name for found in survey(store).runs]) or "; see `job runs list`"
         raise RunConflictError(f"run {name}: there is none of that name in {store.uri}{hint}")
     return run, record
+
+
+def require_finished(store: Store, name: str) -> tuple[Run, RunRecord, FinalRecord]:
+    """Return a run and its records; raises `RunConflictError` if there is none of that name, or it is not finished."""
+    run, record = require_run(store, name)
+    final = run.final()
+    if final is None:
+        raise RunConflictError(f"run {name}: is not finished, so its best weights are not known; finish it first")
+    return run, record, final

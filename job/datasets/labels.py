@@ -83,13 +83,10 @@ def check_label(
     `num_classes` is 0 if unknown; `num_keypoint_columns` may stand in a row after a box.
     """
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        rows = _rows(data, num_keypoint_columns)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return Findings.of("encoding", "is not UTF-8 text; save it as UTF-8", line)
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    whole = NUM_BOX_COLUMNS + num_keypoint_columns
-    rows = [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows]
     num_classes = 0 if single_class else num_classes
     problems = [(number, *problem) for number, row in rows for problem in _row_problems(row, num_classes)]
     odd = [number for number, row in rows if (len(row) == NUM_BOX_COLUMNS) != (len(rows[0][1]) == NUM_BOX_COLUMNS)]
@@ -127,6 +124,10 @@ class LabelledBox:
     right: float
     bottom: float
 
+    def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom in an image of this size."""
+        return self.left * width, self.top * height, self.right * width, self.bottom * height
+
 
 def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool = False) -> list[LabelledBox]:
     """Return the boxes of a label that `check_label` accepts; a polygon's box is its bounding box.
@@ -134,12 +135,8 @@ def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool
     As in training, equal rows count once, and a row without area does not count.
     """
     found: dict[tuple[float, ...], LabelledBox] = {}
-    whole = NUM_BOX_COLUMNS + num_keypoint_columns
-    for line, text in enumerate(data.decode("utf-8-sig").splitlines(), 1):
-        row = tuple(float(value) for value in text.split())
-        if not row:
-            continue
-        row = row[:NUM_BOX_COLUMNS] if len(row) == whole else row
+    for line, columns in _rows(data, num_keypoint_columns):
+        row = tuple(map(float, columns))
         if len(row) == NUM_BOX_COLUMNS:
             x, y, width, height = row[1:]
             corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -148,6 +145,13 @@ def read_boxes(data: bytes, num_keypoint_columns: int = 0, *, single_class: bool
         if min(_size(row)) > 0:
             found.setdefault(row, LabelledBox(line, 0 if single_class else int(row[0]), *corners))
     return list(found.values())
+
+
+def _rows(data: bytes, num_keypoint_columns: int) -> list[tuple[int, list[str]]]:
+    """Return number and columns of each row that is not empty, without key points; raises `UnicodeDecodeError`."""
+    rows = [(number, line.split()) for number, line in enumerate(data.decode("utf-8-sig").splitlines(), 1)]
+    whole = NUM_BOX_COLUMNS + num_keypoint_columns
+    return [(number, row[:NUM_BOX_COLUMNS] if len(row) == whole else row) for number, row in rows if row]
 
 
 def _size(row: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from job.export.records import METRICS, ExportRecord
 from job.log import one_line
 from job.prediction.threshold import Threshold
-from job.recipes.arguments import DEFAULTS
+from job.recipes.arguments import validation_tiles
 from job.recipes.recognition import shown_recipe
 from job.runs.records import FinalRecord, RunRecord
 from job.text import percent
@@ -88,11 +88,11 @@ def _classes(evaluation: Evaluation | None) -> list[str]:
 
 
 def _data(record: RunRecord, evaluation: Evaluation | None) -> list[str]:
-    data, facts, train = record.dataset, record.facts, DEFAULTS | record.request["train"]
-    tiles = train["tiles"] or train["imgsz"]
+    data, facts, train = record.dataset, record.facts, record.train
+    tiles, _ = validation_tiles(train)
     with_tiles = (
         [f"- Its metrics were measured with tiles of {tiles} px besides; the file sees one picture or tile at once."]
-        if train["val_tiles"]
+        if tiles
         else []
     )
     return [
@@ -116,27 +116,13 @@ def _lineage(record: RunRecord, final: FinalRecord) -> list[str]:
 
 
 def _check(export: ExportRecord) -> list[str]:
-    parity, bounds = export.parity, export.request.bounds
-    rows = [
-        ("confidence", "", "", f"{parity.confidence:.2g}", f"{bounds.confidence:g}"),
-        ("coordinates, px of the input", "", "", f"{parity.px:.2g}", f"{bounds.px:g}"),
-    ]
-    rows += [
-        (
-            label,
-            f"{parity.original[name]:.4f}",
-            f"{parity.exported[name]:.4f}",
-            f"{parity.difference(name):.2g}",
-            f"{bounds.metric:g}",
-        )
-        for name, label in METRICS.items()
-    ]
+    parity = export.parity
     return [
         f"{parity.num_pictures} of {parity.num_of} validation pictures through both models on the CPU, padded to",
         f"squares; {parity.num_candidates} candidates were compared. Precision, recall and F1 are at {parity.at:g}:",
         f"{parity.num_in_both} boxes are in both there, and {parity.num_in_one} in one alone.",
         "",
-        *_table(("greatest difference", BEST, "this file", "difference", "bound"), rows),
+        *_table(("greatest difference", BEST, "this file", "difference", "bound"), parity.rows(export.request.bounds)),
     ]
 
 

@@ -15,13 +15,12 @@ from job.export.card import model_card
 from job.export.records import ExportRecord, ExportRequest, Parity
 from job.log import Progress
 from job.prediction.labelled import LabelledData, labelled_data
-from job.prediction.threshold import LEAST, Threshold
-from job.recipes.arguments import DEFAULTS
+from job.prediction.threshold import Threshold
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
 from job.session import environment
 from job.storage.checksums import sha256_of
-from job.training.evaluation_record import Detection, Evaluation
+from job.training.evaluation_record import LEAST_CONFIDENCE, Detection, Evaluation
 from job.training.files import BEST
 from job.training.matching import match
 
@@ -96,14 +95,14 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
     from job.training.detector import DetectionSettings  # noqa: PLC0415 -- Ultralytics is confined first
     from job.training.parity import ModelPair, metrics_at  # noqa: PLC0415 -- Ultralytics is confined first
 
-    train = DEFAULTS | export.record.request["train"]
+    train = export.record.train
     most, at = export.request.pictures, export.threshold.confidence
     settings = DetectionSettings(
-        conf=LEAST,
+        conf=LEAST_CONFIDENCE,
         iou=train["iou"],
         imgsz=px,
         max_det=export.record.facts.max_det,
-        classes=train["classes"],
+        classes=export.record.classes,
         square=True,
     )
     pair = ModelPair(data.weights, exported, settings, environment.num_threads())
@@ -117,8 +116,8 @@ def check_parity(export: Export, data: LabelledData, exported: Path, px: int) ->
             seen = pair.compare(pixels)
             height, width = pixels.shape[:2]
             labels = [
-                Detection(box.category, 1.0, box.left * width, box.top * height, box.right * width, box.bottom * height)
-                for box in image.boxes(train["classes"])
+                Detection(box.category, 1.0, *box.in_pixels(width, height))
+                for box in image.boxes(export.record.classes)
             ]
             found.append((seen.confidence, seen.px, seen.num_candidates))
             objects += [label.category for label in labels]

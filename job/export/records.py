@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from job.analysis.metrics import LABELS
 from job.errors import RunConflictError
 from job.runs.records import Part, Record, differences
 
 RECORD = "export.json"
 
-METRICS = {"precision": "precision", "recall": "recall", "f1": "F1", "map50": "mAP50"}
-"""Names in records, and as people write them."""
+METRICS = {name: LABELS[name] for name in ("precision", "recall", "f1", "map50")}
+"""Metrics of a check, with their labels."""
 
 
 class Bounds(Part):
@@ -51,7 +52,7 @@ class Parity(Part):
     """Validation pictures that there are."""
 
     num_candidates: NonNegativeInt
-    """Boxes before suppression with a confidence of `LEAST` or more in one of the models."""
+    """Boxes before suppression with a confidence of `LEAST_CONFIDENCE` or more in one of the models."""
 
     confidence: float
     """The greatest difference, as is `px`."""
@@ -75,6 +76,23 @@ class Parity(Part):
     def difference(self, metric: str) -> float:
         """Return the difference of a metric, without its sign."""
         return abs(self.original[metric] - self.exported[metric])
+
+    def rows(self, bounds: Bounds) -> list[tuple[str, str, str, str, str]]:
+        """Return the differences as a table: label, both metrics, greatest difference, bound."""
+        return [
+            ("confidence", "", "", f"{self.confidence:.2g}", f"{bounds.confidence:g}"),
+            ("coordinates, px of the input", "", "", f"{self.px:.2g}", f"{bounds.px:g}"),
+            *(
+                (
+                    label,
+                    f"{100 * self.original[name]:.2f} %",
+                    f"{100 * self.exported[name]:.2f} %",
+                    f"{self.difference(name):.2g}",
+                    f"{bounds.metric:g}",
+                )
+                for name, label in METRICS.items()
+            ),
+        ]
 
     def beyond(self, bounds: Bounds) -> list[str]:
         """Return a sentence for each difference that is not within its bound; one that is no number is not."""

@@ -1,5 +1,6 @@
 """Pictures for people: with boxes, or the part of one for a page."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -37,10 +38,14 @@ def draw_boxes(picture: np.ndarray, detections: Sequence[Detection], names: Sequ
     return _as_jpeg(drawn)
 
 
-def cut(picture: np.ndarray, window: tuple[int, int, int, int]) -> bytes:
-    """Return the part of a picture, by its left, top, right and bottom in pixels, as a JPEG."""
+def cut(picture: np.ndarray, window: tuple[int, int, int, int], max_px: float = math.inf) -> bytes:
+    """Return the part of a picture, by its left, top, right and bottom in pixels, as a JPEG of at most `max_px`."""
     left, top, right, bottom = window
-    return _as_jpeg(_in_colour(picture[top:bottom, left:right]))
+    part = _in_colour(picture[top:bottom, left:right])
+    scale = max_px / max(part.shape[:2])
+    if scale < 1:
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return _as_jpeg(part)
 
 
 def _in_colour(picture: np.ndarray) -> np.ndarray:

@@ -5,18 +5,16 @@ meanwhile, and that the weights are those with which the run ended.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from job.datasets.labelled import LabelledImage, read_split
-from job.datasets.prepare import prepare_data
 from job.errors import DataError
-from job.goodput import PhaseTimer
 from job.runs.lineage import fetch_best
 from job.runs.records import RunRecord
 from job.runs.run import Run
-from job.storage.workdir import attempt_folder, require_writable
+from job.session.run_data import run_data
 from job.training.files import BEST
 from job.training.isolation import isolate_ultralytics
 
@@ -31,8 +29,6 @@ class LabelledData:
     """Of the dataset's version."""
 
     weights: Path
-    folder: Path
-    """For files in transit; removed at the end."""
 
 
 @contextmanager
@@ -49,26 +45,15 @@ def labelled_data(
         dataset: The name of a dataset whose newest version is taken; the version that the run has pinned if left out.
 
     Raises:
-        DataError: If the dataset is gone or broken, or has other classes than the run.
+        DataError: If the dataset is gone or broken, or has no such split.
         WeightsError: If the weights are gone.
         MachineError: If it does not fit on the disk, or a library is missing.
     """
-    require_writable(workdir)
-    train, pinned = record.request["train"], record.dataset
-    with attempt_folder(workdir, f"labelled-{run.name}") as folder, ExitStack() as held:
+    with run_data(run, record, workdir, dataset) as (data, folder):
+        images = read_split(workdir / "datasets" / data.name, split, single_class=record.train["single_cls"])
+        if not images:
+            raise DataError(f"dataset {data.name}: has no images in {split}; choose another split")
         isolate_ultralytics(folder / "ultralytics")
-        name = dataset or pinned.name
-        data = prepare_data(
-            *(run.store, name, workdir, folder / "data.yaml", PhaseTimer()),
-            held=held,
-            quarantine=record.request["quarantine"],
-            single_class=bool(train.get("single_cls")),
-            pinned=None if dataset else pinned.model_dump(),
-            subject=f"run {run.name}",
-        )
-        images = read_split(workdir / "datasets" / name, split, single_class=bool(train.get("single_cls")))
         weights = folder / BEST
         fetch_best(run, weights)
-        if not images:
-            raise DataError(f"dataset {name}: has no images in {split}; choose another split")
-        yield LabelledData(images, data.class_names, data.digest, weights, folder)
+        yield LabelledData(images, data.class_names, data.digest, weights)

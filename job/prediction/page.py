@@ -3,7 +3,6 @@
 Guarantees one self-contained file that is a function of request, results and pictures: no time and no place is in it.
 """
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from job.prediction.records import PictureResult, PredictionRequest
 from job.prediction.source import Source, SourceChangedError
 from job.prediction.summary import Summary, count_by_class, doubt
 from job.report.charts import confidence_histogram
-from job.report.examples import Box, find_window
+from job.report.examples import Box, data_address, find_window
 from job.report.template import render_template
 from job.text import between
 from job.training.evaluation_record import Detection
@@ -127,7 +126,7 @@ def _described(result: PictureResult, names: Sequence[str], pixels: np.ndarray |
     shown = window[2] - window[0], window[3] - window[1]
     return replace(
         picture,
-        data="data:image/jpeg;base64," + base64.b64encode(cut(pixels, window)).decode(),
+        data=data_address(cut(pixels, window)),
         width=shown[0],
         height=shown[1],
         boxes=tuple(_boxes(result.detections, names, window)),

@@ -5,10 +5,7 @@ from itertools import takewhile
 
 from job.errors import RunConflictError, UsageError
 from job.text import percent
-from job.training.evaluation_record import Evaluation
-
-LEAST = 0.001
-"""The least confidence that a validation looks at."""
+from job.training.evaluation_record import LEAST_CONFIDENCE, Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,12 @@ def metrics_at(evaluation: Evaluation | None, confidence: float) -> dict[str, fl
 
 def _own(evaluation: Evaluation) -> float:
     """Return the confidence of the operating point."""
-    return max(evaluation.operating_point["confidence"], LEAST)
+    return max(evaluation.operating_point["confidence"], LEAST_CONFIDENCE)
 
 
 _METRICS = ("precision", "recall", "f1")
 
 
 def _points(curves: dict[str, list[float]]) -> tuple[list[float], list[float]]:
-    """Return confidences from `LEAST` on and the recall at each."""
-    return [max(confidence, LEAST) for confidence in curves["confidence"]], curves["recall"]
+    """Return confidences from `LEAST_CONFIDENCE` on and the recall at each."""
+    return [max(confidence, LEAST_CONFIDENCE) for confidence in curves["confidence"]], curves["recall"]

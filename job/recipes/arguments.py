@@ -193,6 +193,11 @@ def requested(train: Arguments) -> Arguments:
     return {name: value for name, value in train.items() if name not in OF_THE_JOB or value != DEFAULTS[name]}
 
 
+def validation_tiles(train: Arguments) -> tuple[int | None, float]:
+    """Return size and overlap of the tiles that validation looks at besides; None and 0 if it looks at none."""
+    return (train["tiles"] or train["imgsz"], train["tile_overlap"]) if train["val_tiles"] else (None, 0.0)
+
+
 def check_arguments(given: Arguments) -> tuple[Arguments, list[str]]:
     """Check training arguments by name, type and range.
 

@@ -66,8 +66,7 @@ class Facts:
         """The epoch of ``best.pt`` (1-based): the last one with the highest mAP50-95, or F1 with ``--best f1``."""
         if self.final is not None:
             return self.final.best_epoch
-        by_f1 = self.record.request["train"].get("best") == "f1"
-        return self._best_by("f1" if by_f1 else "map50_95")
+        return self._best_by("f1" if self.record.train["best"] == "f1" else "map50_95")
 
     @property
     def better_f1_epoch(self) -> int | None:
@@ -93,7 +92,7 @@ class Facts:
     @property
     def num_epochs(self) -> int:
         """The requested epochs."""
-        return int(self.record.request["train"]["epochs"])
+        return int(self.record.train["epochs"])
 
     @property
     def expect(self) -> dict[str, Band]:

@@ -109,13 +109,18 @@ def _picture(
     before, after = (_view(view, image.size, window, names) if view else None for view in views)
     return Picture(
         image=evaluated.image,
-        data="data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode(),
+        data=data_address(written.getvalue()),
         width=part.width,
         height=part.height,
         cut_from=None if part.size == image.size else image.size,
         before=before,
         after=after,
     )
+
+
+def data_address(jpeg: bytes) -> str:
+    """Return a JPEG as a ``data:`` address, for a page in one file."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def find_window(size: tuple[int, int], points: Sequence[tuple[float, float]]) -> tuple[int, int, int, int]:

@@ -16,7 +16,7 @@ SPLITS = ("test", "val")
 """Splits that a run can be evaluated on; where there are evaluations on both, the first one counts."""
 
 
-class Estimate(NamedTuple):
+class IntervalEstimate(NamedTuple):
     """A figure and its 95 % interval; `None` where it has no value, such as a precision without detections."""
 
     value: float | None
@@ -30,13 +30,13 @@ class Score(Part):
     num_objects: NonNegativeInt
     num_found: NonNegativeInt
     num_false_alarms: NonNegativeInt
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
+    precision: IntervalEstimate
+    recall: IntervalEstimate
+    f1: IntervalEstimate
     """The harmonic mean of precision and recall."""
 
-    map50: Estimate
-    map50_95: Estimate | None = None
+    map50: IntervalEstimate
+    map50_95: IntervalEstimate | None = None
     """`None` for a range of sizes."""
 
 
@@ -50,10 +50,10 @@ class ClassScore(Score):
     is_own: bool
     """Whether the threshold was chosen for this class alone."""
 
-    count_bias: Estimate
+    count_bias: IntervalEstimate
     """Detections minus objects of a picture, on average."""
 
-    count_mae: Estimate
+    count_mae: IntervalEstimate
     """The same without its sign."""
 
 
@@ -103,11 +103,11 @@ class SplitEvaluation(Record):
     """Pictures without an object."""
 
     total: Score
-    count_bias: Estimate
-    count_mae: Estimate
+    count_bias: IntervalEstimate
+    count_mae: IntervalEstimate
     """Errors of the count of a picture, all classes together."""
 
-    false_alarms_per_empty: Estimate
+    false_alarms_per_empty: IntervalEstimate
     """False alarms in a picture without an object, on average."""
 
     classes: list[ClassScore]
@@ -133,7 +133,7 @@ class SplitEvaluation(Record):
         return f"{', '.join(texts)}; {len(self.pictures)} pictures of {self.split}{same}"
 
 
-def _percent(figure: Estimate) -> str:
+def _percent(figure: IntervalEstimate) -> str:
     if figure.value is None or figure.low is None or figure.high is None:
         return "not known"
     return f"{percent(figure.value)} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict  # pydantic does not take that of typing
 
 from job.errors import EndReason, UnreadableRecordError
 from job.goodput import Phase
+from job.recipes.arguments import DEFAULTS, Arguments
 from job.recipes.recipe import StartKind
 from job.text import as_json, seconds_between, shortened, validation_problems
 from job.training.files import BEST, STATE
@@ -360,6 +361,17 @@ class RunRecord(Record):
     """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
+
+    @property
+    def train(self) -> Arguments:
+        """Its training arguments, all of them: a request has none of the job's own that are defaults."""
+        return DEFAULTS | self.request["train"]
+
+    @property
+    def classes(self) -> list[int] | None:
+        """The classes that it was trained on, by number; None for all."""
+        classes = self.train["classes"]
+        return [classes] if isinstance(classes, int) else classes
 
 
 class LastCommitted(Part):

@@ -5,7 +5,6 @@ same request gives the same record. Knows nothing of how figures come about.
 """
 
 import logging
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +12,14 @@ from typing import TYPE_CHECKING
 from job.analysis.metrics import metrics_of
 from job.analysis.operating_point import OperatingPoint, choose
 from job.analysis.score import Counts, PictureErrors, ScoredSplit
-from job.datasets.prepare import PreparedData, prepare_data
+from job.datasets.prepare import PreparedData
 from job.errors import DataError
-from job.goodput import PhaseTimer
 from job.runs.evaluation import SplitEvaluation, StockMetrics, evaluation_name
 from job.runs.lineage import fetch_best
 from job.runs.records import FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.session import environment
-from job.storage import workdir
+from job.session.run_data import run_data
 from job.training.files import BEST
 
 if TYPE_CHECKING:
@@ -61,19 +59,10 @@ def evaluate(run: Run, record: RunRecord, final: FinalRecord, request: Evaluatio
         DataError: If the data have no such split.
         JobError: If data, weights or device fail.
     """
-    with workdir.attempt_folder(request.workdir, "evaluate") as folder, ExitStack() as held:
-        pinned = record.dataset
-        data = prepare_data(
-            *(run.store, pinned.name, request.workdir, folder / "data.yaml", PhaseTimer()),
-            held=held,
-            quarantine=False,
-            single_class=bool(record.request["train"].get("single_cls")),
-            pinned=pinned.model_dump(),
-            subject=f"run {run.name}",
-        )
+    with run_data(run, record, request.workdir) as (data, folder):
         if request.split == "test" and data.test is None:
             raise DataError(
-                f"--split test: dataset {pinned.name}, as run {run.name} was trained on it, has no test split; pass "
+                f"--split test: dataset {data.name}, as run {run.name} was trained on it, has no test split; pass "
                 "--split val, or add one to data.yaml before the next training"
             )
         split = request.split or ("test" if data.test else "val")

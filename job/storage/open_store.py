@@ -24,3 +24,8 @@ def open_store(location: str) -> Store:
     if "://" in location:
         raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; correct --bucket")
     return FolderStore.open(location)
+
+
+def open_output(location: str) -> Store:
+    """Open a place for results as `open_store` does; a folder is made if there is none."""
+    return open_store(location) if "://" in location else FolderStore.create(location)

@@ -12,8 +12,7 @@ import torch
 from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.utils.checks import check_imgsz
 
-from job.errors import MachineError, message_of
-from job.training.device import require_device
+from job.training.device import device_explained, require_device, set_kernels
 from job.training.evaluation_record import Detection
 from job.training.faults import explained_prediction
 from job.training.tiled_detection import Detections, with_tiles
@@ -81,12 +80,9 @@ class Detector:
                 "verbose": False,
             }
         )
-        try:
+        with device_explained(device):
             self._predictor.setup_model(model, verbose=False)
-        except (ValueError, AssertionError) as error:
-            raise MachineError(f"device {device!r}: {message_of(error)}; pass another --device") from error
-        torch.set_num_threads(num_threads)  # select_device sets it from the number of cores
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        set_kernels(num_threads)
         self._size = check_imgsz(settings.imgsz, stride=self._predictor.model.stride, min_dim=2)
         self._predictor.imgsz = self._size
         names = self._predictor.model.names if isinstance(model, str) else model.names

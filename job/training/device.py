@@ -2,11 +2,13 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from job.errors import MachineError
+from job.errors import MachineError, message_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,23 @@ def require_device(named: str) -> None:
             f"device {index}: torch has no kernels for {torch.cuda.get_device_name(index)}, compute capability "
             f"{'.'.join(map(str, capability))}, but for {', '.join(built_for)}; take another GPU"
         )
+
+
+@contextmanager
+def device_explained(named: str) -> Iterator[None]:
+    """Raise `MachineError` where Ultralytics refuses the device; its other errors pass."""
+    try:
+        yield
+    except (ValueError, AssertionError) as error:
+        if "device" not in str(error).lower():
+            raise
+        raise MachineError(f"device {named!r}: {message_of(error)}; pass another --device") from error
+
+
+def set_kernels(num_threads: int) -> None:
+    """Set the threads of torch, which Ultralytics sets by the cores, and make kernels deterministic."""
+    torch.set_num_threads(num_threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def num_ooms(device: torch.device) -> int:

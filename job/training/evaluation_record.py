@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 
+LEAST_CONFIDENCE = 0.001
+"""The least confidence of a detection that a validation looks at, as in Ultralytics."""
+
 SIZES_PX = (0, 8, 16, 32, 64, 96)
 """Where the ranges of object sizes begin: the square root of a box's area, in pixels."""
 

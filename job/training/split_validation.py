@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from job.errors import MachineError, message_of
 from job.training.dataset import read_only_images
-from job.training.device import require_device
+from job.training.device import device_explained, require_device, set_kernels
 from job.training.evaluation import detections_collected
 from job.training.faults import explained_prediction
 from job.training.matching import MatchedPicture
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import tiles_of
 from job.training.weights import load_weights
 
 
@@ -96,15 +93,10 @@ class SplitValidation:
         validator = self._validator(split)
         with (
             explained_prediction(f"evaluation on {split}", "--batch or --tiles"),
+            device_explained(self._settings.device),
             detections_collected(validator) as seen,
         ):
-            try:
-                metrics = validator(model=self._model)
-            except (ValueError, AssertionError) as error:
-                if "device" not in str(error).lower():
-                    raise
-                device = self._settings.device
-                raise MachineError(f"device {device!r}: {message_of(error)}; pass another --device") from error
+            metrics = validator(model=self._model)
         pictures = [each.matched(str(validator.data["path"])) for each in seen]
         measured = {name: float(value) for name, value in metrics.items()}
         return ValidatedSplit(measured, int(validator.args.imgsz), int(validator.args.max_det), pictures)
@@ -132,8 +124,7 @@ class SplitValidation:
             },
         )
         if settings.tiles is not None:
-            size, overlap = settings.tiles, settings.overlap
-            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
+            validator.tile_size, validator.tile_overlap = settings.tiles, settings.overlap
         build = validator.build_dataset
 
         def build_of_files(*args: object, **options: object) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
@@ -142,10 +133,5 @@ class SplitValidation:
             return dataset
 
         validator.build_dataset = build_of_files
-        validator.add_callback("on_val_start", self._prepare)
+        validator.add_callback("on_val_start", lambda _validator: set_kernels(settings.num_threads))
         return validator
-
-    def _prepare(self, _validator: object) -> None:
-        """Set what Ultralytics has just set from the number of cores, and make kernels deterministic."""
-        torch.set_num_threads(self._settings.num_threads)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

@@ -4,7 +4,7 @@ Guarantees that metrics count objects of pictures, as without tiles: an object t
 detection of a tile is one of the whole picture by the time that Ultralytics counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,14 +15,17 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.patches import imread
 
 from job.training.tiled_detection import Detections, with_tiles
-from job.training.tiles import Tile
+from job.training.tiles import tiles_of
 
 
 class TiledValidator(DetectionValidator):
     """Ultralytics' validator, which looks at tiles besides."""
 
-    tiles_of: Callable[[int, int], list[Tile]]
-    """Returns the tiles of a picture by its height and width."""
+    tile_size: int
+    """Width and height of a tile, in pixels of the file."""
+
+    tile_overlap: float
+    """Share of a tile that the next one shows again."""
 
     _model: nn.Module
     _batch: dict[str, Any]
@@ -51,11 +54,12 @@ class TiledValidator(DetectionValidator):
         (gain_y, gain_x), pad = self._batch["ratio_pad"][index]
         gain = torch.tensor([gain_x, gain_y] * 2, device=self.device)
         offset = torch.tensor([*pad] * 2, device=self.device)
+        height, width = picture.shape[:2]
         in_picture = whole | {"bboxes": (whole["bboxes"] - offset) / gain}
         found = with_tiles(
             picture,
             in_picture,
-            self.tiles_of(*picture.shape[:2]),
+            tiles_of(height, width, self.tile_size, self.tile_overlap),
             self.args.imgsz,
             self._detect,
             num_at_once=len(self._batch["img"]),

@@ -27,7 +27,7 @@ from job.errors import MachineError, RecipeError, WeightsError, message_of
 from job.text import UnreadableYamlError
 from job.training.architecture import Architecture, UnfitArchitectureError, load_architecture, require_size
 from job.training.dataset import Batch, KeyedDataset, Labels, TiledDataset, is_recompressed, read_only_images
-from job.training.device import require_device
+from job.training.device import device_explained, require_device
 from job.training.distributed import ProcessGroup
 from job.training.evaluation_record import harmonic_mean
 from job.training.isolation import patch_ultralytics
@@ -35,7 +35,7 @@ from job.training.rng import start_streams
 from job.training.sampler import EpochBatches, TileBatches
 from job.training.signals import notices_blocked
 from job.training.tiled_validation import TiledValidator
-from job.training.tiles import Tiling, tiles_of
+from job.training.tiles import Tiling
 from job.training.weights import Transfer, load_weights, measure_transfer
 
 log = logging.getLogger(__name__)
@@ -111,26 +111,25 @@ class Trainer(DetectionTrainer):
         self.begun = None
         require_device(plan.group.device(plan.device))
         try:
-            super().__init__(
-                overrides={
-                    **{
-                        name: value
-                        for name, value in plan.train.items()
-                        if value is not None and name in DEFAULT_CFG_DICT
-                    },
-                    "model": plan.architecture or str(plan.weights),
-                    "data": str(plan.data_yaml),
-                    "save_dir": str(plan.folder),
-                    "device": plan.group.device(plan.device),
-                    "workers": plan.workers,
-                    "task": "detect",
-                    "mode": "train",
-                    "verbose": False,
-                }
-            )
+            with device_explained(plan.device):
+                super().__init__(
+                    overrides={
+                        **{
+                            name: value
+                            for name, value in plan.train.items()
+                            if value is not None and name in DEFAULT_CFG_DICT
+                        },
+                        "model": plan.architecture or str(plan.weights),
+                        "data": str(plan.data_yaml),
+                        "save_dir": str(plan.folder),
+                        "device": plan.group.device(plan.device),
+                        "workers": plan.workers,
+                        "task": "detect",
+                        "mode": "train",
+                        "verbose": False,
+                    }
+                )
         except (ValueError, AssertionError) as error:
-            if "device" in str(error).lower():
-                raise MachineError(f"device {plan.device!r}: {message_of(error)}; pass another --device") from error
             raise RecipeError(f"recipe: Ultralytics refuses it, {message_of(error)}; correct it") from error
         self._require_precision()
         self.callbacks = {event: [] for event in self.callbacks}  # callbacks of integrations
@@ -192,8 +191,8 @@ class Trainer(DetectionTrainer):
         validator = super().get_validator()
         if self.plan.train["val_tiles"]:
             validator.__class__ = TiledValidator
-            size, overlap = self.plan.train["tiles"] or self.args.imgsz, self.plan.train["tile_overlap"]
-            validator.tiles_of = lambda height, width: tiles_of(height, width, size, overlap)
+            validator.tile_size = self.plan.train["tiles"] or self.args.imgsz
+            validator.tile_overlap = self.plan.train["tile_overlap"]
         return validator
 
     def validate(self) -> Any:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any

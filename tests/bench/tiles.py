@@ -21,17 +21,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from job import __version__
+from job.analysis.bootstrap import Resamples, interval_estimate, ratio
 from job.cli.app import main as job_main
+from job.datasets.labelled import read_split
+from job.datasets.labels import LabelledBox
 from job.goodput import Phase
+from job.runs.evaluation import IntervalEstimate
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from job.text import table
 from job.training.evaluation_record import Detection
 from job.training.isolation import isolate_ultralytics
+from job.training.matching import match
 from tests.bench.aerial_pictures import cut_photographs, draw_landscape
 from tests.support.cli_process import ROOT
 
@@ -71,8 +75,8 @@ class Subject:
 
 
 SUBJECTS = {
-    "landscape": Subject("landscape", draw_landscape, 192),
-    "crowns": Subject("crowns", cut_photographs, 128),
+    subject.name: subject
+    for subject in (Subject("landscape", draw_landscape, 192), Subject("crowns", cut_photographs, 128))
 }
 
 
@@ -101,18 +105,6 @@ class Picture:
     """``(n,)`` of all detections."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure and its 95 % interval, shares of 1."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
-
-
 @dataclass
 class Result:
     """What came out on some pictures."""
@@ -124,8 +116,8 @@ class Result:
     """By range of sizes."""
 
     trainings: dict[str, Training]
-    figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
-    """By name and arm; the last arm is the difference of T to A."""
+    figures: dict[str, dict[str, IntervalEstimate]] = field(default_factory=dict)
+    """Shares of 1 by name and arm; the last arm is the difference of T to A."""
 
     @property
     def difference(self) -> float:
@@ -187,32 +179,23 @@ class Bench:
         )  # fmt: skip
         detector = Detector(self.bucket / "runs" / run / "weights" / "last.pt", settings, "cpu", 1)
         found = []
-        for file in sorted((self.data / "images" / split).iterdir()):
-            pixels = cv2.imread(str(file))
+        for image in read_split(self.data, split, single_class=False):
+            pixels = image.pixels(detector.num_channels)
             (detections,) = detector.detect([pixels])
-            labels = (self.data / "labels" / split / f"{file.stem}.txt").read_text().split()
-            found.append(matched(detections, np.array(labels, float).reshape(-1, 5), pixels.shape[:2], imgsz))
+            found.append(matched(detections, image.boxes(), pixels.shape[:2], imgsz))
         return found
 
 
-def matched(detections: list[Detection], labels: np.ndarray, shape: tuple[int, int], imgsz: int) -> Picture:
-    """Match detections with labels: each, the most confident first, takes the free object of its class that it overlaps
-    most, if by an IoU of 0.5.
-    """
+def matched(detections: list[Detection], labels: list[LabelledBox], shape: tuple[int, int], imgsz: int) -> Picture:
+    """Match the detections in a picture of a height and width with its labels."""
     height, width = shape
-    middle, size = labels[:, 1:3] * [width, height], labels[:, 3:] * [width, height]
-    objects = np.hstack([middle - size / 2, middle + size / 2])
+    objects = np.array([label.in_pixels(width, height) for label in labels]).reshape(-1, 4)
+    found = np.array(detections, float).reshape(-1, 6)
+    about = match(objects, np.array([label.category for label in labels]), found[:, 2:], found[:, 0])[:, 0]
     found_at = np.zeros(len(objects))
-    for detection in detections:
-        box = np.array(detection[2:])
-        sides = np.minimum(objects[:, 2:], box[2:]) - np.maximum(objects[:, :2], box[:2])
-        common = np.clip(sides, 0, None).prod(1)
-        overlap = common / (size.prod(1) + (box[2:] - box[:2]).prod() - common)
-        overlap *= (labels[:, 0] == detection.category) & (found_at == 0)
-        if len(objects) and overlap.max() >= 0.5:
-            found_at[overlap.argmax()] = detection.confidence
-    sizes_px = np.sqrt(size.prod(1)) * imgsz / max(height, width)
-    return Picture(sizes_px, found_at, np.array([detection.confidence for detection in detections]))
+    found_at[about[about >= 0]] = found[about >= 0, 1]
+    sizes_px = np.sqrt((objects[:, 2:] - objects[:, :2]).prod(1)) * imgsz / max(height, width)
+    return Picture(sizes_px, found_at, found[:, 1])
 
 
 def counts(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -228,13 +211,13 @@ def counts(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return np.array([in_range.sum(0) for in_range in ranges]), np.array(found), np.array(shown)
 
 
-def figures_of(chosen_on: list[Picture], scored: list[Picture], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return figures of the scored pictures for each row of weights ``(r, p)``, which says how often each counts."""
+def figures_of(chosen_on: list[Picture], scored: list[Picture], resamples: Resamples) -> dict[str, np.ndarray]:
+    """Return figures ``(1 + r,)`` of the scored pictures and of their resamples."""
     objects, found, shown = counts(chosen_on)
     f1 = 2 * found.sum((0, 1)) / np.maximum(shown.sum(0) + objects.sum(), 1)
     threshold = int(f1.argmax())
     objects, found, shown = counts(scored)
-    by_size, found_by_size, shown = weights @ objects, np.tensordot(weights, found, 1), weights @ shown
+    by_size, found_by_size, shown = (resamples.total(each) for each in (objects, found, shown))
     num_found, num_objects = found_by_size.sum(1), by_size.sum(1)
     recalls, precisions = num_found / num_objects[:, None], num_found / np.maximum(shown, 1)
     figures = {
@@ -243,8 +226,7 @@ def figures_of(chosen_on: list[Picture], scored: list[Picture], weights: np.ndar
         "precision": precisions[:, threshold],
         "recall": recalls[:, threshold],
     }
-    with np.errstate(invalid="ignore"):
-        shares = found_by_size[:, :, threshold] / by_size
+    shares = ratio(found_by_size[:, :, threshold], by_size)
     in_sizes = {f"recall, {size}": shares[:, i] for i, size in enumerate(sizes()) if objects[:, i].any()}
     return figures | in_sizes
 
@@ -257,10 +239,10 @@ def sizes() -> list[str]:
     ]
 
 
-def estimated(values: np.ndarray) -> Figure:
-    """Return a figure with its interval; the first value is of the pictures as they are."""
-    low, high = np.nanquantile(values[1:], (0.025, 0.975))
-    return Figure(*(round(float(value), 4) for value in (values[0], low, high)))
+def shown_figure(figure: IntervalEstimate) -> str:
+    """Return a figure with its interval in percent."""
+    value, low, high = (100 * (np.nan if share is None else share) for share in figure)
+    return f"{value:.1f} [{low:.0f}, {high:.0f}]"
 
 
 def compare(subject: Subject, folder: Path, start_epochs: int, seconds: float) -> Result:
@@ -275,12 +257,11 @@ def compare(subject: Subject, folder: Path, start_epochs: int, seconds: float) -
     found = {arm: [bench.pictures(run, split, sliced=sliced) for split in ("val", "test")]
              for arm, (run, sliced) in ARMS.items()}  # fmt: skip
     scored = found["A"][1]
-    drawn = np.random.default_rng(0).multinomial(len(scored), np.full(len(scored), 1 / len(scored)), NUM_RESAMPLES)
-    weights = np.vstack([np.ones(len(scored)), drawn])
-    figures = {arm: figures_of(*pictures, weights) for arm, pictures in found.items()}
+    resamples = Resamples.of(len(scored), NUM_RESAMPLES)
+    figures = {arm: figures_of(*pictures, resamples) for arm, pictures in found.items()}
     figures["T - A"] = {name: figures["T, slices"][name] - values for name, values in figures["A"].items()}
     objects = dict(zip(sizes(), counts(scored)[0].sum(0).tolist(), strict=True))
-    named = {name: {arm: estimated(values[name]) for arm, values in figures.items()} for name in figures["A"]}
+    named = {name: {arm: interval_estimate(values[name]) for arm, values in figures.items()} for name in figures["A"]}
     return Result(subject.name, subject.imgsz, len(scored), objects, trainings, named)
 
 
@@ -288,7 +269,7 @@ def lines_of(result: Result) -> list[str]:
     """Return a result as lines of a table."""
     arms = [*ARMS, "T - A"]
     rows = [["%, 95 % interval", *arms]]
-    rows += [[name, *(str(by_arm[arm]) for arm in arms)] for name, by_arm in result.figures.items()]
+    rows += [[name, *(shown_figure(by_arm[arm]) for arm in arms)] for name, by_arm in result.figures.items()]
     objects = ", ".join(f"{number} of {size}" for size, number in result.num_objects.items())
     lines = [f"{result.subject}: {result.num_pictures} pictures, imgsz {result.imgsz}; objects: {objects}"]
     lines += [

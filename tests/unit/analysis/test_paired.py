@@ -7,7 +7,7 @@ import pytest
 from job.analysis.paired import describe_difference, is_distinguishable, pair, read_measurements
 from job.analysis.summary import read_summary
 from job.cli.app import main
-from job.runs.evaluation import Estimate
+from job.runs.evaluation import IntervalEstimate
 from job.runs.run import Run
 from job.storage.local import FolderStore
 from job.training.evaluation_record import PictureCounts
@@ -48,8 +48,9 @@ def bucket(tmp_path):
 
 def measured(bucket, *names):
     """Return what runs of a bucket were measured on."""
-    runs = [Run(FolderStore.open(bucket), name) for name in names]
-    return [read_measurements(run, read_summary(run, run.record())) for run in runs]
+    store = FolderStore.open(bucket)
+    runs = [Run(store, name) for name in names]
+    return [read_measurements(store, read_summary(run, run.record())) for run in runs]
 
 
 def test_a_small_difference_on_the_same_pictures_is_seen(bucket):
@@ -114,6 +115,9 @@ def test_advice_says_whether_the_better_run_is_distinguishable(bucket, capsys):
 
 def test_a_difference_is_shown_in_its_unit():
     """Shares are points of 100, errors of counts are objects."""
-    assert describe_difference(Estimate(0.012, 0.001, 0.0234)) == "+1.2 [+0.1, +2.3]"
-    assert describe_difference(Estimate(-0.5, -1.0, 0.25), "count_mae") == "-0.50 [-1.00, +0.25], not distinguishable"
-    assert describe_difference(Estimate(None, None, None)) == "not known"
+    assert describe_difference(IntervalEstimate(0.012, 0.001, 0.0234)) == "+1.2 [+0.1, +2.3]"
+    assert (
+        describe_difference(IntervalEstimate(-0.5, -1.0, 0.25), "count_mae")
+        == "-0.50 [-1.00, +0.25], not distinguishable"
+    )
+    assert describe_difference(IntervalEstimate(None, None, None)) == "not known"

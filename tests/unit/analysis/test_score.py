@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from job.analysis.bootstrap import Resamples, estimate
+from job.analysis.bootstrap import Resamples, interval_estimate
 from job.analysis.operating_point import MIN_OBJECTS, choose
 from job.analysis.score import Counts, PictureErrors, Rates, ScoredSplit, average_precisions
 from job.errors import RunConflictError, UsageError
@@ -111,7 +111,7 @@ def test_intervals_hold_the_truth_as_often_as_they_claim():
     rng, held = np.random.default_rng(0), []
     for _ in range(300):
         resamples = Resamples.of(60, 300)
-        recall = estimate(Rates.of(resamples, Counts.of(crowd(rng, 60), 1)).recall)
+        recall = interval_estimate(Rates.of(resamples, Counts.of(crowd(rng, 60), 1)).recall)
         held.append(recall.low <= 0.6 <= recall.high)
     assert 0.91 <= np.mean(held) <= 0.98
 

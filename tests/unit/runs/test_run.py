@@ -232,3 +232,10 @@ def test_a_path_that_is_not_utf_8_is_recorded(store):
     claim = Run(store, "zebra").claim({})
     claim.end("failed", {"message": "/data/caf\udce9: no such file"})
     assert Run(store, "zebra").attempt(1).end.message == "/data/caf?: no such file"
+
+
+@pytest.mark.parametrize(("asked", "classes"), [({}, None), ({"classes": 3}, [3]), ({"classes": [0, 2]}, [0, 2])])
+def test_training_arguments_of_a_record_are_complete(asked, classes):
+    """Those that a request leaves out have their defaults, and one class alone is a list."""
+    found = record("zebra", train={"epochs": 5, **asked})
+    assert (found.train["epochs"], found.train["tiles"], found.classes) == (5, 0, classes)

@@ -13,25 +13,25 @@ from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
 
-class Place:
-    """A destination: a store, and what its keys begin with."""
+class Destination:
+    """A store, and what the keys of an export begin with."""
 
     def __init__(self, store: Store, prefix: str = "") -> None:
         self._store, self._prefix, self._new_folder = store, prefix, ""
 
     @classmethod
-    def at(cls, location: str) -> "Place":
-        """Return the place at a folder, which need not exist, or at ``gs://BUCKET/PREFIX``."""
+    def at(cls, location: str) -> "Destination":
+        """Return the destination at a folder, which need not exist, or at ``gs://BUCKET/PREFIX``."""
         folder = Path(location).expanduser()
         if "://" in location or folder.exists():
             return cls(open_store(location))
-        place = cls(FolderStore(folder.absolute()))
-        place._new_folder = location
-        return place
+        destination = cls(FolderStore(folder.absolute()))
+        destination._new_folder = location
+        return destination
 
     @property
     def uri(self) -> str:
-        """The place as text."""
+        """The destination as text."""
         return f"{self._store.uri}/{self._prefix}".rstrip("/")
 
     def read(self, request: ExportRequest) -> ExportRecord | None:
