@@ -109,9 +109,9 @@ def test_a_notice_in_any_phase_loses_no_step(bucket, undisturbed, tmp_path, phas
 def test_ctrl_c_after_a_notice_exits_at_once_and_loses_only_its_steps(bucket, undisturbed, tmp_path):
     """Ctrl-C while a first notice is being acted on exits at once; the run resumes from the last checkpoint."""
     held = tmp_path / "held"
-    process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold", TEST_HELD=held)
+    process = start_job(*TRAIN, "--bucket", bucket, at="manifest:2:hold,step:8:heed", TEST_HELD=held)
     wait_until(held.exists, process)
-    process.terminate()
+    process.terminate()  # and the second epoch goes on once it is seen, while the commit of the first one hangs
     assert any("each stops training for" in line for line in iter(process.stderr.readline, ""))  # all else is done
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=SOON_S)[1]
