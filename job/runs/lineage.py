@@ -1,4 +1,4 @@
-"""Lineage: the choice of a run's start weights, and their download.
+"""Lineage: the choice of a run's start weights, their download, and the request that a run was made by.
 
 Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
