@@ -58,7 +58,8 @@ class Finding:
         return f"{self.grade:4}  {self.subject:14}  {self.found}"
 
 
-def _judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
+def judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
+    """Return a finding that is ok, or a warning with advice."""
     return Finding(subject, "ok" if is_good else "warn", found if is_good else f"{found}; {advice}")
 
 
@@ -81,6 +82,11 @@ def require_fit(workdir: Path, device: str) -> None:
     require_fitness([*gpu, *_packages(), *_disk(workdir)])
 
 
+def is_fit(findings: list[Finding]) -> bool:
+    """Whether no check failed."""
+    return all(finding.grade != "fail" for finding in findings)
+
+
 def require_fitness(findings: list[Finding]) -> None:
     """Raise `MachineError` with every reason if a check failed."""
     failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
@@ -99,7 +105,7 @@ def _libraries() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
-            yield _judged(name, found == wanted, found, f"{wanted} is the version of the lock, and bits may differ")
+            yield judged(name, found == wanted, found, f"{wanted} is the version of the lock, and bits may differ")
 
 
 def _packages() -> Iterator[Finding]:
@@ -188,7 +194,7 @@ def _disk(workdir: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB are free in {folder}"
-    yield _judged("disk", free > SPARE_DISK_BYTES, found, "free some space, or pass another --workdir")
+    yield judged("disk", free > SPARE_DISK_BYTES, found, "free some space, or pass another --workdir")
 
 
 def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
@@ -199,7 +205,7 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
     free = shutil.disk_usage(SHARED_MEMORY).free
     found = f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used"
     advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
-    yield _judged("shared memory", free >= needed, found, advice)
+    yield judged("shared memory", free >= needed, found, advice)
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:
