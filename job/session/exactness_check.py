@@ -25,6 +25,7 @@ from job.session.verify_resume import first_differences
 from job.storage.workdir import require_writable
 from job.training.callbacks import Step, TrainingCallbacks
 from job.training.files import STATE
+from job.training.isolation import isolate_ultralytics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,8 +120,8 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
     """
     train = recipe.train
     log.info(
-        "exactness: %d steps of recipe %s at %d px are trained, and again with a kill after %d",
-        *(NUM_STEPS, recipe.name, train["imgsz"], KILLED_AFTER),
+        "exactness: trains %d steps of recipe %s at %d px, then again with a kill",
+        *(NUM_STEPS, recipe.name, train["imgsz"]),
     )
     require_writable(workdir)
     began = time.monotonic()
@@ -136,8 +137,9 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
             outcomes.append(trial.run())
             if outcomes[-1].error is not None:
                 return [Finding(KERNELS if trial is straight else RESUME, "fail", outcomes[-1].error)]
-        what = f"{NUM_STEPS} steps of recipe {recipe.name} at {train['imgsz']} px, batch {train['batch']}"
-        kernels = Finding(KERNELS, "ok", f"{what}, on {outcomes[0].device}, are deterministic")
+        what = f"recipe {recipe.name} at {train['imgsz']} px, batch {train['batch']}, {outcomes[0].device}"
+        kernels = Finding(KERNELS, "ok", f"deterministic: {what}")
+        isolate_ultralytics(workdir / "ultralytics")  # states are read by modules that import it
         resume = _compare(straight.folder / STATE, resumed.folder / STATE, time.monotonic() - began)
     return [kernels, resume, *_memory(outcomes)]
 
@@ -152,7 +154,7 @@ def _compare(straight: Path, resumed: Path, took_s: float) -> Finding:
         advice = "do not rely on resuming on this machine, and report this"
         return Finding(RESUME, "fail", f"{'; '.join(different)}; {advice}")
     digest = digest_state(one)["model"]
-    return Finding(RESUME, "ok", f"killed after step {KILLED_AFTER}: every bit is equal, {digest[:12]}, {took_s:.0f} s")
+    return Finding(RESUME, "ok", f"killed after step {KILLED_AFTER}: every bit equal, {digest[:12]}, {took_s:.0f} s")
 
 
 def _memory(outcomes: list[Outcome]) -> list[Finding]:
@@ -183,8 +185,6 @@ def _train(trial: Trial) -> None:
 
 
 def _trained(trial: Trial) -> Outcome:
-    from job.training.isolation import isolate_ultralytics  # noqa: PLC0415 -- imports torch
-
     isolate_ultralytics(trial.workdir / "ultralytics")
     from job.training.device import describe_device, peak_memory, require_deterministic_kernels  # noqa: PLC0415 -- imports torch
     from job.training.loop import Training  # noqa: PLC0415 -- imports Ultralytics, which is isolated by now

@@ -47,7 +47,7 @@ MEANINGLESS = {
     "epochs": "other work on the card or its cores; epochs of less than 2 s, of which validation is most",
     "checkpoints": "fewer than 5 checkpoints; a disk that other programs write to",
     "loading": "other work on the cores; more loader processes than cores",
-    "start": "the first pair, for which files are read from the disk; fewer than 3 pairs",
+    "start": "the first pair, which reads files from the disk, and in which stock may fetch a model to check its precision",
 }
 """By part: what would make its figures meaningless."""
 
@@ -142,6 +142,7 @@ def bench_loading(bench: Bench, figures: Figures, model: str, px: int, workers: 
     for number in workers:
         trainer = make_trainer(bench, model, px, number)
         batch = next(iter(trainer.epoch_of_batches(0, 0)))
+        trainer._model_train()
         trained += [len(batch["im_file"]) / seconds_of_step(trainer, batch) for _ in range(NUM_STEPS)][NUM_WARM:]
         loaded[number] = [images_per_s(trainer, epoch) for epoch in range(1, 4)][1:]
         trainer.shut_loaders()

@@ -32,7 +32,7 @@ def state(weight=1.0, moment=0.5):
 @pytest.mark.parametrize(
     ("resumed", "grade", "said"),
     [
-        (state(), "ok", "killed after step 7: every bit is equal"),
+        (state(), "ok", "killed after step 7: every bit equal"),
         (state(weight=1.0000001), "fail", "model: conv.weight differs, by up to 1.19e-07"),
         (state(moment=0.25), "fail", "optimizer: 0.exp_avg differs"),
     ],
