@@ -47,7 +47,7 @@ MEANINGLESS = {
     "epochs": "other work on the card or its cores; epochs of less than 2 s, of which validation is most",
     "checkpoints": "fewer than 5 checkpoints; a disk that other programs write to",
     "loading": "other work on the cores; more loader processes than cores",
-    "start": "the first pair, which reads files from the disk, and in which stock may fetch a model to check its precision",
+    "start": "the first pair, which reads files from the disk, and in which stock may fetch a model for its check",
 }
 """By part: what would make its figures meaningless."""
 
