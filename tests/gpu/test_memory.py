@@ -11,7 +11,7 @@ PROGRAM = "tests.support.gpu_memory_cli"
 TOO_LITTLE_BYTES = 300_000_000
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _gpu(on_cpu):
     """A GPU, whose memory torch limits."""
     if on_cpu:
