@@ -87,13 +87,13 @@ def _lead(context: SessionContext) -> None:
         say_finished(run, final, already=True)
         return
     with replace(context, request=request).in_folder(run.name) as here:
-        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
-        try:
-            started = start(here, run, record)
-        finally:
-            gc.enable()
-        run = started.claim.run
         with ReportRefresher(run) as refresher:
+            gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
+            try:
+                started = start(here, run, record)
+            finally:
+                gc.enable()
+            run = started.claim.run
             with (
                 Tracker(started.claim, here.folder / "wandb") as tracker,
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),

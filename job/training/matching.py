@@ -90,6 +90,25 @@ def match(
     return taken_by
 
 
+def confused_objects(objects: np.ndarray, found: np.ndarray, detections: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the missed object that each false alarm lies on, one of another class.
+
+    Args:
+        objects: ``(m, 4)`` left, top, right, bottom, in any unit.
+        found: ``(m,)`` whether a detection is right about the object.
+        detections: ``(n, 4)``, the most confident first.
+        right: ``(n,)`` whether the detection is right.
+
+    Returns:
+        The index of an object ``(n,)``; -1 for a right detection, and for a false alarm on no missed object.
+    """
+    missed, wrong = np.flatnonzero(~found), np.flatnonzero(~right)
+    (about,) = match(objects[missed], np.zeros(len(missed)), detections[wrong], np.zeros(len(wrong))).T
+    confused = np.full(len(detections), -1)
+    confused[wrong[about >= 0]] = missed[about[about >= 0]]
+    return confused
+
+
 def box_iou(objects: np.ndarray, detections: np.ndarray) -> np.ndarray:
     """Return the overlaps ``(m, n)`` of boxes ``(m, 4)`` and ``(n, 4)``: intersection over union, from 0 to 1."""
     one, other = objects.astype(np.float32).reshape(-1, 1, 4), detections.astype(np.float32).reshape(1, -1, 4)
