@@ -41,7 +41,7 @@ PHASE_GROUPS = {
     "evaluation": ("teal", (Phase.VALIDATION, Phase.FINAL_EVALUATION)),
     "waiting": ("amber", (Phase.DATA_WAIT, Phase.STALL, Phase.IDLE, Phase.SUSPENDED)),
     "lost or repeated": ("red", (Phase.RECOMPUTED, Phase.LOST)),
-    "unknown": ("line", (Phase.UNKNOWN,)),
+    "unknown": ("violet", (Phase.UNKNOWN,)),
 }
 """Phases of one colour: more colours could not be told apart by everybody."""
 
