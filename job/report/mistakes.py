@@ -89,7 +89,7 @@ class ConfusionMatrix:
     """Of each class: its name, its objects by called class, and those that nothing lies on."""
 
     invented: list[int]
-    """Detections of each class that lie on no missed object."""
+    """Detections of each class that lie on no missed object; 0 for a class without objects."""
 
 
 def confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
@@ -97,18 +97,18 @@ def confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
     confusions, classes = confusions_of(evaluation), evaluation.classes
     if confusions is None or not 1 < len(classes) <= MAX_CLASSES:
         return None
-    names = [each.name for each in classes]
     counts = Counter(
         {
             (class_name(evaluation, each.category), class_name(evaluation, each.called)): each.num_objects
             for each in confusions
         }
     )
-    rows, invented = [], []
+    names = list(dict.fromkeys([*(each.name for each in classes), *(called for _, called in counts)]))
+    rows, invented = [], [0] * len(names)
     for each in classes:
         called = [each.num_found if name == each.name else counts[each.name, name] for name in names]
         rows.append((each.name, called, each.num_objects - sum(called)))
-        invented.append(each.num_false_alarms - sum(counts[other, each.name] for other in names))
+        invented[names.index(each.name)] = each.num_false_alarms - sum(counts[other, each.name] for other in names)
     return ConfusionMatrix(names, rows, invented)
 
 

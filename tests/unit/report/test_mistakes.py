@@ -81,3 +81,11 @@ def test_mistakes_are_named_where_there_is_room():
     right = Box(0, 0, 1, 1, "right", "zebra 0.9", "zebra")
     assert View(1, 0, 0, (right, *few)).named == few
     assert View(1, 0, 0, (*few, few[0])).named == []
+
+
+def test_a_name_that_no_object_has_is_a_column():
+    """Objects called by the name of a class without objects are in the matrix, and not counted as nothing found."""
+    matrix = confusion_matrix(evaluated(names=[*NAMES, "cow"], confusions=[Confusion(0, 2, 7)]))
+    assert matrix.names == ["zebra", "ostrich", "cow"]
+    assert matrix.rows == [("zebra", [50, 0, 0], 0), ("ostrich", [0, 33, 7], 60)]
+    assert matrix.invented == [60, 4, 0]

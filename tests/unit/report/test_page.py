@@ -104,14 +104,14 @@ def test_the_command_opens_the_report(run, tmp_path):
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "bucket/runs/zebra/report.html").as_uri()
 
 
-def test_without_a_browser_the_command_names_the_page(run, monkeypatch, capsys, caplog):
+def test_without_a_browser_the_command_names_the_page(run, monkeypatch, capsys):
     """Where no browser opens, the path is printed, and that is no error."""
     monkeypatch.setattr("webbrowser.open", lambda _address: False)
-    caplog.set_level("INFO")
     assert main(["report", "zebra", "--open", "--bucket", run.store.uri]) == 0
     page = f"{run.store.uri}/runs/zebra/report.html"
-    assert capsys.readouterr().out.strip() == page
-    assert f"no browser opens here; the page is {page}" in caplog.text
+    printed = capsys.readouterr()
+    assert printed.out.strip() == page
+    assert f"no browser opens here; the page is {page}" in printed.err
 
 
 def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
