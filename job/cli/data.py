@@ -1,6 +1,5 @@
 """``job data``: check, push, pull."""
 
-import logging
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
@@ -10,19 +9,15 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption
-from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
+from job.datasets.check import DatasetReport, check_dataset
 from job.datasets.dataset_statistics import IMGSZ
+from job.datasets.import_folder import dataset_name, push_source
 from job.datasets.prepare import find_dataset, pull_dataset
-from job.datasets.push import plan_push
 from job.datasets.scan import SCAN_CACHE
-from job.errors import DataError
 from job.log import one_line
 from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ
 from job.runs.flags import WorkdirOption
-from job.runs.search import survey
-from job.text import NUM_COLUMNS, shortened
-
-log = logging.getLogger(__name__)
+from job.text import NUM_COLUMNS
 
 
 class CheckOptions(JsonOption):
@@ -43,16 +38,13 @@ class CheckDataOptions(CheckOptions, BucketOption, WorkdirOption):
     name: str = Field(description="A dataset of the bucket, or a folder here as a path such as ./wildlife.")
 
 
-class PushDataOptions(CheckOptions, BucketOption):
+class PushDataOptions(CheckOptions, BucketOption, WorkdirOption):
     """Flags of ``job data push``."""
 
     positional = ("folder",)
 
-    folder: str = Field(description="A folder with data.yaml, images and labels.")
-    dataset: str = Field(description="The dataset's name in the bucket.")
-    replace: bool = Field(
-        default=False, description="Replace a dataset of other content by a new version; unfinished runs keep theirs."
-    )
+    folder: str = Field(description="A YOLO folder, a Roboflow export, COCO annotations, or a ZIP of one.")
+    dataset: str | None = Field(None, description="The dataset's name in the bucket; that of the folder if left out.")
     force: bool = Field(default=False, description="Push a dataset that training will refuse.")
 
 
@@ -92,38 +84,21 @@ def check(options: CheckDataOptions) -> None:
 
 @command(PushDataOptions, "job data push ./wildlife --dataset wildlife --bucket gs://my-bucket")
 def push(options: PushDataOptions) -> None:
-    """Push a folder.
+    """Push a folder, or an export.
 
-    It is checked as training checks it; files that are in the bucket are not sent again.
+    It is checked as training checks it; files that are in the bucket are not sent again. Other content than that of the
+    newest version becomes the next version.
     """
-    folder, dataset, store = options.folder, options.dataset, options.store()
-    plan = plan_push(
-        *(store, Path(folder), dataset),
+    store, source = options.store(), Path(options.folder)
+    dataset = options.dataset or dataset_name(source)
+    pushed, report = push_source(
+        *(store, source, dataset, options.workdir),
         force=options.force,
         single_class=options.single_cls,
         follow_links=options.follow_links,
         imgsz=options.imgsz,
     )
-    if plan.left_out:
-        log.warning("%s: %d .npy files are left out, which no training reads", folder, len(plan.left_out))
-    if plan.replaces:
-        on_it = [found for found in survey(store).runs if found.record.dataset.name == dataset]
-        unfinished = [found.run.name for found in on_it if not found.finished]
-        hang = f"; the unfinished runs {', '.join(unfinished)} depend on it, and keep it" if unfinished else ""
-        if not options.replace:
-            raise DataError(
-                f"dataset {dataset}: is in {store.uri} with other content{hang}; pass --replace to push a new version, "
-                "or choose another --dataset",
-                shortened(plan.changes, NUM_SHOWN),
-            )
-        log.warning("dataset %s: %d files differ from the version before%s", dataset, len(plan.changes), hang)
-    pushed = plan.send()
-    line = (
-        f"dataset {dataset}: version {pushed.version}, {pushed.num_total} files in {store.uri}/datasets/{dataset}, "
-        f"{pushed.num_sent} of them sent now ({pushed.bytes_sent / 1e6:.1f} MB)"
-    )
-    content = {"dataset": dataset, **asdict(pushed), **_as_json(plan.report)}
-    options.print(content, [line, *_format_report(plan.report)])
+    options.print({"dataset": dataset, **asdict(pushed), **_as_json(report)}, [*_format_report(report)])
 
 
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")

@@ -170,6 +170,13 @@ def same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
     return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
 
 
+def count_changes(before: Mapping[str, StoredObject], after: Mapping[str, StoredObject]) -> str:
+    """Count the files that differ: ``12 new, 3 changed, 1 gone``; empty if none does."""
+    changed = sum(not same_bytes(after[path], before[path]) for path in after.keys() & before.keys())
+    counts = {"new": len(after.keys() - before.keys()), "changed": changed, "gone": len(before.keys() - after.keys())}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
 def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
     """Return the newest version of a dataset with one of these digests, or else its newest; all its files are there.
 

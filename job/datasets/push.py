@@ -9,7 +9,6 @@ import os
 import re
 import threading
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
@@ -20,6 +19,7 @@ from job.datasets.lockfile import (
     DatasetListing,
     DatasetLock,
     DatasetVersion,
+    count_changes,
     dataset_digest,
     is_dataset_file,
     list_dataset,
@@ -45,6 +45,13 @@ class PushResult:
     num_total: int
     num_sent: int
     bytes_sent: int
+    changes: str
+    """Differences from the version before, counted; empty if there is none."""
+
+    def __str__(self) -> str:
+        changed = f" ({self.changes})" if self.changes else ""
+        sent = f"{self.num_sent} of them sent now ({self.bytes_sent / 1e6:.1f} MB)"
+        return f"version {self.version}{changed}, {self.num_total} files, {sent}"
 
 
 @dataclass(frozen=True)
@@ -67,20 +74,10 @@ class Push:
 
     report: DatasetReport
 
-    @cached_property
-    def changes(self) -> list[str]:
-        """Changes since the newest version: ``path: new``, ``gone`` or ``changed``."""
-        before = self.current.files
-        found = [f"{path}: new" for path in self.files.keys() - before.keys()]
-        found += [f"{path}: gone" for path in before.keys() - self.files.keys()]
-        both = self.files.keys() & before.keys()
-        found += [f"{path}: changed" for path in both if not same_bytes(self.files[path], before[path])]
-        return sorted(found)
-
     @property
-    def replaces(self) -> bool:
-        """Whether a version with other content exists."""
-        return bool(self.current.files and self.changes)
+    def changes(self) -> str:
+        """Differences from the newest version, as text; empty if there is none, or no version yet."""
+        return count_changes(self.current.files, self.files) if self.current.files else ""
 
     def send(self) -> PushResult:
         """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
@@ -115,7 +112,7 @@ class Push:
         for mark in marks:
             store.delete(mark)
         sent = sum(self.files[path].size_bytes for path in missing.values())
-        return PushResult(number, len(self.files), len(missing), sent)
+        return PushResult(number, len(self.files), len(missing), sent, self.changes)
 
     def _send(self, missing: dict[str, str]) -> None:
         done, lock = 0, threading.Lock()
@@ -177,14 +174,6 @@ def plan_push(
     files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
     return Push(listing, current, paths, files, sha256, left_out, report)
-
-
-def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder as `plan_push` under a name that is free, or has the same content; else raises `DataError`."""
-    plan = plan_push(store, folder, name, single_class=single_class)
-    if plan.replaces:
-        raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])
-    return plan.send()
 
 
 def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
