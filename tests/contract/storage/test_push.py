@@ -91,7 +91,8 @@ def test_the_same_size_with_other_bytes_is_another_version(store, folder, tmp_pa
     other_class(folder)
     plan = plan_push(store, folder, "wild")
     assert plan.changes == "1 changed"
-    assert (plan.send().version, plan.send().num_sent) == (2, 1)
+    pushed = plan.send()
+    assert (pushed.version, pushed.num_sent) == (2, 1)
     second = read_version(store, "wild")
     assert (
         second.files[LABEL].key == f"datasets/wild/objects/{hashlib.sha256((folder / LABEL).read_bytes()).hexdigest()}"
@@ -212,29 +213,38 @@ def test_a_file_that_changes_while_it_is_pushed_ends_the_push(store, folder, tmp
     assert pulled(store, read_version(store, "wild"), tmp_path / "pulled") == content(folder)
 
 
-def test_two_pushes_at_once_do_not_mix(store, folder):
-    """Of two pushes that were planned at the same time, the second one to come to its end says so."""
+def test_two_pushes_at_once_become_two_versions(store, folder, tmp_path):
+    """Of two pushes that were planned at the same time each becomes a version, and neither harms the other."""
     other = make_tiny_dataset(folder.with_name("other"), seed=1)
     plans = [plan_push(store, one, "wild") for one in (folder, other)]
-    plans[0].send()
-    digest = read_version(store, "wild").digest
-    with pytest.raises(DataError, match="another push came in between"):
-        plans[1].send()
-    assert (read_version(store, "wild").number, read_version(store, "wild").digest) == (1, digest)
+    assert [plan.send().version for plan in plans] == [1, 2]
+    for number, one in enumerate((folder, other), 1):
+        assert pulled(store, read_version(store, f"wild@{number}"), tmp_path / f"{number}") == content(one)
+    assert [stored.key for stored in store.list() if stored.key.endswith(".begun")] == []
 
 
-def test_of_two_pushes_of_one_version_the_first_lock_stands(store, folder):
-    """Two pushes that share all their objects conflict in the lock alone: the second one fails."""
+@pytest.mark.parametrize("before", ["any object", "the lock"])
+def test_a_push_that_another_one_overtakes_begins_again(store, folder, tmp_path, before):
+    """A push that finds another one's objects or lock in its way is the version after that one."""
+    other = make_tiny_dataset(folder.with_name("other"), seed=1)
+    late = 2 if before == "any object" else NUM_FILES + 1
+
+    def overtake(number):
+        if number == late:
+            plan_push(store, other, "wild").send()
+
+    assert plan_push(FaultyStore(store, after_write=overtake), folder, "wild").send().version == 2
+    for number, one in ((1, other), (2, folder)):
+        assert pulled(store, read_version(store, f"wild@{number}"), tmp_path / f"{number}") == content(one)
+
+
+def test_bytes_under_another_path_are_kept_once(store, folder):
+    """Pictures that move to another split, or are renamed, are not sent again."""
     plan_push(store, folder, "wild").send()
-    plans = []
-    for path in (LABEL, "labels/train/002.txt"):
-        (folder / path).unlink()
-        plans.append(plan_push(store, folder, "wild"))
-    assert plans[0].send().version == 2
-    before = store.read("datasets/wild/versions/0002.lock.json")
-    with pytest.raises(DataError, match="another push came in between"):
-        plans[1].send()
-    assert store.read("datasets/wild/versions/0002.lock.json") == before
+    for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+        (folder / f"{kind}/train/007.{suffix}").rename(folder / f"{kind}/val/007.{suffix}")
+    pushed = plan_push(store, folder, "wild").send()
+    assert (pushed.version, pushed.num_sent, pushed.changes) == (2, 0, "2 new, 2 gone")
 
 
 def test_a_lost_object_is_pushed_again(store, folder):
@@ -302,7 +312,7 @@ def test_folders_called_as_ours_are_pushed(store, tmp_path):
     "change",
     [
         lambda lock: lock | {"schema": 3},
-        lambda lock: lock | {"files": {"a": {"size": 1, "crc32c": "x", "sha256": "0", "at": "shards/0"}}},
+        lambda lock: lock | {"files": {"a": {"size": 1, "crc32c": "x", "sha256": "0", "at": f"shards/{64 * '0'}"}}},
         lambda lock: lock | {"files": {"a": {"size": "1", "crc32c": "x"}}},
         lambda lock: lock | {"files": {"a": [1]}},
         lambda lock: lock | {"files": ["a"]},
