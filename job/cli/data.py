@@ -122,7 +122,10 @@ def push(options: PushDataOptions) -> None:
         follow_links=options.follow_links,
         imgsz=options.imgsz,
     )
-    options.print({"dataset": dataset, **asdict(pushed), **_as_json(report)}, [*_format_report(report)])
+    options.print(
+        {"dataset": dataset, **asdict(pushed), **_as_json(report)},
+        [f"dataset {dataset}: {pushed}", *_format_report(report)],
+    )
 
 
 @command(PullDataOptions, "job data pull wildlife --bucket gs://my-bucket")

@@ -64,11 +64,12 @@ def train(options: TrainOptions) -> None:
 
 def _push_data(store: Store, options: TrainOptions, data: str) -> None:
     train = options.recipe.train
-    push_source(
+    pushed, _ = push_source(
         *(store, Path(data), str(options.dataset), options.workdir),
         single_class=bool(train["single_cls"]),
         imgsz=train["imgsz"],
     )
+    log.info("dataset %s: %s", options.dataset, pushed)
 
 
 def launch_ranks(device: str) -> None:

@@ -82,7 +82,6 @@ def push_source(
         if plan.left_out:
             log.warning("%s: %d .npy files are left out, which no training reads", source, len(plan.left_out))
         pushed = plan.send()
-    log.info("dataset %s: %s in %s", name, pushed, store.uri)
     return pushed, plan.report
 
 
@@ -166,12 +165,15 @@ def _require_own_files(root: Path, listing: FolderListing) -> None:
 def _from_data_yaml(root: Path, listing: FolderListing, staged: Path, *, follow_links: bool) -> ImportedFolder:
     """Take a YOLO folder as it is if it has both splits, or is broken, which its push reports."""
     layout = read_layout(root, follow_links=follow_links)
-    train, val = (set(layout.splits[name].images) if name in layout.splits else set() for name in ("train", "val"))
-    if not layout.data.names or not train or (val and val != train):
+    images = {name: set(split.images) for name, split in layout.splits.items()}
+    train, val, test = (images.get(name, set()) for name in ("train", "val", "test"))
+    is_named = bool(layout.data.content.get("val") or layout.data.content.get("validation"))
+    is_empty = any(problem.kind == "empty split" for problem in layout.problems)
+    is_mistaken = not val and is_named and (is_empty or not set(layout.images) <= train | test)
+    if not layout.data.names or not train or is_mistaken or (val and val != train):
         return ImportedFolder(root, is_staged=False)
     _require_own_files(root, listing)
-    splits = dict.fromkeys(sorted(train), "train")
-    splits |= dict.fromkeys(layout.splits["test"].images if "test" in layout.splits else (), "test")
+    splits = dict.fromkeys(sorted(train), "train") | dict.fromkeys(sorted(test), "test")
     labels = {image: label_of(image) for image in splits if label_of(image) in layout.texts}
     return _stage_yolo(layout.data, root, splits, labels, staged)
 

@@ -91,6 +91,12 @@ class Push:
         """Differences from the newest version, as text; empty if there is none, or no version yet."""
         return count_changes(self.current.files, self.files) if self.current.files else ""
 
+    @property
+    def _is_done(self) -> bool:
+        """Whether the newest version has these files, all its objects are there, and no push was cut off."""
+        is_newest = self.current.number > 0 and self.files == self.current.files and not self.listing.begun
+        return is_newest and all(same_bytes(file, self.listing.there.get(file.key)) for file in self.files.values())
+
     def send(self) -> PushResult:
         """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
 
@@ -98,6 +104,8 @@ class Push:
         meanwhile, or if a version is being deleted.
         """
         store, name = self.listing.store, self.listing.name
+        if self._is_done:
+            return PushResult(self.current.number, len(self.files), 0, 0, "")
         own = hashlib.sha256(f"{socket.gethostname()} {self.folder}".encode()).hexdigest()[:NUM_DIGITS]
         mark = f"{self.listing.prefix}versions/{own}.begun"
         unlocked = {} if self.current.number else self.current.pinned

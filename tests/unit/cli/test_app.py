@@ -138,8 +138,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
         (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
-        (["data", "push", "."], 2, "job data push: --dataset is missing; see `job data push --help`"),
-        (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
+        (["data", "push"], 2, "job data push: FOLDER is missing; see `job data push --help`"),
         (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
         (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
         (

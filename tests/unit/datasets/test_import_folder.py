@@ -109,6 +109,15 @@ def test_a_folder_without_val_gets_one(tmp_path, val, caplog):
     assert "val is 1 of 4 flights, 5 of 20 pictures" in caplog.text
 
 
+def test_a_val_that_is_mistyped_is_no_reason_to_split(tmp_path):
+    """A data file whose val is not there, beside pictures in no split, is left to the check, which refuses it."""
+    folder = make_tiny_dataset(tmp_path / "wild")
+    data = {"train": "images/train", "val": "images/vall", "names": ["animal", "bird"]}
+    (folder / "data.yaml").write_text(yaml.safe_dump(data))
+    with imported(folder, tmp_path / "work", "wild") as found:
+        assert not found.is_staged
+
+
 def test_labels_with_a_list_of_classes_are_a_dataset(flights, tmp_path, caplog):
     """Pictures and labels without data.yaml are split by their folders; no picture is copied."""
     with caplog.at_level(logging.INFO), imported(flights, tmp_path / "work", "photos") as found:
@@ -261,14 +270,14 @@ def test_an_archive_is_unpacked_once(flights, tmp_path):
     for kept in (True, False):
         with imported(archive, tmp_path / "work", "photos") as found:
             (picture,) = found.folder.rglob("DJI_0000.jpg")
-        before = picture.resolve().stat().st_ino
+        before = picture.resolve().stat().st_ctime_ns
         if not kept:
             (flights / "classes.txt").write_text("animal\nbird\ncow\n")
             archive = zipped(flights, archive)
         with imported(archive, tmp_path / "work", "photos") as found:
             (picture,) = found.folder.rglob("DJI_0000.jpg")
             names = yaml.safe_load((found.folder / "data.yaml").read_text())["names"]
-        assert (picture.resolve().stat().st_ino == before, len(names)) == (kept, 2 if kept else 3)
+        assert (picture.resolve().stat().st_ctime_ns == before, len(names)) == (kept, 2 if kept else 3)
 
 
 def test_a_link_that_leads_out_is_not_followed(flights, tmp_path):
@@ -346,9 +355,9 @@ def test_a_push_takes_any_form_and_makes_the_next_version(flights, tmp_path, cap
     args = ["data", "push", str(archive), "--bucket", str(bucket), "--workdir", str(tmp_path / "work")]
     for expected in ("version 1, 41 files, 41 of them sent", "version 1, 41 files, 0 of them sent"):
         assert main(args) == 0
-        assert expected in capfd.readouterr().err
+        assert expected in capfd.readouterr().out
     (flights / "labels/flight0/DJI_0000.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     zipped(flights, archive)
     assert main(args) == 0
-    assert "version 2 (1 changed), 41 files, 1 of them sent" in capfd.readouterr().err
+    assert "version 2 (1 changed), 41 files, 1 of them sent" in capfd.readouterr().out
     assert read_version(store, "photos").number == 2
