@@ -5,7 +5,6 @@ import pytest
 from tests.integration.kill_storm import Storm, emulated_ground, make_ground, storm
 from tests.support.learned_weights import learn
 
-
 pytestmark = pytest.mark.full
 
 
