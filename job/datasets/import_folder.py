@@ -25,6 +25,7 @@ from job.datasets.push import PushResult, plan_push
 from job.datasets.staging import Source, stage
 from job.errors import DataError, MachineError
 from job.storage.object_store import Store
+from job.storage.paths import is_file, is_folder
 from job.storage.workdir import locked, require_writable, translated_errors
 from job.text import counted_problems, shortened
 from job.training.coco import CocoPicture, write_labels
@@ -97,7 +98,7 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
         MachineError: If it does not fit on the disk, or another process imports a dataset of this name.
     """
     source = Path(source).expanduser()
-    if not source.exists():
+    if not is_file(source) and not is_folder(source):
         raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
     if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
         raise DataError(f"{source}: is an archive of another kind than ZIP; unpack it, and pass the folder")
