@@ -33,7 +33,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_audit(refused, tmp
     """Nothing is fetched for an audit whose files have no place."""
     code, said = refused("--out", weights)
     assert (code, f"bucket {weights}: there is a file where a folder is needed" in said) == (74, True)
-    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "work" / "datasets").exists()
 
 
 @pytest.mark.parametrize(("name", "advice"), [("tyny", "did you mean 'tiny'?"), ("../tiny", "did you mean 'tiny'?")])
