@@ -322,6 +322,9 @@ class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""
 
     name: str
+    version: int | None = None
+    """None for a folder that was copied in by hand; older versions did not record it."""
+
     digest: str
     set_aside: list[str]
     """Broken files in quarantine, which training does not read."""
@@ -331,6 +334,9 @@ class PinnedDataset(Part):
 
     statistics: DatasetStatistics | None = None
     """None if nothing is labelled; older versions did not record them."""
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
 class Facts(Part):

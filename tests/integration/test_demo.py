@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from job.analysis.metrics import metrics_of
-from job.datasets.push import push_dataset
+from job.datasets.push import plan_push
 from job.datasets.synthetic import SIZE
 from job.runs.cost import read_cost
 from job.runs.run import Run
@@ -169,7 +169,7 @@ def spoilt(bucket, tmp_path_factory):
         category, box = rows[line].split(" ", 1)
         rows[line] = "" if kind == "missing label" else f"{(int(category) + 1) % NUM_SPECIES} {box}"
         label.write_text("\n".join(rows))
-    push_dataset(open_store(str(bucket)), folder, "spoilt")
+    plan_push(open_store(str(bucket)), folder, "spoilt").send()
     return wanted
 
 

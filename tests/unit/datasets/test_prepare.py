@@ -1,5 +1,6 @@
 """The dataset of a run: the newest version for a new run, its own version for a resumed one."""
 
+import fcntl
 import logging
 import shutil
 from contextlib import ExitStack, nullcontext
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from job.cli.app import main
+from job.datasets.check import set_aside
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data, pull_dataset
 from job.datasets.push import plan_push
@@ -20,7 +22,6 @@ from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.old_locks import first_lock
-from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
 IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
@@ -29,6 +30,7 @@ IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
 @pytest.fixture
 def folder(tmp_path):
     """A sound dataset."""
+    (tmp_path / "bucket").mkdir(exist_ok=True)
     return make_tiny_dataset(tmp_path / "wild")
 
 
@@ -124,12 +126,15 @@ def test_an_unfinished_run_keeps_its_version(store, folder, prepare, tmp_path):
     assert again.val == first.val
 
 
-def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monkeypatch):
-    """While a training holds its dataset, another of the same version starts beside it, and one whose files differ is
-    refused; after its end the files change.
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monkeypatch, on_disk):
+    """While a training holds its dataset, which it has pulled or found on the disk, another of the same version starts
+    beside it, and one whose files differ is refused; after its end the files change.
     """
     monkeypatch.setattr("job.datasets.prepare.READERS_S", 0)
     push(store, folder)
+    if on_disk:
+        prepare()
     with ExitStack() as held:
         first = prepare(held=held)
         pulled = first.yaml.parent / "work/datasets/wild" / LABEL
@@ -145,6 +150,36 @@ def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monke
         assert pulled.read_text() == old
     prepare()
     assert pulled.read_text() == "1 0.5 0.5 0.2 0.2\n"
+
+
+def test_one_process_at_a_time_looks_into_a_dataset(store, folder, tmp_path, monkeypatch):
+    """While files are pulled, the folder's lock is held by that process alone."""
+    push(store, folder)
+    locked, get_many = [], store.get_many
+
+    def get_while_another_asks(*args):
+        with (tmp_path / "work/datasets/.wild.lock").open("a") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+        return get_many(*args)
+
+    monkeypatch.setattr(store, "get_many", get_while_another_asks)
+    pull_dataset(store, "wild", tmp_path / "work")
+    assert locked == [True]
+
+
+def test_a_refused_change_sets_nothing_aside(folder, tmp_path):
+    """Files stay where they are if they may not change now."""
+
+    def refuse():
+        raise MachineError("a training reads these files")
+
+    with pytest.raises(MachineError):
+        set_aside(folder, [IMAGE, LABEL], tmp_path / "away", refuse)
+    assert (folder / IMAGE).exists()
+    assert (folder / LABEL).exists()
 
 
 def test_broken_files_are_not_set_aside_under_a_training(store, folder, prepare, monkeypatch):
@@ -301,26 +336,13 @@ def push_words(folder, tmp_path, *words):
     return main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(tmp_path / "bucket"), *words])
 
 
-def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys):
-    """Other content is refused with what differs and which runs hang on it, and pushed with --replace."""
-    record_run(tmp_path / "bucket", (0.5, 0.6), name="zebra")
-    record_run(tmp_path / "bucket", (0.5, 0.6), name="lion", finished=False)
-    (tmp_path / "bucket/runs/mine").mkdir()
-    (tmp_path / "bucket/runs/mine/run.json").write_text("a folder of one's own")
-    shutil.rmtree(tmp_path / "bucket/datasets")
+def test_a_push_of_other_content_says_what_differs(folder, tmp_path, capsys):
+    """The result on stdout has the version, its differences from the one before, and what was sent."""
     assert push_words(folder, tmp_path) == 0
     (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")
     capsys.readouterr()
-    assert push_words(folder, tmp_path) == 65
-    said = capsys.readouterr().err
-    assert f"{LABEL}: changed" in said
-    assert "the unfinished runs lion depend on it" in said
-    assert "--replace" in said
-    assert not (tmp_path / "bucket/datasets/wild/versions/0002.lock.json").exists()
-    assert push_words(folder, tmp_path, "--replace") == 0
-    done = capsys.readouterr()
-    assert "the unfinished runs lion depend on it" in done.err
-    assert "dataset wild: version 2, 25 files" in done.out
+    assert push_words(folder, tmp_path) == 0
+    assert "dataset wild: version 2 (1 changed), 25 files, 1 of them sent now" in capsys.readouterr().out
 
 
 def test_a_push_says_what_it_leaves_out(store, folder, tmp_path, capsys):
