@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from job.datasets.image import load_image
 from job.datasets.lockfile import moved_files
 from job.errors import DataError, ObjectNotFoundError
-from job.report.mistakes import confused_pairs
 from job.runs.records import PinnedDataset
 from job.storage.object_store import Store
 from job.training.evaluation_record import Evaluation, ImageEvaluation, ObjectBox, PredictedBox
+from job.training.matching import confused_pairs
 
 NUM_SHOWN = 6
 
@@ -182,7 +182,7 @@ def _view(
     evaluated: ImageEvaluation, size: tuple[int, int], window: tuple[int, int, int, int], names: Sequence[str]
 ) -> View:
     """Return the boxes of one evaluation that lie in a part of an image; mistakes come last and are drawn on top."""
-    pairs = confused_pairs(evaluated)
+    pairs = confused_pairs(evaluated.objects, evaluated.predictions)
     drawn: list[tuple[str, str, str, ObjectBox | PredictedBox]] = []
     for number, prediction in sorted(enumerate(evaluated.predictions), key=lambda entry: -entry[1].is_right):
         name = _name(names, prediction)

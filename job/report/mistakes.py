@@ -6,10 +6,8 @@ Guarantees that an object and a detection of another class on it are one mistake
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
-from job.training.evaluation_record import Confusion, Evaluation, ImageEvaluation
-from job.training.matching import confused_objects
+from job.training.evaluation_record import Confusion, Evaluation
+from job.training.matching import confused_pairs
 
 MAX_CLASSES = 20
 """Classes of the largest matrix that a page has room for."""
@@ -30,17 +28,6 @@ class ClassMistakes:
         return f"{self.num_missed:,} of {self.num_objects:,} missed" + (f", of them {called}" if called else "")
 
 
-def confused_pairs(image: ImageEvaluation) -> dict[int, int]:
-    """Return the missed object that a detection of another class lies on, by the number of the detection."""
-    about = confused_objects(
-        np.array([box[:4] for box in image.objects]).reshape(-1, 4),
-        np.array([box.is_right for box in image.objects], bool),
-        np.array([box[:4] for box in image.predictions]).reshape(-1, 4),
-        np.array([box.is_right for box in image.predictions], bool),
-    )
-    return {number: int(missed) for number, missed in enumerate(about) if missed >= 0}
-
-
 def confusions_of(evaluation: Evaluation) -> list[Confusion] | None:
     """Return the recorded confusions, or those in the images if these are all and complete; else None."""
     if evaluation.confusions is not None:
@@ -55,7 +42,7 @@ def confusions_of(evaluation: Evaluation) -> list[Confusion] | None:
     counts = Counter(
         (image.objects[missed].category, image.predictions[number].category)
         for image in evaluation.images
-        for number, missed in confused_pairs(image).items()
+        for number, missed in confused_pairs(image.objects, image.predictions).items()
     )
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return [Confusion(*classes, num) for classes, num in ranked]
