@@ -10,7 +10,6 @@ import json
 import re
 import uuid
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -22,6 +21,7 @@ from job.runs.flags import as_args
 from job.runs.records import Record, Timestamp, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import SUBMISSIONS, Run
+from job.storage.paths import is_file
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -209,7 +209,7 @@ def container_args(request: TrainRequest) -> list[str]:
         )
     if "," in request.device:
         raise UsageError(f"--device: the machines of `job submit` have one GPU, got {request.device!r}; leave it out")
-    if request.weights is not None and not request.weights.startswith("gs://") and Path(request.weights).is_file():
+    if request.weights is not None and not request.weights.startswith("gs://") and is_file(request.weights):
         raise UsageError(
             f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )

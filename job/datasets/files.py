@@ -39,7 +39,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError as error:
             message = f"cannot be listed, {error.strerror}; make it a folder that can be read"
-            found.refused.append(Problem(below, None, "unreadable", message))
+            found.refused.append(Problem(below or ".", None, "unreadable", message))
             continue
         for entry in entries:
             name, is_folder, is_link = below + entry.name, entry.is_dir(), entry.is_symlink()
@@ -72,7 +72,7 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """Return kind and message of a refused link; `None` if it is followed."""
     if not follow_links and real_name(folder, Path(real)) is None:
-        message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
+        message = f"is a link that leads out of the dataset, to {real}; put that there, or push it with --follow-links"
         return "outside", message
     if real in above:
         return "link", f"is a link to {real}, which it lies in itself; remove it"
