@@ -119,7 +119,7 @@ def epoch_times(bench: Bench, run: str, start: "Callable[[str], subprocess.Popen
         if bench.num_epochs(run) > len(ends):
             ends.append(time.monotonic())
         time.sleep(0.01)
-    finish(process)
+    assert process.returncode == 0, bench.said(run)
     return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 

@@ -25,6 +25,7 @@ from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.arguments import requested
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.flags import as_args
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT
@@ -126,12 +127,12 @@ class Bench:
     ) -> "subprocess.Popen[bytes]":
         """Start our training, or resume it."""
         asked = ARGUMENTS | (changes or {})
-        flags = {name.replace("_", "-"): value for name, value in asked.items() if value is not None}
+        flags = {name: value for name, value in asked.items() if value is not None}
         flags |= {"epochs": epochs, "model": model, "checkpoint-every": every_s}
         flags |= {"device": self.device, "workers": self.workers}
         flags |= {"run": name, "bucket": self.folder / "bucket", "workdir": self.folder / "work"}
         words = [sys.executable, "-m", "job", "train", "--recipe", "base"]
-        words += [f"--{flag}={value}" for flag, value in flags.items()]
+        words += as_args(flags)
         return self._start(words, name, (env or {}) | ({"JOB_TRACE": str(self.mark(name))} if trace else {}))
 
     def mark(self, name: str) -> Path:
