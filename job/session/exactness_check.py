@@ -15,7 +15,6 @@ from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.datasets.subset import take_subset
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import JobError, what_failed
 from job.recipes.recipe import Recipe, load_recipe
@@ -38,6 +37,9 @@ NUM_STEPS, KILLED_AFTER = 10, 7
 """Batches of a training, and those before its kill: gradients of one of them wait for the optimizer."""
 
 BATCHES_PER_OPTIMIZER_STEP = 2
+
+NUM_VAL = 2
+"""Pictures to validate on."""
 
 NEARLY_FULL = 0.9
 """Share of a GPU's memory, from which on a library may find too little for its fastest kernel."""
@@ -127,8 +129,7 @@ def check_exactness(recipe: Recipe, workdir: Path, device: str, workers: int) ->
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=workdir, prefix="doctor-") as scratch:
         folder = Path(scratch)
-        draw_demo_dataset(folder / "drawn")
-        take_subset(folder / "drawn", folder / "data", {"train": train["batch"] * NUM_STEPS, "val": 2})
+        draw_demo_dataset(folder / "data", num_images={"train": train["batch"] * NUM_STEPS, "val": NUM_VAL})
         straight = Trial(recipe, device, workers, folder / "data" / "data.yaml", workdir, folder / "straight")
         killed = replace(straight, folder=folder / "killed", is_killed=True)
         resumed = replace(straight, folder=folder / "resumed", resumes_from=killed.folder)

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import shutil
 import statistics
 import tempfile
 import time
@@ -21,7 +20,6 @@ import cv2
 import numpy as np
 import torch
 
-from job.datasets.subset import take_subset
 from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
@@ -75,9 +73,7 @@ def spread_of(values: list[float]) -> dict[str, float]:
 
 def draw_photographs(folder: Path, num_images: int, px: int) -> None:
     """Draw the demo's pictures in the size of a drone's, with the noise of a sensor."""
-    draw_demo_dataset(folder / "drawn")
-    take_subset(folder / "drawn", folder / "data", {"train": num_images, "val": NUM_VAL})
-    shutil.rmtree(folder / "drawn")
+    draw_demo_dataset(folder / "data", num_images={"train": num_images, "val": NUM_VAL})
     noise = np.random.default_rng(0).normal(0, 6, (px, px, 1)).astype(np.int16)
 
     def enlarge(file: Path) -> None:
@@ -229,7 +225,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["n", "s", "m"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[640, 2048], help="pixels to train at")
     parser.add_argument("--workers", nargs="+", type=int, default=[2, 4, 8, 16], help="loader processes")
-    parser.add_argument("--images", type=int, default=96, help="pictures to train on, at most 160")
+    parser.add_argument("--images", type=int, default=96, help="pictures to train on")
     parser.add_argument("--picture-px", type=int, default=3464, help="width and height of a picture")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3, help="how many times each is started")
