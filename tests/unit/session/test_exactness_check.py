@@ -57,7 +57,7 @@ def test_states_without_an_optimizer_step_prove_nothing(confined, tmp_path):
     [
         (Outcome(peak_bytes=10 << 30, total_bytes=22 << 30), "ok", "10.0 of 22.0 GiB at most"),
         (Outcome(peak_bytes=21 << 30, total_bytes=22 << 30), "warn", "may get other kernels; take a larger GPU"),
-        (Outcome(peak_bytes=10 << 30, total_bytes=22 << 30, num_ooms=2), "warn", "2 times it was too short"),
+        (Outcome(peak_bytes=10 << 30, total_bytes=22 << 30, num_ooms=2), "warn", "4 times it was too short"),
     ],
 )
 def test_a_memory_that_is_nearly_full_is_a_warning(outcome, grade, said):
@@ -140,6 +140,7 @@ def test_a_kill_is_real_and_what_it_loses_is_found(confined, tmp_path):
     assert grades == ["ok", "fail"]
 
 
+@pytest.mark.full
 def test_an_error_of_a_trial_is_its_outcome(tmp_path):
     """A training that cannot begin says why in one line, and nothing of it is raised here."""
     recipe = load_recipe("A", "demo")
