@@ -36,8 +36,8 @@ class DoctorOptions(BucketOption, WorkdirOption, WorkersOption, DeviceOption, Js
 def doctor(options: DoctorOptions) -> None:
     """Print one line for each check.
 
-    With --exact about half a minute of training proves that this machine resumes a killed training exactly: kernels
-    are deterministic, and weights, EMA and optimizer are equal in every bit. Exit code 78 says that a check failed.
+    With --exact a few steps of training prove that this machine resumes a killed training exactly: kernels are
+    deterministic, and weights, EMA and optimizer are equal in every bit. Exit code 78 says that a check failed.
     """
     name = options.recipe or ("A" if options.exact else None)
     profile: Profile = options.profile or ("full" if DRIVER.exists() or not options.exact else "demo")
