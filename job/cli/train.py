@@ -14,6 +14,7 @@ from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
 from job.training.isolation import is_rank
+from job.training.nodes import find_nodes
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,14 @@ def train(options: TrainOptions) -> None:
 
 
 def launch_ranks(device: str) -> None:
-    """Run this command as one process for each device if several are named, and exit with rank 0's code."""
-    num_devices = len(device.split(","))
-    if num_devices > 1 and not is_rank():
+    """Run this command as one process for each device if there are several, or several nodes, and exit as they do."""
+    if is_rank():
+        return
+    nodes = find_nodes()
+    if "," in device or nodes.number > 1:
         from job.training.launch import launch
 
-        sys.exit(launch(sys.argv[1:], num_devices))
+        sys.exit(launch(sys.argv[1:], device, nodes))
 
 
 def _print_plan(options: TrainOptions) -> None:
