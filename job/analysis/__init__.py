@@ -1,1 +1,1 @@
-"""Read-only over finished records: metrics, learning curves, comparisons, advice, estimates."""
+"""Conclusions from records of runs: metrics, learning curves, comparisons, advice, estimates, campaigns."""

@@ -49,7 +49,8 @@ def advise_next(options: AdviseOptions) -> None:
     if alone and f1 and f1.low is not None and f1.high is not None:
         within = "; the target lies within" if f1.low <= options.target_f1 <= f1.high else ""
         where = f"of {alone.num_pictures} pictures of {alone.basis.split}"
-        notes += labelled("interval", f"F1 {f1.low:.1%} to {f1.high:.1%}, 95 % by resampling {where}{within}")
+        figure = f"F1 {f1.value:.1%} at the thresholds of the {alone.basis.rule}, {f1.low:.1%} to {f1.high:.1%}"
+        notes += labelled("interval", f"{figure}, 95 % by resampling {where}{within}")
     if by:
         notes += labelled("better", f"run {advice.better} has F1 {describe_difference(by)}, on the same pictures")
     options.print(advice.to_json() | {"f1": f1, "better_by": by}, format_advice(summary, advice, notes))

@@ -51,6 +51,7 @@ def audit(options: AuditOptions) -> None:
     store = options.store()
     run, record, _ = require_finished(store, options.run)
     threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
+    place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
     from job.audit.audit import audit_labels
 
     result = audit_labels(
@@ -59,7 +60,6 @@ def audit(options: AuditOptions) -> None:
         device=options.device,
         workdir=options.workdir,
     )
-    place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
     names = {f"audit-{options.split}.html": result.page, f"audit-{options.split}.csv": result.table}
     for name, text in names.items():
         place.put(f"{prefix}{name}", text.encode(), overwrite=True)

@@ -90,7 +90,7 @@ class Command:
         left, plain, flags = list(args), [], {}
         while left:
             arg = left.pop(0)
-            if set(arg) == {"-"}:
+            if set(arg) <= {"-"}:
                 raise UsageError(f"{prog}: {arg!r} is not understood; see `{prog} --help`")
             match = FLAG.fullmatch(arg) or ASSIGNMENT.fullmatch(arg)
             if match is None:

@@ -80,8 +80,8 @@ def predict(options: PredictOptions) -> None:
     store = options.store()
     run, record, final = require_finished(store, options.run)
     source = open_source(options.source)
-    out = _open_out(options.out, source)
     threshold, request = _resolve(options, run, record, final, source)
+    out = _open_out(options.out, source)
     log.info("threshold %s; %d pictures in %s", threshold, len(source.pictures), source.uri)
     if source.num_others:
         log.warning("source %s: %d files are no pictures by their names, and left out", source.uri, source.num_others)
@@ -114,9 +114,15 @@ def _resolve(
     """Return the threshold, and the request with every value of the run filled in.
 
     The threshold has metrics only if the pictures are searched as those of the validation set were.
+
+    Raises:
+        UsageError: If no threshold has the recall, or there is an overlap of no tiles.
+        RunConflictError: If the run has no threshold of its own, and none is given.
     """
     train, evaluation = record.train, run.read(EvaluationRecord, EVALUATION)
     tiles = options.tiles_for(record)
+    if options.overlap is not None and not tiles:
+        raise UsageError(f"--overlap: there are no tiles, got {options.overlap:g}; pass --tiles as well")
     threshold = choose_threshold(run.name, evaluation, options.conf, options.recall)
     request = PredictionRequest(
         run=run.name,

@@ -9,6 +9,7 @@ from job.cli.command import command
 from job.cli.options import BucketOption
 from job.errors import ObjectNotFoundError, UsageError, WeightsError
 from job.storage.open_store import open_store
+from job.storage.paths import is_file
 
 
 class DigestOptions(BucketOption):
@@ -39,7 +40,7 @@ def digest(options: DigestOptions) -> None:
 
 def _fetch(options: DigestOptions, scratch: Path) -> Path:
     file = options.file
-    if Path(file).is_file():
+    if is_file(file):
         return Path(file)
     parent, key = options.location, file
     if file.startswith("gs://"):

@@ -10,7 +10,6 @@ import json
 import re
 import uuid
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -23,6 +22,7 @@ from job.runs.flags import as_args
 from job.runs.records import Record, Timestamp, refuse_newer
 from job.runs.request import TrainRequest
 from job.runs.run import SUBMISSIONS, Run
+from job.storage.paths import is_file
 from job.text import counted_problems, validation_problems
 
 MAX_RETRIES = 10
@@ -209,10 +209,10 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
     device = request.device or ",".join(map(str, range(machine.gpus)))
     if device.count(",") >= machine.gpus:
         raise UsageError(
-            f"--device: names {device.count(',') + 1} devices, and {machine.type} has {machine.gpus} "
-            f"GPU{'s'[: machine.gpus - 1]}; leave it out, or choose another --machine"
+            f"--device: names {device.count(',') + 1} devices, more than the {machine.gpus} of {machine.type}; leave it "
+            "out, or choose another --machine"
         )
-    if request.weights is not None and not request.weights.startswith("gs://") and Path(request.weights).is_file():
+    if request.weights is not None and not request.weights.startswith("gs://") and is_file(request.weights):
         raise UsageError(
             f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )

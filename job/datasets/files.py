@@ -39,7 +39,7 @@ def list_files(folder: Path, *, follow_links: bool = False) -> FolderListing:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError as error:
             message = f"cannot be listed, {error.strerror}; make it a folder that can be read"
-            found.refused.append(Problem(below, None, "unreadable", message))
+            found.refused.append(Problem(below or ".", None, "unreadable", message))
             continue
         for entry in entries:
             name, is_folder, is_link = below + entry.name, entry.is_dir(), entry.is_symlink()

@@ -32,6 +32,7 @@ from job.log import Progress, one_line
 from job.storage.checksums import ChecksumIndex, sha256_of
 from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
+from job.storage.paths import is_folder
 from job.storage.transfer import PUSHED
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def plan_push(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
-    if not any(folder.glob("*.y*ml")):
+    if not is_folder(folder) or not any(folder.glob("*.y*ml")):
         raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
     report = check_dataset(
         folder,

@@ -23,7 +23,11 @@ class Destination:
     def at(cls, location: str) -> "Destination":
         """Return the destination at a folder, which need not exist, or at ``gs://BUCKET/PREFIX``."""
         folder = Path(location).expanduser()
-        if "://" in location or folder.exists():
+        try:
+            is_new = "://" not in location and not folder.exists()
+        except OSError:  # of a path that cannot be: opening it says why
+            is_new = False
+        if not is_new:
             return cls(open_store(location))
         destination = cls(FolderStore(folder.absolute()))
         destination._new_folder = location

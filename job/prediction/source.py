@@ -18,6 +18,7 @@ from job.datasets.layout import is_image
 from job.errors import CorruptObjectError, DataError, InvalidInputError, ObjectNotFoundError, UsageError
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.storage.paths import is_file, is_folder
 from job.text import shortened
 
 NUM_SHOWN = 10
@@ -128,11 +129,11 @@ def open_source(words: Sequence[str]) -> Source:
         if is_image(name) and parent.count("/") > 1:
             return _Objects(open_store(parent), name)
         return _Objects(open_store(words[0]))
-    if len(words) == 1 and Path(words[0]).is_dir():
+    if len(words) == 1 and is_folder(words[0]):
         return _folder(Path(words[0]))
-    if odd := [word for word in words if "://" in word or Path(word).is_dir()]:
+    if odd := [word for word in words if "://" in word or is_folder(word)]:
         raise UsageError(f"source {odd[0]}: stands beside others; pass one folder, one gs:// prefix, or files")
-    if missing := [word for word in words if not Path(word).is_file()]:
+    if missing := [word for word in words if not is_file(word)]:
         raise DataError(
             f"source: {len(missing)} of {len(words)} names lead to no file or folder; correct them",
             shortened(missing, NUM_SHOWN),

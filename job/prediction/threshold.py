@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import takewhile
 
+from job.analysis.metrics import LABELS
 from job.errors import RunConflictError, UsageError
 from job.text import percent
 from job.training.evaluation_record import LEAST_CONFIDENCE, Evaluation
@@ -17,7 +18,7 @@ class Threshold:
     """``precision``, ``recall`` and ``f1``, or nothing."""
 
     def __str__(self) -> str:
-        figures = ", ".join(f"{name} {percent(value)}" for name, value in self.metrics.items())
+        figures = ", ".join(f"{LABELS[name]} {percent(value)}" for name, value in self.metrics.items())
         return f"{self.confidence:g}" + (f" (on the validation set: {figures})" if figures else "")
 
 

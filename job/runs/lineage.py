@@ -1,4 +1,4 @@
-"""Lineage: the choice of a run's start weights, and their download.
+"""Lineage: the choice of a run's start weights, their download, and the request that a run was made by.
 
 Guarantees that training gets the file that the run's record names. Knows nothing of its content.
 """
@@ -31,6 +31,7 @@ from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
+from job.storage.paths import is_file
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def _find_end(run: Run, num_epochs: int) -> InitialWeights:
 def _named(store: Store, weights: str) -> InitialWeights:
     if weights.startswith("gs://"):
         return InitialWeights("own", weights, None)
-    if Path(weights).is_file():
+    if is_file(weights):
         return InitialWeights("own", str(Path(weights).resolve()), None)
     if is_run_name(weights):
         run = Run(store, weights)

@@ -5,8 +5,9 @@
 3. Start from weights: a new run takes over a published model, or one of an earlier run.
 4. Start from scratch: a new run builds its architecture with random weights.
 
+`rehearse` sets up the training of a request without a run, for an estimate.
+
 Guarantees that a new run is written to the bucket only after every check, and that an earlier run is never written to.
-Knows nothing of the training that follows.
 """
 
 import logging

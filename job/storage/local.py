@@ -37,6 +37,7 @@ ADVICE = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
     errno.ENOENT: "no such folder; create it or correct --bucket",
+    errno.EEXIST: "there is a file where a folder is needed; rename one of the two",
     errno.ENOTDIR: "there is a file where a folder is needed; rename one of the two",
     errno.EISDIR: "there is a folder where a file is needed; rename one of the two",
     errno.ENAMETOOLONG: "the name is too long for this file system; shorten it",

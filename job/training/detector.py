@@ -14,7 +14,7 @@ from ultralytics.utils.checks import check_imgsz
 
 from job.training.device import device_explained, require_device, set_kernels
 from job.training.evaluation_record import Detection
-from job.training.faults import explained_prediction
+from job.training.library_errors import explained_prediction
 from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of
 from job.training.weights import load_weights

@@ -26,8 +26,8 @@ from job.training.callbacks import Step, TrainingCallbacks
 from job.training.dataset import Batch, digest_pictures
 from job.training.device import describe_device, num_ooms
 from job.training.evaluation import describe_validation, detections_collected
-from job.training.faults import explained
 from job.training.files import BEST, EVALUATION, EVALUATION_BEFORE, LAST, RESULTS, STATE
+from job.training.library_errors import explained
 from job.training.library_warnings import LibraryWarnings
 from job.training.position import Position
 from job.training.state import Row, Snapshot, TrainingProgress, capture, digest_live, read_state, restore_state
@@ -149,8 +149,8 @@ class Training:
     def run(self, callbacks: TrainingCallbacks) -> None:
         """Train to the end; rank 0 leaves weights, ``results.csv``, evaluations and plots in the plan's folder.
 
-        Raises `TrainingError` if a loss is not a number, and errors of `job.training.faults`; `PeerError` if another
-        process is gone; `PreemptionError` if the callbacks end it, which have a snapshot of all that was done.
+        Raises `TrainingError` if a loss is not a number, and errors of `job.training.library_errors`; `PeerError` if
+        another process is gone; `PreemptionError` if the callbacks end it, which have a snapshot of all that was done.
         """
         self._counted_until = time.monotonic()
         self.trainer.callbacks["on_val_batch_end"] = [lambda _validator: callbacks.on_validation_batch()]

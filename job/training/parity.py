@@ -15,7 +15,7 @@ from ultralytics.utils.ops import xywh2xyxy
 
 from job.training.detector import DetectionSettings, Detector, Output
 from job.training.evaluation_record import Detection
-from job.training.faults import explained_prediction
+from job.training.library_errors import explained_prediction
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from job.training.dataset import read_only_images
 from job.training.device import device_explained, require_device, set_kernels
 from job.training.evaluation import detections_collected
-from job.training.faults import explained_prediction
+from job.training.library_errors import explained_prediction
 from job.training.matching import MatchedPicture
 from job.training.tiled_validation import TiledValidator
 from job.training.weights import load_weights

@@ -256,7 +256,7 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
         (["--max-usd", "9", "--no-limit"], 2, "--max-usd: 9 and --no-limit contradict each other"),
         (["--bucket", "folder"], 2, "bucket folder: is on this machine"),
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
-        (["--device", "0,1"], 2, "--device: names 2 devices, and g2-standard-8 has 1 GPU"),
+        (["--device", "0,1"], 2, "--device: names 2 devices, more than the 1 of g2-standard-8"),
         (["--machine", "l4,l4x2"], 2, "g2-standard-24 has another number of GPUs than g2-standard-8, and a run keeps"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),

@@ -259,6 +259,24 @@ def test_a_finished_run_is_not_submitted_again(cloud, capsys):
     assert cloud.supervise() == 0
     assert cloud.supervise("--resume") == 0
     assert len(cloud.batch.jobs) == 1
+    assert len(Submissions(cloud.run).list()) == 1
+
+
+def test_a_run_whose_job_lives_is_not_submitted_again(cloud):
+    """Resuming by hand records no submission beside a job that still runs."""
+    cloud.script(["commit 1 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
+    supervisor(cloud).resume()
+    assert len(Submissions(cloud.run).list()) == 1
+
+
+def test_a_job_is_made_again_while_the_service_refuses_for_a_moment(cloud):
+    """Making a job outlives answers of the service that a moment later would be others."""
+    cloud.script(["finish"])
+    cloud.batch.refusals = [grpc.StatusCode.UNAVAILABLE] * 2
+    assert cloud.submit() == 0
+    assert len(cloud.batch.jobs) == 1
 
 
 def test_a_run_that_was_cancelled_stays_so_until_it_is_resumed(cloud, capsys):
@@ -331,6 +349,7 @@ def test_a_deadline_that_spot_would_miss_is_kept_on_demand(cloud):
     supervisor(cloud, later).watch()
     first, second = Submissions(cloud.run).list()
     assert (first.placement.spot, second.placement.spot) == (True, False)
+    assert second.deadline == first.deadline
     model = cloud.batch.jobs[cloud.job(2)].job.allocation_policy.instances[0].policy.provisioning_model
     assert model.name == "STANDARD"
 

@@ -1,9 +1,11 @@
-"""A short storm of every kind of disturbance; `make kill-storm N=200` is the long one."""
+"""Short storms of every kind of disturbance; `make kill-storm N=200` is the long one."""
 
 import pytest
 
 from tests.integration.kill_storm import Storm, emulated_ground, make_ground, storm
 from tests.support.learned_weights import learn
+
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +14,6 @@ def weights(tmp_path_factory):
     return learn(tmp_path_factory.mktemp("learned"))
 
 
-@pytest.mark.full
 def test_runs_in_a_folder_survive_a_storm(weights, tmp_path):
     """Runs on tiles that are interrupted and hung up, paused and set ahead in time end with the tensors and metrics of
     an undisturbed one.

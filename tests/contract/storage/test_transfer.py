@@ -194,6 +194,23 @@ def test_what_a_loss_of_power_left_is_fetched_again(pushed, source, target):
     assert content(target) == content(source)
 
 
+def test_the_mark_of_a_pull_is_durable_before_its_first_file(pushed, target, monkeypatch):
+    """The checksum index and its name are synced before any file is fetched."""
+    synced, get_many, fsync = [], pushed.get_many, os.fsync
+
+    def note(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def get_after(*args):
+        assert synced[:2] == [target / PULLED, target]
+        return get_many(*args)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(pushed, "get_many", get_after)
+    assert pull_all(pushed, target).num_transferred == NUM_FILES
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
 @pytest.mark.parametrize("name", [PULLED, PUSHED])
 def test_an_index_that_is_no_file_costs_time_only(pushed, source, target, name, make):

@@ -173,6 +173,10 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["predict", "zebra", "x", "--out", "y", "--device", "0,1"], 2, "--device: must be one device"),
         (["predict", "zebra", "x", "--out", "y", "--tiles", "-8"], 2, "--tiles: must be a whole number from 0"),
         (["runs", "list", "--", "--interactive"], 2, "'--' is not understood"),
+        (["predict", "zebra", "", "--out", "y"], 2, "'' is not understood"),
+        (["weights", "digest", "n" * 300], 65, "no such file here"),
+        (["data", "push", "n" * 300, "--dataset", "x", "--bucket", "."], 65, "has no data.yaml"),
+        (["data", "check", "./nowhere"], 65, ".: cannot be listed, No such file or directory"),
     ],
 )
 def test_a_mistake_ends_with_one_message_and_the_right_code(capsys, words, code, part):

@@ -53,6 +53,14 @@ def test_results_do_not_go_into_the_source(capsys, flight, tmp_path, weights, na
     assert sorted(flight.rglob("*")) == before
 
 
+def test_an_overlap_of_no_tiles_is_refused(capsys, flight, tmp_path, weights):
+    """It would have no effect; no place is made for results."""
+    bucket = make_finished_run(tmp_path / "bucket", weights)
+    code, message = refused(capsys, "zebra", flight, "--out", tmp_path / "out", "--bucket", bucket, "--overlap", "0.5")
+    assert (code, "--overlap: there are no tiles, got 0.5; pass --tiles as well" in message) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_source_without_pictures_is_refused(capsys, tmp_path, weights):
     """An empty folder ends with 65, and no place is made for results."""
     bucket = make_finished_run(tmp_path / "bucket", weights)

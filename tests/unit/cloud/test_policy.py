@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, seconds_within, worst_s
+from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, seconds_within, usd_per_hour, worst_s
+from job.cloud.machine_types import machines
 from job.cloud.policy import decide
 from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SubmissionStatus
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
 from job.runs.cost import usd_of
-from job.runs.records import CheckpointId
+from job.runs.records import CheckpointId, FinalRecord
 from tests.cloud.conftest import OTHER_REGION
+from tests.support.attempt_records import final_content
 from tests.unit.cloud.test_job_spec import make_submission
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
@@ -304,6 +306,13 @@ def test_the_worst_is_unknown_where_one_price_is(submission):
     assert known.worst_hours(going_on=True) == 2
 
 
+def test_a_price_of_nothing_is_a_price():
+    """A machine that costs its user nothing is not reckoned at the list's price."""
+    free = {"g2-standard-8": {"spot": 0.0}}
+    assert usd_per_hour(free, "g2-standard-8", spot=True) == 0
+    assert usd_per_hour(free, "g2-standard-8", spot=False) == machines()["g2-standard-8"].usd_per_hour(spot=False) != 0
+
+
 def test_unknown_dollars_are_not_spent(submission):
     """Where dollars are limited and the price of one of the machines is not known, the run is stopped."""
     known = seen_of(dataclasses.replace(submission, number=2), job())
@@ -339,6 +348,14 @@ def test_a_recorded_submission_is_not_made_beyond_the_limit(submission):
     assert decide(dataclasses.replace(known, limit=Limit(usd=200.0))).do == "create"
     exactly = round(known.worst_usd(going_on=True), 6)
     assert decide(dataclasses.replace(known, limit=Limit(usd=exactly))).do == "create"
+
+
+def test_a_finished_run_gets_no_job(submission):
+    """A submission that was only recorded when the run finished is not made."""
+    known = history(submission, submissions=(seen_of(submission, None, made=False),))
+    assert decide(known).do == "create"
+    final = FinalRecord.model_validate(final_content(finished_at=START.isoformat()))
+    assert decide(dataclasses.replace(known, final=final)).do == "finish"
 
 
 def test_a_job_runs_until_its_past_cost_passes_a_limit(submission):

@@ -1,5 +1,6 @@
 """The dataset of a run: the newest version for a new run, its own version for a resumed one."""
 
+import fcntl
 import logging
 import shutil
 from contextlib import ExitStack, nullcontext
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from job.cli.app import main
+from job.datasets.check import set_aside
 from job.datasets.lockfile import dataset_digest, read_version
 from job.datasets.prepare import prepare_data, pull_dataset
 from job.datasets.push import plan_push
@@ -124,12 +126,15 @@ def test_an_unfinished_run_keeps_its_version(store, folder, prepare, tmp_path):
     assert again.val == first.val
 
 
-def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monkeypatch):
-    """While a training holds its dataset, another of the same version starts beside it, and one whose files differ is
-    refused; after its end the files change.
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monkeypatch, on_disk):
+    """While a training holds its dataset, which it has pulled or found on the disk, another of the same version starts
+    beside it, and one whose files differ is refused; after its end the files change.
     """
     monkeypatch.setattr("job.datasets.prepare.READERS_S", 0)
     push(store, folder)
+    if on_disk:
+        prepare()
     with ExitStack() as held:
         first = prepare(held=held)
         pulled = first.yaml.parent / "work/datasets/wild" / LABEL
@@ -145,6 +150,36 @@ def test_files_that_a_training_reads_do_not_change(store, folder, prepare, monke
         assert pulled.read_text() == old
     prepare()
     assert pulled.read_text() == "1 0.5 0.5 0.2 0.2\n"
+
+
+def test_one_process_at_a_time_looks_into_a_dataset(store, folder, tmp_path, monkeypatch):
+    """While files are pulled, the folder's lock is held by that process alone."""
+    push(store, folder)
+    locked, get_many = [], store.get_many
+
+    def get_while_another_asks(*args):
+        with (tmp_path / "work/datasets/.wild.lock").open("a") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+        return get_many(*args)
+
+    monkeypatch.setattr(store, "get_many", get_while_another_asks)
+    pull_dataset(store, "wild", tmp_path / "work")
+    assert locked == [True]
+
+
+def test_a_refused_change_sets_nothing_aside(folder, tmp_path):
+    """Files stay where they are if they may not change now."""
+
+    def refuse():
+        raise MachineError("a training reads these files")
+
+    with pytest.raises(MachineError):
+        set_aside(folder, [IMAGE, LABEL], tmp_path / "away", refuse)
+    assert (folder / IMAGE).exists()
+    assert (folder / LABEL).exists()
 
 
 def test_broken_files_are_not_set_aside_under_a_training(store, folder, prepare, monkeypatch):

@@ -73,6 +73,12 @@ def test_a_run_must_be_finished(capsys, tmp_path):
     assert (code, "run zebra: is not finished" in message) == (65, True)
 
 
+def test_a_name_that_no_folder_can_have_is_refused(bucket, capsys):
+    """It is refused before anything is exported."""
+    code, message = refused(capsys, "--bucket", bucket, "--out", "n" * 300)
+    assert (code, "the name is too long for this file system; shorten it" in message) == (74, True)
+
+
 def test_another_export_is_not_replaced(bucket, capsys, tmp_path):
     """A place with the export of other weights is refused, with what differs."""
     out = tmp_path / "out"

@@ -17,7 +17,7 @@ def test_without_a_word_it_is_the_operating_point():
     """The run's own threshold has the metrics of its evaluation."""
     found = choose_threshold("zebra", evaluated())
     assert (found.confidence, found.metrics) == (0.31, {"precision": 0.7, "recall": 0.6, "f1": 0.7})
-    assert str(found) == "0.31 (on the validation set: precision 70.0 %, recall 60.0 %, f1 70.0 %)"
+    assert str(found) == "0.31 (on the validation set: precision 70.0 %, recall 60.0 %, F1 70.0 %)"
 
 
 def test_a_given_confidence_is_taken():

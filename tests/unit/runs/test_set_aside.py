@@ -5,6 +5,7 @@ import json
 import pytest
 
 from job.cli.app import main
+from job.errors import CorruptObjectError
 from job.runs import checkpoint
 from tests.support.run_records import record_run
 
@@ -33,6 +34,22 @@ def test_it_is_verified_apart(run, capsys):
     run.store.delete(run.key("checkpoints/0002-000000.a0001/manifest.json"))
     assert main(["runs", "verify", "zebra", "--bucket", run.store.uri]) == 74
     assert "none of its 1 checkpoints is intact" in capsys.readouterr().err
+
+
+def test_a_manifest_without_checksums_contradicts_where_something_is_wrong(run, tmp_path):
+    """A manifest of a version that wrote no CRC-32C is held against sizes and SHA-256."""
+    [remaining] = checkpoint.committed(run)
+    key = run.key(f"checkpoints/{remaining}/manifest.json")
+    content = json.loads(run.store.read(key))
+    del content["seal"]
+    for file in content["files"]:
+        file["crc32c"] = None
+    run.store.put(key, checkpoint._sealed(content), overwrite=True)
+    run.store.delete(next(file["key"] for file in content["files"] if file["name"] == "results.csv"))
+    (tmp_path / "again").mkdir()
+    with pytest.raises(CorruptObjectError, match="none of its 2 checkpoints is intact"):
+        checkpoint.restore(run, tmp_path / "again")
+    assert len(checkpoint.set_aside(run)[remaining]) == 1
 
 
 def test_one_that_retention_deletes_meanwhile_is_left_out(run, monkeypatch):

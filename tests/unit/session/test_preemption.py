@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from job.cloud import gce_metadata
+from job.cloud.gce_metadata import MetadataError, MetadataServer
 from job.errors import PauseError, PreemptionError
 from job.session import preemption
 from job.session.preemption import PreemptionWatcher
@@ -195,6 +197,26 @@ def test_a_second_press_of_ctrl_c_leaves_at_once():
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=SOON_S)[1]
     assert (process.returncode, "Ctrl-C again: leaving at once" in said) == (75, True)
+
+
+def test_a_request_that_is_held_open_does_not_run_into_its_limit(monkeypatch):
+    """The client waits for longer than the server is asked to hold the request."""
+    limits_s = []
+
+    class Connection:
+        def __init__(self, _host, timeout):
+            limits_s.append(timeout)
+
+        def request(self, *_args, **_options):
+            raise ConnectionRefusedError
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("http.client.HTTPConnection", Connection)
+    with pytest.raises(MetadataError):
+        MetadataServer("metadata").wait("0")
+    assert limits_s[0] > gce_metadata.POLL_S
 
 
 def test_a_machine_that_is_doomed_does_not_start(server):

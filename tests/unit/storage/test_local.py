@@ -57,6 +57,8 @@ def test_a_file_is_no_bucket(root):
     root.write_bytes(b"")
     with pytest.raises(StoreError, match="a file where a folder is needed"):
         FolderStore.open(str(root))
+    with pytest.raises(StoreError, match="a file where a folder is needed"):
+        FolderStore.create(str(root))
 
 
 def test_a_folder_that_goes_away_is_not_an_empty_one(root, store):

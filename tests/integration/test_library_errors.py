@@ -120,7 +120,7 @@ def raised_by(error, *, first_epoch=True, **of_plan):
     """Return what becomes of an exception of a library."""
     from dataclasses import replace  # noqa: PLC0415 -- as below
 
-    from job.training.faults import explained  # noqa: PLC0415 -- after Ultralytics was confined
+    from job.training.library_errors import explained  # noqa: PLC0415 -- after Ultralytics was confined
 
     plan = replace(plan_tiny_training(None, None, ARGUMENTS), **of_plan)
     with pytest.raises(Exception) as raised, explained(plan, lambda: not first_epoch):  # noqa: PT011 -- whichever it is
@@ -130,7 +130,7 @@ def raised_by(error, *, first_epoch=True, **of_plan):
 
 def test_every_row_of_the_table_is_tested():
     """A fault that is added to the code's table needs a row here, with its exit code and what a library says."""
-    from job.training.faults import FAULTS  # noqa: PLC0415 -- after Ultralytics was confined
+    from job.training.library_errors import FAULTS  # noqa: PLC0415 -- after Ultralytics was confined
 
     assert {fault.name for fault in FAULTS} == ROWS.keys() == EXIT_CODES.keys()
 

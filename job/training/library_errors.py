@@ -1,6 +1,6 @@
-"""Fault table: library errors by their text, with exit code and advice.
+"""Library errors: a table of the texts by which they are told apart, with exit code and advice.
 
-Libraries identify their faults by text only; a fault that matches no row is an error of the run.
+An error that matches no row is one of the run.
 """
 
 import re
