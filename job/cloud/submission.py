@@ -209,8 +209,8 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
     device = request.device or ",".join(map(str, range(machine.gpus)))
     if device.count(",") >= machine.gpus:
         raise UsageError(
-            f"--device: names {device.count(',') + 1} devices, more than the {machine.gpus} of {machine.type}; leave it "
-            "out, or choose another --machine"
+            f"--device: names {device.count(',') + 1} devices, more than the {machine.gpus} of {machine.type}; leave "
+            "it out, or choose another --machine"
         )
     if request.weights is not None and not request.weights.startswith("gs://") and is_file(request.weights):
         raise UsageError(
