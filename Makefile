@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 RECIPE ?=
 BUCKET ?=
 RUN    ?=
+DATA   ?=
 SOURCE ?=
 OUT    ?=
 ARGS   ?=
@@ -15,7 +16,7 @@ IN     ?=
 IMAGE_NAME ?= job
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
-WORDS := RECIPE BUCKET RUN SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
@@ -81,6 +82,7 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
+	@echo '  DATA=~/photos        your pictures for train, with labels: a folder or a ZIP; at full scale, also without BUCKET'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  NODES=2              machines, for sky'
@@ -102,9 +104,9 @@ NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json))
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 
 .PHONY: train
-train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
+train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE, on DATA if given; the same command resumes
 	@exec $(WITH_ARGS) $(if $(IN),docker/run.sh "$$IMAGE_NAME",$(BIN)/job) train --recipe "$$RECIPE" \
-		$(BUCKET_OR_DEMO) $(if $(RUN),--run "$$RUN")
+		$(if $(DATA),--data "$$DATA" --bucket "$${BUCKET:-bucket}",$(BUCKET_OR_DEMO)) $(if $(RUN),--run "$$RUN")
 
 .PHONY: image
 image: ## Build the container image, from the lock and BASE_IMAGE
@@ -188,13 +190,13 @@ no-source:
 	@exit 2
 
 .PHONY: data
-data: $(if $(SOURCE),$(LIGHT),no-data) ## Check the YOLO folder SOURCE and push it into BUCKET: ARGS='--dataset wildlife'
-	@exec $(WITH_ARGS) $(BIN)/job data push "$$SOURCE" $(BUCKET_IF_NAMED)
+data: $(if $(DATA),$(LIGHT),no-data) ## Check the pictures of DATA and push them into BUCKET: ARGS='--dataset wildlife'
+	@exec $(WITH_ARGS) $(BIN)/job data push "$$DATA" $(BUCKET_IF_NAMED)
 
 .PHONY: no-data
 no-data:
-	@echo 'make data: SOURCE is missing; name a YOLO folder,' \
-		"for example: make data SOURCE=path/to/folder BUCKET=gs://my-bucket ARGS='--dataset wildlife'" >&2
+	@echo 'make data: DATA is missing; name your pictures with labels,' \
+		"for example: make data DATA=path/to/folder BUCKET=gs://my-bucket ARGS='--dataset wildlife'" >&2
 	@exit 2
 
 .PHONY: recipes

@@ -108,7 +108,7 @@ def compare(runs: Sequence[RunSummary], paired: Paired | None = None) -> Compari
         _field("optimizer", (run.record.facts.optimizer for run in runs)),
     )
     data = (
-        _field("dataset", (run.record.dataset.name for run in runs)),
+        _field("dataset", (str(run.record.dataset) for run in runs)),
         _field("digest", (run.record.dataset.digest[:DIGITS_OF_DIGEST] for run in runs)),
         _field("training images", (run.record.facts.num_train_images for run in runs)),
         _field("validation images", (run.record.facts.num_val_images for run in runs)),

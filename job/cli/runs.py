@@ -82,7 +82,7 @@ def show(options: ShowRunOptions) -> None:
         *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
-        *labelled("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
+        *labelled("dataset", f"{record.dataset}, digest {record.dataset.digest[:12]}"),
     ]
     if record.dataset.set_aside:
         lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")

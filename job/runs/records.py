@@ -314,11 +314,17 @@ class DatasetStatistics(Part):
     num_alike: NonNegativeInt = 0
     """Pictures of val that look like one of train."""
 
+    train: dict[str, list[NonNegativeInt]] = {}
+    """Objects of the split train by class, by range of size as in an evaluation; older versions did not record them."""
+
 
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""
 
     name: str
+    version: int | None = None
+    """None for a folder that was copied in by hand; older versions did not record it."""
+
     digest: str
     set_aside: list[str]
     """Broken files in quarantine, which training does not read."""
@@ -328,6 +334,9 @@ class PinnedDataset(Part):
 
     statistics: DatasetStatistics | None = None
     """None if nothing is labelled; older versions did not record them."""
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
 
 
 class Facts(Part):

@@ -82,7 +82,7 @@ def make(project, target, variables, **environment):
 def test_no_variable_runs_anything(project, target, given):
     """Quotes, backticks, semicolons and make's own functions in any variable stay text, wherever it is given."""
     names = (
-        *("BUCKET", "RUN", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
+        *("BUCKET", "RUN", "DATA", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
         *("CONTAINER_ENGINE", "BASE_IMAGE", "NODES"),
     )
     values = {"RECIPE": "A", "ARGS": ARGS} | dict.fromkeys(names, HOSTILE)
@@ -210,3 +210,13 @@ def test_a_quote_that_is_not_closed_is_refused(project):
     assert "make: ARGS cannot be split into words, No closing quotation" in done.stderr
     assert "Traceback" not in done.stderr
     assert words_of(project) == []
+
+
+def test_pictures_of_ones_own_are_trained_on_at_full_scale(project):
+    """DATA goes to the command as one word; without BUCKET the bucket is the folder of that name."""
+    make(project, "train", {"RECIPE": "base", "DATA": "my photos"})
+    make(project, "train", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
+    assert words_of(project) == [
+        ["train", "--recipe", "base", "--data", "my photos", "--bucket", "bucket"],
+        ["train", "--recipe", "base", "--data", "p.zip", "--bucket", "gs://b"],
+    ]
