@@ -98,8 +98,8 @@ def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
 
 
 def test_two_machines_train_together(bucket, undisturbed, tmp_path):
-    """Two machines share nothing but the bucket, started as SkyPilot starts them: when one is taken the other exits 75, and
-    started again, by torchrun, both end with the same tensors.
+    """Two machines that share nothing but the bucket are started as by SkyPilot: when one is taken the other exits 75,
+    and started again, by torchrun, both end with the same tensors.
     """
     trace = tmp_path / "trace"
     port = free_port()
