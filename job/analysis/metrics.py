@@ -38,7 +38,9 @@ def metrics_of(row: dict[str, float]) -> dict[str, float]:
 class BeforeAfter:
     """Metrics of the start weights and of the best weights, and the bands that the recipe expects."""
 
-    before: dict[str, float]
+    before: dict[str, float] | None
+    """None if they were not measured."""
+
     after: dict[str, float]
     expect: dict[str, Band]
 
@@ -51,11 +53,12 @@ class BeforeAfter:
         """Return a table for a terminal, in percent; its heading names the scale of the bands."""
         rows = [("", "before", "after", "change", "expected" if profile == "full" else "expected at full scale")]
         for name, label in LABELS.items():
-            before, after = self.before[name], self.after[name]
+            before, after = self.before[name] if self.before else None, self.after[name]
             verdict = ""
             if (band := self.expect.get(name)) is not None:
                 verdict = f"{band.text(100, ' %')}: {'reached' if band.reached(after) else 'not reached'}"
-            rows.append((label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f}", verdict))
+            shown = ("", "") if before is None else (f"{before:.1%}", f"{100 * (after - before):+.1f}")
+            rows.append((label, shown[0], f"{after:.1%}", shown[1], verdict))
         return "\n".join(table(rows, right=(1, 2, 3)))
 
     def to_json(self) -> dict[str, object]:
@@ -63,7 +66,7 @@ class BeforeAfter:
         return {
             "before": self.before,
             "after": self.after,
-            "change": {name: round(self.after[name] - self.before[name], 5) for name in self.before},
+            "change": {name: round(self.after[name] - value, 5) for name, value in (self.before or {}).items()},
             "expected": {name: [band.low, band.high] for name, band in self.expect.items()},
             "reached": {
                 name: band.reached(self.after[name]) for name, band in self.expect.items() if name in self.after

@@ -12,7 +12,7 @@ from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
 from job.runs.evaluation import SplitEvaluation, read_evaluation
 from job.runs.listing import RunListing
-from job.runs.progress import EvaluationRecord, read_progress
+from job.runs.progress import EvaluationRecord, imported_rows, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.training.files import BEST, EVALUATION
@@ -103,7 +103,7 @@ class Facts:
     def cuts(self) -> list[float]:
         """Positions in epochs at which attempts were cut off."""
         facts = self.record.facts
-        num_batches = math.ceil(facts.num_train_images / facts.batch)
+        num_batches = math.ceil((facts.num_train_images or 1) / facts.batch)  # an imported run has no attempts
         pairs = zip(self.attempts, self.cost.attempts, strict=True)
         positions = [attempt.position for attempt, cost in pairs if cost.was_cut_off and attempt.position]
         return [epoch + batch / num_batches for epoch, batch in positions]
@@ -120,7 +120,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         record=record,
         final=final,
         at=at,
-        rows=progress.rows,
+        rows=imported_rows(run) if record.imported else progress.rows,
         evaluation_before=progress.evaluation_before,
         evaluation=run.read(EvaluationRecord, EVALUATION),
         score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,

@@ -70,7 +70,7 @@ def render(facts: Facts) -> str:
         sizes=sizes,
         recalls=recalls,
         sizes_chart=charts.sizes_chart(list(sizes), recalls) if sizes else "",
-        timeline=_timeline(facts.cost),
+        timeline=_timeline(facts.cost) if facts.attempts else "",
         colours=PHASE_COLOURS,
         attempts=list(zip(facts.cost.attempts, facts.attempts, strict=True)),
         warnings=warnings_of(facts.attempts),
@@ -92,6 +92,8 @@ def state_of(facts: Facts) -> str:
 def verdict_of(facts: Facts) -> str:
     """Return the result in a sentence: F1 before and after, against the recipe's expectation."""
     before, after = facts.before, facts.after
+    if facts.record.imported and after is not None:
+        return f"F1 is {percent(after['f1'])} in epoch {facts.best_epoch}; the run was trained elsewhere, and imported."
     if before is None or after is None:
         return "Nothing was measured yet."
     change = 100 * (after["f1"] - before["f1"])

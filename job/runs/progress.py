@@ -48,10 +48,25 @@ def read_progress(run: Run) -> Progress:
     return Progress(None, [], None)
 
 
+def imported_rows(run: Run) -> list[dict[str, float]]:
+    """Return the rows of an imported run, which has no checkpoints; none if they are not there yet."""
+    try:
+        return read_rows(run.store.read(run.key(RESULTS)).decode())
+    except ObjectNotFoundError:
+        return []
+
+
+def read_rows(text: str) -> list[dict[str, float]]:
+    """Read the text of ``results.csv``; raises `ValueError` for a cell that is no number."""
+    table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    return [{name.strip(): float(value) for name, value in row.items()} for row in table]
+
+
 def _read(run: Run, identity: CheckpointId) -> Progress:
     manifest = checkpoint.read_manifest(run, identity)
     files = {file.name: file.key for file in manifest.files}
     text = run.store.read(files[RESULTS]).decode() if RESULTS in files else ""
     before = files.get(EVALUATION_BEFORE)
-    rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
-    return Progress(identity, rows, EvaluationRecord.read(before, run.store.read(before)) if before else None)
+    return Progress(
+        identity, read_rows(text), EvaluationRecord.read(before, run.store.read(before)) if before else None
+    )
