@@ -9,15 +9,6 @@ from typing import Self
 from job.recipes.recipe import Band
 from job.runs.records import BeforeAfterRecord
 from job.text import table
-from job.training.evaluation_record import harmonic_mean
-
-COLUMNS = {
-    "precision": "metrics/precision(B)",
-    "recall": "metrics/recall(B)",
-    "map50": "metrics/mAP50(B)",
-    "map50_95": "metrics/mAP50-95(B)",
-}
-"""Ultralytics' columns by metric."""
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
 
@@ -26,12 +17,6 @@ LOUD_DROP = 0.5
 
 TOO_LOW_TO_DROP = 0.1
 """A metric below this cannot drop: it scatters as much while a detector begins to learn."""
-
-
-def metrics_of(row: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
-    metrics = {name: row[column] for name, column in COLUMNS.items()}
-    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ Guarantees that rows and first evaluation are of one checkpoint, the newest. Kno
 import math
 from dataclasses import dataclass
 
-from job.analysis.metrics import metrics_of
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
 from job.runs.evaluation import SplitEvaluation, read_evaluation
 from job.runs.listing import RunListing
-from job.runs.progress import EvaluationRecord, imported_rows, read_progress
+from job.runs.progress import EvaluationRecord, imported_rows, metrics_of, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.training.files import BEST, EVALUATION

@@ -17,7 +17,7 @@ from job.recipes.arguments import DEFAULTS, requested
 from job.recipes.recipe import Recipe, StartKind, load_recipe
 from job.recipes.recognition import published_model, recognise
 from job.runs.artifacts import ArtifactPublisher
-from job.runs.progress import read_rows
+from job.runs.progress import metrics_of, read_rows
 from job.runs.records import (
     Facts,
     FinalRecord,
@@ -35,17 +35,9 @@ from job.runs.search import survey
 from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.text import MAX_BYTES, UnreadableYamlError, load_yaml
-from job.training.evaluation_record import harmonic_mean
 from job.training.files import BEST, LAST, RESULTS
 
 ARGS = "args.yaml"
-
-COLUMNS = {
-    "precision": "metrics/precision(B)",
-    "recall": "metrics/recall(B)",
-    "map50": "metrics/mAP50(B)",
-    "map50_95": "metrics/mAP50-95(B)",
-}
 
 UNKNOWN = "unknown"
 
@@ -78,8 +70,10 @@ def read_ultralytics_run(folder: Path) -> UltralyticsRun:
         course = [_metrics(row) for row in rows]
         if not rows:
             problems.append(f"{RESULTS}: has no row, so that no epoch was trained")
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        problems.append(f"{RESULTS}: cannot be read, {error!r}")
+    except KeyError as error:
+        problems.append(f"{RESULTS}: cannot be read, it has no column {error}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        problems.append(f"{RESULTS}: cannot be read, {error}")
     try:
         args = load_yaml(_text(folder / ARGS))
         if not isinstance(args, dict) or "epochs" not in args:
@@ -134,11 +128,11 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig")
 
 
-def _metrics(row: Mapping[str, float]) -> dict[str, float]:
-    metrics = {name: row[column] for name, column in COLUMNS.items()}
-    if not all(math.isfinite(value) for value in metrics.values()):
+def _metrics(row: dict[str, float]) -> dict[str, float]:
+    metrics = metrics_of(row)
+    if not all(map(math.isfinite, metrics.values())):
         raise ValueError("a metric is not finite")
-    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
+    return metrics
 
 
 def _recipe_of(folder: Path, args: Mapping[str, Any]) -> Recipe:
@@ -157,15 +151,19 @@ def _best(found: UltralyticsRun) -> int:
 
 def _record(found: UltralyticsRun, name: str, dataset: PinnedDataset) -> RunRecord:
     train, model = found.recipe.train, Path(found.start).name
-    is_published = published_model(model) is not None and model == found.start
-    kind: StartKind = "scratch" if found.start.endswith((".yaml", ".yml")) else "pretrained" if is_published else "own"
-    source = None if kind == "scratch" else f"weights/{model}" if is_published else found.start
-    point = InitialWeights(kind, source, found.start if kind == "scratch" else None)
+    kind: StartKind = "own"
+    if model.endswith((".yaml", ".yml")):
+        kind = "scratch"
+    elif published_model(model):
+        kind = "pretrained"
+    start = found.start if kind == "own" else model
+    source = {"own": start, "pretrained": f"weights/{model}", "scratch": None}[kind]
+    point = InitialWeights(kind, source, model if kind == "scratch" else None)
     request: Request = {
-        "recipe": recognise("base", found.start, train, "full"),
+        "recipe": recognise("base", start, train, "full"),
         "profile": "full",
         "dataset": dataset.name,
-        "start": found.start,
+        "start": start,
         "model": None,
         "new_classes": False,
         "quarantine": False,

@@ -10,8 +10,16 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import Evaluation
+from job.training.evaluation_record import Evaluation, harmonic_mean
 from job.training.files import EVALUATION_BEFORE, RESULTS
+
+COLUMNS = {
+    "precision": "metrics/precision(B)",
+    "recall": "metrics/recall(B)",
+    "map50": "metrics/mAP50(B)",
+    "map50_95": "metrics/mAP50-95(B)",
+}
+"""Ultralytics' columns by metric."""
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""
@@ -46,6 +54,12 @@ def read_progress(run: Run) -> Progress:
             if not tries_left:
                 raise
     return Progress(None, [], None)
+
+
+def metrics_of(row: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
+    metrics = {name: row[column] for name, column in COLUMNS.items()}
+    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
 
 
 def imported_rows(run: Run) -> list[dict[str, float]]:
