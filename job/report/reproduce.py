@@ -30,3 +30,8 @@ def command_of(record: RunRecord) -> str:
 def use_of(run: Run) -> str:
     """Return the command that finds objects in pictures with a run's best weights."""
     return shlex.join(["job", "predict", run.name, "path/to/pictures", "--out", "found", "--bucket", run.store.uri])
+
+
+def resume_of(run: Run) -> str:
+    """Return the command that continues a run."""
+    return shlex.join(["job", "resume", run.name, "--bucket", run.store.uri])

@@ -314,6 +314,9 @@ class DatasetStatistics(Part):
     num_alike: NonNegativeInt = 0
     """Pictures of val that look like one of train."""
 
+    train: dict[str, list[NonNegativeInt]] = {}
+    """Objects of the split train by class, by range of size as in an evaluation; older versions did not record them."""
+
 
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""

@@ -90,13 +90,13 @@ def _lead(context: SessionContext) -> None:
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
     with replace(context, request=request).in_folder(run.name) as here:
-        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
-        try:
-            started = start(here, run, record)
-        finally:
-            gc.enable()
-        run = started.claim.run
         with ReportRefresher(run) as refresher:
+            gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
+            try:
+                started = start(here, run, record)
+            finally:
+                gc.enable()
+            run = started.claim.run
             with (
                 Tracker(started.claim, here.folder / "wandb") as tracker,
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),

@@ -24,8 +24,8 @@ from tests.support.browser import opened
 from tests.support.cli_process import job
 
 SECTIONS = (
-    *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "use", "repeat"),
+    *("verdict", "classes", "next", "images", "confidence", "sizes", "use", "curves", "epochs", "losses", "start"),
+    *("attempts", "cost", "exactness", "tracking", "repeat"),
 )
 
 RUN = "yolov11_wildlife2"
