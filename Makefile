@@ -7,13 +7,19 @@ MAKEFLAGS += --no-print-directory
 RECIPE ?=
 BUCKET ?=
 RUN    ?=
-DATA   ?=
 SOURCE ?=
 OUT    ?=
 ARGS   ?=
 IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
+
+# Only train takes DATA; one in the environment is another program's.
+ifneq ($(origin DATA),command line)
+DATA :=
+else ifneq ($(filter-out train,$(MAKECMDGOALS)),)
+$(error DATA: only train takes it; push pictures for other targets with `.venv/bin/job data push PATH --bucket ..`)
+endif
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
 WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
@@ -82,7 +88,8 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  DATA=~/photos        your pictures for train, with labels: a folder or a ZIP; at full scale, also without BUCKET'
+	@echo '  DATA=~/photos        labelled pictures for train, a folder or a ZIP: at full scale,'
+	@echo '                       into bucket/ if BUCKET is left out'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
