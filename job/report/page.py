@@ -83,7 +83,7 @@ def render(facts: Facts) -> str:
         sizes=sizes,
         recalls=recalls,
         sizes_chart=charts.sizes_chart(list(sizes), recalls) if sizes else "",
-        timeline=_timeline(facts.cost) if facts.attempts else "",
+        timeline="" if record.imported else _timeline(facts.cost),
         colours=PHASE_COLOURS,
         phase_groups={
             name: colour for name, (colour, phases) in PHASE_GROUPS.items() if any(map(facts.cost.seconds.get, phases))
