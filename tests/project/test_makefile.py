@@ -213,9 +213,7 @@ def test_a_quote_that_is_not_closed_is_refused(project):
 
 
 def test_pictures_of_ones_own_are_trained_on_at_full_scale(project):
-    """DATA goes to the command as one word; without BUCKET the bucket is the folder of that name. Other targets refuse
-    it, and one of the environment is not meant.
-    """
+    """DATA of the command line is one word, for a bucket of that name without BUCKET; other targets refuse it."""
     make(project, "train", {"RECIPE": "base", "DATA": "my photos"})
     make(project, "train", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
     refused = make(project, "submit", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
