@@ -7,13 +7,22 @@ MAKEFLAGS += --no-print-directory
 RECIPE ?=
 BUCKET ?=
 RUN    ?=
-DATA   ?=
 SOURCE ?=
 OUT    ?=
 ARGS   ?=
 IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
+
+# Train takes DATA from the command line alone: one in the environment may be another program's.
+DATA ?=
+ifneq ($(MAKECMDGOALS),data)
+ifneq ($(origin DATA),command line)
+DATA :=
+else ifneq ($(filter-out train data,$(MAKECMDGOALS)),)
+$(error DATA: only train and data take it; push the pictures first, with `make data DATA=.. BUCKET=..`)
+endif
+endif
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
 WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
@@ -82,7 +91,8 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  DATA=~/photos        your pictures for train, with labels: a folder or a ZIP; at full scale, also without BUCKET'
+	@echo '  DATA=~/photos        labelled pictures for train, a folder or a ZIP: at full scale,'
+	@echo '                       into bucket/ if BUCKET is left out'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  NODES=2              machines, for sky'

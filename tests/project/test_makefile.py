@@ -82,8 +82,8 @@ def make(project, target, variables, **environment):
 def test_no_variable_runs_anything(project, target, given):
     """Quotes, backticks, semicolons and make's own functions in any variable stay text, wherever it is given."""
     names = (
-        *("BUCKET", "RUN", "DATA", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
-        *("CONTAINER_ENGINE", "BASE_IMAGE", "NODES"),
+        *("BUCKET", "RUN", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
+        *("CONTAINER_ENGINE", "BASE_IMAGE", "NODES", *(["DATA"] if target in {"train", "data"} else [])),
     )
     values = {"RECIPE": "A", "ARGS": ARGS} | dict.fromkeys(names, HOSTILE)
     done = make(project, target, values) if given == "command line" else make(project, target, {}, **values)
@@ -213,10 +213,14 @@ def test_a_quote_that_is_not_closed_is_refused(project):
 
 
 def test_pictures_of_ones_own_are_trained_on_at_full_scale(project):
-    """DATA goes to the command as one word; without BUCKET the bucket is the folder of that name."""
+    """DATA of the command line is one word, for a bucket of that name without BUCKET; other targets refuse it."""
     make(project, "train", {"RECIPE": "base", "DATA": "my photos"})
     make(project, "train", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
+    refused = make(project, "submit", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
+    assert "DATA: only train and data take it" in refused.stderr
+    make(project, "train", {"RECIPE": "base", "BUCKET": "gs://b"}, DATA="/of/another/program")
     assert words_of(project) == [
         ["train", "--recipe", "base", "--data", "my photos", "--bucket", "bucket"],
         ["train", "--recipe", "base", "--data", "p.zip", "--bucket", "gs://b"],
+        ["train", "--recipe", "base", "--bucket", "gs://b"],
     ]
