@@ -17,6 +17,7 @@ from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
 from job.storage.object_store import Store
 from job.training.isolation import is_rank
+from job.training.nodes import find_nodes
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,14 @@ def _push_data(store: Store, options: TrainOptions, data: str) -> None:
 
 
 def launch_ranks(device: str) -> None:
-    """Run this command as one process for each device if several are named, and exit with rank 0's code."""
-    num_devices = len(device.split(","))
-    if num_devices > 1 and not is_rank():
+    """Run this command as one process for each device if there are several, or several nodes, and exit as they do."""
+    if is_rank():
+        return
+    nodes = find_nodes()
+    if "," in device or nodes.number > 1:
         from job.training.launch import launch
 
-        sys.exit(launch(sys.argv[1:], num_devices))
+        sys.exit(launch(sys.argv[1:], device, nodes))
 
 
 def _print_plan(options: TrainOptions) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job.analysis.advice import Advice, advise
-from job.analysis.metrics import metrics_of
 from job.analysis.summary import RunSummary, comparable, finished_runs
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
 from job.runs.evaluation import SplitEvaluation, read_evaluation
 from job.runs.listing import RunListing
-from job.runs.progress import EvaluationRecord, read_progress
+from job.runs.progress import EvaluationRecord, imported_rows, metrics_of, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.storage.object_store import StoredObject
@@ -142,7 +141,7 @@ class Facts:
     def cuts(self) -> list[float]:
         """Positions in epochs at which attempts were cut off."""
         facts = self.record.facts
-        num_batches = math.ceil(facts.num_train_images / facts.batch)
+        num_batches = math.ceil((facts.num_train_images or 1) / facts.batch)  # an imported run has no attempts
         pairs = zip(self.attempts, self.cost.attempts, strict=True)
         positions = [attempt.position for attempt, cost in pairs if cost.was_cut_off and attempt.position]
         return [epoch + batch / num_batches for epoch, batch in positions]
@@ -162,7 +161,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         record=record,
         final=final,
         at=at,
-        rows=progress.rows,
+        rows=imported_rows(run) if record.imported else progress.rows,
         evaluation_before=progress.evaluation_before,
         evaluation=evaluation,
         score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,

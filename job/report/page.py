@@ -83,7 +83,7 @@ def render(facts: Facts) -> str:
         sizes=sizes,
         recalls=recalls,
         sizes_chart=charts.sizes_chart(list(sizes), recalls) if sizes else "",
-        timeline=_timeline(facts.cost),
+        timeline="" if record.imported else _timeline(facts.cost),
         colours=PHASE_COLOURS,
         phase_groups={
             name: colour for name, (colour, phases) in PHASE_GROUPS.items() if any(map(facts.cost.seconds.get, phases))
@@ -109,6 +109,8 @@ def state_of(facts: Facts) -> str:
 def verdict_of(facts: Facts) -> str:
     """Return the result in a sentence: F1 before and after, against the recipe's expectation."""
     before, after = facts.before, facts.after
+    if facts.record.imported and after is not None:
+        return f"F1 is {percent(after['f1'])} in epoch {facts.best_epoch}; the run was trained elsewhere, and imported."
     if before is None or after is None:
         return "Nothing was measured yet."
     change = round(100 * (after["f1"] - before["f1"]), 1)

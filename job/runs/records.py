@@ -346,11 +346,23 @@ class Facts(Part):
 
     optimizer: str | None = None
     batch: PositiveInt
-    num_train_images: PositiveInt
-    num_val_images: PositiveInt
+    num_train_images: PositiveInt | None = None
+    """None of an imported run."""
+
+    num_val_images: PositiveInt | None = None
     num_threads: PositiveInt
     max_det: PositiveInt
     device: str
+
+
+class Imported(Part):
+    """Origin of a run that stock Ultralytics trained."""
+
+    folder: str
+    """Name of the folder of ``yolo train``."""
+
+    sha256: str
+    """Digest of its ``best.pt``."""
 
 
 class RunRecord(Record):
@@ -370,6 +382,7 @@ class RunRecord(Record):
     """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
+    imported: Imported | None = None
 
     @property
     def train(self) -> Arguments:
@@ -577,7 +590,9 @@ def _with_whole_epoch(row: Mapping[str, float]) -> dict[str, object]:
 class BeforeAfterRecord(Part):
     """Metrics of the start weights and of the best weights, on the same validation set."""
 
-    before: Metrics
+    before: Metrics | None
+    """None of an imported run."""
+
     after: Metrics
     change: dict[str, float] = {}
     expected: dict[str, tuple[float | None, float | None]] = {}

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped, metrics_of
+from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.datasets.versions import newer_version
 from job.log import Progress
 from job.report.reproduce import use_of
+from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Request, RunRecord
 from job.runs.request import command_for
 from job.runs.run import BEST_WEIGHTS, Run

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import JobError, what_failed
+from job.findings import Finding, judged
 from job.recipes.recipe import Recipe, load_recipe
 from job.session import environment
-from job.session.doctor import GIB, Finding, judged
+from job.session.doctor import GIB
 from job.session.verify_resume import first_differences
 from job.storage.workdir import require_writable
 from job.training.callbacks import Step, TrainingCallbacks

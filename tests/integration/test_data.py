@@ -52,3 +52,22 @@ def test_pictures_are_trained_on_where_they_lie(archive, tmp_path):
     assert "run yolov11_kenya was finished before" in again.stderr
     assert "0 of them sent now" in again.stderr
     assert len(open_store(str(bucket)).list("datasets/kenya/versions/")) == 1
+
+
+def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
+    """A folder in the layout of `yolo train` is imported as a finished run, from whose weights A starts."""
+    bucket = tmp_path / "bucket"
+    assert job(*TRAIN, "--data", archive, "--bucket", tmp_path / "other").returncode == 0
+    bucket.mkdir()
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "kenya")
+    assert job("data", "push", tmp_path / "kenya", "--bucket", bucket).returncode == 0
+    done = job("import", tmp_path / "other/runs/yolov11_kenya", "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    assert "run yolov11_kenya: is imported, 1 epochs" in done.stdout
+    words = ("train", "--recipe", "A", *TRAIN[5:])
+    trained = job(*words, "--bucket", bucket)
+    assert trained.returncode == 0, trained.stderr
+    record = run_in(str(bucket), "yolov11_kenya2").record()
+    assert (record.start.point.run, record.start.transfer["num_missing"]) == ("yolov11_kenya", 0)
+    assert job("evaluate", "yolov11_kenya", "--bucket", bucket).returncode == 0

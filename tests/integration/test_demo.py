@@ -11,10 +11,10 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from job.analysis.metrics import metrics_of
 from job.datasets.push import plan_push
 from job.datasets.synthetic import SIZE
 from job.runs.cost import read_cost
+from job.runs.progress import metrics_of
 from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.open_store import open_store

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.analysis.metrics import metrics_of
 from job.cli.app import main
 from job.runs.cost import read_cost
+from job.runs.progress import metrics_of
 from job.storage.open_store import open_store
 from tests.support.browser import opened
 from tests.support.bucket import make_bucket, run_in, tensors_of

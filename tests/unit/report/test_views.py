@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections import Counter
 
 import pytest
 from coloraide import Color
@@ -112,7 +111,7 @@ def contrast(colour, grounds):
 def stroke_of(png):
     """Return the most frequent colour of a mark that is far from its ground."""
     with Image.open(io.BytesIO(png)) as image:
-        counts = Counter(image.convert("RGB").getdata())
-    ground = Color("srgb", [part / 255 for part in counts.most_common(1)[0][0]])
+        counts = {rgb: num for num, rgb in image.convert("RGB").getcolors(1 << 16)}
+    ground = Color("srgb", [part / 255 for part in max(counts, key=counts.get)])
     colours = ((Color("srgb", [part / 255 for part in rgb]), num) for rgb, num in counts.items())
     return max(((c, n) for c, n in colours if c.delta_e(ground, method="2000") > 30), key=lambda entry: entry[1])[0]

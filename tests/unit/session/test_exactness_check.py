@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from job.cli.app import main
+from job.findings import Finding
 from job.recipes.recipe import load_recipe
 from job.session import exactness_check
-from job.session.doctor import Finding
 from job.session.exactness_check import Outcome, Trial
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -95,7 +95,7 @@ def test_the_command_adds_the_verdict_to_its_checks(tmp_path, monkeypatch, capsy
         return [Finding("exact resume", grade, "found")]
 
     monkeypatch.setattr(exactness_check, "check_exactness", check)
-    monkeypatch.setattr("job.cli.doctor.DRIVER", tmp_path / "none")
+    monkeypatch.setattr("job.session.doctor.DRIVER", tmp_path / "none")
     words = ["--json", "--device", "cpu", "--workers", "3", "--workdir", str(tmp_path)]
     assert main(["doctor", "--exact", *words]) == code
     assert asked == [("A", "demo", tmp_path, "cpu", 3)]
@@ -109,7 +109,7 @@ def test_the_command_adds_the_verdict_to_its_checks(tmp_path, monkeypatch, capsy
 def test_an_unfit_machine_trains_nothing(tmp_path, monkeypatch, capsys):
     """Where a check fails already, no training is tried."""
     monkeypatch.setattr(exactness_check, "check_exactness", lambda *_: pytest.fail("was called"))
-    monkeypatch.setattr("job.cli.doctor.examine", lambda *_: [Finding("driver", "fail", "is old")])
+    monkeypatch.setattr("job.session.doctor.examine", lambda *_: [Finding("driver", "fail", "is old")])
     assert main(["doctor", "--exact", "--workdir", str(tmp_path)]) == 78
 
 
@@ -146,3 +146,9 @@ def test_an_error_of_a_trial_is_its_outcome(tmp_path):
     recipe = load_recipe("A", "demo")
     trial = Trial(recipe, "no-device", 0, tmp_path / "data.yaml", tmp_path / "work", tmp_path / "trial")
     assert "no-device" in str(trial.run().error)
+
+
+def test_a_machine_and_a_project_are_not_checked_at_once(tmp_path, capsys):
+    """With --exact, which is of this machine, --cloud is refused rather than one of them left out."""
+    assert main(["doctor", "--exact", "--cloud", "--workdir", str(tmp_path)]) == 2
+    assert "pass one of them" in capsys.readouterr().err
