@@ -14,22 +14,32 @@ IMAGE  ?=
 IN     ?=
 IMAGE_NAME ?= job
 
+# Train takes DATA from the command line alone: one in the environment may be another program's.
+DATA ?=
+ifneq ($(MAKECMDGOALS),data)
+ifneq ($(origin DATA),command line)
+DATA :=
+else ifneq ($(filter-out train data,$(MAKECMDGOALS)),)
+$(error DATA: only train and data take it; push the pictures first, with `make data DATA=.. BUCKET=..`)
+endif
+endif
+
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
-WORDS := RECIPE BUCKET RUN SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
 # Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
 # letters; a mistyped one is an error.
 NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
-OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT) MAKEFLAGS,$(NAMED))
+OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
 SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
 without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
 UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.each)),$(.each))))
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
 $(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
 # `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
-BARE := help image push down vm-up vm-status vm-down env light check format kill-storm clean
+BARE := help image push down sky vm-up vm-status vm-down env light check format kill-storm clean
 $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
@@ -81,8 +91,11 @@ help: ## List targets and variables
 	@echo '                       or a file of your own, path/to/mine.yaml'
 	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
+	@echo '  DATA=~/photos        labelled pictures for train, a folder or a ZIP: at full scale,'
+	@echo '                       into bucket/ if BUCKET is left out'
 	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
+	@echo '  NODES=2              machines, for sky'
 	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
 	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
@@ -101,9 +114,9 @@ NAMED_BUCKET := $(or $(BUCKET),$(wildcard bucket/runs/$(RUN)/run.json))
 RECIPES := $(sort $(basename $(notdir $(wildcard job/recipes/*.yaml))))
 
 .PHONY: train
-train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE; the same command resumes a run that was cut off
+train: $(if $(RECIPE),$(if $(IN),,$(ENV)),no-recipe) ## Train RECIPE, on DATA if given; the same command resumes
 	@exec $(WITH_ARGS) $(if $(IN),docker/run.sh "$$IMAGE_NAME",$(BIN)/job) train --recipe "$$RECIPE" \
-		$(BUCKET_OR_DEMO) $(if $(RUN),--run "$$RUN")
+		$(if $(DATA),--data "$$DATA" --bucket "$${BUCKET:-bucket}",$(BUCKET_OR_DEMO)) $(if $(RUN),--run "$$RUN")
 
 .PHONY: image
 image: ## Build the container image, from the lock and BASE_IMAGE
@@ -186,6 +199,16 @@ no-source:
 		'for example: make predict RUN=yolov11_wildlife2 SOURCE=flight OUT=found' >&2
 	@exit 2
 
+.PHONY: data
+data: $(if $(DATA),$(LIGHT),no-data) ## Check the pictures of DATA and push them into BUCKET: ARGS='--dataset wildlife'
+	@exec $(WITH_ARGS) $(BIN)/job data push "$$DATA" $(BUCKET_IF_NAMED)
+
+.PHONY: no-data
+no-data:
+	@echo 'make data: DATA is missing; name your pictures with labels,' \
+		"for example: make data DATA=path/to/folder BUCKET=gs://my-bucket ARGS='--dataset wildlife'" >&2
+	@exit 2
+
 .PHONY: recipes
 recipes: $(LIGHT) ## List the recipes
 	@exec $(WITH_ARGS) $(BIN)/job recipes list
@@ -210,6 +233,11 @@ down: ## Prove that nothing is left that costs money by the hour; needs gcloud
 	@exec infra/scripts/left.sh
 
 ##@ Google Cloud: a run on Cloud Batch
+
+.PHONY: preflight
+preflight: $(CLOUD) ## Check quotas, rights, image, bucket and data before anything is made; submit and vm-up do too
+	@exec $(WITH_ARGS) $(BIN)/job doctor --cloud $(BUCKET_IF_NAMED) $(if $(RECIPE),--recipe "$$RECIPE") \
+		$(if $(IMAGE),--image "$$IMAGE")
 
 .PHONY: submit
 submit: $(if $(RECIPE),$(CLOUD),no-recipe) ## Submit RECIPE to Cloud Batch on a Spot machine; submitting twice submits once
@@ -238,6 +266,21 @@ no-run:
 		'for example: make $(firstword $(MAKECMDGOALS)) RUN=yolov11_wildlife2' >&2
 	@exit 2
 
+##@ Several machines
+
+.PHONY: sky
+sky: $(if $(RECIPE),$(if $(and $(BUCKET),$(IMAGE)),,no-image),no-recipe) ## Train RECIPE in IMAGE on NODES=2 Spot machines by SkyPilot, which recovers them; needs sky
+	@exec $(WITH_ARGS) sky jobs launch infra/skypilot/train.yaml --num-nodes "$${NODES:-1}" --env RECIPE="$$RECIPE" \
+		--env BUCKET="$$BUCKET" --env IMAGE="$$IMAGE" $(if $(RUN),--env RUN="$$RUN")
+
+.PHONY: no-image
+no-image:
+	@echo 'make $(firstword $(MAKECMDGOALS)): BUCKET or IMAGE is missing; make push prints the IMAGE,' \
+		'for example: make $(firstword $(MAKECMDGOALS)) RECIPE=A NODES=2 BUCKET=gs://my-bucket IMAGE=...@sha256:...' >&2
+	@exit 2
+
+##@ Rehearse
+
 .PHONY: drill
 drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then compare the weights
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.cloud.drill "$${RECIPE:-A}" "$${PREEMPTIONS:-5}"
@@ -245,7 +288,7 @@ drill: $(DEV) ## Rehearse the cloud path here: PREEMPTIONS=5 real kills, then co
 ##@ Google Cloud: a Spot machine that comes back by itself
 
 .PHONY: vm-up vm-status vm-down
-vm-up: ## Train RECIPE in IMAGE on the Spot VM until it ends or reaches its limit (MAX_USD=, NO_LIMIT=1)
+vm-up: $(LIGHT) ## Train RECIPE in IMAGE on the Spot VM until it ends or reaches its limit (MAX_USD=, NO_LIMIT=1)
 	@exec infra/scripts/machine.sh up
 
 vm-status: ## Show the run of the VM, and errors that kept the VM from starting

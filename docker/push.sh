@@ -14,6 +14,16 @@ if [[ -z $repository ]]; then
     echo "make push: REPOSITORY is missing, for example REGION-docker.pkg.dev/PROJECT/yolo; make infra-apply makes one" >&2
     exit 2
 fi
+# Artifact Registry takes the token of the login that everything else uses, other people's impersonation included. Without
+# gcloud the engine's own credentials have to do.
+registry=${repository%%/*}
+if [[ $registry == *-docker.pkg.dev ]] && command -v gcloud >/dev/null; then
+    if ! token=$(gcloud auth application-default print-access-token); then
+        echo "make push: $registry needs a login; run gcloud auth application-default login" >&2
+        exit 78
+    fi
+    "$engine" login --username oauth2accesstoken --password-stdin "https://$registry" <<<"$token" >&2
+fi
 target=$repository/job:$(date -u +%Y%m%d-%H%M%S)
 "$engine" tag "$1" "$target"
 # Podman compresses on the way, so that the registry's digest is none that the image here has; Docker knows it afterwards.

@@ -2,7 +2,7 @@
 # Runs a command of the job in the image NAME on this machine: NAME train --recipe A --bucket bucket ...
 #
 # A bucket that is a folder is mounted; work/ has data and staged checkpoints. Files belong to the calling user. The
-# container gets this machine's GPUs if there are any. A prediction's pictures are mounted to be read only, and its --out to
+# container gets this machine's GPUs if there are any. A training's --data and a prediction's pictures are mounted to be read only, and its --out to
 # be written, below /host under the paths that they have here: so the job sees if one lies in the other.
 set -euo pipefail
 # shellcheck source=docker/engine.sh
@@ -37,6 +37,8 @@ for word in "$@"; do
     elif [[ ${1:-} == predict && $previous == --out && $word != *://* ]]; then
         mkdir -p "$word"
         mount_path ''
+    elif [[ $previous == --data && -e $word ]]; then
+        mount_path readonly
     elif [[ $previous == --bucket && $word != *://* ]]; then
         mkdir -p "$word"
         options+=(--volume "$(realpath "$word"):/bucket")

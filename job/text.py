@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import textwrap
 import types
 from collections.abc import Collection, Mapping, Sequence
@@ -209,6 +210,12 @@ def shortened(lines: Collection[str], limit: int) -> list[str]:
     """Return the first lines, and how many more there are: ``... 3 more``."""
     more = [f"... {len(lines) - limit} more"] if len(lines) > limit else []
     return [*list(lines)[:limit], *more]
+
+
+def dataset_and_version(reference: str) -> tuple[str, int | None]:
+    """Return name and version of a dataset, None for the newest: ``wildlife@2`` is version 2 of ``wildlife``."""
+    match = re.fullmatch(r"(.+)@([1-9][0-9]{0,8})", reference)
+    return (match[1], int(match[2])) if match else (reference, None)
 
 
 def counted_problems(problems: Collection[object]) -> str:

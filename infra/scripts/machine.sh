@@ -2,13 +2,14 @@
 # Usage: machine.sh up|status|down
 #
 # The machine of the VM road. `up` tells the group what to train and asks it for one machine; the machine resizes the
-# group to zero by itself, when the run is over or at its limit. RECIPE, RUN, IMAGE, MAX_USD, NO_LIMIT and ARGS come from
-# the environment, as make passes them.
+# group to zero by itself, when the run is over or at its limit. RECIPE, RUN, IMAGE, MAX_USD, NO_LIMIT, NO_PREFLIGHT and
+# ARGS come from the environment, as make passes them.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 
+JOB=$INFRA/../.venv/bin/job
 DIGEST='@sha256:[0-9a-f]{64}$'
 
 group() { # verb and flags of gcloud
@@ -31,6 +32,7 @@ up() {
     command="train --recipe $RECIPE${RUN:+ --run $RUN}${ARGS:+ $ARGS}"
     [[ $command != *[$'\n|']* ]] || fail 2 "make vm-up: RUN and ARGS must be words on one line without |, got '$command'"
     hours=$(limit)
+    [[ -n ${NO_PREFLIGHT:-} ]] || preflight
     now=$(date +%s)
     [[ $hours == never ]] || until=$(awk "BEGIN { printf \"%d\", $now + $hours * 3600 }")
     size=$(group describe --format 'value(targetSize)')
@@ -44,11 +46,18 @@ up() {
     echo "make vm-status shows it; it goes when the run is over"
 }
 
+# Checks the project for the machine; nothing is changed if a check fails.
+preflight() {
+    local dataset='' given='(^|[ -])dataset[= ]([^ ]+)'
+    [[ ${ARGS:-} =~ $given ]] && dataset=${BASH_REMATCH[2]}
+    "$JOB" doctor --vm --recipe "$RECIPE" --image "$image" --machine "$(output vm_machine_type)" \
+        ${dataset:+"--dataset=$dataset"} >&2
+}
+
 # Longest duration of a machine in hours, or never; logs its cost.
 limit() {
-    local job=$INFRA/../.venv/bin/job
-    [[ -x $job ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"
-    "$job" limit "$(output vm_machine_type)" ${MAX_USD:+"--max-usd=$MAX_USD"} ${NO_LIMIT:+--no-limit}
+    [[ -x $JOB ]] || fail 78 "make vm-up: the environment is not there, which knows prices and limits; make light makes it"
+    "$JOB" limit "$(output vm_machine_type)" ${MAX_USD:+"--max-usd=$MAX_USD"} ${NO_LIMIT:+--no-limit}
 }
 
 status() {

@@ -8,6 +8,10 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 
+NOT_KNOWN_YET='Cannot find metric|SERVICE_DISABLED|has not been used in project|Service account .* does not exist'
+MOST_TRIES=11
+PAUSE_S=${APPLY_PAUSE_S:-60}
+
 verb=${1:?plan, apply, destroy or test}
 shift
 
@@ -37,6 +41,27 @@ destroy() {
     echo "the bucket is kept with everything in it; make down shows what else is paid for"
 }
 
+# Google answers about new APIs, accounts and metrics as if they did not exist, for minutes. Such a refusal is waited for;
+# what was approved once is what is applied again.
+apply() {
+    local try
+    errors=$(mktemp) # not local: the trap looks for it when the function is over
+    trap 'rm -f "$errors"' EXIT
+    for ((try = 1; ; try++)); do
+        if terraform -chdir="$INFRA" apply "$@" 2>"$errors"; then
+            cat "$errors" >&2
+            return
+        fi
+        cat "$errors" >&2
+        if ! grep -Eq "$NOT_KNOWN_YET" "$errors" || ((try == MOST_TRIES)); then
+            return 1
+        fi
+        echo "Google does not know yet what was just made; trying again in $PAUSE_S s, $try of $((MOST_TRIES - 1))" >&2
+        sleep "$PAUSE_S"
+        [[ " $* " == *" -auto-approve "* ]] || set -- "$@" -auto-approve
+    done
+}
+
 check() {
     copy=$(mktemp -d) # not local: the trap looks for it when the function is over
     trap 'rm -rf "$copy"' EXIT
@@ -56,9 +81,14 @@ case $verb in
         ;;
     apply)
         initialize
-        terraform -chdir="$INFRA" apply "$@"
+        apply "$@" || failed=$?
         terraform -chdir="$INFRA" output -json >"$OUTPUTS.part"
-        mv "$OUTPUTS.part" "$OUTPUTS"
+        if [[ $(<"$OUTPUTS.part") == "{}" ]]; then # nothing was made
+            rm "$OUTPUTS.part"
+        else
+            mv "$OUTPUTS.part" "$OUTPUTS"
+        fi
+        exit "${failed:-0}"
         ;;
     destroy)
         initialize

@@ -14,9 +14,17 @@ require_terraform() {
         fail 78 "terraform: is not installed; get 1.11 or later, https://developer.hashicorp.com/terraform/install"
 }
 
+# One login for every tool: gcloud acts with the application default credentials, as Terraform and job do, so that it
+# impersonates the submitter where they do.
 require_gcloud() {
     command -v gcloud >/dev/null ||
-        fail 78 "gcloud: is not installed; get the Google Cloud CLI, https://cloud.google.com/sdk/docs/install, then run gcloud auth login"
+        fail 78 "gcloud: is not installed; get the Google Cloud CLI, https://cloud.google.com/sdk/docs/install"
+    umask 077
+    CLOUDSDK_AUTH_ACCESS_TOKEN_FILE=$(mktemp)
+    trap 'rm -f "$CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"' EXIT
+    gcloud auth application-default print-access-token >"$CLOUDSDK_AUTH_ACCESS_TOKEN_FILE" ||
+        fail 78 "gcloud: there are no credentials on this machine; run gcloud auth application-default login"
+    export CLOUDSDK_AUTH_ACCESS_TOKEN_FILE
 }
 
 require_outputs() {

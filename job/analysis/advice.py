@@ -320,7 +320,7 @@ def _thin(run: RunSummary) -> list[str]:
     found = []
     if num_epochs < NUM_EPOCHS_TO_TRUST:
         found.append(f"{num_epochs} epochs, and at least {NUM_EPOCHS_TO_TRUST} are needed to see a trend")
-    if num_val < NUM_VAL_IMAGES_TO_TRUST:
+    if num_val is not None and num_val < NUM_VAL_IMAGES_TO_TRUST:
         few = f"with fewer than {NUM_VAL_IMAGES_TO_TRUST} a few objects decide F1"
         found.append(f"{num_val} validation images, and {few}")
     if (statistics := run.record.dataset.statistics) and statistics.num_alike:

@@ -108,7 +108,7 @@ def compare(runs: Sequence[RunSummary], paired: Paired | None = None) -> Compari
         _field("optimizer", (run.record.facts.optimizer for run in runs)),
     )
     data = (
-        _field("dataset", (run.record.dataset.name for run in runs)),
+        _field("dataset", (str(run.record.dataset) for run in runs)),
         _field("digest", (run.record.dataset.digest[:DIGITS_OF_DIGEST] for run in runs)),
         _field("training images", (run.record.facts.num_train_images for run in runs)),
         _field("validation images", (run.record.facts.num_val_images for run in runs)),
@@ -116,18 +116,18 @@ def compare(runs: Sequence[RunSummary], paired: Paired | None = None) -> Compari
         _field("set aside", (len(run.record.dataset.set_aside) for run in runs)),
     )
     result = (
-        _field("state", (run.final.reason if run.final else "not finished" for run in runs)),
+        _field("state", map(_state, runs)),
         _field("epochs", (run.final and run.final.num_epochs for run in runs)),
         _field("best epoch", (run.final and run.final.best_epoch for run in runs)),
         _field("F1 before", (run.before and f"{run.before['f1']:.1%}" for run in runs)),
         *(_field(label, (run.after and f"{run.after[name]:.1%}" for run in runs)) for name, label in LABELS.items()),
     )
     cost = (
-        _field("hours", (f"{run.hours:.2f}" for run in runs)),
+        _field("hours", (f"{run.hours:.2f}" if run.attempts else None for run in runs)),
         _field("useful", (f"{run.cost.goodput:.0%}" if run.attempts else None for run in runs)),
         _field("epoch", (run.epoch_s and f"{run.epoch_s:.3g} s" for run in runs)),
         _field("attempts", (len(run.attempts) for run in runs)),
-        _field("dollars", ("unknown" if run.usd is None else f"{run.usd:.2f}" for run in runs)),
+        _field("dollars", map(_dollars, runs)),
         _field("machine", ("; ".join(run.machines) for run in runs)),
     )
     not_comparable = _why_not_comparable(runs)
@@ -177,6 +177,17 @@ def _why_not_comparable(runs: Sequence[RunSummary]) -> str | None:
         why = "differ, and it was not recorded whether their validation sets do"
         return f"the data of {first.run} and of {names} {why}"
     return f"{first.run} and {names} were measured on different validation sets"
+
+
+def _dollars(run: RunSummary) -> str | None:
+    if not run.attempts:
+        return None
+    return "unknown" if run.usd is None else f"{run.usd:.2f}"
+
+
+def _state(run: RunSummary) -> str:
+    state = run.final.reason if run.final else "not finished"
+    return f"{state}, imported" if run.record.imported else state
 
 
 def _start(run: RunSummary) -> str:

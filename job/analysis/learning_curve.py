@@ -41,14 +41,14 @@ deviations if that is more. The best level, since the best of many noisy values 
 FALL, FALL_NOISES = 0.05, 6.0
 """A fall is a value this far below the best before it, and this many standard deviations."""
 
-EARLY_GAIN, STEADY_GAIN, TARGET = "early gain", "steady gain", "target reached"
+EARLY_GAIN, STEADY_GAIN, TARGET = "early gain", "steady gain", "expectation reached"
 PLATEAU, FALLEN, BEST, STOPPED = "plateau", "fall", "best", "stopped early"
 
 RULES = {
     EARLY_GAIN: "half a point or more above the last level that was a gain, and more than noise, in the first fifth of "
     "the epochs asked for (at least two); a level is the median of the last twentieth of them",
     STEADY_GAIN: "the same, later",
-    TARGET: "the first epoch at the lower end of what was expected, or above it",
+    TARGET: "the first epoch at the lower end of what was expected, or above it, where the best weights are too",
     PLATEAU: "begins here and lasts: no gain since, for 3 epochs and a tenth of those asked for at least, where there "
     "is noise no rise of a straight line through it, and on average no more than 2 points, or noise, below the best "
     "level",

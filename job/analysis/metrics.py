@@ -9,15 +9,6 @@ from typing import Self
 from job.recipes.recipe import Band
 from job.runs.records import BeforeAfterRecord
 from job.text import table
-from job.training.evaluation_record import harmonic_mean
-
-COLUMNS = {
-    "precision": "metrics/precision(B)",
-    "recall": "metrics/recall(B)",
-    "map50": "metrics/mAP50(B)",
-    "map50_95": "metrics/mAP50-95(B)",
-}
-"""Ultralytics' columns by metric."""
 
 LABELS = {"f1": "F1", "precision": "precision", "recall": "recall", "map50": "mAP50", "map50_95": "mAP50-95"}
 
@@ -28,17 +19,13 @@ TOO_LOW_TO_DROP = 0.1
 """A metric below this cannot drop: it scatters as much while a detector begins to learn."""
 
 
-def metrics_of(row: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
-    metrics = {name: row[column] for name, column in COLUMNS.items()}
-    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
-
-
 @dataclass(frozen=True, slots=True)
 class BeforeAfter:
     """Metrics of the start weights and of the best weights, and the bands that the recipe expects."""
 
-    before: dict[str, float]
+    before: dict[str, float] | None
+    """None if they were not measured."""
+
     after: dict[str, float]
     expect: dict[str, Band]
 
@@ -51,11 +38,12 @@ class BeforeAfter:
         """Return a table for a terminal, in percent; its heading names the scale of the bands."""
         rows = [("", "before", "after", "change", "expected" if profile == "full" else "expected at full scale")]
         for name, label in LABELS.items():
-            before, after = self.before[name], self.after[name]
+            before, after = self.before[name] if self.before else None, self.after[name]
             verdict = ""
             if (band := self.expect.get(name)) is not None:
                 verdict = f"{band.text(100, ' %')}: {'reached' if band.reached(after) else 'not reached'}"
-            rows.append((label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f}", verdict))
+            shown = ("", "") if before is None else (f"{before:.1%}", f"{100 * (after - before):+.1f}")
+            rows.append((label, shown[0], f"{after:.1%}", shown[1], verdict))
         return "\n".join(table(rows, right=(1, 2, 3)))
 
     def to_json(self) -> dict[str, object]:
@@ -63,7 +51,7 @@ class BeforeAfter:
         return {
             "before": self.before,
             "after": self.after,
-            "change": {name: round(self.after[name] - self.before[name], 5) for name in self.before},
+            "change": {name: round(self.after[name] - value, 5) for name, value in (self.before or {}).items()},
             "expected": {name: [band.low, band.high] for name, band in self.expect.items()},
             "reached": {
                 name: band.reached(self.after[name]) for name, band in self.expect.items() if name in self.after

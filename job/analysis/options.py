@@ -11,7 +11,7 @@ from job.analysis.estimate import Estimate, by_authors
 from job.analysis.summary import RunSummary
 from job.recipes.arguments import Arguments
 from job.recipes.recipe import Band, Recipe, load_recipe, recipe_names
-from job.text import HOUR
+from job.text import HOUR, between, duration
 
 EXTEND = "extend"
 """Name of the option to extend the run itself by more epochs."""
@@ -37,6 +37,40 @@ class Option:
     """Source of the hours, or why they are not known."""
 
     usd: tuple[float, float] | None
+
+    @property
+    def title(self) -> str:
+        """The recipe in words."""
+        return "the same recipe, for longer" if self.recipe == EXTEND else f"recipe {self.recipe}"
+
+    @property
+    def gain(self) -> str:
+        """The expected gain in words."""
+        low, high = self.gain_f1
+        band = Band(*self.expect_f1)
+        if band.low is None and band.high is None:
+            is_extension = self.recipe == EXTEND
+            return "not known; the trend may continue or end" if is_extension else "not stated by the recipe"
+        if high is None and low == 0:
+            return f"not stated; the recipe expects {band.text(100, ' %')}"
+        if high is None:
+            points = f"{100 * low:.1f} points of F1 or more"
+        elif low == 0:
+            points = f"up to {100 * high:.1f} points of F1"
+        else:
+            points = f"{between(f'{100 * low:.1f}', f'{100 * high:.1f}')} points of F1"
+        return f"{points}; the recipe expects {band.text(100, ' %')}"
+
+    @property
+    def time(self) -> str:
+        """The hours and their source in words."""
+        hours = f"{between(*(duration(hours * HOUR) for hours in self.hours))}, " if self.hours else ""
+        return f"{hours}{self.hours_from}"
+
+    @property
+    def price(self) -> str | None:
+        """The dollars in words."""
+        return self.usd and f"{between(*(f'{usd:.2f}' for usd in self.usd))} USD"
 
 
 def find_option(

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from job.analysis.advice import Advice, advise
-from job.analysis.options import EXTEND, Option
+from job.analysis.options import Option
 from job.analysis.paired import describe_difference, f1_difference, pair, read_measurements
 from job.analysis.summary import RunSummary, finished_runs, read_summary, with_evaluation
 from job.cli.command import command
 from job.cli.options import BucketOption, JsonOption, PriceOption, TargetOption
 from job.cli.runs import require_run
 from job.errors import RunConflictError
-from job.recipes.recipe import Band
-from job.text import HOUR, between, command_line, duration, labelled
+from job.text import command_line, labelled
 
 
 class AdviseOptions(TargetOption, PriceOption, BucketOption, JsonOption):
@@ -73,27 +72,10 @@ def format_advice(summary: RunSummary, advice: Advice, notes: Sequence[str] = ()
 
 
 def _format_option(option: Option, label: str) -> list[str]:
-    lines = labelled(label, "the same recipe, for longer" if option.recipe == EXTEND else f"recipe {option.recipe}")
+    lines = labelled(label, option.title)
     lines += command_line("run it", option.command)
-    lines += labelled("gain", _gain(option))
-    cost = f"{between(*(duration(hours * HOUR) for hours in option.hours))}, " if option.hours else ""
-    lines += labelled("cost", f"{cost}{option.hours_from}")
-    if option.usd is not None:
-        lines += labelled("", f"{between(*(f'{usd:.2f}' for usd in option.usd))} USD")
+    lines += labelled("gain", option.gain)
+    lines += labelled("cost", option.time)
+    if option.price is not None:
+        lines += labelled("", option.price)
     return lines
-
-
-def _gain(option: Option) -> str:
-    low, high = option.gain_f1
-    band = Band(*option.expect_f1)
-    if band.low is None and band.high is None:
-        return "not known; the trend may continue or end" if option.recipe == EXTEND else "not stated by the recipe"
-    if high is None and low == 0:
-        return f"not stated; the recipe expects {band.text(100, ' %')}"
-    if high is None:
-        points = f"{100 * low:.1f} points of F1 or more"
-    elif low == 0:
-        points = f"up to {100 * high:.1f} points of F1"
-    else:
-        points = f"{between(f'{100 * low:.1f}', f'{100 * high:.1f}')} points of F1"
-    return f"{points}; the recipe expects {band.text(100, ' %')}"

@@ -1,33 +1,93 @@
-"""``job doctor``: checks whether this machine can train."""
+"""``job doctor``: checks whether this machine, or with ``--cloud`` the project, can train."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import BucketOption, JsonOption
+from job.cli.options import MACHINE_HELP, CloudOptions, JsonOption
+from job.cloud.machine_types import Machine, find_machine
+from job.cloud.settings import Settings, load_settings
+from job.datasets.prepare import find_dataset
+from job.errors import UsageError
+from job.findings import Finding, require_fitness
 from job.recipes.recipe import Profile, load_recipe
 from job.runs.flags import WorkdirOption
-from job.runs.request import WorkersOption
-from job.session.doctor import examine, require_fitness
+from job.runs.lineage import find_start
+from job.runs.records import InitialWeights
+from job.runs.request import TrainRequest, WorkersOption
+from job.storage.object_store import Store
 from job.storage.open_store import open_store
 
+UNREADY = "cloud: nothing was made, as the project is not ready"
 
-class DoctorOptions(BucketOption, WorkdirOption, WorkersOption, JsonOption):
+
+class DoctorOptions(CloudOptions, WorkdirOption, WorkersOption, JsonOption):
     """Flags of ``job doctor``."""
 
     bucket: str | None = Field(
         None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not checked."
     )
-    recipe: str | None = Field(None, description="Check memory of GPU and machine for this recipe too.")
+    recipe: str | None = Field(None, description="Check memory of GPU and machine, or start weights, for it too.")
     profile: Profile = Field("full", description="full or demo.")
+    cloud: bool = Field(default=False, description="Check the project instead of this machine, before `job submit`.")
+    vm: bool = Field(default=False, description="Check the project for the Spot VM of `make vm-up` instead.")
+    machine: str = Field("l4", description=MACHINE_HELP)
+    on_demand: bool = Field(default=False, description="Check for a machine that is not preempted.")
+    dataset: str | None = Field(None, description="The dataset in the bucket; the only one if left out.")
 
 
 @command(DoctorOptions, "job doctor --recipe A --bucket gs://my-bucket")
 def doctor(options: DoctorOptions) -> None:
     """Print one line for each check."""
+    if options.cloud or options.vm:
+        _examine_cloud(options)
+        return
+    from job.session.doctor import examine
+
     recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
     store = open_store(options.location) if options.location else None
-    findings = examine(options.workdir, recipe, store, options.workers)
+    _print(options, examine(options.workdir, recipe, store, options.workers))
+
+
+def examine_cloud(
+    settings: Settings,
+    machine: Machine,
+    store: Store,
+    dataset: str,
+    start: InitialWeights | None,
+    *,
+    spot: bool,
+    on_batch: bool = True,
+) -> list[Finding]:
+    """Check the project for a submission."""
+    from job.cloud.preflight import examine_project
+    from job.cloud.project_checks import Asked
+
+    if not store.uri.startswith("gs://"):
+        raise UsageError(f"bucket {store.uri}: is on this machine, where the cloud cannot reach it; pass gs://BUCKET")
+    asked = Asked(
+        settings=settings,
+        machine=machine,
+        spot=spot,
+        bucket=store.uri.removeprefix("gs://").partition("/")[0],
+        road="batch" if on_batch else "vm",
+    )
+    return examine_project(asked, store, dataset, start)
+
+
+def _examine_cloud(options: DoctorOptions) -> None:
+    settings, machine = load_settings(options.settings), find_machine(options.machine.split(",")[0].strip())
+    store = options.store()
+    dataset, start = find_dataset(store, options.dataset), None
+    if options.recipe is not None:
+        request = TrainRequest.parse({"recipe": options.recipe, "profile": options.profile, "dataset": dataset})
+        start = find_start(store, request, None)
+    spot, on_batch = not options.on_demand, not options.vm
+    _print(options, examine_cloud(settings, machine, store, dataset, start, spot=spot, on_batch=on_batch), UNREADY)
+
+
+def _print(options: DoctorOptions, findings: Sequence[Finding], *unfit: str) -> None:
     options.print([asdict(finding) for finding in findings], map(str, findings))
-    require_fitness(findings)
+    require_fitness(findings, *unfit)

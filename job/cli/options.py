@@ -102,6 +102,11 @@ class TilesOption(Options):
         return in_validation if self.tiles is None else self.tiles or None
 
 
+MACHINE_HELP = (
+    "l4, a100, a100-80, h100, t4, l4x2 and the like with 2, 4 or 8 GPUs, or a machine type; several with commas are "
+    "tried in turn."
+)
+
 Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False, description="an amount in dollars, such as 0.35")]

@@ -52,7 +52,7 @@ def list_(options: BucketOption) -> None:
 def _row(listing: RunListing, record: RunRecord) -> tuple[str, ...]:
     final = listing.final()
     metrics = (final.comparison.before, final.comparison.after) if final else ()
-    f1 = [f"{each['f1']:.1%}" for each in metrics] or ["", ""]
+    f1 = [f"{each['f1']:.1%}" if each else "" for each in metrics] or ["", ""]
     state = _state(listing, record, final)
     return listing.run.name, shown_recipe(record.request), record.request["profile"], state, *f1
 
@@ -82,7 +82,7 @@ def show(options: ShowRunOptions) -> None:
         *labelled("created", f"{clock(record.created_at)} UTC"),
         *labelled("recipe", f"{shown_recipe(record.request)}, profile {record.request['profile']}"),
         *labelled("start", f"the end of run {point.run}, {point}" if point.kind == "end" else str(point)),
-        *labelled("dataset", f"{record.dataset.name}, digest {record.dataset.digest[:12]}"),
+        *labelled("dataset", f"{record.dataset}, digest {record.dataset.digest[:12]}"),
     ]
     if record.dataset.set_aside:
         lines += labelled("set aside", f"{len(record.dataset.set_aside)} broken files")
@@ -140,7 +140,7 @@ def verify(options: RunOptions) -> None:
 
 def _state(listing: RunListing, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
-        return f"{final.reason}, {final.num_epochs} epochs"
+        return f"{final.reason}, {final.num_epochs} epochs{', imported' if record.imported else ''}"
     committed = checkpoint.committed(listing.run, listing.objects.values())
     attempts, state = listing.attempt_numbers, "not begun"
     if attempts:

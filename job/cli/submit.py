@@ -3,31 +3,33 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import CloudOptions, Deadline, LimitOptions
+from job.cli.doctor import UNREADY, examine_cloud
+from job.cli.options import MACHINE_HELP, CloudOptions, Deadline, LimitOptions
 from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.job_spec import render
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Machine, find_machine
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
+from job.findings import require_fitness
 from job.runs.cost import usd_of
 from job.runs.flags import as_args
 from job.runs.lineage import find_start
-from job.runs.records import now
+from job.runs.records import InitialWeights, now
 from job.runs.request import TrainRequest
 from job.runs.run import default_families, next_free_name
 from job.runs.search import find_run, warn_of_unfinished
+from job.storage.object_store import Store
 from job.text import HOUR, dollars, duration
 
 log = logging.getLogger(__name__)
-
-MACHINE_HELP = "l4, a100, a100-80, h100, t4 or a machine type; several with commas are tried in turn."
 
 
 class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
@@ -44,12 +46,13 @@ class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
         "would miss it.",
     )
     supervise: bool = Field(default=False, description="Stay, and keep the run going until it is finished.")
+    no_preflight: bool = Field(default=False, description="Submit without the checks of `job doctor --cloud`.")
 
 
 class RenderOptions(SubmitOptions):
     """Flags of ``job render``."""
 
-    left_out = frozenset({"workdir", "supervise"})
+    left_out = frozenset({"workdir", "supervise", "no_preflight"})
 
 
 class LimitCommandOptions(LimitOptions):
@@ -81,10 +84,13 @@ def submit(options: SubmitOptions) -> None:
         log.info("run %s was finished before; `job runs show %s` shows it", run.name, run.name)
         return
     if not submissions:
+        start = None
         if record is None:
             if options.run is None:
                 warn_of_unfinished(store, run, identity, "submit")
-            find_start(store, options, run.name)  # a run that cannot start must not cost a machine
+            start = find_start(store, options, run.name)  # a run that cannot start must not cost a machine
+        if not options.no_preflight:
+            _require_ready(draft, options, store, start)
         submission = _complete(draft, options, store.uri, run.name)
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
     newest = submissions[-1]
@@ -130,6 +136,17 @@ def limit(options: LimitCommandOptions) -> None:
         print(f"{seconds / HOUR:.3f}")
 
 
+def _require_ready(draft: Submission, options: SubmitOptions, store: Store, start: InitialWeights | None) -> None:
+    """Check the project for a run's first submission; logs warnings, and raises `MachineError` if a check fails."""
+    machine = find_machine(draft.placement.machine)
+    spot, dataset = draft.placement.spot, str(options.dataset)
+    findings = examine_cloud(draft.settings, machine, store, dataset, start, spot=spot)
+    for finding in findings:
+        if finding.grade == "warn":
+            log.warning("%s", finding.problem)
+    require_fitness(findings, UNREADY)
+
+
 def describe_worst(submission: Submission) -> str:
     """Return the highest possible cost of a submission, as text."""
     seconds, price = worst_s(submission.max_retries, submission.max_run_s), submission.usd_per_hour
@@ -144,9 +161,10 @@ def describe_worst(submission: Submission) -> str:
 
 def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
     """Return a run's first submission as far as flags and settings decide it, and what the settings allow."""
-    words, settings = container_args(options), load_settings(options.settings)
-    allowance = load_allowance(options.settings, options.limit)
     machines = [find_machine(name.strip()) for name in options.machine.split(",")]
+    _require_as_many_gpus(machines)
+    words, settings = container_args(options, machines[0]), load_settings(options.settings)
+    allowance = load_allowance(options.settings, options.limit)
     types, spot = [machine.type for machine in machines], not options.on_demand
     if not spot and not machines[0].on_demand:
         raise UsageError(f"--on-demand: {types[0]} is to be had as Spot only; choose another --machine")
@@ -172,6 +190,17 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
         max_run_s=run_s,
     )
     return draft, allowance
+
+
+def _require_as_many_gpus(machines: Sequence[Machine]) -> None:
+    """Raise `UsageError` unless the machines have the same number of GPUs, which is that of a run's processes."""
+    first = machines[0]
+    for machine in machines:
+        if machine.gpus != first.gpus:
+            raise UsageError(
+                f"--machine: {machine.type} has another number of GPUs than {first.type}, and a run keeps its number "
+                "of processes; name machines with as many"
+            )
 
 
 def _complete(draft: Submission, options: SubmitOptions, bucket: str, run: str) -> Submission:

@@ -2,18 +2,22 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import yaml
 from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption
+from job.datasets.import_folder import dataset_name, push_source
 from job.datasets.prepare import find_dataset
 from job.errors import JobError, UsageError
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
 from job.runs.search import find_run, warn_of_unfinished
+from job.storage.object_store import Store
 from job.training.isolation import is_rank
+from job.training.nodes import find_nodes
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,11 @@ class TrainOptions(TrainRequest, BucketOption):
 
     positional = ("recipe",)
 
+    data: str | None = Field(
+        None,
+        description="Pictures to push first: a YOLO folder, a Roboflow export, COCO annotations, or a ZIP of one; "
+        "the dataset is called as they are, or as --dataset says.",
+    )
     dry_run: bool = Field(default=False, description="Start nothing; print the resolved run as YAML.")
 
 
@@ -32,13 +41,17 @@ def train(options: TrainOptions) -> None:
 
     The same command again resumes the run from its last committed checkpoint. lr0=0.01 is understood as --lr0 0.01.
     """
+    if options.data is not None and options.dataset is None:
+        options = options.model_copy(update={"dataset": dataset_name(Path(options.data))})
     if options.dry_run:
         _print_plan(options)
         return
     is_demo = options.recipe.profile == "demo"
     if is_demo and ("," in options.device or is_rank()):
         raise UsageError(f"--device: must be one device for the demo, got {options.device!r}")
-    store = options.store_for(options.recipe.profile)
+    store = options.store_for("demo" if options.data else options.recipe.profile)
+    if options.data is not None and not is_rank():
+        _push_data(store, options, options.data)
     launch_ranks(options.device)
     if is_demo:
         from job.session.demo import train_demo
@@ -50,13 +63,25 @@ def train(options: TrainOptions) -> None:
         session.train(store, options)
 
 
+def _push_data(store: Store, options: TrainOptions, data: str) -> None:
+    train = options.recipe.train
+    pushed, _ = push_source(
+        *(store, Path(data), str(options.dataset), options.workdir),
+        single_class=bool(train["single_cls"]),
+        imgsz=train["imgsz"],
+    )
+    log.info("dataset %s: %s", options.dataset, pushed)
+
+
 def launch_ranks(device: str) -> None:
-    """Run this command as one process for each device if several are named, and exit with rank 0's code."""
-    num_devices = len(device.split(","))
-    if num_devices > 1 and not is_rank():
+    """Run this command as one process for each device if there are several, or several nodes, and exit as they do."""
+    if is_rank():
+        return
+    nodes = find_nodes()
+    if "," in device or nodes.number > 1:
         from job.training.launch import launch
 
-        sys.exit(launch(sys.argv[1:], num_devices))
+        sys.exit(launch(sys.argv[1:], device, nodes))
 
 
 def _print_plan(options: TrainOptions) -> None:

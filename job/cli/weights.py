@@ -1,13 +1,15 @@
-"""``job weights``: digest of a model's tensors."""
+"""``job weights``: digest of a model's tensors, and push of a file."""
 
 import tempfile
+import zipfile
 from pathlib import Path
 
 from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption
-from job.errors import ObjectNotFoundError, UsageError, WeightsError
+from job.errors import ObjectNotFoundError, PreconditionError, UsageError, WeightsError
+from job.runs.import_run import check_weights_name
 from job.storage.open_store import open_store
 from job.storage.paths import is_file
 
@@ -36,6 +38,32 @@ def digest(options: DigestOptions) -> None:
         from job.training.weights import digest_file
 
         print(digest_file(path))
+
+
+class PushWeightsOptions(BucketOption):
+    """Flags of ``job weights push``."""
+
+    positional = ("file",)
+
+    file: str = Field(description="A file of weights here, such as best.pt.")
+    name: str | None = Field(None, description="Its name in the bucket, below weights/; the file's own if left out.")
+
+
+@command(PushWeightsOptions, "job weights push zebra.pt --bucket gs://my-bucket")
+def push(options: PushWeightsOptions) -> None:
+    """Push a file of weights, so that any machine can start from it.
+
+    The file is not opened as a model: a training that starts from it checks it.
+    """
+    file, store = Path(options.file).expanduser(), options.store()
+    if not zipfile.is_zipfile(file):
+        raise WeightsError(f"{file}: is no file of weights; pass a .pt file that Ultralytics has written")
+    key = f"weights/{check_weights_name(options.name or file.name)}"
+    try:
+        store.put(key, file)
+    except PreconditionError as error:
+        raise WeightsError(f"{key}: other weights are there; pass --name with another name") from error
+    print(f"{key}: pushed; start from it with --weights {key}")
 
 
 def _fetch(options: DigestOptions, scratch: Path) -> Path:

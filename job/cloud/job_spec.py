@@ -66,7 +66,7 @@ def render(submission: Submission) -> dict[str, object]:
         "policy": {
             "machineType": machine.type,
             "provisioningModel": "SPOT" if placement.spot else "STANDARD",
-            "accelerators": [{"type": machine.gpu, "count": "1"}],
+            "accelerators": [{"type": machine.gpu, "count": str(machine.gpus)}],
             "bootDisk": {"image": BOOT_IMAGE, "type": "pd-balanced", "sizeGb": str(BOOT_DISK_GB)},
         },
     }

@@ -1,4 +1,4 @@
-"""Machine types with one GPU, as data: hardware and prices.
+"""Machine types with GPUs, as data: hardware and prices.
 
 Guarantees that a price carries its date and source; a machine without one says why. Knows nothing of runs.
 """
@@ -14,6 +14,12 @@ from pydantic.dataclasses import dataclass
 from job.errors import UsageError
 from job.text import nearest
 
+OLDEST_DRIVER = {12: 525, 13: 580}
+"""Oldest driver branch of each major version of CUDA, by NVIDIA's minor-version compatibility."""
+
+IMAGE_CUDA = 12
+"""Major version of CUDA of the image's torch."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Prices:
@@ -27,7 +33,7 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Machine:
-    """One machine type with one GPU."""
+    """One machine type."""
 
     type: str
     """Google's name for it."""
@@ -38,9 +44,15 @@ class Machine:
     gpu: str
     """Google's name for the accelerator."""
 
+    gpus: int = 1
+    quota: str
+    """Compute Engine's quota of its GPUs on demand; that of Spot has the prefix ``PREEMPTIBLE_``."""
+
     vcpus: int
     memory_gib: int
     gpu_memory_gib: int
+    """Of each GPU."""
+
     on_demand: bool = True
     """Whether it is available without Spot."""
 

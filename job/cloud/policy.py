@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from job.cloud.batch_events import in_words
 from job.cloud.budget import START_UP_S, Limit, durations_within, require_price
 from job.cloud.machine_types import find_machine
 from job.cloud.status import BEING_ENDED, History, SubmissionStatus
@@ -253,7 +254,7 @@ def _running(history: History) -> Decision | None:
         return None
     if job.waiting_since is None:
         return Decision("wait", job.state.lower())
-    return Decision("wait", f"{job.state.lower()}, no machine yet; Batch says: {job.last_event}")
+    return Decision("wait", f"{job.state.lower()}, no machine yet: {in_words(job.last_event)}")
 
 
 # fmt: off

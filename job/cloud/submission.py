@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from job.cloud.machine_types import Machine
 from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, PreconditionError, UsageError
 from job.runs.flags import as_args
@@ -192,14 +193,12 @@ class Submissions:
 NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}
 """Fields of a request that `container_args` renders in another form, or that are decided later."""
 
-GPU = "0"
-"""Given explicitly, so that a machine whose driver is missing fails at once instead of training on its CPU."""
 
-
-def container_args(request: TrainRequest) -> list[str]:
+def container_args(request: TrainRequest, machine: Machine) -> list[str]:
     """Return the command that requests the same training in the container, without run, dataset and bucket.
 
-    Raises `UsageError` if the request names a file of this machine, or several devices.
+    The machine's GPUs are named one by one: a process trains on each, and one that is missing fails at once instead of
+    leaving the training to the CPU. Raises `UsageError` if the request names a file of this machine, or more devices.
     """
     recipe = request.recipe
     if recipe.source != recipe.name:
@@ -207,12 +206,16 @@ def container_args(request: TrainRequest) -> list[str]:
             f"--recipe {recipe.source}: is a file on this machine; pass a recipe of the image, "
             "and other values as flags"
         )
-    if "," in request.device:
-        raise UsageError(f"--device: the machines of `job submit` have one GPU, got {request.device!r}; leave it out")
+    device = request.device or ",".join(map(str, range(machine.gpus)))
+    if device.count(",") >= machine.gpus:
+        raise UsageError(
+            f"--device: names {device.count(',') + 1} devices, more than the {machine.gpus} of {machine.type}; leave "
+            "it out, or choose another --machine"
+        )
     if request.weights is not None and not request.weights.startswith("gs://") and is_file(request.weights):
         raise UsageError(
             f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )
-    fixed = as_args({"recipe": recipe.name, "device": request.device or GPU})
+    fixed = as_args({"recipe": recipe.name, "device": device})
     names = [name for name in TrainRequest.model_fields if name not in NOT_IN_ARGS]
     return ["train", *fixed, *request.args(names), *as_args(request.arguments)]

@@ -132,7 +132,9 @@ def check_dataset(
         test=_files_of(layout, "test"),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
         statistics=statistics_of(
-            *(images, scan.findings, () if single_class else names),
+            images,
+            layout.splits["train"].images if "train" in layout.splits else (),
+            *(scan.findings, () if single_class else names),
             {name: counts.instances for name, counts in splits.items()},
             num_alike=sum(each.num_pictures for each in alike if (each.split, each.other) == ("val", "train")),
             imgsz=imgsz,

@@ -3,13 +3,15 @@
 The size of an object is the square root of its box's area, as in an evaluation. Reads no file.
 """
 
+import bisect
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from job.datasets.labels import Findings
 from job.datasets.layout import label_of
+from job.training.evaluation_record import SIZES_PX
 
 IMGSZ = 2048
 """Image size of the shipped recipes."""
@@ -57,6 +59,11 @@ class DatasetStatistics:
     num_alike: int
     """Pictures of val that look like one of train."""
 
+    train: dict[str, list[int]]
+    """Objects of the split train by class, in each of the ranges of size that begin at
+    `job.training.evaluation_record.SIZES_PX`, as training sees them.
+    """
+
     rare: dict[str, dict[str, int]]
     """Objects by class and split of classes with fewer than `FEW_OBJECTS`; none if all classes are."""
 
@@ -84,6 +91,7 @@ class DatasetStatistics:
 
 def statistics_of(
     images: Iterable[str],
+    train: Collection[str],
     found: Mapping[str, Findings],
     names: Sequence[str],
     instances: Mapping[str, Sequence[int]],
@@ -96,6 +104,7 @@ def statistics_of(
 
     Args:
         images: Of all splits, each once.
+        train: Those of the split train.
         found: Findings in images and labels, by path.
         names: Of the classes, by number; none if all count as one.
         instances: Objects by split and class.
@@ -106,12 +115,19 @@ def statistics_of(
     shapes = {image: shape for image in images if (shape := found[image].shape)}
     sizes = {image: found[label].sizes for image in shapes if (label := label_of(image)) in found}
     in_files, trained = [], []
+    by_class = {name: [0] * len(SIZES_PX) for name in names or ("object",)}
+    in_train = set(train)
     for image, shares in sizes.items():
         height, width = shapes[image]
         longer, root = max(height, width), math.sqrt(height * width)
         scale = imgsz / min(tiles or longer, longer)
         in_files += [share * root for share in shares]
-        trained += [share * root * scale for share in shares]
+        seen = [share * root * scale for share in shares]
+        trained += seen
+        if image in in_train:
+            classes = [number for number, num in found[label_of(image)].instances for _ in range(num)]
+            for number, size in zip(classes, seen, strict=True):
+                by_class[names[number] if names else "object"][bisect.bisect(SIZES_PX, size) - 1] += 1
     if not in_files:
         return None
     most = max(sizes, key=lambda image: len(sizes[image]))
@@ -127,6 +143,7 @@ def statistics_of(
         max_objects=len(sizes[most]),
         most_objects_in=most,
         num_alike=num_alike,
+        train=by_class,
         rare=_rare_classes(names, instances),
     )
 

@@ -72,7 +72,7 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """Return kind and message of a refused link; `None` if it is followed."""
     if not follow_links and real_name(folder, Path(real)) is None:
-        message = f"is a link that leads out of the dataset, to {real}; put that there, or pass --follow-links"
+        message = f"is a link that leads out of the dataset, to {real}; put that there, or push it with --follow-links"
         return "outside", message
     if real in above:
         return "link", f"is a link to {real}, which it lies in itself; remove it"

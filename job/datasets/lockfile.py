@@ -15,8 +15,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from job.errors import DataError
+from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
-from job.text import shortened, validation_problems
+from job.text import dataset_and_version, shortened, validation_problems
 
 SCHEMA = 2
 
@@ -25,10 +26,15 @@ LOCK = "dataset.lock.json"
 
 VERSION_LOCK = re.compile(r"versions/([0-9]{4,})\.lock\.json")
 
-BEGUN = re.compile(r"versions/([0-9]{4,})\.begun")
-"""Exists from the beginning of a push to its end."""
+BEGUN = re.compile(r"versions/[0-9a-f]{4,}\.begun")
+"""Exists from the beginning of a push to its end, one for each machine and folder; older versions wrote a number."""
 
-INTERNAL = re.compile(rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}")
+DELETED = re.compile(r"versions/([0-9]{4,})\.deleted")
+"""Marks a version that is gone, or about to be, whose lock is deleted last; its number does not come back."""
+
+INTERNAL = re.compile(
+    rf"{VERSION_LOCK.pattern}|{BEGUN.pattern}|{DELETED.pattern}|objects/[0-9a-f]{{64}}|shards/[0-9a-f]{{64}}"
+)
 """Keys among a dataset's files that belong to the job."""
 
 NUM_SHOWN = 5
@@ -60,7 +66,7 @@ class LockedFile(BaseModel):
     """Absent in schema 1."""
     crc32c: str
     at: str | None = None
-    """Key of the bytes below the dataset's prefix, where it is not the file's path."""
+    """Key of the bytes below the dataset's prefix, where it is not the file's path: an object, or another path."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +76,7 @@ class LockedFile(BaseModel):
 
     @model_validator(mode="after")
     def _require_known_key(self) -> Self:
-        if self.at not in {None, f"objects/{self.sha256}"}:
+        if self.at not in {None, f"objects/{self.sha256}"} and (not is_key(self.at) or INTERNAL.fullmatch(self.at)):
             raise ValueError(f"its bytes are in {self.at}, which this version of the job does not read")
         return self
 
@@ -170,17 +176,27 @@ def same_bytes(one: StoredObject, other: StoredObject | None) -> bool:
     return other is not None and (one.size_bytes, one.crc32c) == (other.size_bytes, other.crc32c)
 
 
-def read_version(store: Store, name: str, digests: Sequence[str] = ()) -> DatasetVersion:
-    """Return the newest version of a dataset with one of these digests, or else its newest; all its files are there.
+def count_changes(before: Mapping[str, StoredObject], after: Mapping[str, StoredObject]) -> str:
+    """Count the files that differ: ``12 new, 3 changed, 1 gone``; empty if none does."""
+    changed = sum(not same_bytes(after[path], before[path]) for path in after.keys() & before.keys())
+    counts = {"new": len(after.keys() - before.keys()), "changed": changed, "gone": len(before.keys() - after.keys())}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def read_version(store: Store, reference: str, digests: Sequence[str] = ()) -> DatasetVersion:
+    """Return the newest version of a dataset with one of these digests, or else the one that its reference names.
+
+    ``wildlife`` is the newest, ``wildlife@2`` a certain one. All files of the version are there.
 
     Raises:
-        DataError: If its lock cannot be read, if files are missing or changed, or if a push was cut before the first
-            lock.
+        DataError: If there is no such version, its lock cannot be read, files are missing or changed, or a push was cut
+            before the first lock.
     """
+    name, number = dataset_and_version(reference)
     listing = list_dataset(store, name)
     if listing.is_incomplete:
         raise DataError(f"dataset {name}: its first push was cut off, and only a part of it is there; push it again")
-    return listing.verified((digests and listing.find(digests)) or listing.newest)
+    return listing.verified((digests and listing.find(digests)) or listing.version(number))
 
 
 def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
@@ -205,11 +221,27 @@ class DatasetListing:
         return f"datasets/{self.name}/"
 
     @property
-    def numbers(self) -> list[int]:
-        """Version numbers, newest first."""
+    def locked(self) -> set[int]:
+        """Numbers of the versions whose locks are there."""
         names = [key.removeprefix(self.prefix) for key in self.there]
         numbers = {int(match[1]) for name in names if (match := VERSION_LOCK.fullmatch(name))}
-        return sorted(numbers | ({1} if LOCK in names else set()), reverse=True)
+        return numbers | ({1} if LOCK in names else set())
+
+    @property
+    def deleted(self) -> set[int]:
+        """Numbers of the versions that are marked as deleted."""
+        names = (key.removeprefix(self.prefix) for key in self.there)
+        return {int(match[1]) for name in names if (match := DELETED.fullmatch(name))}
+
+    @property
+    def numbers(self) -> list[int]:
+        """Version numbers, newest first."""
+        return sorted(self.locked - self.deleted, reverse=True)
+
+    @property
+    def last_number(self) -> int:
+        """The highest number that a version has or had; 0 if there was none."""
+        return max(self.locked | self.deleted, default=0)
 
     @property
     def begun(self) -> list[str]:
@@ -218,20 +250,30 @@ class DatasetListing:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether the first push was cut off, and left a part of the dataset."""
-        return bool(self.begun and not self.numbers)
+        """Whether the first push was cut off, or a deletion, and left a part of the dataset."""
+        return not self.numbers and bool(self.begun or self.deleted)
 
     @property
     def newest(self) -> DatasetVersion:
         """The newest version; without a lock every file below the prefix, none if `is_incomplete`."""
         if numbers := self.numbers:
-            return self._read(numbers[0])
-        paths = {} if self.begun else {key.removeprefix(self.prefix): stored for key, stored in self.there.items()}
+            return self.read(numbers[0])
+        paths = (
+            {} if self.is_incomplete else {key.removeprefix(self.prefix): stored for key, stored in self.there.items()}
+        )
         return DatasetVersion(0, {path: stored for path, stored in paths.items() if _was_dataset_file(path)}, {})
+
+    def version(self, number: int | None) -> DatasetVersion:
+        """Return a version by number, the newest for None; raises `DataError` if it does not exist."""
+        known = self.numbers or [1]  # a folder that was copied in by hand
+        if number is not None and number not in known:
+            listed = ", ".join(map(str, sorted(known)))
+            raise DataError(f"dataset {self.name}: has no version {number}, there is {listed}; see `job data list`")
+        return self.newest if number is None or not self.numbers else self.read(number)
 
     def find(self, digests: Sequence[str]) -> DatasetVersion | None:
         """Return the newest version with one of these digests."""
-        versions = map(self._read, self.numbers)
+        versions = map(self.read, self.numbers)
         return next((version for version in versions if version.digests.intersection(digests)), None)
 
     def verified(self, version: DatasetVersion) -> DatasetVersion:
@@ -247,14 +289,15 @@ class DatasetListing:
                 problems.append(f"{path}: changed")
         if problems:
             raise DataError(
-                f"dataset {self.name}: differs from its {self._lock_name(version.number)} in {len(problems)} files; "
+                f"dataset {self.name}: differs from its {self.lock_name(version.number)} in {len(problems)} files; "
                 "push it again, or put them back",
                 shortened(problems, NUM_SHOWN),
             )
         return DatasetVersion(version.number, found, version.sha256)
 
-    def _read(self, number: int) -> DatasetVersion:
-        name = self._lock_name(number)
+    def read(self, number: int) -> DatasetVersion:
+        """Read a version's lock; raises `DataError` if it cannot be read."""
+        name = self.lock_name(number)
         lock = DatasetLock.parse(self.store.read(self.prefix + name), f"dataset {self.name}: {name}")
         pinned = {
             path: StoredObject(self.prefix + (file.at or path), file.size, "", file.crc32c)
@@ -263,7 +306,8 @@ class DatasetListing:
         sha256 = {path: file.sha256 for path, file in lock.files.items() if file.sha256 is not None}
         return DatasetVersion(number, pinned, sha256)
 
-    def _lock_name(self, number: int) -> str:
+    def lock_name(self, number: int) -> str:
+        """Return the name of the lock of a version."""
         name = version_lock(number)
         return name if self.prefix + name in self.there else LOCK
 

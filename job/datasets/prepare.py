@@ -16,8 +16,9 @@ from typing import IO, Any
 
 from job.datasets.check import DatasetReport, broken_files, check_dataset, set_aside, write_training_yaml
 from job.datasets.dataset_statistics import IMGSZ, DatasetStatistics
-from job.datasets.lockfile import DatasetVersion, read_version, split_digest
+from job.datasets.lockfile import DatasetVersion, list_dataset, read_version, split_digest
 from job.datasets.scan import SCAN_CACHE
+from job.datasets.versions import dataset_names
 from job.errors import DataError, MachineError, RunConflictError
 from job.goodput import Phase, PhaseTimer
 from job.log import Progress, one_line
@@ -25,7 +26,7 @@ from job.storage.object_store import Store
 from job.storage.regular_file import open_regular
 from job.storage.transfer import TransferResult, mark_replaceable, pull
 from job.storage.workdir import require_space, require_writable, translated_errors
-from job.text import nearest, shortened
+from job.text import dataset_and_version, nearest, shortened
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ class PreparedData:
     """A dataset on this machine's disk."""
 
     name: str
+    version: int | None
+    """None for a folder that was copied in by hand."""
+
     digest: str
     yaml: Path
     class_names: tuple[str, ...]
@@ -63,13 +67,20 @@ class PreparedData:
     def pinned(self) -> dict[str, Any]:
         """Fields of a run's record."""
         statistics = self.statistics and self.statistics.to_json()
-        fields = {"name": self.name, "digest": self.digest, "set_aside": list(self.set_aside), "val": self.val}
+        fields = {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "set_aside": list(self.set_aside),
+            "val": self.val,
+        }
         return {**fields, "statistics": statistics}
 
 
-def find_dataset(store: Store, name: str | None) -> str:
-    """Return the name of the dataset, by default the only one; raises `DataError` if it does not exist."""
-    names = sorted({stored.key.split("/")[1] for stored in store.list("datasets/") if stored.key.count("/") > 1})
+def find_dataset(store: Store, reference: str | None) -> str:
+    """Return the reference of a dataset, by default of the only one; raises `DataError` if it does not exist."""
+    names = dataset_names(store)
+    name, number = dataset_and_version(reference) if reference is not None else (None, None)
     push = "push one with `job data push DIR --dataset NAME`"
     if name is None and not names:
         raise DataError(f"dataset: there is none in {store.uri}; {push}")
@@ -79,22 +90,25 @@ def find_dataset(store: Store, name: str | None) -> str:
         listed = f"there are {', '.join(names)}" if names else push
         hint = nearest(name, names) or f"; {listed}"
         raise DataError(f"dataset {name!r}: there is none of that name in {store.uri}{hint}")
-    return name or names[0]
+    if name is not None and number is not None:
+        list_dataset(store, name, "versions/" if number > 1 else "").version(number)
+    return reference or names[0]
 
 
-def pull_dataset(store: Store, name: str, workdir: Path) -> TransferResult:
-    """Pull the newest version of a dataset into ``datasets/NAME`` of a working folder.
+def pull_dataset(store: Store, reference: str, workdir: Path) -> TransferResult:
+    """Pull a dataset, ``wildlife`` or ``wildlife@2``, into ``datasets/NAME`` of a working folder.
 
     Raises `DataError` if it differs from its lock, `MachineError` if it does not fit on the disk, the folder cannot be
     written, or a training reads another version there.
     """
-    with ExitStack() as held, _exclusive(workdir / "datasets" / name) as folder:
-        return _pull(store, folder, read_version(store, name), _Readers(folder, held))
+    version = read_version(store, reference)
+    with ExitStack() as held, _exclusive(workdir / "datasets" / dataset_and_version(reference)[0]) as folder:
+        return _pull(store, folder, version, _Readers(folder, held))
 
 
 def prepare_data(
     store: Store,
-    name: str,
+    reference: str,
     workdir: Path,
     target_yaml: Path,
     timer: PhaseTimer,
@@ -121,8 +135,9 @@ def prepare_data(
     is read by another training of another version.
     """
     held.close()
+    name = dataset_and_version(reference)[0]
     with timer.entered(Phase.PULL):
-        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, name)
+        version = _version_of(store, name, pinned["digest"], subject) if pinned else read_version(store, reference)
     with _exclusive(workdir / "datasets" / name) as folder:
         readers = _Readers(folder, held)
         if not pulled_already:
@@ -146,7 +161,8 @@ def prepare_data(
     val = split_digest(version.files, report.val, report.names)
     test = split_digest(version.files, report.test, report.names) if report.test else None
     digest = pinned["digest"] if pinned else version.digest
-    return PreparedData(name, digest, target_yaml, report.names, tuple(aside), val, test, report.statistics)
+    found = (name, version.number or None, digest)
+    return PreparedData(*found, target_yaml, report.names, tuple(aside), val, test, report.statistics)
 
 
 def _version_of(store: Store, name: str, digest: str, subject: str) -> DatasetVersion:

@@ -1,15 +1,18 @@
 """Push of a folder as a version of a dataset, checked as before training.
 
-Guarantees that an interrupted push resumes, that a version appears with its lock, which is written last, and that no
-object is replaced: bytes under a taken path go to ``objects/<sha256>``. Knows nothing of runs.
+Guarantees that an interrupted push resumes, that a version appears with its lock, which is written last, that no object
+is replaced (bytes under a taken path go to ``objects/<sha256>``), and that of pushes at the same time each becomes a
+version. Knows nothing of runs.
 """
 
+import contextlib
+import hashlib
 import logging
 import os
 import re
+import socket
 import threading
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from job.datasets.check import NUM_SHOWN, DatasetReport, check_dataset
@@ -20,6 +23,7 @@ from job.datasets.lockfile import (
     DatasetListing,
     DatasetLock,
     DatasetVersion,
+    count_changes,
     dataset_digest,
     is_dataset_file,
     list_dataset,
@@ -38,6 +42,13 @@ from job.storage.transfer import PUSHED
 log = logging.getLogger(__name__)
 
 
+NUM_TRIES = 10
+"""How often a push begins again because another one came in between."""
+
+NUM_DIGITS = 16
+"""Digits of the mark of a push, by machine and folder: the same push, repeated, removes what a killed one has left."""
+
+
 @dataclass(frozen=True, slots=True)
 class PushResult:
     """Result of a push."""
@@ -46,12 +57,20 @@ class PushResult:
     num_total: int
     num_sent: int
     bytes_sent: int
+    changes: str
+    """Differences from the version before, counted; empty if there is none."""
+
+    def __str__(self) -> str:
+        changed = f" ({self.changes})" if self.changes else ""
+        sent = f"{self.num_sent} of them sent now ({self.bytes_sent / 1e6:.1f} MB)"
+        return f"version {self.version}{changed}, {self.num_total} files, {sent}"
 
 
 @dataclass(frozen=True)
 class Push:
     """A planned push; nothing is written before `send`."""
 
+    folder: Path
     listing: DatasetListing
     current: DatasetVersion
     """The newest version; without files if none exists."""
@@ -68,74 +87,52 @@ class Push:
 
     report: DatasetReport
 
-    @cached_property
-    def changes(self) -> list[str]:
-        """Changes since the newest version: ``path: new``, ``gone`` or ``changed``."""
-        before = self.current.files
-        found = [f"{path}: new" for path in self.files.keys() - before.keys()]
-        found += [f"{path}: gone" for path in before.keys() - self.files.keys()]
-        both = self.files.keys() & before.keys()
-        found += [f"{path}: changed" for path in both if not same_bytes(self.files[path], before[path])]
-        return sorted(found)
+    @property
+    def changes(self) -> str:
+        """Differences from the newest version, as text; empty if there is none, or no version yet."""
+        return count_changes(self.current.files, self.files) if self.current.files else ""
 
     @property
-    def replaces(self) -> bool:
-        """Whether a version with other content exists."""
-        return bool(self.current.files and self.changes)
+    def _is_done(self) -> bool:
+        """Whether the newest version has these files, all its objects are there, and no push was cut off."""
+        is_newest = self.current.number > 0 and self.files == self.current.files and not self.listing.begun
+        return is_newest and all(same_bytes(file, self.listing.there.get(file.key)) for file in self.files.values())
 
     def send(self) -> PushResult:
         """Store the missing objects, then the lock; stored objects stay for the next push if that fails.
 
-        Raises `DataError` if a file changes meanwhile, or another push finishes first.
+        If another push comes in between, its version counts as the one before. Raises `DataError` if a file changes
+        meanwhile, or if a version is being deleted.
         """
-        store, prefix, number = self.listing.store, self.listing.prefix, self.current.number
-        missing = {
-            stored.key: path
-            for path, stored in self.files.items()
-            if not same_bytes(stored, self.listing.there.get(stored.key))
-        }
-        is_pinned = number > 0 and self.files == self.current.files
-        marks = set(self.listing.begun)
-        try:
-            unlocked = {} if number else self.current.pinned
-            if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):
-                # Runs may be pinned to the files that were copied without a lock.
-                store.put(prefix + LOCK, DatasetLock.make(1, unlocked, {}, prefix).to_json())
-                number = 1
-            if not is_pinned:
-                number += 1
-                mark = f"{prefix}versions/{number:04d}.begun"
-                marks.add(mark)
-                store.put(mark, b"{}\n", overwrite=True)
-            self._send(missing)
-            if not is_pinned:
-                lock = DatasetLock.make(number, self.files, self.sha256, prefix)
-                store.put(prefix + version_lock(number), lock.to_json())
-        except PreconditionError as error:
-            raise DataError(f"dataset {self.listing.name}: another push came in between; push again") from error
-        for mark in marks:
-            store.delete(mark)
-        sent = sum(self.files[path].size_bytes for path in missing.values())
-        return PushResult(number, len(self.files), len(missing), sent)
-
-    def _send(self, missing: dict[str, str]) -> None:
-        done, lock = 0, threading.Lock()
-        total = sum(self.files[path].size_bytes for path in missing.values())
-        with Progress(f"pushing {self.listing.name}", total, "B") as progress:
-
-            def on_done(stored: StoredObject) -> None:
-                nonlocal done
-                path = missing[stored.key]
-                if not same_bytes(stored, self.files[path]):
-                    raise DataError(f"{self.paths[path]}: was changed while it was pushed; push again")
-                with lock:
-                    done += stored.size_bytes
-                    progress.to(done)
-
-            for key in missing:  # differs: written by an interrupted push, and in no lock
-                if key in self.listing.there:
-                    self.listing.store.delete(key)
-            self.listing.store.put_many([(self.paths[path], key) for key, path in missing.items()], on_done)
+        store, name = self.listing.store, self.listing.name
+        if self._is_done:
+            return PushResult(self.current.number, len(self.files), 0, 0, "")
+        own = hashlib.sha256(f"{socket.gethostname()} {self.folder}".encode()).hexdigest()[:NUM_DIGITS]
+        mark = f"{self.listing.prefix}versions/{own}.begun"
+        unlocked = {} if self.current.number else self.current.pinned
+        if unlocked and dataset_digest(self.files) != dataset_digest(unlocked):
+            # Runs may be pinned to the files that were copied without a lock.
+            lock = DatasetLock.make(1, unlocked, {}, self.listing.prefix)
+            with contextlib.suppress(PreconditionError):  # another push has just done that
+                store.put(self.listing.prefix + LOCK, lock.to_json())
+        for _ in range(NUM_TRIES):
+            store.put(mark, b"{}\n", overwrite=True)
+            listing = list_dataset(store, name)  # after the mark, which holds deletions off
+            if half_deleted := listing.locked & listing.deleted:
+                store.delete(mark)
+                delete = f"`job data delete {name}@{min(half_deleted)}`"
+                raise DataError(
+                    f"dataset {name}: version {min(half_deleted)} is half deleted; repeat {delete}, then push"
+                )
+            try:
+                result = _send_version(_plan(self, listing))
+            except PreconditionError:
+                continue
+            before = [mark for mark in listing.begun if len(mark.rpartition("/")[2]) < NUM_DIGITS]  # of older versions
+            for left in {mark, *before}:
+                store.delete(left)
+            return result
+        raise DataError(f"dataset {name}: other pushes came in between, {NUM_TRIES} times; push again")
 
 
 def plan_push(
@@ -172,20 +169,55 @@ def plan_push(
     names = [path for path in found.names if is_dataset_file(path) and path not in refused]
     if bad := [path for path in names if not is_key(f"datasets/{name}/{path}")]:
         raise DataError(f"{folder}: has files whose names no bucket takes; rename them", [repr(path) for path in bad])
-    listing = list_dataset(store, name)
     paths = {path: folder / path for path in names}
-    current = listing.newest
-    files, sha256 = _assign_keys(folder, paths, listing, current)
     left_out = tuple(path for path in found.names if path.endswith(".npy"))
-    return Push(listing, current, paths, files, sha256, left_out, report)
+    empty = DatasetVersion(0, {}, {})
+    listing = list_dataset(store, name)
+    return _plan(Push(folder, listing, empty, paths, {}, {}, left_out, report), listing)
 
 
-def push_dataset(store: Store, folder: Path, name: str, *, single_class: bool = False) -> PushResult:
-    """Push a folder as `plan_push` under a name that is free, or has the same content; else raises `DataError`."""
-    plan = plan_push(store, folder, name, single_class=single_class)
-    if plan.replaces:
-        raise DataError(f"dataset {name}: is there with other content; choose another name", plan.changes[:NUM_SHOWN])
-    return plan.send()
+def _plan(push: Push, listing: DatasetListing) -> Push:
+    """Return a push as of a listing; digests that it has are not computed again."""
+    current = listing.newest
+    files, sha256 = _assign_keys(push, listing, current)
+    return replace(push, listing=listing, current=current, files=files, sha256=sha256)
+
+
+def _send_version(push: Push) -> PushResult:
+    """Store what is missing of the planned version; raises `PreconditionError` if another push was first."""
+    store, prefix, number = push.listing.store, push.listing.prefix, push.current.number
+    missing = {
+        stored.key: path
+        for path, stored in push.files.items()
+        if not same_bytes(stored, push.listing.there.get(stored.key))
+    }
+    _send(push, missing)
+    if not number or push.files != push.current.files:
+        number = max(number, push.listing.last_number) + 1
+        lock = DatasetLock.make(number, push.files, push.sha256, prefix)
+        store.put(prefix + version_lock(number), lock.to_json())
+    sent = sum(push.files[path].size_bytes for path in missing.values())
+    return PushResult(number, len(push.files), len(missing), sent, push.changes)
+
+
+def _send(push: Push, missing: dict[str, str]) -> None:
+    done, lock = 0, threading.Lock()
+    total = sum(push.files[path].size_bytes for path in missing.values())
+    with Progress(f"pushing {push.listing.name}", total, "B") as progress:
+
+        def on_done(stored: StoredObject) -> None:
+            nonlocal done
+            path = missing[stored.key]
+            if not same_bytes(stored, push.files[path]):
+                raise DataError(f"{push.paths[path]}: was changed while it was pushed; push again")
+            with lock:
+                done += stored.size_bytes
+                progress.to(done)
+
+        for key in missing:  # differs: written by an interrupted push, and in no lock
+            if key in push.listing.there:
+                push.listing.store.delete(key)
+        push.listing.store.put_many([(push.paths[path], key) for key, path in missing.items()], on_done)
 
 
 def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
@@ -200,20 +232,25 @@ def _require_sound(folder: Path, report: DatasetReport, *, force: bool) -> None:
 
 
 def _assign_keys(
-    folder: Path, paths: dict[str, Path], listing: DatasetListing, current: DatasetVersion
+    push: Push, listing: DatasetListing, current: DatasetVersion
 ) -> tuple[dict[str, StoredObject], dict[str, str]]:
-    """Return the object of each file, and its SHA-256."""
-    index, before, files, sha256 = ChecksumIndex(folder / PUSHED), current.files, {}, {}
+    """Return the object of each file, and its SHA-256; bytes of the newest version are kept under any path."""
+    index, before, files, sha256 = ChecksumIndex(push.folder / PUSHED), current.files, {}, {}
+    by_digest = {digest: before[path] for path, digest in current.sha256.items() if path in before}
     try:
-        for name, path in paths.items():
+        for name, path in push.paths.items():
             status, crc = index.read(name, path)
             file, known = StoredObject(listing.prefix + name, status.st_size, "", crc), before.get(name)
             unchanged = known is not None and same_bytes(file, known)
-            sha256[name] = (current.sha256.get(name) if unchanged else None) or sha256_of(path)
-            keys = [known.key, file.key] if known is not None and unchanged else [file.key]
-            free = (key for key in keys if key not in listing.there or same_bytes(file, listing.there[key]))
-            key = next(free, f"{listing.prefix}objects/{sha256[name]}")
-            files[name] = replace(file, key=key)
+            if not same_bytes(file, push.files.get(name, file)):
+                raise DataError(f"{path}: was changed while it was pushed; push again")
+            digest = (current.sha256.get(name) if unchanged else None) or push.sha256.get(name) or sha256_of(path)
+            sha256[name] = digest
+            keys = [known.key] if known is not None and unchanged else []
+            keys += [file.key] if file.key in listing.there else []
+            keys += [by_digest[digest].key] if digest in by_digest else []
+            free = (key for key in [*keys, file.key] if same_bytes(file, listing.there.get(key, file)))
+            files[name] = replace(file, key=next(free, f"{listing.prefix}objects/{digest}"))
     except OSError as error:
         raise MachineError(f"{error.filename}: cannot be read, {error.strerror}; correct its mode") from error
     finally:

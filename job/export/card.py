@@ -97,7 +97,8 @@ def _data(record: RunRecord, evaluation: Evaluation | None) -> list[str]:
     )
     return [
         f"- Data set {escape(data.name)}, digest `{data.digest}`.",
-        f"- {facts.num_train_images} pictures to train on, {facts.num_val_images} to validate on"
+        f"- {facts.num_train_images or 'Unknown'} pictures to train on, "
+        f"{facts.num_val_images or 'unknown'} to validate on"
         + (f", {len(data.set_aside)} broken files set aside." if data.set_aside else "."),
         f"- Trained at {evaluation.imgsz if evaluation else train['imgsz']} px.",
         *with_tiles,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ MARGINS = (46, 8, 38, 28)
 
 NAMES = (
     *("ink", "muted", "line", "blue", "green", "amber", "red", "violet", "teal", "orange"),
-    *("grey1", "grey2", "grey3", "grey4", "pale"),
+    *("grey", "card"),
 )
 COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(NAMES, start=0xA1)}
 """Placeholders for matplotlib; `_svg` replaces each by the CSS variable of its name."""
@@ -54,7 +54,7 @@ STYLE: Any = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
     "legend.fontsize": 11,
-    "legend.handlelength": 1.4,
+    "legend.handlelength": 2.4,
     "legend.columnspacing": 1.2,
     "legend.borderaxespad": 0.0,
 }
@@ -62,14 +62,14 @@ STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line, or one colour of bars, of a chart."""
+    """One line, or one colour of bars, of a chart; lines of one chart differ in style too."""
 
     label: str
     colour: str
     """One of `NAMES`."""
 
     values: Sequence[float]
-    dashed: bool = False
+    style: Literal["-", "--", ":", "-."] = "-"
 
 
 def curve_chart(
@@ -102,8 +102,8 @@ def curve_chart(
         for line in lines:
             epochs = range(first_epoch, first_epoch + len(line.values))
             marker = "o" if len(line.values) == 1 else ""
-            style = "--" if line.dashed else "-"
-            axes.plot(epochs, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, marker=marker)
+            colour = COLOURS[line.colour]
+            axes.plot(epochs, line.values, color=colour, label=line.label, linestyle=line.style, marker=marker)
         if first_epoch == 0 and lines and lines[0].values:
             for line in lines:
                 axes.plot(0, line.values[0], "o", markersize=4.5, color=COLOURS[line.colour])
@@ -126,9 +126,13 @@ def confidence_chart(confidence: Sequence[float], lines: Sequence[Series], best:
     with _chart() as (figure, axes):
         axes.axvline(best, color=COLOURS["muted"], linewidth=1.1, linestyle=(0, (2, 2.5)))
         for line in lines:
-            style, width = ("--", 1.2) if line.dashed else ("-", 2.0)
+            width = 1.2 if line.colour == "muted" else 2.0
             axes.plot(
-                confidence, line.values, color=COLOURS[line.colour], label=line.label, linestyle=style, linewidth=width
+                *(confidence, line.values),
+                color=COLOURS[line.colour],
+                label=line.label,
+                linestyle=line.style,
+                linewidth=width,
             )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
@@ -182,7 +186,12 @@ def timeline(
         at = 0.0
         for number, (_, parts) in enumerate(rows):
             for label, minutes in parts:
-                axes.barh(number, minutes, 0.62, at, color=COLOURS[colours[label]], linewidth=0)
+                axes.barh(
+                    *(number, minutes, 0.62, at),
+                    color=COLOURS[colours[label]],
+                    edgecolor=COLOURS["card"],
+                    linewidth=0.6,
+                )
                 at += minutes
             if number < len(gaps):
                 at += min(gaps[number], total / 12)

@@ -4,18 +4,31 @@ Guarantees that rows and first evaluation are of one checkpoint, the newest. Kno
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from job.analysis.metrics import metrics_of
+from job.analysis.advice import Advice, advise
+from job.analysis.summary import RunSummary, comparable, finished_runs
 from job.recipes.recipe import Band
 from job.runs import resume, wandb_status
 from job.runs.cost import RunCost, read_cost
 from job.runs.evaluation import SplitEvaluation, read_evaluation
 from job.runs.listing import RunListing
-from job.runs.progress import EvaluationRecord, read_progress
+from job.runs.progress import EvaluationRecord, imported_rows, metrics_of, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
+from job.storage.object_store import StoredObject
 from job.training.files import BEST, EVALUATION
+
+BOX_LOSS = "train/box_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class FromScratch:
+    """First epoch of another finished run on the same validation set, whose weights were random."""
+
+    run: str
+    box_loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +58,15 @@ class Facts:
 
     tracking: str
     """State of the run in Weights & Biases."""
+
+    advice: Advice
+    """The next step, by the rules of ``job advise``."""
+
+    from_scratch: FromScratch | None
+    """A run from scratch to compare the first epoch with; None if this is one, or there is none."""
+
+    objects: dict[str, StoredObject]
+    """The run's objects in the bucket by name."""
 
     @property
     def newest_evaluation(self) -> EvaluationRecord | None:
@@ -90,6 +112,22 @@ class Facts:
         return self.learning_curve[self.best_epoch - 1] if self.best_epoch else None
 
     @property
+    def is_full(self) -> bool:
+        """Whether it was trained at the scale that the recipe's bands are meant for."""
+        return self.record.request["profile"] == "full"
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the best weights have at least the F1 of the start weights, if that is known."""
+        return self.before is None or self.after is None or self.after["f1"] >= self.before["f1"]
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the best weights have the F1 that the recipe expects; None if it expects none at this scale."""
+        band = self.expect.get("f1")
+        return band.reached(self.after["f1"]) if band and self.after and self.is_full else None
+
+    @property
     def num_epochs(self) -> int:
         """The requested epochs."""
         return int(self.record.train["epochs"])
@@ -103,7 +141,7 @@ class Facts:
     def cuts(self) -> list[float]:
         """Positions in epochs at which attempts were cut off."""
         facts = self.record.facts
-        num_batches = math.ceil(facts.num_train_images / facts.batch)
+        num_batches = math.ceil((facts.num_train_images or 1) / facts.batch)  # an imported run has no attempts
         pairs = zip(self.attempts, self.cost.attempts, strict=True)
         positions = [attempt.position for attempt, cost in pairs if cost.was_cut_off and attempt.position]
         return [epoch + batch / num_batches for epoch, batch in positions]
@@ -115,17 +153,39 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     progress = read_progress(run)
     listing = RunListing(run)
     attempts, final = listing.attempts(), listing.final()
+    evaluation = run.read(EvaluationRecord, EVALUATION)
+    summary = RunSummary(record=record, attempts=tuple(attempts), final=final, evaluation=evaluation)
+    others = finished_runs(run.store) if progress.rows else []
     return Facts(
         run=run,
         record=record,
         final=final,
         at=at,
-        rows=progress.rows,
+        rows=imported_rows(run) if record.imported else progress.rows,
         evaluation_before=progress.evaluation_before,
-        evaluation=run.read(EvaluationRecord, EVALUATION),
+        evaluation=evaluation,
         score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,
         attempts=attempts,
         cost=read_cost(run, attempts, at),
         bits=resume.exactness(record, attempts),
         tracking=wandb_status.describe(listing),
+        advice=advise(
+            summary,
+            others,
+            bucket=run.store.uri,
+            usd_per_hour=attempts[-1].claim.price.usd_per_h if attempts else None,
+        ),
+        from_scratch=_from_scratch(run, summary, others),
+        objects=listing.objects,
     )
+
+
+def _from_scratch(run: Run, summary: RunSummary, others: Sequence[RunSummary]) -> FromScratch | None:
+    """Return the newest run from scratch that is comparable, unless this run is one."""
+    if summary.record.start.point.source is None:
+        return None
+    names = [other.run for other in comparable(summary, others) if other.record.start.point.source is None]
+    for name in reversed(names):
+        if rows := read_progress(Run(run.store, name)).rows:
+            return FromScratch(name, rows[0][BOX_LOSS])
+    return None

@@ -14,6 +14,7 @@ from job.errors import DataError, ObjectNotFoundError
 from job.runs.records import PinnedDataset
 from job.storage.object_store import Store
 from job.training.evaluation_record import Evaluation, ImageEvaluation, ObjectBox, PredictedBox
+from job.training.matching import confused_pairs
 
 NUM_SHOWN = 6
 
@@ -22,8 +23,15 @@ MAX_PX = 800
 
 QUALITY = 75
 
+MAX_NAMED = 12
+"""Most mistakes of a picture that are named in it; of more, names would hide the picture."""
+
 ASPECT = 4 / 3
 """Width to height of a crop."""
+
+
+KINDS = {"right": "right", "confused": "another class", "missed": "missed", "wrong": "false alarm"}
+"""Kinds of boxes and their names; ``confused`` is a missed object on which a prediction of another class lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,15 @@ class Box:
     width: float
     height: float
     kind: str
-    """``missed`` for an object, ``right`` or ``wrong`` for a prediction; an object with a right one has no box. Of
-    pictures without labels: ``found`` or ``doubtful``.
+    """One of `KINDS`; an object with a right prediction has no box of its own. Of pictures without labels: ``found`` or
+    ``doubtful``.
     """
 
     label: str
+    """Name of the class, and the confidence of a prediction."""
+
+    text: str = ""
+    """Name to write in the picture; of two if one class is called another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +59,24 @@ class View:
     """The boxes of one model in one picture."""
 
     num_missed: int
+    """Objects on which no prediction lies."""
+
+    num_confused: int
     num_false_alarms: int
+    """Predictions that lie on no missed object."""
+
     boxes: tuple[Box, ...]
+
+    @property
+    def named(self) -> list[Box]:
+        """The mistakes to name in the picture; none where there are too many to read."""
+        mistakes = [box for box in self.boxes if box.kind != "right"]
+        return mistakes if len(mistakes) <= MAX_NAMED else []
+
+    def __str__(self) -> str:
+        counts = {"missed": self.num_missed, "of another class": self.num_confused}
+        counts["false alarm" + "s" * (self.num_false_alarms != 1)] = self.num_false_alarms
+        return ", ".join(f"{num} {name}" for name, num in counts.items() if num) or "no mistake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +182,32 @@ def _view(
     evaluated: ImageEvaluation, size: tuple[int, int], window: tuple[int, int, int, int], names: Sequence[str]
 ) -> View:
     """Return the boxes of one evaluation that lie in a part of an image; mistakes come last and are drawn on top."""
-    drawn: list[tuple[str, str, ObjectBox | PredictedBox]] = []
-    for prediction in sorted(evaluated.predictions, key=lambda box: -box.is_right):
-        kind = "right" if prediction.is_right else "wrong"
-        drawn.append((kind, f"{_name(names, prediction)} {prediction.confidence:.2f}", prediction))
-    drawn += [("missed", _name(names, box), box) for box in evaluated.objects if not box.is_right]
+    pairs = confused_pairs(evaluated.objects, evaluated.predictions)
+    drawn: list[tuple[str, str, str, ObjectBox | PredictedBox]] = []
+    for number, prediction in sorted(enumerate(evaluated.predictions), key=lambda entry: -entry[1].is_right):
+        name = _name(names, prediction)
+        called = f"{name} {prediction.confidence:.2f}"
+        if number in pairs:
+            missed = evaluated.objects[pairs[number]]
+            named = _name(names, missed)
+            drawn.append(("confused", f"{named} called {called}", f"{named} → {name}", missed))
+        else:
+            drawn.append(("right" if prediction.is_right else "wrong", called, name, prediction))
+    paired = set(pairs.values())
+    drawn += [
+        ("missed", _name(names, box), _name(names, box), box)
+        for number, box in enumerate(evaluated.objects)
+        if not box.is_right and number not in paired
+    ]
     inside = []
-    for kind, label, box in drawn:
+    for kind, label, text, box in drawn:
         left, right = box.left * size[0] - window[0], box.right * size[0] - window[0]
         top, bottom = box.top * size[1] - window[1], box.bottom * size[1] - window[1]
         if right > 0 and bottom > 0 and left < window[2] - window[0] and top < window[3] - window[1]:
             corner, extent = (round(left, 1), round(top, 1)), (round(right - left, 1), round(bottom - top, 1))
-            inside.append(Box(*corner, *extent, kind, label))
-    return View(evaluated.num_missed, evaluated.num_false_alarms, tuple(inside))
+            inside.append(Box(*corner, *extent, kind, label, text))
+    num = len(pairs)
+    return View(evaluated.num_missed - num, num, evaluated.num_false_alarms - num, tuple(inside))
 
 
 def _name(names: Sequence[str], box: ObjectBox | PredictedBox) -> str:

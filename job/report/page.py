@@ -1,7 +1,11 @@
 """HTML page of a run's report: verdict, learning curves, classes, examples, attempts, cost."""
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Literal
+from urllib.parse import quote
 
 from job.analysis.learning_curve import RULES, notes_on
 from job.analysis.metrics import LABELS
@@ -11,13 +15,15 @@ from job.recipes.recognition import shown_recipe
 from job.report import charts
 from job.report.charts import Series
 from job.report.data import Facts
-from job.report.examples import make_pictures
-from job.report.reproduce import command_of, use_of
+from job.report.examples import KINDS, make_pictures
+from job.report.mistakes import confusion_matrix, mistakes_by_class
+from job.report.reproduce import command_of, resume_of, use_of
 from job.report.template import render_template
 from job.runs.cost import RunCost
 from job.runs.resume import warnings_of
+from job.runs.run import BEST_WEIGHTS
 from job.text import MINUTE, clock, percent
-from job.training.evaluation_record import SizeEvaluation
+from job.training.evaluation_record import SIZES_PX, SizeEvaluation
 
 METRIC_CHARTS = {
     "F1": ("f1",),
@@ -27,22 +33,22 @@ METRIC_CHARTS = {
 }
 METRIC_COLOURS = {"f1": "blue", "precision": "violet", "recall": "teal", "map50": "blue", "map50_95": "blue"}
 
-PHASE_COLOURS = {
-    Phase.BOOT: "grey1",
-    Phase.PULL: "grey2",
-    Phase.CHECK: "grey3",
-    Phase.START_UP: "grey4",
-    Phase.USEFUL: "blue",
-    Phase.DATA_WAIT: "violet",
-    Phase.VALIDATION: "teal",
-    Phase.STALL: "amber",
-    Phase.RECOMPUTED: "orange",
-    Phase.FINAL_EVALUATION: "green",
-    Phase.IDLE: "pale",
-    Phase.SUSPENDED: "muted",
-    Phase.LOST: "red",
-    Phase.UNKNOWN: "line",
+METRIC_STYLES: dict[str, Literal["--", ":"]] = {"precision": "--", "recall": ":"}
+
+PHASE_GROUPS = {
+    "set-up": ("grey", (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)),
+    "useful steps": ("blue", (Phase.USEFUL,)),
+    "evaluation": ("teal", (Phase.VALIDATION, Phase.FINAL_EVALUATION)),
+    "waiting": ("amber", (Phase.DATA_WAIT, Phase.STALL, Phase.IDLE, Phase.SUSPENDED)),
+    "lost or repeated": ("red", (Phase.RECOMPUTED, Phase.LOST)),
+    "unknown": ("violet", (Phase.UNKNOWN,)),
 }
+"""Phases of one colour: more colours could not be told apart by everybody."""
+
+PHASE_COLOURS = {phase: colour for colour, phases in PHASE_GROUPS.values() for phase in phases}
+
+PLOT = re.compile(r"[^/]+\.(png|jpg)")
+"""Name of a picture that Ultralytics draws, in the run's folder."""
 
 
 def render(facts: Facts) -> str:
@@ -57,7 +63,14 @@ def render(facts: Facts) -> str:
         verdict=verdict_of(facts),
         recipe=shown_recipe(record.request),
         labels=LABELS,
-        is_full=_is_full(facts),
+        ended=_ended(facts),
+        resume=resume_of(facts.run),
+        mistakes=mistakes_by_class(evaluation) if evaluation else [],
+        matrix=confusion_matrix(evaluation) if evaluation else None,
+        kinds=KINDS,
+        thresholds=_thresholds(facts),
+        best_weights=facts.objects.get(BEST_WEIGHTS),
+        plots={name: f"{_folder(facts)}{quote(name)}" for name in sorted(filter(PLOT.fullmatch, facts.objects))},
         metric_charts=list(_metric_charts(facts)),
         loss_charts=list(_loss_charts(facts)),
         epochs=_epochs(facts),
@@ -70,8 +83,12 @@ def render(facts: Facts) -> str:
         sizes=sizes,
         recalls=recalls,
         sizes_chart=charts.sizes_chart(list(sizes), recalls) if sizes else "",
-        timeline=_timeline(facts.cost),
+        timeline="" if record.imported else _timeline(facts.cost),
         colours=PHASE_COLOURS,
+        phase_groups={
+            name: colour for name, (colour, phases) in PHASE_GROUPS.items() if any(map(facts.cost.seconds.get, phases))
+        },
+        trained_on=_trained_on(facts),
         attempts=list(zip(facts.cost.attempts, facts.attempts, strict=True)),
         warnings=warnings_of(facts.attempts),
         receipts=[attempt.receipt for attempt in facts.attempts if attempt.receipt],
@@ -84,7 +101,7 @@ def state_of(facts: Facts) -> str:
     """Return state and progress in a sentence; with the time if the run is running."""
     if facts.final is not None:
         return f"{facts.final.reason} after {len(facts.rows)} epochs"
-    ended = facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
+    ended = _ended(facts)
     when = f" at {clock(facts.at)} UTC," if ended is EndReason.RUNNING else ""
     return f"{ended}{when} after epoch {len(facts.rows)} of {facts.num_epochs}"
 
@@ -92,22 +109,62 @@ def state_of(facts: Facts) -> str:
 def verdict_of(facts: Facts) -> str:
     """Return the result in a sentence: F1 before and after, against the recipe's expectation."""
     before, after = facts.before, facts.after
+    if facts.record.imported and after is not None:
+        return f"F1 is {percent(after['f1'])} in epoch {facts.best_epoch}; the run was trained elsewhere, and imported."
     if before is None or after is None:
         return "Nothing was measured yet."
-    change = 100 * (after["f1"] - before["f1"])
-    moved = f"rose by {change:.1f} points" if change >= 0 else f"fell by {-change:.1f} points"
+    change = round(100 * (after["f1"] - before["f1"]), 1)
+    moved = f"rose by {change:.1f} points" if change > 0 else f"fell by {-change:.1f} points"
     when = "" if facts.final else f" so far, in epoch {facts.best_epoch}"
     result = f"F1 {moved}{when}, from {percent(before['f1'])} to {percent(after['f1'])}."
+    if not change:
+        result = f"F1 is {percent(after['f1'])}{when}, as before."
     if (band := facts.expect.get("f1")) is None:
-        return f"{result} The recipe states no expectation."
-    scale = "" if _is_full(facts) else " at full scale"
+        return result
+    if not facts.is_full:
+        return f"{result} The recipe expects {band.text(100, ' %')} at full scale, which a demo cannot show."
     not_reached = "that is not reached" if facts.final else "that is not reached yet"
-    reached = "that is reached" if band.reached(after["f1"]) else not_reached
-    return f"{result} The recipe expects {band.text(100, ' %')}{scale}: {reached}."
+    return f"{result} The recipe expects {band.text(100, ' %')}: {'that is reached' if facts.reached else not_reached}."
 
 
-def _is_full(facts: Facts) -> bool:
-    return facts.record.request["profile"] == "full"
+def _ended(facts: Facts) -> EndReason:
+    """Return how the last attempt ended, or `RUNNING`."""
+    return facts.cost.attempts[-1].ended if facts.cost.attempts else EndReason.VANISHED
+
+
+def _folder(facts: Facts) -> str:
+    """Return the address of the run's folder as seen from the report; of a bucket, one that a browser can open."""
+    uri = facts.run.store.uri
+    return (
+        f"https://storage.cloud.google.com/{quote(uri.removeprefix('gs://'))}/{facts.run.key('')}"
+        if "://" in uri
+        else ""
+    )
+
+
+def _trained_on(facts: Facts) -> tuple[list[str], dict[str, list[int]]]:
+    """Return the ranges of size of the training objects, and of each class the objects in them, the fewest first."""
+    statistics = facts.record.dataset.statistics
+    counts = statistics.train if statistics else {}
+    filled = [i for i in range(len(SIZES_PX)) if any(each[i] for each in counts.values())]
+    if not filled:
+        return [], {}
+    shown = slice(filled[0], filled[-1] + 1)
+    labels = [size_label(low, high) for low, high in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True)]
+    return labels[shown], {name: each[shown] for name, each in sorted(counts.items(), key=lambda entry: sum(entry[1]))}
+
+
+def _thresholds(facts: Facts) -> dict[str, object] | None:
+    """Return what the page's slider shows: figures over confidence, and where it stands at first."""
+    if (evaluation := facts.newest_evaluation) is None or not evaluation.curves:
+        return None
+    return {
+        **evaluation.curves,
+        "found": evaluation.num_found,
+        "alarms": evaluation.num_false_alarms,
+        "objects": evaluation.num_objects,
+        "at": round(100 * evaluation.operating_point["confidence"]),
+    }
 
 
 def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -117,7 +174,7 @@ def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     for title, names in METRIC_CHARTS.items():
         alone = len(names) == 1
         chart = charts.curve_chart(
-            [Series(LABELS[name], METRIC_COLOURS[name], [metrics[name] for metrics in curve]) for name in names],
+            [_metric_series(name, [metrics[name] for metrics in curve]) for name in names],
             first_epoch=0 if facts.before else 1,
             num_epochs=facts.num_epochs,
             cuts=facts.cuts,
@@ -127,13 +184,17 @@ def _metric_charts(facts: Facts) -> Iterator[tuple[str, str]]:
         yield title, chart
 
 
+def _metric_series(name: str, values: Sequence[float]) -> Series:
+    return Series(LABELS[name], METRIC_COLOURS[name], values, METRIC_STYLES.get(name, "-"))
+
+
 def _loss_charts(facts: Facts) -> Iterator[tuple[str, str]]:
     if not facts.rows:
         return
     for short, title in (("box", "Box loss"), ("cls", "Class loss"), ("dfl", "DFL loss")):
         lines = [
             Series("training", "blue", [row[f"train/{short}_loss"] for row in facts.rows]),
-            Series("validation", "teal", [row[f"val/{short}_loss"] for row in facts.rows], dashed=True),
+            Series("validation", "teal", [row[f"val/{short}_loss"] for row in facts.rows], "--"),
         ]
         yield title, _over_epochs(facts, lines)
     yield "Learning rate", _over_epochs(facts, [Series("rate", "blue", [row["lr/pg0"] for row in facts.rows])])
@@ -145,7 +206,7 @@ def _over_epochs(facts: Facts, lines: Sequence[Series]) -> str:
 
 def _epochs(facts: Facts) -> list[tuple[int, dict[str, float], tuple[str, ...]]]:
     """Return epoch, metrics and notes, row 0 first."""
-    target, curve = facts.expect.get("f1"), facts.learning_curve
+    target, curve = facts.expect.get("f1") if facts.reached else None, facts.learning_curve
     notes = notes_on(
         [metrics["f1"] for metrics in curve],
         before=facts.before["f1"] if facts.before else None,
@@ -162,10 +223,15 @@ def _confidence_chart(facts: Facts) -> str:
     if (evaluation := facts.newest_evaluation) is None or not evaluation.curves:
         return ""
     curves = evaluation.curves
-    lines = [Series(LABELS[name], METRIC_COLOURS[name], curves[name]) for name in ("f1", "precision", "recall")]
+    some = {
+        "precision": [
+            value if recall else math.nan for value, recall in zip(curves["precision"], curves["recall"], strict=True)
+        ]
+    }
+    lines = [_metric_series(name, (curves | some)[name]) for name in ("f1", "precision", "recall")]
     before = facts.evaluation_before
     if facts.evaluation and before and before.curves:
-        lines.append(Series("F1 before", "muted", before.curves["f1"], dashed=True))
+        lines.append(Series("F1 before", "muted", before.curves["f1"], "-."))
     return charts.confidence_chart(curves["confidence"], lines, evaluation.operating_point["confidence"])
 
 
@@ -181,15 +247,20 @@ def _recall_by_size(facts: Facts) -> tuple[dict[str, SizeEvaluation], list[Serie
         return {}, []
     filled = [i for i, size in enumerate(evaluation.sizes) if size.num_objects]
     shown = slice(filled[0], filled[-1] + 1)
-    sizes = {f"{s.from_px}-{s.to_px}" if s.to_px else f"{s.from_px} +": s for s in evaluation.sizes[shown]}
+    sizes = {size_label(size.from_px, size.to_px): size for size in evaluation.sizes[shown]}
     compared = [("now", "blue", evaluation)]
     if facts.evaluation and before:
-        compared = [("before", "grey2", before), ("after", "blue", facts.evaluation)]
+        compared = [("before", "amber", before), ("after", "blue", facts.evaluation)]
     recalls = [
         Series(label, colour, [size.num_found / max(1, size.num_objects) for size in each.sizes[shown]])
         for label, colour, each in compared
     ]
     return sizes, recalls
+
+
+def size_label(from_px: int, to_px: int | None) -> str:
+    """Return a range of sizes as text."""
+    return f"{from_px} +" if to_px is None else f"{from_px}-{to_px}"
 
 
 def _timeline(cost: RunCost) -> str:

@@ -13,7 +13,7 @@ def command_of(record: RunRecord) -> str:
     Arguments equal to the recipe's are left out; for a recipe from a file of the user's own, those equal to ``base``.
     """
     request, recipe = record.request, known_recipe(record.request)
-    args = ["job", "train", "--recipe", recipe.name, "--dataset", record.dataset.name]
+    args = ["job", "train", "--recipe", recipe.name, "--dataset", str(record.dataset)]
     if request["profile"] != "full":
         args += ["--profile", request["profile"]]
     point = record.start.point
@@ -30,3 +30,8 @@ def command_of(record: RunRecord) -> str:
 def use_of(run: Run) -> str:
     """Return the command that finds objects in pictures with a run's best weights."""
     return shlex.join(["job", "predict", run.name, "path/to/pictures", "--out", "found", "--bucket", run.store.uri])
+
+
+def resume_of(run: Run) -> str:
+    """Return the command that continues a run."""
+    return shlex.join(["job", "resume", run.name, "--bucket", run.store.uri])

@@ -24,5 +24,6 @@ def render_template(name: str, **context: object) -> str:
         "dollars": dollars,
         "clock": clock,
         "grouped": "{:,}".format,
+        "megabytes": lambda num_bytes: f"{num_bytes / 1e6:.1f} MB",
     }
     return environment.get_template(name).render(**context)

@@ -32,6 +32,7 @@ from job.storage.checksums import sha256_of
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
 from job.storage.paths import is_file
+from job.text import dataset_and_version
 from job.training.files import BEST
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _best_own(
     store: Store, request: TrainRequest, recipe: str | None, families: Iterable[str]
 ) -> InitialWeights | None:
     """Return the weights with the best F1 on the same data, or else the newest: F1 on other data is not comparable."""
-    profile = request.recipe.profile
+    profile, dataset = request.recipe.profile, request.dataset and dataset_and_version(request.dataset)[0]
     by_family = [
         [
             entry
@@ -258,11 +259,11 @@ def _best_own(
         for family in families
     ]
     for runs in by_family:
-        if on_data := [entry for entry in runs if entry.record.dataset.name == request.dataset]:
-            return _best_of(store, on_data, f"on {request.dataset}", profile)
+        if on_data := [entry for entry in runs if entry.record.dataset.name == dataset]:
+            return _best_of(store, on_data, f"on {dataset}", profile)
     for runs in filter(None, by_family):
         newest = max(runs, key=lambda entry: entry.finished_at)
-        why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {request.dataset}"
+        why = f"run {newest.run.name}, the newest of {len(runs)} finished, none of them on {dataset}"
         return _own_weights(newest, why)
     return None
 

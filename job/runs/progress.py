@@ -10,8 +10,16 @@ from job.errors import ObjectNotFoundError
 from job.runs import checkpoint
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
-from job.training.evaluation_record import Evaluation
+from job.training.evaluation_record import Evaluation, harmonic_mean
 from job.training.files import EVALUATION_BEFORE, RESULTS
+
+COLUMNS = {
+    "precision": "metrics/precision(B)",
+    "recall": "metrics/recall(B)",
+    "map50": "metrics/mAP50(B)",
+    "map50_95": "metrics/mAP50-95(B)",
+}
+"""Ultralytics' columns by metric."""
 
 NUM_TRIES = 5
 """Tries; a new one begins if retention deletes the checkpoint while it is read."""
@@ -48,10 +56,31 @@ def read_progress(run: Run) -> Progress:
     return Progress(None, [], None)
 
 
+def metrics_of(row: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of a row of ``results.csv``; F1 is the harmonic mean of precision and recall."""
+    metrics = {name: row[column] for name, column in COLUMNS.items()}
+    return {"f1": round(harmonic_mean(metrics["precision"], metrics["recall"]), 5), **metrics}
+
+
+def imported_rows(run: Run) -> list[dict[str, float]]:
+    """Return the rows of an imported run, which has no checkpoints; none if they are not there yet."""
+    try:
+        return read_rows(run.store.read(run.key(RESULTS)).decode())
+    except ObjectNotFoundError:
+        return []
+
+
+def read_rows(text: str) -> list[dict[str, float]]:
+    """Read the text of ``results.csv``; raises `ValueError` for a cell that is no number."""
+    table = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    return [{name.strip(): float(value) for name, value in row.items()} for row in table]
+
+
 def _read(run: Run, identity: CheckpointId) -> Progress:
     manifest = checkpoint.read_manifest(run, identity)
     files = {file.name: file.key for file in manifest.files}
     text = run.store.read(files[RESULTS]).decode() if RESULTS in files else ""
     before = files.get(EVALUATION_BEFORE)
-    rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
-    return Progress(identity, rows, EvaluationRecord.read(before, run.store.read(before)) if before else None)
+    return Progress(
+        identity, read_rows(text), EvaluationRecord.read(before, run.store.read(before)) if before else None
+    )

@@ -314,11 +314,17 @@ class DatasetStatistics(Part):
     num_alike: NonNegativeInt = 0
     """Pictures of val that look like one of train."""
 
+    train: dict[str, list[NonNegativeInt]] = {}
+    """Objects of the split train by class, by range of size as in an evaluation; older versions did not record them."""
+
 
 class PinnedDataset(Part):
     """Dataset of a run, pinned by digest."""
 
     name: str
+    version: int | None = None
+    """None for a folder that was copied in by hand; older versions did not record it."""
+
     digest: str
     set_aside: list[str]
     """Broken files in quarantine, which training does not read."""
@@ -329,6 +335,9 @@ class PinnedDataset(Part):
     statistics: DatasetStatistics | None = None
     """None if nothing is labelled; older versions did not record them."""
 
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
 
 class Facts(Part):
     """Decisions of the set-up, which never change; further entries are kept as they are."""
@@ -337,11 +346,23 @@ class Facts(Part):
 
     optimizer: str | None = None
     batch: PositiveInt
-    num_train_images: PositiveInt
-    num_val_images: PositiveInt
+    num_train_images: PositiveInt | None = None
+    """None of an imported run."""
+
+    num_val_images: PositiveInt | None = None
     num_threads: PositiveInt
     max_det: PositiveInt
     device: str
+
+
+class Imported(Part):
+    """Origin of a run that stock Ultralytics trained."""
+
+    folder: str
+    """Name of the folder of ``yolo train``."""
+
+    sha256: str
+    """Digest of its ``best.pt``."""
 
 
 class RunRecord(Record):
@@ -361,6 +382,7 @@ class RunRecord(Record):
     """Device, driver and versions of libraries, which decide the last bits."""
 
     wandb_id: str
+    imported: Imported | None = None
 
     @property
     def train(self) -> Arguments:
@@ -568,7 +590,9 @@ def _with_whole_epoch(row: Mapping[str, float]) -> dict[str, object]:
 class BeforeAfterRecord(Part):
     """Metrics of the start weights and of the best weights, on the same validation set."""
 
-    before: Metrics
+    before: Metrics | None
+    """None of an imported run."""
+
     after: Metrics
     change: dict[str, float] = {}
     expected: dict[str, tuple[float | None, float | None]] = {}

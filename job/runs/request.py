@@ -68,7 +68,9 @@ class TrainRequest(Execution):
     """One command to train."""
 
     dataset: str | None = Field(
-        None, description="A folder under datasets/ in the bucket; may be left out when there is one."
+        None,
+        description="A dataset of the bucket, in its newest version, or NAME@2 for a certain one; may be left out when "
+        "there is one.",
     )
     run: RunName | None = Field(None, description="The run's name; yolov11_DATASET, yolov11_DATASET2, ... if left out.")
     weights: Annotated[str, reads(_require_utf8)] | None = Field(

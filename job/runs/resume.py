@@ -96,6 +96,8 @@ def receipt(previous: PreviousAttempts, restored: Manifest, loaded: dict[str, st
 
 def exactness(record: RunRecord, attempts: Sequence[AttemptRecord]) -> Exactness:
     """Return whether all attempts of a run can be compared bit by bit, or from which on they cannot, and why."""
+    if record.imported:
+        return Exactness(exact=False, from_attempt=1, because=["the run was trained elsewhere, and imported"])
     if not record.train["deterministic"]:
         because = ["deterministic: is off, so kernels may differ from one time to the next"]
         return Exactness(exact=False, from_attempt=1, because=because)

@@ -25,6 +25,7 @@ from job.runs.records import (
     now,
 )
 from job.storage.object_store import Store
+from job.text import dataset_and_version
 from job.training.files import BEST
 
 FAMILY = "yolov11_wildlife"
@@ -60,9 +61,10 @@ def default_families(dataset: str | None) -> list[str]:
 
     ``yolov11_`` and the dataset's name, closed by ``_`` if that ends in a digit, so that `family_of` is its inverse.
     """
-    if dataset is None or dataset.startswith("wildlife"):
+    name = dataset and dataset_and_version(dataset)[0]
+    if name is None or name.startswith("wildlife"):
         return [FAMILY]
-    family = f"yolov11_{re.sub(r'[^A-Za-z0-9_-]', '-', dataset)}"[:MAX_FAMILY]
+    family = f"yolov11_{re.sub(r'[^A-Za-z0-9_-]', '-', name)}"[:MAX_FAMILY]
     return [f"{family}_" if family[-1].isdecimal() else family, FAMILY]
 
 

@@ -48,12 +48,12 @@ def find_run(store: Store, name: str | None, request: Request) -> tuple[Run, Run
         if found.record.request == request:
             return found.run, found.record
     for run in reversed(seen.submitted):
-        if _submitted(run) == request:
+        if submitted_request(run) == request:
             return run, None
     return Run(store, next_free_name(families[0], seen.names)), None
 
 
-def _submitted(run: Run) -> Request | None:
+def submitted_request(run: Run) -> Request | None:
     """Return the request of a run's first submission to the cloud, if it can be read."""
     try:
         submission = json.loads(run.store.read(run.key(f"{SUBMISSIONS}0001.json")))
@@ -74,7 +74,7 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
             "choose another --run, or move them away",
             shortened(strange, NUM_SHOWN),
         )
-    if different := differences(_submitted(run) or {}, request):
+    if different := differences(submitted_request(run) or {}, request):
         raise RunConflictError(
             f"run {run.name}: was submitted with other values; repeat those, or choose another --run", different
         )

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.analysis.metrics import BeforeAfter, metrics_of
+from job.analysis.metrics import BeforeAfter
 from job.errors import DefectError, EndReason, ExitCode, JobError, NotCommittedError
 from job.recipes.recipe import Band
 from job.runs import checkpoint, resume
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.listing import RunListing
+from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Heartbeat, Manifest, ResumeReceipt, RunRecord, now
 from job.runs.resume import NO_ATTEMPTS, PreviousAttempts
 from job.runs.run import Claim, Run

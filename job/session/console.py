@@ -5,12 +5,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped, metrics_of
+from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
+from job.datasets.versions import newer_version
 from job.log import Progress
 from job.report.reproduce import use_of
-from job.runs.records import FinalRecord
+from job.runs.progress import metrics_of
+from job.runs.records import FinalRecord, Request, RunRecord
+from job.runs.request import command_for
 from job.runs.run import BEST_WEIGHTS, Run
-from job.text import HOUR, command_line, duration
+from job.runs.search import find_run
+from job.text import HOUR, command_line, dataset_and_version, duration
 from job.training.callbacks import Step
 
 if TYPE_CHECKING:
@@ -110,3 +114,24 @@ def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:
     table = BeforeAfter.from_record(final.comparison).table(final.profile)
     use = "\n".join(command_line("to use it", use_of(run)))
     print(f"\n{table}\n\nweights     {run.store.uri}/{run.key(BEST_WEIGHTS)}\n{use}")  # noqa: T201 -- the result is data
+
+
+def say_newer_data(run: Run, record: RunRecord, request: Request, *, finished: bool) -> None:
+    """Log that a run's dataset has a newer version; of a finished run with the command that trains on it.
+
+    A request for a certain version asks for no other.
+    """
+    dataset = record.dataset
+    if dataset_and_version(str(request["dataset"]))[1] is not None:
+        return
+    newest = newer_version(run.store, dataset.name, dataset.digest)
+    if newest is None or newest <= (dataset.version or 0):
+        return
+    kept = "an earlier version" if dataset.version is None else f"version {dataset.version}"
+    told = f"dataset {dataset.name}: has version {newest} now, run {run.name}"
+    if not finished:
+        log.info("%s stays on %s", told, kept)
+        return
+    newer: Request = {**request, "dataset": f"{dataset.name}@{newest}"}
+    other, _ = find_run(run.store, None, newer)
+    log.info("%s was trained on %s; to train on the newer:\n  %s", told, kept, command_for("train", newer, other.name))

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from job.datasets.lockfile import list_dataset
-from job.datasets.push import push_dataset
+from job.datasets.push import plan_push
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import WeightsError
 from job.recipes.recipe import Recipe, load_recipe
@@ -28,7 +28,7 @@ def train_demo(store: Store, request: TrainRequest) -> None:
         log.info("demo: drawing a small dataset of animals seen from the air")
         with tempfile.TemporaryDirectory() as folder:
             draw_demo_dataset(Path(folder))
-            push_dataset(store, Path(folder), DATASET)
+            plan_push(store, Path(folder), DATASET).send()
     earlier = _missing_start(store, request)
     if earlier is not None:
         log.info("demo: recipe %s starts from weights of %s, which is trained first", request.recipe.name, earlier)

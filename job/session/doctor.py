@@ -12,16 +12,13 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from job.errors import JobError, MachineError
+from job.cloud.machine_types import OLDEST_DRIVER
+from job.errors import JobError
+from job.findings import Finding, require_fitness
 from job.recipes.recipe import Recipe
 from job.storage.object_store import Store
-
-OLDEST_DRIVER = {12: 525, 13: 580}
-"""Oldest driver branch of each major version of CUDA, by NVIDIA's minor-version compatibility."""
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """Of the kernel: seen in a container that was given no GPU, too."""
@@ -42,20 +39,6 @@ BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
 """What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision; by
 the letter of the model. Measured at 256 px as the storage of all saved tensors. Half of it in half precision.
 """
-
-Grade = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    subject: str
-    grade: Grade
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.grade:4}  {self.subject:14}  {self.found}"
 
 
 def _judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
@@ -79,14 +62,6 @@ def require_fit(workdir: Path, device: str) -> None:
     """Check driver and access to the GPU unless the device is ``cpu``, packages and disk, by `require_fitness`."""
     gpu = [] if set(device.split(",")) == {"cpu"} else [*_driver()]
     require_fitness([*gpu, *_packages(), *_disk(workdir)])
-
-
-def require_fitness(findings: list[Finding]) -> None:
-    """Raise `MachineError` with every reason if a check failed."""
-    failed = [f"{finding.subject}: {finding.found}" for finding in findings if finding.grade == "fail"]
-    if failed:
-        message = f"machine: unfit for training, {len(failed)} of {len(findings)} checks failed"
-        raise MachineError(message, failed)
 
 
 def _libraries() -> Iterator[Finding]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.analysis.metrics import metrics_of
 from job.analysis.operating_point import OperatingPoint, choose
 from job.analysis.score import Counts, PictureErrors, ScoredSplit
 from job.datasets.prepare import PreparedData
 from job.errors import DataError
 from job.runs.evaluation import SplitEvaluation, StockMetrics, evaluation_name
 from job.runs.lineage import fetch_best
+from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, RunRecord, now
 from job.runs.run import Run
 from job.session import environment

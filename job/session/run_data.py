@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from job.datasets.prepare import PreparedData, prepare_data
+from job.datasets.prepare import PreparedData, find_dataset, prepare_data
 from job.goodput import PhaseTimer
 from job.runs.records import RunRecord
 from job.runs.run import Run
@@ -32,13 +32,15 @@ def run_data(
     """
     require_writable(workdir)
     pinned = record.dataset
+    name = find_dataset(run.store, dataset) if dataset else pinned.name
     with attempt_folder(workdir, f"data-{run.name}") as folder, ExitStack() as held:
         data = prepare_data(
-            *(run.store, dataset or pinned.name, workdir, folder / "data.yaml", PhaseTimer()),
+            *(run.store, name, workdir, folder / "data.yaml", PhaseTimer()),
             held=held,
             quarantine=record.request["quarantine"],
             single_class=record.train["single_cls"],
             pinned=None if dataset else pinned.model_dump(),
             subject=f"run {run.name}",
+            imgsz=record.train["imgsz"],
         )
         yield data, folder

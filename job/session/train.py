@@ -24,7 +24,7 @@ from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, finish
 from job.session.callbacks import SessionCallbacks
 from job.session.checkpoint_schedule import CheckpointSchedule
-from job.session.console import Reporter, say_finished
+from job.session.console import Reporter, say_finished, say_newer_data
 from job.session.context import SessionContext
 from job.session.follower import follow
 from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
@@ -82,18 +82,21 @@ def _lead(context: SessionContext) -> None:
     if record is None and request.run is None:
         warn_of_unfinished(store, run, identity, "train")
     final = run.final() if record else None
-    if final is not None:
+    if record is not None and final is not None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
+        say_newer_data(run, record, identity, finished=True)
         return
+    if record is not None:
+        say_newer_data(run, record, identity, finished=False)
     with replace(context, request=request).in_folder(run.name) as here:
-        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
-        try:
-            started = start(here, run, record)
-        finally:
-            gc.enable()
-        run = started.claim.run
         with ReportRefresher(run) as refresher:
+            gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
+            try:
+                started = start(here, run, record)
+            finally:
+                gc.enable()
+            run = started.claim.run
             with (
                 Tracker(started.claim, here.folder / "wandb") as tracker,
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),

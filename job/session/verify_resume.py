@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.datasets.push import push_dataset
+from job.datasets.push import plan_push
 from job.datasets.subset import take_subset
 from job.errors import FATAL_HERE, TrainingError
 from job.recipes.recipe import load_recipe
@@ -147,7 +147,7 @@ def _prepare(request: TrainRequest, data: Path, folder: Path, batches_per_epoch:
     take_subset(data, folder / "piece", num_images)
     store = FolderStore.create(str(folder / "bucket"))
     single_class = bool(request.recipe.train.get("single_cls"))
-    push_dataset(store, folder / "piece", "piece", single_class=single_class)
+    plan_push(store, folder / "piece", "piece", single_class=single_class).send()
     shutil.rmtree(folder / "piece")
     recipe = request.recipe
     stock = load_recipe(recipe.source, recipe.profile).train

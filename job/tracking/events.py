@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from job.analysis.metrics import metrics_of
 from job.report.data import Facts, read_facts
 from job.report.examples import make_pictures
 from job.runs.listing import RunListing
-from job.runs.progress import read_progress
+from job.runs.progress import metrics_of, read_progress
 from job.runs.records import RunRecord
 from job.runs.run import BEST_WEIGHTS, Run
 from job.tracking.client import AXIS, NO_EPOCH, WandbRun

@@ -6,6 +6,7 @@ the operating point or above it.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from job.training.dataset import Batch
 from job.training.evaluation_record import (
     SIZES_PX,
     ClassEvaluation,
+    Confusion,
     Evaluation,
     ImageEvaluation,
     ObjectBox,
@@ -27,7 +29,7 @@ from job.training.evaluation_record import (
     PredictedBox,
     SizeEvaluation,
 )
-from job.training.matching import IOU, IOUS, MatchedPicture, match
+from job.training.matching import IOU, IOUS, MatchedPicture, confused_objects, match
 
 Box = TypeVar("Box", ObjectBox, PredictedBox)
 
@@ -106,6 +108,7 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
     curves = {name: getattr(box, f"{short}_curve") for name, short in _CURVES.items() if len(box.ap_class_index)}
     best = int(smooth(curves["f1"].mean(0), 0.1).argmax()) if curves else 0  # as Ultralytics: utils/metrics.py: 886
     confidence = float(box.px[best]) if curves else 0.0
+    num_found, num_false_alarms = _count_over_confidence(seen)
     for image in seen:
         _match(image, confidence)
     folder = str(validator.data["path"])
@@ -121,6 +124,9 @@ def describe_validation(validator: Any, seen: list[Seen], row: dict[str, float])
         | {name: _rounded(curve[:, best].mean()) for name, curve in curves.items()},
         classes=_classes(validator, seen),
         curves=_mean_curves(box.px, curves) if curves else {},
+        num_found=num_found,
+        num_false_alarms=num_false_alarms,
+        confusions=_confusions(seen),
         sizes=_sizes(seen),
         images=kept,
         num_images_left_out=len(seen) - len(kept),
@@ -143,6 +149,30 @@ def _seen(prepared: Batch, found: dict[str, torch.Tensor]) -> Seen:
         prediction_classes=_array(found["cls"]).astype(int),
         confidences=_array(found["conf"]),
     )
+
+
+def _count_over_confidence(seen: list[Seen]) -> tuple[list[int], list[int]]:
+    """Count found objects and false alarms at each confidence of the curves."""
+    about = [match(i.objects, i.object_classes, i.predictions, i.prediction_classes)[:, 0] for i in seen]
+    right = np.concatenate([np.empty(0, bool), *(each >= 0 for each in about)])
+    confidences = np.concatenate([np.empty(0), *(image.confidences for image in seen)])
+    at = np.linspace(0, 1, NUM_CURVE_POINTS)
+
+    def count(of: np.ndarray) -> list[int]:
+        counts: list[int] = (len(of) - np.searchsorted(np.sort(of), at)).tolist()
+        return counts
+
+    return count(confidences[right]), count(confidences[~right])
+
+
+def _confusions(seen: list[Seen]) -> list[Confusion]:
+    counts: Counter[tuple[int, int]] = Counter()
+    for image in seen:
+        about = confused_objects(image.objects, image.found, image.predictions, image.right)
+        called = image.prediction_classes[about >= 0].tolist()
+        counts.update(zip(image.object_classes[about[about >= 0]].tolist(), called, strict=True))
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return [Confusion(*classes, num) for classes, num in ranked]
 
 
 def _match(image: Seen, confidence: float) -> None:

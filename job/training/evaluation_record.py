@@ -67,6 +67,18 @@ class ClassCounts(NamedTuple):
     num_false_alarms: int
 
 
+class Confusion(NamedTuple):
+    """Missed objects of a class on which a detection of another class lies, at the operating point."""
+
+    category: int
+    """Number of the objects' class."""
+
+    called: int
+    """Number of the detections' class."""
+
+    num_objects: int
+
+
 class PictureCounts(NamedTuple):
     """One picture at the operating point, by which runs are compared in pairs."""
 
@@ -161,6 +173,14 @@ class Evaluation(_Part):
     classes: list[ClassEvaluation]
     curves: dict[str, list[float]]
     """Means of all classes, ``precision``, ``recall`` and ``f1``, over ``confidence``; empty without a detection."""
+
+    num_found: list[int] = []
+    """Over ``confidence`` of the curves, all classes together; earlier versions did not record it."""
+
+    num_false_alarms: list[int] = []
+
+    confusions: list[Confusion] | None = None
+    """The most frequent first; `None` if an earlier version evaluated."""
 
     sizes: list[SizeEvaluation]
     images: list[ImageEvaluation]

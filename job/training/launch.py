@@ -1,4 +1,4 @@
-"""Launcher of one process for each device of this machine, by torchrun's library.
+"""Launcher of one process for each device of this machine, by torchrun's library; other nodes start theirs alike.
 
 Ultralytics' launcher is never used: it deletes the run's folder and passes no signal on (``utils/dist.py``).
 """
@@ -6,31 +6,38 @@ Ultralytics' launcher is never used: it deletes the run's folder and passes no s
 import signal
 import sys
 import uuid
+from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from job.errors import PreemptionError
 from job.training.isolation import threads_divided
+from job.training.nodes import Nodes
+
+RENDEZVOUS_S = 1800
+"""Timeout for the other nodes: machines come, and fetch the image, at different times."""
 
 
-def launch(words: list[str], num_processes: int) -> int:
-    """Run a command of the job in several processes, and return the exit code of rank 0.
+def launch(words: list[str], device: str, nodes: Nodes) -> int:
+    """Run a command of the job in a process for each device, and return the exit code of rank 0 or the first to fail.
+
+    Without a device there is a process for each GPU of this node, or one.
 
     SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. A process killed by the
     system or by a GPU library is no failure of the training.
     """
+    num_processes = len(device.split(",")) if device else max(1, torch.cuda.device_count())
     passed_on = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         passed_on.append(signal.SIGHUP)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes.number,
+        max_nodes=nodes.number,
         nproc_per_node=num_processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        **_rendezvous(nodes),
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in passed_on),
     )
@@ -44,3 +51,15 @@ def launch(words: list[str], num_processes: int) -> int:
     except SignalException:
         return PreemptionError.exit_code
     return 0
+
+
+def _rendezvous(nodes: Nodes) -> dict[str, Any]:
+    """Return torchrun's settings for the meeting of nodes; a single node needs no other."""
+    if nodes.number == 1:
+        return {"run_id": uuid.uuid4().hex, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    return {
+        "run_id": "job",
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{nodes.address}:{nodes.port}",
+        "rdzv_configs": {"rank": nodes.rank, "timeout": RENDEZVOUS_S},
+    }

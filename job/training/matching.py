@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from job.training.evaluation_record import PictureCounts
+from job.training.evaluation_record import ObjectBox, PictureCounts, PredictedBox
 
 IOU = 0.5
 """From this overlap on a detection is right."""
@@ -88,6 +88,36 @@ def match(
         taken_by[number, right] = nearest[right]
         free[nearest[right], columns[right]] = False
     return taken_by
+
+
+def confused_objects(objects: np.ndarray, found: np.ndarray, detections: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the missed object that each false alarm lies on, one of another class.
+
+    Args:
+        objects: ``(m, 4)`` left, top, right, bottom, in any unit.
+        found: ``(m,)`` whether a detection is right about the object.
+        detections: ``(n, 4)``, the most confident first.
+        right: ``(n,)`` whether the detection is right.
+
+    Returns:
+        The index of an object ``(n,)``; -1 for a right detection, and for a false alarm on no missed object.
+    """
+    missed, wrong = np.flatnonzero(~found), np.flatnonzero(~right)
+    (about,) = match(objects[missed], np.zeros(len(missed)), detections[wrong], np.zeros(len(wrong))).T
+    confused = np.full(len(detections), -1)
+    confused[wrong[about >= 0]] = missed[about[about >= 0]]
+    return confused
+
+
+def confused_pairs(objects: Sequence[ObjectBox], predictions: Sequence[PredictedBox]) -> dict[int, int]:
+    """Return the missed object that a prediction of another class lies on, by the index of the prediction."""
+    about = confused_objects(
+        np.array([box[:4] for box in objects]).reshape(-1, 4),
+        np.array([box.is_right for box in objects], bool),
+        np.array([box[:4] for box in predictions]).reshape(-1, 4),
+        np.array([box.is_right for box in predictions], bool),
+    )
+    return {number: int(missed) for number, missed in enumerate(about) if missed >= 0}
 
 
 def box_iou(objects: np.ndarray, detections: np.ndarray) -> np.ndarray:

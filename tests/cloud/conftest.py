@@ -12,6 +12,7 @@ from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import wait_until
 from tests.support.fake_batch import FakeBatch, running_batch
+from tests.support.fake_google_project import FakeProject, running_project
 
 SETTINGS = {
     "project": "demo-project",
@@ -29,8 +30,8 @@ OTHER_REGION = {"us-east1": "projects/demo-project/regions/us-east1/subnetworks/
 class Cloud:
     """The project as a person sees it, and what stands behind it."""
 
-    def __init__(self, bucket: str, batch: FakeBatch) -> None:
-        self.bucket, self.batch = bucket, batch
+    def __init__(self, bucket: str, batch: FakeBatch, project: FakeProject) -> None:
+        self.bucket, self.batch, self.project = bucket, batch, project
 
     def script(self, *attempts: list[str]) -> None:
         """Say what each attempt of the pretended training does."""
@@ -86,6 +87,7 @@ def cloud(settings, bucket, emulator, tmp_path, monkeypatch):
     folder = tmp_path / "machines"
     folder.mkdir()
     program = [sys.executable, "-m", "tests.support.fake_trainer"]
-    with running_batch(FakeBatch(folder, program, dict(emulator.env))) as batch:
+    with running_project() as project, running_batch(FakeBatch(folder, program, dict(emulator.env))) as batch:
         monkeypatch.setenv("BATCH_EMULATOR_HOST", batch.host)
-        yield Cloud(bucket, batch)
+        monkeypatch.setenv(*next(iter(project.env.items())))
+        yield Cloud(bucket, batch, project)

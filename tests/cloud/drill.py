@@ -32,6 +32,7 @@ from tests.support.attempt_records import final_tensors
 from tests.support.cli_process import TIMEOUT_S, job, kill, messages, start_job, wait_until
 from tests.support.emulator import running_emulator
 from tests.support.fake_batch import PREEMPTED, FakeBatch, FakeJob, running_batch
+from tests.support.fake_google_project import running_project
 from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -112,8 +113,10 @@ class Drill:
                 metadata=new_machine,
             )
             stack.enter_context(running_batch(self.batch))
+            project = stack.enter_context(running_project())
             location = emulator.make_bucket()
-            os.environ |= {**environment, "JOB_BUCKET": location, "BATCH_EMULATOR_HOST": self.batch.host}
+            hosts = {"BATCH_EMULATOR_HOST": self.batch.host, **project.env}
+            os.environ |= {**environment, "JOB_BUCKET": location, **hosts}
             self.store = open_store(location)
             (folder / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "wandb_secret": None}))
             tiny = make_tiny_dataset(folder / "tiny", num_train=22, num_val=4)

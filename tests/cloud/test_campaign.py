@@ -14,6 +14,7 @@ from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.cli_process import job, kill, start_job, wait_until
 from tests.support.fake_batch import FakeBatch, running_batch
+from tests.support.fake_google_project import running_project
 from tests.support.tiny_dataset import make_tiny_dataset
 
 SCALE = (
@@ -34,8 +35,9 @@ def batch(bucket, emulator, monkeypatch, tmp_path):
     data = make_tiny_dataset(tmp_path / "tiny", num_train=14, num_val=4)
     assert main(["data", "push", str(data), "--dataset", "tiny"]) == 0
     assert job("train", "--recipe", "base", *SCALE).returncode == 0
-    with running_batch(service):
+    with running_batch(service), running_project() as project:
         monkeypatch.setenv("BATCH_EMULATOR_HOST", service.host)
+        monkeypatch.setenv("GOOGLE_API_EMULATOR_HOST", project.host)
         yield service
 
 

@@ -9,7 +9,6 @@ import threading
 
 import pytest
 import yaml
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import batch_v1
 
 from job.cli.app import main
@@ -257,7 +256,8 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
         (["--max-usd", "9", "--no-limit"], 2, "--max-usd: 9 and --no-limit contradict each other"),
         (["--bucket", "folder"], 2, "bucket folder: is on this machine"),
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
-        (["--device", "0,1"], 2, "--device: the machines of `job submit` have one GPU"),
+        (["--device", "0,1"], 2, "--device: names 2 devices, more than the 1 of g2-standard-8"),
+        (["--machine", "l4,l4x2"], 2, "g2-standard-24 has another number of GPUs than g2-standard-8, and a run keeps"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
@@ -337,6 +337,22 @@ def test_status_shows_the_state_of_a_run(cloud, capsys, tmp_path):
     assert "running" in said.splitlines()[-1]
 
 
+def test_status_shows_why_a_job_waits(cloud, capsys):
+    """The quota that keeps a job from its machine is named, with the page where more is asked for."""
+    cloud.batch.without_capacity = {"us-central1"}
+    cloud.batch.delay = (
+        "VM in Managed Instance Group meets error: Batch Error: code - CODE_GCE_QUOTA_EXCEEDED, description - error "
+        "count is 4, latest message example: Instance 'x' creation failed: Quota 'GPUS_PER_GPU_FAMILY' exceeded.  "
+        "Limit: 0.0 in region us-central1."
+    )
+    assert cloud.submit() == 0
+    job = cloud.batch.jobs[cloud.job(1)].job
+    wait_until(lambda: len(job.status.status_events) == 2)
+    assert main(["status", "zebra"]) == 0
+    expected = "no machine yet: quota GPUS_PER_GPU_FAMILY is 0 in region us-central1; ask for more at https://console."
+    assert expected in capsys.readouterr().out
+
+
 def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
     """The lines of the job's container come in order, whichever form an entry has, over several pages."""
     cloud.script(["hold"])
@@ -356,8 +372,7 @@ def test_logs_are_read_page_by_page(cloud, capsys, monkeypatch):
             self.respond(200, json.dumps(page).encode(), {})
 
     with serving(LogsHandler) as address:
-        monkeypatch.setattr("job.cloud.logs.ENDPOINT", f"http://{address}/")
-        monkeypatch.setattr("google.auth.default", lambda **_scopes: (AnonymousCredentials(), "demo-project"))
+        monkeypatch.setenv("GOOGLE_API_EMULATOR_HOST", address)
         capsys.readouterr()
         assert main(["logs", "zebra"]) == 0
     assert capsys.readouterr().out == "2026-11-23T09:00:00Z  plain\n2026-11-23T09:00:01Z  ours\n"

@@ -32,8 +32,10 @@ elif words[0] == "push":
 
 @pytest.fixture
 def programs(tmp_path):
-    """A folder for the programs."""
-    return Programs(tmp_path / "bin")
+    """A folder for the programs, with a gcloud that is logged in."""
+    programs = Programs(tmp_path / "bin")
+    programs.add("gcloud", 'print("ya29.token")')
+    return programs
 
 
 def script(name, *words, programs, engine="docker", where=ROOT):
@@ -68,6 +70,29 @@ def test_a_push_is_as_small_as_the_engine_can_make_it(programs, engine, words):
     ]
     assert push[1 : 1 + len(words)] == words
     assert ("--compression-format" in push) == bool(words)
+
+
+def test_a_push_logs_in_to_artifact_registry(programs):
+    """The engine gets the token of the login that every other tool uses, on its standard input."""
+    programs.add("docker", f"{ENGINE}\nif words[0] == 'login':\n    print(sys.stdin.read(), file=sys.stderr)")
+    environment = {"PATH": programs.path, "CONTAINER_ENGINE": "docker", "HOME": str(ROOT)}
+    command = [str(ROOT / "docker/push.sh"), "job", "europe-docker.pkg.dev/p/yolo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert programs.words("gcloud") == [["auth", "application-default", "print-access-token"]]
+    login = ["login", "--username", "oauth2accesstoken", "--password-stdin", "https://europe-docker.pkg.dev"]
+    words = programs.words("docker")
+    assert words.index(login) < next(number for number, call in enumerate(words) if call[0] == "push")
+    assert "ya29.token" in done.stderr
+    assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/job@{REGISTRY_DIGEST}\n"
+
+
+def test_a_push_without_a_login_says_how_to_get_one(programs):
+    """Before anything is pushed the missing credentials are named."""
+    programs.add("gcloud", "sys.exit(1)")
+    done = script("push.sh", "job", "europe-docker.pkg.dev/p/yolo", programs=programs)
+    assert (done.returncode, "run gcloud auth application-default login" in done.stderr) == (78, True)
+    assert [call for call in programs.words("docker") if call[0] == "push"] == []
 
 
 def test_a_push_needs_to_know_where(programs, tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, TIMEOUT_S
+from tests.support.fake_google_project import running_project
 from tests.support.stub_programs import Programs
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -21,6 +23,10 @@ OUTPUTS = {
     "group": "yolo-train-vm",
     "vm_machine_type": "g2-standard-8",
     "image_repository": "us-central1-docker.pkg.dev/demo-project/yolo-train",
+    "bucket": "gs://demo-project-yolo-train",
+    "runtime_service_account": "trainer@demo-project.iam.gserviceaccount.com",
+    "network": "projects/demo-project/global/networks/yolo",
+    "subnetwork": "projects/demo-project/regions/us-central1/subnetworks/yolo",
 }
 
 GCLOUD = """
@@ -34,6 +40,10 @@ for part, answer in answers.items():
 """Answers a command that has a part with a text, or ends with a code."""
 
 
+TOKEN = "ya29.of-the-submitter"  # noqa: S105 -- made up
+LOGIN = ["auth", "application-default", "print-access-token"]
+
+
 class Desk:
     """A person's folder: a copy of what the targets need, with a gcloud that answers as set."""
 
@@ -45,11 +55,15 @@ class Desk:
         shutil.copytree(ROOT / "job/recipes", self.folder / "job/recipes")
         (self.folder / ".venv").mkdir()
         (self.folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        for name in ("pyproject.toml", "requirements/light.txt", ".venv/.created", ".venv/.installed-light"):
+            path = self.folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
         self.write_outputs(OUTPUTS)
         self.programs = Programs(folder / "programs")
         self._answers = folder / "answers.json"
         self.programs.add("gcloud", GCLOUD.format(answers=str(self._answers)))
-        self.answer({" describe ": "0\n"})
+        self.answer({})
 
     def write_outputs(self, outputs):
         """Write what `make infra-apply` writes."""
@@ -58,7 +72,7 @@ class Desk:
 
     def answer(self, answers):
         """Say what gcloud answers from now on, by a part of its command line."""
-        self._answers.write_text(json.dumps(answers))
+        self._answers.write_text(json.dumps({"print-access-token": TOKEN, " describe ": "0\n"} | answers))
 
     def make(self, *words, path=None):
         """Run a target."""
@@ -75,20 +89,35 @@ class Desk:
 
     @property
     def commands(self):
-        """Each command line that gcloud was given."""
-        return self.programs.words("gcloud")
+        """Each command line that gcloud was given, but for its login."""
+        return [words for words in self.programs.words("gcloud") if words != LOGIN]
 
 
 @pytest.fixture
-def desk(tmp_path):
-    """A person's folder after `make infra-apply`."""
+def desk(tmp_path, monkeypatch):
+    """A person's folder after `make infra-apply`, whose `make vm-up` asks no cloud first."""
+    monkeypatch.setenv("NO_PREFLIGHT", "1")
     return Desk(tmp_path)
+
+
+@pytest.fixture
+def project(desk, emulator, monkeypatch):
+    """A project and a bucket with a dataset, which `make vm-up` asks first."""
+    location = emulator.make_bucket()
+    desk.write_outputs(OUTPUTS | {"bucket": location})
+    monkeypatch.delenv("NO_PREFLIGHT")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    open_store(location).put("datasets/tiny/data.yaml", b"names: [animal]\n")
+    open_store(location).put("datasets/more/data.yaml", b"names: [animal]\n")
+    with running_project() as project:
+        monkeypatch.setenv("GOOGLE_API_EMULATOR_HOST", project.host)
+        yield project
 
 
 def bare_path(folder, *names):
     """Return a PATH on which there are only the shell's own programs and those named."""
     folder.mkdir()
-    for name in ("bash", "sh", "cat", "dirname", "env", "make", "mktemp", "python3", "wc", "awk", *names):
+    for name in ("bash", "sh", "cat", "dirname", "env", "make", "mktemp", "rm", "python3", "wc", "awk", *names):
         (folder / name).symlink_to(shutil.which(name))
     return str(folder)
 
@@ -213,6 +242,21 @@ def test_vm_up_leaves_a_machine_alone_that_trains(desk):
     assert [words for words in desk.commands if "describe" not in words] == []
 
 
+def test_vm_up_asks_for_no_machine_if_the_project_is_not_ready(desk, project):
+    """A fault of the project stops `make vm-up` before the group is asked; a sound project gets its machine."""
+    words = ["vm-up", "RECIPE=base", f"IMAGE={IMAGE}", "ARGS=--dataset tiny"]
+    project.quotas = {"GPUS_ALL_REGIONS": [0.0, 0.0]}
+    done = desk.make(*words)
+    assert "GPUS_ALL_REGIONS is 0, 0 in use, 1 needed" in done.stderr
+    assert "Error 78" in done.stderr
+    assert desk.commands == []
+    project.quotas = {"GPUS_ALL_REGIONS": [1.0, 0.0]}
+    project.lacking = {"batch.jobs.create"}
+    done = desk.make(*words)
+    assert done.returncode == 0, done.stderr
+    assert desk.commands[-1][3] == "resize"
+
+
 def test_vm_down_asks_for_no_machine(desk):
     """The group is resized to zero."""
     assert desk.make("vm-down").returncode == 0
@@ -252,6 +296,90 @@ def test_down_names_what_is_left(desk, kind):
     assert "thing-1  us-central1-a" in done.stdout
     assert "1 left that cost money" in done.stderr
     assert "Error 1" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
+def test_gcloud_acts_with_the_login_of_everything_else(desk, target):
+    """Each call has the token of the application default credentials, which may impersonate the submitter; its file is
+    gone afterwards, and without such a login the target says how to get one.
+    """
+    assert desk.make(target, "RECIPE=A", f"IMAGE={IMAGE}").returncode == 0
+    login, *calls = desk.programs.calls("gcloud")
+    files = {call["environment"].get("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE") for call in calls}
+    assert (login["words"], len(files), len(calls) > 0) == (LOGIN, 1, True)
+    assert not Path(files.pop()).exists()
+    desk.answer({"print-access-token": 1})
+    num_calls = len(desk.commands)
+    done = desk.make(target, "RECIPE=A", f"IMAGE={IMAGE}")
+    assert "run gcloud auth application-default login" in done.stderr
+    assert "Error 78" in done.stderr
+    assert len(desk.commands) == num_calls
+
+
+TERRAFORM = """
+from pathlib import Path
+state = Path({folder!r})
+words = sys.argv[1:]
+if "apply" in words:
+    tries = state / "tries"
+    tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+    errors = json.loads((state / "errors").read_text())
+    number = len(tries.read_text())
+    if number <= len(errors):
+        print("Error: " + errors[number - 1], file=sys.stderr)
+        sys.exit(1)
+elif "output" in words:
+    print((state / "outputs").read_text())
+"""
+
+
+@pytest.fixture
+def account(desk, tmp_path, monkeypatch):
+    """A function that makes Terraform answer as a fresh account does, error after error, and applies."""
+    monkeypatch.setenv("APPLY_PAUSE_S", "0")
+    (desk.folder / "infra/terraform.tfvars").write_text('project = "demo-project"\n')
+    (desk.folder / "infra/outputs.json").unlink()
+    desk.programs.add("terraform", TERRAFORM.format(folder=str(tmp_path)))
+
+    def apply(*errors, outputs='{"project": {"value": "demo-project"}}'):
+        (tmp_path / "errors").write_text(json.dumps(errors))
+        (tmp_path / "outputs").write_text(outputs)
+        return desk.make("infra-apply")
+
+    return apply
+
+
+NO_METRIC = 'Cannot find metric(s) that match type = "logging.googleapis.com/user/x". ... up to 10 minutes'
+NO_API = "Cloud Batch API has not been used in project demo-project before or it is disabled"
+
+
+def applies(desk):
+    """Return the words of each apply."""
+    return [words for words in desk.programs.words("terraform") if "apply" in words]
+
+
+def test_an_apply_waits_for_what_google_does_not_know_yet(desk, account):
+    """New services and metrics are waited for, and what was approved once is applied again."""
+    done = account(NO_API, NO_METRIC, NO_METRIC)
+    assert done.returncode == 0, done.stderr
+    assert [words[-1] for words in applies(desk)] == ["apply", *["-auto-approve"] * 3]
+    assert done.stderr.count("Google does not know yet what was just made") == 3
+    assert json.loads((desk.folder / "infra/outputs.json").read_text()) == {"project": {"value": "demo-project"}}
+
+
+def test_an_apply_that_fails_leaves_the_outputs_of_what_was_made(desk, account):
+    """Another error is not tried again, and endless waiting ends; outputs.json has what there is."""
+    done = account("Error 403: Permission denied")
+    assert ("Permission denied" in done.stderr, "Error 1" in done.stderr, len(applies(desk))) == (True, True, 1)
+    assert (desk.folder / "infra/outputs.json").exists()
+    done = account(*[NO_METRIC] * 99)
+    assert ("Error 1" in done.stderr, len(applies(desk))) == (True, 12)
+
+
+def test_an_apply_that_makes_nothing_writes_no_outputs(desk, account):
+    """After a refused approval there is no file that later commands would read."""
+    assert "Error 1" in account("Apply cancelled.", outputs="{}").stderr
+    assert not (desk.folder / "infra/outputs.json").exists()
 
 
 @pytest.mark.parametrize("kind", BILLED)

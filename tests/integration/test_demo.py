@@ -11,10 +11,10 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from job.analysis.metrics import metrics_of
-from job.datasets.push import push_dataset
+from job.datasets.push import plan_push
 from job.datasets.synthetic import SIZE
 from job.runs.cost import read_cost
+from job.runs.progress import metrics_of
 from job.runs.run import Run
 from job.runs.search import survey
 from job.storage.open_store import open_store
@@ -24,8 +24,8 @@ from tests.support.browser import opened
 from tests.support.cli_process import job
 
 SECTIONS = (
-    *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "use", "repeat"),
+    *("verdict", "classes", "next", "images", "confidence", "sizes", "use", "curves", "epochs", "losses", "start"),
+    *("attempts", "cost", "exactness", "tracking", "repeat"),
 )
 
 RUN = "yolov11_wildlife2"
@@ -169,7 +169,7 @@ def spoilt(bucket, tmp_path_factory):
         category, box = rows[line].split(" ", 1)
         rows[line] = "" if kind == "missing label" else f"{(int(category) + 1) % NUM_SPECIES} {box}"
         label.write_text("\n".join(rows))
-    push_dataset(open_store(str(bucket)), folder, "spoilt")
+    plan_push(open_store(str(bucket)), folder, "spoilt").send()
     return wanted
 
 

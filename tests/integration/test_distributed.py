@@ -98,12 +98,18 @@ def test_a_signal_stops_all_at_the_same_step(bucket, undisturbed, tmp_path):
 
 
 def test_two_machines_train_together(bucket, undisturbed, tmp_path):
-    """Started by torchrun on two machines that share nothing but the bucket, two processes end with the same tensors;
-    when one machine is taken the other exits 75.
+    """Two machines that share nothing but the bucket are started as by SkyPilot: when one is taken the other exits 75,
+    and started again, by torchrun, both end with the same tensors.
     """
     trace = tmp_path / "trace"
     port = free_port()
-    processes = [start_machine(bucket, tmp_path, number, port, trace) for number in range(2)]
+    sky = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_IPS": "127.0.0.1\n127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        start_on_machine(
+            [sys.executable, "-m", "job", *ALONE], bucket, tmp_path, number, trace, sky | {"SKYPILOT_NODE_RANK": number}
+        )
+        for number in range(2)
+    ]
     wait_until(lambda: num_steps(trace) >= 2, processes[0])
     take_machine(processes[1])
     said = processes[0].communicate(timeout=TIMEOUT_S)[1]
@@ -121,10 +127,15 @@ def start_machine(bucket, tmp_path, number, port, trace):
     place = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
     # Without the two dashes torchrun takes --run for an abbreviation of its own flags.
     words = [sys.executable, "-m", "torch.distributed.run", *place, "--master-addr", "127.0.0.1", "--master-port", port]
+    return start_on_machine([*words, "-m", "--", "job", *ALONE], bucket, tmp_path, number, trace, {})
+
+
+def start_on_machine(words, bucket, tmp_path, number, trace, environment):
+    """Start a training on one of two machines, by its variables."""
     where = ["--device", "cpu", "--bucket", bucket, "--workdir", f"{tmp_path}/machine{number}"]
     return subprocess.Popen(
-        [*words, "-m", "--", "job", *ALONE, *where],
-        env=surroundings({"JOB_TRACE": trace if number == 0 else "", "OMP_NUM_THREADS": 1}),
+        [*words, *where],
+        env=surroundings({"JOB_TRACE": trace if number == 0 else "", "OMP_NUM_THREADS": 1, **environment}),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.analysis.metrics import metrics_of
 from job.cli.app import main
 from job.runs.cost import read_cost
+from job.runs.progress import metrics_of
 from job.storage.open_store import open_store
 from tests.support.browser import opened
 from tests.support.bucket import make_bucket, run_in, tensors_of
@@ -118,6 +119,13 @@ def test_the_figures_are_those_of_the_run(killed):
         evaluation, metrics = read_json(killed, name), getattr(comparison, when)
         assert metrics_of(evaluation["row"]) == metrics
         assert evaluation["operating_point"]["precision"] == pytest.approx(metrics["precision"], abs=1e-4)
+        totals = {each: sum(row[each] for row in evaluation["classes"]) for each in ("num_found", "num_false_alarms")}
+        at = evaluation["operating_point"]["confidence"] * 100
+        for each, total in totals.items():
+            assert evaluation[each][math.ceil(at)] <= total <= evaluation[each][math.floor(at)]
+            assert len(evaluation[each]) == 101
+        num_confused = sum(num for *_, num in evaluation["confusions"])
+        assert num_confused <= min(evaluation["num_objects"] - totals["num_found"], totals["num_false_alarms"])
         assert evaluation["operating_point"]["recall"] == pytest.approx(metrics["recall"], abs=1e-4)
         recalls = [entry["recall"] for entry in evaluation["classes"]]
         assert np.mean(recalls) == pytest.approx(metrics["recall"], abs=1e-4)

@@ -115,9 +115,10 @@ def test_a_resumed_run_keeps_the_version_of_its_data(bucket, undisturbed, own_da
     wait_until(lambda: has_committed(bucket, 1), process)
     kill(process)
     next((own_data / "labels" / "train").iterdir()).write_text("0 0.5 0.5 0.1 0.1\n")
-    assert main(["data", "push", str(own_data), "--dataset", "tiny", "--bucket", bucket, "--replace"]) == 0
+    assert main(["data", "push", str(own_data), "--dataset", "tiny", "--bucket", bucket]) == 0
     resumed = train(bucket)
     assert resumed.returncode == 0, resumed.stderr
+    assert "dataset tiny: has version 2 now, run zebra stays on version 1" in resumed.stderr
     assert tensors_of(bucket) == tensors_of(undisturbed)
 
 
@@ -194,7 +195,7 @@ def test_broken_files_are_set_aside_when_that_is_asked_for(bucket, own_data):
     """With --quarantine a run trains without the broken files, and its record names them."""
     image = min((own_data / "images" / "train").iterdir())
     image.write_bytes(image.read_bytes()[:-20])
-    words = ("--dataset", "tiny", "--bucket", bucket, "--replace", "--force")
+    words = ("--dataset", "tiny", "--bucket", bucket, "--force")
     assert main(["data", "push", str(own_data), *words]) == 0
     refused = train(bucket)
     assert refused.returncode == 65

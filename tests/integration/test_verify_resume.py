@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from job.cli.app import main
-from job.datasets.push import push_dataset
+from job.datasets.push import plan_push
 from job.session.verify_resume import Piece, _first_differences, train_straight, verify_resume
 from job.storage.local import FolderStore
 from tests.support.cli_process import ROOT, job
@@ -30,7 +30,7 @@ def straight(tmp_path_factory):
     """A folder with a bucket in which the piece was trained straight."""
     folder = tmp_path_factory.mktemp("straight")
     store = FolderStore.create(str(folder / "bucket"))
-    push_dataset(store, make_tiny_dataset(folder / "tiny", num_train=22, num_val=4), "tiny")
+    plan_push(store, make_tiny_dataset(folder / "tiny", num_train=22, num_val=4), "tiny").send()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         train_straight(piece_in(folder, "nothing"))

@@ -22,7 +22,7 @@ FLOORS = (
     {"cloud", "analysis"},
     {"datasets", "runs"},
     {"storage", "training", "recipes"},
-    {"log", "errors", "goodput", "text", "background"},
+    {"log", "errors", "findings", "goodput", "text", "background"},
 )
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
@@ -31,7 +31,7 @@ OUTSIDE = {
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
     "dhash": {"datasets.near_duplicates"},
     "fire": {"cli"},
-    "google": {"cloud.batch", "cloud.logs", "storage"},
+    "google": {"cloud.batch", "cloud.google_api", "storage"},
     "google_crc32c": {"storage"},
     "grpc": {"cloud.batch"},
     "jinja2": {"report"},
@@ -42,7 +42,7 @@ OUTSIDE = {
         *("analysis", "cli", "cloud", "datasets", "export", "prediction", "recipes", "runs", "session", "text"),
         *("training.evaluation_record", "training.position"),
     },
-    "requests": {"cloud.logs", "storage"},
+    "requests": {"cloud.google_api", "storage"},
     "torch": {"training"},
     "torchvision": {"training.tiled_detection"},
     "tqdm": {"log"},

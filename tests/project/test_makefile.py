@@ -42,6 +42,7 @@ def project(tmp_path):
     venv.add(
         "python", f'if sys.argv[1] == "-c":\n    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])'
     )
+    Programs(folder / "programs").add("sky")
     for name in SCRIPTS:
         script = folder / name
         Programs(script.parent).add(script.name)
@@ -58,7 +59,7 @@ def targets():
 
 def words_of(project):
     """Return the words of every call of a program in the project, but for the splitting of ARGS."""
-    folders = {project / ".venv" / "bin", *((project / name).parent for name in SCRIPTS)}
+    folders = {project / ".venv" / "bin", project / "programs", *((project / name).parent for name in SCRIPTS)}
     logs = [log for folder in folders for log in folder.glob("*.log")]
     calls = [words for log in logs for words in Programs(log.parent).words(log.stem)]
     return [words for words in calls if words[:1] != ["-c"]]
@@ -69,7 +70,7 @@ def make(project, target, variables, **environment):
     return subprocess.run(
         ["make", target, *(f"{name}={value}" for name, value in variables.items())],
         cwd=project,
-        env={"PATH": os.environ["PATH"], "HOME": str(project)} | environment,
+        env={"PATH": f"{project / 'programs'}:{os.environ['PATH']}", "HOME": str(project)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -82,7 +83,7 @@ def test_no_variable_runs_anything(project, target, given):
     """Quotes, backticks, semicolons and make's own functions in any variable stay text, wherever it is given."""
     names = (
         *("BUCKET", "RUN", "SOURCE", "OUT", "IMAGE", "IMAGE_NAME", "REPOSITORY", "N", "PREEMPTIONS"),
-        *("CONTAINER_ENGINE", "BASE_IMAGE"),
+        *("CONTAINER_ENGINE", "BASE_IMAGE", "NODES", *(["DATA"] if target in {"train", "data"} else [])),
     )
     values = {"RECIPE": "A", "ARGS": ARGS} | dict.fromkeys(names, HOSTILE)
     done = make(project, target, values) if given == "command line" else make(project, target, {}, **values)
@@ -91,7 +92,9 @@ def test_no_variable_runs_anything(project, target, given):
     assert calls, done.stdout + done.stderr
     split = shlex.split(ARGS)
     for call in calls:
-        assert all(word in {HOSTILE, *split} or "touch" not in word for word in call)
+        assert all(
+            word.partition("=")[2] == HOSTILE or word in {HOSTILE, *split} or "touch" not in word for word in call
+        )
 
 
 def test_a_training_gets_its_words_and_those_of_args(project):
@@ -172,6 +175,20 @@ def test_a_run_is_resumed_where_it_is(project):
     ]
 
 
+def test_several_machines_are_skypilot_s(project):
+    """SkyPilot gets the task, the number of nodes and the task's variables; without a bucket nothing is started."""
+    words = {"RECIPE": "A", "NODES": "2", "BUCKET": "gs://b", "IMAGE": "r/i@sha256:0", "ARGS": "--gpus A100:8"}
+    assert make(project, "sky", words).returncode == 0
+    assert words_of(project) == [
+        [
+            *("jobs", "launch", "infra/skypilot/train.yaml", "--num-nodes", "2", "--env", "RECIPE=A"),
+            *("--env", "BUCKET=gs://b", "--env", "IMAGE=r/i@sha256:0", "--gpus", "A100:8"),
+        ]
+    ]
+    assert "make sky: BUCKET or IMAGE is missing" in make(project, "sky", {"RECIPE": "A"}).stderr
+    assert len(words_of(project)) == 1
+
+
 @pytest.mark.parametrize("command", ["export", "audit"])
 def test_an_export_and_an_audit_may_have_a_place(project, command):
     """Without OUT the bucket is the place, and without a run a sentence says so."""
@@ -193,3 +210,17 @@ def test_a_quote_that_is_not_closed_is_refused(project):
     assert "make: ARGS cannot be split into words, No closing quotation" in done.stderr
     assert "Traceback" not in done.stderr
     assert words_of(project) == []
+
+
+def test_pictures_of_ones_own_are_trained_on_at_full_scale(project):
+    """DATA of the command line is one word, for a bucket of that name without BUCKET; other targets refuse it."""
+    make(project, "train", {"RECIPE": "base", "DATA": "my photos"})
+    make(project, "train", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
+    refused = make(project, "submit", {"RECIPE": "base", "DATA": "p.zip", "BUCKET": "gs://b"})
+    assert "DATA: only train and data take it" in refused.stderr
+    make(project, "train", {"RECIPE": "base", "BUCKET": "gs://b"}, DATA="/of/another/program")
+    assert words_of(project) == [
+        ["train", "--recipe", "base", "--data", "my photos", "--bucket", "bucket"],
+        ["train", "--recipe", "base", "--data", "p.zip", "--bucket", "gs://b"],
+        ["train", "--recipe", "base", "--bucket", "gs://b"],
+    ]

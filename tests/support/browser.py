@@ -32,8 +32,8 @@ class Watched:
 
 
 @contextmanager
-def opened(file, *, width=1180, dark=False) -> Iterator[Watched]:
-    """Open a file in a browser; skips the test where there is no Chromium."""
+def opened(file, *, width=1180, dark=False, media="screen", vision="none") -> Iterator[Watched]:
+    """Open a file in a browser, as one sees it with a deficiency; skips the test where there is no Chromium."""
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         pytest.skip("there is no Chromium here; `apt-get install chromium`")
@@ -46,6 +46,8 @@ def opened(file, *, width=1180, dark=False) -> Iterator[Watched]:
         page.on("request", lambda sent: sent.url in {own, "data:,"} or watched.requests.append(sent.url[:200]))
         page.on("console", lambda message: watched.complaints.append(message.text))
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+        page.emulate_media(media=media)
+        page.context.new_cdp_session(page).send("Emulation.setEmulatedVisionDeficiency", {"type": vision})
         page.goto(own)
         try:
             yield watched

@@ -80,6 +80,9 @@ class FakeBatch:
         self.broken: str | None = None
         """Why jobs fail before their first machine, in the service's words."""
 
+        self.delay: str | None = None
+        """Why jobs wait where there is no machine, in the service's words."""
+
         self.most_retries = 10
         """The most retries, for any job."""
 
@@ -195,6 +198,8 @@ class FakeBatch:
             return
         num_retries = min(spec.max_retry_count, self.most_retries)
         for attempt in range(num_retries + 1):
+            if self.delay is not None and region in self.without_capacity:
+                self._say(fake, self.delay)
             with self._changed:
                 self._changed.wait_for(lambda: region not in self.without_capacity or fake.cancelled.is_set())
             if fake.cancelled.is_set():

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from job.datasets.lockfile import dataset_digest, read_version, split_digest, version_lock
-from job.datasets.push import plan_push, push_dataset
+from job.datasets.push import plan_push
 from job.errors import DataError, TransientStoreError
 from job.storage import checksums
 from job.storage.transfer import pull
@@ -56,7 +56,7 @@ def put_by_hand(store, folder):
 def test_a_push_is_version_1_with_a_complete_lock(store, folder, tmp_path):
     """The lock of a first push has each file's size, SHA-256 and CRC-32C, and a pull has the same bytes."""
     before = content(folder)
-    pushed = push_dataset(store, folder, "wild")
+    pushed = plan_push(store, folder, "wild").send()
     assert (pushed.version, pushed.num_total, pushed.num_sent) == (1, NUM_FILES, NUM_FILES)
     lock = json.loads(store.read("datasets/wild/versions/0001.lock.json"))
     assert (lock["schema"], lock["version"]) == (2, 1)
@@ -71,7 +71,7 @@ def test_a_push_is_version_1_with_a_complete_lock(store, folder, tmp_path):
 
 def test_a_second_push_sends_and_reads_nothing(store, folder, monkeypatch):
     """A second push makes no version, sends no file, and reads none for its checksum."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     keys = store.list()
 
     def refuse(_opened):
@@ -79,19 +79,20 @@ def test_a_second_push_sends_and_reads_nothing(store, folder, monkeypatch):
 
     monkeypatch.setattr(checksums, "read_chunks", refuse)
     monkeypatch.setattr(hashlib, "file_digest", refuse)
-    pushed = push_dataset(store, folder, "wild")
+    pushed = plan_push(store, folder, "wild").send()
     assert (pushed.version, pushed.num_total, pushed.num_sent, pushed.bytes_sent) == (1, NUM_FILES, 0, 0)
     assert [stored.key for stored in store.list()] == [stored.key for stored in keys]
 
 
 def test_the_same_size_with_other_bytes_is_another_version(store, folder, tmp_path):
     """A label that is corrected without a change of its size is noticed, pushed and pulled."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     first, old = read_version(store, "wild"), content(folder)
     other_class(folder)
     plan = plan_push(store, folder, "wild")
-    assert (plan.replaces, plan.changes) == (True, [f"{LABEL}: changed"])
-    assert (plan.send().version, plan.send().num_sent) == (2, 1)
+    assert plan.changes == "1 changed"
+    pushed = plan.send()
+    assert (pushed.version, pushed.num_sent) == (2, 1)
     second = read_version(store, "wild")
     assert (
         second.files[LABEL].key == f"datasets/wild/objects/{hashlib.sha256((folder / LABEL).read_bytes()).hexdigest()}"
@@ -126,26 +127,6 @@ def test_versions_never_change(store, folder, tmp_path):
         assert pulled(store, read_version(store, "wild", [digest]), tmp_path / "pulled") == before
 
 
-def test_other_content_is_not_replaced_unasked(store, folder):
-    """A push that would make a second version is not done by what has not asked for it, and changes nothing."""
-    push_dataset(store, folder, "wild")
-    before = store.list(checksums=True)
-    other_class(folder)
-    with pytest.raises(DataError, match="is there with other content"):
-        push_dataset(store, folder, "wild")
-    assert store.list(checksums=True) == before
-
-
-def test_files_without_a_lock_are_not_replaced_unasked(store, folder):
-    """`push_dataset` refuses other content than that of a dataset copied by hand, too, and writes nothing."""
-    put_by_hand(store, folder)
-    before = store.list(checksums=True)
-    other_class(folder)
-    with pytest.raises(DataError, match="is there with other content"):
-        push_dataset(store, folder, "wild")
-    assert store.list(checksums=True) == before
-
-
 def test_a_lock_of_before_is_version_1(store, folder, tmp_path):
     """A dataset with the older lock keeps its digest, needs no push, and stays available beside a second version."""
     put_by_hand(store, folder)
@@ -153,7 +134,7 @@ def test_a_lock_of_before_is_version_1(store, folder, tmp_path):
     store.put(f"datasets/wild/{OLD_FORMAT}", first_lock(files))
     first, old = read_version(store, "wild"), content(folder)
     assert (first.number, first.digest) == (1, dataset_digest(files))
-    assert (push_dataset(store, folder, "wild").version, store.list("datasets/wild/versions/")) == (1, [])
+    assert (plan_push(store, folder, "wild").send().version, store.list("datasets/wild/versions/")) == (1, [])
     other_class(folder)
     assert plan_push(store, folder, "wild").send().version == 2
     assert read_version(store, "wild").number == 2
@@ -167,7 +148,7 @@ def test_what_was_copied_by_hand_stays_available(store, folder, tmp_path):
     assert by_hand.number == 0
     other_class(folder)
     plan = plan_push(store, folder, "wild")
-    assert (plan.replaces, plan.send().version) == (True, 2)
+    assert (plan.changes, plan.send().version) == ("1 changed", 2)
     first = read_version(store, "wild", [by_hand.digest])
     assert (first.number, first.digest) == (1, by_hand.digest)
     assert pulled(store, first, tmp_path / "pulled") == old
@@ -177,7 +158,7 @@ def test_what_was_copied_by_hand_is_locked_as_it_is(store, folder):
     """A push of files that were copied by hand sends none of them, and makes version 1."""
     put_by_hand(store, folder)
     digest = read_version(store, "wild").digest
-    pushed = push_dataset(store, folder, "wild")
+    pushed = plan_push(store, folder, "wild").send()
     assert (pushed.version, pushed.num_sent, read_version(store, "wild").digest) == (1, 0, digest)
 
 
@@ -187,14 +168,14 @@ def test_a_push_that_is_cut_is_resumed(store, folder, tmp_path, survives):
     faulty = FaultyStore(store, survives=survives, when="before", error=TransientStoreError("bucket: gone"))
     cut = False
     try:
-        push_dataset(faulty, folder, "wild")
+        plan_push(faulty, folder, "wild").send()
     except TransientStoreError:
         cut = True
     num_arrived = len([stored for stored in store.list() if "/versions/" not in stored.key])
     if store.list() and not store.list("datasets/wild/" + version_lock(1)):
         with pytest.raises(DataError, match="its first push was cut"):
             read_version(store, "wild")
-    pushed = push_dataset(store, folder, "wild")
+    pushed = plan_push(store, folder, "wild").send()
     assert cut or survives > NUM_FILES
     assert (pushed.version, pushed.num_sent) == (1, NUM_FILES - num_arrived)
     assert [stored.key for stored in store.list() if stored.key.endswith(".begun")] == []
@@ -203,7 +184,7 @@ def test_a_push_that_is_cut_is_resumed(store, folder, tmp_path, survives):
 
 def test_a_second_version_that_is_cut_leaves_the_first(store, folder, tmp_path):
     """Until the lock of the second version exists, the first one is the newest."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     old = content(folder)
     other_class(folder)
     shutil.copy(folder / LABEL, folder / "labels/train/new.txt")
@@ -219,7 +200,7 @@ def test_a_second_version_that_is_cut_leaves_the_first(store, folder, tmp_path):
 
 def test_a_file_that_changes_while_it_is_pushed_ends_the_push(store, folder, tmp_path):
     """Objects match the lock, or there is no lock; the next push completes it."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     other_class(folder)
     plan = plan_push(store, folder, "wild")
     wanted = (folder / LABEL).read_bytes()
@@ -232,51 +213,60 @@ def test_a_file_that_changes_while_it_is_pushed_ends_the_push(store, folder, tmp
     assert pulled(store, read_version(store, "wild"), tmp_path / "pulled") == content(folder)
 
 
-def test_two_pushes_at_once_do_not_mix(store, folder):
-    """Of two pushes that were planned at the same time, the second one to come to its end says so."""
+def test_two_pushes_at_once_become_two_versions(store, folder, tmp_path):
+    """Of two pushes that were planned at the same time each becomes a version, and neither harms the other."""
     other = make_tiny_dataset(folder.with_name("other"), seed=1)
     plans = [plan_push(store, one, "wild") for one in (folder, other)]
-    plans[0].send()
-    digest = read_version(store, "wild").digest
-    with pytest.raises(DataError, match="another push came in between"):
-        plans[1].send()
-    assert (read_version(store, "wild").number, read_version(store, "wild").digest) == (1, digest)
+    assert [plan.send().version for plan in plans] == [1, 2]
+    for number, one in enumerate((folder, other), 1):
+        assert pulled(store, read_version(store, f"wild@{number}"), tmp_path / f"{number}") == content(one)
+    assert [stored.key for stored in store.list() if stored.key.endswith(".begun")] == []
 
 
-def test_of_two_pushes_of_one_version_the_first_lock_stands(store, folder):
-    """Two pushes that share all their objects conflict in the lock alone: the second one fails."""
-    push_dataset(store, folder, "wild")
-    plans = []
-    for path in (LABEL, "labels/train/002.txt"):
-        (folder / path).unlink()
-        plans.append(plan_push(store, folder, "wild"))
-    assert plans[0].send().version == 2
-    before = store.read("datasets/wild/versions/0002.lock.json")
-    with pytest.raises(DataError, match="another push came in between"):
-        plans[1].send()
-    assert store.read("datasets/wild/versions/0002.lock.json") == before
+@pytest.mark.parametrize("before", ["any object", "the lock"])
+def test_a_push_that_another_one_overtakes_begins_again(store, folder, tmp_path, before):
+    """A push that finds another one's objects or lock in its way is the version after that one."""
+    other = make_tiny_dataset(folder.with_name("other"), seed=1)
+    late = 2 if before == "any object" else NUM_FILES + 1
+
+    def overtake(number):
+        if number == late:
+            plan_push(store, other, "wild").send()
+
+    assert plan_push(FaultyStore(store, after_write=overtake), folder, "wild").send().version == 2
+    for number, one in ((1, other), (2, folder)):
+        assert pulled(store, read_version(store, f"wild@{number}"), tmp_path / f"{number}") == content(one)
+
+
+def test_bytes_under_another_path_are_kept_once(store, folder):
+    """Pictures that move to another split, or are renamed, are not sent again."""
+    plan_push(store, folder, "wild").send()
+    for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+        (folder / f"{kind}/train/007.{suffix}").rename(folder / f"{kind}/val/007.{suffix}")
+    pushed = plan_push(store, folder, "wild").send()
+    assert (pushed.version, pushed.num_sent, pushed.changes) == (2, 0, "2 new, 2 gone")
 
 
 def test_a_lost_object_is_pushed_again(store, folder):
     """A version of which an object was lost is refused with its path, and whole again after a push."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     store.delete(f"datasets/wild/{LABEL}")
     with pytest.raises(DataError, match=r"differs from its versions/0001\.lock\.json in 1 files") as caught:
         read_version(store, "wild")
     assert caught.value.problems == (f"{LABEL}: missing",)
-    pushed = push_dataset(store, folder, "wild")
+    pushed = plan_push(store, folder, "wild").send()
     assert (pushed.version, pushed.num_sent, read_version(store, "wild").number) == (1, 1, 1)
 
 
 def test_an_object_that_was_replaced_by_hand_is_noticed(store, folder, tmp_path):
     """Other bytes of the same size under a path are reported, and a push stores the right ones beside them."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     wanted = (folder / LABEL).read_bytes()
     store.put(f"datasets/wild/{LABEL}", wanted.replace(b"0.", b"1.", 1), overwrite=True)
     with pytest.raises(DataError) as caught:
         read_version(store, "wild")
     assert caught.value.problems == (f"{LABEL}: changed",)
-    assert push_dataset(store, folder, "wild").version == 2
+    assert plan_push(store, folder, "wild").send().version == 2
     assert pulled(store, read_version(store, "wild"), tmp_path / "pulled") == content(folder)
 
 
@@ -314,7 +304,7 @@ def test_folders_called_as_ours_are_pushed(store, tmp_path):
         (folder / "images" / name).mkdir()
         (folder / name).mkdir()
         (folder / name / "note.txt").write_text("x")
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     assert {"objects/note.txt", "shards/note.txt", "versions/note.txt"} < read_version(store, "wild").files.keys()
 
 
@@ -322,7 +312,7 @@ def test_folders_called_as_ours_are_pushed(store, tmp_path):
     "change",
     [
         lambda lock: lock | {"schema": 3},
-        lambda lock: lock | {"files": {"a": {"size": 1, "crc32c": "x", "sha256": "0", "at": "shards/0"}}},
+        lambda lock: lock | {"files": {"a": {"size": 1, "crc32c": "x", "sha256": "0", "at": f"shards/{64 * '0'}"}}},
         lambda lock: lock | {"files": {"a": {"size": "1", "crc32c": "x"}}},
         lambda lock: lock | {"files": {"a": [1]}},
         lambda lock: lock | {"files": ["a"]},
@@ -332,7 +322,7 @@ def test_folders_called_as_ours_are_pushed(store, tmp_path):
 )
 def test_a_lock_that_is_not_understood_is_refused(store, folder, change):
     """A lock of a newer version, or one that is damaged, ends with what to do."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     key = "datasets/wild/versions/0001.lock.json"
     store.put(key, json.dumps(change(json.loads(store.read(key)))).encode(), overwrite=True)
     with pytest.raises(DataError, match=r"newer version of the job|cannot be read"):
@@ -341,7 +331,7 @@ def test_a_lock_that_is_not_understood_is_refused(store, folder, change):
 
 def test_other_names_of_classes_are_another_measure(store, folder):
     """Metrics are comparable on the same pictures and labels with the same classes in the same order alone."""
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     files = read_version(store, "wild").files
     split = [LABEL, LABEL.replace("labels", "images").replace("txt", "jpg")]
     digest = split_digest(files, split, ["cow", "deer"])
@@ -365,7 +355,7 @@ def test_odd_names_come_back(store, folder, tmp_path):
     for number, name in enumerate(["9.41\u202fAM", "写真\u30001", "cow\u00a0herd", "deer\u200b1"]):
         (folder / f"images/train/00{number}.jpg").rename(folder / f"images/train/{name}.jpg")
         (folder / f"labels/train/00{number}.txt").rename(folder / f"labels/train/{name}.txt")
-    push_dataset(store, folder, "wild")
+    plan_push(store, folder, "wild").send()
     assert pulled(store, read_version(store, "wild"), tmp_path / "pulled") == content(folder)
 
 
@@ -375,7 +365,7 @@ def test_links_are_pushed_as_what_they_lead_to(store, folder, tmp_path):
     (folder / "images/train").rename(tmp_path / "raw")
     (folder / "images/train").symlink_to(tmp_path / "raw")
     with pytest.raises(DataError, match="--force") as caught:
-        push_dataset(store, folder, "wild")
+        plan_push(store, folder, "wild").send()
     assert any("images/train: is a link that leads out" in problem for problem in caught.value.problems)
     assert store.list() == []
     plan_push(store, folder, "wild", follow_links=True).send()

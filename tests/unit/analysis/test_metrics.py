@@ -2,8 +2,9 @@
 
 import pytest
 
-from job.analysis.metrics import COLUMNS, BeforeAfter, drop_warning, has_dropped, metrics_of
+from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.recipes.recipe import Band
+from job.runs.progress import COLUMNS, metrics_of
 
 
 def row(precision, recall, map50=0.5, map50_95=0.3):

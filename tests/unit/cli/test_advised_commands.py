@@ -18,8 +18,8 @@ from job.storage.local import FolderStore
 from tests.support.bucket_records import put_recorded, recorded
 from tests.support.cli_process import ROOT
 
-OF_OTHERS = {"--shm-size", "--stop-timeout", "--gpus", "--ipc"}
-"""Flags in messages that are those of a container engine."""
+OF_OTHERS = {"--shm-size", "--stop-timeout", "--gpus", "--ipc", "--member", "--role"}
+"""Flags in messages that are those of a container engine, or of gcloud."""
 
 DRAW_ANIMALS = {"session/demo.py", "datasets/synthetic.py"}
 """Modules that draw animals, and may say so."""
@@ -154,7 +154,7 @@ def test_every_command_in_a_message_is_one():
 
 
 def test_every_flag_in_a_message_is_one_of_some_command():
-    """A flag that a message names is one that a command has, or one of a container engine."""
+    """A flag that a message names is one that a command has, or one of a container engine or gcloud."""
     known = OF_OTHERS | {"--help"} | {f"--{name.replace('_', '-')}" for name in OWNED}
     known = known.union(*(flags_of(load(entry)) for entry in COMMANDS.values()))
     wrong = [

@@ -138,8 +138,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["runs", "show"], 2, "RUN is missing"),
         (["runs", "show", "x", "y"], 2, "'y' is not understood"),
         (["runs", "list", "--bukket", "x"], 2, "--bukket: there is no such flag; did you mean 'bucket'?"),
-        (["data", "push", "."], 2, "job data push: --dataset is missing; see `job data push --help`"),
-        (["data", "push"], 2, "job data push: FOLDER and --dataset are missing"),
+        (["data", "push"], 2, "job data push: FOLDER is missing; see `job data push --help`"),
         (["runs", "show", "--bucket", "x", "--run"], 2, "--run has no value"),
         (["runs", "show", "--run", "x", "y"], 2, "'y' is not understood"),
         (
@@ -175,7 +174,7 @@ def test_a_dry_run_starts_nothing_and_names_what_is_missing(capsys, bucket):
         (["runs", "list", "--", "--interactive"], 2, "'--' is not understood"),
         (["predict", "zebra", "", "--out", "y"], 2, "'' is not understood"),
         (["weights", "digest", "n" * 300], 65, "no such file here"),
-        (["data", "push", "n" * 300, "--dataset", "x", "--bucket", "."], 65, "has no data.yaml"),
+        (["data", "push", "n" * 300, "--dataset", "x", "--bucket", "."], 65, "no such file or folder"),
         (["data", "check", "./nowhere"], 65, ".: cannot be listed, No such file or directory"),
     ],
 )

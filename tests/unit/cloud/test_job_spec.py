@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseError
 from pydantic import TypeAdapter, ValidationError
 
 from job.cloud.job_spec import render
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import find_machine, machines
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, container_args
 from job.recipes.recipe import recipe_names
@@ -35,7 +35,7 @@ def submission(settings):
 
 def make_submission(recipe: str, machine: str, **changes) -> Submission:
     """Return a run's first submission, for a recipe and a machine."""
-    words = container_args(TrainRequest.parse({"recipe": recipe, "dataset": "wildlife"}))
+    words = container_args(TrainRequest.parse({"recipe": recipe, "dataset": "wildlife"}), machines()[machine])
     values = {
         "run": "yolov11_wildlife2",
         "number": 1,
@@ -93,7 +93,9 @@ def test_recipe_and_machine_change_nothing_but_their_own(settings, recipe, machi
     submission = make_submission(recipe, machine)
     expected = json.loads((GOLDEN / f"{machine}.json").read_text())
     container = expected["taskGroups"][0]["taskSpec"]["runnables"][0]["container"]
-    container["commands"] = json.loads((GOLDEN / "recipes.json").read_text())[recipe]
+    devices = ",".join(map(str, range(machines()[machine].gpus)))
+    words = json.loads((GOLDEN / "recipes.json").read_text())[recipe]
+    container["commands"] = [word.replace("--device=0", f"--device={devices}") for word in words]
     expected["labels"]["digest"] = submission.digest[:40]
     assert render(submission) == expected
     assert parsed(submission).task_groups[0].task_spec.runnables[0].container.commands == container["commands"]
@@ -185,6 +187,17 @@ def test_the_task_gets_the_machine_it_is_on(settings, machine):
     assert 0.8 < resource.memory_mib / (machines()[machine].memory_gib * 1024) < 0.95
 
 
+@pytest.mark.parametrize(("machine", "gpus", "shared_gb"), [("l4x2", 2, 36), ("a100x4", 4, 127), ("h100x8", 8, 702)])
+def test_a_process_trains_on_each_gpu_of_a_machine(settings, machine, gpus, shared_gb):
+    """With 2, 4 or 8 GPUs the command names each, which starts as many processes; their loaders share more memory."""
+    machine = find_machine(machine)
+    task = parsed(make_submission("A", machine.type)).task_groups[0].task_spec
+    container = task.runnables[0].container
+    assert f"--device={','.join(map(str, range(gpus)))}" in container.commands
+    assert f"--shm-size={shared_gb}g" in container.options
+    assert task.compute_resource.cpu_milli == machine.vcpus * 1000
+
+
 @pytest.mark.parametrize("spot", [True, False])
 def test_spot_is_the_default(submission, spot):
     """The provisioning model is explicit either way."""
@@ -201,7 +214,7 @@ def test_the_driver_is_installed_and_the_gpu_named(settings, machine):
     [accelerator] = instance.policy.accelerators
     assert instance.install_gpu_drivers
     assert not accelerator.install_gpu_drivers
-    assert (accelerator.type_, accelerator.count) == (machines()[machine].gpu, 1)
+    assert (accelerator.type_, accelerator.count) == (machines()[machine].gpu, machines()[machine].gpus)
     assert instance.policy.machine_type == machine
 
 

@@ -587,9 +587,11 @@ def test_each_exit_code_leads_to_its_next_step(submission, code):
 
 def test_what_batch_says_of_a_wait_is_shown(submission):
     """While there is no machine the reason that Batch gives is part of the state, such as a quota."""
-    waiting = job("QUEUED", scheduled_at=None, waiting_since=START, last_event="Quota GPUS_ALL_REGIONS exceeded")
+    event = "VM meets error: Batch Error: Quota 'GPUS_ALL_REGIONS' exceeded.  Limit: 0.0 globally."
+    waiting = job("QUEUED", scheduled_at=None, waiting_since=START, last_event=event)
     alone = dataclasses.replace(submission, settings=dataclasses.replace(submission.settings, other_regions={}))
-    assert "no machine yet; Batch says: Quota GPUS_ALL_REGIONS exceeded" in decide(history(alone, waiting)).reason
+    expected = "queued, no machine yet: quota GPUS_ALL_REGIONS is 0; ask for more at https://"
+    assert decide(history(alone, waiting)).reason.startswith(expected)
 
 
 def test_a_start_is_reckoned_with_a_quarter_of_an_hour():

@@ -174,7 +174,7 @@ def test_a_second_pull_fetches_nothing(tmp_path, bucket, capsys):
         assert main(["data", "pull", "wild", "--bucket", str(bucket)]) == 0
         assert f"{fetched} of them fetched now" in capsys.readouterr().out
     first(folder, "labels").write_text("0 0.5 0.5 0.2 0.2\n")
-    push(folder, bucket, "--replace")
+    push(folder, bucket)
     assert "1 of them sent now" in capsys.readouterr().out
     assert main(["data", "pull", "wild", "--bucket", str(bucket)]) == 0
     assert "1 of them fetched now" in capsys.readouterr().out

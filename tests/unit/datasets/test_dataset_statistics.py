@@ -83,6 +83,15 @@ def test_a_push_shows_what_bounds_recall(data, tmp_path, capsys):
     assert (printed["version"], printed["num_sent"], printed["statistics"]["num_objects"]) == (1, 0, 4)
 
 
+def test_training_objects_are_counted_by_class_and_size(data):
+    """Of train alone, at the size that training sees: of class 0 one of 20 and one of 80 px, of class 1 one of 40."""
+    first, second, *_ = (counted := check_dataset(data, imgsz=400).statistics.train)
+    assert counted[first] == [0, 0, 1, 0, 1, 0]
+    assert counted[second] == [0, 0, 0, 1, 0, 0]
+    together = check_dataset(data, imgsz=400, single_class=True).statistics.train
+    assert together == {"object": [0, 0, 1, 1, 1, 0]}
+
+
 @pytest.mark.parametrize(
     ("train", "val", "rare"),
     [
@@ -98,7 +107,7 @@ def test_classes_with_few_objects_are_named(train, val, rare):
     """A class with fewer than 100 objects in train or 10 in val is rare, where others are not."""
     found = {"images/a.jpg": Findings(shape=(10, 10)), "labels/a.txt": Findings(sizes=(0.5,))}
     instances = {"train": tuple(train.values()), "val": tuple(val.values())}
-    statistics = statistics_of(["images/a.jpg"], found, ("cow", "deer"), instances, num_alike=0, imgsz=10, tiles=0)
+    statistics = statistics_of(["images/a.jpg"], (), found, ("cow", "deer"), instances, num_alike=0, imgsz=10, tiles=0)
     assert statistics.rare == rare
     assert statistics.describe().get("few") == (
         "deer {train} in train and {val} in val".format(**rare["deer"]) if rare else None

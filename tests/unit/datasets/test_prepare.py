@@ -22,7 +22,6 @@ from job.session import demo
 from job.storage.local import FolderStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.old_locks import first_lock
-from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
 IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
@@ -31,6 +30,7 @@ IMAGE, LABEL = "images/train/001.jpg", "labels/train/001.txt"
 @pytest.fixture
 def folder(tmp_path):
     """A sound dataset."""
+    (tmp_path / "bucket").mkdir(exist_ok=True)
     return make_tiny_dataset(tmp_path / "wild")
 
 
@@ -336,26 +336,13 @@ def push_words(folder, tmp_path, *words):
     return main(["data", "push", str(folder), "--dataset", "wild", "--bucket", str(tmp_path / "bucket"), *words])
 
 
-def test_a_push_replaces_only_if_it_is_asked_to(store, folder, tmp_path, capsys):
-    """Other content is refused with what differs and which runs hang on it, and pushed with --replace."""
-    record_run(tmp_path / "bucket", (0.5, 0.6), name="zebra")
-    record_run(tmp_path / "bucket", (0.5, 0.6), name="lion", finished=False)
-    (tmp_path / "bucket/runs/mine").mkdir()
-    (tmp_path / "bucket/runs/mine/run.json").write_text("a folder of one's own")
-    shutil.rmtree(tmp_path / "bucket/datasets")
+def test_a_push_of_other_content_says_what_differs(folder, tmp_path, capsys):
+    """The result on stdout has the version, its differences from the one before, and what was sent."""
     assert push_words(folder, tmp_path) == 0
     (folder / LABEL).write_text("1 0.5 0.5 0.2 0.2\n")
     capsys.readouterr()
-    assert push_words(folder, tmp_path) == 65
-    said = capsys.readouterr().err
-    assert f"{LABEL}: changed" in said
-    assert "the unfinished runs lion depend on it" in said
-    assert "--replace" in said
-    assert not (tmp_path / "bucket/datasets/wild/versions/0002.lock.json").exists()
-    assert push_words(folder, tmp_path, "--replace") == 0
-    done = capsys.readouterr()
-    assert "the unfinished runs lion depend on it" in done.err
-    assert "dataset wild: version 2, 25 files" in done.out
+    assert push_words(folder, tmp_path) == 0
+    assert "dataset wild: version 2 (1 changed), 25 files, 1 of them sent now" in capsys.readouterr().out
 
 
 def test_a_push_says_what_it_leaves_out(store, folder, tmp_path, capsys):

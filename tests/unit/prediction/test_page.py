@@ -149,7 +149,7 @@ def test_the_page_asks_for_nothing_and_fits(source, tmp_path, width, dark):
         assert page.measure("document.querySelectorAll('script, section img, b b, section i').length") == 0
         assert page.measure("document.documentElement.scrollWidth") <= width
         assert page.measure("document.querySelectorAll('svg image').length") == 1
-        assert page.measure("document.querySelectorAll('rect.box').length") == 2
+        assert page.measure("document.querySelectorAll('.pair rect.box').length") == 2
         assert (page.requests, page.complaints) == ([], [])
 
 

@@ -12,7 +12,7 @@ from job.datasets.push import plan_push
 from job.report.charts import Series, curve_chart
 from job.report.data import read_facts
 from job.report.examples import MAX_PX, make_pictures
-from job.report.page import state_of, verdict_of
+from job.report.page import render, state_of, verdict_of
 from job.report.publish import write_report
 from job.report.reproduce import command_of, use_of
 from job.runs.records import PinnedDataset
@@ -26,9 +26,15 @@ from tests.support.tiny_dataset import make_tiny_dataset
 COURSE = (0.62, 0.65, 0.67, 0.69, 0.70, 0.71, 0.72, 0.72, 0.71, 0.72)
 
 SECTIONS = (
-    *("verdict", "curves", "losses", "epochs", "classes", "confidence", "images", "sizes", "attempts", "cost"),
-    *("exactness", "tracking", "use", "repeat"),
+    *("verdict", "classes", "next", "images", "confidence", "sizes", "use", "curves", "epochs", "losses", "start"),
+    *("attempts", "cost", "exactness", "tracking", "repeat"),
 )
+
+
+STATISTICS = {
+    "imgsz": 640, "tiles": 0, "side_px": 2000, "num_objects": 20, "num_small": 3, "num_small_in_files": 0,
+    "median_px": 20.0, "median_in_files_px": 60.0, "max_objects": 9,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -98,6 +104,16 @@ def test_the_command_opens_the_report(run, tmp_path):
     assert (tmp_path / "opened").read_text().strip() == (tmp_path / "bucket/runs/zebra/report.html").as_uri()
 
 
+def test_without_a_browser_the_command_names_the_page(run, monkeypatch, capsys):
+    """Where no browser opens, the path is printed, and that is no error."""
+    monkeypatch.setattr("webbrowser.open", lambda _address: False)
+    assert main(["report", "zebra", "--open", "--bucket", run.store.uri]) == 0
+    page = f"{run.store.uri}/runs/zebra/report.html"
+    printed = capsys.readouterr()
+    assert printed.out.strip() == page
+    assert f"no browser opens here; the page is {page}" in printed.err
+
+
 def test_a_report_of_a_missing_run_is_refused(run, tmp_path, capsys):
     """A name that is none ends with 65 and the nearest one."""
     assert main(["report", "zebr", "--bucket", str(tmp_path / "bucket")]) == 65
@@ -131,11 +147,97 @@ def test_a_run_under_way_is_judged_so_far(tmp_path):
     assert re.findall(r'<(?:header|section) id="([\w-]+)"', page_of(run)) == list(SECTIONS)
 
 
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [(0.72, "F1 is 72.0 %, as before."), (0.75, "F1 fell by 3.0 points, from 75.0 % to 72.0 %.")],
+)
+def test_an_epoch_is_praised_only_if_the_verdict_is(tmp_path, before, said):
+    """Without a change none is stated, and the best epoch is not green where the start weights are better."""
+    run = record_run(tmp_path / "bucket", COURSE, before=before)
+    assert verdict_of(facts_of(run)).startswith(said)
+    assert ('class="note best worse"' in page_of(run)) is (before > 0.72)
+
+
+def test_the_epoch_table_claims_no_more_than_the_verdict(run):
+    """Where best.pt is below the expectation, no epoch is noted to have reached it."""
+    final = run.final()
+    low = final.comparison.model_copy(update={"after": final.comparison.after | {"f1": 0.64}})
+    run.write("final.json", final.model_copy(update={"comparison": low}), overwrite=True)
+    assert "that is not reached" in verdict_of(facts_of(run))
+    assert "expectation reached</span>" not in page_of(run)
+
+
+def test_a_demo_is_not_judged_by_full_scale(run):
+    """The bands of a recipe are meant for full scale: a demo has neither reached them nor missed them."""
+    record = run.record()
+    facts = replace(facts_of(run), record=record.model_copy(update={"request": record.request | {"profile": "demo"}}))
+    assert verdict_of(facts).endswith("The recipe expects 65 to 70 % at full scale, which a demo cannot show.")
+    assert "reached</span>" not in render(facts)
+
+
+def test_what_now_is_the_advice_of_the_rules(run):
+    """After a run it has rule, command, gain and cost, as `job advise`; none if the target is reached."""
+    text = words(page_of(run))
+    assert "the target of 72% is reached, nothing more is needed. Rule “target reached” of job advise" in text
+    facts = facts_of(run)
+    low = {name: round(value - 0.03, 5) for name, value in facts.final.comparison.after.items()}
+    comparison = facts.final.comparison.model_copy(update={"after": low})
+    run.write("final.json", facts.final.model_copy(update={"comparison": comparison}), overwrite=True)
+    text = words(page_of(run))
+    assert f"Advised: recipe C job train --recipe C --weights zebra --dataset wild --bucket {run.store.uri}" in text
+    assert "expected gain 3.0 points of F1 or more" in text
+    assert "Too few data to rely on this: 8 validation images" in text
+
+
+def test_what_now_of_an_unfinished_run_is_the_command_that_resumes_it(tmp_path):
+    """A run that was cut off names that command, a running one needs nothing."""
+    run = record_run(tmp_path / "bucket", COURSE, finished=False, asked=80)
+    assert f"job resume zebra --bucket {run.store.uri}" in words(render(facts_of(run, now=1000)))
+    running = words(render(facts_of(run, now=390)))
+    assert "Nothing: it trains" in running
+    assert "job resume" not in running
+
+
+def test_the_model_has_path_size_digest_and_threshold(run):
+    """The weights are named with all that is needed to use them, and Ultralytics' pictures beside them are linked."""
+    run.store.put("runs/zebra/weights/best.pt", b"x" * 1_500_000)
+    run.store.put("runs/zebra/results #1.png", b"")
+    page = page_of(run)
+    sha256 = run.final().weights["best.pt"].sha256
+    assert f"weights {run.store.uri}/runs/zebra/weights/best.pt size 1.5 MB SHA-256 {sha256}" in words(page)
+    assert "threshold 0.31, where F1 is best" in words(page)
+    assert '<a href="results%20%231.png">results #1.png</a>' in page
+
+
+def test_the_start_is_told_with_the_run_s_own_numbers(run, tmp_path):
+    """What was kept, and the first epoch's box loss beside that of a run from scratch on the same images."""
+    text = words(page_of(run))
+    assert "the start weights have F1 58.0 % before the first step" in text
+    assert "The box loss of the first epoch is 2.00." in text
+    other = record_run(tmp_path / "bucket", COURSE, name="other")
+    record = other.record()
+    scratch = replace(record.start.point, kind="scratch", source=None, run=None, architecture="yolo11s.yaml")
+    start = record.start.model_copy(update={"point": scratch})
+    other.write("run.json", record.model_copy(update={"start": start}), overwrite=True)
+    assert "first epoch is 2.00, from scratch 2.00 (run other)." in words(page_of(run))
+    assert "Nothing: this run began from random weights" in words(page_of(other))
+
+
+def test_training_objects_are_shown_by_class_and_size(run):
+    """The rarest class comes first, with its objects in each range that has any."""
+    assert "Objects to learn from" not in words(page_of(run))
+    record, sizes = run.record(), {"zebra": [0, 0, 4, 9, 0, 0], "ostrich": [0, 0, 0, 2, 0, 0]}
+    statistics = STATISTICS | {"train": sizes}
+    dataset = record.dataset.model_validate(record.dataset.model_dump() | {"statistics": statistics})
+    run.write("run.json", record.model_copy(update={"dataset": dataset}), overwrite=True)
+    assert "class objects 16-32 px 32-64 px ostrich 2 · 2 zebra 13 4 9" in words(page_of(run))
+
+
 def test_the_epochs_have_their_metrics_and_notes(run):
     """Row 0 comes first, then each epoch with its metrics and notes."""
     text = words(page_of(run))
     assert "0 58.0 % 58.0 % 65.2 % 52.2 % start weights 1 62.0 % 62.0 %" in text
-    assert "2 65.0 % 65.0 % 73.1 % 58.5 % early gain target reached 3" in text
+    assert "2 65.0 % 65.0 % 73.1 % 58.5 % early gain expectation reached 3" in text
     assert "7 72.0 % 72.0 % 81.0 % 64.8 % steady gain best 8" in text
     assert "8 72.0 % 72.0 % 81.0 % 64.8 % plateau 9" in text
 
@@ -143,7 +245,7 @@ def test_the_epochs_have_their_metrics_and_notes(run):
 def test_the_worst_class_is_first_and_markup_is_text(run):
     """Classes are sorted by F1, and a class whose name is markup is shown and not obeyed."""
     html = page_of(run)
-    section = html[html.index('id="classes"') : html.index('id="confidence"')]
+    section = html[html.index("<tbody>", html.index('id="classes"')) : html.index('id="next"')]
     assert section.index("a &lt;b&gt;bold&lt;/b&gt; class") < section.index(">zebra<")
     assert "<b>bold</b>" not in html
 
@@ -168,7 +270,7 @@ def test_a_report_asks_for_nothing_and_stays_small(tmp_path):
     addresses = set(re.findall(r"""(?:href|src)\s*=\s*["']([^"'#][^"']*)""", html)) | set(
         re.findall(r"url\((.*?)\)", html)
     )
-    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert all(address.startswith(("data:", "#")) for address in addresses), addresses
     assert set(re.findall(r"https?://[\w./]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 

@@ -152,8 +152,19 @@ def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path,
     assert b"running at" not in page
 
 
+def test_an_attempt_that_fails_before_its_first_report_writes_one(tmp_path):
+    """Where an attempt at a recorded run fails at once, its report says so."""
+    run = record_run(tmp_path / "bucket", (0.5, 0.6), finished=False, asked=80)
+    with pytest.raises(TrainingError), ReportRefresher(run):
+        Claim(run, 2).end("failed", {"message": "the labels are gone", "exit_code": 65})
+        raise TrainingError("the labels are gone")
+    page = run.store.read(run.key("report.html"))
+    assert b"failed after epoch 2 of 80" in page
+    assert b"The run is not finished: the labels are gone" in page
+
+
 def test_an_attempt_without_a_report_ends_without_one(run, stuck):
-    """Where no report was begun there is none that could be wrong, and nothing is waited for."""
+    """Where no run is recorded there is nothing to report, and nothing is waited for."""
     with pytest.raises(TrainingError), ReportRefresher(run):
         raise TrainingError("at once")
     assert not stuck.exists()

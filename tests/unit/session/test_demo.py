@@ -1,5 +1,7 @@
 """The demo: the baseline that it trains first, and the accounting of its seconds."""
 
+from types import SimpleNamespace
+
 from job.runs.request import TrainRequest
 from job.session import demo
 from job.storage.local import FolderStore
@@ -22,9 +24,12 @@ def test_the_seconds_of_an_earlier_run_are_not_those_of_the_next(tmp_path, monke
             recorded(order.recipe.name, run=f"yolov11_wildlife{number}", profile="demo", dataset=demo.DATASET),
         )
 
+    def plan_push(store, _folder, name):
+        return SimpleNamespace(send=lambda: store.put(f"datasets/{name}/data.yaml", b"x"))
+
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "draw_demo_dataset", lambda _folder: None)
-    monkeypatch.setattr(demo, "push_dataset", lambda store, _, name: store.put(f"datasets/{name}/data.yaml", b"x"))
+    monkeypatch.setattr(demo, "plan_push", plan_push)
     store = FolderStore.create(str(tmp_path / "bucket"))
     request = TrainRequest.parse({"recipe": "C", "workdir": str(tmp_path / "work"), **DEMO})
     demo.train_demo(store, request)

@@ -137,7 +137,7 @@ def test_the_command_prints_a_line_for_each_check(tmp_path, capsys, gpu):
     gpu("390.0")
     assert main(["doctor", "--json", "--workdir", str(tmp_path)]) == 78
     printed = capsys.readouterr()
-    assert {"subject": "torch", "grade": "ok", "found": "2.10.0"} in json.loads(printed.out)
+    assert {"subject": "torch", "grade": "ok", "found": "2.10.0", "remedy": ""} in json.loads(printed.out)
     assert "driver: 390.0 is older than 525" in printed.err
 
 

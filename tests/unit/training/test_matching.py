@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from job.training.matching import IOUS, box_iou, match
+from job.training.matching import IOUS, box_iou, confused_objects, match
 
 
 def boxes(*corners):
@@ -37,6 +37,14 @@ def test_without_objects_or_detections_nothing_is_right(num_objects, num_detecti
     about = np.zeros((num_objects, 4)), np.zeros(num_objects), np.zeros((num_detections, 4)), np.zeros(num_detections)
     found = match(*about)
     assert found.tolist() == [[-1]] * num_detections
+
+
+def test_a_false_alarm_on_a_missed_object_is_about_it():
+    """It is about a missed object alone, and each of these is told once; a right detection is about none of them."""
+    objects = boxes((0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10))
+    detections = boxes((0, 0, 10, 10), (0, 0, 10, 9), (20, 0, 30, 10), (60, 0, 70, 10), (40, 0, 50, 10))
+    found, right = np.array([False, True, False]), np.array([False, False, False, False, True])
+    assert confused_objects(objects, found, detections, right).tolist() == [0, -1, -1, -1, -1]
 
 
 def test_it_is_the_rule_of_ultralytics(confined):

@@ -1,0 +1,50 @@
+"""Preflight: whether a project can take a submission, asked before anything is made.
+
+Guarantees that nothing is made, changed or paid for. A question that is refused is a warning, and facts that only a
+running machine shows are listed as open.
+"""
+
+from collections.abc import Callable, Iterator
+
+from job.cloud.google_api import GoogleApi, RefusedError
+from job.cloud.project_checks import (
+    Asked,
+    check_apis,
+    check_content,
+    check_image,
+    check_price,
+    check_quota,
+    check_regions,
+    check_zones,
+    open_questions,
+)
+from job.cloud.rights_checks import check_own_rights, check_runtime_rights, check_secret
+from job.findings import Finding
+from job.runs.records import InitialWeights
+from job.storage.object_store import Store
+
+CHECKS: dict[str, Callable[[GoogleApi, Asked], Iterator[Finding]]] = {
+    "APIs": check_apis,
+    "GPU quota": check_quota,
+    "zones": check_zones,
+    "image": check_image,
+    "regions": check_regions,
+    "own rights": check_own_rights,
+    "training": check_runtime_rights,
+    "secret": check_secret,
+}
+"""Checks by the subject of a refusal."""
+
+
+def examine_project(asked: Asked, store: Store, dataset: str, start: InitialWeights | None) -> list[Finding]:
+    """Check project and bucket for a submission of a dataset, from start weights if they are known.
+
+    Raises `TransientCloudError` if a question is not answered, `MachineError` without credentials.
+    """
+    api, findings = GoogleApi(), list[Finding]()
+    for subject, check in CHECKS.items():
+        try:
+            findings += check(api, asked)
+        except RefusedError as error:
+            findings.append(Finding(subject, "warn", f"cannot be checked, {error}"))
+    return [*findings, *check_content(store, dataset, start), *check_price(asked), *open_questions(asked)]

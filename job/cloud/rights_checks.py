@@ -1,0 +1,125 @@
+"""Checks of permissions before a submission: those of this account, and those of the account that trains.
+
+This account's are tested by the APIs. Those of the training account are read from the policies of the project and of
+each resource: a right that it has through a group, or from above the project, is not seen. A check raises
+`RefusedError` if this account may not make it.
+"""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from job.cloud.google_api import GoogleApi, RefusedError
+from job.cloud.project_checks import REGISTRY, STORAGE, Asked
+from job.findings import Finding
+
+PROJECTS = "cloudresourcemanager.googleapis.com"
+IDENTITIES = "iam.googleapis.com"
+SECRETS = "secretmanager.googleapis.com"
+
+OF_ROAD = {
+    "batch": ["batch.jobs.create", "batch.jobs.get", "batch.tasks.get"],
+    "vm": ["compute.instanceGroupManagers.get", "compute.instanceGroupManagers.update"],
+}
+
+OBJECTS = [f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list")]
+
+IN_PROJECT = ("roles/batch.agentReporter", "roles/logging.logWriter")
+"""Roles of the training account in the project: or Batch never learns that its machine is there, and logs are lost."""
+
+
+def check_own_rights(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check that this account may make the job, act as the training account, and write to the bucket."""
+    project, account = asked.settings.project, asked.settings.service_account
+    wanted = OF_ROAD[asked.road]
+    held = api.post(PROJECTS, f"v1/projects/{project}:testIamPermissions", {"permissions": wanted})
+    lacking = _lacking(wanted, held)
+    role = "roles/batch.jobsEditor" if asked.road == "batch" else "roles/compute.instanceAdmin.v1"
+    yield _right("project", f"{project}", lacking, f"gcloud projects add-iam-policy-binding {project} --role {role}")
+    if asked.road == "batch":
+        yield _act_as(api, project, account)
+    answer = api.get(STORAGE, f"storage/v1/b/{asked.bucket}/iam/testPermissions", permissions=OBJECTS)
+    remedy = f"gcloud storage buckets add-iam-policy-binding gs://{asked.bucket} --role roles/storage.objectUser"
+    yield _right("bucket", f"gs://{asked.bucket}", _lacking(OBJECTS, answer), remedy)
+
+
+def _act_as(api: GoogleApi, project: str, account: str) -> Finding:
+    wanted = ["iam.serviceAccounts.actAs"]
+    path = f"v1/projects/-/serviceAccounts/{account}:testIamPermissions"
+    try:
+        lacking = _lacking(wanted, api.post(IDENTITIES, path, {"permissions": wanted}))
+    except RefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return Finding("act-as", "fail", f"{account} does not exist", "make infra-apply")
+    remedy = f"gcloud iam service-accounts add-iam-policy-binding {account} --role roles/iam.serviceAccountUser"
+    return _right("act-as", account, lacking, f"{remedy} --project {project}")
+
+
+BUCKET_ROLES = ("roles/storage.objectUser", "roles/storage.objectAdmin", "roles/storage.admin")
+REGISTRY_ROLES = tuple(f"roles/artifactregistry.{name}" for name in ("reader", "writer", "repoAdmin", "admin"))
+SECRET_ROLES = ("roles/secretmanager.secretAccessor", "roles/secretmanager.admin")
+
+
+def check_runtime_rights(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check that the account that trains may report, use the bucket, pull the image and read the key."""
+    project, account = asked.settings.project, asked.settings.service_account
+    of_project = api.post(PROJECTS, f"v1/projects/{project}:getIamPolicy", {})
+    for role in IN_PROJECT if asked.road == "batch" else IN_PROJECT[1:]:
+        yield _role(account, project, f"gcloud projects add-iam-policy-binding {project}", (role,), of_project)
+    bucket, of_bucket = f"gs://{asked.bucket}", api.get(STORAGE, f"storage/v1/b/{asked.bucket}/iam")
+    add = f"gcloud storage buckets add-iam-policy-binding {bucket}"
+    yield _role(account, bucket, add, BUCKET_ROLES, of_project, of_bucket)
+    if image := asked.image:
+        path = "projects/{project}/locations/{location}/repositories/{repository}".format_map(image.groupdict())
+        add = f"gcloud artifacts repositories add-iam-policy-binding {path}"
+        policy = api.get(REGISTRY, f"v1/{path}:getIamPolicy")
+        yield _role(account, f"the registry {image['repository']}", add, REGISTRY_ROLES, of_project, policy)
+    if secret := asked.settings.wandb_secret:
+        path = secret.partition("/versions/")[0]
+        name = path.rpartition("/")[2]
+        add = f"gcloud secrets add-iam-policy-binding {name} --project {project}"
+        policy = api.get(SECRETS, f"v1/{path}:getIamPolicy")
+        yield _role(account, f"the secret {name}", add, SECRET_ROLES, of_project, policy)
+
+
+def check_secret(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
+    """Check that the version of the W&B key exists and is enabled."""
+    secret = asked.settings.wandb_secret
+    if secret is None:
+        return
+    name = secret.partition("/secrets/")[2]
+    remedy = "raise wandb_key_version, then make infra-apply"
+    try:
+        state = api.get(SECRETS, f"v1/{secret}").get("state")
+    except RefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        yield Finding("secret", "fail", f"{name} does not exist", remedy)
+        return
+    if state == "ENABLED":
+        yield Finding("secret", "ok", f"{name} is enabled")
+    else:
+        yield Finding("secret", "fail", f"{name} is {str(state).lower()}", remedy)
+
+
+def _lacking(wanted: list[str], held: dict[str, Any]) -> list[str]:
+    return [permission for permission in wanted if permission not in held.get("permissions", [])]
+
+
+def _right(subject: str, where: str, lacking: list[str], remedy: str) -> Finding:
+    if not lacking:
+        return Finding(subject, "ok", f"this account has its rights on {where}")
+    member = "" if "--member" in remedy else " --member user:YOU"
+    return Finding(subject, "fail", f"this account lacks {', '.join(lacking)} on {where}", remedy + member)
+
+
+def _role(account: str, where: str, add: str, wanted: tuple[str, ...], *policies: dict[str, Any]) -> Finding:
+    """Judge whether a policy gives an account one of the roles by its own name; `add` is the command that does."""
+    member = f"serviceAccount:{account}"
+    bindings = [binding for policy in policies for binding in policy.get("bindings", [])]
+    held = {binding["role"] for binding in bindings if member in binding.get("members", [])}
+    if found := held & {*wanted, "roles/owner"}:
+        return Finding("training", "ok", f"{account} has {min(found)} on {where}")
+    remedy = f"{add} --member {member} --role {wanted[0]}"
+    return Finding("training", "fail", f"{account} has no role on {where} that lets it train", remedy)

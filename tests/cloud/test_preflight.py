@@ -1,0 +1,228 @@
+"""Preflight: each fault of a project is found before anything is made, with its remedy."""
+
+import json
+
+import pytest
+import yaml
+
+from job.cli.app import main
+from job.cloud.google_api import GoogleApi
+from job.cloud.machine_types import IMAGE_CUDA
+from job.cloud.submission import Submissions
+from job.storage.open_store import open_store
+from tests.cloud.conftest import SETTINGS
+from tests.support.fake_google_project import FakeProject, binding
+
+FAULTS = {
+    "an API is off": (
+        lambda project: project.off.add("batch"),
+        "APIs: 1 of 7 are off: batch.googleapis.com; gcloud services enable batch.googleapis.com --project demo-",
+    ),
+    "no GPU in any region": (
+        lambda project: project.quotas.update(GPUS_ALL_REGIONS=[0.0, 0.0]),
+        "all regions: GPUS_ALL_REGIONS is 0, 0 in use, 1 needed; ask for more; https://console.cloud.google.com/iam-",
+    ),
+    "every GPU is in use": (
+        lambda project: project.quotas.update(GPUS_ALL_REGIONS=[1.0, 1.0]),
+        "all regions: GPUS_ALL_REGIONS is 1, 1 in use, 1 needed",
+    ),
+    "no Spot GPU in the region": (
+        lambda project: project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[0.0, 0.0]),
+        "us-central1: PREEMPTIBLE_NVIDIA_L4_GPUS is 0, 0 in use, 1 needed",
+    ),
+    "no zone of the region has machine and GPU": (
+        lambda project: project.zones.update({"nvidia-l4": ["us-central1-f", "us-east4-a"]}),
+        "g2-standard-8 with nvidia-l4 is in no zone of us-central1, but in none; choose another --machine",
+    ),
+    "the image was never pushed": (
+        lambda project: setattr(project, "image_bytes", None),
+        "is not in the registry; make image push",
+    ),
+    "the bucket is elsewhere": (
+        lambda project: setattr(project, "location", "EUROPE-WEST4"),
+        "is in europe-west4 and the job in us-central1, and each start pays for the way",
+    ),
+    "no right to make jobs": (
+        lambda project: project.lacking.add("batch.jobs.create"),
+        "batch.jobs.create on demo-project; gcloud projects add-iam-policy-binding demo-project --role roles/batch.job",
+    ),
+    "no right to act as the training account": (
+        lambda project: project.lacking.add("iam.serviceAccounts.actAs"),
+        "this account lacks iam.serviceAccounts.actAs on trainer@demo-project",
+    ),
+    "no training account": (lambda project: setattr(project, "has_account", False), "does not exist; make infra-apply"),
+    "no right on objects": (
+        lambda project: project.lacking.update({"storage.objects.create", "storage.objects.delete"}),
+        "this account lacks storage.objects.create, storage.objects.delete on gs://",
+    ),
+    "training cannot report": (
+        lambda project: project.policies["project"].pop(0),
+        "serviceAccount:trainer@demo-project.iam.gserviceaccount.com --role roles/batch.agentReporter",
+    ),
+    "training cannot write": (lambda project: project.policies["bucket"].clear(), "--role roles/storage.objectUser"),
+    "training cannot pull": (
+        lambda project: project.policies.update(repository=[binding("roles/artifactregistry.reader", "a@b")]),
+        "--role roles/artifactregistry.reader",
+    ),
+    "training cannot read the key": (
+        lambda project: project.policies["secret"].clear(),
+        "--role roles/secretmanager.secretAccessor",
+    ),
+    "the key was destroyed": (
+        lambda project: setattr(project, "secret_state", "DESTROYED"),
+        "wandb-api-key/versions/latest is destroyed; raise wandb_key_version, then make infra-apply",
+    ),
+    "there is no key": (
+        lambda project: setattr(project, "secret_state", None),
+        "wandb-api-key/versions/latest does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_stops_a_submission_before_anything_is_made(cloud, capsys, fault):
+    """One fault is the one problem, with its remedy; nothing is recorded and no job is made."""
+    seed, expected = FAULTS[fault]
+    seed(cloud.project)
+    assert cloud.submit() == 78
+    said = capsys.readouterr().err
+    assert "cloud: nothing was made, as the project is not ready, 1 of " in said
+    assert expected in said
+    assert (Submissions(cloud.run).list(), cloud.batch.jobs) == ([], {})
+
+
+def test_a_registry_elsewhere_stops_a_submission(cloud, capsys, tmp_path):
+    """A registry in another region is found by its own name; one of the continent is near enough."""
+    image = SETTINGS["image"].removeprefix("us-central1")
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "image": f"europe-west4{image}"}))
+    assert cloud.submit() == 78
+    assert "the registry is in europe-west4 and the job in us-central1" in capsys.readouterr().err
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "image": f"us{image}"}))
+    cloud.project.location = "US"
+    assert main(["doctor", "--cloud"]) == 0
+
+
+def test_a_broken_dataset_stops_a_submission(cloud, capsys):
+    """A push that was cut off is found before a machine is paid for."""
+    open_store(cloud.bucket).put("datasets/half/versions/0001.begun", b"")
+    open_store(cloud.bucket).put("datasets/half/data.yaml", b"names: [animal]\n")
+    assert cloud.submit("--dataset", "half") == 78
+    assert "dataset half: its first push was cut off" in capsys.readouterr().err
+    assert cloud.batch.jobs == {}
+
+
+def test_every_fault_is_reported_at_once(cloud, capsys):
+    """All seeded faults that can be there together are listed by one command."""
+    together = [
+        "no GPU in any region",
+        "the image was never pushed",
+        "the bucket is elsewhere",
+        "training cannot write",
+    ]
+    for fault in together:
+        FAULTS[fault][0](cloud.project)
+    assert main(["doctor", "--cloud"]) == 78
+    said = capsys.readouterr()
+    assert [fault for fault in together if FAULTS[fault][1] not in said.err] == []
+    assert f"4 of {said.out.count('ok  ') + said.out.count('warn') + said.out.count('open') + 4} checks" in said.err
+
+
+def test_a_submission_may_pass_the_preflight_by(cloud):
+    """--no-preflight asks the project nothing."""
+    FAULTS["the bucket is elsewhere"][0](cloud.project)
+    cloud.script(["hold"])
+    assert cloud.submit("--no-preflight") == 0
+    assert cloud.project.asked == []
+    assert len(cloud.batch.jobs) == 1
+
+
+def test_doctor_lists_what_is_ready_and_what_only_a_machine_shows(cloud, capsys):
+    """A sound project has no failure; image size and zones are shown, driver and capacity are open, lines fit."""
+    assert main(["doctor", "--cloud"]) == 0
+    said = capsys.readouterr().out
+    assert "each machine fetches 3.24 GB" in said
+    assert "g2-standard-8 with nvidia-l4 is in us-central1-a" in said
+    assert "warn  dataset         tiny: was not pushed by" in said
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("open")] == ["driver", "capacity"]
+    assert [line for line in said.splitlines() if len(line) > 80] == []
+    assert {request.split()[0] for request in cloud.project.asked} == {"GET", "POST"}
+
+
+def test_a_refused_question_is_a_warning(cloud, capsys):
+    """A submitter with no more than its roles is told what could not be checked, and submits."""
+    cloud.project.refused = {"getIamPolicy", f"b/{cloud.bucket.removeprefix('gs://')}", "versions/latest"}
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    said = capsys.readouterr().err
+    for subject in ("regions", "training", "secret"):
+        assert f"{subject}: cannot be checked, " in said
+
+
+def test_spot_takes_the_quota_of_on_demand_where_it_has_none(cloud, capsys):
+    """Without a quota of its own Spot counts against that of on demand, which on demand needs anyway."""
+    cloud.project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[0.0, 0.0], NVIDIA_L4_GPUS=[1.0, 0.0])
+    assert main(["doctor", "--cloud"]) == 0
+    cloud.project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[1.0, 0.0], NVIDIA_L4_GPUS=[0.0, 0.0])
+    assert main(["doctor", "--cloud", "--on-demand"]) == 78
+    assert "us-central1: NVIDIA_L4_GPUS is 0, 0 in use, 1 needed" in capsys.readouterr().err
+
+
+def test_the_quota_has_to_hold_all_gpus_of_a_machine(cloud, capsys):
+    """A machine with four GPUs needs a quota of four, in all regions and in its own."""
+    cloud.project.quotas["GPUS_ALL_REGIONS"], cloud.project.region_quotas["PREEMPTIBLE_NVIDIA_L4_GPUS"] = [3, 0], [4, 1]
+    assert main(["doctor", "--cloud", "--machine", "l4x4"]) == 78
+    said = capsys.readouterr().err
+    assert "all regions: GPUS_ALL_REGIONS is 3, 0 in use, 4 needed" in said
+    assert "us-central1: PREEMPTIBLE_NVIDIA_L4_GPUS is 4, 1 in use, 4 needed" in said
+
+
+def test_price_and_weights_that_are_not_there_are_warnings(cloud, capsys):
+    """A machine without a price, and published weights that the bucket lacks, are named with what follows."""
+    assert main(["doctor", "--cloud", "--machine", "a100", "--recipe", "base", "--json"]) == 0
+    found = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert (found["price"]["grade"], found["price"]["remedy"]) == ("warn", "prices: {a2-highgpu-1g: {spot: USD}}")
+    assert found["weights"]["grade"] == "warn"
+    source = found["weights"]["found"].split()[0]
+    open_store(cloud.bucket).put(source, b"weights")
+    assert main(["doctor", "--cloud", "--recipe", "base", "--machine", "a100", "--json"]) == 0
+    found = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert found["weights"]["grade"] == "ok"
+
+
+def test_the_vm_needs_other_rights(cloud, capsys):
+    """The Spot VM is started by its group, and not by a job."""
+    cloud.project.lacking.add("batch.jobs.create")
+    assert main(["doctor", "--vm"]) == 0
+    cloud.project.lacking.add("compute.instanceGroupManagers.update")
+    assert main(["doctor", "--vm"]) == 78
+    assert "lacks compute.instanceGroupManagers.update on demo-project" in capsys.readouterr().err
+
+
+def test_an_api_that_does_not_answer_is_tried_again_later(cloud, capsys, monkeypatch):
+    """A server error is no finding: the command ends with 75."""
+    monkeypatch.setattr(FakeProject, "answer", lambda *_request: (503, "unavailable"))
+    assert cloud.submit() == 75
+    assert "was not answered, 503; try again" in capsys.readouterr().err
+    assert cloud.batch.jobs == {}
+
+
+def test_requests_go_to_google_without_an_emulator(monkeypatch):
+    """Without the emulator's variable the host is Google's own, and credentials are needed."""
+    monkeypatch.delenv("GOOGLE_API_EMULATOR_HOST", raising=False)
+    asked = []
+
+    class Session:
+        def request(self, method, url, **_content):
+            asked.append((method, url))
+            raise SystemExit
+
+    monkeypatch.setattr(GoogleApi, "_connected", lambda _api: Session())
+    with pytest.raises(SystemExit):
+        GoogleApi().get("compute.googleapis.com", "compute/v1/projects/demo")
+    assert asked == [("GET", "https://compute.googleapis.com/compute/v1/projects/demo")]
+
+
+def test_the_driver_that_the_image_needs_is_that_of_its_torch():
+    """The image has the torch of the lock, and its CUDA is the one named here."""
+    torch = pytest.importorskip("torch")
+    assert int(torch.version.cuda.partition(".")[0]) == IMAGE_CUDA

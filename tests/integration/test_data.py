@@ -1,0 +1,73 @@
+"""One command from a user's pictures to a trained model."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from job.storage.open_store import open_store
+from tests.support.bucket import run_in
+from tests.support.cli_process import job
+from tests.support.tiny_dataset import make_tiny_dataset
+
+TRAIN = (
+    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "1", "--imgsz", "64", "--batch", "4"),
+    *("--plots", "false", "--workers", "0"),
+)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A ZIP archive of COCO annotations, as Roboflow exports a dataset without a split."""
+    folder = make_tiny_dataset(tmp_path / "drawn", num_train=10, num_val=1)
+    images, annotations = [], []
+    for number in range(10):
+        images.append({"id": number, "file_name": f"{number:03}.jpg", "width": 64, "height": 64})
+        for line in (folder / f"labels/train/{number:03}.txt").read_text().splitlines():
+            kind, x, y, w, h = map(float, line.split())
+            box = [(x - w / 2) * 64, (y - h / 2) * 64, w * 64, h * 64]
+            annotations.append({"image_id": number, "category_id": int(kind) + 1, "bbox": box})
+    names = [{"id": number, "name": name} for number, name in ((1, "zebra"), (2, "ostrich"))]
+    content = json.dumps({"images": images, "annotations": annotations, "categories": names})
+    with zipfile.ZipFile(tmp_path / "kenya.zip", "w") as opened:
+        opened.writestr("train/_annotations.coco.json", content)
+        for number in range(10):
+            opened.write(folder / f"images/train/{number:03}.jpg", f"train/{number:03}.jpg")
+    shutil.rmtree(folder)
+    return tmp_path / "kenya.zip"
+
+
+def test_pictures_are_trained_on_where_they_lie(archive, tmp_path):
+    """A COCO export in a ZIP archive is converted, split, pushed and trained on; again, nothing is left to do."""
+    bucket = tmp_path / "bucket"  # is made
+    done = job(*TRAIN, "--data", archive, "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    for said in ("has no validation split, so val is the last 2 of 10 pictures", "dataset kenya: version 1, 21 files"):
+        assert said in done.stderr
+    run = run_in(str(bucket), "yolov11_kenya")
+    assert (run.record().request["dataset"], run.final().reason) == ("kenya", "complete")
+    again = job(*TRAIN, "--data", archive, "--bucket", bucket)
+    assert again.returncode == 0
+    assert "run yolov11_kenya was finished before" in again.stderr
+    assert "0 of them sent now" in again.stderr
+    assert len(open_store(str(bucket)).list("datasets/kenya/versions/")) == 1
+
+
+def test_a_run_of_ultralytics_is_started_from(archive, tmp_path):
+    """A folder in the layout of `yolo train` is imported as a finished run, from whose weights A starts."""
+    bucket = tmp_path / "bucket"
+    assert job(*TRAIN, "--data", archive, "--bucket", tmp_path / "other").returncode == 0
+    bucket.mkdir()
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "kenya")
+    assert job("data", "push", tmp_path / "kenya", "--bucket", bucket).returncode == 0
+    done = job("import", tmp_path / "other/runs/yolov11_kenya", "--bucket", bucket)
+    assert done.returncode == 0, done.stderr
+    assert "run yolov11_kenya: is imported, 1 epochs" in done.stdout
+    words = ("train", "--recipe", "A", *TRAIN[5:])
+    trained = job(*words, "--bucket", bucket)
+    assert trained.returncode == 0, trained.stderr
+    record = run_in(str(bucket), "yolov11_kenya2").record()
+    assert (record.start.point.run, record.start.transfer["num_missing"]) == ("yolov11_kenya", 0)
+    assert job("evaluate", "yolov11_kenya", "--bucket", bucket).returncode == 0

@@ -1,0 +1,363 @@
+"""Import of a user's dataset: recognised, converted, split; hostile archives and annotations are refused."""
+
+import json
+import logging
+import re
+import shutil
+import zipfile
+
+import pytest
+import yaml
+from PIL import Image
+
+from job.cli.app import main
+from job.datasets.check import check_dataset
+from job.datasets.import_folder import dataset_name, imported
+from job.datasets.layout import is_image, label_of
+from job.datasets.lockfile import read_version
+from job.errors import DataError, MachineError
+from job.storage.local import FolderStore
+from tests.support.tiny_dataset import make_tiny_dataset
+
+PX = 64
+
+
+@pytest.fixture
+def flights(tmp_path):
+    """A YOLO folder without a split: five flights of four pictures in a folder each, and classes.txt."""
+    drawn = make_tiny_dataset(tmp_path / "drawn", num_train=20, num_val=1)
+    folder = tmp_path / "photos"
+    for number in range(20):
+        for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+            target = folder / kind / f"flight{number // 4}" / f"DJI_{number:04}.{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(drawn / kind / "train" / f"{number:03}.{suffix}", target)
+    (folder / "classes.txt").write_text("animal\nbird\n")
+    return folder
+
+
+def splits_of(folder):
+    """Return the names of a dataset's pictures by split."""
+    found = {split: sorted((folder / "images" / split).rglob("*")) for split in ("train", "val")}
+    return {split: [path for path in paths if path.is_file()] for split, paths in found.items()}
+
+
+def zipped(folder, target, below=""):
+    """Write a folder as a ZIP archive, as programs do: with entries for folders, and hidden files of a Mac."""
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("__MACOSX/._photos", b"x")
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, below + path.relative_to(folder).as_posix())
+    return target
+
+
+def as_coco(folder, annotations, images, ids=(3, 7), beside=""):
+    """Write the labels of some images as COCO annotations whose category ids have gaps, with a parent class."""
+    rows = []
+    for number, image in enumerate(images):
+        for line in (folder / label_of(image)).read_text().splitlines():
+            kind, x, y, w, h = map(float, line.split())
+            box = [(x - w / 2) * PX, (y - h / 2) * PX, w * PX, h * PX]
+            rows.append({"id": len(rows), "image_id": number, "category_id": ids[int(kind)], "bbox": box})
+    content = {
+        "images": [
+            {"id": number, "file_name": image.removeprefix(beside), "width": PX, "height": PX}
+            for number, image in enumerate(images)
+        ],
+        "annotations": rows,
+        "categories": [
+            {"id": 0, "name": "animals", "supercategory": "none"},
+            *({"id": number, "name": name, "supercategory": "animals"} for number, name in zip(ids, "ab", strict=True)),
+        ],
+    }
+    (folder / annotations).parent.mkdir(parents=True, exist_ok=True)
+    (folder / annotations).write_text(json.dumps(content))
+    return content
+
+
+def images_in(folder):
+    """Return the pictures of a folder."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(name for name in names if is_image(name))
+
+
+def test_a_yolo_folder_with_splits_is_taken_as_it_is(tmp_path):
+    """No copy and no link is made of a folder that can be pushed, nor of one whose mistakes the push will report."""
+    folder = make_tiny_dataset(tmp_path / "wild")
+    for source in (folder, folder / "data.yaml"):
+        with imported(source, tmp_path / "work", "wild") as found:
+            assert (found.folder, found.is_staged) == (folder, False)
+
+
+@pytest.mark.parametrize("val", [None, "images/val", "images/train"], ids=["left out", "not there", "as train"])
+def test_a_folder_without_val_gets_one(tmp_path, val, caplog):
+    """A data file without a validation split, as of an export of train alone, gets whole flights, and that is said."""
+    folder = make_tiny_dataset(tmp_path / "wild", num_train=20)
+    shutil.rmtree(folder / "images/val")
+    for number in range(20):
+        for kind, suffix in (("images", "jpg"), ("labels", "txt")):
+            path = folder / kind / "train" / f"{number:03}.{suffix}"
+            path.rename(path.with_name(f"flight{number // 5}_{number:04}_jpg.rf.{number:032x}.{suffix}"))
+    shutil.rmtree(folder / "labels/val")
+    data = {"train": "images/train", "names": ["animal", "bird"]} | ({"val": val} if val else {})
+    (folder / "data.yaml").write_text(yaml.safe_dump(data))
+    with caplog.at_level(logging.INFO), imported(folder, tmp_path / "work", "wild") as found:
+        report = check_dataset(found.folder, follow_links=True)
+    assert (found.is_staged, report.problems, report.names) == (True, (), ("animal", "bird"))
+    assert (report.splits["train"].num_images, report.splits["val"].num_images) == (15, 5)
+    assert len({path.name.partition("_")[0] for path in splits_of(found.folder)["val"]}) == 1
+    assert "val is 1 of 4 flights, 5 of 20 pictures" in caplog.text
+
+
+def test_a_val_that_is_mistyped_is_no_reason_to_split(tmp_path):
+    """A data file whose val is not there, beside pictures in no split, is left to the check, which refuses it."""
+    folder = make_tiny_dataset(tmp_path / "wild")
+    data = {"train": "images/train", "val": "images/vall", "names": ["animal", "bird"]}
+    (folder / "data.yaml").write_text(yaml.safe_dump(data))
+    with imported(folder, tmp_path / "work", "wild") as found:
+        assert not found.is_staged
+
+
+def test_labels_with_a_list_of_classes_are_a_dataset(flights, tmp_path, caplog):
+    """Pictures and labels without data.yaml are split by their folders; no picture is copied."""
+    with caplog.at_level(logging.INFO), imported(flights, tmp_path / "work", "photos") as found:
+        report = check_dataset(found.folder, follow_links=True)
+    assert (report.problems, report.names) == ((), ("animal", "bird"))
+    assert "val is 1 of 5 folders, 4 of 20 pictures" in caplog.text
+    paths = splits_of(found.folder)
+    assert [len(paths[split]) for split in ("train", "val")] == [16, 4]
+    assert all(path.is_symlink() for path in paths["train"] + paths["val"])
+
+
+def test_labels_beside_their_pictures_are_found(flights, tmp_path):
+    """CVAT's YOLO 1.1 has pictures and labels in one folder, and the classes in obj.names."""
+    for path in [*(flights / "images").rglob("*.jpg"), *(flights / "labels").rglob("*.txt")]:
+        target = flights / "obj_train_data" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (flights / "classes.txt").rename(flights / "obj.names")
+    with imported(flights, tmp_path / "work", "photos") as found:
+        report = check_dataset(found.folder, follow_links=True)
+    assert (report.problems, report.splits["train"].num_images, report.splits["val"].num_images) == ((), 16, 4)
+    assert report.splits["train"].num_without_label == 0
+
+
+@pytest.mark.parametrize("form", ["beside", "folder", "file", "zip"])
+def test_coco_annotations_are_converted(flights, tmp_path, form):
+    """Boxes, classes and splits of COCO annotations are those of the same labels in YOLO form."""
+    images = images_in(flights)
+    if form == "beside":  # as Roboflow exports: a file of annotations in the folder of each split
+        for split, chosen in (("train", images[:16]), ("valid", images[16:])):
+            for image in chosen:
+                target = flights / split / image.rpartition("/")[2]
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(flights / image, target)
+            content = as_coco(flights, f"{split}/_annotations.coco.json", chosen)
+            for image in content["images"]:
+                image["file_name"] = image["file_name"].rpartition("/")[2]
+            (flights / f"{split}/_annotations.coco.json").write_text(json.dumps(content))
+        shutil.rmtree(flights / "images")
+    else:
+        as_coco(flights, "annotations/instances_default.json", images, beside="images/")
+    before = {path.stem: path.read_text() for path in (flights / "labels").rglob("*.txt")}
+    shutil.rmtree(flights / "labels")
+    (flights / "classes.txt").unlink()
+    source = flights / "annotations/instances_default.json" if form == "file" else flights
+    if form == "file":
+        source = shutil.move(source, flights / "default.json")
+    if form == "zip":
+        source = zipped(flights, tmp_path / "photos.zip", "export/")
+    with imported(source, tmp_path / "work", "photos") as found:
+        report = check_dataset(found.folder, follow_links=True)
+    assert (report.problems, report.names) == ((), ("a", "b"))
+    assert (report.splits["train"].num_images, report.splits["val"].num_images) == (16, 4)
+    labels = {path.stem: path for path in (found.folder / "labels").rglob("*.txt")}
+    for stem, text in before.items():
+        expected = sorted([float(word) for word in line.split()] for line in set(text.splitlines()))
+        converted = sorted([float(word) for word in line.split()] for line in labels[stem].read_text().splitlines())
+        assert [row == pytest.approx(other, abs=1e-5) for row, other in zip(converted, expected, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda coco: coco["images"][0].update(file_name="../../secret.jpg"), "is no picture that is there"),
+        (lambda coco: coco["images"][0].update(file_name="/etc/passwd"), "is no picture that is there"),
+        (lambda coco: coco["images"][0].update(width=PX // 2), "64 x 64 px, and annotated as 32 x 64 px"),
+        (lambda coco: coco["annotations"][0].update(category_id=99), "category 99 is not among"),
+        (lambda coco: coco["annotations"][0].update(image_id=99), "annotations of image 99"),
+        (lambda coco: coco["annotations"][0].update(bbox=[1, 2, 3]), "annotations.*bbox"),
+        (lambda coco: coco["annotations"][0].update(bbox=[1, 2, 3, float("inf")]), "annotations.*bbox|finite"),
+        (lambda coco: coco.update(categories=[{"id": 1}]), "categories.*name"),
+    ],
+    ids=["outside", "absolute", "size", "category", "image", "box", "infinite", "nameless"],
+)
+def test_broken_annotations_are_refused(flights, tmp_path, change, problem):
+    """A file of annotations leads to no file outside the folder, and each mistake is named."""
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    coco = as_coco(flights, "coco.json", images_in(flights))
+    change(coco)
+    (flights / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(DataError) as caught, imported(flights, tmp_path / "work", "photos"):
+        pass
+    assert any(re.search(problem, text) for text in caught.value.problems), caught.value.problems
+
+
+def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog):
+    """A box that reaches beyond its picture by rounding is cut there; an annotation of a crowd is no object."""
+    images = images_in(flights)
+    coco = as_coco(flights, "coco.json", images)
+    first = [entry for entry in coco["annotations"] if entry["image_id"] == 0]
+    first[0]["bbox"] = [-0.7, -0.2, 20, 20]
+    coco["annotations"].append({"image_id": 0, "category_id": 3, "bbox": [0, 0, PX, PX], "iscrowd": 1})
+    (flights / "coco.json").write_text(json.dumps(coco))
+    with imported(flights, tmp_path / "work", "photos") as found:
+        (label,) = (found.folder / "labels").rglob("DJI_0000.txt")
+    rows = [line.split() for line in label.read_text().splitlines()]
+    assert [float(word) for word in rows[0][1:]] == pytest.approx(
+        [19.3 / 2 / PX, 19.8 / 2 / PX, 19.3 / PX, 19.8 / PX], abs=1e-5
+    )
+    assert len(rows) == len({tuple(entry["bbox"]) for entry in first})
+    assert "1 annotations of crowds are left out" in caplog.text
+
+
+def entry(name, data=b"x", mode=0o100644, flags=0):
+    """Return an entry of an archive and its bytes."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info, data, flags
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ([entry("../out.txt")], "leads out of the folder"),
+        ([entry("/etc/out.txt")], "leads out of the folder"),
+        ([entry("a\\..\\..\\out.txt")], "leads out of the folder"),
+        ([entry("link", b"/etc/passwd", 0o120777)], "is a link or a device"),
+        ([entry("a"), entry("a/b")], "is a file and a folder"),
+        ([entry("a"), entry("a")], "more than once"),
+        ([entry("a", b"0" * 200_000_000)], "is no archive of pictures"),
+    ],
+    ids=["above", "absolute", "backslash", "link", "both", "twice", "bomb"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_hostile_archive_is_refused_before_anything_is_written(tmp_path, entries, problem):
+    """An archive that would write outside its folder, make a link, or fill the disk is refused by the name in it."""
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for info, data, _ in entries:
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+    with pytest.raises(DataError) as caught, imported(tmp_path / "bad.zip", tmp_path / "work", "bad"):
+        pass
+    assert problem in " ".join([str(caught.value), *caught.value.problems])
+    left = [path.name for path in (tmp_path / "work").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert left == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_a_damaged_archive_is_refused(flights, tmp_path, damage):
+    """An archive that was cut in its download, or is none, ends with what to do."""
+    archive = zipped(flights, tmp_path / "photos.zip")
+    archive.write_bytes(archive.read_bytes()[:-300] if damage == "cut" else b"<html>")
+    with pytest.raises(DataError, match="download it again"), imported(archive, tmp_path / "work", "photos"):
+        pass
+
+
+def test_an_archive_is_unpacked_once(flights, tmp_path):
+    """The same archive is not unpacked again, and a newer one in its place is."""
+    archive = zipped(flights, tmp_path / "photos.zip")
+    for kept in (True, False):
+        with imported(archive, tmp_path / "work", "photos") as found:
+            (picture,) = found.folder.rglob("DJI_0000.jpg")
+        before = picture.resolve().stat().st_ctime_ns
+        if not kept:
+            (flights / "classes.txt").write_text("animal\nbird\ncow\n")
+            archive = zipped(flights, archive)
+        with imported(archive, tmp_path / "work", "photos") as found:
+            (picture,) = found.folder.rglob("DJI_0000.jpg")
+            names = yaml.safe_load((found.folder / "data.yaml").read_text())["names"]
+        assert (picture.resolve().stat().st_ctime_ns == before, len(names)) == (kept, 2 if kept else 3)
+
+
+def test_a_link_that_leads_out_is_not_followed(flights, tmp_path):
+    """What a link outside of the folder leads to is not pushed, unless that is asked for."""
+    (tmp_path / "secret.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (flights / "labels/flight0/DJI_0000.txt").unlink()
+    (flights / "labels/flight0/DJI_0000.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(DataError) as caught, imported(flights, tmp_path / "work", "photos"):
+        pass
+    assert "leads out of the dataset" in caught.value.problems[0]
+    with imported(flights, tmp_path / "work", "photos", follow_links=True) as found:
+        assert found.is_staged
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("a.xml", "<annotation><object/></annotation>", "a.xml is Pascal VOC, .*choose YOLOv11 in Roboflow"),
+        ("annotations.xml", "<annotations><version>", "CVAT for images, .*in CVAT choose Ultralytics YOLO Detection"),
+        ("a.json", '{"shapes": [], "imagePath": "a.jpg"}', "Labelme's own, .*labelme2coco"),
+        ("via.json", '{"_via_img_metadata": {}}', r"in VIA choose .*COCO format"),
+        ("tasks.json", '[{"file_upload": "a.jpg"}]', "in Label Studio choose YOLO with Images"),
+        ("_annotations.csv", "filename,width\n", "a table of boxes, .*choose YOLOv11 in Roboflow"),
+        ("a.tfrecord", "x", "TFRecord"),
+        ("labels.tar.gz", "x", "but the archive labels.tar.gz"),
+        ("notes.md", "x", "no YOLO labels; export the dataset"),
+    ],
+)
+def test_another_export_is_answered_with_what_to_choose(tmp_path, name, content, advice):
+    """An export that is not read is recognised, and the message names the choice in that program."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (PX, PX)).save(folder / "a.jpg")
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=advice), imported(folder, tmp_path / "work", "photos"):
+        pass
+
+
+def test_labels_without_classes_and_a_path_without_anything_are_answered(flights, tmp_path):
+    """Without names of classes, pictures, or a file at all, the message says what to do."""
+    (flights / "classes.txt").unlink()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.7z").write_bytes(b"x")
+    expected = {flights: "write them into classes.txt", tmp_path / "empty": "has no pictures"}
+    expected |= {tmp_path / "none": "no such file or folder", tmp_path / "a.7z": "another kind than ZIP"}
+    for source, advice in expected.items():
+        with pytest.raises(DataError, match=advice), imported(source, tmp_path / "work", "photos"):
+            pass
+
+
+def test_two_imports_of_one_name_do_not_mix(flights, tmp_path):
+    """While one process pushes a staged folder, another one does not change it."""
+    with (
+        imported(flights, tmp_path / "work", "photos"),
+        pytest.raises(MachineError, match="another process"),
+        imported(flights, tmp_path / "work", "photos"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("a/photos", "photos"), ("my flights.v2.zip", "my-flights.v2"), ("kenya/_coco.json", "kenya"), ("x/.hid", "hid")],
+)
+def test_a_dataset_is_called_as_its_folder(tmp_path, path, name):
+    """The name of a dataset comes from the folder or archive, in letters that a bucket takes."""
+    assert dataset_name(tmp_path / path) == name
+
+
+def test_a_push_takes_any_form_and_makes_the_next_version(flights, tmp_path, capfd):
+    """`job data push` of an archive is version 1, again the same one, and version 2 once it has changed."""
+    bucket = tmp_path / "bucket"
+    store = FolderStore.create(str(bucket))
+    archive = zipped(flights, tmp_path / "photos.zip")
+    args = ["data", "push", str(archive), "--bucket", str(bucket), "--workdir", str(tmp_path / "work")]
+    for expected in ("version 1, 41 files, 41 of them sent", "version 1, 41 files, 0 of them sent"):
+        assert main(args) == 0
+        assert expected in capfd.readouterr().out
+    (flights / "labels/flight0/DJI_0000.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    zipped(flights, archive)
+    assert main(args) == 0
+    assert "version 2 (1 changed), 41 files, 1 of them sent" in capfd.readouterr().out
+    assert read_version(store, "photos").number == 2
