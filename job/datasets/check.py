@@ -120,20 +120,18 @@ def check_dataset(
         notes["is not read, since the label lies in another folder"] = unread
     splits = {name: _count(split.images, texts, scan.findings, len(names)) for name, split in layout.splits.items()}
     problems += _empty_splits(layout, splits, scan.findings)
-    unique = list(dict.fromkeys(problems))  # a file that cannot be read is reported by layout and scan
-    unique.sort(key=lambda problem: (problem.path != layout.data.name, problem.path, problem.line or 0))
+    unique = dict.fromkeys(problems)  # a file that cannot be read is reported by layout and scan
     alike = find_near_duplicates({name: split.images for name, split in layout.splits.items()}, scan.findings)
     return DatasetReport(
         names,
         splits,
-        problems=tuple(unique),
+        problems=tuple(sorted(unique, key=lambda found: (found.path != layout.data.name, found.path, found.line or 0))),
         warnings=(*layout.warnings, *_unlabelled(splits), *_counted(notes)),
         val=_files_of(layout, "val"),
         test=_files_of(layout, "test"),
         files=frozenset((layout.data.name, *layout.lists, *images, *labels)).intersection(layout.files),
         statistics=statistics_of(
-            images,
-            layout.splits["train"].images if "train" in layout.splits else (),
+            *(images, layout.splits["train"].images if "train" in layout.splits else ()),
             *(scan.findings, () if single_class else names),
             {name: counts.instances for name, counts in splits.items()},
             num_alike=sum(each.num_pictures for each in alike if (each.split, each.other) == ("val", "train")),
