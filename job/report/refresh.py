@@ -20,7 +20,7 @@ INTERRUPT_LIMIT_S = 10.0
 """Limit of the report of an attempt that was asked to stop: a notice leaves 25 s for everything."""
 
 MIN_INTERVAL_S = 30.0
-"""Shortest time between two reports: one takes seconds of a CPU, and so may an epoch of a small training."""
+"""Shortest time between two reports, and before the first: one takes seconds of a CPU, and so may a small training."""
 
 
 class ReportRefresher(AbstractContextManager["ReportRefresher"]):
@@ -28,7 +28,7 @@ class ReportRefresher(AbstractContextManager["ReportRefresher"]):
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._clock = run, clock
-        self._not_before = clock()
+        self._not_before = clock() + MIN_INTERVAL_S
         self._sidecar: Sidecar | None = None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -39,7 +39,7 @@ class ReportRefresher(AbstractContextManager["ReportRefresher"]):
             self._start(niceness=0).wait(INTERRUPT_LIMIT_S if isinstance(error, PreemptionError) else FINISH_LIMIT_S)
 
     def refresh(self) -> None:
-        """Start a new report, unless one is under way or was started less than `MIN_INTERVAL_S` ago."""
+        """Start a new report, unless one is under way, or `MIN_INTERVAL_S` have not passed."""
         if self._sidecar is not None:
             if self._sidecar.is_running:
                 return

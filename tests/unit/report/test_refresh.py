@@ -1,5 +1,6 @@
 """The report is rewritten by a process beside the training, which never waits for it."""
 
+import itertools
 import os
 import sys
 
@@ -34,6 +35,11 @@ def stuck(tmp_path, monkeypatch):
     return notes
 
 
+def refreshing(run):
+    """Return a refresher whose clock is always ahead by the time between two reports."""
+    return ReportRefresher(run, itertools.count(0, refresh.MIN_INTERVAL_S).__next__)
+
+
 def has(notes, num):
     """Whether so many processes have made their note."""
     return notes.exists() and len(notes.read_text().split()) == num
@@ -58,7 +64,7 @@ def test_the_report_is_there_at_the_end(tmp_path):
 
 def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
     """A failure is logged with its reason, at the next start and at the end, and raises nothing."""
-    with ReportRefresher(run) as refresher:
+    with refreshing(run) as refresher:
         refresher.refresh()
         refresher._sidecar._process.wait()
         refresher.refresh()
@@ -68,21 +74,23 @@ def test_a_report_that_cannot_be_made_is_a_warning(run, caplog):
 
 
 def test_reports_are_made_some_time_apart(run, caplog):
-    """A request just after a report is left to the next one."""
+    """A request just after the start, or just after a report, is left to the next one."""
     now = [0.0]
     with ReportRefresher(run, lambda: now[0]) as refresher:
-        for seconds in (0, 1, refresh.MIN_INTERVAL_S - 2, 1):
+        refresher.refresh()
+        assert refresher._sidecar is None
+        for seconds in (refresh.MIN_INTERVAL_S, 1, refresh.MIN_INTERVAL_S - 2, 1):
             now[0] += seconds
             refresher.refresh()
             wait_until(lambda: not refresher._sidecar.is_running)
-    assert len(caplog.records) == 1  # of the first, that it was not made; the fourth was begun and is not collected
+    assert len(caplog.records) == 1  # of the first, that it was not made; the last was begun and is not collected
     assert not refresher._sidecar.is_running
 
 
 def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog):
     """Where no process can be made, the run continues without a report."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with ReportRefresher(run) as refresher:
+    with refreshing(run) as refresher:
         refresher.refresh()
         refresher.finish()
     assert "report: cannot be started" in caplog.text
@@ -90,7 +98,7 @@ def test_a_program_that_cannot_be_started_is_a_warning(run, monkeypatch, caplog)
 
 def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
     """A second report is not begun while the first is made, and what is not ready when training ends is ended."""
-    with ReportRefresher(run) as refresher:
+    with refreshing(run) as refresher:
         refresher.refresh()
         wait_until(lambda: has(stuck, 1))
         refresher.refresh()
@@ -104,7 +112,7 @@ def test_training_does_not_wait_for_a_report_that_is_stuck(run, stuck):
 
 def test_a_signal_to_the_group_does_not_reach_a_report(run, stuck):
     """Ctrl-C, SIGTERM and a closed terminal are the trainer's to answer, which ends the report when it has to."""
-    with ReportRefresher(run) as refresher:
+    with refreshing(run) as refresher:
         refresher.refresh()
         assert blocks_notices(refresher._sidecar._process.pid)
 
@@ -120,7 +128,7 @@ def test_the_last_report_takes_the_place_of_one_under_way_and_has_a_limit(run, s
         return started
 
     monkeypatch.setattr(refresh, "Sidecar", start)
-    with ReportRefresher(run) as refresher:
+    with refreshing(run) as refresher:
         refresher.refresh()
         wait_until(lambda: has(stuck, 1))
         refresher.finish()
@@ -140,7 +148,7 @@ def test_the_report_of_an_attempt_that_ended_does_not_say_that_it_runs(tmp_path,
     Claim(run, 2).heartbeat(
         heartbeat.model_dump(mode="json", include={"position", "seconds", "last_committed"})
     )  # it lives
-    with pytest.raises(type(error)), ReportRefresher(run) as refresher:
+    with pytest.raises(type(error)), refreshing(run) as refresher:
         refresher.refresh()
         assert refresher._sidecar._process.wait() == 0
         assert b"running at" in run.store.read(run.key("report.html"))
@@ -173,7 +181,7 @@ def test_an_attempt_without_a_report_ends_without_one(run, stuck):
 def test_an_attempt_that_ends_waits_for_its_report_as_long_as_a_notice_allows(run, stuck, monkeypatch, caplog):
     """A report that is stuck when its attempt ends is given up, and its process is ended."""
     monkeypatch.setattr(refresh, "INTERRUPT_LIMIT_S", 0.5)
-    with pytest.raises(PreemptionError), ReportRefresher(run) as refresher:
+    with pytest.raises(PreemptionError), refreshing(run) as refresher:
         refresher.refresh()
         wait_until(lambda: has(stuck, 1))
         raise PreemptionError("SIGTERM", "preempted")
