@@ -95,11 +95,7 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
             are broken.
         MachineError: If it does not fit on the disk, or another process imports a dataset of this name.
     """
-    source = Path(source).expanduser()
-    if not is_file(source) and not is_folder(source):
-        raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
-    if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
-        raise DataError(f"{source}: is an archive of another kind than ZIP; unpack it, and pass the folder")
+    source = require_source(source)
     folder = workdir / "imports" / name
     require_writable(folder)
     with translated_errors(folder), locked(folder / ".lock") as free:
@@ -109,6 +105,16 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
             unpack(source, folder / "unpacked")
             source = _only_folder(folder / "unpacked")
         yield _import(source, folder / "staged", workdir / "ultralytics", follow_links=follow_links)
+
+
+def require_source(source: Path) -> Path:
+    """Return the path of a dataset; raises `DataError` if nothing is there, or an archive of another kind than ZIP."""
+    source = source.expanduser()
+    if not is_file(source) and not is_folder(source):
+        raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
+    if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
+        raise DataError(f"{source}: is an archive of another kind than ZIP; unpack it, and pass the folder")
+    return source
 
 
 def _is_zip(source: Path) -> bool:

@@ -129,6 +129,17 @@ def test_pictures_without_any_for_training_are_refused(flights, tmp_path):
         pass
 
 
+def test_a_dry_run_of_new_pictures_would_start(flights, tmp_path, capsys):
+    """Pictures that would be pushed first are in no bucket yet; a path without any is a reason not to start."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for path, told in ((flights, "would be checked and pushed first"), (tmp_path / "none", "no such file or folder")):
+        assert main(["train", "base", "--data", str(path), "--bucket", str(tmp_path / "bucket"), "--dry-run"]) == 0
+        err = capsys.readouterr().err
+        assert told in err
+        assert ("it would not start" in err) == (path != flights)
+    assert store.list() == []
+
+
 def test_a_name_that_leads_out_of_the_working_folder_makes_no_folder(tmp_path):
     """The name of a dataset is checked before anything is written."""
     folder = make_tiny_dataset(tmp_path / "wild")
