@@ -314,6 +314,14 @@ test-all: $(DEV) ## Run all tests, then the storm of N=200; docs/test-all.md has
 	$(WITH_ARGS) $(BIN)/python -m pytest --full
 	$(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
 
+.PHONY: gpu-test
+gpu-test: $(DEV) ## Run the tests that need an NVIDIA GPU; ARGS='--full' all, ARGS='--on-cpu' a rehearsal
+	@exec $(WITH_ARGS) $(BIN)/python -m pytest -n0 tests/gpu
+
+.PHONY: gpu-bench
+gpu-bench: $(DEV) ## Measure on an NVIDIA GPU, beside stock Ultralytics, into gpu-bench.json
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.gpu
+
 .PHONY: check
 check: $(DEV) ## Check format, lint and types
 	$(BIN)/ruff format --check

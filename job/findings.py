@@ -42,3 +42,13 @@ def require_fitness(findings: Sequence[Finding], unfit: str = "machine: unfit fo
     failed = [finding.problem for finding in findings if finding.grade == "fail"]
     if failed:
         raise MachineError(f"{unfit}, {len(failed)} of {len(findings)} checks failed", failed)
+
+
+def judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
+    """Return a finding that is ok, or a warning with advice."""
+    return Finding(subject, "ok" if is_good else "warn", found if is_good else f"{found}; {advice}")
+
+
+def is_fit(findings: Sequence[Finding]) -> bool:
+    """Whether no check failed."""
+    return all(finding.grade != "fail" for finding in findings)

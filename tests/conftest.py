@@ -36,6 +36,7 @@ LONGEST = ("test_demo", "test_kill_storm", "test_pause_and_extend", "test_tracki
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the project's own."""
     parser.addoption("--full", action="store_true", help="also run tests marked `full`")
+    parser.addoption("--on-cpu", action="store_true", help="rehearse the tests of a GPU on the CPU, at small sizes")
     parser.addoption("--write-golden", action="store_true", help="write golden files anew instead of comparing")
 
 

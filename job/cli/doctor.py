@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import MACHINE_HELP, CloudOptions, JsonOption
+from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption
 from job.cloud.machine_types import Machine, find_machine
 from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
-from job.findings import Finding, require_fitness
+from job.findings import Finding, is_fit, require_fitness
 from job.recipes.recipe import Profile, load_recipe
 from job.runs.flags import WorkdirOption
 from job.runs.lineage import find_start
@@ -22,14 +22,24 @@ from job.storage.open_store import open_store
 UNREADY = "cloud: nothing was made, as the project is not ready"
 
 
-class DoctorOptions(CloudOptions, WorkdirOption, WorkersOption, JsonOption):
+class DoctorOptions(CloudOptions, WorkdirOption, WorkersOption, DeviceOption, JsonOption):
     """Flags of ``job doctor``."""
 
     bucket: str | None = Field(
         None, description="gs://BUCKET/PREFIX or a folder; JOB_BUCKET if left out; without one it is not checked."
     )
-    recipe: str | None = Field(None, description="Check memory of GPU and machine, or start weights, for it too.")
-    profile: Profile = Field("full", description="full or demo.")
+    recipe: str | None = Field(
+        None,
+        description="Check memory of GPU and machine, or start weights, for it too; --exact takes A if left out.",
+    )
+    profile: Profile | None = Field(
+        None, description="full or demo. If left out: full, or demo for --exact where no GPU's driver is."
+    )
+    exact: bool = Field(
+        default=False,
+        description="Train a few steps of the recipe twice, the second time with a kill, and compare every bit.",
+    )
+    device: str = Field("", description="cpu, or the number of a GPU, for --exact; chosen if left out.")
     cloud: bool = Field(default=False, description="Check the project instead of this machine, before `job submit`.")
     vm: bool = Field(default=False, description="Check the project for the Spot VM of `make vm-up` instead.")
     machine: str = Field("l4", description=MACHINE_HELP)
@@ -37,17 +47,30 @@ class DoctorOptions(CloudOptions, WorkdirOption, WorkersOption, JsonOption):
     dataset: str | None = Field(None, description="The dataset in the bucket; the only one if left out.")
 
 
-@command(DoctorOptions, "job doctor --recipe A --bucket gs://my-bucket")
+@command(DoctorOptions, "job doctor --recipe A --exact --bucket gs://my-bucket")
 def doctor(options: DoctorOptions) -> None:
-    """Print one line for each check."""
+    """Print one line for each check.
+
+    With --exact a few steps of training prove that this machine resumes a killed training exactly: kernels are
+    deterministic, and weights, EMA and optimizer are equal in every bit. Exit code 78 says that a check failed.
+    """
     if options.cloud or options.vm:
+        if options.exact:
+            raise UsageError("--exact: is of this machine, --cloud and --vm are of the project; pass one of them")
         _examine_cloud(options)
         return
-    from job.session.doctor import examine
+    from job.session.doctor import DRIVER, examine
 
-    recipe = load_recipe(options.recipe, options.profile) if options.recipe else None
+    name = options.recipe or ("A" if options.exact else None)
+    profile: Profile = options.profile or ("full" if DRIVER.exists() or not options.exact else "demo")
+    recipe = load_recipe(name, profile) if name else None
     store = open_store(options.location) if options.location else None
-    _print(options, examine(options.workdir, recipe, store, options.workers))
+    findings = examine(options.workdir, recipe, store, options.workers)
+    if options.exact and recipe is not None and is_fit(findings):
+        from job.session.exactness_check import check_exactness
+
+        findings += check_exactness(recipe, options.workdir, options.device, options.workers)
+    _print(options, findings)
 
 
 def examine_cloud(
@@ -82,7 +105,9 @@ def _examine_cloud(options: DoctorOptions) -> None:
     store = options.store()
     dataset, start = options.dataset, None
     if options.recipe is not None:
-        request = TrainRequest.parse({"recipe": options.recipe, "profile": options.profile, "dataset": dataset})
+        request = TrainRequest.parse(
+            {"recipe": options.recipe, "profile": options.profile or "full", "dataset": dataset}
+        )
         start = find_start(store, request, None)
     spot, on_batch = not options.on_demand, not options.vm
     _print(options, examine_cloud(settings, machine, store, dataset, start, spot=spot, on_batch=on_batch), UNREADY)

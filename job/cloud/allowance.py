@@ -5,7 +5,7 @@ up, cancelled or read outside of the settings' project and regions, and that non
 image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from job.cloud.budget import Limit, require_price, usd_per_hour
@@ -41,7 +41,7 @@ class Allowance:
                     require_price(prices, type_, spot=spot)
             return self.given
         known = all(usd_per_hour(prices, type_, spot=spot) is not None for type_ in machine_types)
-        return Limit(usd=self.settings.max_usd) if known else Limit(hours=self.settings.max_hours)
+        return Limit(usd=self.settings.max_usd) if known else Limit(hours=self._hours(machine_types))
 
     def limit_of(self, submission: Submission) -> Limit:
         """Return the limit of a recorded run: the command line's, or else one in dollars or hours as `limit` has it.
@@ -54,7 +54,7 @@ class Allowance:
         types = {*submission.machines, submission.placement.machine}
         if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
             return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
-        return Limit(hours=self.settings.max_hours if submission.max_hours is None else submission.max_hours)
+        return Limit(hours=self._hours(types) if submission.max_hours is None else submission.max_hours)
 
     def require_place(self, submission: Submission) -> None:
         """Raise `RunConflictError`, with every difference, unless the job's project and regions are those here."""
@@ -96,9 +96,10 @@ class Allowance:
                 f"{MAX_RETRIES} of {MAX_RUN_S} s are made"
             )
         limit = Limit(submission.max_usd, submission.max_hours)  # without one, that of the settings holds
-        fits = (limit.usd or 0.0) <= here.max_usd and (limit.hours or 0.0) <= here.max_hours
+        hours = self._hours({submission.placement.machine, *submission.machines})
+        fits = (limit.usd or 0.0) <= here.max_usd and (limit.hours or 0.0) <= hours
         if self.given is None and not fits:
-            usual = f"{Limit(usd=here.max_usd)}, or {Limit(hours=here.max_hours)} where a price is not known"
+            usual = f"{Limit(usd=here.max_usd)}, or {Limit(hours=hours)} where a price is not known"
             problems.append(
                 f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
             )
@@ -110,6 +111,12 @@ class Allowance:
         placement = submission.placement
         here = usd_per_hour(self.settings.prices, placement.machine, spot=placement.spot)
         return max((price for price in (submission.usd_per_hour, here) if price is not None), default=None)
+
+    def _hours(self, machine_types: Collection[str]) -> float:
+        """Return the machine hours of the settings, which are those of one GPU, for the largest of the machines."""
+        return self.settings.max_hours / max(
+            (machines()[type_].gpus for type_ in machine_types if type_ in machines()), default=1
+        )
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
         recorded, here = submission.settings, self.settings.subnetworks

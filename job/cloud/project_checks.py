@@ -206,7 +206,8 @@ def check_content(store: Store, dataset: str | None, start: InitialWeights | Non
         yield Finding("weights", "ok", f"{start.source} is in the bucket")
     else:
         found = f"{start.source} is not in the bucket; the first machine fetches it from github.com and puts it there"
-        yield Finding("weights", "warn", found)
+        remedy = f"job weights push {start.source.removeprefix('weights/')} --bucket {store.uri}"
+        yield Finding("weights", "warn", found, remedy)
 
 
 def check_price(asked: Asked) -> Iterator[Finding]:

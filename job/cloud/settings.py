@@ -113,7 +113,7 @@ class LocalSettings(BaseModel):
     """Default limit of a run over all its machines."""
 
     max_hours: Positive = 48.0
-    """Default limit of machine hours, if a price is not known."""
+    """Default limit of machine hours, if a price is not known; of a machine with several GPUs, as much less."""
 
     @property
     def subnetworks(self) -> dict[str, str | None]:

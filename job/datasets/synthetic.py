@@ -5,7 +5,7 @@ labelled with the box of its visible part, and that all species are in both spli
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -46,12 +46,15 @@ Pixels = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
 
-def draw_demo_dataset(folder: Path, seed: int = 0) -> None:
-    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``; another seed, other pictures."""
-    for split_number, (split, num_images) in enumerate(NUM_IMAGES.items()):
+def draw_demo_dataset(folder: Path, seed: int = 0, num_images: Mapping[str, int] | None = None) -> None:
+    """Draw the dataset in YOLO format: ``images``, ``labels`` and ``data.yaml``; another seed, other pictures.
+
+    `num_images` has the number of pictures by split; `NUM_IMAGES` if left out.
+    """
+    for split_number, (split, num_drawn) in enumerate((num_images or NUM_IMAGES).items()):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        for number in range(num_images):
+        for number in range(num_drawn):
             rng = np.random.default_rng([seed, split_number, number])
             picture, rows = _draw_picture(rng, is_empty=number % EVERY_NTH_IS_EMPTY == EVERY_NTH_IS_EMPTY - 1)
             picture.save(folder / "images" / split / f"{split}_{number:03}.jpg", quality=90)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from job.cloud.machine_types import OLDEST_DRIVER
 from job.errors import JobError
-from job.findings import Finding, require_fitness
+from job.findings import Finding, judged, require_fitness
 from job.recipes.recipe import Recipe
 from job.storage.object_store import Store
 
@@ -39,10 +39,6 @@ BYTES_PER_PIXEL = {"n": 532, "s": 1021, "m": 2173, "l": 2791, "x": 4181}
 """What one forward pass of a YOLO11 model keeps for the backward pass, per pixel of the image, in single precision; by
 the letter of the model. Measured at 256 px as the storage of all saved tensors. Half of it in half precision.
 """
-
-
-def _judged(subject: str, is_good: bool, found: str, advice: str) -> Finding:  # noqa: FBT001 -- the verdict
-    return Finding(subject, "ok" if is_good else "warn", found if is_good else f"{found}; {advice}")
 
 
 def examine(workdir: Path, recipe: Recipe | None, store: Store | None, workers: int) -> list[Finding]:
@@ -74,7 +70,7 @@ def _libraries() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 yield Finding(name, "fail", f"is not installed; {wanted} is needed to train, run `make env`")
                 continue
-            yield _judged(name, found == wanted, found, f"{wanted} is the version of the lock, and bits may differ")
+            yield judged(name, found == wanted, found, f"{wanted} is the version of the lock, and bits may differ")
 
 
 def _packages() -> Iterator[Finding]:
@@ -163,7 +159,7 @@ def _disk(workdir: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB are free in {folder}"
-    yield _judged("disk", free > SPARE_DISK_BYTES, found, "free some space, or pass another --workdir")
+    yield judged("disk", free > SPARE_DISK_BYTES, found, "free some space, or pass another --workdir")
 
 
 def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
@@ -174,7 +170,7 @@ def _shared_memory(workers: int, recipe: Recipe | None) -> Iterator[Finding]:
     free = shutil.disk_usage(SHARED_MEMORY).free
     found = f"{free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB may be used"
     advice = "start the container with a larger --shm-size or --ipc=host, or pass fewer --workers"
-    yield _judged("shared memory", free >= needed, found, advice)
+    yield judged("shared memory", free >= needed, found, advice)
 
 
 def _bucket(store: Store | None) -> Iterator[Finding]:

@@ -198,7 +198,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
             "longer with --seconds, or pass fewer --kills"
         )
     states = {which: _final_state(piece, which) for which in (STRAIGHT, name)}
-    different = _first_differences(states[STRAIGHT], states[name])
+    different = first_differences(states[STRAIGHT], states[name])
     if different:
         different.append(_cause(straight, piece.trace(name)))
     from job.training.state import digest_state  # noqa: PLC0415 -- imports torch, which only this command needs
@@ -251,7 +251,7 @@ def _final_state(piece: Piece, name: str) -> dict[str, Any]:
     return read_state(folder / STATE)
 
 
-def _first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:
+def first_differences(straight: dict[str, Any], killed: dict[str, Any]) -> list[str]:
     """Return the differences of two final states: the first tensor of each group, the end of training, metrics."""
     from job.training.state import tensors_of  # noqa: PLC0415 -- imports torch, which only this command needs
 

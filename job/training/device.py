@@ -59,6 +59,18 @@ def set_kernels(num_threads: int) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
+def require_deterministic_kernels() -> None:
+    """Let an operator without a deterministic kernel raise, where Ultralytics lets it warn."""
+    torch.use_deterministic_algorithms(mode=True, warn_only=False)
+
+
+def peak_memory(device: torch.device) -> tuple[int, int]:
+    """Return the bytes of a GPU that torch has reserved at most, and those that it has; zeros for a CPU."""
+    if device.type != "cuda":
+        return 0, 0
+    return torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+
+
 def num_ooms(device: torch.device) -> int:
     """Return the number of failed allocations on the device so far, also of those that a library caught.
 

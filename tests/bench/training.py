@@ -5,6 +5,7 @@ Both train the same data with the same arguments, taking turns, each in processe
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from job.datasets.synthetic import draw_demo_dataset
 from job.recipes.arguments import requested
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
+from job.runs.flags import as_args
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT
@@ -38,7 +40,7 @@ ARGUMENTS = requested(load_recipe("A", "demo").train) | {"plots": False, "close_
 """Of recipe A at the demo's scale."""
 
 STOCK = """
-import json, sys
+import importlib.util, json, sys
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 
@@ -47,6 +49,8 @@ class Trainer(DetectionTrainer):
         super().__init__(*args, **kwargs)
         self.add_callback("on_train_batch_end", lambda _: open(mark, "a").write("step\\n"))
 
+if importlib.util.find_spec("polars") is None:  # it reads the table of epochs for each file that is saved
+    Trainer.read_results_csv = lambda _: {}
 model, arguments, mark = json.loads(sys.argv[1])
 YOLO(model).train(trainer=Trainer, **arguments)
 """
@@ -56,18 +60,31 @@ MEAN_LIFE_S = 40.0
 TURN_S = 0.5
 
 
+def draw_demo_pictures(folder: Path, num_times: int = 1) -> None:
+    """Draw the demo's images, or so many times as many to train on."""
+    draw_demo_dataset(folder / "data")
+    for seed in range(1, num_times):
+        draw_demo_dataset(folder / "more", seed)
+        for file in folder.glob("more/*/train/*"):
+            file.rename(folder / "data" / file.parts[-3] / "train" / f"{seed}_{file.name}")
+        shutil.rmtree(folder / "more")
+
+
 class Bench:
     """A place with the data, and the two programs."""
 
-    def __init__(self, folder: Path, num_times: int = 1) -> None:
-        """Draw the demo's images, or so many times as many to train on."""
-        self.folder = folder
-        draw_demo_dataset(folder / "data")
-        for seed in range(1, num_times):
-            draw_demo_dataset(folder / "more", seed)
-            for file in folder.glob("more/*/train/*"):
-                file.rename(folder / "data" / file.parts[-3] / "train" / f"{seed}_{file.name}")
-            shutil.rmtree(folder / "more")
+    def __init__(
+        self,
+        folder: Path,
+        draw: "Callable[[Path], None]" = draw_demo_pictures,
+        *,
+        device: str = "cpu",
+        workers: int = 0,
+        num_threads: int = 1,
+    ) -> None:
+        """Let a function draw pictures of the demo's classes into ``data`` of a folder."""
+        self.folder, self.device, self.workers = folder, device, workers
+        draw(folder)
         data = {"path": str(folder / "data"), "train": "images/train", "val": "images/val"}
         names = json.dumps(dict(enumerate(["zebra", "elephant", "giraffe", "ostrich"])))
         (folder / "data.yaml").write_text(
@@ -78,17 +95,20 @@ class Bench:
         assert job_main(push) == 0
         self.env = os.environ | {
             "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": str(num_threads),
             "YOLO_CONFIG_DIR": str(folder / "settings"),
             "YOLO_OFFLINE": "true",
             "WANDB_MODE": "disabled",  # as stock Ultralytics has it
         }
 
-    def stock(self, name: str, epochs: int, *, model: str = MODEL) -> "subprocess.Popen[bytes]":
+    def stock(
+        self, name: str, epochs: int, *, model: str = MODEL, changes: dict[str, object] | None = None
+    ) -> "subprocess.Popen[bytes]":
         """Start stock Ultralytics, or resume it if it has a checkpoint."""
         place = self.folder / "stock" / name
         last = place / "weights" / "last.pt"
-        arguments = {**ARGUMENTS, "epochs": epochs, "data": str(self.folder / "data.yaml"), "device": "cpu"}
+        arguments = {**ARGUMENTS, **(changes or {}), "epochs": epochs, "data": str(self.folder / "data.yaml")}
+        arguments |= {"device": self.device, "workers": self.workers}
         arguments |= {"project": str(place.parent), "name": name, "exist_ok": True, "verbose": False}
         started = [str(last), {"resume": True}] if last.exists() else [model, arguments]
         words = [sys.executable, "-c", STOCK, json.dumps([*started, str(self.mark(name))])]
@@ -103,13 +123,16 @@ class Bench:
         model: str = MODEL,
         trace: bool = False,
         env: dict[str, str] | None = None,
+        changes: dict[str, object] | None = None,
     ) -> "subprocess.Popen[bytes]":
         """Start our training, or resume it."""
-        flags = {name.replace("_", "-"): value for name, value in ARGUMENTS.items() if value is not None}
-        flags |= {"epochs": epochs, "model": model, "device": "cpu", "workers": 0, "checkpoint-every": every_s}
+        asked = ARGUMENTS | (changes or {})
+        flags = {name: value for name, value in asked.items() if value is not None}
+        flags |= {"epochs": epochs, "model": model, "checkpoint-every": every_s}
+        flags |= {"device": self.device, "workers": self.workers}
         flags |= {"run": name, "bucket": self.folder / "bucket", "workdir": self.folder / "work"}
         words = [sys.executable, "-m", "job", "train", "--recipe", "base"]
-        words += [f"--{flag}={value}" for flag, value in flags.items()]
+        words += as_args(flags)
         return self._start(words, name, (env or {}) | ({"JOB_TRACE": str(self.mark(name))} if trace else {}))
 
     def mark(self, name: str) -> Path:
@@ -313,7 +336,12 @@ def main() -> None:
             "restart": lambda: bench_restart(bench, chosen.pairs),
             "tracking": lambda: bench_tracking(bench, chosen.epochs),
             "goodput": lambda: bench_goodput(bench, num_epochs=20, num_steps=400, seed=1),
-            "long-epochs": lambda: bench_goodput(Bench(base / "long", 8), num_epochs=3, num_steps=480, seed=1),
+            "long-epochs": lambda: bench_goodput(
+                Bench(base / "long", functools.partial(draw_demo_pictures, num_times=8)),
+                num_epochs=3,
+                num_steps=480,
+                seed=1,
+            ),
         }
         for name, part in parts.items():
             if chosen.only in {None, name}:

@@ -104,6 +104,7 @@ def test_all_differences_are_named_at_once(submission):
             "limit: the record has 1000000.00 USD, the settings here have 50.00 USD, or 48 machine hours",
         ),
         ({"max_usd": None, "max_hours": 49.0}, "limit: the record has 49 machine hours"),
+        ({"max_usd": None, "max_hours": 7.0, "machines": ["a3-highgpu-8g"]}, "limit: the record has 7 machine hours"),
         ({"max_usd": 50.0, "max_hours": 49.0}, "limit: the record has 50.00 USD"),
         ({"max_run_s": 14 * 24 * 3600}, "durations: the record has 10 retries of 1209600 s"),
         ({"max_retries": 11}, "durations: the record has 11 retries"),

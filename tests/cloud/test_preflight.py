@@ -234,6 +234,7 @@ def test_price_and_weights_that_are_not_there_are_warnings(cloud, capsys):
     found = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert (found["price"]["grade"], found["price"]["remedy"]) == ("warn", "prices: {a2-highgpu-1g: {spot: USD}}")
     assert found["weights"]["grade"] == "warn"
+    assert found["weights"]["remedy"].endswith(f".pt --bucket {cloud.bucket}")
     source = found["weights"]["found"].split()[0]
     open_store(cloud.bucket).put(source, b"weights")
     assert main(["doctor", "--cloud", "--recipe", "base", "--machine", "a100", "--json"]) == 0

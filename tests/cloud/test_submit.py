@@ -290,6 +290,7 @@ def test_files_of_this_machine_are_not_sent_to_the_cloud(settings, tmp_path, cap
         (["--no-limit"], {}, "this can cost $185.76 at worst, 530.8 hours", (None, None)),
         (["--machine", "a100"], {}, "this can take 48.0 hours of a2-highgpu-1g", (None, 48.0)),
         (["--machine", "l4,a100"], {}, "the limit of the whole run is 48 machine hours", (None, 48.0)),
+        (["--machine", "a100x8"], {}, "this can take 6.0 hours of a2-highgpu-8g", (None, 6.0)),
         (["--machine", "a100"], {"max_hours": 6}, "this can take 6.0 hours of a2-highgpu-1g", (None, 6.0)),
     ],
 )

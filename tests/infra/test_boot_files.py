@@ -17,7 +17,7 @@ from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.terraform import needs_terraform
 
 VM = ROOT / "infra/vm"
-SCRIPTS = sorted([*(ROOT / "infra").rglob("*.sh"), *(ROOT / "docker").glob("*.sh")])
+SCRIPTS = sorted([*(ROOT / "infra").rglob("*.sh"), *(ROOT / "docker").glob("*.sh"), *(ROOT / "tests").rglob("*.sh")])
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 PATHS = {
     "/etc/trainer/environment": None,

@@ -1,17 +1,14 @@
 """Distributed training on CPUs: killed, stopped, and on two machines."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from job.runs import checkpoint
-from tests.support.bucket import run_in, tensors_of
-from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, wait_until
+from tests.support.bucket import ends_of, run_in
+from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, take_machine, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ALONE = (
@@ -26,13 +23,6 @@ NUM_BATCHES = 6
 def data(tmp_path_factory):
     """A tiny dataset on disk, whose last batch does not divide evenly."""
     return make_tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=21, num_val=4)
-
-
-def ends_of(bucket):
-    """Return the digests of the final weights and of the last state."""
-    run = run_in(bucket)
-    newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
-    return tensors_of(bucket) | newest.metadata.digests
 
 
 def num_steps(trace):
@@ -71,14 +61,6 @@ def test_two_processes_that_are_killed_end_like_two_that_are_not(bucket, undistu
     assert resumed.returncode == 0, resumed.stderr
     assert run_in(bucket).attempt(3).start.receipt.position.batch > 0
     assert ends_of(bucket) == ends_of(undisturbed)
-
-
-def take_machine(process):
-    """Kill torchrun and what it started, which is in process groups of its own."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for number in (process.pid, *map(int, children)):
-        os.kill(number, signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.mark.full

@@ -1,12 +1,10 @@
 """Our loop ends with the bits of Ultralytics' own, on the same batches."""
 
-import warnings
-
 import pytest
 import torch
 
 from job.recipes.recipe import load_recipe
-from job.training.callbacks import TrainingCallbacks
+from tests.support.stock_loop import train_ours, train_stock
 from tests.support.tiny_dataset import make_tiny_dataset
 from tests.support.tiny_training import plan_tiny_training
 
@@ -24,47 +22,6 @@ def plan(confined, tmp_path):
         return plan_tiny_training(tmp_path / folder, yaml, load_recipe(recipe, "demo").train | SMALL, 0)
 
     return make
-
-
-def train_stock(plan):
-    """Train with Ultralytics' `_do_train`, given our batches in our order."""
-    from job.training.rng import start_streams  # noqa: PLC0415 -- after Ultralytics was confined
-    from job.training.trainer import Trainer  # noqa: PLC0415 -- Ultralytics is confined first
-
-    class Stock(Trainer):
-        is_set_up = False
-        number = 0
-
-        def _setup_train(self):
-            if not self.is_set_up:
-                self.is_set_up = True
-                super()._setup_train()
-
-        def preprocess_batch(self, batch):
-            start_streams("size", self.args.seed, self.epoch, self.number)
-            self.number += 1
-            return super().preprocess_batch(batch)
-
-    def start_epoch(trainer):
-        trainer.batches.start(trainer.epoch)
-        trainer.number = 0
-
-    trainer = Stock(plan)
-    trainer.train_loader.reset = lambda: None  # what Ultralytics' loader has to forget its workers
-    trainer.callbacks["on_train_epoch_start"].append(start_epoch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.train()
-    return trainer
-
-
-def train_ours(plan):
-    """Train with our loop."""
-    from job.training.loop import Training  # noqa: PLC0415 -- after Ultralytics was confined
-
-    training = Training(plan)
-    training.run(TrainingCallbacks())
-    return training.trainer
 
 
 @pytest.mark.parametrize("recipe", ["A", *(pytest.param(recipe, marks=pytest.mark.full) for recipe in ("B", "C"))])

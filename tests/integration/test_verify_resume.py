@@ -8,7 +8,7 @@ import pytest
 
 from job.cli.app import main
 from job.datasets.push import plan_push
-from job.session.verify_resume import Piece, _first_differences, train_straight, verify_resume
+from job.session.verify_resume import Piece, first_differences, train_straight, verify_resume
 from job.storage.local import FolderStore
 from tests.support.cli_process import ROOT, job
 from tests.support.fake_wandb_server import running_wandb_server
@@ -126,21 +126,21 @@ def test_the_last_bit_of_any_tensor_is_a_difference(group):
         }
 
     other = state()
-    assert _first_differences(state(), other) == []
+    assert first_differences(state(), other) == []
     tensors = other["optimizer"]["state"][0] if group == "optimizer" else other[group]
     tensors["b"] = torch.nextafter(tensors["b"], torch.full((4,), torch.inf))
-    (found,) = _first_differences(state(), other)
+    (found,) = first_differences(state(), other)
     assert found.startswith(f"{group}: ")
     del tensors["b"]
-    (found,) = _first_differences(state(), other)
+    (found,) = first_differences(state(), other)
     assert found.endswith("b differs")
     for key in ("epoch", "batch", "last_step"):
         other = state()
         other["progress"][key] += 1
-        assert [line.partition(":")[0] for line in _first_differences(state(), other)] == [f"progress.{key}"]
+        assert [line.partition(":")[0] for line in first_differences(state(), other)] == [f"progress.{key}"]
     for name, value in {"best_fitness": 0.3, "stopper": {"best_epoch": 1}}.items():
-        assert [line.partition(":")[0] for line in _first_differences(state(), state() | {name: value})] == [name]
+        assert [line.partition(":")[0] for line in first_differences(state(), state() | {name: value})] == [name]
     for loss in (0.4, 0.6):
         other = state()
         other["progress"]["rows"][0] |= {"loss": loss, "time": 2.0}
-        assert _first_differences(state(), other) == ["results.csv: loss of epoch 3 differs"]
+        assert first_differences(state(), other) == ["results.csv: loss of epoch 3 differs"]

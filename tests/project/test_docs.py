@@ -22,7 +22,7 @@ TOP = ("job", "tests", "infra", "docker", "requirements", "docs", ".ci")
 CREATED = {"infra/terraform.tfvars", "infra/outputs.json"}
 """Files that a user or Terraform makes."""
 
-OF_OTHERS = {"--compression-level", "--full", "--write-golden"}
+OF_OTHERS = {"--compression-level", "--full", "--on-cpu", "--write-golden"}
 """Flags of Podman and of the test suite."""
 
 

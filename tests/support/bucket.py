@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from job.cli.app import main
+from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from tests.support.attempt_records import final_tensors
@@ -24,3 +25,10 @@ def run_in(bucket, name="zebra"):
 def tensors_of(bucket, name="zebra"):
     """Return the digests of a finished run's weights."""
     return final_tensors(run_in(bucket, name).final())
+
+
+def ends_of(bucket, name="zebra"):
+    """Return the digests of a finished run's weights, and of all of its last state."""
+    run = run_in(bucket, name)
+    newest = checkpoint.read_manifest(run, checkpoint.committed(run)[-1])
+    return tensors_of(bucket, name) | newest.metadata.digests

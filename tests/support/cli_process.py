@@ -57,6 +57,14 @@ def kill(process):
     process.communicate()
 
 
+def take_machine(process):
+    """Kill torchrun and what it started, which is in process groups of its own."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for number in (process.pid, *map(int, children)):
+        os.kill(number, signal.SIGKILL)
+    process.communicate()
+
+
 def wait_until(condition, process=None, timeout_s=TIMEOUT_S):
     """Wait for something another process does, and fail if that process ends without having done it."""
     deadline = time.monotonic() + timeout_s

@@ -10,7 +10,7 @@ and its best epoch are none of them nought.
 """
 
 
-def plan_tiny_training(folder, data_yaml, train, workers=0):
+def plan_tiny_training(folder, data_yaml, train, workers=0, device="cpu"):
     """Plan a training; Ultralytics has to be isolated before.
 
     Args:
@@ -18,6 +18,7 @@ def plan_tiny_training(folder, data_yaml, train, workers=0):
         data_yaml: Has the paths of the images.
         train: Ultralytics' argument names and values.
         workers: Processes that load images.
+        device: Of Ultralytics.
     """
     from job.training.trainer import Plan  # noqa: PLC0415 -- imports Ultralytics
 
@@ -28,7 +29,7 @@ def plan_tiny_training(folder, data_yaml, train, workers=0):
         architecture="yolo11n.yaml",
         weights=None,
         same_classes=False,
-        device="cpu",
+        device=device,
         workers=workers,
         num_threads=1,
     )

@@ -1,0 +1,44 @@
+"""Trainings of tests on a GPU: a recipe at a size, killed in the middle of accumulation and resumed."""
+
+from pathlib import Path
+
+from job.runs import checkpoint
+from job.training.position import Position
+from tests.support.bucket import run_in
+from tests.support.cli_process import TIMEOUT_S, start_job, take_machine, wait_until
+
+HELD_AT = 6
+"""The batch, of six in an epoch, at which a training is held until its kill: four make an optimizer step, so that
+moments exist and gradients of the fifth wait.
+"""
+
+COMMITTED = Position(0, HELD_AT - 1)
+
+
+def words_of(bucket, recipe, px, device, workers=None):
+    """Return the words that train a recipe in a bucket, with a checkpoint after each batch; with its default of loader
+    processes if none is given.
+    """
+    return (
+        *("train", "--recipe", recipe, "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", px, "--batch", "4"),
+        *("--nbs", "16", "--warmup-epochs", "0", "--close-mosaic", "1", "--plots", "false", "--device", device),
+        *("--checkpoint-every", "0.001", "--run", "zebra", "--bucket", bucket, "--workdir", f"{bucket}-work"),
+        *(() if workers is None else ("--workers", workers)),
+    )
+
+
+def train(words, program="tests.support.fault_point_cli", point="", **environment):
+    """Train to the end with a program that takes a point; return its exit code and what it said."""
+    process = start_job(point, *words, program=program, **environment)
+    said = process.communicate(timeout=TIMEOUT_S)[1]
+    return process.returncode, said
+
+
+def kill_and_resume(bucket, words, program="tests.support.fault_point_cli", **environment):
+    """Kill a training once `COMMITTED` is committed, and resume it; return exit code and messages of the last."""
+    held = Path(f"{bucket}-held")
+    process = start_job(f"step:{HELD_AT}:hold", *words, program=program, TEST_HELD=held, **environment)
+    wait_until(held.exists, process)
+    wait_until(lambda: any(each.position == COMMITTED for each in checkpoint.committed(run_in(bucket))), process)
+    take_machine(process)
+    return train(words, program, **environment)
