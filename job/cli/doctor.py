@@ -8,8 +8,7 @@ from pydantic import Field
 from job.cli.command import command
 from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption
 from job.cloud.machine_types import Machine, find_machine
-from job.cloud.settings import Settings, load_settings
-from job.datasets.prepare import find_dataset
+from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
 from job.findings import Finding, is_fit, require_fitness
 from job.recipes.recipe import Profile, load_recipe
@@ -78,7 +77,7 @@ def examine_cloud(
     settings: Settings,
     machine: Machine,
     store: Store,
-    dataset: str,
+    dataset: str | None,
     start: InitialWeights | None,
     *,
     spot: bool,
@@ -101,9 +100,10 @@ def examine_cloud(
 
 
 def _examine_cloud(options: DoctorOptions) -> None:
-    settings, machine = load_settings(options.settings), find_machine(options.machine.split(",")[0].strip())
+    settings = load_settings(options.settings, WITHOUT_IMAGE)
+    machine = find_machine(options.machine.split(",")[0].strip())
     store = options.store()
-    dataset, start = find_dataset(store, options.dataset), None
+    dataset, start = options.dataset, None
     if options.recipe is not None:
         request = TrainRequest.parse(
             {"recipe": options.recipe, "profile": options.profile or "full", "dataset": dataset}

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import BucketOption
-from job.datasets.import_folder import dataset_name, push_source
+from job.datasets.import_folder import dataset_name, push_source, require_source
 from job.datasets.prepare import find_dataset
+from job.datasets.push import require_name
 from job.errors import JobError, UsageError
 from job.runs.lineage import find_start
 from job.runs.request import TrainRequest
@@ -84,6 +85,15 @@ def launch_ranks(device: str) -> None:
         sys.exit(launch(sys.argv[1:], device, nodes))
 
 
+def _find_data(store: Store, options: TrainOptions) -> str:
+    """Return the dataset to train on, which need not be in the bucket if pictures are pushed first."""
+    if options.data is None:
+        return find_dataset(store, options.dataset)
+    source, name = require_source(Path(options.data)), require_name(str(options.dataset))
+    log.info("dataset %s: %s would be checked and pushed first", name, source)
+    return name
+
+
 def _print_plan(options: TrainOptions) -> None:
     """Print the resolved run; a value that cannot be looked up is null, and explained on stderr."""
     recipe, run, dataset, start = options.recipe, options.run, options.dataset, None
@@ -92,7 +102,7 @@ def _print_plan(options: TrainOptions) -> None:
     else:
         problems, store = [], options.store()
         try:
-            dataset = find_dataset(store, dataset)
+            dataset = _find_data(store, options)
         except JobError as error:
             problems.append(error)
         try:

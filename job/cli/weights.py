@@ -56,6 +56,8 @@ def push(options: PushWeightsOptions) -> None:
     The file is not opened as a model: a training that starts from it checks it.
     """
     file, store = Path(options.file).expanduser(), options.store()
+    if not is_file(file):
+        raise WeightsError(f"{file}: is no file that is there; pass a .pt file that Ultralytics has written")
     if not zipfile.is_zipfile(file):
         raise WeightsError(f"{file}: is no file of weights; pass a .pt file that Ultralytics has written")
     key = f"weights/{check_weights_name(options.name or file.name)}"

@@ -58,11 +58,15 @@ class GoogleApi:
             raise MachineError(
                 f"Google Cloud: the credentials are not accepted, {error}; run `gcloud auth application-default login`"
             ) from error
-        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise TransientCloudError(f"{subject}: was not answered, {response.status_code}; try again")
+        status = response.status_code
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise TransientCloudError(f"{subject}: was not answered, {status}; try again")
         if not response.ok:
-            raise RefusedError(subject, response.status_code, _words_of(response.text))
-        return dict(response.json())
+            raise RefusedError(subject, status, _words_of(response.text))
+        with contextlib.suppress(ValueError):
+            if isinstance(answer := response.json(), dict):
+                return answer
+        raise TransientCloudError(f"{subject}: was not answered by JSON, so not by Google; see what is in between")
 
     def _connected(self) -> Session:
         if self._session is None:

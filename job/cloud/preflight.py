@@ -1,7 +1,7 @@
 """Preflight: whether a project can take a submission, asked before anything is made.
 
-Guarantees that nothing is made, changed or paid for. A question that is refused is a warning, and facts that only a
-running machine shows are listed as open.
+Guarantees that nothing is made, changed or paid for. A question that is refused, or not answered while others are, is a
+warning, and facts that only a running machine shows are listed as open.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from job.cloud.project_checks import (
     open_questions,
 )
 from job.cloud.rights_checks import check_own_rights, check_runtime_rights, check_secret
+from job.errors import TransientCloudError
 from job.findings import Finding
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
@@ -36,15 +37,20 @@ CHECKS: dict[str, Callable[[GoogleApi, Asked], Iterator[Finding]]] = {
 """Checks by the subject of a refusal."""
 
 
-def examine_project(asked: Asked, store: Store, dataset: str, start: InitialWeights | None) -> list[Finding]:
+def examine_project(asked: Asked, store: Store, dataset: str | None, start: InitialWeights | None) -> list[Finding]:
     """Check project and bucket for a submission of a dataset, from start weights if they are known.
 
-    Raises `TransientCloudError` if a question is not answered, `MachineError` without credentials.
+    Raises `TransientCloudError` if no question is answered, `MachineError` without credentials.
     """
-    api, findings = GoogleApi(), list[Finding]()
+    api, findings, unanswered = GoogleApi(), list[Finding](), list[TransientCloudError]()
     for subject, check in CHECKS.items():
         try:
             findings += check(api, asked)
         except RefusedError as error:
             findings.append(Finding(subject, "warn", f"cannot be checked, {error}"))
+        except TransientCloudError as error:
+            unanswered.append(error)
+            findings.append(Finding(subject, "warn", f"cannot be checked, {error}"))
+    if unanswered and len(unanswered) == len(findings):
+        raise unanswered[0]
     return [*findings, *check_content(store, dataset, start), *check_price(asked), *open_questions(asked)]

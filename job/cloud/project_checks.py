@@ -3,6 +3,7 @@
 Guarantees that nothing is made, changed or paid for. A check raises `RefusedError` if this account may not make it.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine
 from job.cloud.settings import Settings
 from job.datasets.lockfile import read_version
+from job.datasets.prepare import find_dataset
 from job.errors import DataError
 from job.findings import Finding
 from job.runs.records import InitialWeights
@@ -32,8 +34,12 @@ IMAGE = re.compile(
 )
 """An image in Artifact Registry."""
 
-CONTINENTS = {"us": "us-", "eu": "europe-", "asia": "asia-"}
-"""Multi-regions, each with the beginning of its regions' names."""
+CONTINENTS = {
+    **dict.fromkeys(("us", "nam4"), "us-"),
+    **dict.fromkeys(("eu", "europe", "eur4", "eur5", "eur7", "eur8"), "europe-"),
+    **dict.fromkeys(("asia", "asia1"), "asia-"),
+}
+"""Multi-regions of buckets and registries, and dual-regions, each with the beginning of its regions' names."""
 
 Road = Literal["batch", "vm"]
 
@@ -83,14 +89,18 @@ def check_quota(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
 
 
 def _free(resource: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return limit and usage by metric."""
-    return {quota["metric"]: (quota["limit"], quota.get("usage", 0.0)) for quota in resource.get("quotas", [])}
+    """Return limit and usage by metric; a negative limit is none."""
+    quotas = {
+        quota["metric"]: (quota.get("limit", 0.0), quota.get("usage", 0.0)) for quota in resource.get("quotas", [])
+    }
+    return {metric: (limit if limit >= 0 else math.inf, used) for metric, (limit, used) in quotas.items()}
 
 
 def _quota(asked: Asked, where: str, metrics: list[str], known: dict[str, tuple[float, float]]) -> Finding:
     """Judge the quota of a place by the first metric, or by a later one if that suffices instead.
 
-    A Spot machine counts against the quota of its own, or where there is none against that of on demand.
+    A Spot machine counts against the quota of its own, or where there is none against that of on demand. A quota that
+    suffices and is in use is waited for.
     """
     needed, project = asked.machine.gpus, asked.settings.project
     remedy = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
@@ -101,8 +111,10 @@ def _quota(asked: Asked, where: str, metrics: list[str], known: dict[str, tuple[
         if limit - used >= needed and (number == 0 or known[metrics[0]][0] == 0):
             return Finding("GPU quota", "ok", f"{where}: {metric} is {limit:g}, {used:g} in use, {needed} needed")
     limit, used = known[metrics[0]]
-    found = f"{where}: {metrics[0]} is {limit:g}, {used:g} in use, {needed} needed; ask for more"
-    return Finding("GPU quota", "fail", found, remedy)
+    found = f"{where}: {metrics[0]} is {limit:g}, {used:g} in use, {needed} needed"
+    if limit >= needed:
+        return Finding("GPU quota", "warn", f"{found}; it waits until they are free", remedy)
+    return Finding("GPU quota", "fail", f"{found}; ask for more", remedy)
 
 
 def check_zones(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
@@ -135,6 +147,9 @@ def _zones_with(api: GoogleApi, asked: Asked, kind: str, name: str) -> set[str]:
 def check_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     """Check that the image is in the registry, and how much a machine fetches of it."""
     image = asked.image
+    if not asked.settings.image:
+        yield Finding("image", "fail", "none is named", "make image push, then IMAGE=... as it prints")
+        return
     if image is None:
         yield Finding("image", "warn", f"{asked.settings.image} is in no Artifact Registry, so it is not looked up")
         return
@@ -147,7 +162,8 @@ def check_image(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
         yield Finding("image", "fail", f"{asked.settings.image} is not in the registry", "make image push")
         return
     size = int(found.get("imageSizeBytes", 0))
-    yield Finding("image", "ok", f"it is in the registry; each machine fetches {size / 1e9:.2f} GB")
+    fetched = f"{size / 1e9:.2f} GB" if size else "a size that the registry does not tell"
+    yield Finding("image", "ok", f"it is in the registry; each machine fetches {fetched}")
 
 
 def check_regions(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
@@ -170,12 +186,13 @@ def _is_near(location: str, region: str) -> bool:
     return location == region or region.startswith(CONTINENTS.get(location, " "))
 
 
-def check_content(store: Store, dataset: str, start: InitialWeights | None) -> Iterator[Finding]:
-    """Check data set and start weights in the bucket."""
+def check_content(store: Store, dataset: str | None, start: InitialWeights | None) -> Iterator[Finding]:
+    """Check data set, the only one if no name is given, and start weights in the bucket."""
     try:
+        dataset = find_dataset(store, dataset)
         version = read_version(store, dataset)
     except DataError as error:
-        yield Finding("dataset", "fail", str(error))
+        yield Finding("dataset", "fail", str(error).removeprefix("dataset: "))
     else:
         if version.number:
             found = f"{dataset}: version {version.number}, {len(version.files)} files, checked when it was pushed"

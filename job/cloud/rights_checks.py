@@ -1,8 +1,8 @@
 """Checks of permissions before a submission: those of this account, and those of the account that trains.
 
 This account's are tested by the APIs. Those of the training account are read from the policies of the project and of
-each resource: a right that it has through a group, or from above the project, is not seen. A check raises
-`RefusedError` if this account may not make it.
+each resource: one that it may have through a group, under a condition or as an editor is a warning, and one from above
+the project is not seen. A check raises `RefusedError` if this account may not make it.
 """
 
 from collections.abc import Iterator
@@ -44,8 +44,11 @@ def check_own_rights(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
 
 
 def _act_as(api: GoogleApi, project: str, account: str) -> Finding:
-    wanted = ["iam.serviceAccounts.actAs"]
-    path = f"v1/projects/-/serviceAccounts/{account}:testIamPermissions"
+    wanted, domain = ["iam.serviceAccounts.actAs"], ".iam.gserviceaccount.com"
+    if account.endswith(domain):
+        project = account.partition("@")[2].removesuffix(domain)
+    # By its project: with the wildcard `-` an account that does not exist is answered 403, as one that is not shown.
+    path = f"v1/projects/{project}/serviceAccounts/{account}:testIamPermissions"
     try:
         lacking = _lacking(wanted, api.post(IDENTITIES, path, {"permissions": wanted}))
     except RefusedError as error:
@@ -60,26 +63,33 @@ BUCKET_ROLES = ("roles/storage.objectUser", "roles/storage.objectAdmin", "roles/
 REGISTRY_ROLES = tuple(f"roles/artifactregistry.{name}" for name in ("reader", "writer", "repoAdmin", "admin"))
 SECRET_ROLES = ("roles/secretmanager.secretAccessor", "roles/secretmanager.admin")
 
+WITH_CONDITIONS = {"options.requestedPolicyVersion": 3}
+"""Query for a policy that names its conditions: older versions rename their roles."""
+
+SEVERAL = ("group:", "domain:", "principalSet:", "all")
+"""Beginnings of members that may include an account."""
+
 
 def check_runtime_rights(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
     """Check that the account that trains may report, use the bucket, pull the image and read the key."""
     project, account = asked.settings.project, asked.settings.service_account
-    of_project = api.post(PROJECTS, f"v1/projects/{project}:getIamPolicy", {})
+    of_project = api.post(PROJECTS, f"v1/projects/{project}:getIamPolicy", {"options": {"requestedPolicyVersion": 3}})
     for role in IN_PROJECT if asked.road == "batch" else IN_PROJECT[1:]:
         yield _role(account, project, f"gcloud projects add-iam-policy-binding {project}", (role,), of_project)
-    bucket, of_bucket = f"gs://{asked.bucket}", api.get(STORAGE, f"storage/v1/b/{asked.bucket}/iam")
+    bucket = f"gs://{asked.bucket}"
+    of_bucket = api.get(STORAGE, f"storage/v1/b/{asked.bucket}/iam", optionsRequestedPolicyVersion=3)
     add = f"gcloud storage buckets add-iam-policy-binding {bucket}"
     yield _role(account, bucket, add, BUCKET_ROLES, of_project, of_bucket)
     if image := asked.image:
         path = "projects/{project}/locations/{location}/repositories/{repository}".format_map(image.groupdict())
         add = f"gcloud artifacts repositories add-iam-policy-binding {path}"
-        policy = api.get(REGISTRY, f"v1/{path}:getIamPolicy")
+        policy = api.get(REGISTRY, f"v1/{path}:getIamPolicy", **WITH_CONDITIONS)
         yield _role(account, f"the registry {image['repository']}", add, REGISTRY_ROLES, of_project, policy)
     if secret := asked.settings.wandb_secret:
         path = secret.partition("/versions/")[0]
         name = path.rpartition("/")[2]
         add = f"gcloud secrets add-iam-policy-binding {name} --project {project}"
-        policy = api.get(SECRETS, f"v1/{path}:getIamPolicy")
+        policy = api.get(SECRETS, f"v1/{path}:getIamPolicy", **WITH_CONDITIONS)
         yield _role(account, f"the secret {name}", add, SECRET_ROLES, of_project, policy)
 
 
@@ -118,8 +128,12 @@ def _role(account: str, where: str, add: str, wanted: tuple[str, ...], *policies
     """Judge whether a policy gives an account one of the roles by its own name; `add` is the command that does."""
     member = f"serviceAccount:{account}"
     bindings = [binding for policy in policies for binding in policy.get("bindings", [])]
-    held = {binding["role"] for binding in bindings if member in binding.get("members", [])}
-    if found := held & {*wanted, "roles/owner"}:
+    own = [binding for binding in bindings if member in binding.get("members", [])]
+    if found := {binding["role"] for binding in own if not binding.get("condition")} & {*wanted, "roles/owner"}:
         return Finding("training", "ok", f"{account} has {min(found)} on {where}")
     remedy = f"{add} --member {member} --role {wanted[0]}"
+    may = [*own, *(each for each in bindings if any(name.startswith(SEVERAL) for name in each.get("members", [])))]
+    if {binding["role"] for binding in may} & {*wanted, "roles/owner", "roles/editor"}:
+        how = "if a group, a condition or the role of an editor lets it"
+        return Finding("training", "warn", f"{account} may train on {where} only {how}", remedy)
     return Finding("training", "fail", f"{account} has no role on {where} that lets it train", remedy)

@@ -46,6 +46,8 @@ class Settings:
     project: str
     region: str
     image: str
+    """By digest; empty for a check of a project that has none yet."""
+
     service_account: str
     network: str
     subnetwork: str
@@ -138,12 +140,15 @@ class LocalSettings(BaseModel):
 REQUIRED = ("project", "region", "image", "service_account", "network", "subnetwork")
 """Settings that a submission needs."""
 
+WITHOUT_IMAGE = tuple(name for name in REQUIRED if name != "image")
+"""Settings of a project that has no image yet."""
 
-def load_settings(flags: Mapping[str, str]) -> Settings:
+
+def load_settings(flags: Mapping[str, str], required: Collection[str] = REQUIRED) -> Settings:
     """Return the settings of a new submission, by `local_settings`; flags go by the names of settings."""
-    found = local_settings(flags, REQUIRED)
+    found = local_settings(flags, required)
     names = [*REQUIRED, "wandb_secret", "other_regions", "prices"]
-    return Settings(**{name: getattr(found, name) for name in names})
+    return Settings(**{name: getattr(found, name) for name in names} | {"image": found.image or ""})
 
 
 def local_settings(flags: Mapping[str, str], required: Collection[str] = ("project", "region")) -> LocalSettings:

@@ -4,8 +4,10 @@ Guarantees that no file lies outside the folder, that no link and no device is m
 anything is written. Knows nothing of YOLO.
 """
 
+import lzma
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,12 @@ SPARE_BYTES = 1_000_000_000
 
 NUM_SHOWN = 10
 
+DAMAGES = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
+    *(NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError),
+)
+"""What `zipfile` raises for an archive that it cannot read."""
+
 STAMP = ".unpacked"
 """Identity of the archive that was unpacked, written last."""
 
@@ -53,7 +61,7 @@ def unpack(archive: Path, folder: Path) -> None:
         try:
             with zipfile.ZipFile(archive) as opened:
                 _write(opened, _checked(archive, opened, folder), folder)
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except DAMAGES as error:
             raise DataError(f"{archive}: is no ZIP archive that can be read, {error}; download it again") from error
         (folder / STAMP).write_text(stamp)
 
@@ -72,11 +80,11 @@ def _write(opened: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], folder:
 
 def _checked(archive: Path, opened: zipfile.ZipFile, folder: Path) -> dict[str, zipfile.ZipInfo]:
     """Return the files of an archive by name, without hidden ones; all problems at once."""
-    infos = opened.infolist()
+    infos = [info for info in opened.infolist() if not _name(info).endswith("/") and not _is_hidden(_name(info))]
     if len(infos) > MAX_ENTRIES:
-        raise DataError(f"{archive}: has {len(infos):,} entries, and at most {MAX_ENTRIES:,} are unpacked; split it")
-    entries = {_name(info): info for info in infos if not info.is_dir() and not _is_hidden(_name(info))}
-    if problems := list(_problems(entries, infos)):
+        raise DataError(f"{archive}: has {len(infos):,} files, and at most {MAX_ENTRIES:,} are unpacked; split it")
+    entries = {_name(info): info for info in infos}
+    if problems := list(_problems(entries, len(infos))):
         advice = "unpack it yourself, and pass the folder"
         raise DataError(f"{archive}: cannot be unpacked safely; {advice}", shortened(problems, NUM_SHOWN))
     size = sum(info.file_size for info in entries.values())
@@ -90,7 +98,7 @@ def _checked(archive: Path, opened: zipfile.ZipFile, folder: Path) -> dict[str, 
     return entries
 
 
-def _problems(entries: dict[str, zipfile.ZipInfo], infos: list[zipfile.ZipInfo]) -> Iterator[str]:
+def _problems(entries: dict[str, zipfile.ZipInfo], num_files: int) -> Iterator[str]:
     folders = {"/".join(parts[:end]) for name in entries for parts in [name.split("/")] for end in range(1, len(parts))}
     for name, entry in entries.items():
         kind = entry.external_attr >> 28
@@ -102,7 +110,7 @@ def _problems(entries: dict[str, zipfile.ZipInfo], infos: list[zipfile.ZipInfo])
             yield f"{name!r}: is a file and a folder"
         elif entry.flag_bits & 1:
             yield f"{name!r}: is encrypted"
-    if (num_doubled := sum(not info.is_dir() and not _is_hidden(_name(info)) for info in infos) - len(entries)) > 0:
+    if (num_doubled := num_files - len(entries)) > 0:
         yield f"{num_doubled} names are there more than once"
 
 

@@ -4,19 +4,22 @@ Guarantees that a file name in an annotation leads to a picture of the folder an
 pictures are those that the annotations mean. Reads no pixels.
 """
 
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
+from unicodedata import normalize
 
 from PIL import Image
 from PIL.Image import open as open_image  # Ultralytics replaces it by a function that installs packages
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
 
 from job.datasets.data_yaml import MAX_CLASSES
 from job.datasets.image import FORMATS
 from job.errors import DataError
-from job.text import shortened, validation_problems
+from job.text import counted_problems, shortened, validation_problems
 from job.training.coco import CocoPicture
 
 MAX_BYTES = 1_000_000_000
@@ -66,7 +69,7 @@ class CocoCategory(_Part):
     """One class."""
 
     id: Id
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     supercategory: str | None = None
 
 
@@ -92,6 +95,9 @@ class CocoDataset:
     """By path; absent where neither folder nor file says one."""
 
     num_crowds: int = 0
+    num_empty: int = 0
+    """Boxes without width or height."""
+
     problems: list[str] = field(default_factory=list)
 
 
@@ -108,17 +114,14 @@ def read_coco(root: Path, files: Iterable[str], images: Iterable[str]) -> CocoDa
     found, lookup = CocoDataset(), _Lookup(images)
     for name in files:
         try:
-            content = CocoFile.model_validate_json((root / name).read_bytes())
+            content = CocoFile.model_validate_json((root / name).read_bytes().removeprefix(BOM_UTF8))
         except ValidationError as error:
             found.problems += [f"{name}: {text}" for text in validation_problems(error, CocoFile)]
             continue
         _add(found, root, name, content, lookup)
-    if found.problems:
-        advice = "correct them, or export again"
-        raise DataError(
-            f"{root}: the COCO annotations have {len(found.problems)} problems; {advice}",
-            shortened(found.problems, MAX_PROBLEMS),
-        )
+    if problems := list(dict.fromkeys(found.problems)):
+        what = f"the COCO annotations have {counted_problems(problems)}"
+        raise DataError(f"{root}: {what}; correct them, or export again", shortened(problems, MAX_PROBLEMS))
     return found
 
 
@@ -131,53 +134,71 @@ def split_of(name: str) -> str | None:
 
 
 def _add(found: CocoDataset, root: Path, name: str, content: CocoFile, lookup: "_Lookup") -> None:
-    numbers = _number_classes(found, content)
+    numbers = _number_classes(found, name, content)
     by_image: dict[Id, list[CocoAnnotation]] = {}
     for annotation in content.annotations:
         by_image.setdefault(annotation.image_id, []).append(annotation)
     ids = {image.id for image in content.images}
+    found.problems += _doubled(name, "images", content.images)
     found.problems += [
         f"{name}: has annotations of image {image}, which it does not list" for image in by_image.keys() - ids
     ]
-    for image in content.images:
-        if (path := lookup.find(name, image.file_name)) is None:
-            found.problems.append(f"{name}: {image.file_name!r} is no picture that is there, or is several")
-            continue
+    for path, image in _match(found, name, content, lookup).items():
         try:
             size = _size_of(root / path, image)
         except DataError as error:
             found.problems.append(f"{path}: {error}")
             continue
-        boxes, annotations = (
-            list(found.pictures[path].boxes if path in found.pictures else ()),
-            by_image.get(image.id, []),
-        )
-        found.num_crowds += sum(annotation.iscrowd for annotation in annotations)
-        for annotation in annotations:
+        boxes = list(found.pictures[path].boxes if path in found.pictures else ())
+        for annotation in by_image.get(image.id, []):
+            box = _clipped(annotation.bbox, *size)
             if annotation.category_id not in numbers:
                 found.problems.append(f"{name}: category {annotation.category_id} is not among its categories")
-            elif not annotation.iscrowd:
-                boxes.append((numbers[annotation.category_id], _clipped(annotation.bbox, *size)))
+            elif annotation.iscrowd:
+                found.num_crowds += 1
+            elif min(box[2:]) <= 0:
+                found.num_empty += 1
+            else:
+                boxes.append((numbers[annotation.category_id], box))
         found.pictures[path] = CocoPicture(*size, boxes)
-        if split := split_of(name) or split_of(path):
-            found.splits[path] = split
+        split = split_of(name) or split_of(path)
+        if split and (before := found.splits.setdefault(path, split)) != split:
+            found.problems.append(f"{path}: is in {before} and, by {name}, in {split}; list it in one of them")
 
 
-def _number_classes(found: CocoDataset, content: CocoFile) -> dict[Id, int]:
+def _match(found: CocoDataset, name: str, content: CocoFile, lookup: "_Lookup") -> dict[str, CocoImage]:
+    """Return a file's images by the picture that each one means."""
+    by_path: dict[str, CocoImage] = {}
+    for image in content.images:
+        if (path := lookup.find(name, image.file_name)) is None:
+            found.problems.append(f"{name}: {image.file_name!r} is no picture that is there, or is several")
+        elif (other := by_path.setdefault(path, image)) is not image:
+            two = f"{other.file_name!r} and {image.file_name!r}"
+            found.problems.append(f"{path}: is meant by two images of {name}, {two}; correct one, or leave it out")
+    return by_path
+
+
+def _number_classes(found: CocoDataset, name: str, content: CocoFile) -> dict[Id, int]:
     """Return the numbers of a file's classes by id, new names appended.
 
-    Without the class that some exporters put first, the parent of all others, which has no objects.
+    Without the class that some exporters add, the parent of all others, which has no objects.
     """
     used = {annotation.category_id for annotation in content.annotations}
-    parents = {category.supercategory for category in content.categories}
+    found.problems += _doubled(name, "categories", content.categories)
+    num_children = Counter(each.supercategory for each in content.categories if each.supercategory != each.name)
     numbers = {}
     for category in sorted(content.categories, key=lambda category: (str(type(category.id)), category.id)):
-        if category.id not in used and category.name in parents and len(content.categories) > 1:
+        if category.id not in used and 0 < num_children[category.name] == len(content.categories) - 1:
             continue
         if category.name not in found.names:
             found.names.append(category.name)
         numbers[category.id] = found.names.index(category.name)
     return numbers
+
+
+def _doubled(name: str, what: str, entries: Iterable[CocoImage | CocoCategory]) -> list[str]:
+    counts = Counter(entry.id for entry in entries)
+    return [f"{name}: has {count} {what} with the id {number!r}" for number, count in counts.items() if count > 1]
 
 
 def _size_of(path: Path, image: CocoImage) -> tuple[int, int]:
@@ -214,7 +235,7 @@ class _Lookup:
     """Pictures of a folder by the names that annotations give them."""
 
     def __init__(self, images: Iterable[str]) -> None:
-        self._images = frozenset(images)
+        self._images = {normalize("NFC", image): image for image in images}  # macOS takes letters apart
         self._by_base: dict[str, list[str]] = {}
         for image in sorted(self._images):
             self._by_base.setdefault(image.rpartition("/")[2], []).append(image)
@@ -224,6 +245,10 @@ class _Lookup:
 
         That is the one beside it, or below the folder, or else the only one whose path ends like the name.
         """
+        found = self._find(*(normalize("NFC", name) for name in (annotations, file_name)))
+        return None if found is None else self._images[found]
+
+    def _find(self, annotations: str, file_name: str) -> str | None:
         parts = [part for part in file_name.replace("\\", "/").split("/") if part not in {"", ".", ".."}]
         near = annotations.split("/")[:-1]
         for folder in (near, [*near, "images"], []):

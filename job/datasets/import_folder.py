@@ -14,14 +14,14 @@ from pathlib import Path
 from job.datasets.archive import OTHER_SUFFIXES, SUFFIX, unpack
 from job.datasets.check import DatasetReport
 from job.datasets.coco import MAX_BYTES, is_coco, read_coco, split_of
-from job.datasets.data_yaml import DataYaml
+from job.datasets.data_yaml import DATA_YAML, DataYaml
 from job.datasets.dataset_statistics import IMGSZ
 from job.datasets.files import FolderListing, list_files
 from job.datasets.labels import MAX_BYTES as MAX_LABEL_BYTES
 from job.datasets.labels import check_label
 from job.datasets.layout import is_image, label_of, read_layout
 from job.datasets.other_formats import describe_other
-from job.datasets.push import PushResult, plan_push
+from job.datasets.push import DATASET_NAME, PushResult, plan_push, require_name
 from job.datasets.staging import Source, stage
 from job.errors import DataError, MachineError
 from job.storage.object_store import Store
@@ -37,8 +37,6 @@ NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 NUM_SHOWN = 10
 
-DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 
 @dataclass(frozen=True, slots=True)
 class ImportedFolder:
@@ -51,7 +49,7 @@ class ImportedFolder:
 
 def dataset_name(source: Path) -> str:
     """Return the name of a dataset for a path: ``photos`` for ``~/photos`` and for ``photos.zip``."""
-    path = source.resolve()
+    path = source.expanduser().resolve()
     path = path.parent if path.suffix.lower() in {".json", ".yaml", ".yml"} else path
     stem = path.name[: -len(SUFFIX)] if path.name.lower().endswith(SUFFIX) else path.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")
@@ -72,7 +70,7 @@ def push_source(
     imgsz: int = IMGSZ,
 ) -> tuple[PushResult, DatasetReport]:
     """Import a dataset and push it, as `imported` and `plan_push`; return the result and the report of the check."""
-    with imported(source, workdir, name, follow_links=follow_links) as found:
+    with imported(source, workdir, require_name(name), follow_links=follow_links) as found:
         plan = plan_push(
             *(store, found.folder, name),
             force=force,
@@ -97,11 +95,7 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
             are broken.
         MachineError: If it does not fit on the disk, or another process imports a dataset of this name.
     """
-    source = Path(source).expanduser()
-    if not is_file(source) and not is_folder(source):
-        raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
-    if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
-        raise DataError(f"{source}: is an archive of another kind than ZIP; unpack it, and pass the folder")
+    source = require_source(source)
     folder = workdir / "imports" / name
     require_writable(folder)
     with translated_errors(folder), locked(folder / ".lock") as free:
@@ -111,6 +105,16 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
             unpack(source, folder / "unpacked")
             source = _only_folder(folder / "unpacked")
         yield _import(source, folder / "staged", workdir / "ultralytics", follow_links=follow_links)
+
+
+def require_source(source: Path) -> Path:
+    """Return the path of a dataset; raises `DataError` if nothing is there, or an archive of another kind than ZIP."""
+    source = source.expanduser()
+    if not is_file(source) and not is_folder(source):
+        raise DataError(f"{source}: no such file or folder; pass a YOLO folder, a ZIP of one, or a COCO file")
+    if source.is_file() and source.name.lower().endswith(OTHER_SUFFIXES):
+        raise DataError(f"{source}: is an archive of another kind than ZIP; unpack it, and pass the folder")
+    return source
 
 
 def _is_zip(source: Path) -> bool:
@@ -136,12 +140,12 @@ def _import(source: Path, staged: Path, settings: Path, *, follow_links: bool) -
     named = [source.name] if source.suffix.lower() == ".json" and source.is_file() else listing.names
     has_yaml = any("/" not in name and name.endswith((".yaml", ".yml")) for name in named)
     if has_yaml or source.suffix.lower() in {".yaml", ".yml"}:
-        return _from_data_yaml(root, listing, staged, follow_links=follow_links)
+        return _from_data_yaml(source, root, listing, staged, follow_links=follow_links)
     _require_own_files(root, listing)
     if annotations := [name for name in named if name.lower().endswith(".json") and _is_coco(root / name)]:
         return _from_coco(root, annotations, listing, staged, settings)
     if classes := [name for name in listing.names if name.rpartition("/")[2] in NAME_FILES]:
-        return _from_labels(root, classes[0], listing, staged)
+        return _from_labels(root, classes, listing, staged)
     if any(is_image(name) and label_of(name) in set(listing.names) for name in listing.names):
         what = "has YOLO labels, but no names of the classes"
         raise DataError(f"{root}: {what}; write them into classes.txt there, one a line in the order of their numbers")
@@ -163,9 +167,13 @@ def _require_own_files(root: Path, listing: FolderListing) -> None:
         raise DataError(f"{root}: {counted_problems(listing.refused)} found; correct them", problems)
 
 
-def _from_data_yaml(root: Path, listing: FolderListing, staged: Path, *, follow_links: bool) -> ImportedFolder:
+def _from_data_yaml(
+    source: Path, root: Path, listing: FolderListing, staged: Path, *, follow_links: bool
+) -> ImportedFolder:
     """Take a YOLO folder as it is if it has both splits, or is broken, which its push reports."""
     layout = read_layout(root, follow_links=follow_links)
+    if source.is_file() and source.name != layout.data.name:
+        raise DataError(f"{source}: {layout.data.name} beside it would be read; rename the right one to {DATA_YAML}")
     images = {name: set(split.images) for name, split in layout.splits.items()}
     train, val, test = (images.get(name, set()) for name in ("train", "val", "test"))
     is_named = bool(layout.data.content.get("val") or layout.data.content.get("validation"))
@@ -179,14 +187,30 @@ def _from_data_yaml(root: Path, listing: FolderListing, staged: Path, *, follow_
     return _stage_yolo(layout.data, root, splits, labels, staged)
 
 
-def _from_labels(root: Path, classes: str, listing: FolderListing, staged: Path) -> ImportedFolder:
-    """Stage pictures and labels without a data file; a list of classes is there."""
-    text = (root / classes).read_text(encoding="utf-8-sig", errors="replace")
-    data = DataYaml(classes, names=tuple(line.strip() for line in text.splitlines() if line.strip()))
+def _from_labels(root: Path, classes: list[str], listing: FolderListing, staged: Path) -> ImportedFolder:
+    """Stage pictures and labels without a data file; lists of classes are there."""
+    data = DataYaml(classes[0], names=_read_classes(root, classes))
     texts = {name for name in listing.names if name.endswith(".txt")}
     images = [name for name in listing.names if is_image(name)]
     labels = {image: label for image in images for label in _possible_labels(image)[::-1] if label in texts}
     return _stage_yolo(data, root, {image: split_of(image) or "train" for image in images}, labels, staged)
+
+
+def _read_classes(root: Path, files: list[str]) -> tuple[str, ...]:
+    """Return the classes of the longest list; raises `DataError` if another list numbers them in another way.
+
+    Some programs write a list into the folder of each split, with the classes that there were at that time.
+    """
+    texts = {file: (root / file).read_text(encoding="utf-8-sig", errors="replace").rstrip() for file in files}
+    lists = {file: [line.strip() for line in text.splitlines()] for file, text in texts.items()}
+    longest = max(lists, key=lambda file: len(lists[file]))
+    names = lists[longest]
+    problems = [f"{file}: differs from {longest}" for file, found in lists.items() if found != names[: len(found)]]
+    problems += [f"{longest}:{number}: names no class" for number, name in enumerate(names, 1) if not name]
+    if problems:
+        what = "the class on line 1 is number 0, and so on"
+        raise DataError(f"{root}: lists of classes are wrong, {what}; correct them", shortened(problems, NUM_SHOWN))
+    return tuple(names)
 
 
 def _possible_labels(image: str) -> tuple[str, ...]:
@@ -225,6 +249,8 @@ def _from_coco(
         log.warning("%s: %d pictures are in no annotation file, and are left out", root, left)
     if found.num_crowds:
         log.warning("%s: %d annotations of crowds are left out, as YOLO has none", root, found.num_crowds)
+    if found.num_empty:
+        log.warning("%s: %d boxes without width or height are left out", root, found.num_empty)
     has_objects = {path: bool(picture.boxes) for path, picture in found.pictures.items()}
 
     def convert(names: Mapping[str, str]) -> None:

@@ -42,6 +42,8 @@ from job.storage.transfer import PUSHED
 log = logging.getLogger(__name__)
 
 
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 NUM_TRIES = 10
 """How often a push begins again because another one came in between."""
 
@@ -94,8 +96,9 @@ class Push:
 
     @property
     def _is_done(self) -> bool:
-        """Whether the newest version has these files, all its objects are there, and no push was cut off."""
-        is_newest = self.current.number > 0 and self.files == self.current.files and not self.listing.begun
+        """Whether the newest version has these files, all its objects are there, and nothing was cut off."""
+        is_cut_off = bool(self.listing.begun or self.listing.locked & self.listing.deleted)
+        is_newest = self.current.number > 0 and self.files == self.current.files and not is_cut_off
         return is_newest and all(same_bytes(file, self.listing.there.get(file.key)) for file in self.files.values())
 
     def send(self) -> PushResult:
@@ -135,6 +138,13 @@ class Push:
         raise DataError(f"dataset {name}: other pushes came in between, {NUM_TRIES} times; push again")
 
 
+def require_name(name: str) -> str:
+    """Return the name of a dataset to push; raises `DataError` if it is none."""
+    if not DATASET_NAME.fullmatch(name):
+        raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
+    return name
+
+
 def plan_push(
     store: Store,
     folder: Path,
@@ -151,8 +161,7 @@ def plan_push(
 
     Raises `DataError` with every problem of the folder or the name, `MachineError` if a file cannot be read.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise DataError(f"dataset {name!r}: is not a name; use letters, digits, '.', '-' and '_'")
+    require_name(name)
     if not is_folder(folder) or not any(folder.glob("*.y*ml")):
         raise DataError(f"{folder}: has no data.yaml; push the folder that has images/, labels/ and data.yaml")
     report = check_dataset(

@@ -5,6 +5,7 @@ Guarantees that no picture is copied and that the user's files are not touched. 
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def stage(source: Source, folder: Path, write_labels: Callable[[Mapping[str, str
             not exist: ``labels/train/1.txt`` for ``train/1.jpg``.
 
     Raises:
-        DataError: If pictures of different folders would have one name.
+        DataError: If pictures of different folders would have one name, or if there are none for training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("images", "labels"):
@@ -78,6 +79,9 @@ def _complete_splits(source: Source) -> dict[str, str]:
         chosen = choose_val({path: source.has_objects[path] for path, split in splits.items() if split == "train"})
         log.info("%s: has no validation split, so %s", source.root, chosen.how)
         splits |= dict.fromkeys(chosen.pictures, "val")
+    if "train" not in splits.values():
+        found = ", ".join(f"{count} in {split}" for split, count in sorted(Counter(splits.values()).items())) or "none"
+        raise DataError(f"{source.root}: has no pictures for training, {found}; add some, or pass their folder too")
     return splits
 
 

@@ -59,6 +59,8 @@ class Deletion:
         Marks them first, and deletes their locks last. Raises `DataError` if a push has begun, unless forced.
         """
         store, name, prefix = self.listing.store, self.listing.name, self.listing.prefix
+        if not force:
+            _require_no_push(self.listing)
         if not self.listing.locked:  # as if it had been pushed, so that a deletion that is cut off is known as one
             lock = DatasetLock.make(1, self.listing.newest.pinned, {}, prefix)
             store.put(prefix + LOCK, lock.to_json())
@@ -66,11 +68,10 @@ class Deletion:
         for mark in marks:
             store.put(mark, b"{}\n")
         listing = list_dataset(store, name)
-        if listing.begun and self.listing.locked and not force:
+        if listing.begun and not force:
             for mark in marks:
                 store.delete(mark)
-            what = "a push has begun and not ended"
-            raise DataError(f"dataset {name}: {what}; push again, then delete, or pass --force if none is running")
+            _require_no_push(listing)
         freed = _freed(listing)
         for stored in freed:
             store.delete(stored.key)
@@ -79,6 +80,12 @@ class Deletion:
         for mark in listing.begun:
             store.delete(mark)
         return len(freed), sum(stored.size_bytes for stored in freed)
+
+
+def _require_no_push(listing: DatasetListing) -> None:
+    if listing.begun:
+        advice = "push again, then delete, or pass --force if none is running"
+        raise DataError(f"dataset {listing.name}: a push has begun and not ended; {advice}")
 
 
 def dataset_names(store: Store) -> list[str]:

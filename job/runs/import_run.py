@@ -72,7 +72,7 @@ def read_ultralytics_run(folder: Path) -> UltralyticsRun:
             problems.append(f"{RESULTS}: has no row, so that no epoch was trained")
     except KeyError as error:
         problems.append(f"{RESULTS}: cannot be read, it has no column {error}")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         problems.append(f"{RESULTS}: cannot be read, {error}")
     try:
         args = load_yaml(_text(folder / ARGS))
@@ -80,7 +80,7 @@ def read_ultralytics_run(folder: Path) -> UltralyticsRun:
             problems.append(f"{ARGS}: has no training arguments")
         elif args.get("task", "detect") != "detect":
             problems.append(f"{ARGS}: is of the task {args['task']!r}, and detectors alone are imported")
-    except (OSError, ValueError, UnreadableYamlError) as error:
+    except (ValueError, UnreadableYamlError) as error:
         problems.append(f"{ARGS}: cannot be read, {error}")
     if problems:
         raise DataError(
@@ -123,9 +123,12 @@ def imported_before(store: Store, found: UltralyticsRun) -> str | None:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES * 50:
-        raise ValueError("it is too large")
-    return path.read_text(encoding="utf-8-sig")
+    try:
+        if path.stat().st_size > MAX_BYTES * 50:
+            raise ValueError("it is too large")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(error.strerror) from error
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:

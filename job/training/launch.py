@@ -9,11 +9,13 @@ import uuid
 from typing import Any
 
 import torch
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from job.errors import PreemptionError
+from job.errors import GOES_ON, PreemptionError, TryAgainError
 from job.training.isolation import threads_divided
 from job.training.nodes import Nodes
 
@@ -27,7 +29,7 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
     Without a device there is a process for each GPU of this node, or one.
 
     SIGTERM, SIGHUP and Ctrl-C are passed on; the processes have 30 s to commit and leave. A process killed by the
-    system or by a GPU library is no failure of the training.
+    system or by a GPU library is no failure of the training. Raises `TryAgainError` if the nodes do not meet.
     """
     num_processes = len(device.split(",")) if device else max(1, torch.cuda.device_count())
     passed_on = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
@@ -50,6 +52,11 @@ def launch(words: list[str], device: str, nodes: Nodes) -> int:
         return exit_code if exit_code >= 0 else PreemptionError.exit_code
     except SignalException:
         return PreemptionError.exit_code
+    except (DistError, RendezvousError) as error:
+        raise TryAgainError(
+            f"nodes: the {nodes.number} did not meet at {nodes.address}:{nodes.port}, "
+            f"{str(error).partition(chr(10))[0].rstrip('.')}; let every node start and reach that port, {GOES_ON}"
+        ) from error
     return 0
 
 

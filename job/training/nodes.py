@@ -13,6 +13,8 @@ from job.errors import UsageError
 PORT = 29500
 """Torch's default for the rendezvous; ``MASTER_PORT`` replaces it."""
 
+PORTS = 65536
+
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
@@ -34,6 +36,11 @@ def find_nodes(environment: Mapping[str, str] = os.environ) -> Nodes:
     by_sky = "SKYPILOT_NUM_NODES" in environment and "NUM_NODES" not in environment
     prefix = "SKYPILOT_" if by_sky else ""
     if _whole(environment.get(f"{prefix}NUM_NODES", "1")) == 1:
+        if environment.get("NODE_RANK", "0") != "0" and not by_sky:
+            raise UsageError(
+                f"NODE_RANK: must be 0 on a single node, got {environment['NODE_RANK']!r}; set NUM_NODES to the number "
+                "of nodes"
+            )
         return Nodes()
     problems = []
     number, rank, port = (
@@ -49,10 +56,10 @@ def find_nodes(environment: Mapping[str, str] = os.environ) -> Nodes:
         problems.append(f"{prefix}NODE_RANK: must be a number from 0 to {number - 1}, got {found!r}")
     if not address:
         problems.append(f"{named}: must be the address of the node of rank 0, got nothing")
-    if port is None:
+    if port is None or not 0 < port < PORTS:
         problems.append(f"MASTER_PORT: must be a port, got {environment['MASTER_PORT']!r}")
     if number is None or rank is None or port is None or problems:
-        raise UsageError("nodes: the environment does not tell of this node", problems)
+        raise UsageError("nodes: the environment does not tell of this node; correct its variables", problems)
     return Nodes(number, rank, address, port)
 
 

@@ -230,7 +230,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3, help="how many times each is started")
     parser.add_argument("--minutes", type=float, default=60, help="after so many no further measurement begins")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.device != "cpu" and not torch.cuda.is_available():
+        parser.error("no NVIDIA GPU is here; --device cpu rehearses")
+    return chosen
 
 
 def main() -> None:

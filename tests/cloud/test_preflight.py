@@ -11,7 +11,7 @@ from job.cloud.machine_types import IMAGE_CUDA
 from job.cloud.submission import Submissions
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
-from tests.support.fake_google_project import FakeProject, binding
+from tests.support.fake_google_project import ACCOUNT, FakeProject, binding
 
 FAULTS = {
     "an API is off": (
@@ -21,10 +21,6 @@ FAULTS = {
     "no GPU in any region": (
         lambda project: project.quotas.update(GPUS_ALL_REGIONS=[0.0, 0.0]),
         "all regions: GPUS_ALL_REGIONS is 0, 0 in use, 1 needed; ask for more; https://console.cloud.google.com/iam-",
-    ),
-    "every GPU is in use": (
-        lambda project: project.quotas.update(GPUS_ALL_REGIONS=[1.0, 1.0]),
-        "all regions: GPUS_ALL_REGIONS is 1, 1 in use, 1 needed",
     ),
     "no Spot GPU in the region": (
         lambda project: project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[0.0, 0.0]),
@@ -111,6 +107,21 @@ def test_a_broken_dataset_stops_a_submission(cloud, capsys):
     assert cloud.batch.jobs == {}
 
 
+def test_an_image_and_data_that_are_not_there_yet_hide_no_other_fault(cloud, capsys, tmp_path):
+    """A fresh project is checked before anything is built or pushed."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "image": None}))
+    store = open_store(cloud.bucket)
+    for stored in list(store.list("datasets/")):
+        store.delete(stored.key)
+    FAULTS["no GPU in any region"][0](cloud.project)
+    assert main(["doctor", "--cloud"]) == 78
+    said = capsys.readouterr().err
+    assert "3 of " in said
+    assert "GPUS_ALL_REGIONS is 0" in said
+    assert "  - image: none is named; make image push, then IMAGE=... as it prints" in said
+    assert "  - dataset: there is none in gs://" in said
+
+
 def test_every_fault_is_reported_at_once(cloud, capsys):
     """All seeded faults that can be there together are listed by one command."""
     together = [
@@ -169,11 +180,52 @@ def test_spot_takes_the_quota_of_on_demand_where_it_has_none(cloud, capsys):
 
 def test_the_quota_has_to_hold_all_gpus_of_a_machine(cloud, capsys):
     """A machine with four GPUs needs a quota of four, in all regions and in its own."""
-    cloud.project.quotas["GPUS_ALL_REGIONS"], cloud.project.region_quotas["PREEMPTIBLE_NVIDIA_L4_GPUS"] = [3, 0], [4, 1]
+    cloud.project.quotas["GPUS_ALL_REGIONS"], cloud.project.region_quotas["PREEMPTIBLE_NVIDIA_L4_GPUS"] = [3, 0], [2, 1]
     assert main(["doctor", "--cloud", "--machine", "l4x4"]) == 78
     said = capsys.readouterr().err
     assert "all regions: GPUS_ALL_REGIONS is 3, 0 in use, 4 needed" in said
-    assert "us-central1: PREEMPTIBLE_NVIDIA_L4_GPUS is 4, 1 in use, 4 needed" in said
+    assert "us-central1: PREEMPTIBLE_NVIDIA_L4_GPUS is 2, 1 in use, 4 needed" in said
+
+
+def findings_of(cloud, capsys, subject):
+    """Return grade and text of a subject's findings."""
+    assert main(["doctor", "--cloud", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    return [(finding["grade"], finding["found"]) for finding in findings if finding["subject"] == subject]
+
+
+def test_a_quota_in_use_is_waited_for_and_one_without_a_limit_suffices(cloud, capsys):
+    """A run may be submitted while another one has the GPU; a limit of -1 is none."""
+    cloud.project.quotas.update(GPUS_ALL_REGIONS=[1.0, 1.0])
+    cloud.project.region_quotas.update(PREEMPTIBLE_NVIDIA_L4_GPUS=[-1.0, 3.0])
+    (grade, everywhere), (here_grade, here) = findings_of(cloud, capsys, "GPU quota")
+    assert (grade, here_grade) == ("warn", "ok")
+    assert "GPUS_ALL_REGIONS is 1, 1 in use, 1 needed; it waits" in everywhere
+    assert "PREEMPTIBLE_NVIDIA_L4_GPUS is inf, 3 in use" in here
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        [{"role": "roles/storage.objectUser", "members": ["group:trainers@example.org"]}],
+        [binding("roles/storage.objectUser") | {"condition": {"title": "until", "expression": "true"}}],
+        [binding("roles/editor")],
+    ],
+)
+def test_a_right_that_the_training_account_may_have_is_a_warning(cloud, capsys, bindings):
+    """What a group, a condition or the role of an editor gives is not told by a policy, and stops nothing."""
+    cloud.project.policies["bucket"] = bindings
+    found = dict(map(reversed, findings_of(cloud, capsys, "training")))
+    assert [text for text, grade in found.items() if grade == "warn"] == [
+        f"{ACCOUNT} may train on {cloud.bucket} only if a group, a condition or the role of an editor lets it"
+    ]
+
+
+def test_multi_regions_and_a_size_that_is_not_told_are_no_fault(cloud, capsys):
+    """A dual-region of the continent is near, and a registry may leave the image's size out."""
+    cloud.project.location, cloud.project.image_bytes = "NAM4", 0
+    assert [grade for grade, _ in findings_of(cloud, capsys, "regions")] == ["ok"]
+    assert "fetches a size that the registry does not tell" in findings_of(cloud, capsys, "image")[0][1]
 
 
 def test_price_and_weights_that_are_not_there_are_warnings(cloud, capsys):
@@ -205,6 +257,15 @@ def test_an_api_that_does_not_answer_is_tried_again_later(cloud, capsys, monkeyp
     assert cloud.submit() == 75
     assert "was not answered, 503; try again" in capsys.readouterr().err
     assert cloud.batch.jobs == {}
+
+
+@pytest.mark.parametrize("answer", [(503, "unavailable"), (429, "Quota exceeded"), (200, ["no", "object"])])
+def test_one_api_that_does_not_answer_is_a_warning(cloud, capsys, monkeypatch, answer):
+    """What the other APIs answer suffices to submit; the one is named."""
+    monkeypatch.setattr(cloud.project, "_serviceusage", lambda *_request: answer)
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+    assert "APIs: cannot be checked, serviceusage services:batchGet: was not answered" in capsys.readouterr().err
 
 
 def test_requests_go_to_google_without_an_emulator(monkeypatch):

@@ -10,6 +10,7 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 from pydantic import ValidationError
 
 from job.cli.app import find, load
+from job.errors import FATAL
 from job.training.nodes import Nodes, find_nodes
 from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.stub_programs import Programs
@@ -59,6 +60,19 @@ def test_the_pods_of_the_jobset_are_the_nodes_of_a_training():
     assert jobset()["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "training"}
 
 
+def test_an_end_that_no_retry_changes_ends_the_jobset():
+    """A pod's fatal exit code fails its job, and that the set, instead of fifty paid restarts."""
+    job = jobset()["spec"]["replicatedJobs"][0]["template"]["spec"]
+    [fails] = job["podFailurePolicy"]["rules"]
+    assert fails == {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "job", "operator": "In", "values": sorted(FATAL)},
+    }
+    assert jobset()["spec"]["failurePolicy"]["rules"] == [
+        {"name": "fatal", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
+
+
 def test_the_command_of_the_jobset_exists():
     """Its words are a training's, with flags that there are."""
     words = jobset()["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -89,12 +103,13 @@ def test_skypilot_reads_the_task(tmp_path):
 
 
 def test_the_task_starts_the_container_with_the_nodes(tmp_path):
-    """The shell command of the task passes SkyPilot's variables and the words of the training on."""
+    """The shell command of the task passes SkyPilot's variables, every GPU and the words of the training on."""
     programs = Programs(tmp_path)
     programs.add("docker")
     programs.add("gcloud")
     task = yaml.safe_load(SKY.read_text())
     given = {"BUCKET": "gs://b", "IMAGE": "us-docker.pkg.dev/p/r/job@sha256:0", "RUN": "zebra", "ARGUMENTS": "epochs=3"}
+    given["SKYPILOT_NUM_GPUS_PER_NODE"] = "4"
     for part in ("setup", "run"):
         words = ["bash", "-c", task[part]]
         environment = {**task["envs"], **given, "PATH": programs.path}
@@ -102,7 +117,7 @@ def test_the_task_starts_the_container_with_the_nodes(tmp_path):
     assert programs.words("gcloud") == [["auth", "configure-docker", "--quiet", "us-docker.pkg.dev"]]
     pull, run = programs.words("docker")
     assert pull == ["pull", given["IMAGE"]]
-    words = ["train", "--recipe", "A", "--bucket", "gs://b", "--run", "zebra", "epochs=3"]
+    words = ["train", "--recipe", "A", "--bucket", "gs://b", "--device", "0,1,2,3", "--run", "zebra", "epochs=3"]
     assert run[run.index(given["IMAGE"]) + 1 :] == words
     assert [run[at + 1] for at, word in enumerate(run) if word == "--env"] == [
         f"SKYPILOT_{name}" for name in ("NUM_NODES", "NODE_RANK", "NODE_IPS")

@@ -79,7 +79,7 @@ class FakeProject:
             return 403, f"Permission denied on {path}"
         if path.endswith(("testIamPermissions", "iam/testPermissions")):
             if service == "iam" and not self.has_account:
-                return 404, f"Service account {ACCOUNT} does not exist"
+                return 403 if "projects/-/" in path else 404, f"Service account {ACCOUNT} does not exist"
             wanted = body.get("permissions") or query["permissions"]
             return 200, {"permissions": [name for name in wanted if name not in self.lacking]}
         if path.endswith(("getIamPolicy", "/iam")):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from job.cli.app import main
 from job.datasets.check import check_dataset
-from job.datasets.import_folder import dataset_name, imported
+from job.datasets.coco import read_coco
+from job.datasets.import_folder import dataset_name, imported, push_source
 from job.datasets.layout import is_image, label_of
 from job.datasets.lockfile import read_version
 from job.errors import DataError, MachineError
@@ -109,6 +110,45 @@ def test_a_folder_without_val_gets_one(tmp_path, val, caplog):
     assert "val is 1 of 4 flights, 5 of 20 pictures" in caplog.text
 
 
+def test_a_second_data_file_is_not_passed_over(tmp_path):
+    """A data file that is named, and beside which another one would be read, is refused."""
+    folder = make_tiny_dataset(tmp_path / "wild")
+    shutil.copy(folder / "data.yaml", folder / "other.yaml")
+    message = "data.yaml beside it would be read"
+    with pytest.raises(DataError, match=message), imported(folder / "other.yaml", tmp_path / "work", "wild"):
+        pass
+
+
+def test_pictures_without_any_for_training_are_refused(flights, tmp_path):
+    """A single picture, or a test split alone, is answered before anything is pushed."""
+    (flights / "images/flight0").rename(flights / "images/test")
+    for number in range(1, 5):
+        shutil.rmtree(flights / f"images/flight{number}")
+    message = "photos: has no pictures for training, 4 in test; add some"
+    with pytest.raises(DataError, match=message), imported(flights, tmp_path / "work", "photos"):
+        pass
+
+
+def test_a_dry_run_of_new_pictures_would_start(flights, tmp_path, capsys):
+    """Pictures that would be pushed first are in no bucket yet; a path without any is a reason not to start."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for path, told in ((flights, "would be checked and pushed first"), (tmp_path / "none", "no such file or folder")):
+        assert main(["train", "base", "--data", str(path), "--bucket", str(tmp_path / "bucket"), "--dry-run"]) == 0
+        err = capsys.readouterr().err
+        assert told in err
+        assert ("it would not start" in err) == (path != flights)
+    assert store.list() == []
+
+
+def test_a_name_that_leads_out_of_the_working_folder_makes_no_folder(tmp_path):
+    """The name of a dataset is checked before anything is written."""
+    folder = make_tiny_dataset(tmp_path / "wild")
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    with pytest.raises(DataError, match="is not a name"):
+        push_source(store, folder, "../../out", tmp_path / "work")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket", "wild"]
+
+
 def test_a_val_that_is_mistyped_is_no_reason_to_split(tmp_path):
     """A data file whose val is not there, beside pictures in no split, is left to the check, which refuses it."""
     folder = make_tiny_dataset(tmp_path / "wild")
@@ -127,6 +167,29 @@ def test_labels_with_a_list_of_classes_are_a_dataset(flights, tmp_path, caplog):
     paths = splits_of(found.folder)
     assert [len(paths[split]) for split in ("train", "val")] == [16, 4]
     assert all(path.is_symlink() for path in paths["train"] + paths["val"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ("animal\nbird\n", "animal\n", None),
+        ("animal\nbird\n", "bird\nanimal\n", "labels/classes.txt: differs from classes.txt"),
+        ("animal\n\nbird\n\n", "animal\n", "classes.txt:2: names no class"),
+    ],
+    ids=["older", "differ", "blank"],
+)
+def test_lists_of_classes_have_to_agree(flights, tmp_path, first, second, problem):
+    """A list in another folder may be an older one, with fewer classes; a blank line would shift the numbers."""
+    (flights / "classes.txt").write_text(first)
+    (flights / "labels/classes.txt").write_text(second)
+    if problem is None:
+        with imported(flights, tmp_path / "work", "photos") as found:
+            names = yaml.safe_load((found.folder / "data.yaml").read_text())["names"]
+        assert list(names.values()) == ["animal", "bird"]
+    else:
+        with pytest.raises(DataError) as caught, imported(flights, tmp_path / "work", "photos"):
+            pass
+        assert [*caught.value.problems] == [problem]
 
 
 def test_labels_beside_their_pictures_are_found(flights, tmp_path):
@@ -189,8 +252,14 @@ def test_coco_annotations_are_converted(flights, tmp_path, form):
         (lambda coco: coco["annotations"][0].update(bbox=[1, 2, 3]), "annotations.*bbox"),
         (lambda coco: coco["annotations"][0].update(bbox=[1, 2, 3, float("inf")]), "annotations.*bbox|finite"),
         (lambda coco: coco.update(categories=[{"id": 1}]), "categories.*name"),
+        (lambda coco: coco["images"][0].update(id=1), "has 2 images with the id 1"),
+        (lambda coco: coco["categories"][2].update(id=3), "has 2 categories with the id 3"),
+        (lambda coco: coco["images"][0].update(file_name="x/DJI_0001.jpg"), "DJI_0001.jpg: is meant by two images"),
     ],
-    ids=["outside", "absolute", "size", "category", "image", "box", "infinite", "nameless"],
+    ids=[
+        *("outside", "absolute", "size", "category", "image", "box", "infinite", "nameless"),
+        *("doubled image", "doubled category", "doubled picture"),
+    ],
 )
 def test_broken_annotations_are_refused(flights, tmp_path, change, problem):
     """A file of annotations leads to no file outside the folder, and each mistake is named."""
@@ -210,6 +279,7 @@ def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog
     first = [entry for entry in coco["annotations"] if entry["image_id"] == 0]
     first[0]["bbox"] = [-0.7, -0.2, 20, 20]
     coco["annotations"].append({"image_id": 0, "category_id": 3, "bbox": [0, 0, PX, PX], "iscrowd": 1})
+    coco["annotations"].append({"image_id": 1, "category_id": 3, "bbox": [5, 5, 0, 9]})
     (flights / "coco.json").write_text(json.dumps(coco))
     with imported(flights, tmp_path / "work", "photos") as found:
         (label,) = (found.folder / "labels").rglob("DJI_0000.txt")
@@ -219,6 +289,43 @@ def test_a_box_at_the_edge_is_cut_and_a_crowd_left_out(flights, tmp_path, caplog
     )
     assert len(rows) == len({tuple(entry["bbox"]) for entry in first})
     assert "1 annotations of crowds are left out" in caplog.text
+    assert "1 boxes without width or height are left out" in caplog.text
+
+
+def test_a_picture_that_two_files_put_into_different_splits_is_refused(flights):
+    """A picture of train and val would be trained on and measured."""
+    images = images_in(flights)
+    as_coco(flights, "train.json", images[:16])
+    as_coco(flights, "val.json", images[15:])
+    with pytest.raises(DataError) as caught:
+        read_coco(flights, ["train.json", "val.json"], images)
+    assert [*caught.value.problems] == [f"{images[15]}: is in train and, by val.json, in val; list it in one of them"]
+
+
+def test_a_class_without_objects_keeps_its_number(flights):
+    """Only the parent of all other classes is left out; a class that is called like its own parent is none."""
+    images = images_in(flights)
+    coco = as_coco(flights, "coco.json", images)
+    own = {"id": 5, "name": "lion", "supercategory": "lion"}
+    for categories, names in (
+        ([*coco["categories"], own], ["animals", "a", "lion", "b"]),
+        ([*coco["categories"], own | {"supercategory": "animals"}], ["a", "lion", "b"]),
+    ):
+        (flights / "coco.json").write_text(json.dumps(coco | {"categories": categories}))
+        assert read_coco(flights, ["coco.json"], images).names == names
+
+
+def test_names_of_a_mac_and_a_mark_of_windows_are_understood(flights):
+    """Macs take the letters of names apart, and programs of Windows begin a file with a byte order mark."""
+    images = images_in(flights)
+    coco = as_coco(flights, "coco.json", images)
+    for image in coco["images"]:
+        image["file_name"] = image["file_name"].replace("DJI", "Z\u00fcrich")
+    apart = [image.replace("DJI", "Zu\u0308rich") for image in images]
+    for image, name in zip(images, apart, strict=True):
+        (flights / image).rename(flights / name)
+    (flights / "coco.json").write_text(json.dumps(coco), encoding="utf-8-sig")
+    assert list(read_coco(flights, ["coco.json"], apart).pictures) == apart
 
 
 def entry(name, data=b"x", mode=0o100644, flags=0):
@@ -237,9 +344,10 @@ def entry(name, data=b"x", mode=0o100644, flags=0):
         ([entry("link", b"/etc/passwd", 0o120777)], "is a link or a device"),
         ([entry("a"), entry("a/b")], "is a file and a folder"),
         ([entry("a"), entry("a")], "more than once"),
+        ([entry("folder\\"), entry("a"), entry("a")], "1 names are there more than once"),
         ([entry("a", b"0" * 200_000_000)], "is no archive of pictures"),
     ],
-    ids=["above", "absolute", "backslash", "link", "both", "twice", "bomb"],
+    ids=["above", "absolute", "backslash", "link", "both", "twice", "windows", "bomb"],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_hostile_archive_is_refused_before_anything_is_written(tmp_path, entries, problem):
@@ -255,11 +363,22 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(tmp_path, entri
     assert left == []
 
 
-@pytest.mark.parametrize("damage", ["cut", "text"])
+@pytest.mark.parametrize("damage", ["cut", "text", "deflate", "lzma", "name"])
 def test_a_damaged_archive_is_refused(flights, tmp_path, damage):
-    """An archive that was cut in its download, or is none, ends with what to do."""
+    """An archive that was cut in its download, is none, or has wrong bytes ends with what to do."""
     archive = zipped(flights, tmp_path / "photos.zip")
-    archive.write_bytes(archive.read_bytes()[:-300] if damage == "cut" else b"<html>")
+    kind = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(archive, "a", kind) as opened:
+        opened.writestr("ü.txt", "words " * 99)
+    data, name = archive.read_bytes(), "ü.txt".encode()
+    start = data.index(name) + len(name) + 4 * (damage == "lzma")
+    archive.write_bytes(
+        {
+            "cut": data[:-300],
+            "text": b"<html>",
+            "name": data.replace(name, b"\xff\xff.txt"),
+        }.get(damage, data[:start] + b"\xff" * 9 + data[start + 9 :])
+    )
     with pytest.raises(DataError, match="download it again"), imported(archive, tmp_path / "work", "photos"):
         pass
 

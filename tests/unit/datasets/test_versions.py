@@ -146,6 +146,19 @@ def test_a_deletion_waits_for_a_push(store):
     assert [version.number for version in list_versions(store, "wild")] == [2, 3]
 
 
+def test_a_deletion_waits_for_a_first_push(tmp_path):
+    """Before its first version, a push has objects that a deletion would free."""
+    store = FolderStore.create(str(tmp_path / "bucket"))
+    for name in ("versions/0123456789abcdef.begun", "images/train/000.jpg"):
+        store.put(f"datasets/wild/{name}", b"{}")
+    before = [stored.key for stored in store.list()]
+    with pytest.raises(DataError, match="a push has begun"):
+        plan_deletion(store, "wild").carry_out()
+    assert [stored.key for stored in store.list()] == before
+    plan_deletion(store, "wild").carry_out(force=True)
+    assert dataset_names(store) == []
+
+
 def test_what_an_unfinished_run_needs_is_not_deleted(store, tmp_path, capfd):
     """The refusal names the run; the version of a finished one is deleted with a warning."""
     bucket = str(tmp_path / "bucket")

@@ -1,8 +1,10 @@
 """Nodes of a training, by the variables of the engine that started it."""
 
+import socket
+
 import pytest
 
-from job.errors import UsageError
+from job.errors import TryAgainError, UsageError
 from job.training.nodes import Nodes, find_nodes
 
 SKY = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.2\n10.0.0.3"}
@@ -39,6 +41,8 @@ def test_nodes_are_found_in_the_environment(environment, nodes):
         (PLAIN | {"NUM_NODES": "two"}, {"NUM_NODES: must be a number from 1, got 'two'"}),
         (PLAIN | {"NUM_NODES": "0"}, {"NUM_NODES: must be a number from 1, got '0'"}),
         (PLAIN | {"MASTER_PORT": "any"}, {"MASTER_PORT: must be a port, got 'any'"}),
+        (PLAIN | {"MASTER_PORT": "0"}, {"MASTER_PORT: must be a port, got '0'"}),
+        (PLAIN | {"MASTER_PORT": "65536"}, {"MASTER_PORT: must be a port, got '65536'"}),
     ],
 )
 def test_an_environment_that_does_not_fit_is_refused(environment, problems):
@@ -48,3 +52,22 @@ def test_an_environment_that_does_not_fit_is_refused(environment, problems):
     said = raised.value.problems
     assert len(said) == len(problems)
     assert all(any(line.startswith(problem) for line in said) for problem in problems)
+
+
+def test_a_node_that_does_not_know_how_many_there_are_is_refused():
+    """Without NUM_NODES each node would train alone, and take the run from the others."""
+    with pytest.raises(UsageError, match="NODE_RANK: must be 0 on a single node, got '1'; set NUM_NODES"):
+        find_nodes({"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.2"})
+    assert find_nodes({"NODE_RANK": "0"}) == Nodes()
+
+
+def test_nodes_that_do_not_meet_are_to_try_again(monkeypatch):
+    """A node that finds no other ends with 75, which an engine starts again, and never as a defect."""
+    launch = pytest.importorskip("job.training.launch")
+    monkeypatch.setattr(launch, "RENDEZVOUS_S", 1)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        nodes = Nodes(2, 1, "127.0.0.1", unused.getsockname()[1])
+        with pytest.raises(TryAgainError, match="nodes: the 2 did not meet at ") as raised:
+            launch.launch(["--version"], "cpu", nodes)
+    assert "\\n" not in str(raised.value)
