@@ -7,10 +7,10 @@ from pydantic import Field
 
 from job.cli.command import command
 from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption
+from job.cloud.findings import Finding, is_fit, require_fitness
 from job.cloud.machine_types import Machine, find_machine
 from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
-from job.findings import Finding, is_fit, require_fitness
 from job.recipes.recipe import Profile, load_recipe
 from job.runs.flags import WorkdirOption
 from job.runs.lineage import find_start

@@ -12,13 +12,13 @@ from job.cli.doctor import UNREADY, examine_cloud
 from job.cli.options import MACHINE_HELP, CloudOptions, Deadline, LimitOptions
 from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
+from job.cloud.findings import require_fitness
 from job.cloud.job_spec import render
 from job.cloud.machine_types import Machine, find_machine
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
-from job.findings import require_fitness
 from job.runs.cost import usd_of
 from job.runs.flags import as_args
 from job.runs.lineage import find_start

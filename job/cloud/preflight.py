@@ -6,6 +6,7 @@ warning, and facts that only a running machine shows are listed as open.
 
 from collections.abc import Callable, Iterator
 
+from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.project_checks import (
     Asked,
@@ -20,7 +21,6 @@ from job.cloud.project_checks import (
 )
 from job.cloud.rights_checks import check_own_rights, check_runtime_rights, check_secret
 from job.errors import TransientCloudError
-from job.findings import Finding
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from job.cloud.budget import usd_per_hour
+from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine
 from job.cloud.settings import Settings
 from job.datasets.lockfile import read_version
 from job.datasets.prepare import find_dataset
 from job.errors import DataError
-from job.findings import Finding
 from job.runs.records import InitialWeights
 from job.storage.object_store import Store
 

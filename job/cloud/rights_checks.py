@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.project_checks import REGISTRY, STORAGE, Asked
-from job.findings import Finding
 
 PROJECTS = "cloudresourcemanager.googleapis.com"
 IDENTITIES = "iam.googleapis.com"

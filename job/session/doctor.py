@@ -14,9 +14,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from job.cloud.findings import Finding, judged, require_fitness
 from job.cloud.machine_types import OLDEST_DRIVER
 from job.errors import JobError
-from job.findings import Finding, judged, require_fitness
 from job.recipes.recipe import Recipe
 from job.storage.object_store import Store
 

@@ -15,9 +15,9 @@ from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.cloud.findings import Finding, judged
 from job.datasets.synthetic import draw_demo_dataset
 from job.errors import JobError, what_failed
-from job.findings import Finding, judged
 from job.recipes.recipe import Recipe, load_recipe
 from job.session import environment
 from job.session.doctor import GIB

@@ -22,7 +22,7 @@ FLOORS = (
     {"cloud", "analysis"},
     {"datasets", "runs"},
     {"storage", "training", "recipes"},
-    {"log", "errors", "findings", "goodput", "text", "background"},
+    {"log", "errors", "goodput", "text", "background"},
 )
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
@@ -58,8 +58,11 @@ HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
 
 
 def test_every_room_has_a_floor():
-    """The floors name each room and module of `job`, and none that is gone; only the process stands above them."""
+    """The floors name each room and module of `job`, and none that is gone; only the process stands above them. Five
+    modules are in no room.
+    """
     assert {unit(name) for name, _ in modules()} - {"__main__"} == set().union(*FLOORS)
+    assert len(FLOORS[-1]) <= 5
 
 
 def test_rooms_import_from_lower_floors_only():

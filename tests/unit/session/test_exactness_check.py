@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from job.cli.app import main
-from job.findings import Finding
+from job.cloud.findings import Finding
 from job.recipes.recipe import load_recipe
 from job.session import exactness_check
 from job.session.exactness_check import Outcome, Trial
