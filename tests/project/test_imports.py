@@ -58,8 +58,8 @@ HEAVY = {"google", "jinja2", "matplotlib", "torch", "ultralytics", "wandb"}
 
 
 def test_every_room_has_a_floor():
-    """The floors name each room and module of `job`, and none that is gone; only the process stands above them. Five
-    modules are in no room.
+    """The floors name each room and module of `job`, and none that is gone; only the process stands above them,
+    and at most five modules are in no room.
     """
     assert {unit(name) for name, _ in modules()} - {"__main__"} == set().union(*FLOORS)
     assert len(FLOORS[-1]) <= 5
