@@ -16,7 +16,6 @@ from job.errors import DataError, JobError, RunConflictError, UsageError
 from job.recipes.arguments import DEFAULTS, requested
 from job.recipes.recipe import Recipe, StartKind, load_recipe
 from job.recipes.recognition import published_model, recognise
-from job.runs.artifacts import ArtifactPublisher
 from job.runs.progress import metrics_of, read_rows
 from job.runs.records import (
     Facts,
@@ -40,6 +39,9 @@ from job.training.files import BEST, LAST, RESULTS
 ARGS = "args.yaml"
 
 UNKNOWN = "unknown"
+
+WRITTEN = frozenset({".csv", ".yaml", ".png", ".jpg"})
+"""Suffixes of what Ultralytics leaves beside the weights; a record of a run that lies there is not taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,9 @@ def import_run(store: Store, found: UltralyticsRun, name: str, dataset: PinnedDa
         raise RunConflictError(f"run {name}: is another run; pass another --run")
     if run.final() is not None:
         return run, True
-    publisher = ArtifactPublisher(run)
-    for folder in (found.folder / "weights", found.folder):
-        publisher.copy(folder)
+    written = (each.name for each in found.folder.iterdir() if each.is_file() and each.suffix in WRITTEN)
+    for path in (*(f"weights/{name}" for name in found.sha256), *sorted(written)):
+        run.store.put(run.key(path), found.folder / path, overwrite=True)
     run.finish(_final(found, record).model_dump(mode="json"))
     return run, False
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 
@@ -116,7 +117,7 @@ class Drill:
             project = stack.enter_context(running_project())
             location = emulator.make_bucket()
             hosts = {"BATCH_EMULATOR_HOST": self.batch.host, **project.env}
-            os.environ |= {**environment, "JOB_BUCKET": location, **hosts}
+            stack.enter_context(patch.dict(os.environ, {**environment, "JOB_BUCKET": location, **hosts}))
             self.store = open_store(location)
             (folder / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "wandb_secret": None}))
             tiny = make_tiny_dataset(folder / "tiny", num_train=22, num_val=4)

@@ -76,7 +76,7 @@ class Desk:
 
     def make(self, *words, path=None):
         """Run a target."""
-        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
         return subprocess.run(
             ["make", *words],
             cwd=self.folder,

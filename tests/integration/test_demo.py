@@ -117,7 +117,7 @@ def test_the_report_follows_the_colour_scheme_of_the_browser(report):
     found = []
     for dark in (False, True):
         with opened(report, dark=dark) as page:
-            ink = page.measure("getComputedStyle(document.querySelector('figure svg text')).fill")
+            ink = page.measure("getComputedStyle(document.querySelector('#curves figure svg text')).fill")
             found.append((page.measure("getComputedStyle(document.body).backgroundColor"), ink))
             assert (page.requests, page.complaints) == ([], [])
     (light, light_ink), (dark, dark_ink) = found

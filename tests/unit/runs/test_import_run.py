@@ -76,6 +76,19 @@ def test_a_folder_becomes_a_finished_run(folder, bucket, capsys):
     assert {stored.key.split("/")[1] for stored in run.store.list("runs/")} == {"yolov11_wildlife"}
 
 
+def test_records_in_the_folder_are_not_taken_over(folder, bucket):
+    """The folder of a run of another bucket is imported as any other: its records, also of evaluations, stay there."""
+    for name in ("run.json", "final.json", "evaluation.json", "records.json"):
+        (folder / name).write_text("{}")
+    (folder / "weights" / "epoch1.pt").write_bytes(b"")
+    assert main(["import", str(folder), "--bucket", bucket]) == 0
+    run = Run(FolderStore.open(bucket), "yolov11_wildlife")
+    assert run.record().imported.folder == "yolov11_wildlife"
+    names = {stored.key.removeprefix(run.key("")) for stored in run.store.list(run.key(""))} - {"records.json"}
+    assert names == {"run.json", "final.json", "results.csv", "args.yaml", "weights/best.pt", "weights/last.pt"}
+    assert run.store.read(run.key("final.json")) != b"{}"
+
+
 def test_it_is_started_from_and_shown(folder, bucket, capsys):
     """A starts from it; list, show, compare, advise and report tell that it was imported, and none of them fails."""
     assert main(["import", str(folder), "--bucket", bucket]) == 0
