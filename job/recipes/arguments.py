@@ -154,7 +154,7 @@ class TrainingArguments(BaseModel):
     @field_validator("cache", mode="before")
     @classmethod
     def _refuse_caches(cls, value: object) -> object:
-        if value is False or value == "false":
+        if str(value).lower() == "false":  # `yolo` writes False
             return False
         raise ValueError(
             f"must be false, got {value!r}; the one in memory is given up where memory is short, which changes the "
