@@ -14,6 +14,7 @@ from job.runs import checkpoint
 from job.runs.run import Run
 from job.storage.open_store import open_store
 from job.training import distributed, launch
+from job.training.nodes import Nodes
 from tests.integration.test_distributed import free_port
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import ROOT, TIMEOUT_S, start_job, surroundings, wait_until
@@ -145,7 +146,7 @@ def launched(monkeypatch, ends):
 
     monkeypatch.setattr(launch, "elastic_launch", elastic_launch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return launch.launch(["train"], 2), seen[0]
+    return launch.launch(["train"], "0,1", Nodes()), seen[0]
 
 
 @pytest.mark.parametrize(
