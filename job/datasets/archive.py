@@ -38,7 +38,9 @@ DAMAGES = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
     *(NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError),
 )
-"""What `zipfile` raises for an archive that it cannot read."""
+"""Errors of `zipfile` for an archive that it cannot read: `RuntimeError` for an encrypted entry, and its subclass
+`NotImplementedError` for a compression, or a version of the format, that it does not know.
+"""
 
 STAMP = ".unpacked"
 """Identity of the archive that was unpacked, written last."""

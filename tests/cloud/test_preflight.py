@@ -160,7 +160,7 @@ def test_doctor_lists_what_is_ready_and_what_only_a_machine_shows(cloud, capsys)
 
 
 def test_a_refused_question_is_a_warning(cloud, capsys):
-    """A submitter with no more than its roles is told what could not be checked, and submits."""
+    """An account that has only the submitter's roles submits, with a warning for each check that it may not make."""
     cloud.project.refused = {"getIamPolicy", f"b/{cloud.bucket.removeprefix('gs://')}", "versions/latest"}
     cloud.script(["hold"])
     assert cloud.submit() == 0

@@ -26,7 +26,11 @@ def has_gpu():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the tests of this folder where they cannot run, and let other versions of libraries warn."""
+    """Skip the tests of this folder where they cannot run, and let other versions of libraries warn.
+
+    Without a GPU they would prove nothing about one. They are skipped rather than deselected so that the summary at the
+    end names them; `--on-cpu` rehearses them.
+    """
     ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     skipped = bool(ours) and not config.getoption("--on-cpu") and not has_gpu()
     for item in ours:

@@ -40,7 +40,7 @@ def test_without_objects_or_detections_nothing_is_right(num_objects, num_detecti
 
 
 def test_a_false_alarm_on_a_missed_object_is_about_it():
-    """It is about a missed object alone, and each of these is told once; a right detection is about none of them."""
+    """A confusion pairs a wrong detection with a missed object; no object or detection is in two pairs."""
     objects = boxes((0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10))
     detections = boxes((0, 0, 10, 10), (0, 0, 10, 9), (20, 0, 30, 10), (60, 0, 70, 10), (40, 0, 50, 10))
     found, right = np.array([False, True, False]), np.array([False, False, False, False, True])
