@@ -45,7 +45,15 @@ def test_applying_writes_what_job_reads(applied):
         name: output["value"] for name, output in json.loads((applied.folder / "outputs.json").read_text()).items()
     }
     assert outputs.keys() == {
-        *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
+        *(
+            "project",
+            "region",
+            "bucket",
+            "archive",
+            "image_repository",
+            "runtime_service_account",
+            "submitter_service_account",
+        ),
         *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
@@ -77,11 +85,21 @@ def test_terraform_refuses_to_destroy_the_bucket(applied):
 
 
 @needs_terraform
+def test_an_archive_that_is_no_longer_named_is_not_destroyed(applied):
+    """Without the variable Terraform refuses to plan, instead of destroying the archive."""
+    done = applied.run("terraform", "plan", "-no-color")
+    assert done.returncode == 1
+    assert "Resource google_storage_bucket.archive[0] has lifecycle.prevent_destroy set" in done.stderr
+
+
+@needs_terraform
 def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path):
-    """`make infra-destroy` destroys everything but the bucket and the services, as often as it is run, and the next
+    """`make infra-destroy` destroys everything but the buckets and the services, as often as it is run, and the next
     apply makes the rest anew around the same bucket.
     """
     infrastructure = Infrastructure(tmp_path)
+    with (infrastructure.folder / "terraform.tfvars").open("a") as settings:
+        settings.write('archive = "demo-archive"\n')
     everything = applied_addresses(infrastructure)
     for _ in range(2):
         done = infrastructure.provision("destroy", "-auto-approve", "-no-color")
@@ -90,6 +108,7 @@ def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path)
         kept = addresses(infrastructure)
         assert {address.partition("[")[0] for address in kept} == {
             "google_storage_bucket.runs",
+            "google_storage_bucket.archive",
             "google_project_service.api",
         }
         assert not (infrastructure.folder / "outputs.json").exists()
