@@ -76,11 +76,12 @@ def test_the_key_is_kept_in_no_file(applied):
 
 
 @needs_terraform
-def test_terraform_refuses_to_destroy_the_bucket(applied):
-    """A plain `terraform destroy` stops before it touches anything, because of the bucket."""
-    done = applied.run("terraform", "destroy", "-auto-approve", "-no-color")
+@pytest.mark.parametrize("bucket", ["google_storage_bucket.runs", "google_storage_bucket.archive[0]"])
+def test_terraform_refuses_to_destroy_a_bucket(applied, bucket):
+    """A `terraform destroy` that takes a bucket in stops before it touches anything."""
+    done = applied.run("terraform", "destroy", f"-target={bucket}", "-auto-approve", "-no-color")
     assert done.returncode == 1
-    assert "Resource google_storage_bucket.runs has lifecycle.prevent_destroy set" in done.stderr
+    assert f"Resource {bucket} has lifecycle.prevent_destroy set" in done.stderr
     assert "Destroying..." not in done.stdout
 
 
