@@ -87,6 +87,4 @@ def _read(listing: RunListing, identity: CheckpointId) -> Progress:
     files = {file.name: file.key for file in manifest.files}
     text = store.read(files[RESULTS]).decode() if RESULTS in files else ""
     before = files.get(EVALUATION_BEFORE)
-    return Progress(
-        identity, read_rows(text), EvaluationRecord.read(before, store.read(before)) if before else None
-    )
+    return Progress(identity, read_rows(text), EvaluationRecord.read(before, store.read(before)) if before else None)
