@@ -345,6 +345,10 @@ bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 bench-tiles: $(DEV) ## Compare recipe T with A after equal seconds of training; fetches photographs (21 MB)
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.tiles
 
+.PHONY: bench-scale
+bench-scale: $(LIGHT) ## Reckon dollars and requests by machines, attempts and images, without a cloud
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.scale
+
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare how they end (N=200 takes 40 minutes)
 	@exec $(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
