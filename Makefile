@@ -106,7 +106,7 @@ help: ## List targets and variables
 	@echo '                       with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
 	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
-	@echo '  epochs=3 imgsz=640   training arguments, for train, extend, estimate and submit'
+	@echo '  epochs=3 imgsz=640   training arguments: train, extend, estimate and submit'
 	@echo "  ARGS='--json'        further arguments for the command behind the target"
 	@echo '  LOG=json             messages as JSON lines, as in the image; else as text'
 	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
@@ -382,13 +382,17 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown.
+# One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown;
+# while it unpacks, of which it says nothing, the packages are counted.
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.created
 	@echo "installing $$(grep -c == $<) packages of $<"
 	@rm -f $@
 	@{ $(PIP) --only-binary :all: --require-hashes -r $< && $(PIP) --no-build-isolation -e . && touch $@; } \
-	| while read -r word file size; do case "$$word $$size" in \
+	| { while read -r word file size; do case "$$word $$size" in \
 		'Downloading ('[0-9][0-9]*' MB)') echo "  downloading $${file%%-[a-z]*} $$size" ;; \
-		Installing*,*) echo '  unpacking' ;; \
-		esac; done
+		Installing*,*) echo '  unpacking'; \
+			while sleep 5 </dev/null >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do \
+				echo "  unpacked $$(find $(VENV)/lib -name '*.dist-info' -prune | grep -c .) packages"; \
+			done & counting=$$! ;; \
+		esac; done; test -z "$$counting" || kill $$counting; }
 	@test -e $@

@@ -34,6 +34,7 @@ class Reporter:
         before: "Row | None",
         rows: "Sequence[Row]" = (),
         usd_per_hour: float | None = None,
+        *,
         usd_so_far: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -136,7 +136,7 @@ def _train_to_end(
         training.progress.before,
         training.progress.rows,
         context.price.usd_per_h,
-        _usd_so_far(context, started),
+        usd_so_far=_usd_so_far(context, started),
     )
     schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 

@@ -150,7 +150,10 @@ def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
         ("word " * 15 + "see `job train --help` for it", ["word " * 14 + "word", "  see `job train --help` for it"]),
         (
             "  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run 'a zebra' --epochs 9",
-            ["  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run \\", "    'a zebra' --epochs 9"],
+            [
+                "  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run \\",
+                "    'a zebra' --epochs 9",
+            ],
         ),
     ],
     ids=["short", "listed", "path", "quoted", "command"],
