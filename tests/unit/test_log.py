@@ -65,11 +65,7 @@ def test_messages_fit_a_terminal_and_are_not_glued_to_a_bar(on_terminal):
         logging.getLogger("job").warning("%s: cannot be used", "words " * 20 + "end")
         bar.to(60)
         first, second, bar_line = screen(on_terminal.getvalue())
-    assert (first[:16], first[-5:], second) == (
-        "warning: words w",
-        "words",
-        "  words words words words words words words words words end: cannot be used",
-    )
+    assert (first, second) == ("warning:" + " words" * 12, "  " + "words " * 8 + "end: cannot be used")
     assert bar_line.startswith("pulling wildlife:  60%|")
     assert max(len(first), len(second), len(bar_line)) <= 80
     assert screen(on_terminal.getvalue())[-1].strip() == ""

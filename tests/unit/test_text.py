@@ -147,7 +147,7 @@ def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
         ("short", ["short"]),
         ("  - " + "word " * 15 + "more words", ["  - " + " ".join(["word"] * 15), "    more words"]),
         ("x" * 100, ["x" * 100]),
-        ("word " * 15 + "see `job train --help` for it", ["word " * 14 + "word", "  see `job train --help` for it"]),
+        ("word " * 15 + "see `job train --help` for it", ["word " * 15 + "see", "  `job train --help` for it"]),
         (
             "  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run 'a zebra' --epochs 9",
             [
