@@ -12,7 +12,7 @@ from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, start_job, s
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ALONE = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0.01", "--run", "zebra"),
 )
 TRAIN = (*ALONE, "--device", "cpu,cpu")

@@ -93,7 +93,7 @@ def test_each_purpose_has_its_limit():
 
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra", "--device", "cpu,cpu"),
 )
 

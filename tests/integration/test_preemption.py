@@ -10,7 +10,7 @@ from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of six batches; two batches make an optimizer step; checkpoints only after epochs."""
