@@ -212,7 +212,6 @@ def test_what_other_processes_see_is_recorded_and_decides_whether_a_run_is_exact
             subprocess.Popen(
                 [sys.executable, "-c", WARNED, *words],
                 env=surroundings(place | {"RANK": rank, "LOCAL_RANK": rank, "STOPS": stops}),
-                cwd=ROOT,
                 stderr=subprocess.PIPE,
                 text=True,
             )
