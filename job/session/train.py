@@ -28,6 +28,7 @@ from job.session.console import Reporter, say_finished, say_newer_data
 from job.session.context import SessionContext
 from job.session.follower import follow
 from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
+from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
@@ -86,6 +87,7 @@ def _lead(context: SessionContext) -> None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
         say_newer_data(run, record, identity, finished=True)
+        archive_run(run, record, final, request)
         return
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
@@ -107,6 +109,7 @@ def _lead(context: SessionContext) -> None:
                 final = finish(started, here.folder / "run", publisher)
             RunListing(run).write_bundle()
             refresher.finish()
+        archive_run(run, started.record, final, request)
         say_finished(run, final, already=False)
 
 
