@@ -18,7 +18,12 @@ ARGS = "--name 'two words' --star * `touch mark` $(touch mark) $(shell touch mar
 
 SCRIPTS = (
     *("docker/build.sh", "docker/push.sh", "docker/run.sh"),
-    *("infra/scripts/provision.sh", "infra/scripts/machine.sh", "infra/scripts/left.sh"),
+    *(
+        "infra/scripts/provision.sh",
+        "infra/scripts/machine.sh",
+        "infra/scripts/supervision.sh",
+        "infra/scripts/left.sh",
+    ),
 )
 
 AS_IT_IS = {"help", "env", "light", "clean", "lock", "no-recipe", "no-run", "format", "check"}
