@@ -25,6 +25,10 @@ schedules() { # verb and flags of gcloud
     gcloud scheduler jobs $verb "$@" --project "$project" --location "$region"
 }
 
+optional() { # name of one of Terraform's outputs, which leaves out those that are null
+    "${PYTHON:-python3}" -c 'import json, sys; print(json.load(open(sys.argv[1])).get(sys.argv[2], {}).get("value", ""))' "$OUTPUTS" "$1"
+}
+
 # Each is empty if there is none.
 schedule_state() {
     schedules list --format 'value(name.basename(),state)' | awk -v name="$name" '$1 == name { print $2 }'
@@ -38,11 +42,13 @@ made_job() {
 arguments() {
     local setting value
     printf '%s|' supervise "$RUN" --once "--schedule=projects/$project/locations/$region/jobs/$name"
-    for setting in bucket project region network subnetwork runtime_service_account wandb_secret; do
+    for setting in bucket project region network subnetwork runtime_service_account; do
         value=$(output "$setting") || exit
         setting=${setting#runtime_}
-        [[ $value == None ]] || printf '%s|' "--${setting//_/-}=$value"
+        printf '%s|' "--${setting//_/-}=$value"
     done
+    value=$(optional wandb_secret)
+    [[ -z $value ]] || printf '%s|' "--wandb-secret=$value"
     [[ -z ${MAX_USD:-} ]] || printf '%s|' "--max-usd=$MAX_USD"
     [[ -z ${NO_LIMIT:-} ]] || printf '%s|' --no-limit
     printf '%s' "--image=$1" # only images of its repository may train
@@ -58,8 +64,8 @@ up() {
     [[ ${MAX_USD:-1} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
         fail 2 "make supervise-up: MAX_USD must be a number of dollars, got '$MAX_USD'"
     account=$(output supervisor_service_account)
-    webhook=$(output notify_secret)
-    [[ $webhook == None ]] || secrets=(--set-secrets "JOB_NOTIFY=$webhook")
+    webhook=$(optional notify_secret)
+    [[ -z $webhook ]] || secrets=(--set-secrets "JOB_NOTIFY=$webhook")
     words=$(arguments "$image")
     state=$(schedule_state)
     [[ $state != ENABLED ]] || fail 65 "schedule $name: supervises a run already; make supervise-down ends that"

@@ -28,10 +28,8 @@ OUTPUTS = {
     "runtime_service_account": "trainer@demo-project.iam.gserviceaccount.com",
     "network": "projects/demo-project/global/networks/yolo",
     "subnetwork": "projects/demo-project/regions/us-central1/subnetworks/yolo",
-    "wandb_secret": None,
     "supervisor": "yolo-train-supervisor",
     "supervisor_service_account": "supervise@demo-project.iam.gserviceaccount.com",
-    "notify_secret": None,
 }
 
 GCLOUD = """

@@ -47,7 +47,7 @@ def test_applying_writes_what_job_reads(applied):
     assert outputs.keys() == {
         *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
         *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
-        *("supervisor", "supervisor_service_account", "notify_secret"),
+        *("supervisor", "supervisor_service_account"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
 
