@@ -1,4 +1,4 @@
-# The front door: thin targets over `job` and the tools. Needs Python 3.11 or 3.12 with venv, and make; nothing else.
+# The front door: thin targets over `job` and the tools. Needs Python 3.11, 3.12 or 3.13 with venv, and make; nothing else.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,8 +47,8 @@ ARGUMENTS := $(OTHERS)
 export ARGUMENTS $(OTHERS)
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
-PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
-	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
 VENV  := .venv
@@ -99,10 +99,10 @@ help: ## List targets and variables
 	@echo '  NODES=2              machines, for sky'
 	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
-	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
+	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 to 3.13'
 	@echo '  epochs=3 imgsz=640   training arguments, for train, extend, estimate and submit'
 	@echo "  ARGS='--json'        further arguments for the command behind the target"
-	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
+	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 to 3.13)'
 
 ##@ Train
 
@@ -358,6 +358,10 @@ bench: $(DEV) ## Measure, beside stock Ultralytics and Google's transfer library
 bench-tiles: $(DEV) ## Compare recipe T with A after equal seconds of training; fetches photographs (21 MB)
 	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.tiles
 
+.PHONY: bench-scale
+bench-scale: $(LIGHT) ## Reckon dollars and requests by machines, attempts and images, without a cloud
+	@exec $(WITH_ARGS) $(BIN)/python -m tests.bench.scale
+
 .PHONY: kill-storm
 kill-storm: $(DEV) ## Disturb small trainings N times in every way, and compare how they end (N=200 takes 40 minutes)
 	@exec $(BIN)/python -m tests.integration.kill_storm "$${N:-200}"
@@ -380,9 +384,28 @@ clean: ## Remove the environment and every cache; never a run
 
 # Stamps are written last: an install that was killed is taken up again.
 
+# Refused before anything is fetched: a Python out of range, or one that cannot make an environment. Any Python reads this.
+define FITNESS
+import sys
+version = "%d.%d" % sys.version_info[:2]
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("make: %s is Python %s, not 3.11, 3.12 or 3.13" % (sys.executable, version))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("make: %s has no venv; Debian and Ubuntu have it in python%s-venv" % (sys.executable, version))
+endef
+define ADVICE
+make: install one
+  Debian, Ubuntu  apt install python3-venv
+  Fedora          dnf install python3.13
+  others          uv python install 3.13
+and name it if it is not found: make env PYTHON=/path/to/python3.13
+endef
+export FITNESS ADVICE
+
 $(VENV)/.created:
-	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or 3.12 with venv was found;' \
-		'install one (on Debian: python3-venv), or name it: make env PYTHON=/path/to/python3.12' >&2; exit 2; }
+	@$(or $(PYTHON),python3) -c "$$FITNESS" || { echo "$$ADVICE" >&2; exit 78; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@

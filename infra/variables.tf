@@ -46,6 +46,17 @@ variable "bucket" {
   }
 }
 
+variable "archive" {
+  description = "Name of a second bucket, in which what trains can only create: finished runs are copied there; none if left out."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.archive == null || can(regex("^[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]$", var.archive))
+    error_message = "archive: must be a bucket's name, 3 to 63 lowercase letters, digits, hyphens and underscores, without gs://."
+  }
+}
+
 variable "submitters" {
   description = "Who may act as the submitter, as user:, group: or serviceAccount: with an address."
   type        = set(string)

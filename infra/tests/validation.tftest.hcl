@@ -87,6 +87,16 @@ run "a_bucket_with_capitals_is_refused" {
   expect_failures = [var.bucket]
 }
 
+run "an_address_is_no_name_for_an_archive" {
+  command = plan
+
+  variables {
+    archive = "gs://my-archive"
+  }
+
+  expect_failures = [var.archive]
+}
+
 run "everybody_is_no_submitter" {
   command = plan
 

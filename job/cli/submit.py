@@ -173,6 +173,8 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
     _require_as_many_gpus(machines)
     words, settings = container_args(options, machines[0]), load_settings(options.settings)
     allowance = load_allowance(options.settings, options.limit)
+    if options.archive is None and allowance.settings.archive is not None:
+        words += as_args({"archive": allowance.settings.archive})
     types, spot = [machine.type for machine in machines], not options.on_demand
     if not spot and not machines[0].on_demand:
         raise UsageError(f"--on-demand: {types[0]} is to be had as Spot only; choose another --machine")

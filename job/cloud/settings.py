@@ -90,6 +90,7 @@ Secret = Annotated[
     str,
     _form(r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, perhaps with /versions/N"),
 ]
+Archive = Annotated[str, _form(r"gs://[a-z0-9][a-z0-9._/-]+", "gs://BUCKET")]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 Machine = Annotated[str, AfterValidator(_check_machine)]
 Provisioning = Annotated[str, _form("spot|on_demand", "one of spot, on_demand")]
@@ -110,6 +111,9 @@ class LocalSettings(BaseModel):
     image_repository: str | None = None
     other_regions: dict[Region, Subnetwork] = {}
     prices: dict[Machine, dict[Provisioning, Positive]] = {}
+    archive: Archive | None = None
+    """Second bucket, to which finished runs are copied."""
+
     max_usd: Positive = 50.0
     """Default limit of a run over all its machines."""
 

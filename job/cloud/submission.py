@@ -216,6 +216,9 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
         raise UsageError(
             f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )
+    if request.archive is not None and not request.archive.startswith("gs://"):
+        where = "is on this machine, where the cloud cannot reach it"
+        raise UsageError(f"--archive {request.archive}: {where}; pass gs://BUCKET")
     fixed = as_args({"recipe": recipe.name, "device": device})
     names = [name for name in TrainRequest.model_fields if name not in NOT_IN_ARGS]
     return ["train", *fixed, *request.args(names), *as_args(request.arguments)]

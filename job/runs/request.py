@@ -63,6 +63,18 @@ class Execution(WorkdirOption, WorkersOption, NotifyOption):
         description="Seconds without a step or a validation batch after which a training ends with exit 75; "
         "0 waits for ever.",
     )
+    archive: str | None = Field(
+        None,
+        description="A second bucket or a folder, to which records, weights and dataset lock of the finished run are "
+        "copied; what is there is never changed.",
+    )
+
+    @field_validator("archive")
+    @classmethod
+    def _require_location(cls, archive: str | None) -> str | None:
+        if archive is not None and "://" in archive and not archive.startswith("gs://"):
+            raise ValueError(f"must be gs://BUCKET or a folder, got {archive!r}")
+        return archive
 
 
 class TrainRequest(Execution):

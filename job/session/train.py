@@ -31,6 +31,7 @@ from job.session.context import SessionContext
 from job.session.follower import follow
 from job.session.notification import EndNotification
 from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
+from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
@@ -89,6 +90,7 @@ def _lead(context: SessionContext) -> None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
         say_newer_data(run, record, identity, finished=True)
+        archive_run(run, record, final, request)
         return
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
@@ -98,24 +100,26 @@ def _lead(context: SessionContext) -> None:
 
 def _train_run(context: SessionContext, run: Run, record: RunRecord | None, notification: EndNotification) -> None:
     """Train a run that is not finished to its end."""
-    with context.in_folder(run.name) as here, ReportRefresher(run) as refresher:
-        gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
-        try:
-            started = start(here, run, record)
-        finally:
-            gc.enable()
-        run = notification.run = started.claim.run
-        with (
-            Tracker(started.claim, here.folder / "wandb") as tracker,
-            attempt_recorded(started.claim, here, lambda: started.training.record_fields),
-        ):
-            publisher = ArtifactPublisher(run)
-            _train_to_end(here, started, publisher, refresher, tracker)
-            here.timer.enter(Phase.FINAL_EVALUATION)
-            final = finish(started, here.folder / "run", publisher)
-        RunListing(run).write_bundle()
-        refresher.finish()
-    say_finished(run, final, already=False)
+    with context.in_folder(run.name) as here:
+        with ReportRefresher(run) as refresher:
+            gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
+            try:
+                started = start(here, run, record)
+            finally:
+                gc.enable()
+            run = notification.run = started.claim.run
+            with (
+                Tracker(started.claim, here.folder / "wandb") as tracker,
+                attempt_recorded(started.claim, here, lambda: started.training.record_fields),
+            ):
+                publisher = ArtifactPublisher(run)
+                _train_to_end(here, started, publisher, refresher, tracker)
+                here.timer.enter(Phase.FINAL_EVALUATION)
+                final = finish(started, here.folder / "run", publisher)
+            RunListing(run).write_bundle()
+            refresher.finish()
+        archive_run(run, started.record, final, context.request)
+        say_finished(run, final, already=False)
     notification.message = f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
 
 

@@ -442,3 +442,24 @@ def test_missing_credentials_are_reported(settings, bucket, capsys):
     """Without credentials of Google the command says how to get them."""
     assert main(["submit", "--model", "yolo11n.yaml"]) == 78
     assert "gcloud auth application-default login" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "archive"), [([], "gs://demo-archive"), (["--archive", "gs://other/below"], "gs://other/below")]
+)
+def test_the_archive_of_the_settings_is_passed_to_the_training(settings, tmp_path, capsys, words, archive):
+    """What a job trains is copied to the archive of the settings, or to that of the command line."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump(settings | {"archive": "gs://demo-archive"}))
+    assert main(["render", "A", "--dataset", "tiny", "--bucket", "gs://b", *words]) == 0
+    rendered = json.loads(capsys.readouterr().out)
+    [runnable] = rendered["taskGroups"][0]["taskSpec"]["runnables"]
+    given = [word for word in runnable["container"]["commands"] if word.startswith("--archive")]
+    assert given == [f"--archive={archive}"]
+
+
+def test_an_archive_that_the_cloud_cannot_reach_is_refused(settings, capsys):
+    """A folder of this machine is no archive of a job, and another address is none at all."""
+    assert main(["render", "A", "--bucket", "gs://b", "--archive", "old"]) == 2
+    assert "--archive old: is on this machine, where the cloud cannot reach it" in capsys.readouterr().err
+    assert main(["render", "A", "--bucket", "gs://b", "--archive", "s3://old"]) == 2
+    assert "--archive: must be gs://BUCKET or a folder, got 's3://old'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.fake_google_project import running_project
 from tests.support.stub_programs import Programs
+from tests.support.terminal import Terminal
 
 DIGEST = f"sha256:{'0' * 64}"
 IMAGE = f"trainer@{DIGEST}"
@@ -84,6 +85,7 @@ class Desk:
             ["make", *words],
             cwd=self.folder,
             env=outside | {"PATH": path or self.programs.path},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -490,6 +492,27 @@ def test_an_apply_that_makes_nothing_writes_no_outputs(desk, account):
     """After a refused approval there is no file that later commands would read."""
     assert "Error 1" in account("Apply cancelled.", outputs="{}").stderr
     assert not (desk.folder / "infra/outputs.json").exists()
+
+
+def test_an_apply_says_that_alerts_have_no_address(desk, account, monkeypatch):
+    """Without a terminal nothing is asked, and the missing address is named, unless the environment has it."""
+    assert "alert_email: is not set, so alerts show in the console only" in account().stderr
+    monkeypatch.setenv("TF_VAR_alert_email", "ann@example.com")
+    assert "alert_email" not in account().stderr
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("ann@example.com", '"ann@example.com"'), ("", "null")])
+def test_an_apply_asks_once_for_the_address_of_alerts(desk, account, typed, kept):
+    """On a terminal the address is asked for before anything is made, and kept, as is that there is to be none."""
+    account()
+    desk.programs.add("terraform", "pass", reads=False)
+    for _ in range(2):
+        terminal = Terminal(["make", "-C", desk.folder, "infra-apply"], os.environ | {"PATH": desk.programs.path})
+        terminal.press(f"{typed}\n".encode())
+        terminal.process.wait(TIMEOUT_S)
+        terminal.close()
+    settings = (desk.folder / "infra/terraform.tfvars").read_text()
+    assert settings == f'project = "demo-project"\n\nalert_email = {kept}\n'
 
 
 @pytest.mark.parametrize("kind", BILLED)

@@ -12,7 +12,7 @@ from tests.support.fake_metadata_server import running_metadata_server
 from tests.support.webhook_server import SECRET, running_webhook
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of six batches; two batches make an optimizer step; checkpoints only after epochs."""
