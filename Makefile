@@ -32,14 +32,15 @@ export $(WORDS)
 # Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
 # letters; a mistyped one is an error.
 NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
-OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
+OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up supervise-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT) \
+	$(if $(filter vm-up,$(MAKECMDGOALS)),NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
 SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
 without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
 UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.each)),$(.each))))
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
 $(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
 # `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
-BARE := help image push down sky vm-up vm-status vm-down env light check format kill-storm clean
+BARE := help image push supervisor-image supervise-up supervise-down down sky vm-up vm-status vm-down env light check format kill-storm clean
 $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
@@ -84,7 +85,7 @@ WITH_ARGS = $(or $(wildcard $(BIN)/python),$(PYTHON)) -c "$$SPLIT"
 help: ## List targets and variables
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Variables'
 	@echo '  RECIPE=A             the recipe: $(RECIPES)'
@@ -259,6 +260,18 @@ logs: $(if $(RUN),$(CLOUD),no-run) ## Print the logs of RUN
 .PHONY: cancel
 cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel the job of RUN; committed checkpoints stay
 	@exec $(WITH_ARGS) $(BIN)/job cancel "$$RUN" $(BUCKET_IF_NAMED)
+
+.PHONY: supervisor-image
+supervisor-image: ## Build and push the small image of supervise-up to REPOSITORY, and print its digest for IMAGE=
+	@docker/build.sh job-supervisor supervisor
+	@exec docker/push.sh job-supervisor "$$REPOSITORY" supervisor
+
+.PHONY: supervise-up supervise-down
+supervise-up: $(if $(RUN),,no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
+	@exec infra/scripts/supervision.sh up
+
+supervise-down: ## End that supervision; what is submitted goes on
+	@exec infra/scripts/supervision.sh down
 
 .PHONY: no-run
 no-run:
