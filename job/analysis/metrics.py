@@ -35,7 +35,7 @@ class BeforeAfter:
         return cls(record.before, record.after, {name: Band(*ends) for name, ends in record.expected.items()})
 
     def table(self, profile: str = "full") -> str:
-        """Return a table for a terminal, in percent; a demo neither reaches nor misses the bands, which are for full scale."""
+        """Return a table for a terminal, in percent; a demo neither reaches nor misses the bands of full scale."""
         is_full = profile == "full"
         rows = [("", "before", "after", "change", "expected" if is_full else "expected at full scale")]
         for name, label in LABELS.items():
