@@ -21,7 +21,7 @@ if nvidia-smi >/dev/null 2>&1; then
     # Podman 4 takes --gpus and does nothing.
     if is_podman; then options+=(--device nvidia.com/gpu=all); else options+=(--gpus all); fi
 fi
-for variable in WANDB_{API_KEY,BASE_URL,ENTITY,MODE,PROJECT} JOB_BUCKET JOB_USD_PER_HOUR LOG; do # by name: a value would show in the list of processes
+for variable in WANDB_{API_KEY,BASE_URL,ENTITY,MODE,PROJECT} JOB_{BUCKET,NOTIFY,USD_PER_HOUR} LOG; do # by name: a value would show in the list of processes
     [[ -n ${!variable:-} ]] && options+=(--env "$variable")
 done
 

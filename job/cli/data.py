@@ -171,7 +171,7 @@ def delete(options: DeleteDataOptions) -> None:
     store, (name, _) = options.store(), dataset_and_version(options.name)
     if name not in dataset_names(store):
         find_dataset(store, name)  # says what is there
-    deletion, seen = plan_deletion(store, options.name), survey(store)
+    deletion, seen = plan_deletion(store, options.name), survey(store, list_ended=True)
     on_it = [found for found in seen.runs if _is_on(found, name, deletion.digests)]
     needed = [found.run.name for found in on_it if not found.finished]
     newest = max(deletion.listing.numbers, default=1)

@@ -36,7 +36,7 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
     """Flags of ``job estimate``."""
 
     positional = ("recipe",)
-    left_out = frozenset({"run", "checkpoint_every", "hang_after"})
+    left_out = frozenset({"run", "checkpoint_every", "hang_after", "archive"})
 
     machine: str | None = Field(
         None,

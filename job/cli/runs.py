@@ -63,8 +63,8 @@ def show(options: ShowRunOptions) -> None:
     run, record = require_run(options.store(), options.run)
     listing = RunListing(run)
     attempts, final, point = listing.attempts(), listing.final(), record.start.point
-    cost = read_cost(run, attempts)
-    checkpoints = [checkpoint.read_manifest(run, identity) for identity in checkpoint.committed(run)]
+    cost = read_cost(run, listing)
+    checkpoints = [listing.manifest(identity) for identity in listing.committed()]
     score = read_evaluation(listing, final.weights[BEST].sha256) if final else None
     set_aside, tracking = checkpoint.set_aside(run), wandb_status.describe(listing)
     content = {
@@ -141,7 +141,7 @@ def verify(options: RunOptions) -> None:
 def _state(listing: RunListing, record: RunRecord, final: FinalRecord | None) -> str:
     if final is not None:
         return f"{final.reason}, {final.num_epochs} epochs{', imported' if record.imported else ''}"
-    committed = checkpoint.committed(listing.run, listing.objects.values())
+    committed = listing.committed()
     attempts, state = listing.attempt_numbers, "not begun"
     if attempts:
         (newest,) = listing.attempts(attempts[-1:])

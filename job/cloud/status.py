@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -173,7 +174,15 @@ class History:
 
     def attempts_in(self, seen: SubmissionStatus) -> tuple[Attempt, ...]:
         """Return the attempts that were part of a submission's job."""
-        return tuple(attempt for attempt in self.attempts if attempt.job == seen.submission.job_id)
+        return self._attempts_by_job.get(seen.submission.job_id, ())
+
+    @cached_property
+    def _attempts_by_job(self) -> dict[str | None, tuple[Attempt, ...]]:
+        """The attempts of each Batch job."""
+        found: dict[str | None, list[Attempt]] = {}
+        for attempt in self.attempts:
+            found.setdefault(attempt.job, []).append(attempt)
+        return {job: tuple(attempts) for job, attempts in found.items()}
 
     @property
     def since_the_commit(self) -> tuple[SubmissionStatus, ...]:

@@ -18,6 +18,7 @@ from job.datasets.lockfile import (
     list_dataset,
 )
 from job.errors import DataError
+from job.storage.keys import is_key
 from job.storage.object_store import Store, StoredObject
 from job.text import dataset_and_version
 
@@ -90,8 +91,14 @@ def _require_no_push(listing: DatasetListing) -> None:
 
 def dataset_names(store: Store) -> list[str]:
     """Return the names of the datasets in a bucket; of one that was deleted, marks alone are left."""
-    parts = (stored.key.split("/", 2) for stored in store.list("datasets/") if stored.key.count("/") > 1)
-    return sorted({name for _, name, rest in parts if not DELETED.fullmatch(rest)})
+    return [name for name in store.folders("datasets/") if is_key(name) and _is_there(store, f"datasets/{name}/")]
+
+
+def _is_there(store: Store, prefix: str) -> bool:
+    """Whether anything but marks of deletions is left of a dataset; its files are not listed for that."""
+    if set(store.folders(prefix)) - {"versions"}:
+        return True
+    return any(not DELETED.fullmatch(stored.key.removeprefix(prefix)) for stored in store.list(prefix))
 
 
 def newer_version(store: Store, name: str, digest: str) -> int | None:

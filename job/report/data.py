@@ -163,10 +163,10 @@ class Facts:
 def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     """Read a run's records; costs are counted to the time `at`, which is now if left out."""
     at = at or now()
-    progress = read_progress(run)
     listing = RunListing(run)
+    progress = read_progress(run, listing)
     attempts, final = listing.attempts(), listing.final()
-    evaluation = run.read(EvaluationRecord, EVALUATION)
+    evaluation = listing.read(EvaluationRecord, EVALUATION)
     summary = RunSummary(record=record, attempts=tuple(attempts), final=final, evaluation=evaluation)
     others = finished_runs(run.store) if progress.rows else []
     alike = {other.run: other for other in comparable(summary, others)}
@@ -181,7 +181,7 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
         evaluation=evaluation,
         score=read_evaluation(listing, final.weights[BEST].sha256) if final else None,
         attempts=attempts,
-        cost=read_cost(run, attempts, at),
+        cost=read_cost(run, listing, at),
         bits=resume.exactness(record, attempts),
         tracking=wandb_status.describe(listing),
         advice=advise(

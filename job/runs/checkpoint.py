@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 NUM_KEPT = 2
 """Committed checkpoints to keep; the newest may turn out to be damaged, so never fewer than two."""
 
+CHECKPOINTS = "checkpoints/"
+"""Folder of the checkpoints below a run's."""
+
 MANIFEST, SET_ASIDE = "manifest.json", "set-aside.json"
 
 
@@ -219,7 +222,7 @@ def retain(run: Run) -> None:
 
 def _objects(run: Run, listed: Iterable[StoredObject] | None = None) -> dict[CheckpointId, set[str]]:
     """Return the names of the objects of each checkpoint, committed or not."""
-    start = run.key("checkpoints/")
+    start = run.key(CHECKPOINTS)
     objects: dict[CheckpointId, set[str]] = {}
     for stored in run.store.list(start) if listed is None else listed:
         folder, _, name = stored.key.removeprefix(start).partition("/")
@@ -240,7 +243,7 @@ def _damage(run: Run, checkpoint: CheckpointId, scratch: Path) -> list[str]:
         return [str(error)]
     except ObjectNotFoundError:
         return []
-    listing = {stored.key: stored for stored in run.store.list(run.key("checkpoints/"), checksums=True)}
+    listing = {stored.key: stored for stored in run.store.list(run.key(CHECKPOINTS), checksums=True)}
     found = (_contradiction(run, file, listing.get(file.key), scratch) for file in manifest.files)
     return [problem for problem in found if problem]
 

@@ -17,7 +17,6 @@ from functools import cached_property
 
 from job.errors import CorruptObjectError, EndReason, ObjectNotFoundError
 from job.goodput import Phase
-from job.runs import checkpoint
 from job.runs.listing import RunListing
 from job.runs.records import AttemptRecord, CheckpointId, PhaseSeconds, Price, ResumeReceipt, now
 from job.runs.run import Run
@@ -176,14 +175,14 @@ class RunCost:
         }
 
 
-def read_cost(run: Run, attempts: Sequence[AttemptRecord] | None = None, at: str | None = None) -> RunCost:
-    """Compute the cost of a run's attempts, which are read if left out, at a time, which is now if left out."""
+def read_cost(run: Run, listing: RunListing | None = None, at: str | None = None) -> RunCost:
+    """Compute the cost of a run by its listing, which is made if left out, at a time, which is now if left out."""
+    listing = listing or RunListing(run)
     committed: dict[int, tuple[CheckpointId, PhaseSeconds]] = {}
-    attempts = RunListing(run).attempts() if attempts is None else attempts
-    for identity in checkpoint.committed(run):
+    for identity in listing.committed():
         with contextlib.suppress(ObjectNotFoundError, CorruptObjectError):  # deleted by retention, or damaged
-            committed[identity.attempt] = identity, checkpoint.read_manifest(run, identity).metadata.seconds
-    return cost_of(attempts, at or now(), committed)
+            committed[identity.attempt] = identity, listing.manifest(identity).metadata.seconds
+    return cost_of(listing.attempts(), at or now(), committed)
 
 
 def cost_of(

@@ -155,5 +155,5 @@ def read_evaluation(listing: RunListing, weights: str) -> SplitEvaluation | None
         UnreadableRecordError: If it has another form.
     """
     names = [name for name in map(evaluation_name, SPLITS) if name in listing.objects]
-    found = (listing.run.read(SplitEvaluation, name) for name in names)
+    found = (listing.read(SplitEvaluation, name) for name in names)
     return next((each for each in found if each and each.weights == weights), None)

@@ -16,6 +16,7 @@ from job.errors import DataError, JobError, RunConflictError, UsageError
 from job.recipes.arguments import DEFAULTS, requested
 from job.recipes.recipe import Recipe, StartKind, load_recipe
 from job.recipes.recognition import published_model, recognise
+from job.runs.listing import RunListing
 from job.runs.progress import metrics_of, read_rows
 from job.runs.records import (
     Facts,
@@ -113,6 +114,7 @@ def import_run(store: Store, found: UltralyticsRun, name: str, dataset: PinnedDa
     for path in (*(f"weights/{name}" for name in found.sha256), *sorted(written)):
         run.store.put(run.key(path), found.folder / path, overwrite=True)
     run.finish(_final(found, record).model_dump(mode="json"))
+    RunListing(run).write_bundle()
     return run, False
 
 

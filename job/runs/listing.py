@@ -1,17 +1,19 @@
 """Records of a run as of one listing of the bucket, read in parallel, most of them from one bundle.
 
-Guarantees that a record is taken from the bundle only at the version that the listing has: the bundle saves requests
-and is never needed. Knows nothing of what records mean.
+Guarantees that a record is taken from the bundle only at the version that the listing has, and without a listing only
+after the end of the run: the bundle saves requests and is never needed. Knows nothing of what records mean.
 """
 
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 from job.errors import CorruptObjectError, JobError, ObjectNotFoundError
-from job.runs.records import AttemptRecord, FinalRecord, Part, Record, RunRecord
+from job.runs import checkpoint
+from job.runs.records import AttemptRecord, CheckpointId, FinalRecord, Manifest, Part, Record, RunRecord
 from job.runs.run import RecordType, Run
 from job.storage.object_store import StoredObject
 
@@ -37,6 +39,10 @@ class Bundle(Record):
     """Copies of a run's records, by their names below the run's folder."""
 
     records: dict[str, BundledRecord]
+    ended_run: str | None = None
+    """The run, if it is finished and its newest attempt has ended: its records and those of its attempts stay as they
+    are. Older versions did not record it.
+    """
 
 
 class _FetchedRun(Run):
@@ -52,21 +58,31 @@ class _FetchedRun(Run):
 
 
 class RunListing:
-    """One run's records as of one listing; each is read at most once.
+    """One run's records as of one listing, which the first use makes; each is read at most once.
 
     Args:
         run: The run.
-        listed: Its objects, which are listed if left out.
+        bundle: Its bundle, if that was read before.
+        below: Beginning of the names to list; all by default.
     """
 
-    def __init__(self, run: Run, listed: Iterable[StoredObject] | None = None) -> None:
-        self.run = run
-        start = run.key("")
-        found = run.store.list(start) if listed is None else listed
-        self.objects = {stored.key.removeprefix(start): stored for stored in found}
+    def __init__(self, run: Run, bundle: Bundle | None = None, *, below: str = "") -> None:
+        self.run, self._below = run, below
         self._texts: dict[str, bytes] = {}
         self._fetched = _FetchedRun(run, self._texts)
-        self._bundle: Mapping[str, BundledRecord] | None = None
+        self._bundle = bundle
+        self._manifests: dict[CheckpointId, Manifest] = {}
+
+    @cached_property
+    def objects(self) -> dict[str, StoredObject]:
+        """The run's objects, by their names below its folder."""
+        start = self.run.key("")
+        return {stored.key.removeprefix(start): stored for stored in self.run.store.list(start + self._below)}
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the objects."""
+        return self.objects.keys()
 
     def record(self) -> RunRecord | None:
         """Return the run's record; None if there is no such run, or if its folder is a copy of another run's."""
@@ -91,36 +107,58 @@ class RunListing:
     @property
     def attempt_numbers(self) -> list[int]:
         """The numbers of the attempts that claimed the run, in order."""
-        return sorted(
-            int(match[1]) for name in self.objects if (match := re.fullmatch(r"attempts/(\d{4,})\.json", name))
-        )
+        return sorted(int(match[1]) for name in self.names if (match := re.fullmatch(r"attempts/(\d{4,})\.json", name)))
+
+    def read(self, kind: type[RecordType], name: str) -> RecordType | None:
+        """Read one of the run's objects, if it exists, by `Record.read`."""
+        self._fetch([name])
+        return self._fetched.read(kind, name)
+
+    def committed(self) -> list[CheckpointId]:
+        """Return the committed checkpoints, oldest first; see `checkpoint.committed`."""
+        return checkpoint.committed(self.run, self.objects.values())
+
+    def manifest(self, identity: CheckpointId) -> Manifest:
+        """Return a checkpoint's manifest; raises as `checkpoint.read_manifest` does."""
+        if identity not in self._manifests:
+            self._manifests[identity] = checkpoint.read_manifest(self.run, identity)
+        return self._manifests[identity]
 
     def write_bundle(self) -> None:
         """Bundle all records for those who list the run next; failure is a warning."""
-        names = [name for name in self.objects if BUNDLED.fullmatch(name)]
         try:
+            names = [name for name in self.names if BUNDLED.fullmatch(name)]
             self._fetch(names)
             records = {
                 name: BundledRecord(version=self.objects[name].version, text=self._texts[name].decode())
                 for name in names
                 if name in self._texts
             }
-            self.run.write(BUNDLE, Bundle(records=records), overwrite=True)
+            bundle = Bundle(records=records, ended_run=self.run.name if self._has_ended() else None)
+            self.run.write(BUNDLE, bundle, overwrite=True)
         except (JobError, UnicodeDecodeError) as error:
             log.warning(
                 "run %s: its records were not bundled, which only makes listings slower: %s", self.run.name, error
             )
 
+    def _has_ended(self) -> bool:
+        """Whether no record changes any more, and each of them can be read."""
+        with contextlib.suppress(CorruptObjectError, ObjectNotFoundError):
+            if self.record() and self.final():
+                attempts = self.attempts()
+                return not attempts or attempts[-1].end is not None
+        return False
+
     def _fetch(self, names: Iterable[str]) -> None:
         """Read those of some records that exist and were not read before, from the bundle or in parallel."""
-        missing = [name for name in names if name in self.objects and name not in self._texts]
-        if missing and BUNDLE in self.objects:
-            bundle = self._read_bundle()
-            for name in missing:
-                copy = bundle.get(name)
-                if copy is not None and copy.version == self.objects[name].version:
-                    self._texts[name] = copy.text.encode()
-            missing = [name for name in missing if name not in self._texts]
+        missing = [name for name in names if name in self.names and name not in self._texts]
+        if missing and self._bundle is None and BUNDLE in self.names:
+            self._bundle = read_bundle(self.run)
+        copies = self._bundle.records if self._bundle else {}
+        for name in missing:
+            if name in copies and copies[name].version == self.objects[name].version:
+                self._texts[name] = copies[name].text.encode()
+        missing = [name for name in missing if name not in self._texts]
         if len(missing) == 1:
             self._read(missing[0])
         elif missing:
@@ -131,13 +169,30 @@ class RunListing:
         with contextlib.suppress(ObjectNotFoundError):  # deleted since the listing
             self._texts[name] = self.run.store.read(self.run.key(name))
 
-    def _read_bundle(self) -> Mapping[str, BundledRecord]:
-        if self._bundle is None:
-            self._bundle = {}
-            try:
-                found = self.run.read(Bundle, BUNDLE)
-            except CorruptObjectError as error:
-                log.warning("%s; its records are read one by one", error)
-            else:
-                self._bundle = found.records if found else {}
-        return self._bundle
+
+class _EndedRunListing(RunListing):
+    """An ended run by its bundle alone: its own records and those of its attempts; W&B may still be synchronised."""
+
+    def __init__(self, run: Run, bundle: Bundle) -> None:
+        super().__init__(run, bundle)
+        lasting = (name for name in bundle.records if not name.startswith("wandb/"))
+        self._texts.update({name: bundle.records[name].text.encode() for name in lasting})
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._texts.keys()
+
+
+def list_briefly(run: Run) -> RunListing:
+    """Return a run's records for a list of many runs: one request for an ended run, which is not listed."""
+    bundle = read_bundle(run)
+    return _EndedRunListing(run, bundle) if bundle.ended_run == run.name else RunListing(run, bundle)
+
+
+def read_bundle(run: Run) -> Bundle:
+    """Return a run's bundle; an empty one if there is none, and with a warning if it cannot be read."""
+    try:
+        return run.read(Bundle, BUNDLE) or Bundle(records={})
+    except CorruptObjectError as error:
+        log.warning("%s; its records are read one by one", error)
+        return Bundle(records={})

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 from job.errors import ObjectNotFoundError
-from job.runs import checkpoint
+from job.runs.checkpoint import CHECKPOINTS
+from job.runs.listing import RunListing
 from job.runs.records import CheckpointId, Record
 from job.runs.run import Run
 from job.training.evaluation_record import Evaluation, harmonic_mean
@@ -42,17 +43,22 @@ class Progress:
     evaluation_before: EvaluationRecord | None
 
 
-def read_progress(run: Run) -> Progress:
-    """Read the progress of a run; raises `ObjectNotFoundError` if no checkpoint stays long enough to be read."""
+def read_progress(run: Run, listing: RunListing | None = None) -> Progress:
+    """Read the progress of a run by its listing, which is made if left out.
+
+    Raises `ObjectNotFoundError` if no checkpoint stays long enough to be read.
+    """
+    listing = listing or RunListing(run, below=CHECKPOINTS)
     for tries_left in reversed(range(NUM_TRIES)):
-        committed = checkpoint.committed(run)
+        committed = listing.committed()
         if not committed:
             break
         try:
-            return _read(run, committed[-1])
+            return _read(listing, committed[-1])
         except ObjectNotFoundError:
             if not tries_left:
                 raise
+            listing = RunListing(run, below=CHECKPOINTS)
     return Progress(None, [], None)
 
 
@@ -76,11 +82,9 @@ def read_rows(text: str) -> list[dict[str, float]]:
     return [{name.strip(): float(value) for name, value in row.items()} for row in table]
 
 
-def _read(run: Run, identity: CheckpointId) -> Progress:
-    manifest = checkpoint.read_manifest(run, identity)
+def _read(listing: RunListing, identity: CheckpointId) -> Progress:
+    manifest, store = listing.manifest(identity), listing.run.store
     files = {file.name: file.key for file in manifest.files}
-    text = run.store.read(files[RESULTS]).decode() if RESULTS in files else ""
+    text = store.read(files[RESULTS]).decode() if RESULTS in files else ""
     before = files.get(EVALUATION_BEFORE)
-    return Progress(
-        identity, read_rows(text), EvaluationRecord.read(before, run.store.read(before)) if before else None
-    )
+    return Progress(identity, read_rows(text), EvaluationRecord.read(before, store.read(before)) if before else None)

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from job.errors import CorruptObjectError, ObjectNotFoundError, RunConflictError
-from job.runs.listing import NUM_THREADS, RunListing
+from job.runs.listing import NUM_THREADS, RunListing, list_briefly
 from job.runs.records import Request, RunRecord, differences
 from job.runs.request import command_for
 from job.runs.run import SUBMISSIONS, Run, default_families, family_of, is_run_name, next_free_name
-from job.storage.object_store import Store, StoredObject
+from job.storage.object_store import Store
 from job.text import shortened
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _taken_by(run: Run, request: Request) -> RunRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundRun:
-    """A run, by a list of the bucket and its record."""
+    """A run, by its listing and its record."""
 
     listing: RunListing
     record: RunRecord
@@ -96,7 +97,7 @@ class FoundRun:
     @property
     def finished(self) -> bool:
         """Whether it has its final record."""
-        return "final.json" in self.listing.objects
+        return "final.json" in self.listing.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,42 +115,47 @@ class Survey:
             log.info("runs/%s: %s; passed over", name, why)
 
 
-def survey(store: Store, families: Collection[str] = ()) -> Survey:
-    """Return all runs, or those of some families, and the foreign folders among them, which are no error."""
-    folders: dict[str, list[StoredObject]] = {}
-    for stored in store.list("runs/"):
-        name, slash, _ = stored.key.removeprefix("runs/").partition("/")
-        if slash:
-            folders.setdefault(name, []).append(stored)
-    seen = Survey([], [], {}, list(folders))
-    listings = []
-    for name in sorted(folders, key=lambda name: (family_of(name), len(name), name)):
-        if families and family_of(name) not in families:
-            continue
-        if is_run_name(name):
-            listings.append(RunListing(Run(store, name), folders[name]))
-        else:
-            seen.strays[name if name.isprintable() else ascii(name)] = "is not a run, no run can be called so"
+def survey(store: Store, families: Collection[str] = (), *, list_ended: bool = False) -> Survey:
+    """Return all runs, or those of some families, and the foreign folders among them, which are no error.
+
+    An ended run is read from its bundle, and listed only if `list_ended`: where something irreversible depends on it.
+    """
+    names = [*store.folders("runs/")]
+    chosen = sorted(
+        (name for name in names if not families or family_of(name) in families),
+        key=lambda name: (family_of(name), len(name), name),
+    )
+    seen = Survey([], [], {}, names)
+    recognise = partial(_recognise, store, list_ended=list_ended)
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        for listing, found in zip(listings, threads.map(_recognise, listings), strict=True):
+        for name, found in zip(chosen, threads.map(recognise, chosen), strict=True):
             if isinstance(found, str):
-                seen.strays[listing.run.name] = found
+                seen.strays[name if name.isprintable() else ascii(name)] = found
+            elif isinstance(found, Run):
+                seen.submitted.append(found)
             elif found is None:
-                seen.submitted.append(listing.run)
+                names.remove(name)
             else:
-                seen.runs.append(FoundRun(listing, found))
+                seen.runs.append(found)
     return seen
 
 
-def _recognise(listing: RunListing) -> RunRecord | str | None:
-    """Return the record of a run, None if it is submitted only, or why the folder is no run."""
-    if "run.json" in listing.objects:
+def _recognise(store: Store, name: str, *, list_ended: bool) -> FoundRun | Run | str | None:
+    """Return a run, a run that is submitted only, why a folder is no run, or None for an empty folder."""
+    if not is_run_name(name):
+        return "is not a run, no run can be called so"
+    run = Run(store, name)
+    listing = RunListing(run) if list_ended else list_briefly(run)
+    if "run.json" in listing.names:
         try:
-            return listing.record() or "is not a run, but a copy of another one"
+            record = listing.record()
         except CorruptObjectError as error:
             return f"is not a run that this version can read, {error}"
-    submitted_only = all(name.startswith(SUBMISSIONS) for name in listing.objects)
-    return None if submitted_only else "is not a run, it has no run.json"
+        return FoundRun(listing, record) if record else "is not a run, but a copy of another one"
+    if not listing.names:
+        return None
+    submitted_only = all(each.startswith(SUBMISSIONS) for each in listing.names)
+    return run if submitted_only else "is not a run, it has no run.json"
 
 
 def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> None:

@@ -31,7 +31,7 @@ def describe(listing: RunListing) -> str:
     """Describe the location of a run's curve, by the newest attempt that has a status."""
     run = listing.run
     newest = max((number for number in listing.attempt_numbers if _name(number) in listing.objects), default=None)
-    status = read_status(run, newest) if newest else None
+    status = listing.read(WandbStatus, _name(newest)) if newest else None
     if status is None:
         return "not used"
     if status.sent:

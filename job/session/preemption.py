@@ -141,6 +141,11 @@ class PreemptionWatcher:
         return self.pending
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the deadline of a notice; infinite without one."""
+        return self._deadline - time.monotonic()
+
+    @property
     def _urgency(self) -> int:
         if self.pending is not None:
             return FROM_SERVER if self.pending.from_server else STOP

@@ -111,6 +111,16 @@ class FolderStore(BaseStore):
         found.sort(key=lambda stored: stored.key)
         return list(self._with_checksums(stored.key for stored in found)) if checksums else found
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the names of the folders directly below a prefix; see `Store.folders`."""
+        folder = self._path(prefix.removesuffix("/"))
+        with self._translated_errors(prefix):
+            os.scandir(self._root).close()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                folders = (Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False))
+                return tuple(sorted(path.name for path in folders if any(_walk(path, self._root))))
+        return ()
+
     def stat(self, key: str) -> StoredObject:
         """Return one object's description; see `Store.stat`."""
         if not (found := self._with_checksums([key])):

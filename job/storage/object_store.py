@@ -70,6 +70,12 @@ class Store(Protocol):
         With `checksums`, `crc32c` is filled in: a folder reads the files that its index does not have.
         """
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the names, sorted, of the folders directly below a prefix that ends in ``/``.
+
+        One without an object is among them only if the console of a cloud has marked it.
+        """
+
     def stat(self, key: str) -> StoredObject:
         """Return one object's description, `crc32c` included; raises `ObjectNotFoundError` if there is none."""
 

@@ -3,6 +3,8 @@
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,14 @@ def flags_of(path: list[str], capsys) -> set[str] | None:
     flags |= {f"--{name.lower().replace('_', '-')}" for name in re.findall(r"^  ([A-Z_]+)\b", text, re.MULTILINE)}
     passes_on = "training argument" in text.lower()
     return flags | ({f"--{name.replace('_', '-')}" for name in (*DEFAULTS, *ALIASES)} if passes_on else set())
+
+
+def test_the_tables_of_scale_are_what_its_command_prints():
+    """The indented lines of docs/scale.md are the output of `make bench-scale`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.scale"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    page = (ROOT / "docs" / "scale.md").read_text()
+    shown = [line.removeprefix("    ") for line in page.splitlines() if line.startswith("    ")]
+    assert shown == [line for line in done.stdout.splitlines() if line]
+    assert max(map(len, shown)) <= 80

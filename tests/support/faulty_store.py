@@ -70,6 +70,9 @@ class FaultyStore:
     def list(self, prefix="", **options):
         return self._read(lambda: self.store.list(prefix, **options))
 
+    def folders(self, prefix):
+        return self._read(lambda: self.store.folders(prefix))
+
     def stat(self, key):
         return self._read(lambda: self.store.stat(key))
 

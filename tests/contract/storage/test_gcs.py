@@ -24,6 +24,7 @@ OPERATIONS = {
     "put": lambda store, _: store.put("other", b"x"),
     "overwrite": lambda store, _: store.put("key", b"x", overwrite=True),
     "list": lambda store, _: store.list(),
+    "folders": lambda store, _: store.folders("a/"),
     "stat": lambda store, _: store.stat("key"),
     "delete": lambda store, _: store.delete("key"),
     "read": lambda store, _: store.read("key"),
@@ -80,7 +81,7 @@ def at_once(monkeypatch):
 
 def is_download(sent):
     """Whether a request fetches the bytes of an object."""
-    return sent.method == "GET" and "/storage/v1/" not in sent.path
+    return sent.method == "GET" and ("/storage/v1/" not in sent.path or "alt=media" in sent.path)
 
 
 def test_own_success_whose_answer_was_lost_is_recognised(proxy, proxied):
@@ -350,6 +351,18 @@ def test_object_that_is_there_and_not_found_is_asked_for_again(proxy, fetch, tmp
     fetch()
     assert len(answered) == 1
     assert (tmp_path / "target").read_bytes() == b"wild"
+
+
+def test_a_small_object_is_read_in_one_request(proxy, proxied):
+    """The bytes of a small object come with their checksum, and its absence is told, in one request each."""
+    proxied.put("key", b"wild")
+    proxy.requests.clear()
+    assert proxied.read("key") == b"wild"
+    assert len(proxy.requests) == 1
+    proxy.answer = lambda _sent: (404, "No such object: bucket/key")
+    with pytest.raises(ObjectNotFoundError):
+        proxied.read("key")
+    assert len(proxy.requests) == 2
 
 
 def test_marks_of_empty_folders_are_no_objects(proxied):

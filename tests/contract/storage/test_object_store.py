@@ -134,6 +134,14 @@ class TestStore:
             store.delete(key)
         assert [stored.key for stored in store.list()] == ["a/b/c"]
 
+    def test_folders_are_those_directly_below(self, store):
+        """Each folder directly below a prefix is named once, without the objects there and what lies deeper."""
+        for key in ("runs/b/x", "runs/a/x", "runs/a/y/z", "runs/note", "other/c/x"):
+            store.put(key, b"x")
+        assert store.folders("runs/") == ("a", "b")
+        assert store.folders("runs/a/") == ("y",)
+        assert store.folders("runs/note/") == store.folders("absent/") == ()
+
     def test_failed_get_leaves_the_target(self, store, tmp_path):
         """A get that fails leaves the file that was there, and no other."""
         target = tmp_path / "folder" / "target"

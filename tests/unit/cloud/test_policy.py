@@ -634,3 +634,26 @@ def test_the_last_attempt_of_a_job_says_whether_its_machine_was_unfit(submission
     ends = [(1, {"reason": "failed", "exit_code": code, "message": str(code)}) for code in (75, 78)]
     decision = decide(chain(submission, job("FAILED", exit_codes=(75, 78)), attempts=ends, minutes=120))
     assert (decision.do, decision.placement.region) == ("submit", "us-east1")
+
+
+class Walked(tuple):
+    """Attempts that count how often all of them were looked at."""
+
+    __slots__ = ()
+    times = 0
+
+    def __iter__(self):
+        type(self).times += 1
+        return super().__iter__()
+
+
+def test_a_decision_walks_the_attempts_as_often_after_many_jobs(submission):
+    """The number of passes over the attempts does not grow with the number of jobs."""
+    passes = []
+    for num_jobs in (4, 40):
+        preempted = [job("FAILED", exit_codes=(50001,))] * num_jobs
+        known = chain(submission, *preempted, attempts=[(place, {}) for place in range(1, num_jobs + 1)])
+        Walked.times = 0
+        assert decide(dataclasses.replace(known, attempts=Walked(known.attempts))).do == "submit"
+        passes.append(Walked.times)
+    assert passes[0] == passes[1]

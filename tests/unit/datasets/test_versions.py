@@ -18,6 +18,7 @@ from job.session.console import say_newer_data
 from job.storage.local import FolderStore
 from job.storage.transfer import pull
 from tests.support.bucket_records import put_recorded, recorded
+from tests.support.counting_store import CountingStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -199,3 +200,10 @@ def test_a_run_says_that_a_newer_version_exists(store, caplog, version, dataset,
         assert caplog.text == ""
     else:
         assert re.search(told, caplog.text), caplog.text
+
+
+def test_the_names_of_datasets_are_known_without_a_list_of_their_files(store):
+    """However many files a dataset has, its name costs one request, and one more for all names."""
+    counting = CountingStore.open(store.uri)
+    assert dataset_names(counting) == ["wild"]
+    assert counting.requests == {("folders", "datasets/"): 1, ("folders", "datasets/wild/"): 1}

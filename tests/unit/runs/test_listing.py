@@ -12,27 +12,9 @@ from job.runs.listing import BUNDLE, RunListing
 from job.runs.resume import PreviousAttempts
 from job.runs.run import Claim, Run
 from job.runs.search import survey
-from job.storage.local import FolderStore
 from tests.support.attempt_records import final_content
+from tests.support.counting_store import CountingStore
 from tests.unit.runs.test_run import record
-
-
-class CountingStore(FolderStore):
-    """A bucket in a folder that counts requests."""
-
-    requests = 0
-
-    def read(self, key):
-        self.requests += 1
-        return super().read(key)
-
-    def list(self, prefix="", *, checksums=False):
-        self.requests += 1
-        return super().list(prefix, checksums=checksums)
-
-    def put(self, key, source, *, overwrite=False):
-        self.requests += 1
-        return super().put(key, source, overwrite=overwrite)
 
 
 @pytest.fixture
@@ -63,12 +45,12 @@ def requests_of_a_resumption(store, num_attempts):
     run = attempted(store, f"run{num_attempts}x", num_attempts)
     PreviousAttempts.of(Claim(run, num_attempts))  # as that attempt does at its start
     claim = run.claim({})
-    store.requests = 0
+    store.requests.clear()
     previous = PreviousAttempts.of(claim)
     assert [attempt.number for attempt in previous.attempts] == list(range(1, num_attempts + 1))
     assert [attempt.claim.host for attempt in previous.attempts] == ["vm"] * num_attempts
     assert all(attempt.start and attempt.heartbeat and attempt.stop and attempt.end for attempt in previous.attempts)
-    return store.requests
+    return store.num_requests
 
 
 def test_two_hundred_earlier_attempts_cost_a_few_requests(store):
@@ -77,17 +59,61 @@ def test_two_hundred_earlier_attempts_cost_a_few_requests(store):
     assert requests_of_a_resumption(store, 200) <= few + 1
 
 
+def finished(store, name, num_attempts=3):
+    """Return a finished run, with its bundle."""
+    run = attempted(store, name, num_attempts)
+    run.finish(final_content())
+    RunListing(run).write_bundle()
+    return run
+
+
 def test_a_list_of_finished_runs_reads_one_object_of_each(store, capsys):
-    """`job runs list` and the analysis of all runs list the bucket once, and read the bundle of each run."""
-    for number in range(1, 6):
-        run = attempted(store, f"zebra{number}", 3)
-        run.finish(final_content())
-        RunListing(run).write_bundle()
-    store.requests = 0
+    """`job runs list` and the analysis of all runs ask for the folders once, and read the bundle of each run alone."""
+    runs = [finished(store, f"zebra{number}") for number in range(1, 6)]
+    store.requests.clear()
     assert len(finished_runs(store)) == 5
-    assert store.requests == 1 + 5
+    assert store.requests == {("folders", "runs/"): 1} | {("read", run.key(BUNDLE)): 1 for run in runs}
     assert main(["runs", "list", "--bucket", store.uri]) == 0
     assert capsys.readouterr().out.count("complete, 1 epochs") == 5
+
+
+def test_an_unfinished_run_is_listed_anew(store):
+    """Attempts, and an end, that came after the bundle of a run that was not finished are seen in a list of runs."""
+    run = attempted(store, "zebra", 2)
+    RunListing(run).write_bundle()
+    claim = run.claim({"host": "late"})
+    [found] = survey(store).runs
+    assert ([attempt.claim.host for attempt in found.listing.attempts()][-1], found.finished) == ("late", False)
+    run.finish(final_content())
+    RunListing(run).write_bundle()  # while that attempt goes on
+    claim.end("superseded", {})
+    [found] = survey(store).runs
+    assert (found.listing.attempts()[-1].end.reason, found.finished) == ("superseded", True)
+
+
+def test_a_bundle_of_another_run_is_not_believed(store):
+    """A copy of a finished run under another name is no run, and its own record counts once it is corrected."""
+    run = finished(store, "zebra")
+    for stored in store.list(run.key("")):
+        store.put(stored.key.replace("zebra", "gnu"), store.read(stored.key))
+    assert survey(store).strays == {"gnu": "is not a run, but a copy of another one"}
+    record = store.read("runs/gnu/run.json").replace(b'"zebra"', b'"gnu"')
+    store.put("runs/gnu/run.json", record, overwrite=True)
+    assert [found.record.run for found in survey(store).runs] == ["gnu", "zebra"]
+
+
+def test_before_a_deletion_finished_runs_are_listed_too(store):
+    """What hangs on a final record that is gone is asked of the bucket, and not of the bundle."""
+    run = finished(store, "zebra")
+    store.delete(run.key("final.json"))
+    assert [found.finished for found in survey(store, list_ended=True).runs] == [False]
+
+
+def test_an_empty_folder_is_no_run(store, tmp_path):
+    """A folder without an object takes no name, and is not shown."""
+    (tmp_path / "bucket" / "runs" / "zebra").mkdir(parents=True)
+    seen = survey(store)
+    assert (seen.runs, seen.submitted, seen.strays, seen.names) == ([], [], {}, [])
 
 
 def test_a_record_that_changed_after_the_bundle_is_read_anew(store):
