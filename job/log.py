@@ -52,6 +52,9 @@ class EscapedStream(io.TextIOBase):
         with self._explained():
             self._stream.flush()
 
+    def close(self) -> None:
+        """Leave the stream alone, which others close; Python closes this one when it is collected, and reports errors."""
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:

@@ -1,5 +1,6 @@
 """Untrusted names are printed as text without control characters."""
 
+import io
 import json
 import logging
 
@@ -25,6 +26,16 @@ def test_what_steers_a_terminal_is_spelt_out(character):
     assert character not in shown
     assert shown.isprintable()
     assert shown.startswith("a\\")
+
+
+def test_output_that_others_closed_is_no_error():
+    """Collecting the escaped stream neither closes nor flushes the stream beneath, which may be closed already."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    output = log.EscapedStream(stream)
+    output.close()
+    assert not stream.closed
+    stream.close()
+    output.close()
 
 
 def test_other_text_stays_as_it_is():
