@@ -6,7 +6,7 @@ Guarantees that the same request starts a run, resumes it, or reports that it is
 import contextlib
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from job.goodput import Phase, PhaseTimer
 from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
+from job.runs.cost import cost_of
 from job.runs.heartbeat import Heartbeat
 from job.runs.listing import RunListing
-from job.runs.records import RunRecord
+from job.runs.records import RunRecord, now
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.runs.search import find_run, warn_of_unfinished
@@ -35,6 +36,7 @@ from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
+from job.text import HOUR
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 from job.training.isolation import is_rank
@@ -123,6 +125,14 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
     notification.message = f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
 
 
+def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[], float | None]:
+    """Return a function for the known dollars of the run's attempts until now; None if no price is known."""
+    before, price = cost_of(started.previous.attempts, now()).known_usd, context.price.usd_per_h
+    if price is None:
+        return lambda: before
+    return lambda: (before or 0.0) + price * sum(context.timer.seconds().values()) / HOUR
+
+
 def _train_to_end(
     context: SessionContext,
     started: StartedAttempt,
@@ -133,7 +143,13 @@ def _train_to_end(
     """Train to the end, committing in the background."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
-    reporter = Reporter(training.num_epochs, training.progress.before, training.progress.rows, context.price.usd_per_h)
+    reporter = Reporter(
+        training.num_epochs,
+        training.progress.before,
+        training.progress.rows,
+        context.price.usd_per_h,
+        usd_so_far=_usd_so_far(context, started),
+    )
     schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:
