@@ -66,7 +66,7 @@ class EscapedStream(io.TextIOBase):
             self._stream.flush()
 
     def close(self) -> None:
-        """Leave the stream alone, which others close; Python closes this one when it is collected, and reports errors."""
+        """Leave the stream alone, which others close; Python reports an error of closing a collected object."""
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
