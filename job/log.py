@@ -65,6 +65,9 @@ class EscapedStream(io.TextIOBase):
         with self._explained():
             self._stream.flush()
 
+    def close(self) -> None:
+        """Leave the stream alone, which others close; Python reports an error of closing a collected object."""
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:

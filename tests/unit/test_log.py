@@ -1,5 +1,6 @@
 """Untrusted names are printed as text without control characters."""
 
+import io
 import json
 import logging
 
@@ -26,6 +27,14 @@ def test_what_steers_a_terminal_is_spelt_out(character):
     assert character not in shown
     assert shown.isprintable()
     assert shown.startswith("a\\")
+
+
+def test_output_that_others_closed_is_no_error():
+    """An escaped stream that is closed, as Python does at its end, does not flush the stream beneath."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    output = log.EscapedStream(stream)
+    stream.close()
+    output.close()
 
 
 def test_other_text_stays_as_it_is():
