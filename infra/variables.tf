@@ -94,6 +94,31 @@ variable "wandb_api_key" {
   }
 }
 
+variable "notify_version" {
+  description = "0: make supervise-up tells no webhook. 1: store its address; raise it to store another."
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.notify_version >= 0 && floor(var.notify_version) == var.notify_version
+    error_message = "notify_version: must be a whole number of at least 0."
+  }
+}
+
+variable "notify_url" {
+  description = "The address itself, given as TF_VAR_notify_url when notify_version was raised; it is never kept in the state."
+  type        = string
+  default     = null
+  ephemeral   = true
+  sensitive   = true
+
+  validation {
+    condition     = var.notify_url == null || can(regex("^https?://[^\\s@]+$", var.notify_url))
+    error_message = "notify_url: must be an address https://... without user and password."
+  }
+}
+
 variable "longest_run_days" {
   description = "How long a run may take, preemptions and all; an image without a tag is kept that long."
   type        = number

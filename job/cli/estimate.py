@@ -72,8 +72,8 @@ def _estimate(store: Store, request: TrainRequest, machine: str | None, price: f
     if machine is None:
         from job.session.startup import rehearse
 
-        watch = Stopwatch()
-        with contextlib.suppress(EnoughError):
+        log.info("estimate: no run like it was finished on this machine; a few steps are trained in a scratch folder")
+        with contextlib.closing(Stopwatch()) as watch, contextlib.suppress(EnoughError):
             rehearse(store, _without_download(store, request), watch)
         return by_measurement(request.recipe, watch.measurement(), price)
     expected = by_authors(request.recipe, price)

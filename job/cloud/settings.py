@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import machines
 from job.errors import MachineError
+from job.runs.notification import Notify
 from job.storage.regular_file import open_regular
 from job.text import counted_problems, describe_field, load_yaml, nearest, validation_problems
 
@@ -118,6 +119,9 @@ class LocalSettings(BaseModel):
 
     max_hours: Positive = 48.0
     """Default limit of machine hours, if a price is not known; of a machine with several GPUs, as much less."""
+
+    notify: Notify | None = None
+    """Webhook of the supervisor."""
 
     @property
     def subnetworks(self) -> dict[str, str | None]:

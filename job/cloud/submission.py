@@ -190,8 +190,8 @@ class Submissions:
         return submission
 
 
-NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}
-"""Fields of a request that `container_args` renders in another form, or that are decided later."""
+NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "notify", "arguments"}
+"""Fields of a request that `container_args` renders in another form, that are decided later, or that are secret."""
 
 
 def container_args(request: TrainRequest, machine: Machine) -> list[str]:

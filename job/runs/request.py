@@ -15,6 +15,7 @@ from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument, reque
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
 from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
+from job.runs.notification import NotifyOption
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
@@ -47,7 +48,7 @@ class WorkersOption(Options):
     )
 
 
-class Execution(WorkdirOption, WorkersOption):
+class Execution(WorkdirOption, WorkersOption, NotifyOption):
     """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")

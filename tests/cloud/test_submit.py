@@ -258,6 +258,7 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
         (["--device", "0,1"], 2, "--device: names 2 devices, more than the 1 of g2-standard-8"),
         (["--machine", "l4,l4x2"], 2, "g2-standard-24 has another number of GPUs than g2-standard-8, and a run keeps"),
+        (["--notify", "https://host/hook"], 2, "--notify: is for the supervisor; pass --supervise, or --notify to"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
@@ -421,13 +422,14 @@ def test_everything_else_works_without_the_extra(settings, tmp_path):
 
 
 def test_submitting_needs_no_torch(cloud):
-    """A laptop without torch submits, and asks for the status."""
+    """A laptop without torch submits, asks for the status, and looks at the run as the small image does."""
     cloud.script(["hold"])
     script = (
         "import sys\n"
         "for name in ('torch', 'ultralytics', 'wandb'): sys.modules[name] = None\n"
         "from job.cli.app import main\n"
-        "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']))"
+        "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']) or\n"
+        "    main(['supervise', 'zebra', '--once']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=surroundings({}), capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The rights of both identities as Terraform applied them, all listed, and what the container is refused by them."""
+"""The rights of each identity as Terraform applied them, all listed, and what the container is refused by them."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ RUNTIME = {
     (BUCKET, "roles/storage.objectUser", WRITES_NO_COMMAND),
     (ARCHIVE, "roles/storage.objectCreator", ""),
     ("registry", "roles/artifactregistry.reader", ""),
-    ("secret", "roles/secretmanager.secretAccessor", ""),
+    ("wandb", "roles/secretmanager.secretAccessor", ""),
 }
 
 SUBMITTER = {
@@ -48,13 +48,25 @@ SUBMITTER = {
     (ARCHIVE, "roles/storage.objectViewer", ""),
     ("registry", "roles/artifactregistry.writer", ""),
     ("runtime", "roles/iam.serviceAccountUser", ""),
+    ("project", "roles/run.developer", ""),
+    ("project", "make schedules", ""),
+    ("supervisor", "roles/iam.serviceAccountUser", ""),
 }
+
+SUPERVISOR = {
+    ("project", "roles/batch.jobsEditor", ""),
+    ("project", "look at a run", ""),
+    (BUCKET, "roles/storage.objectUser", ""),
+    ("notify", "roles/secretmanager.secretAccessor", ""),
+    ("runtime", "roles/iam.serviceAccountUser", ""),
+}
+
+ROLES = {"resize_group": "resize a group", "supervisor": "look at a run", "schedules": "make schedules"}
+"""The custom roles by the names of their resources."""
 
 PLACES = {
     "google_project_iam_member": "project",
     "google_artifact_registry_repository_iam_member": "registry",
-    "google_secret_manager_secret_iam_member": "secret",
-    "google_service_account_iam_member": "runtime",
 }
 
 
@@ -64,14 +76,27 @@ def rights(applied):
     shown = applied.run("terraform", "show", "-json").stdout
     made = [entry for entry in json.loads(shown)["values"]["root_module"]["resources"] if entry["mode"] == "managed"]
     names = {entry["values"]["member"]: entry["name"] for entry in made if entry["type"] == "google_service_account"}
-    [resize] = [entry["values"]["id"] for entry in made if entry["type"] == "google_project_iam_custom_role"]
+    roles = {
+        entry["values"]["id"]: ROLES[entry["name"]]
+        for entry in made
+        if entry["type"] == "google_project_iam_custom_role"
+    }
+    accounts = {entry["values"]["name"]: entry["name"] for entry in made if entry["type"] == "google_service_account"}
+    secrets = {
+        entry["values"]["id"]: entry["name"] for entry in made if entry["type"] == "google_secret_manager_secret"
+    }
     found = {name: set() for name in names.values()}
     for entry in made:
         if "_iam_" not in entry["type"] or entry["type"] == "google_project_iam_custom_role":
             continue
         values = entry["values"]
-        place = PLACES.get(entry["type"]) or values["bucket"]
-        role = "resize a group" if values["role"] == resize else values["role"]
+        place = (
+            PLACES.get(entry["type"])
+            or accounts.get(values.get("service_account_id"))
+            or secrets.get(values.get("secret_id"))
+            or values["bucket"]
+        )
+        role = roles.get(values["role"], values["role"])
         condition = "".join(each["expression"] for each in values.get("condition") or [])
         found[names[values["member"]]].add((place, role, condition))
     return found
@@ -79,7 +104,7 @@ def rights(applied):
 
 def test_each_identity_has_these_rights_and_no_others(rights):
     """Of each identity every right is listed here, whatever kind of resource gives it."""
-    assert rights == {"runtime": RUNTIME, "submitter": SUBMITTER}
+    assert rights == {"runtime": RUNTIME, "submitter": SUBMITTER, "supervisor": SUPERVISOR}
 
 
 @pytest.fixture(scope="module")

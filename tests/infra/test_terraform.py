@@ -31,11 +31,11 @@ def test_each_validation_is_tested_by_a_value_that_it_refuses():
     assert {text.partition('"')[0] for text in variables} == validated == set(refused)
 
 
-def test_the_example_of_the_variables_names_all_but_the_key():
-    """terraform.tfvars.example has every variable, and does not suggest to write the key into a file."""
+def test_the_example_of_the_variables_names_all_but_secrets():
+    """terraform.tfvars.example has every variable, and does not suggest to write a secret into a file."""
     example = re.findall(r"^#? ?(\w+) +=", (INFRA / "terraform.tfvars.example").read_text(), re.MULTILINE)
     variables = re.findall(r'^variable "(\w+)"', (INFRA / "variables.tf").read_text(), re.MULTILINE)
-    assert set(example) == set(variables) - {"wandb_api_key"}
+    assert set(example) == set(variables) - {"wandb_api_key", "notify_url"}
 
 
 @needs_terraform
@@ -55,6 +55,7 @@ def test_applying_writes_what_job_reads(applied):
             "submitter_service_account",
         ),
         *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
+        *("supervisor", "supervisor_service_account"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
 

@@ -12,7 +12,7 @@ from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "1", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "1", "--imgsz", "64", "--batch", "4"),
     *("--plots", "false", "--workers", "0"),
 )
 

@@ -37,6 +37,14 @@ def words_of(project):
     return [words for _, words in calls_of(project)]
 
 
+def test_help_fits_a_terminal_and_names_every_target(project):
+    """No line has more than 80 columns, and descriptions that are longer go on below."""
+    shown = make(project, "help", {}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert set(targets()) <= set(re.findall(r"^  make ([a-z-]+) ", shown, re.MULTILINE))
+    assert "Resume RUN: here, or in the cloud if it was submitted" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize("given", ["command line", "environment"])
 @pytest.mark.parametrize("target", targets())
 def test_no_variable_runs_anything(project, target, given):

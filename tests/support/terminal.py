@@ -1,10 +1,18 @@
 """A terminal with a command in its foreground."""
 
+import contextlib
+import io
+import itertools
 import os
+import re
 import select
 import subprocess
+import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
+
+from job.log import FORM, set_up_logging
 
 LOOK_S = 0.05
 
@@ -42,6 +50,46 @@ class Terminal:
                 self._written += os.read(self._screen, 65536)
         os.close(terminal)  # kept until here, or reading would fail before the command has opened it
         os.close(self._screen)
+
+
+class TerminalText(io.StringIO):
+    """A stream that takes itself for a terminal and keeps what is written."""
+
+    def isatty(self):
+        """Say that it is one."""
+        return True
+
+
+@contextlib.contextmanager
+def terminal_shown():
+    """Put a terminal of 80 columns in the place of stderr, on which a bar is drawn at each call; yield it.
+
+    No fixture: before each test pytest puts a stderr of its own there.
+    """
+    shown = TerminalText()
+    with (
+        patch.object(sys, "stderr", shown),
+        patch("tqdm.std.time", itertools.count().__next__),
+        patch.dict(os.environ, {FORM: ""}),
+    ):
+        set_up_logging()
+        yield shown
+
+
+def screen(text):
+    """Return the lines that a terminal shows after some text with carriage returns and erasures."""
+    lines, column = [""], 0
+    for part in re.split(r"(\r|\n|\x1b\[K)", text):
+        if part == "\n":
+            lines.append("")
+        if part in {"\r", "\n"}:
+            column = 0
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        else:
+            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return lines
 
 
 def processes_of(session):
