@@ -1,4 +1,4 @@
-# The front door: thin targets over `job` and the tools. Needs Python 3.11 or 3.12 with venv, and make; nothing else.
+# The front door: thin targets over `job` and the tools. Needs Python 3.11, 3.12 or 3.13 with venv, and make; nothing else.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -25,29 +25,30 @@ endif
 endif
 
 # What a person writes there reaches recipes through the environment, as text that neither make nor the shell expands.
-WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE
+WORDS := RECIPE BUCKET RUN DATA SOURCE OUT ARGS IMAGE IMAGE_NAME REPOSITORY N NODES PREEMPTIONS CONTAINER_ENGINE BASE_IMAGE LOG
 $(foreach word,$(WORDS),$(if $(filter undefined,$(origin $(word))),,$(eval override $(word) := $$(value $(word)))))
 export $(WORDS)
 
 # Other variables of the command line are training arguments, as `yolo` writes them (epochs=3), if they are in small
 # letters; a mistyped one is an error.
 NAMED := $(foreach .each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(.each)))),$(.each)))
-OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
+OTHERS := $(filter-out $(WORDS) IN PYTHON VENV $(if $(filter vm-up supervise-up,$(MAKECMDGOALS)),MAX_USD NO_LIMIT) \
+	$(if $(filter vm-up,$(MAKECMDGOALS)),NO_PREFLIGHT) MAKEFLAGS,$(NAMED))
 SMALL := a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 _
 without = $(if $1,$(call without,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
 UNKNOWN := $(strip $(foreach .each,$(OTHERS),$(if $(call without,$(SMALL),$(.each)),$(.each))))
 $(if $(UNKNOWN),$(error $(UNKNOWN): is no variable here; write it as `make help` does, and training arguments in small letters, such as epochs=3))
 $(foreach .each,$(OTHERS),$(eval override $(.each) := $$(value $(.each))))
 # `name` is one of them, so no loop here has that name. Some targets start no command that could take them.
-BARE := help image push down sky vm-up vm-status vm-down env light check format kill-storm clean
+BARE := help image push supervisor-image supervise-up supervise-down down sky vm-up vm-status vm-down env light check format kill-storm clean
 $(if $(OTHERS),$(foreach .each,$(filter $(BARE),$(MAKECMDGOALS)),$(error make $(.each): would leave out $(OTHERS); \
 	only a command of the job takes training arguments, and vm-up in ARGS)))
 ARGUMENTS := $(OTHERS)
 export ARGUMENTS $(OTHERS)
 
 # The first Python that really runs (a pyenv shim may exist and fail), is in range, and can make an environment.
-PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
-	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
 VENV  := .venv
@@ -84,24 +85,32 @@ WITH_ARGS = $(or $(wildcard $(BIN)/python),$(PYTHON)) -c "$$SPLIT"
 help: ## List targets and variables
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { line = sprintf("  make %-16s", $$1); n = split($$2, words, " "); \
+			for (i = 1; i <= n; i++) { \
+				if (length(line) + length(words[i]) >= 80) { print line; line = sprintf("%23s", "") } \
+				line = line " " words[i] } \
+			print line }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Variables'
-	@echo '  RECIPE=A             the recipe: $(RECIPES)'
-	@echo '                       or a file of your own, path/to/mine.yaml'
-	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and the demo profile'
+	@echo '  RECIPE=A             the recipe, or a file of your own, path/to/mine.yaml:'
+	@echo '                       $(RECIPES)'
+	@echo '  BUCKET=gs://b/p      a bucket or a folder; without it, the folder bucket/ and'
+	@echo '                       the demo profile'
 	@echo '  RUN=name             a name for the run; without it, the next free one'
-	@echo '  DATA=~/photos        labelled pictures for train, a folder or a ZIP: at full scale,'
-	@echo '                       into bucket/ if BUCKET is left out'
-	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders or gs://b/p'
+	@echo '  DATA=~/photos        labelled pictures for train, a folder or a ZIP: at full'
+	@echo '                       scale, into bucket/ if BUCKET is left out'
+	@echo '  SOURCE=path OUT=path pictures for predict, and a place for results; folders'
+	@echo '                       or gs://b/p'
 	@echo '  IMAGE=name@sha256:.. an image in the registry, for submit and vm-up'
 	@echo '  NODES=2              machines, for sky'
-	@echo '  IN=image             train or predict in the image that make image built, with the GPU if there is one'
+	@echo '  IN=image             train or predict in the image that make image built,'
+	@echo '                       with the GPU if there is one'
 	@echo '  CONTAINER_ENGINE=..  docker or podman; the first that is found, if left out'
-	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 or 3.12'
-	@echo '  epochs=3 imgsz=640   training arguments, for train, extend, estimate and submit'
+	@echo '  BASE_IMAGE=..        base of the image; any Debian with Python 3.11 to 3.13'
+	@echo '  epochs=3 imgsz=640   training arguments: train, extend, estimate and submit'
 	@echo "  ARGS='--json'        further arguments for the command behind the target"
-	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 or 3.12)'
+	@echo '  LOG=json             messages as JSON lines, as in the image; else as text'
+	@echo '  PYTHON=python3.12    the Python that makes the environment (3.11 to 3.13)'
 
 ##@ Train
 
@@ -260,6 +269,18 @@ logs: $(if $(RUN),$(CLOUD),no-run) ## Print the logs of RUN
 cancel: $(if $(RUN),$(CLOUD),no-run) ## Cancel the job of RUN; committed checkpoints stay
 	@exec $(WITH_ARGS) $(BIN)/job cancel "$$RUN" $(BUCKET_IF_NAMED)
 
+.PHONY: supervisor-image
+supervisor-image: ## Build and push the small image of supervise-up to REPOSITORY, and print its digest for IMAGE=
+	@docker/build.sh job-supervisor supervisor
+	@exec docker/push.sh job-supervisor "$$REPOSITORY" supervisor
+
+.PHONY: supervise-up supervise-down
+supervise-up: $(if $(RUN),,no-run) ## Supervise RUN from the cloud, by IMAGE, until it ends (MAX_USD=, NO_LIMIT=1)
+	@exec infra/scripts/supervision.sh up
+
+supervise-down: ## End that supervision; what is submitted goes on
+	@exec infra/scripts/supervision.sh down
+
 .PHONY: no-run
 no-run:
 	@echo 'make $(firstword $(MAKECMDGOALS)): RUN is missing; name the run,' \
@@ -371,20 +392,43 @@ clean: ## Remove the environment and every cache; never a run
 
 # Stamps are written last: an install that was killed is taken up again.
 
+# Refused before anything is fetched: a Python out of range, or one that cannot make an environment. Any Python reads this.
+define FITNESS
+import sys
+version = "%d.%d" % sys.version_info[:2]
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("make: %s is Python %s, not 3.11, 3.12 or 3.13" % (sys.executable, version))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("make: %s has no venv; Debian and Ubuntu have it in python%s-venv" % (sys.executable, version))
+endef
+define ADVICE
+make: install one
+  Debian, Ubuntu  apt install python3-venv
+  Fedora          dnf install python3.13
+  others          uv python install 3.13
+and name it if it is not found: make env PYTHON=/path/to/python3.13
+endef
+export FITNESS ADVICE
+
 $(VENV)/.created:
-	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or 3.12 with venv was found;' \
-		'install one (on Debian: python3-venv), or name it: make env PYTHON=/path/to/python3.12' >&2; exit 2; }
+	@$(or $(PYTHON),python3) -c "$$FITNESS" || { echo "$$ADVICE" >&2; exit 78; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown.
+# One level of the environment: light (no torch), full, or dev (the tools). Of what pip says, the long downloads are shown;
+# while it unpacks, of which it says nothing, the packages are counted.
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.created
 	@echo "installing $$(grep -c == $<) packages of $<"
 	@rm -f $@
 	@{ $(PIP) --only-binary :all: --require-hashes -r $< && $(PIP) --no-build-isolation -e . && touch $@; } \
-	| while read -r word file size; do case "$$word $$size" in \
+	| { while read -r word file size; do case "$$word $$size" in \
 		'Downloading ('[0-9][0-9]*' MB)') echo "  downloading $${file%%-[a-z]*} $$size" ;; \
-		Installing*,*) echo '  unpacking' ;; \
-		esac; done
+		Installing*,*) echo '  unpacking'; \
+			while sleep 5 </dev/null >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do \
+				echo "  unpacked $$(find $(VENV)/lib -name '*.dist-info' -prune | grep -c .) packages"; \
+			done & counting=$$! ;; \
+		esac; done; test -z "$$counting" || kill $$counting; }
 	@test -e $@

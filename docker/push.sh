@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pushes the image NAME to REPOSITORY under a tag that is never used again, and prints the digest that a job is named by.
+# Pushes the image NAME to REPOSITORY, there called job or OTHER, under a tag that is never used again, and prints the digest
+# that a job is named by: NAME REPOSITORY [OTHER].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=docker/engine.sh
@@ -24,7 +25,8 @@ if [[ $registry == *-docker.pkg.dev ]] && command -v gcloud >/dev/null; then
     fi
     "$engine" login --username oauth2accesstoken --password-stdin "https://$registry" <<<"$token" >&2
 fi
-target=$repository/job:$(date -u +%Y%m%d-%H%M%S)
+called=${3:-job}
+target=$repository/$called:$(date -u +%Y%m%d-%H%M%S)
 "$engine" tag "$1" "$target"
 # Podman compresses on the way, so that the registry's digest is none that the image here has; Docker knows it afterwards.
 # A machine has to fetch and unpack every layer before it trains: zstd makes a quarter less of them than gzip, which is
@@ -37,10 +39,10 @@ if is_podman; then
         compression+=(--compression-level 10)
     fi
     "$engine" push "${compression[@]}" --digestfile "$pushed" "$target" >&2
-    digest=$repository/job@$(<"$pushed")
+    digest=$repository/$called@$(<"$pushed")
 else
     "$engine" push "$target" >&2
     digest=$("$engine" image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$target" |
-        grep "^$repository/job@" | head -n 1)
+        grep "^$repository/$called@" | head -n 1)
 fi
 echo "IMAGE=$digest"

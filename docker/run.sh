@@ -12,13 +12,16 @@ shift
 require_image "$image"
 
 options=(run --rm --read-only --tmpfs /tmp --ipc host --user "$(id -u):$(id -g)")
-[[ -t 0 && -t 1 ]] && options+=(--interactive --tty)
+if [[ -t 0 && -t 1 ]]; then
+    options+=(--interactive --tty)
+    export LOG=${LOG:-text} # the image asks for JSON lines, and this is a person
+fi
 is_podman && [[ $(id -u) != 0 ]] && options+=(--userns keep-id)
 if nvidia-smi >/dev/null 2>&1; then
     # Podman 4 takes --gpus and does nothing.
     if is_podman; then options+=(--device nvidia.com/gpu=all); else options+=(--gpus all); fi
 fi
-for variable in WANDB_{API_KEY,BASE_URL,ENTITY,MODE,PROJECT} JOB_BUCKET JOB_USD_PER_HOUR; do # by name: a value would show in the list of processes
+for variable in WANDB_{API_KEY,BASE_URL,ENTITY,MODE,PROJECT} JOB_{BUCKET,NOTIFY,USD_PER_HOUR} LOG; do # by name: a value would show in the list of processes
     [[ -n ${!variable:-} ]] && options+=(--env "$variable")
 done
 

@@ -53,13 +53,46 @@ resource "google_project_iam_member" "submitter" {
   member   = google_service_account.submitter.member
 }
 
-resource "google_storage_bucket_iam_member" "objects" {
-  for_each = {
-    runtime   = google_service_account.runtime.member
-    submitter = google_service_account.submitter.member
-  }
+resource "google_storage_bucket_iam_member" "submitter" {
   bucket = google_storage_bucket.runs.name
   role   = "roles/storage.objectUser" # objects, and not the bucket
+  member = google_service_account.submitter.member
+}
+
+moved {
+  from = google_storage_bucket_iam_member.objects["submitter"]
+  to   = google_storage_bucket_iam_member.submitter
+}
+
+resource "google_storage_bucket_iam_member" "runtime_reads" {
+  bucket = google_storage_bucket.runs.name
+  role   = "roles/storage.objectViewer"
+  member = google_service_account.runtime.member
+}
+
+# A person's machine obeys submissions, which have a job's command, settings and limit, and campaigns, which have the next
+# run and a limit. `extract` finds something in their keys alone, also below a prefix of the bucket.
+resource "google_storage_bucket_iam_member" "runtime_writes" {
+  bucket = google_storage_bucket.runs.name
+  role   = "roles/storage.objectUser"
+  member = google_service_account.runtime.member
+
+  condition {
+    title = "No submissions and no campaigns"
+    expression = join(" && ", [
+      for key in ["/runs/{run}/segments/", "/campaigns/{campaign}/"] : "resource.name.extract(\"${key}\") == \"\""
+    ])
+  }
+}
+
+# The role that creates objects neither overwrites nor deletes nor reads them.
+resource "google_storage_bucket_iam_member" "archive" {
+  for_each = var.archive == null ? {} : {
+    "roles/storage.objectCreator" = google_service_account.runtime.member
+    "roles/storage.objectViewer"  = google_service_account.submitter.member
+  }
+  bucket = google_storage_bucket.archive[0].name
+  role   = each.key
   member = each.value
 }
 
@@ -89,12 +122,22 @@ resource "google_project_iam_custom_role" "resize_group" {
   depends_on  = [google_project_service.api]
 }
 
+# The machine resizes its own group, when its run is over, and no other. The submitter's right has no condition: a person
+# can always stop the machine, also if Google does not take a condition for a group.
 resource "google_project_iam_member" "resize_group" {
   for_each = {
-    runtime   = google_service_account.runtime.member # the machine, when its run is over
+    runtime   = google_service_account.runtime.member
     submitter = google_service_account.submitter.member
   }
   project = var.project
   role    = google_project_iam_custom_role.resize_group.id
   member  = each.value
+
+  dynamic "condition" {
+    for_each = each.key == "runtime" ? [google_compute_region_instance_group_manager.trainer.name] : []
+    content {
+      title      = "Its own group"
+      expression = "resource.name.endsWith(\"/regions/${var.region}/instanceGroupManagers/${condition.value}\")"
+    }
+  }
 }

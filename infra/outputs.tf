@@ -3,6 +3,9 @@
 locals {
   # Pinned to a version, so that the attempts of a run use one key; empty as long as there is none.
   wandb_secret_version = join("", google_secret_manager_secret_version.wandb[*].name)
+
+  # Empty if there is none.
+  archive = join("", [for bucket in google_storage_bucket.archive : "gs://${bucket.name}"])
 }
 
 output "project" {
@@ -18,6 +21,11 @@ output "region" {
 output "bucket" {
   description = "Where the datasets and runs are."
   value       = "gs://${google_storage_bucket.runs.name}"
+}
+
+output "archive" {
+  description = "Where finished runs are copied to, or null if there is no such bucket."
+  value       = local.archive == "" ? null : local.archive
 }
 
 output "image_repository" {

@@ -46,6 +46,17 @@ variable "bucket" {
   }
 }
 
+variable "archive" {
+  description = "Name of a second bucket, in which what trains can only create: finished runs are copied there; none if left out."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.archive == null || can(regex("^[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]$", var.archive))
+    error_message = "archive: must be a bucket's name, 3 to 63 lowercase letters, digits, hyphens and underscores, without gs://."
+  }
+}
+
 variable "submitters" {
   description = "Who may act as the submitter, as user:, group: or serviceAccount: with an address."
   type        = set(string)
@@ -80,6 +91,31 @@ variable "wandb_api_key" {
   validation {
     condition     = var.wandb_api_key == null || can(regex("^[A-Za-z0-9_-]{40,}$", var.wandb_api_key))
     error_message = "wandb_api_key: must be a key of Weights & Biases, at least 40 letters, digits, hyphens and underscores."
+  }
+}
+
+variable "notify_version" {
+  description = "0: make supervise-up tells no webhook. 1: store its address; raise it to store another."
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.notify_version >= 0 && floor(var.notify_version) == var.notify_version
+    error_message = "notify_version: must be a whole number of at least 0."
+  }
+}
+
+variable "notify_url" {
+  description = "The address itself, given as TF_VAR_notify_url when notify_version was raised; it is never kept in the state."
+  type        = string
+  default     = null
+  ephemeral   = true
+  sensitive   = true
+
+  validation {
+    condition     = var.notify_url == null || can(regex("^https?://[^\\s@]+$", var.notify_url))
+    error_message = "notify_url: must be an address https://... without user and password."
   }
 }
 

@@ -5,6 +5,7 @@
 locals {
   vm_environment = join("\n", [
     "BUCKET=gs://${google_storage_bucket.runs.name}",
+    "ARCHIVE=${local.archive}",
     "WANDB_SECRET=${local.wandb_secret_version}",
     "",
   ])

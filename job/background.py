@@ -31,9 +31,9 @@ class Background:
         """Start the thread."""
         self._thread.start()
 
-    def join(self) -> None:
-        """Wait for the thread to end."""
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for the thread to end, at most so many seconds."""
+        self._thread.join(timeout_s)
 
     def check(self) -> None:
         """Raise `error`, if there is one; cheap enough for every step."""

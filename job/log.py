@@ -1,6 +1,7 @@
-"""Logging to stderr, as text on a terminal or as JSON lines for Cloud Logging; progress bar; escaped stdout.
+"""Logging to stderr, as text, or as JSON lines for Cloud Logging where ``LOG=json``; progress bar; escaped stdout.
 
-Guarantees that no name of a file, class or run, which may be hostile, controls the terminal.
+Guarantees that no name of a file, class or run, which may be hostile, controls the terminal, and that on a terminal no
+message is longer than a line, or behind a progress bar.
 """
 
 import contextlib
@@ -11,9 +12,21 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from job.errors import OutputClosedError, OutputError
+from job.text import NUM_COLUMNS, fitted
+
+FORM = "LOG"
+"""The variable that asks for JSON lines by ``json``; the image sets it."""
+
+NUM_COLUMNS_NEEDED = 20
+"""Columns that a terminal is taken to have at least."""
+
+CLEARED = "\r\x1b[K"
+"""Moves to the beginning of a terminal's line and clears it, of a progress bar of this process or another."""
+
+SHARE = "{desc} |{bar}| {percentage:3.0f} %{postfix}"
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -52,6 +65,9 @@ class EscapedStream(io.TextIOBase):
         with self._explained():
             self._stream.flush()
 
+    def close(self) -> None:
+        """Leave the stream alone, which others close; Python reports an error of closing a collected object."""
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -71,6 +87,14 @@ class _Text(logging.Formatter):
         return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
 
 
+class _Terminal(_Text):
+    """Text in lines of a terminal, in place of a progress bar, which is drawn anew below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        return CLEARED + "\n".join(part for line in lines for part in fitted(line, num_columns()))
+
+
 class _Json(logging.Formatter):
     """Fields of Cloud Logging's structured logs."""
 
@@ -84,30 +108,49 @@ class _Json(logging.Formatter):
         return json.dumps(entry | extra, default=str)
 
 
-def set_up_logging(*, for_machines: bool) -> None:
-    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on; for machines as JSON."""
+def is_for_machines() -> bool:
+    """Whether the environment asks for JSON lines."""
+    return os.environ.get(FORM) == "json"
+
+
+def num_columns() -> int:
+    """Return the columns of the terminal, 80 at most and where there is none."""
+    try:
+        found = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        found = 0
+    return max(NUM_COLUMNS_NEEDED, min(found or NUM_COLUMNS, NUM_COLUMNS))
+
+
+def set_up_logging() -> None:
+    """Send the job's messages from INFO on to stderr, those of libraries from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if for_machines and not sys.stderr.isatty() else _Text())
+    handler.setFormatter(_Json() if is_for_machines() else _Terminal() if sys.stderr.isatty() else _Text())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("job").setLevel(logging.INFO)
     for noisy in ("urllib3", "google", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
+def _bar(label: str, total: float | None, **options: Any) -> Any:  # noqa: ANN401 -- one of tqdm's
+    from tqdm import tqdm  # noqa: PLC0415 -- `job --help` does without tqdm
+
+    return tqdm(
+        desc=escaped(label),
+        total=total,
+        disable=is_for_machines() or not sys.stderr.isatty(),
+        leave=False,
+        ncols=num_columns() - 1,
+        miniters=0,
+        **options,
+    )
+
+
 class Progress(contextlib.AbstractContextManager["Progress"]):
-    """A progress bar; a no-op where stderr is no terminal."""
+    """A progress bar; a no-op where stderr is no terminal, or for machines. Counts alone without a total."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        from tqdm import tqdm  # noqa: PLC0415 -- `job --help` does without tqdm
-
-        self._bar = tqdm(
-            desc=escaped(label),
-            total=total,
-            unit=unit,
-            unit_scale=unit == "B",
-            disable=not sys.stderr.isatty(),
-            leave=False,
-        )
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self._bar = _bar(label, total, unit=unit, unit_scale=unit == "B")
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -122,3 +165,30 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """Close the bar."""
         with contextlib.suppress(OSError):
             self._bar.close()
+
+
+class LiveLine:
+    """One line of a terminal: what goes on, the share that is done, and a note; drawn once it is shown first."""
+
+    def __init__(self, total: float) -> None:
+        self._total = total
+        self._bar: Any = None
+
+    def show(self, label: str, done: float, note: str = "") -> None:
+        """Show what goes on, and how much of the total is done."""
+        if self._bar is None:
+            self._bar = _bar(label, self._total, bar_format=SHARE)
+        if self._bar.disable:
+            return
+        self._bar.ncols = num_columns() - 1
+        self._bar.set_description_str(escaped(label), refresh=False)
+        self._bar.set_postfix_str(escaped(note), refresh=False)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+            self._bar = None

@@ -23,6 +23,14 @@ MINUTE, HOUR = 60, 3600
 NUM_COLUMNS, NUM_LABEL = 80, 12
 """Columns of a terminal, and of a paragraph's label."""
 
+COMMAND = re.compile(r"\s*(\.venv/bin/)?(job|make) ")
+"""Begins a line that is a command."""
+
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+CONTINUED, HELD = " \\", "\0"
+"""End of a command's line that goes on in the next, and a space that no line is broken at."""
+
 
 def seconds_between(earlier: str, later: str) -> float:
     """Return the seconds from one recorded time to another; 0 if a clock was set back in between."""
@@ -81,6 +89,27 @@ def labelled(label: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     ) or [label]
+
+
+def fitted(line: str, width: int = NUM_COLUMNS) -> list[str]:
+    """Return a line of a message in lines of a terminal, the further ones indented.
+
+    A word that is longer, such as a path, is not broken, nor what stands in backquotes. A line that is a command is
+    continued by backslashes, so that it can be copied.
+    """
+    if len(line) <= width:
+        return [line]
+    is_command = COMMAND.match(line) is not None
+    held = re.sub(QUOTED if is_command else r"`[^`]*`", lambda match: match[0].replace(" ", HELD), line)
+    lines = textwrap.wrap(
+        held,
+        width - len(CONTINUED) * is_command,
+        subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    ends = [CONTINUED * is_command] * (len(lines) - 1) + [""]
+    return [f"{part.replace(HELD, ' ')}{end}" for part, end in zip(lines, ends, strict=True)]
 
 
 def definitions(entries: Mapping[str, str]) -> list[str]:

@@ -21,14 +21,14 @@ initialize() {
     terraform -chdir="$INFRA" init -input=false >/dev/null
 }
 
-# The bucket is never destroyed, and other projects may use the services. Both stay in the state, so that the next apply
+# A bucket is never destroyed, and other projects may use the services. Both stay in the state, so that the next apply
 # keeps them.
 destroy() {
     local addresses address targets=()
     addresses=$(terraform -chdir="$INFRA" state list)
     while read -r address; do
         case $address in
-            "" | data.* | google_storage_bucket.runs | google_project_service.*) ;;
+            "" | data.* | google_storage_bucket.* | google_project_service.*) ;;
             *) targets+=("-target=$address") ;;
         esac
     done <<<"$addresses"
@@ -39,6 +39,21 @@ destroy() {
     fi
     rm -f "$OUTPUTS"
     echo "the bucket is kept with everything in it; make down shows what else is paid for"
+}
+
+# Asks once for the address of alerts, on a terminal; elsewhere says that there is none.
+ask_for_address() {
+    local address
+    if [[ -n ${TF_VAR_alert_email:-} ]] || cat "$INFRA"/*.tfvars 2>/dev/null | grep -q '^ *alert_email\b'; then
+        return
+    fi
+    if [[ ! -t 0 ]]; then
+        echo "alert_email: is not set, so alerts show in the console only; write an address to infra/terraform.tfvars" >&2
+        return
+    fi
+    read -rp "e-mail address for alerts; empty for none, and they show in the console only: " address
+    address=${address:+"\"$address\""}
+    printf '\nalert_email = %s\n' "${address:-null}" >>"$INFRA/terraform.tfvars"
 }
 
 # Google answers about new APIs, accounts and metrics as if they did not exist, for minutes. Such a refusal is waited for;
@@ -81,6 +96,7 @@ case $verb in
         ;;
     apply)
         initialize
+        ask_for_address
         apply "$@" || failed=$?
         terraform -chdir="$INFRA" output -json >"$OUTPUTS.part"
         if [[ $(<"$OUTPUTS.part") == "{}" ]]; then # nothing was made

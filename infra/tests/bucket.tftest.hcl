@@ -82,3 +82,69 @@ run "a_bucket_of_ones_own_name_is_taken" {
     error_message = "The bucket has the name that was chosen."
   }
 }
+
+run "there_is_no_archive_unless_it_is_named" {
+  command = plan
+
+  assert {
+    condition     = length(google_storage_bucket.archive) == 0 && length(google_storage_bucket_iam_member.archive) == 0 && output.archive == null
+    error_message = "The second bucket is optional, with its rights."
+  }
+}
+
+run "what_trains_can_add_to_the_archive_and_change_nothing_in_it" {
+  command = plan
+
+  variables {
+    archive = "my-archive"
+  }
+
+  override_resource {
+    target          = google_service_account.runtime
+    override_during = plan
+    values          = { member = "serviceAccount:runtime" }
+  }
+
+  override_resource {
+    target          = google_service_account.submitter
+    override_during = plan
+    values          = { member = "serviceAccount:submitter" }
+  }
+
+  assert {
+    condition = { for binding in google_storage_bucket_iam_member.archive : binding.member => "${binding.role} ${binding.bucket}"... } == {
+      "serviceAccount:runtime"   = ["roles/storage.objectCreator my-archive"]
+      "serviceAccount:submitter" = ["roles/storage.objectViewer my-archive"]
+    }
+    error_message = "What trains creates objects there, and neither reads, overwrites nor deletes them; people read them."
+  }
+}
+
+run "the_archive_is_as_closed_as_the_bucket_and_what_is_deleted_there_comes_back" {
+  command = plan
+
+  variables {
+    archive = "my-archive"
+    region  = "europe-west4"
+  }
+
+  assert {
+    condition     = google_storage_bucket.archive[0].uniform_bucket_level_access && google_storage_bucket.archive[0].public_access_prevention == "enforced"
+    error_message = "Access to the archive is decided by IAM alone, and the public is refused whatever IAM says."
+  }
+
+  assert {
+    condition     = google_storage_bucket.archive[0].force_destroy == false && google_storage_bucket.archive[0].soft_delete_policy[0].retention_duration_seconds == 2592000
+    error_message = "Terraform cannot empty the archive, and an object that an owner deleted can be restored for 30 days."
+  }
+
+  assert {
+    condition     = flatten([for rule in google_storage_bucket.archive[0].lifecycle_rule : [for action in rule.action : action.type]]) == ["AbortIncompleteMultipartUpload"]
+    error_message = "No rule deletes an object of the archive by its age."
+  }
+
+  assert {
+    condition     = lower(google_storage_bucket.archive[0].location) == "europe-west4" && output.archive == "gs://my-archive"
+    error_message = "The archive is in the region of the bucket, and job is told where."
+  }
+}

@@ -57,7 +57,8 @@ run "nobody_is_owner_editor_or_admin" {
       for role in concat(
         [for binding in google_project_iam_member.runtime : binding.role],
         [for binding in google_project_iam_member.submitter : binding.role],
-        [for binding in google_storage_bucket_iam_member.objects : binding.role],
+        [google_storage_bucket_iam_member.submitter.role, google_storage_bucket_iam_member.runtime_reads.role, google_storage_bucket_iam_member.runtime_writes.role],
+        [for binding in google_storage_bucket_iam_member.archive : binding.role],
         [for binding in google_artifact_registry_repository_iam_member.images : binding.role],
         [google_secret_manager_secret_iam_member.runtime.role],
       ) : can(regex("(?i)admin|^roles/(owner|editor|viewer)$", role))
@@ -71,10 +72,39 @@ run "objects_are_given_by_the_bucket" {
 
   assert {
     condition = alltrue([
-      for binding in google_storage_bucket_iam_member.objects :
-      binding.role == "roles/storage.objectUser" && binding.bucket == google_storage_bucket.runs.name
+      for binding in [
+        google_storage_bucket_iam_member.submitter, google_storage_bucket_iam_member.runtime_reads,
+        google_storage_bucket_iam_member.runtime_writes,
+      ] : binding.bucket == google_storage_bucket.runs.name
     ])
-    error_message = "Objects of this one bucket can be used, and the bucket itself not changed."
+    error_message = "Objects of this one bucket can be used, and of no other in the project."
+  }
+
+  assert {
+    condition     = google_storage_bucket_iam_member.submitter.role == "roles/storage.objectUser" && google_storage_bucket_iam_member.submitter.member == "serviceAccount:submitter"
+    error_message = "The submitter uses objects, and cannot change the bucket itself."
+  }
+}
+
+run "what_trains_reads_every_object_and_writes_none_that_is_obeyed" {
+  command = plan
+
+  assert {
+    condition = (
+      google_storage_bucket_iam_member.runtime_reads.role == "roles/storage.objectViewer"
+      && google_storage_bucket_iam_member.runtime_reads.member == "serviceAccount:runtime"
+      && length(google_storage_bucket_iam_member.runtime_reads.condition) == 0
+    )
+    error_message = "What trains reads and lists every object."
+  }
+
+  assert {
+    condition = (
+      google_storage_bucket_iam_member.runtime_writes.role == "roles/storage.objectUser"
+      && google_storage_bucket_iam_member.runtime_writes.member == "serviceAccount:runtime"
+      && [for condition in google_storage_bucket_iam_member.runtime_writes.condition : condition.expression] == ["resource.name.extract(\"/runs/{run}/segments/\") == \"\" && resource.name.extract(\"/campaigns/{campaign}/\") == \"\""]
+    )
+    error_message = "What trains writes no command, setting or limit that a person's machine obeys: no submission and no campaign."
   }
 }
 
@@ -105,6 +135,25 @@ run "a_machine_can_resize_a_group_and_nothing_else" {
   assert {
     condition     = toset(google_project_iam_custom_role.resize_group.permissions) == toset(["compute.instanceGroupManagers.get", "compute.instanceGroupManagers.update"])
     error_message = "The role of a finished machine holds what resizing takes, and no more."
+  }
+}
+
+run "a_machine_resizes_its_own_group_and_no_other" {
+  command = plan
+
+  variables {
+    name   = "zebras"
+    region = "europe-west4"
+  }
+
+  assert {
+    condition     = [for condition in google_project_iam_member.resize_group["runtime"].condition : condition.expression] == ["resource.name.endsWith(\"/regions/europe-west4/instanceGroupManagers/zebras-vm\")"]
+    error_message = "The right of what trains ends at the group of the VM."
+  }
+
+  assert {
+    condition     = length(google_project_iam_member.resize_group["submitter"].condition) == 0
+    error_message = "A person can stop the machine whatever becomes of the condition."
   }
 }
 

@@ -87,6 +87,16 @@ run "a_bucket_with_capitals_is_refused" {
   expect_failures = [var.bucket]
 }
 
+run "an_address_is_no_name_for_an_archive" {
+  command = plan
+
+  variables {
+    archive = "gs://my-archive"
+  }
+
+  expect_failures = [var.archive]
+}
+
 run "everybody_is_no_submitter" {
   command = plan
 
@@ -135,6 +145,26 @@ run "what_is_too_short_for_a_key_is_refused" {
   }
 
   expect_failures = [var.wandb_api_key]
+}
+
+run "a_negative_version_of_the_webhook_is_refused" {
+  command = plan
+
+  variables {
+    notify_version = -1
+  }
+
+  expect_failures = [var.notify_version]
+}
+
+run "an_address_with_a_password_is_refused" {
+  command = plan
+
+  variables {
+    notify_url = "https://me:secret@hooks.example.com/"
+  }
+
+  expect_failures = [var.notify_url]
 }
 
 run "a_run_shorter_than_one_job_may_take_is_refused" {

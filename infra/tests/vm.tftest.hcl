@@ -97,7 +97,7 @@ run "the_machine_boots_what_was_tested" {
 
   assert {
     condition = toset([for file in yamldecode(google_compute_instance_template.trainer.metadata["user-data"]).write_files : file.content]) == toset([
-      "BUCKET=gs://demo-project-yolo-train\nWANDB_SECRET=\n",
+      "BUCKET=gs://demo-project-yolo-train\nARCHIVE=\nWANDB_SECRET=\n",
       file("vm/trainer.sh"),
       file("vm/trainer.service"),
     ])
@@ -107,6 +107,19 @@ run "the_machine_boots_what_was_tested" {
   assert {
     condition     = startswith(google_compute_instance_template.trainer.metadata["user-data"], "#cloud-config\n")
     error_message = "cloud-init takes for its own only what begins with #cloud-config."
+  }
+}
+
+run "the_machine_is_told_where_the_archive_is" {
+  command = plan
+
+  variables {
+    archive = "my-archive"
+  }
+
+  assert {
+    condition     = strcontains(google_compute_instance_template.trainer.metadata["user-data"], "ARCHIVE=gs://my-archive\\n")
+    error_message = "A run of the VM is copied to the archive as one of Batch is."
   }
 }
 

@@ -7,8 +7,8 @@
 # Knows nothing of runs: `job train` resumes by itself, and on a finished run exits 0 at once.
 #
 # What to train comes from the group's metadata (`make vm-up` writes it): trainer-image, trainer-command, trainer-until
-# (when it has to end, in seconds since 1970, or never) and trainer-order (one word for each `make vm-up`). BUCKET and
-# WANDB_SECRET come from Terraform, through the unit's environment. The other variables are for tests.
+# (when it has to end, in seconds since 1970, or never) and trainer-order (one word for each `make vm-up`). BUCKET,
+# ARCHIVE and WANDB_SECRET come from Terraform, through the unit's environment. The other variables are for tests.
 
 set -fuo pipefail # the words of a command are no patterns
 
@@ -92,7 +92,7 @@ train() {
         --volume /var/lib/nvidia/lib64:/usr/local/nvidia/lib64:ro \
         --volume /var/lib/nvidia/bin:/usr/local/nvidia/bin:ro \
         ${WANDB_API_KEY:+--env WANDB_API_KEY} \
-        "$image" $command --bucket "$BUCKET"
+        "$image" $command --bucket "$BUCKET" ${ARCHIVE:+--archive "$ARCHIVE"}
     code=$?
     kill "$limiter" 2>/dev/null
     return "$code"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from job.analysis.summary import RunSummary
 from job.goodput import Phase
+from job.log import LiveLine
 from job.recipes.arguments import DEFAULTS, OF_TILES
 from job.recipes.recipe import Recipe
 from job.runs.request import TrainRequest
@@ -105,12 +106,18 @@ class Stopwatch(TrainingCallbacks):
         self._times: list[float] = []
         """The end of the first validation, then of each step."""
 
-        self._num_batches = 0
+        self._num_batches = self._num_validated = 0
+        self._line = LiveLine(NUM_WARM_UP_STEPS + NUM_STEPS)
 
     def enter(self, phase: Phase) -> None:
         """Note the start of the first validation: the end of start-up."""
         if phase is Phase.VALIDATION and not self._times:
             self._start_up_s = self._clock() - self._began
+
+    def on_validation_batch(self) -> None:
+        """Show that the first validation moves."""
+        self._num_validated += 1
+        self._line.show(f"measuring: validation, batch {self._num_validated}", len(self._times))
 
     def on_epoch(self, row: "Row", snapshot: "Callable[[], Snapshot]") -> None:  # noqa: ARG002 -- nothing is kept
         """Note the end of the first validation; raises `EnoughError` after a complete epoch."""
@@ -125,9 +132,14 @@ class Stopwatch(TrainingCallbacks):
             float(value)  # synchronises with the GPU
         self._num_batches = step.num_batches
         self._times.append(self._clock())
+        self._line.show(f"measuring: step {len(self._times) - 1}", len(self._times) - 1)
         measured = self.measurement()
         if measured.num_steps >= NUM_STEPS or measured.num_steps * measured.step_s >= LONG_ENOUGH_S:
             raise EnoughError
+
+    def close(self) -> None:
+        """Remove the live line."""
+        self._line.close()
 
     def measurement(self) -> Measurement:
         """Return the measurement so far: all steps after the warm-up, or else the last one."""

@@ -90,7 +90,7 @@ HELP = {"--help", "-h"}
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     args = sys.argv[1:] if argv is None else argv
-    set_up_logging(for_machines=args[:1] in TRAINS)
+    set_up_logging()
     output, exit_code = EscapedStream(sys.stdout), 0
     try:
         with contextlib.redirect_stdout(output):

@@ -14,7 +14,6 @@ from job.cli.predict import Confidence
 from job.cli.runs import require_finished
 from job.log import one_line
 from job.prediction.threshold import choose_threshold
-from job.runs.flags import WorkdirOption
 from job.runs.progress import EvaluationRecord
 from job.storage.open_store import open_output
 from job.text import table
@@ -23,7 +22,7 @@ from job.training.files import EVALUATION
 NUM_SHOWN = 10
 
 
-class AuditOptions(RunOptions, JsonOption, DeviceOption, WorkdirOption):
+class AuditOptions(RunOptions, JsonOption, DeviceOption):
     """Flags of ``job audit``."""
 
     split: Literal["train", "val", "test"] = Field("val", description="The split: train, val or test.")
@@ -51,6 +50,7 @@ def audit(options: AuditOptions) -> None:
     store = options.store()
     run, record, _ = require_finished(store, options.run)
     threshold = choose_threshold(run.name, run.read(EvaluationRecord, EVALUATION), options.conf)
+    options.require_device()
     place, prefix = (open_output(options.out), "") if options.out else (store, run.key(""))
     from job.audit.audit import audit_labels
 

@@ -1,6 +1,7 @@
 """``job campaign``: recipe A, then C or B as the rules advise, until the target is reached."""
 
 import logging
+import os
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,7 @@ from job.errors import UsageError
 from job.recipes.recipe import Profile
 from job.report.campaign import address_of_best, write_page
 from job.runs.flags import Count
+from job.runs.notification import NOTIFY
 from job.runs.request import Execution, TrainRequest
 from job.session.campaign import go_on, here, on_batch
 from job.session.demo import DATASET
@@ -79,7 +81,10 @@ def campaign(options: CampaignOptions) -> None:
     found = find_campaign(store, options.name, goal, bound)
     if (recorded := found.record().bound) is not None:
         log.info("campaign %s: can cost %s at worst; --max-usd sets another bound", found.name, recorded)
-    args = options.args(name for name in Execution.model_fields if cloud is None or name != "workdir")
+    elsewhere = {"notify"} if cloud is None else {"notify", "workdir"}
+    args = options.args(name for name in Execution.model_fields if name not in elsewhere)
+    if options.notify is not None:
+        os.environ[NOTIFY] = options.notify.url  # for the processes of the runs, in whose arguments it would show
     place = on_batch(store.uri, cloud, args) if cloud else here(store.uri, args, price)
     with PreemptionWatcher(limits_s=PARENT_LIMITS_S):
         result = go_on(found, place, price)

@@ -12,7 +12,6 @@ from job.cloud.machine_types import Machine, Provisioning, find_machine
 from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
 from job.recipes.recipe import Profile, load_recipe
-from job.runs.flags import WorkdirOption
 from job.runs.lineage import find_start
 from job.runs.records import InitialWeights
 from job.runs.request import TrainRequest, WorkersOption
@@ -22,7 +21,7 @@ from job.storage.open_store import open_store
 UNREADY = "cloud: nothing was made, as the project is not ready"
 
 
-class DoctorOptions(ProvisioningOptions, CloudOptions, WorkdirOption, WorkersOption, DeviceOption, JsonOption):
+class DoctorOptions(ProvisioningOptions, CloudOptions, DeviceOption, WorkersOption, JsonOption):
     """Flags of ``job doctor``."""
 
     bucket: str | None = Field(

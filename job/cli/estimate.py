@@ -36,7 +36,7 @@ class EstimateOptions(TrainRequest, PriceOption, BucketOption, JsonOption):
     """Flags of ``job estimate``."""
 
     positional = ("recipe",)
-    left_out = frozenset({"run", "checkpoint_every", "hang_after"})
+    left_out = frozenset({"run", "checkpoint_every", "hang_after", "archive"})
 
     machine: str | None = Field(
         None,
@@ -72,8 +72,8 @@ def _estimate(store: Store, request: TrainRequest, machine: str | None, price: f
     if machine is None:
         from job.session.startup import rehearse
 
-        watch = Stopwatch()
-        with contextlib.suppress(EnoughError):
+        log.info("estimate: no run like it was finished on this machine; a few steps are trained in a scratch folder")
+        with contextlib.closing(Stopwatch()) as watch, contextlib.suppress(EnoughError):
             rehearse(store, _without_download(store, request), watch)
         return by_measurement(request.recipe, watch.measurement(), price)
     expected = by_authors(request.recipe, price)

@@ -10,7 +10,6 @@ from job.cli.options import DeviceOption, JsonOption, RunOptions, Share, TilesOp
 from job.cli.runs import require_finished
 from job.log import one_line
 from job.runs.evaluation import IntervalEstimate, Score, SizeScore, SplitEvaluation
-from job.runs.flags import WorkdirOption
 from job.runs.request import WorkersOption
 from job.text import labelled, shortened, table
 
@@ -22,7 +21,7 @@ CHOSEN_HERE = (
 )
 
 
-class EvaluateOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkersOption, WorkdirOption):
+class EvaluateOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkersOption):
     """Flags of ``job evaluate``."""
 
     split: Literal["test", "val"] | None = Field(
@@ -46,6 +45,7 @@ def evaluate(options: EvaluateOptions) -> None:
     The score is of the test split if there is one. The record is kept in the bucket; `job compare` pairs runs by it.
     """
     run, record, final = require_finished(options.store(), options.run)
+    options.require_device()
     from job.session.evaluate import EvaluationRequest
     from job.session.evaluate import evaluate as evaluate_run
 

@@ -18,7 +18,7 @@ from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
 from job.recipes.arguments import MAX_IMGSZ, validation_tiles
 from job.recipes.recipe import Profile
-from job.runs.flags import Options, Problem, reads
+from job.runs.flags import Options, Problem, WorkdirOption, reads
 from job.runs.records import RunRecord
 from job.storage.object_store import Store
 from job.storage.open_store import open_store
@@ -74,7 +74,7 @@ class RunOptions(BucketOption):
     run: str = Field(description="The run's name.")
 
 
-class DeviceOption(Options):
+class DeviceOption(WorkdirOption):
     """The device of a model that is not trained."""
 
     device: str = Field("", description="cpu, or the number of a GPU; chosen if left out.")
@@ -85,6 +85,17 @@ class DeviceOption(Options):
         if "," in device:
             raise ValueError(f"must be one device, got {device!r}")
         return device
+
+    def require_device(self) -> None:
+        """Raise `MachineError` if a device is named that this machine does not have, before anything is written."""
+        if self.device in {"", "cpu"}:
+            return
+        from job.training.isolation import isolate_ultralytics
+
+        isolate_ultralytics(self.workdir / "ultralytics")
+        from job.training.device import find_device
+
+        find_device(self.device)
 
 
 class TilesOption(Options):

@@ -16,7 +16,7 @@ from job.prediction.records import PredictionFinal, PredictionRequest
 from job.prediction.source import Source, open_source
 from job.prediction.threshold import Threshold, choose_threshold
 from job.recipes.arguments import MAX_IMGSZ, MIN_IMGSZ, validation_tiles
-from job.runs.flags import Problem, Seconds, WorkdirOption
+from job.runs.flags import Problem, Seconds
 from job.runs.progress import EvaluationRecord
 from job.runs.records import FinalRecord, RunRecord
 from job.runs.run import Run
@@ -33,7 +33,7 @@ Confidence = Annotated[float, Field(gt=0, lt=1, description="a number between 0 
 Pixels = Annotated[int, Field(ge=MIN_IMGSZ, le=MAX_IMGSZ)]
 
 
-class PredictOptions(RunOptions, JsonOption, TilesOption, DeviceOption, WorkdirOption):
+class PredictOptions(RunOptions, JsonOption, TilesOption, DeviceOption):
     """Flags of ``job predict``."""
 
     positional = ("run", "source")
@@ -81,6 +81,7 @@ def predict(options: PredictOptions) -> None:
     run, record, final = require_finished(store, options.run)
     source = open_source(options.source)
     threshold, request = _resolve(options, run, record, final, source)
+    options.require_device()
     out = _open_out(options.out, source)
     log.info("threshold %s; %d pictures in %s", threshold, len(source.pictures), source.uri)
     if source.num_others:

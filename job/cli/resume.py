@@ -27,7 +27,8 @@ def resume(options: ResumeOptions) -> None:
     if store.list(f"runs/{options.run}/{SUBMISSIONS}"):
         from job.cli.supervise import SuperviseOptions, supervise
 
-        supervise.function(SuperviseOptions.parse({"run": options.run, "bucket": options.bucket, "resume": True}))
+        given = {"run": options.run, "bucket": options.bucket, "resume": True, "notify": options.notify}
+        supervise.function(SuperviseOptions.parse(given))
         return
     from job.session.train import train
 

@@ -4,8 +4,9 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from job.cli.command import command
 from job.cli.doctor import UNREADY, examine_cloud
@@ -20,7 +21,7 @@ from job.cloud.submission import Placement, Submission, Submissions, container_a
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.runs.cost import usd_of
-from job.runs.flags import as_args
+from job.runs.flags import Problem, as_args
 from job.runs.lineage import find_start
 from job.runs.records import InitialWeights, now
 from job.runs.request import TrainRequest
@@ -47,11 +48,18 @@ class SubmitOptions(TrainRequest, LimitOptions, ProvisioningOptions, CloudOption
     supervise: bool = Field(default=False, description="Stay, and keep the run going until it is finished.")
     no_preflight: bool = Field(default=False, description="Submit without the checks of `job doctor --cloud`.")
 
+    @model_validator(mode="after")
+    def _require_supervisor(self) -> Self:
+        if "notify" in self.model_fields_set and not self.supervise:
+            why = "--notify: is for the supervisor; pass --supervise, or --notify to `job supervise`"
+            raise Problem(UsageError(why))
+        return self
+
 
 class RenderOptions(SubmitOptions):
     """Flags of ``job render``."""
 
-    left_out = frozenset({"workdir", "supervise", "no_preflight"})
+    left_out = frozenset({"workdir", "supervise", "no_preflight", "notify"})
 
 
 class LimitCommandOptions(LimitOptions):
@@ -93,7 +101,7 @@ def submit(options: SubmitOptions) -> None:
         submission = _complete(draft, options, store.uri, run.name)
         submissions = [submission] if Submissions(run).write(submission) else Submissions(run).list()
     newest = submissions[-1]
-    supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S)
+    supervisor = Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=POLL_S, webhook=options.notify)
     if newest.number == 1 and Submissions(run).job_uid(1) is None:  # the supervisor submits later ones
         allowance.require(newest)
         history = supervisor.history()
@@ -164,6 +172,8 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
     _require_as_many_gpus(machines)
     words, settings = container_args(options, machines[0]), load_settings(options.settings)
     allowance = load_allowance(options.settings, options.limit)
+    if options.archive is None and allowance.settings.archive is not None:
+        words += as_args({"archive": allowance.settings.archive})
     options.require_offered(machines)
     types, provisioning = [machine.type for machine in machines], options.provisioning
     found, price = allowance.limit(types, provisioning), usd_per_hour(settings.prices, types[0], provisioning)

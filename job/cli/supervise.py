@@ -1,9 +1,9 @@
 """``job supervise``, ``job status``, ``job logs`` and ``job cancel``: supervision of a submitted run."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from job.cli.command import command
 from job.cli.options import Deadline, Dollars, LimitOptions, SubmittedRunOptions
@@ -12,8 +12,9 @@ from job.cloud.budget import Limit
 from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
-from job.errors import RunConflictError
-from job.runs.flags import Count, Seconds
+from job.errors import RunConflictError, RunFailedError, RunStoppedError, UsageError
+from job.runs.flags import Count, Problem, Seconds
+from job.runs.notification import NotifyOption, Webhook
 from job.runs.run import Run
 from job.text import duration, table
 
@@ -25,8 +26,10 @@ log = logging.getLogger(__name__)
 POLL_S = 60.0
 """Default seconds between two polls of a run."""
 
+SCHEDULE = r"^projects/[^/]+/locations/[^/]+/jobs/[\w-]+$"
 
-class SuperviseOptions(LimitOptions, SubmittedRunOptions):
+
+class SuperviseOptions(LimitOptions, NotifyOption, SubmittedRunOptions):
     """Flags of ``job supervise``."""
 
     max_usd: Dollars | None = Field(
@@ -36,6 +39,16 @@ class SuperviseOptions(LimitOptions, SubmittedRunOptions):
     resume: bool = Field(default=False, description="Resume a run that was cancelled or given up.")
     deadline: Deadline | None = Field(None, description="Replaces the deadline of its submission.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
+    once: bool = Field(default=False, description="Take one look, act on it, and exit.")
+    schedule: Annotated[str, Field(pattern=SCHEDULE, description="projects/P/locations/R/jobs/NAME")] | None = Field(
+        None, description="With --once: the Cloud Scheduler job that starts it, to be paused once the run has ended."
+    )
+
+    @model_validator(mode="after")
+    def _require_once(self) -> Self:
+        if self.schedule is not None and not self.once:
+            raise Problem(UsageError("--schedule: starts one look after the other; pass --once too"))
+        return self
 
 
 class LogsOptions(SubmittedRunOptions):
@@ -52,10 +65,26 @@ def supervise(options: SuperviseOptions) -> None:
 
     A record of the bucket is obeyed only as far as the settings of this machine allow it.
     """
-    supervisor = _supervisor(options, options.limit, poll_s=options.poll_s, deadline=options.deadline)
+    supervisor = _supervisor(
+        options, options.limit, poll_s=options.poll_s, deadline=options.deadline, webhook=options.notify
+    )
     if options.resume:
         supervisor.resume()
-    print(describe(supervisor.watch()))
+    print(describe(_look_once(supervisor, options.schedule) if options.once else supervisor.watch()))
+
+
+def _look_once(supervisor: "Supervisor", schedule: str | None) -> History:
+    """Take one look and act on it; pause the schedule, if there is one, once the run has ended, for good or not."""
+    from job.cloud.schedule import pause
+
+    try:
+        history, decision = supervisor.step()
+    except (RunFailedError, RunStoppedError):
+        pause(schedule)
+        raise
+    if decision.do == "finish":
+        pause(schedule)
+    return history
 
 
 @command(SubmittedRunOptions, "job status zebra --bucket gs://my-bucket")
@@ -156,10 +185,17 @@ def _state(seen: SubmissionStatus) -> str:
 
 
 def _supervisor(
-    options: SubmittedRunOptions, limit: Limit | None = None, *, poll_s: float = POLL_S, deadline: str | None = None
+    options: SubmittedRunOptions,
+    limit: Limit | None = None,
+    *,
+    poll_s: float = POLL_S,
+    deadline: str | None = None,
+    webhook: Webhook | None = None,
 ) -> "Supervisor":
     from job.cloud.batch import Batch
     from job.cloud.supervisor import Supervisor
 
     allowance, run = load_allowance(options.settings, limit), Run(options.store(), options.run)
-    return Supervisor(run=run, batch=Batch.connect(), allowance=allowance, poll_s=poll_s, deadline=deadline)
+    return Supervisor(
+        run=run, batch=Batch.connect(), allowance=allowance, poll_s=poll_s, deadline=deadline, webhook=webhook
+    )

@@ -41,6 +41,12 @@ def train(options: TrainOptions) -> None:
     """Train, or print what would be trained.
 
     The same command again resumes the run from its last committed checkpoint. lr0=0.01 is understood as --lr0 0.01.
+
+    Retraining your own weights keeps what they learned; the optimizer, the learning rate and the epochs begin anew.
+    There are three ways. Continue (recipe continue), if the last run ended while it still improved. Fine-tune (A
+    first, then C; or finetune), if it is decent and misses much: more augmentation. Transfer (B or transfer), if that
+    was not enough: a larger model, for which your weights are given up. docs/retraining.md has the rest; `job advise`
+    tells which is next.
     """
     if options.data is not None and options.dataset is None:
         options = options.model_copy(update={"dataset": dataset_name(Path(options.data))})

@@ -23,7 +23,9 @@ SHORT = {"epochs": str(NUM_EPOCHS), "close_mosaic": "1", "plots": "false"}
 class VerifyResumeOptions(TrainRequest, BucketOption):
     """Flags of ``job verify-resume``."""
 
-    left_out = frozenset({"run", "weights", "checkpoint_every", "hang_after", "new_classes", "quarantine"})
+    left_out = frozenset(
+        {"run", "weights", "checkpoint_every", "hang_after", "archive", "notify", "new_classes", "quarantine"}
+    )
 
     bucket: str | None = Field(
         None,

@@ -12,6 +12,7 @@ from typing import Any
 from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
 from job.cloud.project_checks import REGISTRY, STORAGE, Asked
+from job.runs.run import SUBMISSIONS
 
 PROJECTS = "cloudresourcemanager.googleapis.com"
 IDENTITIES = "iam.googleapis.com"
@@ -62,6 +63,12 @@ def _act_as(api: GoogleApi, project: str, account: str) -> Finding:
 BUCKET_ROLES = ("roles/storage.objectUser", "roles/storage.objectAdmin", "roles/storage.admin")
 REGISTRY_ROLES = tuple(f"roles/artifactregistry.{name}" for name in ("reader", "writer", "repoAdmin", "admin"))
 SECRET_ROLES = ("roles/secretmanager.secretAccessor", "roles/secretmanager.admin")
+
+OBEYED = (f"/runs/{{run}}/{SUBMISSIONS}", "/campaigns/{campaign}/")
+"""Keys of records that a person's machine obeys, as templates of IAM's ``extract``."""
+
+WRITES_NO_COMMAND = " && ".join(f'resource.name.extract("{key}") == ""' for key in OBEYED)
+"""Condition under which the training account writes to the bucket by infra/identities.tf; no training needs more."""
 
 WITH_CONDITIONS = {"options.requestedPolicyVersion": 3}
 """Query for a policy that names its conditions: older versions rename their roles."""
@@ -124,12 +131,18 @@ def _right(subject: str, where: str, lacking: list[str], remedy: str) -> Finding
     return Finding(subject, "fail", f"this account lacks {', '.join(lacking)} on {where}", remedy + member)
 
 
+def _holds(binding: dict[str, Any]) -> bool:
+    """Whether a binding has no condition, or one that training meets."""
+    condition = binding.get("condition")
+    return not condition or condition.get("expression") == WRITES_NO_COMMAND
+
+
 def _role(account: str, where: str, add: str, wanted: tuple[str, ...], *policies: dict[str, Any]) -> Finding:
     """Judge whether a policy gives an account one of the roles by its own name; `add` is the command that does."""
     member = f"serviceAccount:{account}"
     bindings = [binding for policy in policies for binding in policy.get("bindings", [])]
     own = [binding for binding in bindings if member in binding.get("members", [])]
-    if found := {binding["role"] for binding in own if not binding.get("condition")} & {*wanted, "roles/owner"}:
+    if found := {binding["role"] for binding in own if _holds(binding)} & {*wanted, "roles/owner"}:
         return Finding("training", "ok", f"{account} has {min(found)} on {where}")
     remedy = f"{add} --member {member} --role {wanted[0]}"
     may = [*own, *(each for each in bindings if any(name.startswith(SEVERAL) for name in each.get("members", [])))]

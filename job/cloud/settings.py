@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from job.cloud.machine_types import Provisioning, machines
 from job.errors import MachineError
+from job.runs.notification import Notify
 from job.storage.regular_file import open_regular
 from job.text import counted_problems, describe_field, load_yaml, nearest, validation_problems
 
@@ -89,6 +90,7 @@ Secret = Annotated[
     str,
     _form(r"projects/[^/]+/secrets/[\w-]+/versions/(\d+|latest)", "projects/P/secrets/NAME, perhaps with /versions/N"),
 ]
+Archive = Annotated[str, _form(r"gs://[a-z0-9][a-z0-9._/-]+", "gs://BUCKET")]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 Machine = Annotated[str, AfterValidator(_check_machine)]
 Kind = Annotated[str, _form("|".join(Provisioning), f"one of {', '.join(Provisioning)}")]
@@ -109,11 +111,17 @@ class LocalSettings(BaseModel):
     image_repository: str | None = None
     other_regions: dict[Region, Subnetwork] = {}
     prices: dict[Machine, dict[Kind, Positive]] = {}
+    archive: Archive | None = None
+    """Second bucket, to which finished runs are copied."""
+
     max_usd: Positive = 50.0
     """Default limit of a run over all its machines."""
 
     max_hours: Positive = 48.0
     """Default limit of machine hours, if a price is not known; of a machine with several GPUs, as much less."""
+
+    notify: Notify | None = None
+    """Webhook of the supervisor."""
 
     @property
     def subnetworks(self) -> dict[str, str | None]:

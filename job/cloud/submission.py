@@ -202,8 +202,8 @@ class Submissions:
         return submission
 
 
-NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "arguments"}
-"""Fields of a request that `container_args` renders in another form, or that are decided later."""
+NOT_IN_ARGS = {"recipe", "dataset", "run", "device", "workdir", "notify", "arguments"}
+"""Fields of a request that `container_args` renders in another form, that are decided later, or that are secret."""
 
 
 def container_args(request: TrainRequest, machine: Machine) -> list[str]:
@@ -228,6 +228,9 @@ def container_args(request: TrainRequest, machine: Machine) -> list[str]:
         raise UsageError(
             f"--weights {request.weights}: is a file on this machine; copy it to the bucket and pass its gs:// address"
         )
+    if request.archive is not None and not request.archive.startswith("gs://"):
+        where = "is on this machine, where the cloud cannot reach it"
+        raise UsageError(f"--archive {request.archive}: {where}; pass gs://BUCKET")
     fixed = as_args({"recipe": recipe.name, "device": device})
     names = [name for name in TrainRequest.model_fields if name not in NOT_IN_ARGS]
     return ["train", *fixed, *request.args(names), *as_args(request.arguments)]

@@ -20,6 +20,7 @@ from job.cloud.policy import Decision, budget, decide
 from job.cloud.status import BEING_ENDED, History, read_history
 from job.cloud.submission import Placement, Submissions
 from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
+from job.runs.notification import Webhook
 from job.runs.records import now
 from job.runs.run import Run
 
@@ -39,19 +40,20 @@ class Supervisor:
     poll_s: float
     """Seconds between two polls."""
 
+    webhook: Webhook | None = None
+    """Told each decision but to wait; that of the settings if left out."""
+
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def watch(self) -> History:
         """Supervise the run until it ends, and return its history; raises errors as `act` and `Allowance.require`."""
-        logged = None
+        announced = None
         while True:
             try:
-                history = self.history()
-                self.allowance.require(history.newest.submission)
-                decision = decide(history)
-                if decision != logged:
-                    log.info("%s: %s, %s", history.newest.submission.job_id, decision.do, decision.reason)
-                    logged = decision
+                history, decision = self.look()
+                if decision != announced:
+                    self.announce(history, decision)
+                    announced = decision
                 if decision.do == "finish":
                     return history
                 self.act(history, decision)
@@ -61,9 +63,43 @@ class Supervisor:
                 log.warning("%s; it is tried again", error)
             time.sleep(self.poll_s)
 
+    def step(self) -> tuple[History, Decision]:
+        """Take one look and act on it; raises errors as `watch`, and transient ones of bucket and cloud."""
+        history, decision = self.look()
+        self.announce(history, decision)
+        self.act(history, decision)
+        return history, decision
+
+    def look(self) -> tuple[History, Decision]:
+        """Return the run's history and the next action; raises errors as `Allowance.require`."""
+        history = self.history()
+        self.allowance.require(history.newest.submission)
+        return history, decide(history)
+
     def history(self) -> History:
         """Return the run's history."""
         return read_history(self.run, self.batch.look, self.clock(), self.allowance, self.deadline)
+
+    def announce(self, history: History, decision: Decision) -> None:
+        """Log a decision, and send it to the webhook unless it is to wait."""
+        submission, webhook = history.newest.submission, self.webhook or self.allowance.settings.notify
+        log.info("%s: %s, %s", submission.job_id, decision.do, decision.reason)
+        if webhook is None or decision.do == "wait":
+            return
+        event = {
+            "event": "decision",
+            "run": self.run.name,
+            "bucket": self.run.store.uri,
+            "text": f"run {self.run.name}: {decision.do}; {decision.reason}",
+            "decision": decision.do,
+            "reason": decision.reason,
+            "submission": submission.number,
+            "job": submission.job_id,
+            "epoch": history.committed.epoch if history.committed else None,
+            "num_epochs": history.num_epochs,
+            "used_usd": history.used_usd,
+        }
+        webhook.send(event)
 
     def act(self, history: History, decision: Decision) -> None:
         """Carry out a decision; raises `RunFailedError` if it is ``fail``, `RunStoppedError` if it is ``stop``."""

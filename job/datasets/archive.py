@@ -9,6 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from job.errors import DataError, MachineError
@@ -34,12 +35,15 @@ SPARE_BYTES = 1_000_000_000
 
 NUM_SHOWN = 10
 
+CHUNK_BYTES = 1 << 20
+
 DAMAGES = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
     *(NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError),
 )
-"""Errors of `zipfile` for an archive that it cannot read: `RuntimeError` for an encrypted entry, and its subclass
-`NotImplementedError` for a compression, or a version of the format, that it does not know.
+"""Errors of `zipfile` for an archive that it cannot read, besides `OSError`, which ``bz2`` raises for damaged data:
+`RuntimeError` for an encrypted entry, and its subclass `NotImplementedError` for a compression, or a version of the
+format, that it does not know.
 """
 
 STAMP = ".unpacked"
@@ -60,24 +64,40 @@ def unpack(archive: Path, folder: Path) -> None:
             return
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                _write(opened, _checked(archive, opened, folder), folder)
-        except DAMAGES as error:
-            raise DataError(f"{archive}: is no ZIP archive that can be read, {error}; download it again") from error
+        with _damage_explained(archive):
+            opened = zipfile.ZipFile(archive)
+        with opened:
+            _write(archive, opened, _checked(archive, opened, folder), folder)
         (folder / STAMP).write_text(stamp)
 
 
-def _write(opened: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], folder: Path) -> None:
+@contextmanager
+def _damage_explained(archive: Path) -> Iterator[None]:
+    """Raise `DataError` for whatever goes wrong while the archive is read; of what is written the disk is at fault."""
+    try:
+        yield
+    except (*DAMAGES, OSError) as error:
+        raise DataError(f"{archive}: is no ZIP archive that can be read, {error}; download it again") from error
+
+
+def _chunks(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield the bytes of an entry, at most `file_size`, whose checksum is verified."""
+    with _damage_explained(archive), opened.open(entry) as source:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _write(archive: Path, opened: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], folder: Path) -> None:
     total, done = sum(entry.file_size for entry in entries.values()), 0
     with Progress("unpacking", total, "B") as progress:
         for name, entry in entries.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with opened.open(entry) as source, target.open("xb") as written:
-                shutil.copyfileobj(source, written)  # at most `file_size` bytes, whose checksum is verified
-            done += entry.file_size
-            progress.to(done)
+            with target.open("xb") as written:
+                for chunk in _chunks(archive, opened, entry):
+                    written.write(chunk)
+                    done += len(chunk)
+                    progress.to(done)
 
 
 def _checked(archive: Path, opened: zipfile.ZipFile, folder: Path) -> dict[str, zipfile.ZipInfo]:

@@ -98,13 +98,25 @@ def imported(source: Path, workdir: Path, name: str, *, follow_links: bool = Fal
     source = require_source(source)
     folder = workdir / "imports" / name
     require_writable(folder)
-    with translated_errors(folder), locked(folder / ".lock") as free:
+    with translated_errors(folder), _own_files_explained(workdir), locked(folder / ".lock") as free:
         if not free:
             raise MachineError(f"{folder}: another process imports into it; wait until it ends, or pass --workdir")
         if source.is_file() and _is_zip(source):
             unpack(source, folder / "unpacked")
             source = _only_folder(folder / "unpacked")
         yield _import(source, folder / "staged", workdir / "ultralytics", follow_links=follow_links)
+
+
+@contextmanager
+def _own_files_explained(workdir: Path) -> Iterator[None]:
+    """Raise `DataError` for a file that cannot be read and is none of the work folder, so one of the user's."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename).absolute().is_relative_to(workdir.absolute()):
+            raise
+        advice = "correct its owner or mode, and give the same command again"
+        raise DataError(f"{error.filename}: cannot be read, {error.strerror}; {advice}") from error
 
 
 def require_source(source: Path) -> Path:

@@ -206,6 +206,15 @@ def moved_files(store: Store, name: str, digest: str) -> Mapping[str, str]:
     return {path: file.key for path, file in pinned.items() if file.key != f"datasets/{name}/{path}"}
 
 
+def lock_key(store: Store, name: str, digest: str) -> str | None:
+    """Return the key of the lock of the dataset version with a digest; None for a dataset without a lock."""
+    for below in ("versions/", LOCK):
+        listing = list_dataset(store, name, below)
+        if version := listing.find([digest]):
+            return listing.prefix + listing.lock_name(version.number)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetListing:
     """Objects below a dataset's prefix."""

@@ -4,7 +4,7 @@ Guarantees that rows and first evaluation are of one checkpoint, the newest. Kno
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from job.analysis.advice import Advice, advise
@@ -17,18 +17,28 @@ from job.runs.listing import RunListing
 from job.runs.progress import EvaluationRecord, imported_rows, metrics_of, read_progress
 from job.runs.records import AttemptRecord, Exactness, FinalRecord, RunRecord, now
 from job.runs.run import Run
-from job.storage.object_store import StoredObject
+from job.storage.object_store import Store, StoredObject
 from job.training.files import BEST, EVALUATION
 
 BOX_LOSS = "train/box_loss"
 
+FRESH = ("scratch", "pretrained")
+"""Kinds of start without weights of the user's own."""
+
+FRESH_KINDS: dict[str, tuple[str, ...]] = {"scratch": (), "pretrained": ("scratch",)}
+"""Kinds of start that the first epoch of another kind is compared with, if not with all of `FRESH`."""
+
 
 @dataclass(frozen=True, slots=True)
-class FromScratch:
-    """First epoch of another finished run on the same validation set, whose weights were random."""
+class FreshStart:
+    """First epoch of another finished run on the same validation set, without weights of the user's own."""
 
     run: str
+    start: str
+    """Published weights, such as ``weights/yolo11s.pt``, or ``scratch``."""
+
     box_loss: float
+    map50: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +72,11 @@ class Facts:
     advice: Advice
     """The next step, by the rules of ``job advise``."""
 
-    from_scratch: FromScratch | None
-    """A run from scratch to compare the first epoch with; None if this is one, or there is none."""
+    fresh_start: FreshStart | None
+    """A run to compare the first epoch with; None if this one began as fresh, or there is none."""
+
+    start_f1: float | None
+    """F1 at the end of the run that the start weights are of, if it was measured on the same validation set."""
 
     objects: dict[str, StoredObject]
     """The run's objects in the bucket by name."""
@@ -156,6 +169,8 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
     evaluation = listing.read(EvaluationRecord, EVALUATION)
     summary = RunSummary(record=record, attempts=tuple(attempts), final=final, evaluation=evaluation)
     others = finished_runs(run.store) if progress.rows else []
+    alike = {other.run: other for other in comparable(summary, others)}
+    source = alike.get(record.start.point.run or "")
     return Facts(
         run=run,
         record=record,
@@ -175,17 +190,17 @@ def read_facts(run: Run, record: RunRecord, at: str | None = None) -> Facts:
             bucket=run.store.uri,
             usd_per_hour=attempts[-1].claim.price.usd_per_h if attempts else None,
         ),
-        from_scratch=_from_scratch(run, summary, others),
+        fresh_start=_fresh_start(record, run.store, alike.values()),
+        start_f1=source.after["f1"] if source and source.after else None,
         objects=listing.objects,
     )
 
 
-def _from_scratch(run: Run, summary: RunSummary, others: Sequence[RunSummary]) -> FromScratch | None:
-    """Return the newest run from scratch that is comparable, unless this run is one."""
-    if summary.record.start.point.source is None:
-        return None
-    names = [other.run for other in comparable(summary, others) if other.record.start.point.source is None]
-    for name in reversed(names):
-        if rows := read_progress(Run(run.store, name)).rows:
-            return FromScratch(name, rows[0][BOX_LOSS])
+def _fresh_start(record: RunRecord, store: Store, alike: Iterable[RunSummary]) -> FreshStart | None:
+    """Return the newest comparable run that began without own weights; from scratch if this run did so."""
+    kinds = FRESH_KINDS.get(record.start.point.kind, FRESH)
+    for other in reversed([each for each in alike if each.record.start.point.kind in kinds]):
+        if rows := read_progress(Run(store, other.run)).rows:
+            start = other.record.start.point.source or "scratch"
+            return FreshStart(other.run, start, rows[0][BOX_LOSS], metrics_of(rows[0])["map50"])
     return None

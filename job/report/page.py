@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 from urllib.parse import quote
 
-from job.analysis.learning_curve import RULES, notes_on
+from job.analysis.learning_curve import BEST, EARLY_GAIN, FALLEN, PLATEAU, RULES, STEADY_GAIN, notes_on
 from job.analysis.metrics import LABELS
 from job.errors import EndReason
 from job.goodput import Phase
@@ -47,6 +47,9 @@ PHASE_GROUPS = {
 
 PHASE_COLOURS = {phase: colour for colour, phases in PHASE_GROUPS.values() for phase in phases}
 
+COURSE = (EARLY_GAIN, STEADY_GAIN, FALLEN, PLATEAU, BEST)
+"""Notes that tell the course of a run."""
+
 PLOT = re.compile(r"[^/]+\.(png|jpg)")
 """Name of a picture that Ultralytics draws, in the run's folder."""
 
@@ -55,6 +58,7 @@ def render(facts: Facts) -> str:
     """Return the report as HTML."""
     record, evaluation, before = facts.record, facts.newest_evaluation, facts.evaluation_before
     sizes, recalls = _recall_by_size(facts)
+    epochs = _epochs(facts)
     return render_template(
         "report.html.j2",
         facts=facts,
@@ -73,7 +77,8 @@ def render(facts: Facts) -> str:
         plots={name: f"{_folder(facts)}{quote(name)}" for name in sorted(filter(PLOT.fullmatch, facts.objects))},
         metric_charts=list(_metric_charts(facts)),
         loss_charts=list(_loss_charts(facts)),
-        epochs=_epochs(facts),
+        epochs=epochs,
+        course={note: at for note in COURSE if (at := [epoch for epoch, _, notes in epochs if note in notes])},
         rules=RULES,
         evaluation=evaluation,
         f1_before={each.name: each.f1 for each in before.classes} if before else {},

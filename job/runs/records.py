@@ -220,6 +220,17 @@ class SetAside(Record):
     problems: list[str] = []
 
 
+class ArchiveRecord(Record):
+    """Copy of a finished run in an archive (``archived.json``)."""
+
+    archived_at: Timestamp
+    archive: str
+    """Location of the second bucket or folder."""
+
+    prefix: str
+    """Of its keys there."""
+
+
 class Price(Part):
     """Hourly price of an attempt's machine."""
 

@@ -15,6 +15,7 @@ from job.recipes.arguments import ALIASES, DEFAULTS, OWNED, read_argument, reque
 from job.recipes.recipe import Profile, Recipe, load_recipe, recipe_names
 from job.recipes.recognition import recognise, with_expectation
 from job.runs.flags import Options, Problem, Seconds, WorkdirOption, reads
+from job.runs.notification import NotifyOption
 from job.runs.records import Request
 from job.runs.run import check_run_name
 from job.text import nearest
@@ -47,7 +48,7 @@ class WorkersOption(Options):
     )
 
 
-class Execution(WorkdirOption, WorkersOption):
+class Execution(WorkdirOption, WorkersOption, NotifyOption):
     """Execution on a machine; not part of a run's identity."""
 
     device: str = Field("", description="cpu, 0, 1, ...; chosen if left out.")
@@ -62,6 +63,18 @@ class Execution(WorkdirOption, WorkersOption):
         description="Seconds without a step or a validation batch after which a training ends with exit 75; "
         "0 waits for ever.",
     )
+    archive: str | None = Field(
+        None,
+        description="A second bucket or a folder, to which records, weights and dataset lock of the finished run are "
+        "copied; what is there is never changed.",
+    )
+
+    @field_validator("archive")
+    @classmethod
+    def _require_location(cls, archive: str | None) -> str | None:
+        if archive is not None and "://" in archive and not archive.startswith("gs://"):
+            raise ValueError(f"must be gs://BUCKET or a folder, got {archive!r}")
+        return archive
 
 
 class TrainRequest(Execution):

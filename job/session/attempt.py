@@ -93,7 +93,11 @@ def attempt_recorded(
         with contextlib.suppress(JobError):  # the error that ended the attempt is the one to report
             end(getattr(error, "reason", EndReason.FAILED), fields | more)
 
-    context.watchdog.on_hang = context.preemption.on_deadline = end_by
+    def leave_by(error: BaseException) -> None:
+        end_by(error)
+        context.on_leave(error)
+
+    context.watchdog.on_hang = context.preemption.on_deadline = leave_by
     try:
         yield
     except BaseException as error:

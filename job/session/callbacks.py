@@ -79,8 +79,9 @@ class SessionCallbacks(TrainingCallbacks):
             raise notice
 
     def on_validation_batch(self) -> None:
-        """Feed the watchdog during validation, and raise the errors of background work."""
+        """Show that validation moves, feed the watchdog, and raise the errors of background work."""
         self._check_others()
+        self.reporter.on_validation_batch()
 
     def on_epoch(self, row: "Row", snapshot: Callable[[], "Snapshot"]) -> None:
         """Show an epoch and commit it."""

@@ -1,20 +1,20 @@
-"""Console output of a training: a bar for the steps, a line for each epoch, the table at the end."""
+"""Console output of a training: one live line for the whole run, a line for each epoch, the table at the end."""
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from job.analysis.metrics import BeforeAfter, drop_warning, has_dropped
 from job.datasets.versions import newer_version
-from job.log import Progress
+from job.log import LiveLine
 from job.report.reproduce import use_of
 from job.runs.progress import metrics_of
 from job.runs.records import FinalRecord, Request, RunRecord
 from job.runs.request import command_for
 from job.runs.run import BEST_WEIGHTS, Run
 from job.runs.search import find_run
-from job.text import HOUR, command_line, dataset_and_version, duration
+from job.text import HOUR, command_line, dataset_and_version, dollars, duration
 from job.training.callbacks import Step
 
 if TYPE_CHECKING:
@@ -34,27 +34,49 @@ class Reporter:
         before: "Row | None",
         rows: "Sequence[Row]" = (),
         usd_per_hour: float | None = None,
+        *,
+        usd_so_far: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_epochs = num_epochs
-        self._usd_per_hour, self._clock = usd_per_hour, clock
+        self._usd_per_hour, self._usd_so_far, self._clock = usd_per_hour, usd_so_far, clock
         self._epoch_since: float | None = None
         self._logged_time_left = False
         self._best: tuple[int, dict[str, float]] | None = None
         self._has_dropped = False
         for row in (*([{"epoch": 0, **before}] if before else []), *rows):
             self._judge(int(row["epoch"]), metrics_of(row))
-        self._bar: Progress | None = None
+        self._line = LiveLine(num_epochs)
+        self._done, self._num_validated = float(len(rows)), 0
+        self._measured_from: tuple[float, float] | None = None
 
     def on_step(self, step: Step) -> None:
-        """Move the bar."""
-        if self._bar is None:
-            self._bar = Progress(f"epoch {step.epoch}/{self._num_epochs}", step.num_batches, "batch")
-        self._bar.to(step.batch)
+        """Show the batch, and of the run the share that is done, the time left and the cost so far."""
+        self._done, self._num_validated = step.epoch - 1 + step.batch / step.num_batches, 0
+        if self._measured_from is None:
+            self._measured_from = self._done, self._clock()
+        self._show(f"epoch {step.epoch}/{self._num_epochs}, batch {step.batch}/{step.num_batches}")
+
+    def on_validation_batch(self) -> None:
+        """Show that validation moves."""
+        self._num_validated += 1
+        self._show(f"validation, batch {self._num_validated}")
+
+    def _show(self, label: str) -> None:
+        self._line.show(label, self._done, ", ".join(self._notes()))
+
+    def _notes(self) -> Iterator[str]:
+        """Yield the time left, by the pace of this attempt so far, and the cost so far, where they are known."""
+        done_before, since = self._measured_from or (self._done, 0.0)
+        if self._done > done_before:
+            pace_s = (self._clock() - since) / (self._done - done_before)
+            yield f"{duration(pace_s * (self._num_epochs - self._done))} left"
+        if (usd := self._usd_so_far()) is not None:
+            yield f"{dollars(usd)} so far"
 
     def on_epoch(self, row: "Row") -> None:
         """Log the metrics of an epoch, or, for row 0, those of the start weights."""
-        self.close()
+        self._num_validated = 0
         metrics = metrics_of(row)
         epoch = int(row["epoch"])
         shown = "  ".join(f"{label} {metrics[name]:6.1%}" for name, label in IN_A_LINE.items())
@@ -64,9 +86,9 @@ class Reporter:
         if epoch == 0:
             log.info("before%s  %s", " " * 2 * digits, shown, extra={"epoch": 0, **metrics})
             return
-        losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.3f}" for name in ("box", "cls", "dfl"))
+        losses = "  ".join(f"{name} {row[f'train/{name}_loss']:.2f}" for name in ("box", "cls"))
         log.info(
-            "epoch %*d/%d  %s   loss %s",
+            "epoch %*d/%d  %s  %s",
             *(digits, epoch, self._num_epochs, shown, losses),
             extra={"epoch": epoch, **metrics},
         )
@@ -95,10 +117,8 @@ class Reporter:
         )
 
     def close(self) -> None:
-        """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Close the live line."""
+        self._line.close()
 
 
 def say_finished(run: Run, final: FinalRecord, *, already: bool) -> None:

@@ -4,7 +4,7 @@ Guarantees that the machine is fit before the work folder is used, and that the 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +38,9 @@ class SessionContext:
     price: Price = field(default_factory=Price)
     held: ExitStack = field(default_factory=ExitStack)
     """Keeps the pulled dataset from changes by other processes of this machine."""
+
+    on_leave: Callable[[BaseException], None] = lambda _error: None
+    """Called, from another thread, with the error by which the process leaves at once, when that is recorded."""
 
     @contextmanager
     def in_folder(self, owner: str) -> Iterator["SessionContext"]:

@@ -20,6 +20,7 @@ from typing import Self
 from job.background import Background
 from job.cloud.gce_metadata import MetadataError, MetadataServer
 from job.errors import PauseError, PreemptionError
+from job.log import CLEARED
 from job.training.signals import NOTICES, handled_signals
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,11 @@ class PreemptionWatcher:
         return self.pending
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the deadline of a notice; infinite without one."""
+        return self._deadline - time.monotonic()
+
+    @property
     def _urgency(self) -> int:
         if self.pending is not None:
             return FROM_SERVER if self.pending.from_server else STOP
@@ -180,7 +186,8 @@ class PreemptionWatcher:
             same_press = self._number == number and time.monotonic() - self._interrupted_at < ONE_PRESS_S
             if self._number is not None and not same_press:
                 with contextlib.suppress(OSError):  # the terminal is gone
-                    os.write(2, f"{name} again: leaving at once; the last committed checkpoint stands\n".encode())
+                    text = f"{name} again: leaving at once; the last committed checkpoint stands\n"
+                    os.write(2, (CLEARED * os.isatty(2) + text).encode())
                 os._exit(PreemptionError.exit_code)
             self._interrupted_at = time.monotonic()
         self._number = self._number or number

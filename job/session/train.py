@@ -6,7 +6,7 @@ Guarantees that the same request starts a run, resumes it, or reports that it is
 import contextlib
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from job.goodput import Phase, PhaseTimer
 from job.report.refresh import ReportRefresher
 from job.runs.artifacts import ArtifactPublisher
 from job.runs.committer import AsyncCommitter
+from job.runs.cost import cost_of
 from job.runs.heartbeat import Heartbeat
 from job.runs.listing import RunListing
+from job.runs.records import RunRecord, now
 from job.runs.request import TrainRequest
+from job.runs.run import Run
 from job.runs.search import find_run, warn_of_unfinished
 from job.session import environment
 from job.session.attempt import StartedAttempt, attempt_recorded, finish
@@ -27,10 +30,13 @@ from job.session.checkpoint_schedule import CheckpointSchedule
 from job.session.console import Reporter, say_finished, say_newer_data
 from job.session.context import SessionContext
 from job.session.follower import follow
+from job.session.notification import EndNotification
 from job.session.preemption import LIMITS_S, RANK_LIMITS_S, PreemptionWatcher
+from job.session.run_archive import archive_run
 from job.session.startup import start
 from job.session.watchdog import NO_BYTE, NO_STEP, Watchdog
 from job.storage.object_store import Store
+from job.text import HOUR
 from job.tracking.tracker import Tracker
 from job.training.distributed import ProcessGroup
 from job.training.isolation import is_rank
@@ -86,17 +92,24 @@ def _lead(context: SessionContext) -> None:
         context.group.broadcast(None)
         say_finished(run, final, already=True)
         say_newer_data(run, record, identity, finished=True)
+        archive_run(run, record, final, request)
         return
     if record is not None:
         say_newer_data(run, record, identity, finished=False)
-    with replace(context, request=request).in_folder(run.name) as here:
+    with EndNotification(request.notify, context.preemption, run) as notification:
+        _train_run(replace(context, request=request, on_leave=notification.leave), run, record, notification)
+
+
+def _train_run(context: SessionContext, run: Run, record: RunRecord | None, notification: EndNotification) -> None:
+    """Train a run that is not finished to its end."""
+    with context.in_folder(run.name) as here:
         with ReportRefresher(run) as refresher:
             gc.disable()  # objects of set-up stay alive; scanning them again and again only delays the first step
             try:
                 started = start(here, run, record)
             finally:
                 gc.enable()
-            run = started.claim.run
+            run = notification.run = started.claim.run
             with (
                 Tracker(started.claim, here.folder / "wandb") as tracker,
                 attempt_recorded(started.claim, here, lambda: started.training.record_fields),
@@ -107,7 +120,17 @@ def _lead(context: SessionContext) -> None:
                 final = finish(started, here.folder / "run", publisher)
             RunListing(run).write_bundle()
             refresher.finish()
+        archive_run(run, started.record, final, context.request)
         say_finished(run, final, already=False)
+    notification.message = f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
+
+
+def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[], float | None]:
+    """Return a function for the known dollars of the run's attempts until now; None if no price is known."""
+    before, price = cost_of(started.previous.attempts, now()).known_usd, context.price.usd_per_h
+    if price is None:
+        return lambda: before
+    return lambda: (before or 0.0) + price * sum(context.timer.seconds().values()) / HOUR
 
 
 def _train_to_end(
@@ -120,7 +143,13 @@ def _train_to_end(
     """Train to the end, committing in the background."""
     claim, training = started.claim, started.training
     preemption, watchdog, timer = context.preemption, context.watchdog, context.timer
-    reporter = Reporter(training.num_epochs, training.progress.before, training.progress.rows, context.price.usd_per_h)
+    reporter = Reporter(
+        training.num_epochs,
+        training.progress.before,
+        training.progress.rows,
+        context.price.usd_per_h,
+        usd_so_far=_usd_so_far(context, started),
+    )
     schedule = CheckpointSchedule(context.request.checkpoint_every_s, started.previous.preempted_after_s)
 
     def publish(folder: Path) -> None:

@@ -6,6 +6,7 @@ and compares every tensor of the state. Knows nothing of how training works.
 
 import contextlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 from job.datasets.push import plan_push
 from job.datasets.subset import take_subset
 from job.errors import FATAL_HERE, TrainingError
+from job.log import Progress
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.listing import RunListing
@@ -32,6 +34,8 @@ from job.storage.object_store import Store
 from job.tracking.credentials import DISABLED, MODE
 from job.training.files import STATE
 from job.training.position import Position
+
+log = logging.getLogger(__name__)
 
 STRAIGHT, KILLED = "straight", "killed"
 
@@ -46,6 +50,8 @@ CHECKPOINT_EVERY_S = 0.2
 """Short, so that most kills are followed by a resumption within an epoch."""
 
 AT_MOST_LARGER = 50.0
+
+POLL_S = 0.2
 
 NUM_TRIES = 3
 """Tries; a new one begins if the training ended before all of its kills."""
@@ -85,11 +91,11 @@ class Piece:
         """Start or resume one of the two runs in a process group of its own."""
         command = [*self.command, "train", *self.args, "--bucket", self.store.uri, "--run", name]
         trace = self.folder / f"{name}.trace"
-        with self.log(name).open("a") as log:
+        with self.log(name).open("a") as opened:
             return subprocess.Popen(  # noqa: S603 -- our own program
                 command,
-                stdout=log,
-                stderr=log,
+                stdout=opened,
+                stderr=opened,
                 start_new_session=True,
                 env=os.environ | {TRACE: str(trace), MODE: DISABLED},
             )
@@ -102,6 +108,10 @@ class Piece:
             with contextlib.suppress(ValueError):  # a line cut off by a kill
                 steps.append(TracedStep(**json.loads(line)))
         return steps
+
+    def num_steps(self, name: str) -> int:
+        """Return how many different steps a run has reported so far."""
+        return len({step.position for step in self.trace(name)})
 
     def log(self, name: str) -> Path:
         """Return the path of a run's log."""
@@ -131,6 +141,7 @@ def train_for(request: TrainRequest, data: Path, scratch: Path, at_least_s: floa
 
     A piece that trains faster than `at_least_s` is replaced by a larger one; `scratch` gets pieces, buckets and runs.
     """
+    log.info("verification: training a short piece straight")
     piece = _prepare(request, data, scratch / "1", BATCHES_PER_EPOCH)
     took_s = train_straight(piece)
     if took_s < at_least_s:
@@ -169,7 +180,10 @@ def train_straight(piece: Piece, name: str = STRAIGHT) -> float:
     """Train a piece to its end without a kill, and return its seconds; raises `TrainingError` if it fails."""
     started, process = time.monotonic(), piece.start(name)
     try:
-        process.wait()
+        with Progress(f"training the {name} piece", None, "step") as progress:
+            while process.poll() is None:
+                time.sleep(POLL_S)
+                progress.to(piece.num_steps(name))
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -183,6 +197,7 @@ def verify_resume(piece: Piece, num_kills: int, seed: int) -> Verdict:
 
     Raises `TrainingError` if a process fails by itself, or if every try ended before its kills, which proves nothing.
     """
+    log.info("verification: training the same piece again, with %d kills", num_kills)
     straight = piece.trace(STRAIGHT)
     chance = random.Random(seed)  # noqa: S311 -- not for secrets
     for number in range(1, NUM_TRIES + 1):
@@ -218,8 +233,10 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
     for kill in range(num_kills):
         process = piece.start(name)
         target = int(num_steps * (kill + chance.random()) / num_kills)
-        while len({step.position for step in piece.trace(name)}) < target and process.poll() is None:
-            time.sleep(0.01)
+        with Progress(f"until kill {kill + 1} of {num_kills}", num_steps, "step") as progress:
+            while (done := piece.num_steps(name)) < target and process.poll() is None:
+                progress.to(done)
+                time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))  # anywhere in what follows: a step, a write, a validation
         with contextlib.suppress(ProcessLookupError):  # it was faster
             os.killpg(process.pid, signal.SIGKILL)
@@ -228,6 +245,7 @@ def _train_with_kills(piece: Piece, name: str, num_kills: int, num_steps: int, c
         if process.returncode != -signal.SIGKILL or Run(piece.store, name).final() is not None:
             return killed_after
         killed_after.append(len(piece.trace(name)))
+        log.info("verification: killed %d of %d times, after %d steps", kill + 1, num_kills, killed_after[-1])
     train_straight(piece, name)
     return killed_after
 

@@ -25,7 +25,7 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.exceptions import UnauthenticatedError
 from obstore.store import GCSStore
 
-from job.errors import ObjectNotFoundError, PreconditionError, UsageError
+from job.errors import ObjectNotFoundError, PreconditionError, StoreError, TransientStoreError, UsageError
 from job.storage.base import BaseStore, open_source
 from job.storage.checksums import CHUNK_BYTES, crc32c, encode_crc32c, read_crc32c
 from job.storage.gcs_errors import translated_errors
@@ -70,8 +70,11 @@ class GcsStore(BaseStore):
         return DEADLINE_S
 
     @classmethod
-    def open(cls, location: str) -> "GcsStore":
-        """Open ``gs://bucket[/prefix]``; raises `UsageError` if it is none, `StoreError` if it cannot be read."""
+    def open(cls, location: str, *, readable: bool = True) -> "GcsStore":
+        """Open ``gs://bucket[/prefix]``; raises `UsageError` if it is none.
+
+        Raises `StoreError` if a bucket that is to be `readable` is not.
+        """
         parsed = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*?))?/?", location)
         if parsed is None:
             raise UsageError(
@@ -79,7 +82,8 @@ class GcsStore(BaseStore):
             )
         bucket, prefix = parsed.groups(default="")
         store = cls(bucket, f"{require_key(prefix)}/" if prefix else "")
-        store._retried(lambda retry: next(store._listed("", retry, max_results=1), None))
+        if readable:
+            store._retried(lambda retry: next(store._listed("", retry, max_results=1), None))
         return store
 
     @property
@@ -108,9 +112,7 @@ class GcsStore(BaseStore):
                         timeout=SILENCE_S,
                     )
                 except PreconditionFailed as error:
-                    there = None
-                    with suppress(ObjectNotFoundError):
-                        there = self.stat(key)
+                    there = self._found(key)
                     if there is not None and (there.crc32c, there.size_bytes) == (checksum, size_bytes):
                         return there
                     subject = f"{self.uri}/{key}"
@@ -189,6 +191,19 @@ class GcsStore(BaseStore):
                 blob.delete(retry=retry, timeout=SILENCE_S)
 
         self._retried(delete, key)
+
+    def _found(self, key: str) -> StoredObject | None:
+        """Describe the object under a taken key; None if it is gone. `PreconditionError` if it may not be read."""
+        try:
+            return self.stat(key)
+        except ObjectNotFoundError:
+            return None
+        except TransientStoreError:
+            raise
+        except StoreError as error:
+            raise PreconditionError(
+                f"{self.uri}/{key}: exists already, and may not be read to compare; choose another name"
+            ) from error
 
     def _blob(self, key: str) -> Blob:
         return self._bucket.blob(self._prefix + require_key(key))

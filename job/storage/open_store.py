@@ -5,8 +5,8 @@ from job.storage.local import FolderStore
 from job.storage.object_store import Store
 
 
-def open_store(location: str) -> Store:
-    """Open ``gs://bucket[/prefix]`` or a folder.
+def open_store(location: str, *, readable: bool = True) -> Store:
+    """Open ``gs://bucket[/prefix]`` or a folder; a bucket that is not `readable` is not looked at.
 
     Raises:
         UsageError: If the location is neither.
@@ -20,7 +20,7 @@ def open_store(location: str) -> Store:
             raise MachineError(
                 f"bucket {location}: the package {error.name} is missing; install google-cloud-storage and obstore"
             ) from error
-        return GcsStore.open(location)
+        return GcsStore.open(location, readable=readable)
     if "://" in location:
         raise UsageError(f"bucket {location}: is neither gs://BUCKET nor a folder; correct --bucket")
     return FolderStore.open(location)
@@ -29,3 +29,8 @@ def open_store(location: str) -> Store:
 def open_output(location: str) -> Store:
     """Open a place for results as `open_store` does; a folder is made if there is none."""
     return open_store(location) if "://" in location else FolderStore.create(location)
+
+
+def open_archive(location: str) -> Store:
+    """Open a place in which this account may only create objects; a folder is made if there is none."""
+    return open_store(location, readable=False) if "://" in location else FolderStore.create(location)

@@ -42,6 +42,15 @@ def require_device(named: str) -> None:
         )
 
 
+def find_device(named: str) -> None:
+    """Raise `MachineError` if Ultralytics does not find the device, or torch cannot use it."""
+    from ultralytics.utils.torch_utils import select_device  # noqa: PLC0415 -- Ultralytics is confined first
+
+    require_device(named)
+    with device_explained(named):
+        select_device(named, verbose=False)
+
+
 @contextmanager
 def device_explained(named: str) -> Iterator[None]:
     """Raise `MachineError` where Ultralytics refuses the device; its other errors pass."""

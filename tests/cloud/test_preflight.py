@@ -8,6 +8,7 @@ import yaml
 from job.cli.app import main
 from job.cloud.google_api import GoogleApi
 from job.cloud.machine_types import IMAGE_CUDA
+from job.cloud.rights_checks import WRITES_NO_COMMAND
 from job.cloud.submission import Submissions
 from job.storage.open_store import open_store
 from tests.cloud.conftest import SETTINGS
@@ -219,6 +220,13 @@ def test_a_right_that_the_training_account_may_have_is_a_warning(cloud, capsys, 
     assert [text for text, grade in found.items() if grade == "warn"] == [
         f"{ACCOUNT} may train on {cloud.bucket} only if a group, a condition or the role of an editor lets it"
     ]
+
+
+def test_the_condition_of_the_project_s_own_policy_is_no_warning(cloud, capsys):
+    """Training writes neither submissions nor campaigns, so that a right to write everything else suffices."""
+    condition = {"expression": WRITES_NO_COMMAND}
+    cloud.project.policies["bucket"] = [binding("roles/storage.objectUser") | {"condition": condition}]
+    assert {grade for grade, _ in findings_of(cloud, capsys, "training")} == {"ok"}
 
 
 def test_multi_regions_and_a_size_that_is_not_told_are_no_fault(cloud, capsys):

@@ -264,6 +264,7 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
         (["--recipe", "mine.yaml"], 65, "mine.yaml: cannot be read"),
         (["--device", "0,1"], 2, "--device: names 2 devices, more than the 1 of g2-standard-8"),
         (["--machine", "l4,l4x2"], 2, "g2-standard-24 has another number of GPUs than g2-standard-8, and a run keeps"),
+        (["--notify", "https://host/hook"], 2, "--notify: is for the supervisor; pass --supervise, or --notify to"),
         (["--rotat", "3"], 2, "did you mean 'rotate'?"),
         (["--epochs", "0"], 65, "epochs: must be a whole number from 1 to"),
     ],
@@ -427,13 +428,14 @@ def test_everything_else_works_without_the_extra(settings, tmp_path):
 
 
 def test_submitting_needs_no_torch(cloud):
-    """A laptop without torch submits, and asks for the status."""
+    """A laptop without torch submits, asks for the status, and looks at the run as the small image does."""
     cloud.script(["hold"])
     script = (
         "import sys\n"
         "for name in ('torch', 'ultralytics', 'wandb'): sys.modules[name] = None\n"
         "from job.cli.app import main\n"
-        "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']))"
+        "sys.exit(main(['submit', '--model', 'yolo11n.yaml', '--run', 'zebra']) or main(['status', 'zebra']) or\n"
+        "    main(['supervise', 'zebra', '--once']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=surroundings({}), capture_output=True, text=True, check=False
@@ -446,3 +448,24 @@ def test_missing_credentials_are_reported(settings, bucket, capsys):
     """Without credentials of Google the command says how to get them."""
     assert main(["submit", "--model", "yolo11n.yaml"]) == 78
     assert "gcloud auth application-default login" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "archive"), [([], "gs://demo-archive"), (["--archive", "gs://other/below"], "gs://other/below")]
+)
+def test_the_archive_of_the_settings_is_passed_to_the_training(settings, tmp_path, capsys, words, archive):
+    """What a job trains is copied to the archive of the settings, or to that of the command line."""
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump(settings | {"archive": "gs://demo-archive"}))
+    assert main(["render", "A", "--dataset", "tiny", "--bucket", "gs://b", *words]) == 0
+    rendered = json.loads(capsys.readouterr().out)
+    [runnable] = rendered["taskGroups"][0]["taskSpec"]["runnables"]
+    given = [word for word in runnable["container"]["commands"] if word.startswith("--archive")]
+    assert given == [f"--archive={archive}"]
+
+
+def test_an_archive_that_the_cloud_cannot_reach_is_refused(settings, capsys):
+    """A folder of this machine is no archive of a job, and another address is none at all."""
+    assert main(["render", "A", "--bucket", "gs://b", "--archive", "old"]) == 2
+    assert "--archive old: is on this machine, where the cloud cannot reach it" in capsys.readouterr().err
+    assert main(["render", "A", "--bucket", "gs://b", "--archive", "s3://old"]) == 2
+    assert "--archive: must be gs://BUCKET or a folder, got 's3://old'" in capsys.readouterr().err

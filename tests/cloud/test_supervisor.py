@@ -22,6 +22,7 @@ from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
 from tests.support.attempt_records import final_content
 from tests.support.cli_process import kill, start_job, wait_until
+from tests.support.webhook_server import SECRET, running_webhook
 
 
 @pytest.fixture(autouse=True)
@@ -541,3 +542,83 @@ def test_a_bad_end_names_the_command_that_continues(cloud):
     assert cloud.submit() == 0
     with pytest.raises(RunFailedError, match="`job supervise zebra --resume` tries again"):
         supervisor(cloud).watch()
+
+
+def test_each_decision_is_notified_and_the_webhook_stays_a_secret(cloud, capsys, monkeypatch):
+    """A webhook gets every decision but to wait, in order; its address is neither printed nor in the bucket."""
+    cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
+    with running_webhook() as webhook:
+        monkeypatch.setenv("JOB_NOTIFY", webhook.url)
+        assert cloud.submit("--machine", "l4,t4") == 0
+        assert cloud.supervise() == 0
+    assert [(got["event"], got["decision"], got["submission"]) for got in webhook.got] == [
+        ("decision", "submit", 1),
+        ("decision", "create", 2),
+        ("decision", "finish", 2),
+    ]
+    last = webhook.got[-1]
+    assert (last["run"], last["bucket"], last["reason"]) == ("zebra", cloud.bucket, "finished after 10 epochs")
+    assert last["text"] == "run zebra: finish; finished after 10 epochs"
+    stored = [cloud.run.store.read(found.key) for found in cloud.run.store.list("")]
+    assert stored
+    assert not [content for content in (*stored, "".join(capsys.readouterr()).encode()) if SECRET.encode() in content]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_webhook_of_the_settings_changes_no_end(cloud, capsys, tmp_path, status):
+    """The webhook of cloud.yaml is told that a run is given up, and a refusal of it changes no exit code."""
+    cloud.script(["exit 65"])
+    assert cloud.submit() == 0
+    with running_webhook() as webhook:
+        webhook.status = status
+        (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "notify": webhook.url}))
+        assert cloud.supervise() == 70
+    assert [got["decision"] for got in webhook.got] == ["fail"]
+    assert capsys.readouterr().err.count("was not delivered, it answered 500") == (status == 500)
+
+
+def test_one_look_is_one_step(cloud, capsys):
+    """With --once each call carries out one decision: record the next submission, make its job, see the end."""
+    cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
+    assert cloud.submit("--machine", "l4,t4") == 0
+    cloud.batch.jobs[cloud.job(1)].ended.wait()
+    assert cloud.supervise("--once") == 0
+    assert (len(Submissions(cloud.run).list()), len(cloud.batch.jobs)) == (2, 1)
+    assert cloud.supervise("--once") == 0
+    assert len(cloud.batch.jobs) == 2
+    wait_until(lambda: cloud.run.final() is not None)
+    capsys.readouterr()
+    assert cloud.supervise("--once") == 0
+    assert "finish: finished after 10 epochs" in capsys.readouterr().out
+
+
+SCHEDULE = "projects/demo-project/locations/us-central1/jobs/yolo-train-supervisor"
+PAUSE = f"POST cloudscheduler.googleapis.com/v1/{SCHEDULE}:pause"
+
+
+@pytest.mark.parametrize(("attempt", "code"), [(["commit 1 0", "finish"], 0), (["exit 65"], 70)])
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_schedule_ends_with_its_run(cloud, capsys, attempt, code, refused):
+    """The schedule that starts the supervisor is paused once the run has ended, for good or not; that it cannot be
+    paused is a warning.
+    """
+    if refused:
+        cloud.project.refused.add(":pause")
+    cloud.script(attempt)
+    assert cloud.submit() == 0
+    cloud.batch.jobs[cloud.job(1)].ended.wait()
+    assert cloud.supervise("--once", "--schedule", SCHEDULE) == code
+    assert cloud.project.asked[-1] == PAUSE
+    said = capsys.readouterr().err
+    assert ("`make supervise-down` ends it" in said, "yolo-train-supervisor: paused" in said) == (refused, not refused)
+
+
+def test_a_schedule_goes_on_while_its_run_does(cloud, capsys):
+    """A look at a run that trains pauses nothing, and a schedule without --once is refused."""
+    cloud.script(["commit 1 0", "hold"])
+    assert cloud.submit() == 0
+    wait_until(lambda: cloud.run.attempt_numbers() == [1])
+    assert cloud.supervise("--once", "--schedule", SCHEDULE) == 0
+    assert PAUSE not in cloud.project.asked
+    assert cloud.supervise("--schedule", SCHEDULE) == 2
+    assert "pass --once too" in capsys.readouterr().err

@@ -87,6 +87,16 @@ def test_a_push_logs_in_to_artifact_registry(programs):
     assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/job@{REGISTRY_DIGEST}\n"
 
 
+def test_the_supervisor_is_an_image_of_its_own(programs):
+    """Its target of the Dockerfile is built, and it is pushed under its own name."""
+    words = ("job-supervisor", "supervisor")
+    assert script("build.sh", *words, programs=programs).returncode == 0
+    build = programs.words("docker")[-1]
+    assert (build[0], build[build.index("--target") + 1]) == ("build", "supervisor")
+    done = script("push.sh", "job-supervisor", "europe-docker.pkg.dev/p/yolo", "supervisor", programs=programs)
+    assert done.stdout == f"IMAGE=europe-docker.pkg.dev/p/yolo/supervisor@{REGISTRY_DIGEST}\n"
+
+
 def test_a_push_without_a_login_says_how_to_get_one(programs):
     """Before anything is pushed the missing credentials are named."""
     programs.add("gcloud", "sys.exit(1)")
@@ -172,14 +182,15 @@ def test_several_pictures_keep_their_names(programs, tmp_path):
     ]
 
 
-def test_a_key_is_passed_on_by_its_name(programs, tmp_path):
-    """The value of a key is in no list of processes."""
+@pytest.mark.parametrize("variable", ["WANDB_API_KEY", "JOB_NOTIFY"])
+def test_a_key_is_passed_on_by_its_name(programs, tmp_path, variable):
+    """The value of a key, or of the address of a webhook, is in no list of processes."""
     programs.add("docker", ENGINE)
-    environment = {"PATH": programs.path, "CONTAINER_ENGINE": "docker", "WANDB_API_KEY": "secret-of-mine"}
+    environment = {"PATH": programs.path, "CONTAINER_ENGINE": "docker", variable: "secret-of-mine"}
     command = [str(ROOT / "docker" / "run.sh"), "job", "--help"]
     assert subprocess.run(command, env=environment, check=False, cwd=tmp_path).returncode == 0
     words = programs.calls("docker")[-1]["words"]
-    assert words[words.index("--env") + 1] == "WANDB_API_KEY"
+    assert words[words.index("--env") + 1] == variable
     assert not any("secret-of-mine" in word for word in words)
 
 

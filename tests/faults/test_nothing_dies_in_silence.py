@@ -18,7 +18,7 @@ from tests.support.run_records import record_run
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of three batches."""

@@ -37,7 +37,7 @@ def user_data(applied, tmp_path):
     """The boot configuration that Terraform gives the machine, as a file."""
     expression = "jsonencode(local.vm_user_data)\n"
     printed = applied.run(
-        "terraform", "console", stdin=expression, wandb_key_version="1", wandb_api_key="k" * 40
+        "terraform", "console", stdin=expression, wandb_key_version="1", wandb_api_key="k" * 40, archive="demo-archive"
     ).stdout
     path = tmp_path / "user-data"
     path.write_text(json.loads(json.loads(printed)))
@@ -74,11 +74,12 @@ def test_the_machine_is_given_the_files_unchanged(user_data):
 
 @needs_terraform
 def test_the_unit_reads_what_terraform_says(user_data):
-    """The unit's environment names the bucket and the version of the key, in systemd's form, and not the key."""
+    """The unit's environment names bucket, archive and the version of the key, in systemd's form, and not the key."""
     written = {file["path"]: file["content"] for file in yaml.safe_load(user_data.read_text())["write_files"]}
     lines = written["/etc/trainer/environment"].splitlines()
     names = dict(line.split("=", 1) for line in lines)
     assert names["BUCKET"] == "gs://demo-project-yolo-train"
+    assert names["ARCHIVE"] == "gs://demo-archive"
     assert names["WANDB_SECRET"].startswith("projects/")
     assert "k" * 40 not in user_data.read_text()
     assert "EnvironmentFile=/etc/trainer/environment" in written["/etc/systemd/system/trainer.service"].splitlines()

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from job.cli.app import main
 from job.storage.open_store import open_store
 from tests.support.cli_process import ROOT, TIMEOUT_S
 from tests.support.fake_google_project import running_project
 from tests.support.stub_programs import Programs
+from tests.support.terminal import Terminal
 
 DIGEST = f"sha256:{'0' * 64}"
 IMAGE = f"trainer@{DIGEST}"
@@ -27,6 +29,8 @@ OUTPUTS = {
     "runtime_service_account": "trainer@demo-project.iam.gserviceaccount.com",
     "network": "projects/demo-project/global/networks/yolo",
     "subnetwork": "projects/demo-project/regions/us-central1/subnetworks/yolo",
+    "supervisor": "yolo-train-supervisor",
+    "supervisor_service_account": "supervise@demo-project.iam.gserviceaccount.com",
 }
 
 GCLOUD = """
@@ -81,6 +85,7 @@ class Desk:
             ["make", *words],
             cwd=self.folder,
             env=outside | {"PATH": path or self.programs.path},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -114,6 +119,14 @@ def project(desk, emulator, monkeypatch):
         yield project
 
 
+@pytest.fixture
+def cloud_bucket(emulator, monkeypatch):
+    """An empty bucket, and no cloud behind the clients of Batch."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    monkeypatch.setenv("BATCH_EMULATOR_HOST", "127.0.0.1:1")
+    return emulator.make_bucket()
+
+
 def bare_path(folder, *names):
     """Return a PATH on which there are only the shell's own programs and those named."""
     folder.mkdir()
@@ -127,23 +140,23 @@ def bare_path(folder, *names):
     [
         ("infra-plan", "terraform"), ("infra-apply", "terraform"), ("infra-destroy", "terraform"),
         ("infra-test", "terraform"), ("down", "gcloud"), ("vm-up", "gcloud"), ("vm-status", "gcloud"),
-        ("vm-down", "gcloud"),
+        ("vm-down", "gcloud"), ("supervise-up", "gcloud"), ("supervise-down", "gcloud"),
     ],
 )  # fmt: skip
 def test_a_missing_program_is_named(desk, tmp_path, target, tool):
     """A target whose program is not installed names it and where to get it, with exit code 78 and nothing else."""
-    done = desk.make(target, path=bare_path(tmp_path / "bare"))
+    done = desk.make(target, "RUN=zebra", path=bare_path(tmp_path / "bare"))
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert len(said) == 1
     assert said[0].startswith(f"{tool}: is not installed; get ")
     assert "Error 78" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
+@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down", "supervise-up", "supervise-down"])
 def test_a_target_before_the_first_apply_names_that_command(desk, target):
     """Before `make infra-apply` a target says what to do, and asks gcloud nothing."""
     (desk.folder / "infra/outputs.json").unlink()
-    done = desk.make(target)
+    done = desk.make(target, "RUN=zebra")
     assert "infra/outputs.json: is not there; make infra-apply writes it" in done.stderr
     assert "Error 78" in done.stderr
     assert desk.commands == []
@@ -275,6 +288,105 @@ def test_vm_status_shows_size_training_and_errors(desk):
     assert all(part in done.stdout for part in ("targetSize: 1", "yolo-train-vm-x1", "NO_CAPACITY"))
 
 
+SUPERVISOR = f"supervisor@{DIGEST}"
+STATE, MADE = "scheduler jobs list", "run jobs list"
+
+
+def test_supervise_up_makes_job_and_schedule_and_looks_once(desk):
+    """The job gets one look at the run as its command, with Terraform's settings; a schedule starts it, and so does the
+    target, once.
+    """
+    done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "MAX_USD=7")
+    assert done.returncode == 0, done.stderr
+    asked, deploy, create, execute = desk.commands
+    assert asked[:3] == ["scheduler", "jobs", "list"]
+    assert deploy[:4] == ["run", "jobs", "deploy", "yolo-train-supervisor"]
+    image, account = f"{OUTPUTS['image_repository']}/{SUPERVISOR}", OUTPUTS["supervisor_service_account"]
+    assert deploy[deploy.index("--image") + 1] == image
+    assert deploy[deploy.index("--service-account") + 1] == account
+    assert "--clear-secrets" in deploy
+    schedule = "projects/demo-project/locations/us-central1/jobs/yolo-train-supervisor"
+    assert deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|") == [
+        *("supervise", "zebra", "--once", f"--schedule={schedule}", f"--bucket={OUTPUTS['bucket']}"),
+        *("--project=demo-project", "--region=us-central1", f"--network={OUTPUTS['network']}"),
+        *(f"--subnetwork={OUTPUTS['subnetwork']}", f"--service-account={OUTPUTS['runtime_service_account']}"),
+        *("--max-usd=7", f"--image={image}"),
+    ]
+    assert create[:5] == ["scheduler", "jobs", "create", "http", "yolo-train-supervisor"]
+    assert create[create.index("--uri") + 1] == f"https://run.googleapis.com/v2/{schedule}:run"
+    assert create[create.index("--oauth-service-account-email") + 1] == account
+    assert execute[:5] == ["run", "jobs", "execute", "yolo-train-supervisor", "--wait"]
+
+
+def test_the_arguments_of_the_supervisor_are_understood(desk, cloud_bucket, capsys):
+    """The command of the job is one of this program: it gets as far as the bucket, which has no such run."""
+    desk.write_outputs(OUTPUTS | {"bucket": cloud_bucket, "wandb_secret": "projects/1/secrets/key/versions/7"})
+    assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "NO_LIMIT=1").returncode == 0
+    deploy = desk.commands[1]
+    words = deploy[deploy.index("--args") + 1].removeprefix("^|^").split("|")
+    assert {"--no-limit", "--wandb-secret=projects/1/secrets/key/versions/7"} < set(words)
+    assert main(words) == 65
+    assert "zebra" in capsys.readouterr().err
+
+
+def test_the_webhook_of_the_supervisor_is_a_secret(desk):
+    """The job is given the address of the webhook by Secret Manager, in a certain version."""
+    desk.write_outputs(OUTPUTS | {"notify_secret": "yolo-train-notify-url:3"})
+    assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}").returncode == 0
+    deploy = desk.commands[1]
+    assert deploy[deploy.index("--set-secrets") + 1] == "JOB_NOTIFY=yolo-train-notify-url:3"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["RUN=a|b", f"IMAGE={SUPERVISOR}"], "RUN must be a name of letters, digits, - and _"),
+        (["RUN=zebra"], "make supervisor-image prints it"),
+        (["RUN=zebra", f"IMAGE={SUPERVISOR}", "MAX_USD=1|--no-limit"], "MAX_USD must be a number of dollars"),
+        ([], "RUN is missing"),
+    ],
+)
+def test_supervise_up_asks_for_what_is_missing(desk, words, complaint):
+    """A run, an image or a limit that cannot be is refused before gcloud is asked for anything."""
+    done = desk.make("supervise-up", *words)
+    assert complaint in done.stderr
+    assert "Error 2" in done.stderr
+    assert desk.commands == []
+
+
+def test_one_run_is_supervised_at_a_time(desk):
+    """A schedule that is at work is left alone; one that its run's end has paused makes room."""
+    desk.answer({STATE: "other\tENABLED\nyolo-train-supervisor\tENABLED\n"})
+    done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    assert ("make supervise-down ends that" in done.stderr, "Error 65" in done.stderr) == (True, True)
+    assert len(desk.commands) == 1
+    desk.answer({STATE: "yolo-train-supervisor\tPAUSED\n"})
+    assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}").returncode == 0
+    assert desk.commands[2][:4] == ["scheduler", "jobs", "delete", "yolo-train-supervisor"]
+
+
+def test_a_first_look_that_fails_is_the_last(desk):
+    """A supervisor that its settings or the run stop at once is not started again."""
+    desk.answer({"run jobs execute": 1})
+    done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    assert ("there will be no other" in done.stderr, "Error 70" in done.stderr) == (True, True)
+    assert desk.commands[-1][:4] == ["scheduler", "jobs", "delete", "yolo-train-supervisor"]
+
+
+def test_supervise_down_deletes_what_supervise_up_made(desk):
+    """Schedule and job are deleted if they are there, and those of others stay."""
+    desk.answer({STATE: "other\tENABLED\nyolo-train-supervisor\tPAUSED\n", MADE: "other\nyolo-train-supervisor\n"})
+    assert desk.make("supervise-down").returncode == 0
+    assert [words[:4] for words in desk.commands if "delete" in words] == [
+        ["scheduler", "jobs", "delete", "yolo-train-supervisor"],
+        ["run", "jobs", "delete", "yolo-train-supervisor"],
+    ]
+    desk.answer({STATE: "other\tENABLED\n"})
+    num_calls = len(desk.commands)
+    assert desk.make("supervise-down").returncode == 0
+    assert [words[2] for words in desk.commands[num_calls:]] == ["list", "list"]
+
+
 BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
 """Resources that `make down` lists."""
 
@@ -298,19 +410,19 @@ def test_down_names_what_is_left(desk, kind):
     assert "Error 1" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down"])
+@pytest.mark.parametrize("target", ["down", "vm-up", "vm-status", "vm-down", "supervise-up", "supervise-down"])
 def test_gcloud_acts_with_the_login_of_everything_else(desk, target):
     """Each call has the token of the application default credentials, which may impersonate the submitter; its file is
     gone afterwards, and without such a login the target says how to get one.
     """
-    assert desk.make(target, "RECIPE=A", f"IMAGE={IMAGE}").returncode == 0
+    assert desk.make(target, "RECIPE=A", "RUN=zebra", f"IMAGE={IMAGE}").returncode == 0
     login, *calls = desk.programs.calls("gcloud")
     files = {call["environment"].get("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE") for call in calls}
     assert (login["words"], len(files), len(calls) > 0) == (LOGIN, 1, True)
     assert not Path(files.pop()).exists()
     desk.answer({"print-access-token": 1})
     num_calls = len(desk.commands)
-    done = desk.make(target, "RECIPE=A", f"IMAGE={IMAGE}")
+    done = desk.make(target, "RECIPE=A", "RUN=zebra", f"IMAGE={IMAGE}")
     assert "run gcloud auth application-default login" in done.stderr
     assert "Error 78" in done.stderr
     assert len(desk.commands) == num_calls
@@ -382,6 +494,27 @@ def test_an_apply_that_makes_nothing_writes_no_outputs(desk, account):
     assert not (desk.folder / "infra/outputs.json").exists()
 
 
+def test_an_apply_says_that_alerts_have_no_address(desk, account, monkeypatch):
+    """Without a terminal nothing is asked, and the missing address is named, unless the environment has it."""
+    assert "alert_email: is not set, so alerts show in the console only" in account().stderr
+    monkeypatch.setenv("TF_VAR_alert_email", "ann@example.com")
+    assert "alert_email" not in account().stderr
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("ann@example.com", '"ann@example.com"'), ("", "null")])
+def test_an_apply_asks_once_for_the_address_of_alerts(desk, account, typed, kept):
+    """On a terminal the address is asked for before anything is made, and kept, as is that there is to be none."""
+    account()
+    desk.programs.add("terraform", "pass", reads=False)
+    for _ in range(2):
+        terminal = Terminal(["make", "-C", desk.folder, "infra-apply"], os.environ | {"PATH": desk.programs.path})
+        terminal.press(f"{typed}\n".encode())
+        terminal.process.wait(TIMEOUT_S)
+        terminal.close()
+    settings = (desk.folder / "infra/terraform.tfvars").read_text()
+    assert settings == f'project = "demo-project"\n\nalert_email = {kept}\n'
+
+
 @pytest.mark.parametrize("kind", BILLED)
 def test_down_claims_nothing_that_it_could_not_ask(desk, kind):
     """A question that fails is no proof that nothing is there."""
@@ -398,10 +531,13 @@ def test_gcloud_knows_every_command(desk, tmp_path):
     command or flag that it does not know.
     """
     desk.make("vm-up", "RECIPE=A", f"IMAGE={IMAGE}")
-    for target in ("vm-status", "vm-down", "down"):
+    desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    desk.answer({STATE: "yolo-train-supervisor\tPAUSED\n", MADE: "yolo-train-supervisor\n", "run jobs execute": 1})
+    desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    for target in ("supervise-down", "vm-status", "vm-down", "down"):
         desk.make(target)
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
-    assert len(desk.commands) == 12
+    assert len(desk.commands) == 12 + 4 + 6 + 4
     for words in [*desk.commands, ["compute", "instances", "list", "--no-such-flag"]]:
         done = subprocess.run(
             ["gcloud", *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -31,11 +31,11 @@ def test_each_validation_is_tested_by_a_value_that_it_refuses():
     assert {text.partition('"')[0] for text in variables} == validated == set(refused)
 
 
-def test_the_example_of_the_variables_names_all_but_the_key():
-    """terraform.tfvars.example has every variable, and does not suggest to write the key into a file."""
+def test_the_example_of_the_variables_names_all_but_secrets():
+    """terraform.tfvars.example has every variable, and does not suggest to write a secret into a file."""
     example = re.findall(r"^#? ?(\w+) +=", (INFRA / "terraform.tfvars.example").read_text(), re.MULTILINE)
     variables = re.findall(r'^variable "(\w+)"', (INFRA / "variables.tf").read_text(), re.MULTILINE)
-    assert set(example) == set(variables) - {"wandb_api_key"}
+    assert set(example) == set(variables) - {"wandb_api_key", "notify_url"}
 
 
 @needs_terraform
@@ -45,8 +45,17 @@ def test_applying_writes_what_job_reads(applied):
         name: output["value"] for name, output in json.loads((applied.folder / "outputs.json").read_text()).items()
     }
     assert outputs.keys() == {
-        *("project", "region", "bucket", "image_repository", "runtime_service_account", "submitter_service_account"),
+        *(
+            "project",
+            "region",
+            "bucket",
+            "archive",
+            "image_repository",
+            "runtime_service_account",
+            "submitter_service_account",
+        ),
         *("network", "subnetwork", "wandb_secret", "group", "vm_machine_type"),
+        *("supervisor", "supervisor_service_account"),
     }
     assert (outputs["project"], outputs["bucket"]) == ("demo-project", "gs://demo-project-yolo-train")
 
@@ -68,20 +77,31 @@ def test_the_key_is_kept_in_no_file(applied):
 
 
 @needs_terraform
-def test_terraform_refuses_to_destroy_the_bucket(applied):
-    """A plain `terraform destroy` stops before it touches anything, because of the bucket."""
-    done = applied.run("terraform", "destroy", "-auto-approve", "-no-color")
+@pytest.mark.parametrize("bucket", ["google_storage_bucket.runs", "google_storage_bucket.archive[0]"])
+def test_terraform_refuses_to_destroy_a_bucket(applied, bucket):
+    """A `terraform destroy` that takes a bucket in stops before it touches anything."""
+    done = applied.run("terraform", "destroy", f"-target={bucket}", "-auto-approve", "-no-color")
     assert done.returncode == 1
-    assert "Resource google_storage_bucket.runs has lifecycle.prevent_destroy set" in done.stderr
+    assert f"Resource {bucket} has lifecycle.prevent_destroy set" in done.stderr
     assert "Destroying..." not in done.stdout
 
 
 @needs_terraform
+def test_an_archive_that_is_no_longer_named_is_not_destroyed(applied):
+    """Without the variable Terraform refuses to plan, instead of destroying the archive."""
+    done = applied.run("terraform", "plan", "-no-color")
+    assert done.returncode == 1
+    assert "Resource google_storage_bucket.archive[0] has lifecycle.prevent_destroy set" in done.stderr
+
+
+@needs_terraform
 def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path):
-    """`make infra-destroy` destroys everything but the bucket and the services, as often as it is run, and the next
+    """`make infra-destroy` destroys everything but the buckets and the services, as often as it is run, and the next
     apply makes the rest anew around the same bucket.
     """
     infrastructure = Infrastructure(tmp_path)
+    with (infrastructure.folder / "terraform.tfvars").open("a") as settings:
+        settings.write('archive = "demo-archive"\n')
     everything = applied_addresses(infrastructure)
     for _ in range(2):
         done = infrastructure.provision("destroy", "-auto-approve", "-no-color")
@@ -90,6 +110,7 @@ def test_infra_destroy_keeps_the_bucket_and_an_apply_takes_it_up_again(tmp_path)
         kept = addresses(infrastructure)
         assert {address.partition("[")[0] for address in kept} == {
             "google_storage_bucket.runs",
+            "google_storage_bucket.archive",
             "google_project_service.api",
         }
         assert not (infrastructure.folder / "outputs.json").exists()

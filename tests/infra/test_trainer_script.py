@@ -309,6 +309,13 @@ def test_the_key_reaches_the_container_by_its_environment_alone(machine):
     assert KEY not in said
 
 
+def test_a_run_is_copied_to_the_archive_that_terraform_names(machine):
+    """The training is told of the archive, if there is one."""
+    machine.environment = {"ARCHIVE": "gs://archive"}
+    machine.run_until_resized(0)
+    assert machine.containers[0][-4:] == ["--bucket", "gs://weights", "--archive", "gs://archive"]
+
+
 @pytest.mark.parametrize("secret", ["", SECRET])
 def test_a_run_is_trained_without_a_key(machine, secret):
     """Without a key, or with one that may not be read, the run is trained without tracking."""

@@ -4,7 +4,10 @@ import pytest
 
 from tests.support.bucket import make_bucket
 from tests.support.cli_process import job
+from tests.support.tiny_architecture import tiny_architecture, tiny_architecture_of_fixtures
 from tests.support.tiny_dataset import make_tiny_dataset
+
+__all__ = ["tiny_architecture", "tiny_architecture_of_fixtures"]  # fixtures
 
 
 @pytest.fixture(scope="module")

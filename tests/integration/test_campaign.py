@@ -77,6 +77,7 @@ def test_b_follows_an_a_that_was_not_enough_over_every_kill(bucket):
     assert [stored for stored in store.list() if not stored.key.endswith(".html")] == before
 
 
+@pytest.mark.full
 def test_c_follows_an_a_that_was_good_enough(bucket):
     """After an A that is recorded with F1 70 %, C is trained from its weights."""
     process = start_job(*CAMPAIGN, "--bucket", bucket, at="decision:2:kill")

@@ -12,7 +12,7 @@ from tests.support.cli_process import job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "1", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "1", "--imgsz", "64", "--batch", "4"),
     *("--plots", "false", "--workers", "0"),
 )
 
@@ -39,16 +39,23 @@ def archive(tmp_path):
 
 
 def test_pictures_are_trained_on_where_they_lie(archive, tmp_path):
-    """A COCO export in a ZIP archive is converted, split, pushed and trained on; again, nothing is left to do."""
+    """A COCO export in a ZIP archive is converted, split, pushed and trained on; again, nothing is left to do but the
+    copy for the archive that failed before.
+    """
     bucket = tmp_path / "bucket"  # is made
-    done = job(*TRAIN, "--data", archive, "--bucket", bucket)
+    (tmp_path / "kept").touch()
+    done = job(*TRAIN, "--data", archive, "--bucket", bucket, "--archive", tmp_path / "kept")  # is no folder
     assert done.returncode == 0, done.stderr
+    assert "is finished and not in the archive" in done.stderr
     for said in ("has no validation split, so val is the last 2 of 10 pictures", "dataset kenya: version 1, 21 files"):
         assert said in done.stderr
     run = run_in(str(bucket), "yolov11_kenya")
     assert (run.record().request["dataset"], run.final().reason) == ("kenya", "complete")
-    again = job(*TRAIN, "--data", archive, "--bucket", bucket)
+    (tmp_path / "kept").unlink()
+    again = job(*TRAIN, "--data", archive, "--bucket", bucket, "--archive", tmp_path / "kept")
     assert again.returncode == 0
+    kept = {path.name for path in (tmp_path / "kept/runs/yolov11_kenya").rglob("*") if path.is_file()}
+    assert kept == {"dataset.lock.json", "run.json", "best.pt", "last.pt", "final.json"}
     assert "run yolov11_kenya was finished before" in again.stderr
     assert "0 of them sent now" in again.stderr
     assert len(open_store(str(bucket)).list("datasets/kenya/versions/")) == 1

@@ -196,7 +196,7 @@ def test_an_audit_finds_labels_that_were_removed_or_swapped(bucket, spoilt, tmp_
             assert (page.requests, page.complaints) == ([], [])
 
 
-@pytest.mark.parametrize("px", [192, 256])
+@pytest.mark.parametrize("px", [192, pytest.param(256, marks=pytest.mark.full)])
 def test_an_export_of_the_demo_agrees_with_its_weights(bucket, tmp_path, px):
     """A model that has learned something passes its check at the size that it was trained at, and at another one."""
     pytest.importorskip("onnxruntime", reason="the packages of the extra `export` are not installed; `make test` does")

@@ -8,11 +8,11 @@ import pytest
 
 from job.runs import checkpoint
 from tests.support.bucket import ends_of, run_in
-from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, start_job, surroundings, take_machine, wait_until
+from tests.support.cli_process import SOON_S, TIMEOUT_S, job, start_job, surroundings, take_machine, wait_until
 from tests.support.tiny_dataset import make_tiny_dataset
 
 ALONE = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0.01", "--run", "zebra"),
 )
 TRAIN = (*ALONE, "--device", "cpu,cpu")
@@ -118,7 +118,6 @@ def start_on_machine(words, bucket, tmp_path, number, trace, environment):
     return subprocess.Popen(
         [*words, *where],
         env=surroundings({"JOB_TRACE": trace if number == 0 else "", "OMP_NUM_THREADS": 1, **environment}),
-        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

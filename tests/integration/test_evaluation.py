@@ -23,7 +23,7 @@ from tests.support.cli_process import ROOT, SOON_S, TIMEOUT_S, job, kill, surrou
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Three epochs of six batches."""

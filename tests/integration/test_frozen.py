@@ -13,7 +13,7 @@ from tests.support.cli_process import TIMEOUT_S, job, start_job
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
 

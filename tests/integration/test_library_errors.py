@@ -105,7 +105,7 @@ sys.exit(main(sys.argv[2:]))
 """The command line on a GPU whose memory does not do in an epoch."""
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
 )
 

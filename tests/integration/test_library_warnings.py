@@ -115,7 +115,7 @@ def test_a_runs_warnings_are_in_its_log_its_record_and_its_report(tmp_path):
     data = make_tiny_dataset(tmp_path / "tiny", num_train=8, num_val=4)
     bucket = make_bucket(data, tmp_path / "bucket")
     done = job(
-        *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "70", "--batch", "4"),
+        *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "70", "--batch", "4"),
         *("--plots", "false", "--workers", "2", "--run", "zebra", "--bucket", bucket),
     )
     assert done.returncode == 0, done.stderr

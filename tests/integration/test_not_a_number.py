@@ -13,7 +13,7 @@ from tests.support.cli_process import TIMEOUT_S, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "32", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "3", "--imgsz", "32", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0.001", "--run", "zebra"),
 )
 """Two batches make an optimizer step, so gradients wait at every other checkpoint."""

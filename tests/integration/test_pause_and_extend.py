@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 
 import pytest
 
@@ -12,12 +13,12 @@ from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import SOON_S, TIMEOUT_S, job, kill, messages, start_job, wait_until
 
 SMALL = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--imgsz", "64", "--batch", "4", "--nbs", "8"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--imgsz", "64", "--batch", "4", "--nbs", "8"),
     *("--plots", "false", "--workers", "0", "--checkpoint-every", "0"),
 )
 """Six batches an epoch; two batches make an optimizer step; checkpoints only after epochs."""
 
-TRAIN = (*SMALL, "--epochs", "5", "--run", "zebra")
+TRAIN = (*SMALL, "--epochs", "4", "--run", "zebra")
 
 
 def train(bucket, *words):
@@ -66,7 +67,7 @@ def test_a_running_job_is_paused_from_elsewhere_and_resumed(bucket, undisturbed,
     assert main(["stop", "zebra", "--bucket", bucket]) == 0
     assert "run zebra is paused" in capsys.readouterr().out
     assert main(["runs", "list", "--bucket", bucket]) == 0
-    assert "paused, epoch 0 of 5" in capsys.readouterr().out
+    assert "paused, epoch 0 of 4" in capsys.readouterr().out
     resumed = job("resume", "zebra", "--workers", "0", "--bucket", bucket)
     assert resumed.returncode == 0, resumed.stderr
     assert tensors_of(bucket) == tensors_of(undisturbed)
@@ -99,18 +100,18 @@ def test_a_run_that_stopped_early_is_extended(bucket, undisturbed):
     """Extended to the number of epochs it was planned for, a run that stopped early ends with the tensors of one that
     did not stop, as long as patience lasts, which begins anew; the old run is not written to.
     """
-    words = (*SMALL, "--run", "hasty", "--bucket", bucket, "--epochs", "5", "--patience", "2")
+    words = (*SMALL, "--run", "hasty", "--bucket", bucket, "--epochs", "4", "--patience", "2")
     hasty = start_job(*words, program="tests.support.early_stopping_cli")
     said = hasty.communicate(timeout=TIMEOUT_S)[1]
     assert hasty.returncode == 0, said
     final = run_in(bucket, "hasty").final()
     assert (final.reason, final.num_epochs) == ("stopped early", 3)
     before = objects_of(bucket, "hasty")
-    extended = job("extend", "hasty", "--epochs", "5", "--run", "longer", "--bucket", bucket, "--workers", "0")
+    extended = job("extend", "hasty", "--epochs", "4", "--run", "longer", "--bucket", bucket, "--workers", "0")
     assert extended.returncode == 0, extended.stderr
     assert objects_of(bucket, "hasty") == before
     final = run_in(bucket, "longer").final()
-    assert (final.reason, final.num_epochs) == ("complete", 5)  # its patience began anew
+    assert (final.reason, final.num_epochs) == ("complete", 4)  # its patience began anew
     assert rows_of(bucket, "longer") == rows_of(undisturbed)
     assert tensors_of(bucket, "longer") == tensors_of(undisturbed)
     record = run_in(bucket, "longer").record()
@@ -125,7 +126,7 @@ def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, undis
     """
     train(bucket, "--epochs", "1")
     before = objects_of(bucket, "zebra")
-    words = ("extend", "zebra", "--epochs", "5", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
+    words = ("extend", "zebra", "--epochs", "4", "--bucket", bucket, "--workers", "0", "--checkpoint-every", "0")
     first = start_job(*words, "--run", "longer", at="step:2:kill")
     first.communicate(timeout=TIMEOUT_S)
     assert checkpoint.committed(run_in(bucket, "longer")) == []
@@ -140,21 +141,20 @@ def test_an_extension_survives_a_kill_and_follows_the_new_schedule(bucket, undis
     assert objects_of(bucket, "zebra") == before
     rates = [[row["lr/pg0"] for row in rows] for rows in (rows_of(bucket, "longer"), rows_of(undisturbed))]
     assert rates[0][1:] == rates[1][1:]
-    assert [row["epoch"] for row in rows_of(bucket, "longer")] == ["1", "2", "3", "4", "5"]
+    assert [row["epoch"] for row in rows_of(bucket, "longer")] == ["1", "2", "3", "4"]
 
 
-def test_what_cannot_be_extended_is_refused(bucket, tmp_path, capsys):
+def test_what_cannot_be_extended_is_refused(undisturbed, tmp_path, capsys):
     """A run that is not finished, one with as many epochs, and a number that is none are refused with what to do."""
-    process = start_job(*SMALL, "--epochs", "1", "--run", "zebra", "--bucket", bucket, at="step:3:kill")
-    process.communicate(timeout=TIMEOUT_S)
-    capsys.readouterr()
-    assert main(["extend", "zebra", "--epochs", "3", "--bucket", bucket]) == 65
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(undisturbed, unfinished)
+    (unfinished / "runs" / "zebra" / "final.json").unlink()
+    assert main(["extend", "zebra", "--epochs", "6", "--bucket", str(unfinished)]) == 65
     assert "run zebra: is not finished" in capsys.readouterr().err
-    train(bucket, "--epochs", "1")
-    assert main(["extend", "zebra", "--epochs", "1", "--bucket", bucket]) == 2
-    assert "is the new total, and run zebra has trained 1" in capsys.readouterr().err
-    assert main(["extend", "zebra", "--epochs", "more", "--bucket", bucket]) == 2
-    assert main(["extend", "zbra", "--epochs", "3", "--bucket", bucket]) == 65
+    assert main(["extend", "zebra", "--epochs", "4", "--bucket", undisturbed]) == 2
+    assert "is the new total, and run zebra has trained 4" in capsys.readouterr().err
+    assert main(["extend", "zebra", "--epochs", "more", "--bucket", undisturbed]) == 2
+    assert main(["extend", "zbra", "--epochs", "6", "--bucket", undisturbed]) == 65
     assert "did you mean 'zebra'" in capsys.readouterr().err
 
 

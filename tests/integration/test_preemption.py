@@ -1,6 +1,7 @@
 """Preemption notices to a whole run: no finished step is lost, in any phase."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +9,10 @@ from job.runs import checkpoint
 from tests.support.bucket import run_in, tensors_of
 from tests.support.cli_process import SOON_S, job, kill, start_job, wait_until
 from tests.support.fake_metadata_server import running_metadata_server
+from tests.support.webhook_server import SECRET, running_webhook
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--plots", "false", "--workers", "0", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of six batches; two batches make an optimizer step; checkpoints only after epochs."""
@@ -39,20 +41,27 @@ def position(bucket):
 
 
 def test_a_signal_during_a_step_loses_no_step(bucket, undisturbed, tmp_path):
-    """After SIGTERM every reported step is committed, the exit code is 75 and the reason on record; the resumed run
-    ends with the tensors of an undisturbed one.
+    """After SIGTERM every reported step is committed, the exit code is 75 and the reason on record, though a webhook
+    hangs; the resumed run ends with the tensors of an undisturbed one, and the webhook knows.
     """
     trace = tmp_path / "trace"
-    process = start_job(*TRAIN, "--bucket", bucket, JOB_TRACE=trace)
-    wait_until(lambda: num_steps(trace) >= 3, process)
-    process.terminate()
-    said = process.communicate(timeout=SOON_S)[1]
-    assert process.returncode == 75, said
-    assert position(bucket) == divmod(num_steps(trace), 6)
-    end = run_in(bucket).attempt(1).end
-    assert (end.reason, end.exit_code) == ("preempted", 75)
-    resumed = job(*TRAIN, "--bucket", bucket)
+    with running_webhook() as webhook:
+        webhook.answers.clear()
+        process = start_job(*TRAIN, "--bucket", bucket, JOB_TRACE=trace, JOB_NOTIFY=webhook.url)
+        wait_until(lambda: num_steps(trace) >= 3, process)
+        process.terminate()
+        said = process.communicate(timeout=SOON_S)[1]
+        assert process.returncode == 75, said
+        assert position(bucket) == divmod(num_steps(trace), 6)
+        end = run_in(bucket).attempt(1).end
+        assert (end.reason, end.exit_code) == ("preempted", 75)
+        assert said.count("notification to 127.0.0.1: was not delivered") == 1
+        webhook.answers.set()
+        resumed = job(*TRAIN, "--bucket", bucket, "--notify", webhook.url)
     assert resumed.returncode == 0, resumed.stderr
+    assert [(got["reason"], got["exit_code"]) for got in webhook.got] == [("preempted", 75), ("finished", 0)]
+    stored = [path.read_bytes() for path in Path(bucket).rglob("*") if path.is_file()]
+    assert not [content for content in (*stored, said.encode(), resumed.stderr.encode()) if SECRET.encode() in content]
     receipt = run_in(bucket).attempt(2).start.receipt
     assert receipt.saved == receipt.loaded
     assert receipt.steps_lost == 0

@@ -14,7 +14,7 @@ from tests.support.fault_proxy import running_proxy
 from tests.support.run_records import record_run
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "4"),
     *("--plots", "false", "--workers", "0", "--run", "zebra"),
 )
 

@@ -15,7 +15,7 @@ from tests.support.terminal import Terminal, processes_of
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "32", "--batch", "4"),
     *("--plots", "false", "--checkpoint-every", "0", "--run", "zebra"),
 )
 """Two epochs of three batches; a validation has two batches, or its loader would have no processes of its own."""

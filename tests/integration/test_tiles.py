@@ -13,7 +13,7 @@ from tests.support.learned_weights import learn
 from tests.support.tiny_dataset import make_tiny_dataset
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", "2", "--imgsz", "64", "--batch", "4"),
     *("--nbs", "8", "--close-mosaic", "1", "--plots", "false", "--run", "zebra", "--checkpoint-every", "0.01"),
     *("--tiles", "40", "--val-tiles", "true"),
 )

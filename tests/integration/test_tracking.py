@@ -17,7 +17,7 @@ from tests.support.tiny_dataset import make_tiny_dataset
 NUM_EPOCHS = 7
 
 TRAIN = (
-    *("train", "--recipe", "base", "--model", "yolo11n.yaml", "--epochs", str(NUM_EPOCHS), "--imgsz", "64"),
+    *("train", "--recipe", "base", "--model", "tiny.yaml", "--epochs", str(NUM_EPOCHS), "--imgsz", "64"),
     *("--batch", "4", "--nbs", "8", "--plots", "false", "--workers", "0", "--run", "zebra"),
     *("--checkpoint-every", "0.5", "--patience", str(NUM_EPOCHS)),
 )

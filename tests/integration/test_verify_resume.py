@@ -16,7 +16,7 @@ from tests.support.lossy_checkpoint_cli import HELD_AT
 from tests.support.tiny_dataset import make_tiny_dataset
 
 WORDS = {
-    "recipe": "base", "model": "yolo11n.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
+    "recipe": "base", "model": "tiny.yaml", "epochs": 4, "imgsz": 64, "batch": 4, "nbs": 16, "warmup-epochs": 0,
     "plots": "false", "workers": 0, "checkpoint-every": 0.001, "patience": 2, "mosaic": 1,
 }  # fmt: skip
 """Six batches an epoch; four batches make an optimizer step, so gradients wait after three of four."""
@@ -90,7 +90,7 @@ def test_each_source_of_state_counts(straight, tmp_path, monkeypatch, forgotten,
         assert difference in "\n".join(verdict.differences)
 
 
-@pytest.mark.parametrize("recipe", ["C", pytest.param("T", marks=pytest.mark.full)])
+@pytest.mark.parametrize("recipe", ["base", *(pytest.param(name, marks=pytest.mark.full) for name in "CT")])
 def test_the_command_prints_the_verdict(tmp_path, recipe):
     """`job verify-resume` trains a piece of the demo, kills it, and prints PASS with the digests, without W&B."""
     words = ("verify-resume", "--recipe", recipe, "--kills", "1", "--imgsz", "64", "--epochs", "1")

@@ -1,25 +1,20 @@
 """Text in make's variables reaches the command behind a target as arguments, and no shell expands it."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+import tomllib
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.support.cli_process import ROOT
+from tests.support.recording_checkout import calls_of, make, make_checkout
 from tests.support.stub_programs import Programs
 
 HOSTILE = "x'\"`touch mark`$(touch mark)$(shell touch mark)${shell touch mark}$$(touch mark);touch mark|touch mark&*#"
 
 ARGS = "--name 'two words' --star * `touch mark` $(touch mark) $(shell touch mark) ; touch mark | touch mark & > mark"
-
-SCRIPTS = (
-    *("docker/build.sh", "docker/push.sh", "docker/run.sh"),
-    *("infra/scripts/provision.sh", "infra/scripts/machine.sh", "infra/scripts/left.sh"),
-)
 
 AS_IT_IS = {"help", "env", "light", "clean", "lock", "no-recipe", "no-run", "format", "check"}
 """Targets that take no variable but ARGS for the tool behind `lock`."""
@@ -27,28 +22,8 @@ AS_IT_IS = {"help", "env", "light", "clean", "lock", "no-recipe", "no-run", "for
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the Makefile, with programs that write down how they are called in the place of all it starts."""
-    folder = tmp_path / "project"
-    shutil.copytree(ROOT / "job" / "recipes", folder / "job" / "recipes")
-    shutil.copy(ROOT / "Makefile", folder)
-    (folder / "pyproject.toml").touch()
-    (folder / "requirements").mkdir()
-    for level in ("light", "full", "cloud", "export", "dev"):
-        (folder / "requirements" / f"{level}.txt").touch()
-    (folder / ".venv").mkdir()
-    venv = Programs(folder / ".venv" / "bin")
-    venv.add("job")
-    venv.add("uv")
-    venv.add(
-        "python", f'if sys.argv[1] == "-c":\n    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])'
-    )
-    Programs(folder / "programs").add("sky")
-    for name in SCRIPTS:
-        script = folder / name
-        Programs(script.parent).add(script.name)
-    for stamp in (".created", *(f".installed-{level}" for level in ("light", "full", "cloud", "export", "dev"))):
-        (folder / ".venv" / stamp).touch()
-    return folder
+    """A checkout that records what make starts."""
+    return make_checkout(tmp_path / "project")
 
 
 def targets():
@@ -59,22 +34,15 @@ def targets():
 
 def words_of(project):
     """Return the words of every call of a program in the project, but for the splitting of ARGS."""
-    folders = {project / ".venv" / "bin", project / "programs", *((project / name).parent for name in SCRIPTS)}
-    logs = [log for folder in folders for log in folder.glob("*.log")]
-    calls = [words for log in logs for words in Programs(log.parent).words(log.stem)]
-    return [words for words in calls if words[:1] != ["-c"]]
+    return [words for _, words in calls_of(project)]
 
 
-def make(project, target, variables, **environment):
-    """Run a target, with variables on the command line."""
-    return subprocess.run(
-        ["make", target, *(f"{name}={value}" for name, value in variables.items())],
-        cwd=project,
-        env={"PATH": f"{project / 'programs'}:{os.environ['PATH']}", "HOME": str(project)} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_help_fits_a_terminal_and_names_every_target(project):
+    """No line has more than 80 columns, and descriptions that are longer go on below."""
+    shown = make(project, "help", {}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert set(targets()) <= set(re.findall(r"^  make ([a-z-]+) ", shown, re.MULTILINE))
+    assert "Resume RUN: here, or in the cloud if it was submitted" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("given", ["command line", "environment"])
@@ -224,3 +192,51 @@ def test_pictures_of_ones_own_are_trained_on_at_full_scale(project):
         ["train", "--recipe", "base", "--data", "p.zip", "--bucket", "gs://b"],
         ["train", "--recipe", "base", "--bucket", "gs://b"],
     ]
+
+
+INTERPRETER = """
+if sys.argv[1] == "-c":
+    sys.version_info = (3, {minor}, 0)
+    sys.modules |= dict.fromkeys({lacks!r})
+    exec(sys.argv[2])
+"""
+"""A Python of another version, which makes no environment when it is asked to."""
+
+
+def make_environment(project, minor, *, lacks=(), named=False):
+    """Run `make env` where there is no environment, and one Python 3; return what make printed, and the calls of it."""
+    shutil.rmtree(project / ".venv")
+    programs = Programs(project / "programs")
+    programs.add("python3", INTERPRETER.format(minor=minor, lacks=lacks))
+    for name in ("make", "sh", "rm", "touch"):
+        (programs.folder / name).symlink_to(shutil.which(name))
+    done = make(project, "env", {"PYTHON": "python3"} if named else {}, PATH=str(programs.folder))
+    return done.stderr, programs.words("python3")
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("minor", "lacks", "told"),
+    [
+        (10, (), "is Python 3.10, not 3.11, 3.12 or 3.13"),
+        (14, (), "is Python 3.14, not 3.11, 3.12 or 3.13"),
+        (13, ("ensurepip",), "has no venv; Debian and Ubuntu have it in python3.13-venv"),
+    ],
+)
+def test_an_unfit_python_is_refused_before_anything_is_fetched(project, minor, lacks, told, named):
+    """A Python of another version, or one without venv, makes no environment; the message names the package to install
+    on Debian and on Fedora.
+    """
+    errors, calls = make_environment(project, minor, lacks=lacks, named=named)
+    for part in (told, "apt install python3-venv", "dnf install python3.13", "Error 78"):
+        assert part in errors
+    assert {words[0] for words in calls} == {"-c"}
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.parametrize("minor", range(9, 16))
+def test_every_python_of_the_project_may_make_the_environment(project, minor):
+    """The Makefile takes the versions that pyproject.toml allows, and no others."""
+    allowed = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
+    _, calls = make_environment(project, minor)
+    assert (["-m", "venv", ".venv"] in calls) is allowed.contains(f"3.{minor}")

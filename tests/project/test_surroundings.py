@@ -66,3 +66,13 @@ def test_of_a_process_that_leaves_a_file():
     program = "import tempfile; print(tempfile.mkstemp()[1])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(os.environ["TMPDIR"])
+
+
+def test_what_needs_terraform_or_a_container_engine_is_named_and_left_out(tmp_path):
+    """Where neither is installed, the tests of both are skipped, and the summary has each with its reason."""
+    places = ("tests/infra/test_terraform.py", "tests/container/test_image.py")
+    done = run_bare(tmp_path, "-m", "pytest", "-n0", "-p", "no:cacheprovider", *places, PATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.partition("short test summary info")[2]
+    for place, reason in zip(places, ("needs terraform", "there is no container engine"), strict=True):
+        assert any(line.startswith("SKIPPED") and place in line and reason in line for line in summary.splitlines())

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from job.training.signals import TRAINS
+
 JOB = [sys.executable, "-m", "job"]
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 3600
@@ -21,7 +23,7 @@ def job(*words, timeout_s=TIMEOUT_S, **environment):
     """Run the command to its end and return what it printed and its exit code."""
     return subprocess.run(
         [*JOB, *map(str, words)],
-        env=surroundings(environment),
+        env=surroundings(for_machines(words) | environment),
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -43,12 +45,17 @@ def start_job(*words, at=None, program="job", **environment):
     )
     return subprocess.Popen(
         [*program, *map(str, words)],
-        env=surroundings(environment),
+        env=surroundings(for_machines(words) | environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def for_machines(words):
+    """Return what has a training log JSON lines, whose messages may have several lines."""
+    return {"LOG": "json"} if list(words[:1]) in TRAINS else {}
 
 
 def kill(process):

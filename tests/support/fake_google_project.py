@@ -111,6 +111,9 @@ class FakeProject:
             return 404, "Requested entity was not found."
         return 200, {"imageSizeBytes": str(self.image_bytes)}
 
+    def _cloudscheduler(self, *_request: object) -> tuple[int, Any]:
+        return 200, {"state": "PAUSED"}
+
     def _storage(self, *_request: object) -> tuple[int, Any]:
         return 200, {"location": self.location}
 

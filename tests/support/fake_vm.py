@@ -45,11 +45,11 @@ class Machine:
 def start_process(
     command: Sequence[str], variables: Mapping[str, str], disk: Path, said: IO[bytes], notify: Callable[[], None]
 ) -> Machine:
-    """Start a command in an empty folder, in place of a container."""
+    """Start a command in an empty folder, in place of a container, whose image sets LOG."""
     process = subprocess.Popen(
         command,
         cwd=disk,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LOG": "json", **variables},
         stdout=said,
         stderr=said,
         start_new_session=True,

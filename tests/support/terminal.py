@@ -1,6 +1,8 @@
 """A terminal with a command in its foreground."""
 
+import io
 import os
+import re
 import select
 import subprocess
 import threading
@@ -42,6 +44,30 @@ class Terminal:
                 self._written += os.read(self._screen, 65536)
         os.close(terminal)  # kept until here, or reading would fail before the command has opened it
         os.close(self._screen)
+
+
+class TerminalText(io.StringIO):
+    """A stream that takes itself for a terminal and keeps what is written."""
+
+    def isatty(self):
+        """Say that it is one."""
+        return True
+
+
+def screen(text):
+    """Return the lines that a terminal shows after some text with carriage returns and erasures."""
+    lines, column = [""], 0
+    for part in re.split(r"(\r|\n|\x1b\[K)", text):
+        if part == "\n":
+            lines.append("")
+        if part in {"\r", "\n"}:
+            column = 0
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        else:
+            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return lines
 
 
 def processes_of(session):

@@ -1,7 +1,7 @@
 """Small trainings for tests: the smallest model from scratch, on one thread of the CPU."""
 
 LEARNING = (
-    *("--recipe", "base", "--model", "yolo11n.yaml", "--epochs", "9", "--imgsz", "64", "--batch", "2", "--nbs", "2"),
+    *("--recipe", "base", "--model", "tiny.yaml", "--epochs", "9", "--imgsz", "64", "--batch", "2", "--nbs", "2"),
     *("--optimizer", "AdamW", "--lr0", "0.002", "--warmup-epochs", "0", "--mosaic", "0", "--scale", "0"),
     *("--translate", "0", "--hsv-h", "0"),
 )

@@ -1,5 +1,6 @@
 """Untrusted names are printed as text without control characters."""
 
+import io
 import json
 import logging
 
@@ -10,6 +11,7 @@ from job import log
 from job.cli.app import main
 from job.errors import DataError
 from tests.support.cli_process import job
+from tests.support.terminal import screen
 from tests.support.tiny_dataset import make_tiny_dataset
 
 HOSTILE = "cow\x1b]0;pwned\x07\x1b[2J\x9b1m\r\u202eevil"
@@ -27,24 +29,55 @@ def test_what_steers_a_terminal_is_spelt_out(character):
     assert shown.startswith("a\\")
 
 
+def test_output_that_others_closed_is_no_error():
+    """An escaped stream that is closed, as Python does at its end, does not flush the stream beneath."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    output = log.EscapedStream(stream)
+    stream.close()
+    output.close()
+
+
 def test_other_text_stays_as_it_is():
     """Letters of any script, tabs and the ends of lines are no danger."""
     text = "Löwe 狮子 🦁\tأسد\n"
     assert log.escaped(text) == text
 
 
-def test_messages_steer_no_terminal(capsys):
+def test_messages_steer_no_terminal(capsys, monkeypatch):
     """A message is escaped wherever it comes from; one for machines is JSON, which is plain ASCII."""
-    log.set_up_logging(for_machines=False)
+    log.set_up_logging()
     logging.getLogger("job").warning("%s", HOSTILE)
     shown = capsys.readouterr().err
     assert "\\x1b]0;pwned\\x07" in shown
     assert shown.rstrip("\n").isprintable()
-    log.set_up_logging(for_machines=True)
+    monkeypatch.setenv("LOG", "json")
+    log.set_up_logging()
     logging.getLogger("job").warning("%s", HOSTILE)
     line = capsys.readouterr().err
     assert line.rstrip("\n").isprintable()
     assert json.loads(line)["message"] == HOSTILE
+
+
+def test_a_pipe_gets_text_and_json_where_it_is_asked_for():
+    """A training that is refused says so in plain text, and with LOG=json in a line of JSON."""
+    plain, as_json = (job("train", "--recipe", "A", LOG=form, JOB_BUCKET="") for form in ("", "json"))
+    assert (plain.returncode, as_json.returncode) == (2, 2)
+    assert plain.stderr.startswith("error: bucket: none was named; pass --bucket")
+    entry = json.loads(as_json.stderr)
+    assert (entry["severity"], f"error: {entry['message']}\n") == ("ERROR", plain.stderr)
+
+
+def test_messages_fit_a_terminal_and_are_not_glued_to_a_bar(on_terminal):
+    """A message takes the place of the bar, in lines of 80 columns, and the bar stands below it."""
+    with log.Progress("pulling wildlife", 100, "B") as bar:
+        bar.to(50)
+        logging.getLogger("job").warning("%s: cannot be used", "words " * 20 + "end")
+        bar.to(60)
+        first, second, bar_line = screen(on_terminal.getvalue())
+    assert (first, second) == ("warning:" + " words" * 12, "  " + "words " * 8 + "end: cannot be used")
+    assert bar_line.startswith("pulling wildlife:  60%|")
+    assert max(len(first), len(second), len(bar_line)) <= 80
+    assert screen(on_terminal.getvalue())[-1].strip() == ""
 
 
 def assert_harmless(shown):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from job.text import dollars, duration, percent, seconds_between, validation_problems
+from job.text import dollars, duration, fitted, percent, seconds_between, validation_problems
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,25 @@ def test_errors_of_a_dataclass_in_json_become_messages(text, problems):
     with pytest.raises(ValidationError) as raised:
         TypeAdapter(Placement).validate_json(text)
     assert validation_problems(raised.value, Placement) == problems
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("short", ["short"]),
+        ("  - " + "word " * 15 + "more words", ["  - " + " ".join(["word"] * 15), "    more words"]),
+        ("x" * 100, ["x" * 100]),
+        ("word " * 15 + "see `job train --help` for it", ["word " * 15 + "see", "  `job train --help` for it"]),
+        (
+            "  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run 'a zebra' --epochs 9",
+            [
+                "  job train --recipe A --weights runs/yolov11_wildlife/weights/best.pt --run \\",
+                "    'a zebra' --epochs 9",
+            ],
+        ),
+    ],
+    ids=["short", "listed", "path", "quoted", "command"],
+)
+def test_a_message_fits_a_terminal_and_commands_can_be_copied(line, lines):
+    """Words, and what is quoted, stay whole; a list's entry goes on below its text, a command behind a backslash."""
+    assert fitted(line) == lines

@@ -27,6 +27,14 @@ def test_the_table_shows_change_and_whether_the_expectation_was_reached():
     assert all(len(line) <= 80 for line in table)
 
 
+def test_the_table_of_a_demo_has_no_verdict():
+    """Bands are meant for full scale, so that a demo neither reaches nor misses them."""
+    after = metrics_of(row(0.70, 0.65))
+    table = BeforeAfter(after, after, {"f1": Band(0.65, 0.70)}).table("demo")
+    assert table.splitlines()[1].endswith("65 to 70 %")
+    assert "reached" not in table
+
+
 def test_a_fall_after_the_first_epoch_is_a_warning():
     """A metric far below the start weights' is warned of by name, a small fall is not, nor is one from near nothing."""
     best, fallen = metrics_of(row(0.7, 0.6)), metrics_of(row(0.6, 0.1))

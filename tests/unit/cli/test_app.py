@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pkgutil
+import re
 import shlex
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 
 from job import __version__
 from job.cli.app import COMMANDS, load, main
-from tests.support.cli_process import JOB, job, surroundings
+from tests.support.cli_process import JOB, ROOT, job, surroundings
 from tests.support.tiny_dataset import make_tiny_dataset
 
 OLD_COMMAND = (
@@ -270,6 +271,16 @@ def test_help_explains_every_flag_of_every_command(capsys):
             assert name == "arguments" or f"  {flag}" in text, (words, name)
         assert "Undefined" not in text, words
         assert max(map(len, text.splitlines())) <= 80, words
+
+
+def test_help_of_train_tells_the_ways_to_retrain(capsys):
+    """The three ways, when each is best, and the page that has the rest."""
+    main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("Continue (recipe continue), if", "Fine-tune (A first,", "Transfer (B or transfer), if"):
+        assert words in text
+    page = re.search(r"docs/[a-z]+\.md", text)[0]
+    assert (ROOT / page).is_file()
 
 
 def test_help_states_defaults_and_one_example_that_is_understood(capsys):

@@ -3,6 +3,7 @@
 import pytest
 
 from job.cli.app import main
+from tests.support.cli_process import job
 from tests.support.predicting import make_finished_run, make_flight, untrained_run
 
 
@@ -59,6 +60,18 @@ def test_an_overlap_of_no_tiles_is_refused(capsys, flight, tmp_path, weights):
     code, message = refused(capsys, "zebra", flight, "--out", tmp_path / "out", "--bucket", bucket, "--overlap", "0.5")
     assert (code, "--overlap: there are no tiles, got 0.5; pass --tiles as well" in message) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_written(flight, tmp_path, weights):
+    """Neither a name of none nor the number of a GPU that the machine does not have leaves a place for results."""
+    bucket = make_finished_run(tmp_path / "bucket", weights)
+    places = {"predict": ("predict", "zebra", flight), "audit": ("audit", "zebra")}
+    for device, (name, words) in zip(("foo", "97"), places.items(), strict=True):
+        where = ("--bucket", bucket, "--workdir", tmp_path / "work", "--conf", "0.3")
+        done = job(*words, "--out", tmp_path / name, "--device", device, *where)
+        assert (done.returncode, f"device '{device}': " in done.stderr) == (78, True), done.stderr
+        assert "pass another --device" in done.stderr
+        assert not (tmp_path / name).exists()
 
 
 def test_a_source_without_pictures_is_refused(capsys, tmp_path, weights):

@@ -363,11 +363,11 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(tmp_path, entri
     assert left == []
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "deflate", "lzma", "name"])
+@pytest.mark.parametrize("damage", ["cut", "text", "deflate", "lzma", "bzip2", "name"])
 def test_a_damaged_archive_is_refused(flights, tmp_path, damage):
     """An archive that was cut in its download, is none, or has wrong bytes ends with what to do."""
     archive = zipped(flights, tmp_path / "photos.zip")
-    kind = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED
+    kind = {"lzma": zipfile.ZIP_LZMA, "bzip2": zipfile.ZIP_BZIP2}.get(damage, zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(archive, "a", kind) as opened:
         opened.writestr("ü.txt", "words " * 99)
     data, name = archive.read_bytes(), "ü.txt".encode()
@@ -379,8 +379,18 @@ def test_a_damaged_archive_is_refused(flights, tmp_path, damage):
             "name": data.replace(name, b"\xff\xff.txt"),
         }.get(damage, data[:start] + b"\xff" * 9 + data[start + 9 :])
     )
-    with pytest.raises(DataError, match="download it again"), imported(archive, tmp_path / "work", "photos"):
+    with (
+        pytest.raises(DataError, match=r"photos\.zip: .*download it again"),
+        imported(archive, tmp_path / "work", "photos"),
+    ):
         pass
+
+
+@pytest.mark.parametrize(("name", "error"), [("photos/a.jpg", DataError), ("work/imports/a.jpg", MachineError)])
+def test_what_cannot_be_used_is_blamed_by_its_place(flights, tmp_path, name, error):
+    """A file of the user's that cannot be read is a fault of the data, and one of the work folder is the machine's."""
+    with pytest.raises(error, match=name), imported(flights, tmp_path / "work", "photos"):
+        raise PermissionError(13, "Permission denied", str(tmp_path / name))
 
 
 def test_an_archive_is_unpacked_once(flights, tmp_path):

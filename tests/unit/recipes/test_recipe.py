@@ -80,7 +80,7 @@ def test_recipe_t_is_a_on_tiles():
 def test_the_demo_profile_changes_scale_alone(name):
     """At demo scale a recipe keeps its augmentation and its expectation."""
     full, demo = load_recipe(name), load_recipe(name, "demo")
-    scale = {"epochs", "batch", "imgsz", "nbs", "close_mosaic", "patience", "warmup_epochs", "lr0", "optimizer"}
+    scale = {"epochs", "batch", "imgsz", "nbs", "optimizer", "lr0", "warmup_bias_lr"}
     assert {key: value for key, value in demo.train.items() if key not in scale} == {
         key: value for key, value in full.train.items() if key not in scale
     }

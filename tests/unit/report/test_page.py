@@ -210,17 +210,42 @@ def test_the_model_has_path_size_digest_and_threshold(run):
 
 
 def test_the_start_is_told_with_the_run_s_own_numbers(run, tmp_path):
-    """What was kept, and the first epoch's box loss beside that of a run from scratch on the same images."""
+    """What was kept, and the first epoch beside that of a run that began without own weights on the same images."""
     text = words(page_of(run))
-    assert "the start weights have F1 58.0 % before the first step" in text
-    assert "The box loss of the first epoch is 2.00." in text
+    assert "Before the first step the start weights have F1 58.0 % (row 0 of the table). Weights that were" in text
+    assert "The box loss of the first epoch is 2.00. mAP50 after the first epoch is 62.0 %." in text
     other = record_run(tmp_path / "bucket", COURSE, name="other")
     record = other.record()
     scratch = replace(record.start.point, kind="scratch", source=None, run=None, architecture="yolo11s.yaml")
     start = record.start.model_copy(update={"point": scratch})
     other.write("run.json", record.model_copy(update={"start": start}), overwrite=True)
-    assert "first epoch is 2.00, from scratch 2.00 (run other)." in words(page_of(run))
+    text = words(page_of(run))
+    assert "first epoch is 2.00, from scratch 2.00 (run other)." in text
+    assert "mAP50 after the first epoch is 62.0 %, of run other 62.0 %." in text
     assert "Nothing: this run began from random weights" in words(page_of(other))
+    published = replace(scratch, kind="pretrained", source="weights/yolo11s.pt", architecture=None)
+    start = record.start.model_copy(update={"point": published})
+    other.write("run.json", record.model_copy(update={"start": start}), overwrite=True)
+    assert "first epoch is 2.00, from yolo11s.pt 2.00 (run other)." in words(page_of(run))
+    assert "so that 0 % is no fault here" in words(page_of(other))
+    assert "(run zebra)" not in words(page_of(other))
+
+
+def test_row_0_stands_beside_the_end_of_the_run_that_the_weights_are_of(run, tmp_path):
+    """The start weights are as good as when their run ended, on the same images, and the report has both figures."""
+    record_run(tmp_path / "bucket", (0.5, 0.58), name="base")
+    assert "have F1 58.0 % (row 0 of the table); their run base ended with 58.0 %." in words(page_of(run))
+
+
+def test_the_course_and_patience_are_told_with_the_run_s_own_numbers(run):
+    """The epochs of gains, plateau and best stand together, and patience is explained by the epochs asked for."""
+    text = words(page_of(run))
+    assert "Here: early gain at epochs 1, 2; steady gain at epochs 3, 4, 5, 6, 7; plateau at epoch 8; best at" in text
+    assert "Patience (100) cannot end these 10 epochs early" in text
+    record = run.record()
+    request = record.request | {"train": record.request["train"] | {"patience": 5}}
+    run.write("run.json", record.model_copy(update={"request": request}), overwrite=True)
+    assert "Training ends once 5 epochs in a row are no better" in words(page_of(run))
 
 
 def test_training_objects_are_shown_by_class_and_size(run):

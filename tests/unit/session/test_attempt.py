@@ -238,3 +238,20 @@ def test_a_claim_has_the_age_of_the_process_in_seconds(store):
     here = SessionContext(store=store, request=None, preemption=PreemptionWatcher(), timer=timer)
     claim = attempt.claim_run(Run(store, "zebra"), here)
     assert claim.run.attempt(1).claim.process_age_s == 2.5
+
+
+def test_a_process_that_leaves_at_once_is_told_after_the_record(store):
+    """The end by a hang or a deadline is recorded first, and then handed on with its error."""
+    run, left = Run(store, "zebra"), []
+    run.claim({})
+    here = SessionContext(
+        store=store,
+        request=None,
+        preemption=PreemptionWatcher(),
+        on_leave=lambda error: left.append((error, run.attempt(1).end.reason)),
+    )
+    hang, notice = HangError("no step"), PreemptionError("SIGTERM", "preempted")
+    with attempt.attempt_recorded(Claim(run, 1), here, dict, finished=False):
+        here.watchdog.on_hang(hang)
+        here.preemption.on_deadline(notice)
+    assert left == [(hang, "failed"), (notice, "failed")]

@@ -34,7 +34,9 @@ class Parts:
                 submit=lambda snapshot, **_about: self.committed.append(snapshot), check=self.check
             ),
             schedule=SimpleNamespace(due=lambda: self.due, taking=nullcontext),
-            reporter=SimpleNamespace(on_step=lambda _step: None, on_epoch=lambda _row: None),
+            reporter=SimpleNamespace(
+                on_step=lambda _step: None, on_epoch=lambda _row: None, on_validation_batch=lambda: None
+            ),
             context=SimpleNamespace(
                 timer=self.timer,
                 preemption=self.preemption,

@@ -159,7 +159,7 @@ import os, signal, sys, threading
 from job.errors import PreemptionError
 from job.log import set_up_logging
 from job.session.preemption import PreemptionWatcher
-set_up_logging(for_machines=True)
+set_up_logging()
 limits_s = {signal.SIGTERM: 0.2, signal.SIGHUP: 0.2, signal.SIGINT: 3600}
 with PreemptionWatcher(limits_s=limits_s, server_limit_s=0.2) as watcher:
     watcher.describe_uncommitted = lambda: "epoch 3 was trained, and committed is epoch 2"

@@ -140,7 +140,7 @@ import sys, threading
 from job.log import set_up_logging
 from job.runs.request import TrainRequest
 from job.session.watchdog import NO_STEP, Watchdog
-set_up_logging(for_machines=True)
+set_up_logging()
 
 def loop_for_ever():
     threading.Event().wait()
@@ -156,7 +156,7 @@ def test_a_real_process_that_hangs_leaves_with_75():
     """The stacks of all threads are in the log, the end is recorded, and the process is gone."""
     done = subprocess.run(
         [sys.executable, "-c", HANGS],
-        env=surroundings({}),
+        env=surroundings({"LOG": "json"}),
         capture_output=True,
         text=True,
         timeout=SOON_S,

@@ -1,0 +1,249 @@
+"""Each command of the README is executed: by a test of this file, or by the test that this file names for it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from job.cli.app import find, load
+from job.runs.run import Run
+from job.storage.open_store import open_store
+from tests.support.cli_process import ROOT, TIMEOUT_S
+from tests.support.fake_batch import FakeBatch, running_batch
+from tests.support.fake_google_project import ACCOUNT, PROJECT, REGION, running_project
+from tests.support.recording_checkout import LEVELS, calls_of, make_checkout
+from tests.support.run_records import record_run
+from tests.support.stub_programs import Programs
+from tests.support.tiny_dataset import make_tiny_dataset
+
+PROGRAMS = {"cp", "docker", "gcloud", "job", "make", "podman", "terraform", "yolo"}
+"""In backquotes, words that begin with one of these are a command."""
+
+OUTPUT = "demo: "
+"""Begins the block that shows what a command prints; each line of any other block is a command."""
+
+RUN = "yolov11_wildlife2"
+
+ON_RECORDS = {
+    f"make report RUN={RUN}": f"bucket/runs/{RUN}/report.html",
+    "make runs": RUN,
+    "make show RUN=... ARGS=--json": '"attempts"',
+    "make help": "make train",
+    "job --help": "Exit codes",
+}
+"""Commands that read a bucket, or nothing, and what they print."""
+
+TO_THE_CLOUD = (
+    "gcloud auth application-default login",
+    "cp infra/terraform.tfvars.example infra/terraform.tfvars",
+    "make infra-apply",
+    "make data DATA=path/to/wildlife BUCKET=gs://PROJECT-yolo-train",
+    "make image push",
+    "make preflight IMAGE=...",
+    "make submit RECIPE=base IMAGE=...@sha256:...",
+    "make supervise RUN=...",
+)
+"""Commands from an empty project to a finished run, in their order."""
+
+DEMO = "integration/test_demo.py::test_the_demo_learns_and_its_recipe_improves_on_the_baseline"
+PICTURES = "integration/test_data.py::test_pictures_are_trained_on_where_they_lie"
+
+BY_OTHERS = {
+    "make train RECIPE=A": DEMO,
+    "make train RECIPE=A epochs=40 degrees=10": DEMO,
+    "make train RECIPE=A ARGS='--weights RUN'": "integration/test_weights.py::"
+    "test_a_run_a_key_and_a_file_are_the_same_start",
+    "make train RECIPE=base DATA=~/photos": PICTURES,
+    "make train RECIPE=A DATA=~/photos": PICTURES,
+    "make train RECIPE=base DATA=~/photos BUCKET=gs://my-bucket/wildlife": PICTURES,
+    "make resume RUN=...": "integration/test_pause_and_extend.py::"
+    "test_a_running_job_is_paused_from_elsewhere_and_resumed",
+    "job import runs/yolov11_wildlife --bucket bucket": "integration/test_data.py::"
+    "test_a_run_of_ultralytics_is_started_from",
+    f"make predict RUN={RUN} SOURCE=path/to/flight OUT=found": "integration/test_predict.py::"
+    "test_every_picture_counts_once_and_unreadable_ones_are_listed",
+    "make export RUN=...": "integration/test_export.py::test_an_export_agrees_with_its_weights",
+    "make audit RUN=...": "integration/test_demo.py::test_an_audit_finds_labels_that_were_removed_or_swapped",
+    "make drill": "cloud/test_drill.py::test_the_drill_passes",
+    "make kill-storm N=200": "integration/test_kill_storm.py::test_runs_in_a_folder_survive_a_storm",
+    "make test": "project/test_surroundings.py::test_what_is_marked_full_is_named_and_left_out",
+}
+"""Commands that take minutes, and the test that executes what make starts for them."""
+
+NAMED_ONLY = {"make bench", "yolo train", "yolo predict", "yolo export"}
+"""A measurement, which shows nothing that is promised, and commands of Ultralytics."""
+
+OF_MAKE = {"--bucket", "--profile", "--recipe"}
+"""Flags that the Makefile adds."""
+
+DIGEST = f"sha256:{'1' * 64}"
+
+OUTPUTS = {
+    "project": PROJECT,
+    "region": REGION,
+    "image_repository": f"{REGION}-docker.pkg.dev/{PROJECT}/yolo-train",
+    "runtime_service_account": ACCOUNT,
+    "network": f"projects/{PROJECT}/global/networks/yolo",
+    "subnetwork": f"projects/{PROJECT}/regions/{REGION}/subnetworks/yolo",
+}
+
+DOCKER = f"""
+words = sys.argv[1:]
+if words[0] == "--version":
+    print("Docker version 28.0.0")
+elif "--format" in words:
+    print(words[-1].rpartition(":")[0] + "@{DIGEST}")
+"""
+
+
+def commands_in(text):
+    """Return the commands of a page: the lines of its blocks, and what is in backquotes and begins with a program.
+
+    A target without the variables that it has elsewhere is a mention of it.
+    """
+    blocks = re.findall(r"(?:^ {4}.*\n(?:\n(?= {4}))?)+", text, re.MULTILINE)
+    lines = [line for block in blocks if not block.strip().startswith(OUTPUT) for line in block.split("\n")]
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    found = {re.split(r"\s{2,}#", line.strip())[0] for line in lines if line}
+    found |= {span for span in spans if " " in span and span.split()[0] in PROGRAMS}
+    mentions = {command for command in found if any(other.startswith(f"{command} ") for other in found)}
+    return {command for command in found if command not in mentions or len(command.split()) > 2}
+
+
+def test_every_command_has_one_proof():
+    """Each command of the README is in exactly one table of this file, and no table has another one."""
+    tables = [set(ON_RECORDS), set(TO_THE_CLOUD), set(BY_OTHERS), NAMED_ONLY]
+    assert commands_in((ROOT / "README.md").read_text()) == set().union(*tables)
+    assert sum(map(len, tables)) == len(set().union(*tables))
+
+
+def test_commands_of_a_page_are_found():
+    """Lines of a block and quoted commands are found, comments and printed lines are not."""
+    page = (
+        "Run `make runs` or\n`job runs\nlist`, not `bucket/`; `make train`.\n\n"
+        "    make train RECIPE=A    # a recipe\n\nprints\n\n"
+        "    demo: drawing\n\n    to use it   job predict\n\nThen\n\n    unknown thing\n"
+    )
+    assert commands_in(page) == {"make runs", "job runs list", "make train RECIPE=A", "unknown thing"}
+
+
+def in_shell(command, checkout, **environment):
+    """Execute a command as a person does who follows the README in a checkout."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
+    path = os.pathsep.join([str(checkout / "programs"), str(checkout / ".venv/bin"), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=checkout,
+        env=outside | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def with_values(command, **values):
+    """Put values in the place of dots, such as IMAGE=...@sha256:..."""
+    for name, value in values.items():
+        command = re.sub(rf"\b{name}=\.\.\.(@sha256:\.\.\.)?", f"{name}={value}", command)
+    return command
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout with the environment of these tests, and a finished run in its bucket."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("docker", "infra", "job", "requirements"):
+        ignored = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfvars", "*.tfstate*", "outputs.json")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for stamp in (".created", *(f".installed-{level}" for level in LEVELS)):
+        (folder / ".venv" / stamp).touch()
+    record_run(folder / "bucket", [0.6, 0.65, 0.67], name=RUN)
+    return folder
+
+
+@pytest.mark.parametrize("command", ON_RECORDS)
+def test_a_command_on_records_prints_what_the_readme_says(command, checkout):
+    """A command that shows something ends well and shows it; the report is opened in the browser."""
+    browser = Programs(checkout / "programs")
+    browser.add("browser")
+    done = in_shell(with_values(command, RUN=RUN), checkout, BROWSER="browser")
+    assert done.returncode == 0, done.stderr
+    assert ON_RECORDS[command] in done.stdout
+    if command.startswith("make report"):
+        assert browser.words("browser")[-1][0].endswith(f"{RUN}/report.html")
+
+
+@pytest.fixture
+def cloud(checkout, emulator, tmp_path, monkeypatch):
+    """An account of Google's as its programs and APIs show it, whose machines pretend to train: bucket and Batch
+    service, with variables that lead there.
+    """
+    location = emulator.make_bucket()
+    programs = Programs(checkout / "programs")
+    programs.add("gcloud", 'print("ya29.token")')
+    programs.add("docker", DOCKER)
+    outputs = {name: {"value": value} for name, value in {**OUTPUTS, "bucket": location}.items()}
+    programs.add("terraform", f'if "output" in sys.argv:\n    print({json.dumps(outputs, indent=2)!r})')
+    pretend = {**emulator.env, "PRETEND": json.dumps([["finish"]])}
+    trainer = [sys.executable, "-m", "tests.support.fake_trainer"]
+    with running_project() as project, running_batch(FakeBatch(tmp_path, trainer, pretend)) as batch:
+        for variable in {**emulator.env, **project.env, "BATCH_EMULATOR_HOST": batch.host}.items():
+            monkeypatch.setenv(*variable)
+        yield location, batch
+
+
+def test_the_commands_lead_from_an_empty_project_to_a_finished_run(checkout, cloud):
+    """One after the other, each with what an earlier one printed, the commands set up a project, push pictures and
+    image, submit a run, and supervise it to its end.
+    """
+    location, batch = cloud
+    make_tiny_dataset(checkout / "path/to/wildlife")
+    image, run = "none", "none"
+    for template in TO_THE_CLOUD:
+        command = with_values(template, IMAGE=image, RUN=run).replace("gs://PROJECT-yolo-train", location)
+        done = in_shell(command, checkout)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        if template == "make image push":
+            image = re.search(r"^IMAGE=(\S+)$", done.stdout, re.MULTILINE)[1]
+        elif template.startswith("make submit"):
+            run = done.stdout.split()[-1]
+            (job,) = batch.jobs.values()
+            assert job.job.task_groups[0].task_spec.runnables[0].container.image_uri == image
+            assert job.ended.wait(TIMEOUT_S)
+    assert Run(open_store(location), run).final() is not None
+    assert Programs(checkout / "programs").words("gcloud")[0] == ["auth", "application-default", "login"]
+    assert Programs(checkout / "programs").words("terraform")[-2][-1] == "apply"
+
+
+@pytest.mark.parametrize("command", BY_OTHERS)
+def test_a_command_of_minutes_is_one_that_a_named_test_executes(command, tmp_path):
+    """What make starts for a command is a command line that the job understands, and the named test executes that
+    command with the same flags.
+    """
+    checkout = make_checkout(tmp_path / "checkout")
+    (checkout / f"bucket/runs/{RUN}").mkdir(parents=True)
+    (checkout / f"bucket/runs/{RUN}/run.json").touch()
+    done = in_shell(with_values(command, RUN=RUN), checkout)
+    assert done.returncode == 0, done.stderr
+    ((program, words),) = calls_of(checkout)
+    file, _, test = BY_OTHERS[command].partition("::")
+    source = (ROOT / "tests" / file).read_text()
+    assert f"def {test}(" in source
+    if program == "job":
+        path, entry = find(words)
+        load(entry).read("job", words[len(path) :])
+        flags = {word for word in words if word.startswith("--")} - OF_MAKE
+        assert {word for word in {*path, *flags} if f'"{word}"' not in source} == set()
+    else:
+        assert (program, words[0]) == ("python", "-m")
+        assert words[1].rpartition(".")[2] in source
