@@ -1,12 +1,18 @@
 """A terminal with a command in its foreground."""
 
+import contextlib
 import io
+import itertools
 import os
 import re
 import select
 import subprocess
+import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
+
+from job.log import FORM, set_up_logging
 
 LOOK_S = 0.05
 
@@ -52,6 +58,22 @@ class TerminalText(io.StringIO):
     def isatty(self):
         """Say that it is one."""
         return True
+
+
+@contextlib.contextmanager
+def terminal_shown():
+    """Put a terminal of 80 columns in the place of stderr, on which a bar is drawn at each call; yield it.
+
+    No fixture: before each test pytest puts a stderr of its own there.
+    """
+    shown = TerminalText()
+    with (
+        patch.object(sys, "stderr", shown),
+        patch("tqdm.std.time", itertools.count().__next__),
+        patch.dict(os.environ, {FORM: ""}),
+    ):
+        set_up_logging()
+        yield shown
 
 
 def screen(text):

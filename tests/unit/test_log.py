@@ -11,7 +11,7 @@ from job import log
 from job.cli.app import main
 from job.errors import DataError
 from tests.support.cli_process import job
-from tests.support.terminal import screen
+from tests.support.terminal import screen, terminal_shown
 from tests.support.tiny_dataset import make_tiny_dataset
 
 HOSTILE = "cow\x1b]0;pwned\x07\x1b[2J\x9b1m\r\u202eevil"
@@ -67,17 +67,17 @@ def test_a_pipe_gets_text_and_json_where_it_is_asked_for():
     assert (entry["severity"], f"error: {entry['message']}\n") == ("ERROR", plain.stderr)
 
 
-def test_messages_fit_a_terminal_and_are_not_glued_to_a_bar(on_terminal):
+def test_messages_fit_a_terminal_and_are_not_glued_to_a_bar():
     """A message takes the place of the bar, in lines of 80 columns, and the bar stands below it."""
-    with log.Progress("pulling wildlife", 100, "B") as bar:
+    with terminal_shown() as shown, log.Progress("pulling wildlife", 100, "B") as bar:
         bar.to(50)
         logging.getLogger("job").warning("%s: cannot be used", "words " * 20 + "end")
         bar.to(60)
-        first, second, bar_line = screen(on_terminal.getvalue())
+        first, second, bar_line = screen(shown.getvalue())
     assert (first, second) == ("warning:" + " words" * 12, "  " + "words " * 8 + "end: cannot be used")
     assert bar_line.startswith("pulling wildlife:  60%|")
     assert max(len(first), len(second), len(bar_line)) <= 80
-    assert screen(on_terminal.getvalue())[-1].strip() == ""
+    assert screen(shown.getvalue())[-1].strip() == ""
 
 
 def assert_harmless(shown):

@@ -7,7 +7,7 @@ import pytest
 from job.session.console import Reporter, say_finished
 from job.training.callbacks import Step
 from tests.support.run_records import metrics, record_run
-from tests.support.terminal import screen
+from tests.support.terminal import screen, terminal_shown
 
 
 def row(epoch, f1):
@@ -65,25 +65,26 @@ def test_slow_learning_from_nothing_is_no_fall(warned):
     assert warned(Reporter(10, None), {0: 0.001, 1: 0.06, 2: 0.02, 3: 0.09, 4: 0.05}) == {}
 
 
-def test_one_live_line_has_the_share_the_time_left_and_the_cost_of_the_whole_run(on_terminal):
+def test_one_live_line_has_the_share_the_time_left_and_the_cost_of_the_whole_run():
     """While steps and validation go on below the lines of epochs, which fit 80 columns and stand alone."""
-    times = iter((0.0, 10.0))
-    reporter = Reporter(4, None, usd_so_far=lambda: 1.5, clock=lambda: next(times, 10.0))
-    for batch in (1, 2):
-        reporter.on_step(Step(1, batch, 2, {}, None))
-    (line,) = screen(on_terminal.getvalue())
-    assert line.startswith("epoch 1/4, batch 2/2 |")
-    assert line.endswith("|  25 %, 1 min 00 s left, $1.50 so far")
-    reporter.on_validation_batch()
-    assert screen(on_terminal.getvalue())[-1].startswith("validation, batch 1 |")
-    reporter.on_epoch({**row(1, 0.5), "train/box_loss": 12.345})
-    reporter.on_step(Step(2, 1, 2, {}, None))
-    epoch, *_, line = screen(on_terminal.getvalue())
-    assert epoch == "epoch 1/4  F1  50.0%  P  56.2%  R  45.0%  mAP50  50.0%  box 12.35  cls 1.00"
-    assert line.startswith("epoch 2/4, batch 1/2 |")
-    assert max(map(len, screen(on_terminal.getvalue()))) <= 80
-    reporter.close()
-    assert screen(on_terminal.getvalue())[-1].strip() == ""
+    with terminal_shown() as shown:
+        times = iter((0.0, 10.0))
+        reporter = Reporter(4, None, usd_so_far=lambda: 1.5, clock=lambda: next(times, 10.0))
+        for batch in (1, 2):
+            reporter.on_step(Step(1, batch, 2, {}, None))
+        (line,) = screen(shown.getvalue())
+        assert line.startswith("epoch 1/4, batch 2/2 |")
+        assert line.endswith("|  25 %, 1 min 00 s left, $1.50 so far")
+        reporter.on_validation_batch()
+        assert screen(shown.getvalue())[-1].startswith("validation, batch 1 |")
+        reporter.on_epoch({**row(1, 0.5), "train/box_loss": 12.345})
+        reporter.on_step(Step(2, 1, 2, {}, None))
+        epoch, *_, line = screen(shown.getvalue())
+        assert epoch == "epoch 1/4  F1  50.0%  P  56.2%  R  45.0%  mAP50  50.0%  box 12.35  cls 1.00"
+        assert line.startswith("epoch 2/4, batch 1/2 |")
+        assert max(map(len, screen(shown.getvalue()))) <= 80
+        reporter.close()
+        assert screen(shown.getvalue())[-1].strip() == ""
 
 
 def test_the_last_lines_have_the_weights_and_the_command_that_uses_them(tmp_path, capsys):
