@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from job.analysis.campaign import FIRST_RECIPE, Bound, Campaign, CampaignResult, Goal, find_campaign
 from job.cli.command import command
 from job.cli.options import BucketOption, PriceOption, TargetOption, Usd
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Provisioning, find_machine
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
 from job.recipes.recipe import Profile
@@ -95,7 +95,7 @@ def _bound_of(cloud: str, num_runs: int) -> Bound:
     """Return the cost bound of a campaign on Cloud Batch, by the limit of each run in this machine's settings."""
     from job.cloud.allowance import load_allowance
 
-    limit = load_allowance({}).limit([find_machine(cloud).type], spot=True)
+    limit = load_allowance({}).limit([find_machine(cloud).type], Provisioning.SPOT)
     run = limit.hours or 0.0 if limit.usd is None else limit.usd
     return Bound(run=run, total=num_runs * run, usd=limit.usd is not None)
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pydantic import Field
 
 from job.cli.command import command
-from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption
+from job.cli.options import MACHINE_HELP, CloudOptions, DeviceOption, JsonOption, ProvisioningOptions
 from job.cloud.findings import Finding, is_fit, require_fitness
-from job.cloud.machine_types import Machine, find_machine
+from job.cloud.machine_types import Machine, Provisioning, find_machine
 from job.cloud.settings import WITHOUT_IMAGE, Settings, load_settings
 from job.errors import UsageError
 from job.recipes.recipe import Profile, load_recipe
@@ -21,7 +21,7 @@ from job.storage.open_store import open_store
 UNREADY = "cloud: nothing was made, as the project is not ready"
 
 
-class DoctorOptions(CloudOptions, DeviceOption, WorkersOption, JsonOption):
+class DoctorOptions(ProvisioningOptions, CloudOptions, DeviceOption, WorkersOption, JsonOption):
     """Flags of ``job doctor``."""
 
     bucket: str | None = Field(
@@ -42,7 +42,6 @@ class DoctorOptions(CloudOptions, DeviceOption, WorkersOption, JsonOption):
     cloud: bool = Field(default=False, description="Check the project instead of this machine, before `job submit`.")
     vm: bool = Field(default=False, description="Check the project for the Spot VM of `make vm-up` instead.")
     machine: str = Field("l4", description=MACHINE_HELP)
-    on_demand: bool = Field(default=False, description="Check for a machine that is not preempted.")
     dataset: str | None = Field(None, description="The dataset in the bucket; the only one if left out.")
 
 
@@ -79,7 +78,7 @@ def examine_cloud(
     dataset: str | None,
     start: InitialWeights | None,
     *,
-    spot: bool,
+    provisioning: Provisioning,
     on_batch: bool = True,
 ) -> list[Finding]:
     """Check the project for a submission."""
@@ -91,7 +90,7 @@ def examine_cloud(
     asked = Asked(
         settings=settings,
         machine=machine,
-        spot=spot,
+        provisioning=provisioning,
         bucket=store.uri.removeprefix("gs://").partition("/")[0],
         road="batch" if on_batch else "vm",
     )
@@ -108,8 +107,11 @@ def _examine_cloud(options: DoctorOptions) -> None:
             {"recipe": options.recipe, "profile": options.profile or "full", "dataset": dataset}
         )
         start = find_start(store, request, None)
-    spot, on_batch = not options.on_demand, not options.vm
-    _print(options, examine_cloud(settings, machine, store, dataset, start, spot=spot, on_batch=on_batch), UNREADY)
+    options.require_offered([machine])
+    findings = examine_cloud(
+        settings, machine, store, dataset, start, provisioning=options.provisioning, on_batch=not options.vm
+    )
+    _print(options, findings, UNREADY)
 
 
 def _print(options: DoctorOptions, findings: Sequence[Finding], *unfit: str) -> None:

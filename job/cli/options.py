@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from job.cloud.budget import Limit
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Machine, Provisioning, find_machine
 from job.cloud.prices import usd_per_hour
 from job.cloud.settings import known_settings
 from job.errors import MachineError, UsageError
@@ -141,7 +141,8 @@ class PriceOption(Options):
         if machine is None:
             return usd_per_hour()
         kind = machine.removesuffix("-spot")
-        return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(spot=kind != machine)
+        provisioning = Provisioning.ON_DEMAND if kind == machine else Provisioning.SPOT
+        return find_machine(kind.removesuffix("-on-demand")).usd_per_hour(provisioning)
 
 
 def _read_fraction(text: str) -> float:
@@ -158,6 +159,37 @@ class TargetOption(Options):
     """The goal of advice and campaigns."""
 
     target_f1: Annotated[float, reads(_read_fraction)] = Field(0.72, description="The F1 to reach, 0.72 or 72%.")
+
+
+class ProvisioningOptions(Options):
+    """How the machine of a job is provisioned; on Spot by default."""
+
+    on_demand: bool = Field(default=False, description="Pay the full price for a machine that is not preempted.")
+    flex_start: bool = Field(
+        default=False,
+        description="Wait for a machine that is not preempted, below the full price (A100, H100; 7 days at most).",
+    )
+
+    @property
+    def provisioning(self) -> Provisioning:
+        """The kind of provisioning."""
+        if self.flex_start:
+            return Provisioning.FLEX_START
+        return Provisioning.ON_DEMAND if self.on_demand else Provisioning.SPOT
+
+    @model_validator(mode="after")
+    def _require_one_kind(self) -> Self:
+        if self.on_demand and self.flex_start:
+            raise Problem(UsageError("--on-demand: contradicts --flex-start; pass one of them"))
+        return self
+
+    def require_offered(self, machines: Iterable[Machine]) -> None:
+        """Raise `UsageError` unless each of the machines is to be had so."""
+        for machine in machines:
+            if self.provisioning not in machine.provisioning:
+                flag = f"--{self.provisioning.replace('_', '-')}"
+                kinds = " or ".join(kind.words for kind in machine.provisioning)
+                raise UsageError(f"{flag}: {machine.type} is to be had by {kinds} only; choose another --machine")
 
 
 class CloudOptions(BucketOption):

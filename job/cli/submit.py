@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 
 from job.cli.command import command
 from job.cli.doctor import UNREADY, examine_cloud
-from job.cli.options import MACHINE_HELP, CloudOptions, Deadline, LimitOptions
+from job.cli.options import MACHINE_HELP, CloudOptions, Deadline, LimitOptions, ProvisioningOptions
 from job.cloud.allowance import Allowance, load_allowance
 from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_hour, worst_s
 from job.cloud.findings import require_fitness
 from job.cloud.job_spec import render
-from job.cloud.machine_types import Machine, find_machine
+from job.cloud.machine_types import Machine, Provisioning, find_machine
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
@@ -33,14 +33,13 @@ from job.text import HOUR, dollars, duration
 log = logging.getLogger(__name__)
 
 
-class SubmitOptions(TrainRequest, LimitOptions, CloudOptions):
+class SubmitOptions(TrainRequest, LimitOptions, ProvisioningOptions, CloudOptions):
     """Flags of ``job submit``."""
 
     positional = ("recipe",)
     left_out = frozenset({"workdir"})
 
     machine: str = Field("l4", description=MACHINE_HELP)
-    on_demand: bool = Field(default=False, description="Pay the full price for a machine that is not preempted.")
     deadline: Deadline | None = Field(
         None,
         description="Time to be finished, 12h from now or a time such as 2026-12-24T18:00; on demand is chosen if Spot "
@@ -132,8 +131,8 @@ def render_job(options: RenderOptions) -> None:
 def limit(options: LimitCommandOptions) -> None:
     """Print for how many hours a Spot machine may run within its limit, or "never" without a limit."""
     allowance, type_ = load_allowance({}, options.limit), find_machine(options.machine).type
-    price = usd_per_hour(allowance.settings.prices, type_, spot=True)
-    found = allowance.limit([type_], spot=True)
+    price = usd_per_hour(allowance.settings.prices, type_, Provisioning.SPOT)
+    found = allowance.limit([type_], Provisioning.SPOT)
     seconds = seconds_within(found, price)
     what = f"{type_} on Spot, {'price unknown' if price is None else f'{price:g} USD an hour'}"
     if seconds is None:
@@ -147,8 +146,8 @@ def limit(options: LimitCommandOptions) -> None:
 def _require_ready(draft: Submission, options: SubmitOptions, store: Store, start: InitialWeights | None) -> None:
     """Check the project for a run's first submission; logs warnings, and raises `MachineError` if a check fails."""
     machine = find_machine(draft.placement.machine)
-    spot, dataset = draft.placement.spot, str(options.dataset)
-    findings = examine_cloud(draft.settings, machine, store, dataset, start, spot=spot)
+    provisioning, dataset = draft.placement.provisioning, str(options.dataset)
+    findings = examine_cloud(draft.settings, machine, store, dataset, start, provisioning=provisioning)
     for finding in findings:
         if finding.grade == "warn":
             log.warning("%s", finding.problem)
@@ -175,10 +174,9 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
     allowance = load_allowance(options.settings, options.limit)
     if options.archive is None and allowance.settings.archive is not None:
         words += as_args({"archive": allowance.settings.archive})
-    types, spot = [machine.type for machine in machines], not options.on_demand
-    if not spot and not machines[0].on_demand:
-        raise UsageError(f"--on-demand: {types[0]} is to be had as Spot only; choose another --machine")
-    found, price = allowance.limit(types, spot=spot), usd_per_hour(settings.prices, types[0], spot=spot)
+    options.require_offered(machines)
+    types, provisioning = [machine.type for machine in machines], options.provisioning
+    found, price = allowance.limit(types, provisioning), usd_per_hour(settings.prices, types[0], provisioning)
     retries, run_s = durations_within(found, price)
     draft = Submission(
         run="",
@@ -191,7 +189,7 @@ def _draft(options: SubmitOptions) -> tuple[Submission, Allowance]:
         words=words,
         settings=settings,
         machines=types,
-        placement=Placement(region=settings.region, machine=types[0], spot=spot),
+        placement=Placement(region=settings.region, machine=types[0], provisioning=provisioning),
         deadline=options.deadline,
         max_usd=found.usd,
         max_hours=found.hours,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from job.cloud.budget import Limit, require_price, usd_per_hour
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import Provisioning, machines
 from job.cloud.settings import IMAGE, LocalSettings, local_settings, path_of
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S, Submission
 from job.errors import RunConflictError
@@ -32,15 +32,15 @@ class Allowance:
         named = (self.settings.image_repository, image and image.partition("@")[0].rpartition("/")[0])
         return tuple(dict.fromkeys(repository for repository in named if repository))
 
-    def limit(self, machine_types: list[str], *, spot: bool) -> Limit:
+    def limit(self, machine_types: list[str], provisioning: Provisioning) -> Limit:
         """Return the limit of a new run: dollars if each of its machines has a price, else hours."""
         prices = self.settings.prices
         if self.given is not None:
             if self.given.usd is not None:
                 for type_ in machine_types:
-                    require_price(prices, type_, spot=spot)
+                    require_price(prices, type_, provisioning)
             return self.given
-        known = all(usd_per_hour(prices, type_, spot=spot) is not None for type_ in machine_types)
+        known = all(usd_per_hour(prices, type_, provisioning) is not None for type_ in machine_types)
         return Limit(usd=self.settings.max_usd) if known else Limit(hours=self._hours(machine_types))
 
     def limit_of(self, submission: Submission) -> Limit:
@@ -52,7 +52,7 @@ class Allowance:
         if self.given is not None:
             return self.given
         types = {*submission.machines, submission.placement.machine}
-        if types <= machines().keys() and self.limit([*types], spot=submission.placement.spot).usd is not None:
+        if types <= machines().keys() and self.limit([*types], submission.placement.provisioning).usd is not None:
             return Limit(usd=self.settings.max_usd if submission.max_usd is None else submission.max_usd)
         return Limit(hours=self._hours(types) if submission.max_hours is None else submission.max_hours)
 
@@ -104,12 +104,12 @@ class Allowance:
                 f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
             )
         _refuse(submission, problems)
-        self.limit([submission.placement.machine], spot=submission.placement.spot)
+        self.limit([submission.placement.machine], submission.placement.provisioning)
 
     def price(self, submission: Submission) -> float | None:
         """Return the dollars an hour of a submission's machine: the higher of the price on record and the one here."""
         placement = submission.placement
-        here = usd_per_hour(self.settings.prices, placement.machine, spot=placement.spot)
+        here = usd_per_hour(self.settings.prices, placement.machine, placement.provisioning)
         return max((price for price in (submission.usd_per_hour, here) if price is not None), default=None)
 
     def _hours(self, machine_types: Collection[str]) -> float:

@@ -8,7 +8,7 @@ far, by the attempts' records, is in `job.runs.cost`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Provisioning, find_machine
 from job.cloud.submission import MAX_RETRIES, MAX_RUN_S
 from job.errors import RunStoppedError, UsageError
 from job.runs.cost import usd_of
@@ -26,7 +26,7 @@ LIMITED_RETRIES = 3
 LONG_RUN_S = 12 * HOUR
 
 Prices = Mapping[str, Mapping[str, float]]
-"""Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
+"""Dollars an hour by machine type, under the kinds of `Provisioning`: the user's own prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,25 @@ class Limit:
         return "no limit" if self.hours is None else f"{self.hours:g} machine hours"
 
 
-def usd_per_hour(prices: Prices, machine: str, *, spot: bool) -> float | None:
-    """Return the high end of the dollars an hour, the user's own price first; None without a price."""
-    own = prices.get(machine, {}).get("spot" if spot else "on_demand")
-    return own if own is not None else find_machine(machine).usd_per_hour(spot=spot)
+def usd_per_hour(prices: Prices, machine: str, provisioning: Provisioning) -> float | None:
+    """Return the high end of the dollars an hour, the user's own price first; None without a price.
+
+    Without a price of its own, flex-start has that of on demand, which it never exceeds.
+    """
+    own = prices.get(machine, {}).get(provisioning)
+    price = own if own is not None else find_machine(machine).usd_per_hour(provisioning)
+    if price is None and provisioning is Provisioning.FLEX_START:
+        return usd_per_hour(prices, machine, Provisioning.ON_DEMAND)
+    return price
 
 
-def require_price(prices: Prices, machine: str, *, spot: bool) -> float:
+def require_price(prices: Prices, machine: str, provisioning: Provisioning) -> float:
     """Return the dollars an hour of a machine; raises `UsageError` if no price is on record."""
-    price = usd_per_hour(prices, machine, spot=spot)
+    price = usd_per_hour(prices, machine, provisioning)
     if price is None:
-        kind = "spot" if spot else "on_demand"
         raise UsageError(
-            f"--max-usd: the price of {machine} is not on record; write `prices: {{{machine}: {{{kind}: USD}}}}` an "
-            "hour to cloud.yaml, or leave the limit out"
+            f"--max-usd: the price of {machine} is not on record; write "
+            f"`prices: {{{machine}: {{{provisioning}: USD}}}}` an hour to cloud.yaml, or leave the limit out"
         )
     return price
 

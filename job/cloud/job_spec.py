@@ -6,7 +6,7 @@ nothing of Batch's client; a test has Batch's message types parse the result.
 
 import re
 
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import Provisioning, machines
 from job.cloud.prices import USD_PER_HOUR
 from job.cloud.settings import path_of
 from job.cloud.submission import Submission
@@ -29,6 +29,14 @@ SHARED_MEMORY_PART = 3 / 8
 """Share of the memory for loaders, which pass images in shared memory; Docker's default is 64 MB."""
 
 
+PROVISIONING: dict[Provisioning, dict[str, str]] = {
+    Provisioning.SPOT: {"provisioningModel": "SPOT"},
+    Provisioning.FLEX_START: {"provisioningModel": "FLEX_START", "reservation": "NO_RESERVATION"},
+    Provisioning.ON_DEMAND: {"provisioningModel": "STANDARD"},
+}
+"""Fields of the instance policy; a flex-start machine cannot be one of a reservation."""
+
+
 def render(submission: Submission) -> dict[str, object]:
     """Return the job's specification in the JSON form of ``batch_v1.Job``."""
     settings, placement, machine = submission.settings, submission.placement, machines()[submission.placement.machine]
@@ -36,7 +44,7 @@ def render(submission: Submission) -> dict[str, object]:
     labels = {"app": "yolo-train", "run": run, "segment": f"{submission.number:04d}"}
     variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
     environment: dict[str, object] = {"variables": variables}
-    own_price = settings.prices.get(machine.type, {}).get("spot" if placement.spot else "on_demand")
+    own_price = settings.prices.get(machine.type, {}).get(placement.provisioning)
     if own_price is not None:  # else the job looks its machine up
         variables[USD_PER_HOUR] = f"{own_price:g}"
     if settings.wandb_secret is not None:
@@ -65,7 +73,7 @@ def render(submission: Submission) -> dict[str, object]:
         "blockProjectSshKeys": True,
         "policy": {
             "machineType": machine.type,
-            "provisioningModel": "SPOT" if placement.spot else "STANDARD",
+            **PROVISIONING[placement.provisioning],
             "accelerators": [{"type": machine.gpu, "count": str(machine.gpus)}],
             "bootDisk": {"image": BOOT_IMAGE, "type": "pd-balanced", "sizeGb": str(BOOT_DISK_GB)},
         },

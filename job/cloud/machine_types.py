@@ -4,6 +4,7 @@ Guarantees that a price carries its date and source; a machine without one says 
 """
 
 import functools
+from enum import StrEnum
 from importlib import resources
 from typing import Annotated
 
@@ -21,11 +22,27 @@ IMAGE_CUDA = 12
 """Major version of CUDA of the image's torch."""
 
 
+class Provisioning(StrEnum):
+    """How a machine is provisioned, cheapest first."""
+
+    SPOT = "spot"
+    FLEX_START = "flex_start"
+    """Dynamic Workload Scheduler: waits for a machine, which is not preempted and runs for seven days at most."""
+
+    ON_DEMAND = "on_demand"
+
+    @property
+    def words(self) -> str:
+        """The kind, for people."""
+        return {self.SPOT: "Spot", self.FLEX_START: "flex-start", self.ON_DEMAND: "on demand"}[self]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Prices:
     """Dollars an hour, from low to high."""
 
     spot: tuple[float, float]
+    flex_start: tuple[float, float] | None = None
     on_demand: tuple[float, float]
     date: Annotated[str, BeforeValidator(str)]
     source: str
@@ -46,25 +63,26 @@ class Machine:
 
     gpus: int = 1
     quota: str
-    """Compute Engine's quota of its GPUs on demand; that of Spot has the prefix ``PREEMPTIBLE_``."""
+    """Compute Engine's quota of its GPUs on demand; that of Spot and flex-start has the prefix ``PREEMPTIBLE_``."""
 
     vcpus: int
     memory_gib: int
     gpu_memory_gib: int
     """Of each GPU."""
 
-    on_demand: bool = True
-    """Whether it is available without Spot."""
+    provisioning: tuple[Provisioning, ...] = (Provisioning.SPOT, Provisioning.ON_DEMAND)
+    """How it is available, cheapest first."""
 
     prices: Prices | None = None
     no_prices: str | None = None
     """Why no price is on record."""
 
-    def usd_per_hour(self, *, spot: bool) -> float | None:
+    def usd_per_hour(self, provisioning: Provisioning) -> float | None:
         """Return the high end of the dollars an hour, or None if no price is on record."""
         if self.prices is None:
             return None
-        return (self.prices.spot if spot else self.prices.on_demand)[1]
+        found: tuple[float, float] | None = getattr(self.prices, provisioning)
+        return None if found is None else found[1]
 
 
 @functools.cache

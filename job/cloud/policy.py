@@ -13,7 +13,7 @@ from typing import Literal
 
 from job.cloud.batch_events import in_words
 from job.cloud.budget import START_UP_S, Limit, durations_within, require_price
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Provisioning, find_machine
 from job.cloud.status import BEING_ENDED, History, SubmissionStatus
 from job.cloud.submission import Placement
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError, UsageError
@@ -21,8 +21,11 @@ from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunSto
 PATIENCE_S = 1200
 """Wait for a machine before another region or machine type is tried."""
 
-DEADLINE_RESERVE_S = 1800
-"""Reserve before the deadline at which on demand replaces Spot."""
+RESERVE_S = {Provisioning.ON_DEMAND: 1800, Provisioning.FLEX_START: 10800}
+"""Ladder above Spot, dearest first: reserve before the deadline at which a kind of provisioning is taken.
+
+That of flex-start has to hold the wait for a machine; if it is over without one, on demand is taken.
+"""
 
 STUCK_ATTEMPTS = 5
 """Attempts without a checkpoint, and not preempted, that count as a loop."""
@@ -211,26 +214,40 @@ def _beyond_limit(history: History, *, going_on: bool) -> str | None:
 
 
 def _late(history: History) -> Decision | None:
-    """Spot would miss the deadline that on demand can still keep."""
-    submission = history.newest.submission
-    if history.deadline is None or not submission.placement.spot:
+    """The kind of provisioning would miss the deadline that a dearer one can still keep."""
+    newest, here = history.newest, history.newest.submission.placement
+    if history.deadline is None:
         return None
     left_s, needed_s = (history.deadline - history.now).total_seconds(), history.remaining_s
     # Without a measured pace, half of the time may be spent waiting for Spot.
     spare_s = (history.deadline - history.by_hand_at).total_seconds() / 2 if needed_s is None else needed_s
-    if left_s > spare_s + START_UP_S + DEADLINE_RESERVE_S:
-        return None
-    machine = next((name for name in submission.machines if find_machine(name).on_demand), None)
-    if machine is None:
-        return None
-    placement = Placement(region=submission.placement.region, machine=machine, spot=False)
+    waits = newest.job is not None and newest.job.waiting_since is not None
+    for provisioning in _dearer(here.provisioning):
+        if Provisioning.FLEX_START in {here.provisioning, provisioning} and not waits:
+            continue  # a machine is not given up for a queue, and one that came by flex-start is not preempted
+        offering = [name for name in newest.submission.machines if provisioning in find_machine(name).provisioning]
+        if offering and left_s <= spare_s + START_UP_S + RESERVE_S[provisioning]:
+            placement = Placement(region=here.region, machine=offering[0], provisioning=provisioning)
+            reason = f"the deadline is {left_s / 3600:.1f} h away, too near for {here.provisioning.words}"
+            return _in_time(history, placement, reason)
+    return None
+
+
+def _dearer(provisioning: Provisioning) -> list[Provisioning]:
+    """Return the dearer kinds of provisioning, the dearest first."""
+    ladder = list(RESERVE_S)
+    return ladder[: ladder.index(provisioning)] if provisioning in ladder else ladder
+
+
+def _in_time(history: History, placement: Placement, reason: str) -> Decision | None:
+    """Submit at a placement, unless the rest of the limit does not pay for the rest of the work: the job stays."""
     try:
         retries, run_s = budget(history, placement)
     except (RunStoppedError, UsageError):
-        return None  # no budget for another placement: the job stays
+        return None
+    needed_s = history.remaining_s
     if history.limit != Limit() and needed_s is not None and (retries + 1) * run_s < needed_s:
         return None
-    reason = f"the deadline is {left_s / 3600:.1f} h away, too near for Spot"
     return Decision("submit", reason, placement)
 
 
@@ -239,6 +256,8 @@ def _no_capacity(history: History) -> Decision | None:
     job, elsewhere = history.newest.job, _elsewhere(history)
     if job is None or job.over or job.waiting_since is None or elsewhere is None:
         return None
+    if elsewhere.provisioning is Provisioning.FLEX_START:
+        return None  # waiting is what it does
     waited_s = (history.now - job.waiting_since).total_seconds()
     if waited_s < PATIENCE_S:
         return None
@@ -293,7 +312,7 @@ def _elsewhere(history: History) -> Placement | None:
     """Return the next region or machine type in turn; None if there is only one."""
     submission = history.newest.submission
     places, here = submission.placements, submission.placement
-    if len(places) == 1:
+    if len(places) <= 1:
         return None
     return places[(places.index(here) + 1) % len(places)] if here in places else places[0]
 
@@ -316,7 +335,7 @@ def budget(history: History, placement: Placement) -> tuple[int, int]:
     if limit.usd is None:
         hours = None if limit.hours is None else limit.hours - history.worst_hours(going_on=False)
         return durations_within(Limit(hours=hours), None)
-    price = require_price(history.prices, placement.machine, spot=placement.spot)
+    price = require_price(history.prices, placement.machine, placement.provisioning)
     worst = history.worst_usd(going_on=False)
     if worst is None:
         raise UsageError(

@@ -4,7 +4,7 @@ import math
 import os
 
 from job.cloud.gce_metadata import MetadataError, MetadataServer
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import Provisioning, machines
 from job.errors import UsageError
 from job.runs.records import Price
 
@@ -28,12 +28,13 @@ def price_here() -> Price:
         type_, spot = server.machine_type(), server.is_spot()
     except MetadataError:
         return Price(usd_per_h=given)
+    provisioning = Provisioning.SPOT if spot else Provisioning.ON_DEMAND
     machine = machines().get(type_)
     prices = machine.prices if machine else None
     return Price(
-        usd_per_h=machine.usd_per_hour(spot=spot) if given is None and machine else given,
-        on_demand_usd_per_h=machine.usd_per_hour(spot=False) if machine else None,
-        machine=f"{type_}, {'Spot' if spot else 'on demand'}",
+        usd_per_h=machine.usd_per_hour(provisioning) if given is None and machine else given,
+        on_demand_usd_per_h=machine.usd_per_hour(Provisioning.ON_DEMAND) if machine else None,
+        machine=f"{type_}, {provisioning.words}",
         machine_type=type_,
         date=prices.date if prices and given is None else "",
     )

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from job.cloud.budget import usd_per_hour
 from job.cloud.findings import Finding
 from job.cloud.google_api import GoogleApi, RefusedError
-from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine
+from job.cloud.machine_types import IMAGE_CUDA, OLDEST_DRIVER, Machine, Provisioning
 from job.cloud.settings import Settings
 from job.datasets.lockfile import read_version
 from job.datasets.prepare import find_dataset
@@ -50,7 +50,7 @@ class Asked:
 
     settings: Settings
     machine: Machine
-    spot: bool
+    provisioning: Provisioning
     bucket: str
     """Its name, without ``gs://`` and prefix."""
 
@@ -78,13 +78,14 @@ def check_apis(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
 
 
 def check_quota(api: GoogleApi, asked: Asked) -> Iterator[Finding]:
-    """Check the GPU quotas of the project, and of the region by Spot or on demand, against the machine."""
+    """Check the GPU quotas of the project, and of the region by the kind of provisioning, against the machine."""
     machine, region = asked.machine, asked.settings.region
     project = f"compute/v1/projects/{asked.settings.project}"
     everywhere = _free(api.get(COMPUTE, project))
     yield _quota(asked, "all regions", ["GPUS_ALL_REGIONS"], everywhere)
     here = _free(api.get(COMPUTE, f"{project}/regions/{region}"))
-    metrics = [machine.quota] if not asked.spot else [f"PREEMPTIBLE_{machine.quota}", machine.quota]
+    on_demand = asked.provisioning is Provisioning.ON_DEMAND
+    metrics = [machine.quota] if on_demand else [f"PREEMPTIBLE_{machine.quota}", machine.quota]
     yield _quota(asked, region, metrics, here)
 
 
@@ -99,8 +100,8 @@ def _free(resource: dict[str, Any]) -> dict[str, tuple[float, float]]:
 def _quota(asked: Asked, where: str, metrics: list[str], known: dict[str, tuple[float, float]]) -> Finding:
     """Judge the quota of a place by the first metric, or by a later one if that suffices instead.
 
-    A Spot machine counts against the quota of its own, or where there is none against that of on demand. A quota that
-    suffices and is in use is waited for.
+    Spot and flex-start count against a quota of their own, or where there is none against that of on demand. A quota
+    that suffices and is in use is waited for.
     """
     needed, project = asked.machine.gpus, asked.settings.project
     remedy = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
@@ -212,13 +213,12 @@ def check_content(store: Store, dataset: str | None, start: InitialWeights | Non
 
 def check_price(asked: Asked) -> Iterator[Finding]:
     """Check that the machine's price is known."""
-    kind = "spot" if asked.spot else "on_demand"
-    price = usd_per_hour(asked.settings.prices, asked.machine.type, spot=asked.spot)
+    price = usd_per_hour(asked.settings.prices, asked.machine.type, asked.provisioning)
     if price is None:
         found = f"that of {asked.machine.type} is not known, so hours are limited and not dollars; write to cloud.yaml"
-        yield Finding("price", "warn", found, f"prices: {{{asked.machine.type}: {{{kind}: USD}}}}")
+        yield Finding("price", "warn", found, f"prices: {{{asked.machine.type}: {{{asked.provisioning}: USD}}}}")
     else:
-        yield Finding("price", "ok", f"{asked.machine.type}: {price:g} USD an hour, {kind.replace('_', ' ')}")
+        yield Finding("price", "ok", f"{asked.machine.type}: {price:g} USD an hour, {asked.provisioning.words}")
 
 
 def open_questions(asked: Asked) -> Iterator[Finding]:

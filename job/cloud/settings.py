@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import Provisioning, machines
 from job.errors import MachineError
 from job.runs.notification import Notify
 from job.storage.regular_file import open_regular
@@ -57,7 +57,7 @@ class Settings:
     """Further regions near the bucket, each with its subnetwork."""
 
     prices: dict[str, dict[str, Amount]]
-    """Dollars an hour by machine type, under ``spot`` and ``on_demand``: the user's own prices."""
+    """Dollars an hour by machine type, under ``spot``, ``flex_start`` and ``on_demand``: the user's own prices."""
 
     @property
     def subnetworks(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ Secret = Annotated[
 Archive = Annotated[str, _form(r"gs://[a-z0-9][a-z0-9._/-]+", "gs://BUCKET")]
 Positive = Annotated[int | float, Field(gt=0, description="a positive number")]
 Machine = Annotated[str, AfterValidator(_check_machine)]
-Provisioning = Annotated[str, _form("spot|on_demand", "one of spot, on_demand")]
+Kind = Annotated[str, _form("|".join(Provisioning), f"one of {', '.join(Provisioning)}")]
 
 
 class LocalSettings(BaseModel):
@@ -110,7 +110,7 @@ class LocalSettings(BaseModel):
     wandb_secret: Secret | None = None
     image_repository: str | None = None
     other_regions: dict[Region, Subnetwork] = {}
-    prices: dict[Machine, dict[Provisioning, Positive]] = {}
+    prices: dict[Machine, dict[Kind, Positive]] = {}
     archive: Archive | None = None
     """Second bucket, to which finished runs are copied."""
 

@@ -12,10 +12,10 @@ import uuid
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from job.cloud.machine_types import Machine
+from job.cloud.machine_types import Machine, Provisioning, machines
 from job.cloud.settings import RECORD, Amount, Settings
 from job.errors import CorruptObjectError, PreconditionError, UsageError
 from job.runs.flags import as_args
@@ -43,10 +43,19 @@ class Placement:
     machine: str
     """Google's name of the machine type."""
 
-    spot: bool
+    provisioning: Annotated[Provisioning, Field(strict=False)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_spot(cls, found: object) -> object:
+        """Records of older versions say whether it is Spot; else it is on demand."""
+        if not isinstance(found, dict) or "provisioning" in found or not isinstance(spot := found.get("spot"), bool):
+            return found
+        others = {name: value for name, value in found.items() if name != "spot"}
+        return {"provisioning": Provisioning.SPOT if spot else Provisioning.ON_DEMAND} | others
 
     def __str__(self) -> str:
-        return f"{self.machine} in {self.region}, {'Spot' if self.spot else 'on demand'}"
+        return f"{self.machine} in {self.region}, {self.provisioning.words}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=RECORD)
@@ -109,8 +118,9 @@ class Submission:
     def placements(self) -> list[Placement]:
         """Every acceptable placement, in the order of trial."""
         return [
-            Placement(region=region, machine=machine, spot=self.placement.spot)
+            Placement(region=region, machine=machine, provisioning=self.placement.provisioning)
             for machine in self.machines
+            if self.placement.provisioning in machines()[machine].provisioning
             for region in self.settings.subnetworks
         ]
 
@@ -120,6 +130,8 @@ class Submission:
         content = asdict(self)
         if self.max_hours is None:
             del content["max_hours"]  # digests of older records lack the field
+        if self.placement.provisioning is not Provisioning.FLEX_START:  # as older records have it
+            content["placement"]["spot"] = content["placement"].pop("provisioning") is Provisioning.SPOT
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -137,7 +137,7 @@ class Supervisor:
             deadline=history.deadline.isoformat() if history.deadline else None,
             max_usd=history.limit.usd,
             max_hours=history.limit.hours,
-            usd_per_hour=usd_per_hour(history.prices, placement.machine, spot=placement.spot),
+            usd_per_hour=usd_per_hour(history.prices, placement.machine, placement.provisioning),
             max_retries=retries,
             max_run_s=run_s,
         )

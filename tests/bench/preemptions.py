@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from job.cloud.budget import Limit, durations_within
-from job.cloud.machine_types import find_machine
+from job.cloud.machine_types import Provisioning, find_machine
 from job.cloud.policy import budget, decide
 from job.cloud.settings import Settings
 from job.cloud.status import Attempt, BatchJob, History, SubmissionStatus
@@ -104,7 +104,7 @@ class Simulation:
         self._durations, self._rate = durations, num_machines / between_s
         self._chance = random.Random(f"{seed} {num_machines} {between_s}")  # noqa: S311 -- the same every time
         self._now, self._done_s = START, 0.0
-        prices = MACHINE.usd_per_hour(spot=True), MACHINE.usd_per_hour(spot=False)
+        prices = (MACHINE.usd_per_hour(kind) for kind in (Provisioning.SPOT, Provisioning.ON_DEMAND))
         self._usd, on_demand = (num_machines * (price or 0.0) for price in prices)
         self._limit = Limit(usd=round(on_demand * durations.undisturbed_s / HOUR, 2))
         self._attempts: list[Attempt] = []
@@ -143,7 +143,7 @@ class Simulation:
             words=["train"],
             settings=SETTINGS,
             machines=[MACHINE.type],
-            placement=Placement(region=SETTINGS.region, machine=MACHINE.type, spot=True),
+            placement=Placement(region=SETTINGS.region, machine=MACHINE.type, provisioning=Provisioning.SPOT),
             deadline=None,
             max_usd=self._limit.usd,
             usd_per_hour=self._usd,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job.cloud.job_spec import BOOT_DISK_GB
+from job.cloud.machine_types import Provisioning
 from job.datasets.lockfile import DatasetLock
 from job.goodput import Phase
 from job.recipes.recipe import load_recipe
@@ -91,7 +92,7 @@ def main() -> None:
 
 def preemption_lines(durations: Durations, num_runs: int, seed: int) -> Iterator[str]:
     """Simulate runs for each number of machines and rate of preemptions, and yield a table of means."""
-    spot, on_demand = (MACHINE.usd_per_hour(spot=spot) for spot in (True, False))
+    spot, on_demand = (MACHINE.usd_per_hour(kind) for kind in (Provisioning.SPOT, Provisioning.ON_DEMAND))
     prices = f"{spot:g} USD an hour on Spot, {on_demand:g} on demand"
     yield f"{durations.work_s / HOUR:g} h of training; {MACHINE.type}: {prices}"
     yield (

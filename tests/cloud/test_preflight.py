@@ -296,3 +296,13 @@ def test_the_driver_that_the_image_needs_is_that_of_its_torch():
     """The image has the torch of the lock, and its CUDA is the one named here."""
     torch = pytest.importorskip("torch")
     assert int(torch.version.cuda.partition(".")[0]) == IMAGE_CUDA
+
+
+def test_flex_start_takes_the_quota_of_spot(cloud, capsys):
+    """A machine that waits by flex-start counts against the preemptible quota, and its own price is the one shown."""
+    quotas = {"PREEMPTIBLE_NVIDIA_A100_GPUS": [0.0, 0.0], "NVIDIA_A100_GPUS": [0.0, 0.0]}
+    cloud.project.region_quotas.update(quotas)
+    assert main(["doctor", "--cloud", "--machine", "a100", "--flex-start"]) == 78
+    said = capsys.readouterr()
+    assert "us-central1: PREEMPTIBLE_NVIDIA_A100_GPUS is 0, 0 in use, 1 needed" in said.err
+    assert "prices: {a2-highgpu-1g: {flex_start: USD}}" in said.out

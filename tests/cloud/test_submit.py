@@ -147,13 +147,14 @@ def test_the_container_gets_all_arguments(cloud):
     ]
 
 
-def test_rendering_makes_nothing(settings, capsys):
+@pytest.mark.parametrize(("flag", "model"), [("--on-demand", "STANDARD"), ("--flex-start", "FLEX_START")])
+def test_rendering_makes_nothing(settings, capsys, flag, model):
     """`job render` prints what Batch would get, without a bucket, a client or credentials."""
-    words = ["render", "--recipe", "B", "--bucket", "gs://nowhere", "--machine", "a100", "--on-demand"]
+    words = ["render", "--recipe", "B", "--bucket", "gs://nowhere", "--machine", "a100", flag]
     assert main(words) == 0
     job = batch_v1.Job.from_json(capsys.readouterr().out)
     [instance] = job.allocation_policy.instances
-    assert (instance.policy.machine_type, instance.policy.provisioning_model.name) == ("a2-highgpu-1g", "STANDARD")
+    assert (instance.policy.machine_type, instance.policy.provisioning_model.name) == ("a2-highgpu-1g", model)
 
 
 def test_settings_come_from_terraform_s_outputs(tmp_path, capsys):
@@ -220,7 +221,10 @@ def test_all_missing_settings_are_reported_at_once(capsys):
             {"prices": {"g2-standard-8": {"spot": "cheap"}}},
             "prices.g2-standard-8.spot: must be a positive number, got 'cheap'",
         ),
-        ({"prices": {"g2-standard-8": {"sopt": 1}}}, "prices.g2-standard-8.sopt: must be one of spot, on_demand"),
+        (
+            {"prices": {"g2-standard-8": {"sopt": 1}}},
+            "prices.g2-standard-8.sopt: must be one of spot, flex_start, on_demand",
+        ),
         ({"max_usd": 0}, "max_usd: must be a positive number, got 0"),
         ({"max_hours": "long"}, "max_hours: must be a positive number, got 'long'"),
     ],
@@ -246,7 +250,9 @@ def test_every_wrong_flag_is_reported_at_once(settings, capsys, monkeypatch, com
     ("words", "code", "part"),
     [
         (["--machine", "a101"], 2, "--machine: there is no 'a101'; did you mean 'a100'?"),
-        (["--machine", "h100", "--on-demand"], 2, "a3-highgpu-1g is to be had as Spot only"),
+        (["--machine", "h100", "--on-demand"], 2, "a3-highgpu-1g is to be had by Spot or flex-start only"),
+        (["--flex-start"], 2, "g2-standard-8 is to be had by Spot or on demand only"),
+        (["--machine", "a100", "--flex-start", "--on-demand"], 2, "contradicts --flex-start"),
         (["--deadline", "tomorrow"], 2, "--deadline: must be hours from now such as 12h"),
         (["--deadline", "2020-01-01T00:00"], 2, "--deadline: has passed"),
         (["--max-usd", "ten"], 2, "--max-usd: must be a number of dollars"),

@@ -349,7 +349,7 @@ def test_a_deadline_that_spot_would_miss_is_kept_on_demand(cloud):
     later = lambda: datetime.now(UTC) + timedelta(hours=9.5)  # noqa: E731
     supervisor(cloud, later).watch()
     first, second = Submissions(cloud.run).list()
-    assert (first.placement.spot, second.placement.spot) == (True, False)
+    assert (first.placement.provisioning, second.placement.provisioning) == ("spot", "on_demand")
     assert second.deadline == first.deadline
     model = cloud.batch.jobs[cloud.job(2)].job.allocation_policy.instances[0].policy.provisioning_model
     assert model.name == "STANDARD"

@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseError
 from pydantic import TypeAdapter, ValidationError
 
 from job.cloud.job_spec import render
-from job.cloud.machine_types import find_machine, machines
+from job.cloud.machine_types import Provisioning, find_machine, machines
 from job.cloud.settings import load_settings
 from job.cloud.submission import Placement, Submission, container_args
 from job.recipes.recipe import recipe_names
@@ -47,7 +47,7 @@ def make_submission(recipe: str, machine: str, **changes) -> Submission:
         "words": [*words, "--dataset=wildlife", "--bucket=gs://demo-runs", "--run=yolov11_wildlife2"],
         "settings": load_settings({}),
         "machines": [machine],
-        "placement": Placement(region="us-central1", machine=machine, spot=True),
+        "placement": Placement(region="us-central1", machine=machine, provisioning=Provisioning.SPOT),
         "deadline": None,
         "max_usd": None,
         "usd_per_hour": None,
@@ -78,6 +78,12 @@ def check(pytestconfig):
 def test_the_job_of_each_machine_is_the_golden_one(settings, check, machine):
     """The whole job for recipe A on each machine is the golden one."""
     check(machine, render(make_submission("A", machine)))
+
+
+def test_the_job_of_a_machine_by_flex_start_is_the_golden_one(settings, check):
+    """The whole job on an H100 that waits for its machine is the golden one."""
+    placement = Placement(region="us-central1", machine="a3-highgpu-1g", provisioning=Provisioning.FLEX_START)
+    check("a3-highgpu-1g-flex-start", render(make_submission("A", "a3-highgpu-1g", placement=placement)))
 
 
 def test_the_command_of_each_recipe_is_the_golden_one(settings, check):
@@ -198,12 +204,15 @@ def test_a_process_trains_on_each_gpu_of_a_machine(settings, machine, gpus, shar
     assert task.compute_resource.cpu_milli == machine.vcpus * 1000
 
 
-@pytest.mark.parametrize("spot", [True, False])
-def test_spot_is_the_default(submission, spot):
-    """The provisioning model is explicit either way."""
-    placement = dataclasses.replace(submission.placement, spot=spot)
+@pytest.mark.parametrize(
+    ("provisioning", "model", "reservation"),
+    [("spot", "SPOT", ""), ("flex_start", "FLEX_START", "NO_RESERVATION"), ("on_demand", "STANDARD", "")],
+)
+def test_the_provisioning_model_is_explicit(submission, provisioning, model, reservation):
+    """Each kind of provisioning has its model, and a flex-start machine is not one of a reservation."""
+    placement = dataclasses.replace(submission.placement, provisioning=Provisioning(provisioning))
     [instance] = parsed(dataclasses.replace(submission, placement=placement)).allocation_policy.instances
-    assert instance.policy.provisioning_model.name == ("SPOT" if spot else "STANDARD")
+    assert (instance.policy.provisioning_model.name, instance.policy.reservation) == (model, reservation)
 
 
 @pytest.mark.parametrize("machine", machines())
@@ -278,13 +287,16 @@ def test_paths_lose_the_address_of_their_api(submission):
 
 
 @pytest.mark.parametrize("usd", [50, 50.0])
-def test_an_older_record_is_read_and_keeps_its_digest(submission, usd):
+@pytest.mark.parametrize("spot", [True, False])
+def test_an_older_record_is_read_and_keeps_its_digest(submission, usd, spot):
     """A record with whole dollars, without the fields of later versions, makes the same job as when it was written."""
     old = dataclasses.asdict(submission) | {"max_usd": usd, "request": {"recipe": "A"}}
+    old["placement"] = {"region": "us-central1", "machine": "g2-standard-8", "spot": spot}
     old["settings"]["prices"] = {"g2-standard-8": {"spot": 1}}
     del old["max_hours"]
     read = TypeAdapter(Submission).validate_json(json.dumps(old))
     assert read.digest == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+    assert read.placement.provisioning is (Provisioning.SPOT if spot else Provisioning.ON_DEMAND)
 
 
 @pytest.mark.parametrize(
@@ -339,3 +351,11 @@ def test_every_machine_has_prices_or_a_reason():
             assert machine.prices.spot[0] <= machine.prices.spot[1] < machine.prices.on_demand[1]
             assert re.fullmatch(r"\d{4}-\d\d-\d\d", machine.prices.date)
             assert machine.prices.source
+
+
+def test_every_machine_is_to_be_had_by_some_kind_of_provisioning_cheapest_first():
+    """Kinds are in the order of their prices, and the machines of A2 and A3 alone come by flex-start."""
+    order = list(Provisioning)
+    for machine in machines().values():
+        assert [*machine.provisioning] == sorted({*machine.provisioning}, key=order.index)
+        assert (Provisioning.FLEX_START in machine.provisioning) == machine.type.startswith(("a2-", "a3-"))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from job.cloud.budget import MIN_RUN_S, START_UP_S, Limit, durations_within, seconds_within, usd_per_hour, worst_s
-from job.cloud.machine_types import machines
+from job.cloud.machine_types import Provisioning, machines
 from job.cloud.policy import decide
 from job.cloud.status import CANCELLING_S, Attempt, BatchJob, History, SubmissionStatus
 from job.errors import FATAL, KILLED, LOST_MACHINE, TIME_LIMIT, ExitCode, RunStoppedError
@@ -119,7 +119,7 @@ def test_a_deadline_is_measured_at_the_pace_so_far(submission, due_h, do):
     decision = decide(known)
     assert decision.do == do
     if do == "submit":
-        assert not decision.placement.spot
+        assert decision.placement.provisioning is Provisioning.ON_DEMAND
 
 
 def test_an_unknown_pace_may_wait_half_of_the_time(submission):
@@ -158,7 +158,7 @@ def test_a_clock_that_was_set_back_makes_no_pace(submission):
 
 
 def test_a_machine_that_is_spot_only_is_left_for_another_at_the_deadline(submission):
-    """On demand goes to the first machine of the list that can be had so; if there is none, the run stays on Spot."""
+    """On demand goes to the first machine of the list that can be had so; if there is none, a Spot machine is kept."""
     spot_only = dataclasses.replace(
         submission,
         machines=["a3-highgpu-1g", "g2-standard-8"],
@@ -309,8 +309,9 @@ def test_the_worst_is_unknown_where_one_price_is(submission):
 def test_a_price_of_nothing_is_a_price():
     """A machine that costs its user nothing is not reckoned at the list's price."""
     free = {"g2-standard-8": {"spot": 0.0}}
-    assert usd_per_hour(free, "g2-standard-8", spot=True) == 0
-    assert usd_per_hour(free, "g2-standard-8", spot=False) == machines()["g2-standard-8"].usd_per_hour(spot=False) != 0
+    assert usd_per_hour(free, "g2-standard-8", Provisioning.SPOT) == 0
+    on_demand = machines()["g2-standard-8"].usd_per_hour(Provisioning.ON_DEMAND)
+    assert usd_per_hour(free, "g2-standard-8", Provisioning.ON_DEMAND) == on_demand != 0
 
 
 def test_unknown_dollars_are_not_spent(submission):
@@ -657,3 +658,62 @@ def test_a_decision_walks_the_attempts_as_often_after_many_jobs(submission):
         assert decide(dataclasses.replace(known, attempts=Walked(known.attempts))).do == "submit"
         passes.append(Walked.times)
     assert passes[0] == passes[1]
+
+
+WAITING = {"state": "SCHEDULED", "waiting_since": START}
+
+
+def on(submission, machine, provisioning):
+    """Return a submission for one machine, by a kind of provisioning."""
+    placement = dataclasses.replace(submission.placement, machine=machine, provisioning=provisioning)
+    return dataclasses.replace(submission, machines=[machine], placement=placement)
+
+
+@pytest.mark.parametrize(
+    ("machine", "found", "left_h", "expected"),
+    [
+        ("a2-highgpu-1g", {}, 4.0, None),
+        ("a2-highgpu-1g", WAITING, 6.0, None),
+        ("a2-highgpu-1g", WAITING, 4.0, Provisioning.FLEX_START),
+        ("a2-highgpu-1g", WAITING, 2.5, Provisioning.ON_DEMAND),
+        ("a2-highgpu-1g", {}, 2.5, Provisioning.ON_DEMAND),
+        ("a3-highgpu-1g", WAITING, 2.5, Provisioning.FLEX_START),
+        ("a3-highgpu-1g", {}, 2.5, None),
+        ("g2-standard-8", WAITING, 4.0, None),
+    ],
+)
+def test_the_next_kind_of_provisioning_is_the_cheapest_that_keeps_the_deadline(
+    submission, machine, found, left_h, expected
+):
+    """With two hours of work left, Spot without a machine gives way to flex-start, and any to on demand when no time is
+    left to wait; a machine that is not to be had so stays.
+    """
+    spot = on(dataclasses.replace(submission, usd_per_hour=None), machine, Provisioning.SPOT)
+    due = START + timedelta(hours=2 + left_h)
+    decision = decide(history(spot, job(**found), hours=2.0, deadline=due, **at_epoch(spot, 5, 2.0)))
+    if expected is None:
+        assert decision.do == "wait" or decision.placement.provisioning is Provisioning.SPOT
+    else:
+        assert (decision.do, decision.placement.provisioning) == ("submit", expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "left_h", "do"), [(WAITING, 4.0, "wait"), (WAITING, 2.5, "submit"), ({}, 2.5, "wait")]
+)
+def test_flex_start_waits_in_its_queue_until_the_deadline_needs_on_demand(submission, found, left_h, do):
+    """It keeps its place in the queue beyond the patience with Spot, and a machine that it has got to the end."""
+    flex = on(submission, "a2-highgpu-1g", Provisioning.FLEX_START)
+    due = START + timedelta(hours=2 + left_h)
+    decision = decide(history(flex, job(**found), hours=2.0, deadline=due, **at_epoch(flex, 5, 2.0)))
+    assert decision.do == do
+    if do == "submit":
+        assert decision.placement.provisioning is Provisioning.ON_DEMAND
+
+
+def test_flex_start_without_a_price_costs_as_much_as_on_demand():
+    """A limit in dollars reckons with the price that flex-start never exceeds."""
+    prices = {"a2-highgpu-1g": {"on_demand": 3.5}}
+    assert usd_per_hour(prices, "a2-highgpu-1g", Provisioning.FLEX_START) == 3.5
+    own = {"a2-highgpu-1g": {"on_demand": 3.5, "flex_start": 2.0}}
+    assert usd_per_hour(own, "a2-highgpu-1g", Provisioning.FLEX_START) == 2.0
+    assert usd_per_hour({}, "a2-highgpu-1g", Provisioning.FLEX_START) is None

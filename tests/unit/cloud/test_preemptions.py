@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from job.cloud.machine_types import Provisioning
 from job.goodput import Phase
 from job.text import HOUR
 from tests.bench.preemptions import MACHINE, Durations, Simulation
@@ -23,7 +24,7 @@ def test_without_a_preemption_only_the_starts_and_the_checkpoints_cost():
     assert seconds[Phase.STALL] == pytest.approx(120 * 0.1)
     assert seconds[Phase.LOST] < (num_attempts - 1) * (60 + 0.1 + 2)
     assert result.took_s >= result.cost.total_s + num_attempts * 60
-    assert result.cost.usd == pytest.approx(4 * MACHINE.usd_per_hour(spot=True) * result.cost.total_s / HOUR)
+    assert result.cost.usd == pytest.approx(4 * MACHINE.usd_per_hour(Provisioning.SPOT) * result.cost.total_s / HOUR)
 
 
 def test_a_preempted_run_trains_all_of_its_work_once():
@@ -62,6 +63,6 @@ def test_the_policy_gives_up_what_never_begins():
 def test_the_policy_stops_where_on_demand_is_cheaper():
     """A run whose attempts rarely commit is stopped within the price of the same work on demand."""
     result = Simulation(DURATIONS, num_machines=8, between_s=0.5 * HOUR, seed=0).run()
-    on_demand = 8 * MACHINE.usd_per_hour(spot=False) * DURATIONS.undisturbed_s / HOUR
+    on_demand = 8 * MACHINE.usd_per_hour(Provisioning.ON_DEMAND) * DURATIONS.undisturbed_s / HOUR
     assert "USD are left" in result.given_up
     assert 0 < result.cost.usd <= on_demand + 0.01
