@@ -122,8 +122,9 @@ resource "google_project_iam_custom_role" "resize_group" {
   depends_on  = [google_project_service.api]
 }
 
-# The machine resizes its own group, when its run is over, and no other. The submitter's right has no condition: a person
-# can always stop the machine, also if Google does not take a condition for a group.
+# The machine resizes its own group, when its run is over, and no other. Google's list of resources whose names conditions
+# know has no groups: where the name is empty, the right stays, as a machine that cannot leave costs money for ever. The
+# submitter's right has no condition: a person can always stop the machine.
 resource "google_project_iam_member" "resize_group" {
   for_each = {
     runtime   = google_service_account.runtime.member
@@ -136,8 +137,11 @@ resource "google_project_iam_member" "resize_group" {
   dynamic "condition" {
     for_each = each.key == "runtime" ? [google_compute_region_instance_group_manager.trainer.name] : []
     content {
-      title      = "Its own group"
-      expression = "resource.name.endsWith(\"/regions/${var.region}/instanceGroupManagers/${condition.value}\")"
+      title = "Its own group"
+      expression = join(" || ", [
+        "resource.name.extract(\"/instanceGroupManagers/{group}\") == \"\"",
+        "resource.name.endsWith(\"/regions/${var.region}/instanceGroupManagers/${condition.value}\")",
+      ])
     }
   }
 }

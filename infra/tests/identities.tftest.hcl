@@ -147,8 +147,8 @@ run "a_machine_resizes_its_own_group_and_no_other" {
   }
 
   assert {
-    condition     = [for condition in google_project_iam_member.resize_group["runtime"].condition : condition.expression] == ["resource.name.endsWith(\"/regions/europe-west4/instanceGroupManagers/zebras-vm\")"]
-    error_message = "The right of what trains ends at the group of the VM."
+    condition     = [for condition in google_project_iam_member.resize_group["runtime"].condition : condition.expression] == ["resource.name.extract(\"/instanceGroupManagers/{group}\") == \"\" || resource.name.endsWith(\"/regions/europe-west4/instanceGroupManagers/zebras-vm\")"]
+    error_message = "The right of what trains ends at the group of the VM, where the name of a group is known."
   }
 
   assert {

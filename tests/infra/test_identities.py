@@ -26,7 +26,10 @@ pytestmark = needs_terraform
 
 BUCKET, ARCHIVE = "demo-project-yolo-train", "demo-archive"
 
-OWN_GROUP = 'resource.name.endsWith("/regions/us-central1/instanceGroupManagers/yolo-train-vm")'
+OWN_GROUP = (
+    'resource.name.extract("/instanceGroupManagers/{group}") == "" || '
+    'resource.name.endsWith("/regions/us-central1/instanceGroupManagers/yolo-train-vm")'
+)
 
 RUNTIME = {
     ("project", "roles/batch.agentReporter", ""),

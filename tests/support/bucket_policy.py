@@ -67,7 +67,7 @@ def _asked(sent: Sent) -> tuple[list[str], str, str]:
         query = parse_qs(address.query)
         name = query["name"][0] if "name" in query else re.search(rb'"name": ?"([^"]+)"', sent.body)[1].decode()
         return ["create"] if query.get("ifGenerationMatch") == ["0"] else ["create", "delete"], upload[1], name
-    if of_api := re.fullmatch(r"/storage/v1/b/([^/]+)/o(?:/(.+))?", address.path):
+    if of_api := re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)/o(?:/(.+))?", address.path):
         verb = "delete" if sent.method == "DELETE" else "get" if of_api[2] else "list"
         return [verb], of_api[1], unquote(of_api[2] or "")
     bucket, _, key = unquote(address.path).removeprefix("/").partition("/")
