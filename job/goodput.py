@@ -25,7 +25,7 @@ class Phase(StrEnum):
     """Training stands still while its state is copied."""
 
     RECOMPUTED = "recomputed"
-    """Steps that an earlier attempt trained and lost."""
+    """Steps that an earlier attempt trained and lost, trained again and kept."""
 
     FINAL_EVALUATION = "final evaluation"
     IDLE = "idle"

@@ -37,10 +37,10 @@ METRIC_STYLES: dict[str, Literal["--", ":"]] = {"precision": "--", "recall": ":"
 
 PHASE_GROUPS = {
     "set-up": ("grey", (Phase.BOOT, Phase.PULL, Phase.CHECK, Phase.START_UP)),
-    "useful steps": ("blue", (Phase.USEFUL,)),
+    "useful steps": ("blue", (Phase.USEFUL, Phase.RECOMPUTED)),
     "evaluation": ("teal", (Phase.VALIDATION, Phase.FINAL_EVALUATION)),
     "waiting": ("amber", (Phase.DATA_WAIT, Phase.STALL, Phase.IDLE, Phase.SUSPENDED)),
-    "lost or repeated": ("red", (Phase.RECOMPUTED, Phase.LOST)),
+    "lost": ("red", (Phase.LOST,)),
     "unknown": ("violet", (Phase.UNKNOWN,)),
 }
 """Phases of one colour: more colours could not be told apart by everybody."""

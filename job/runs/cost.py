@@ -2,10 +2,11 @@
 
 - An attempt's wall time runs from the start of its process to its last record: its end, or else its last sign of life.
 - Where an attempt was cut off (it vanished, was superseded or failed), its seconds after the snapshot of its last
-  commit are `Phase.LOST`; getting ready is never lost.
+  commit are `Phase.LOST`; getting ready is never lost. A lost step counts as lost once: the attempt that trains it
+  again keeps it, so that its `Phase.RECOMPUTED` is useful work.
 - Time between an attempt's last record and the start of the next process is neither in the goodput nor in the cost.
 - Dollars are seconds times the hourly price that the attempt was started with; `RunCost.usd` is unknown as soon as one
-  price is. On demand, nothing would have been lost or recomputed, and one attempt would have got ready.
+  price is. On demand, nothing would have been lost, and one attempt would have got ready.
 
 Knows nothing of future cost, which is in `job.cloud.budget`.
 """
@@ -83,8 +84,9 @@ class RunCost:
 
     @property
     def goodput(self) -> float:
-        """Useful seconds as a share of all."""
-        return self.seconds[Phase.USEFUL] / self.total_s if self.total_s else 0.0
+        """Seconds of the steps that the run kept, as a share of all."""
+        kept_s = self.seconds[Phase.USEFUL] + self.seconds[Phase.RECOMPUTED]
+        return kept_s / self.total_s if self.total_s else 0.0
 
     @property
     def num_cut_off(self) -> int:
@@ -115,7 +117,7 @@ class RunCost:
     def uninterrupted_s(self) -> float:
         """Seconds of one uninterrupted attempt, by the records."""
         again = sum(attempt.seconds[label] for attempt in self.attempts[1:] for label in GETTING_READY)
-        return self.total_s - self.seconds[Phase.LOST] - self.seconds[Phase.RECOMPUTED] - again
+        return self.total_s - self.seconds[Phase.LOST] - again
 
     @property
     def on_demand_usd(self) -> float | None:

@@ -74,7 +74,7 @@ def test_each_label_is_timed_and_priced():
     assert cost.total_s == cost.attempts[0].wall_s == whole
     assert cost.usd_by_label == pytest.approx({label: s * 0.0001 for label, s in spent.items()})
     assert cost.usd == pytest.approx(whole * 0.0001)
-    assert cost.goodput == pytest.approx(spent[Phase.USEFUL] / whole)
+    assert cost.goodput == pytest.approx((spent[Phase.USEFUL] + spent[Phase.RECOMPUTED]) / whole)
 
 
 def test_what_a_vanished_attempt_did_after_its_last_commit_is_lost():
@@ -197,18 +197,21 @@ def test_an_attempt_that_only_claimed_got_ready_until_it_was_last_heard_of():
     assert cost.attempts[0].wall_s == 30
 
 
-def test_on_demand_excludes_lost_and_repeated_work():
-    """The comparison leaves out what was lost and recomputed, and the getting ready of every attempt but the first."""
+def test_a_lost_step_counts_as_lost_once():
+    """Goodput and the comparison with on demand leave out what was lost, not what is trained again and kept, and the
+    getting ready of every attempt but the first.
+    """
     first = {"boot": 2.0, "start-up": 8.0, "useful step": 100.0, "lost": 0.0}
     second = {"boot": 2.0, "start-up": 9.0, "recomputed": 30.0, "useful step": 60.0}
     cost = run_cost(
         attempt(1, 0, pulse=(110, first, {"checkpoint": "0001-000000.a0001", "seconds": {"useful step": 70.0}})),
         attempt(2, 120, end=(221, second, {"reason": "finished"})),
     )
-    assert cost.uninterrupted_s == pytest.approx(2 + 8 + 70 + 60)
+    assert cost.uninterrupted_s == pytest.approx(2 + 8 + 70 + 30 + 60)
+    assert cost.goodput == pytest.approx((70 + 30 + 60) / 211)
     assert cost.usd == pytest.approx(0.0211)
-    assert cost.on_demand_usd == pytest.approx(140 * 0.0003)
-    assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0420" in cost.cost
+    assert cost.on_demand_usd == pytest.approx(170 * 0.0003)
+    assert "$0.0211 (g2-standard-4, Spot, prices of 2026-11-01); on demand, uninterrupted: $0.0510" in cost.cost
 
 
 def test_on_demand_has_the_newest_price_that_is_known():
