@@ -405,9 +405,9 @@ except ImportError:
 endef
 define ADVICE
 make: install one
-  Debian, Ubuntu  apt install python3-venv
-  Fedora          dnf install python3.13
-  others          uv python install 3.13
+  Debian 12 and 13, Ubuntu 24.04  apt install python3-venv
+  Fedora                          dnf install python3.13
+  others                          uv python install 3.13
 and name it if it is not found: make env PYTHON=/path/to/python3.13
 endef
 export FITNESS ADVICE

@@ -1,7 +1,8 @@
 """Logging to stderr, as text, or as JSON lines for Cloud Logging where ``LOG=json``; progress bar; escaped stdout.
 
 Guarantees that no name of a file, class or run, which may be hostile, controls the terminal, and that on a terminal no
-message is longer than a line, or behind a progress bar.
+message is behind a progress bar, or longer than a line but for a long path or a quoted command. Counts a wide letter as
+one column.
 """
 
 import contextlib

@@ -160,6 +160,10 @@ def load_yaml(text: str | bytes) -> Any:  # noqa: ANN401 -- YAML holds any value
         raise
     except RecursionError as error:
         raise UnreadableYamlError("it is nested too deeply") from error
+    except yaml.MarkedYAMLError as error:  # its own message quotes the line, which may have a secret
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UnreadableYamlError(f"{error.problem or error.context}{where}") from error
     except Exception as error:  # the parser raises anything on values that are none, such as the date 2026-13-45
         raise UnreadableYamlError(message_of(error)) from error
 

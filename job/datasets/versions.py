@@ -95,10 +95,12 @@ def dataset_names(store: Store) -> list[str]:
 
 
 def _is_there(store: Store, prefix: str) -> bool:
-    """Whether anything but marks of deletions is left of a dataset; its files are not listed for that."""
-    if set(store.folders(prefix)) - {"versions"}:
-        return True
-    return any(not DELETED.fullmatch(stored.key.removeprefix(prefix)) for stored in store.list(prefix))
+    """Whether anything but marks of deletions is left of a dataset; the files of one that was pushed are not listed."""
+    return any(
+        not DELETED.fullmatch(stored.key.removeprefix(prefix))
+        for below in ("versions/", LOCK, "")
+        for stored in store.list(prefix + below)
+    )
 
 
 def newer_version(store: Store, name: str, digest: str) -> int | None:

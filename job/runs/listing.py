@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 BUNDLE = "records.json"
 
-NUM_THREADS = 16
+NUM_THREADS = 8
+"""Of the ten connections that Google's client keeps."""
 
 BUNDLED = re.compile(r"(run|final|(attempts|wandb)/\d{4,}(\.[a-z]+)?)\.json")
 

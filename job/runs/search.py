@@ -169,7 +169,9 @@ def warn_of_unfinished(store: Store, run: Run, request: Request, verb: str) -> N
     lines = [
         f"run {nearest.run.name}: is not finished, and was started with other values; run {run.name} begins beside it",
         *(f"  - {line}" for line in differences(nearest.record.request, request)),
-        f"  to resume {nearest.run.name}: {command_for(verb, nearest.record.request, nearest.run.name)}",
-        f"  to train {run.name}: {command_for(verb, request, run.name)}",
+        f"  to resume {nearest.run.name}:",
+        f"    {command_for(verb, nearest.record.request, nearest.run.name)}",
+        f"  to train {run.name}:",
+        f"    {command_for(verb, request, run.name)}",
     ]
     log.warning("%s", "\n".join(lines))

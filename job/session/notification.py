@@ -24,7 +24,7 @@ class EndNotification:
     def __init__(self, webhook: Webhook | None, preemption: PreemptionWatcher, run: Run) -> None:
         self._webhook, self._preemption, self.run = webhook, preemption, run
         self.message = ""
-        """How the run was finished."""
+        """How the run was finished; from then on no error changes that it was."""
 
     def __enter__(self) -> Self:
         return self
@@ -41,7 +41,7 @@ class EndNotification:
         if self._webhook is None:
             return
         reason, exit_code, message = EndReason.FINISHED.value, ExitCode.FINISHED.value, self.message
-        if error is not None:
+        if error is not None and not self.message:
             reason = str(getattr(error, "reason", EndReason.FAILED))
             exit_code = int(getattr(error, "exit_code", ExitCode.DEFECT))
             message = message_of(error)

@@ -19,7 +19,7 @@ from job.runs.committer import AsyncCommitter
 from job.runs.cost import cost_of
 from job.runs.heartbeat import Heartbeat
 from job.runs.listing import RunListing
-from job.runs.records import RunRecord, now
+from job.runs.records import FinalRecord, RunRecord, now
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.runs.search import find_run, warn_of_unfinished
@@ -118,11 +118,16 @@ def _train_run(context: SessionContext, run: Run, record: RunRecord | None, noti
                 _train_to_end(here, started, publisher, refresher, tracker)
                 here.timer.enter(Phase.FINAL_EVALUATION)
                 final = finish(started, here.folder / "run", publisher)
+                notification.message = _ended(final)
             RunListing(run).write_bundle()
             refresher.finish()
         archive_run(run, started.record, final, context.request)
         say_finished(run, final, already=False)
-    notification.message = f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
+
+
+def _ended(final: FinalRecord) -> str:
+    """Return how a run was finished, in words."""
+    return f"{final.reason} after {final.num_epochs} epochs, F1 {final.comparison.after['f1']:.1%}"
 
 
 def _usd_so_far(context: SessionContext, started: StartedAttempt) -> Callable[[], float | None]:

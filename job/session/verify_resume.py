@@ -26,6 +26,7 @@ from job.log import Progress
 from job.recipes.recipe import load_recipe
 from job.runs import checkpoint
 from job.runs.listing import RunListing
+from job.runs.notification import NOTIFY
 from job.runs.request import TrainRequest
 from job.runs.run import Run
 from job.session.callbacks import TRACE
@@ -97,7 +98,7 @@ class Piece:
                 stdout=opened,
                 stderr=opened,
                 start_new_session=True,
-                env=os.environ | {TRACE: str(trace), MODE: DISABLED},
+                env=os.environ | {TRACE: str(trace), MODE: DISABLED, NOTIFY: ""},
             )
 
     def trace(self, name: str) -> list[TracedStep]:

@@ -100,6 +100,7 @@ class GcsStore(BaseStore):
             def upload(retry: Retry) -> StoredObject:
                 blob = self._blob(key)
                 blob.crc32c = checksum  # the bucket refuses other bytes
+                blob.cache_control = "no-store"  # a public object is read from caches for an hour by default
                 try:
                     blob.upload_from_file(
                         opened,

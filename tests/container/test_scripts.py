@@ -88,7 +88,9 @@ def test_a_push_logs_in_to_artifact_registry(programs):
 
 
 def test_the_supervisor_is_an_image_of_its_own(programs):
-    """Its target of the Dockerfile is built, and it is pushed under its own name."""
+    """Its target of the Dockerfile is built, with messages as Cloud Logging takes them; it is pushed under its name."""
+    stage = (ROOT / "docker" / "Dockerfile").read_text().partition(" AS supervisor\n")[2].partition("\nFROM ")[0]
+    assert "LOG=json" in stage
     words = ("job-supervisor", "supervisor")
     assert script("build.sh", *words, programs=programs).returncode == 0
     build = programs.words("docker")[-1]

@@ -36,7 +36,8 @@ MERGES = "m0: &m0 {x: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]
         ("{[a]: 1}", "unhashable"),
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("a: \x07", "special characters"),
-        ("a: 'b", "while scanning"),
+        ("a: 'b", "^found unexpected end of stream, line 1, column 6$"),
+        ("notify: https://example.com/secret: x", "^mapping values are not allowed here, line 1, column 35$"),
         (b"a: \xff", "invalid"),
     ],
 )

@@ -103,6 +103,12 @@ def test_lost_answer_does_not_hide_a_rival(proxy, proxied):
     assert proxied.read("key") == b"theirs"
 
 
+def test_objects_are_not_kept_by_caches(proxy, proxied):
+    """A heartbeat in a bucket that everybody may read is not read from a cache of the hour before."""
+    proxied.put("key", b"wild")
+    assert b'"cacheControl": "no-store"' in proxy.requests[0].body
+
+
 def test_large_files_are_created_under_the_precondition(proxy, proxied, tmp_path):
     """A file that goes in several requests is bound to the precondition, which the emulator itself does not honour."""
     (tmp_path / "large").write_bytes(bytes(9 << 20))

@@ -13,9 +13,11 @@ from job.datasets.prepare import find_dataset
 from job.datasets.push import plan_push
 from job.datasets.versions import dataset_names, list_versions, plan_deletion
 from job.errors import DataError, TransientStoreError
+from job.runs.listing import RunListing
 from job.runs.run import Run
 from job.session.console import say_newer_data
 from job.storage.local import FolderStore
+from job.storage.open_store import open_store
 from job.storage.transfer import pull
 from tests.support.bucket_records import put_recorded, recorded
 from tests.support.counting_store import CountingStore
@@ -206,4 +208,24 @@ def test_the_names_of_datasets_are_known_without_a_list_of_their_files(store):
     """However many files a dataset has, its name costs one request, and one more for all names."""
     counting = CountingStore.open(store.uri)
     assert dataset_names(counting) == ["wild"]
-    assert counting.requests == {("folders", "datasets/"): 1, ("folders", "datasets/wild/"): 1}
+    assert counting.requests == {("folders", "datasets/"): 1, ("list", "datasets/wild/versions/"): 1}
+
+
+def test_marks_of_empty_folders_are_no_dataset(emulator, monkeypatch):
+    """A dataset of which only the console's marks of folders are left is not there."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    store = open_store(emulator.make_bucket())
+    store._bucket.blob("datasets/photos/images/").upload_from_string(b"")
+    assert store.folders("datasets/") == ("photos",)
+    assert dataset_names(store) == []
+    store.put("datasets/photos/images/val/a.jpg", b"a")
+    assert dataset_names(store) == ["photos"]
+
+
+def test_a_run_that_was_reopened_keeps_its_dataset(store, capfd):
+    """Before data is freed, each run is listed: a bundle that says that a run has ended may be older than the run."""
+    run = put_run(store, "zebra", "wild@1")
+    RunListing(run).write_bundle()
+    store.delete(run.key("final.json"))
+    assert main(["data", "delete", "wild@1", "--bucket", store.uri]) == 65
+    assert "unfinished runs need it" in capfd.readouterr().err

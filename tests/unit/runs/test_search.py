@@ -14,6 +14,7 @@ from job.runs.request import TrainRequest, command_for
 from job.runs.run import Run
 from job.runs.search import find_run, survey, warn_of_unfinished
 from job.storage.local import FolderStore
+from job.text import fitted
 from tests.support.attempt_records import final_content
 from tests.support.bucket_records import starting_from
 from tests.unit.runs.test_run import record
@@ -238,8 +239,12 @@ def test_a_second_run_is_not_begun_in_silence(store, caplog):
     assert "run yolov11_wildlife: is not finished" in caplog.text
     assert "run yolov11_wildlife3 begins beside it" in caplog.text
     assert "train.epochs: the run has 3, asked for 5" in caplog.text
-    assert "job train --recipe base --dataset wildlife --epochs 3 --run yolov11_wildlife\n" in caplog.text
-    assert "job train --recipe base --dataset wildlife --epochs 5 --run yolov11_wildlife3" in caplog.text
+    narrow = [part for line in caplog.records[-1].getMessage().split("\n") for part in fitted(line, 50)]
+    commands = [shlex.split(line) for line in "\n".join(narrow).replace("\\\n", " ").split("\n") if "job train" in line]
+    assert commands == [
+        ["job", "train", "--recipe", "base", "--dataset", "wildlife", "--epochs", epochs, "--run", name]
+        for epochs, name in (("3", "yolov11_wildlife"), ("5", "yolov11_wildlife3"))
+    ]  # on a narrow terminal they can be copied too
 
 
 def test_a_second_run_beside_finished_ones_is_no_warning(store, caplog):

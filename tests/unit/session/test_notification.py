@@ -31,9 +31,9 @@ def run(tmp_path):
 def ends(server, run, error=None, preemption=None):
     """End a run, by an error if there is one, and return what the server got."""
     with EndNotification(Webhook.parse(server.url), preemption or PreemptionWatcher(), run) as ended:
-        ended.message = "complete after 3 epochs"
         if error is not None:
             raise error
+        ended.message = "complete after 3 epochs"
     return server.got
 
 
@@ -69,6 +69,17 @@ def test_an_error_is_notified_and_stays(server, run, error, reason, exit_code):
     assert raised.value is error
     (got,) = server.got
     assert (got["reason"], got["exit_code"], got["message"]) == (reason, exit_code, str(error))
+
+
+def test_an_error_after_the_end_does_not_change_it(server, run):
+    """A run that is finished is notified as finished, though a notice comes while its report is written."""
+    with (
+        pytest.raises(PreemptionError),
+        EndNotification(Webhook.parse(server.url), PreemptionWatcher(), run) as ended,
+    ):
+        ended.message = "complete after 3 epochs"
+        raise PreemptionError("SIGTERM", "preempted")
+    assert [(got["reason"], got["exit_code"]) for got in server.got] == [("finished", 0)]
 
 
 def test_a_notice_during_the_notification_changes_no_end(server, run):

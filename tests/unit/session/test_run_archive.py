@@ -1,5 +1,7 @@
 """Copies of finished runs in an archive, which is a folder here."""
 
+import hashlib
+import json
 import logging
 from types import SimpleNamespace
 
@@ -19,8 +21,12 @@ from tests.support.run_records import record_run
 def run(tmp_path):
     """A finished run with its weights, on a dataset that was copied in by hand."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
-    for name in ("best.pt", "last.pt"):
-        run.store.put(run.key(f"weights/{name}"), f"weights of {name}".encode())
+    final = json.loads(run.store.read(run.key("final.json")))
+    for name, digests in final["weights"].items():
+        content = f"weights of {name}".encode()
+        run.store.put(run.key(f"weights/{name}"), content)
+        digests["sha256"] = hashlib.sha256(content).hexdigest()
+    run.store.put(run.key("final.json"), json.dumps(final).encode(), overwrite=True)
     return run
 
 
@@ -61,6 +67,14 @@ def test_the_lock_of_the_dataset_is_copied(run, request_, lock):
     assert open_archive(request_.archive).read(f"{archive_prefix(record)}dataset.lock.json") == content
 
 
+def test_weights_that_were_replaced_are_not_copied(run, request_, caplog):
+    """What cannot be corrected later has the weights that the run ended with, or a warning that they are gone."""
+    run.store.put(run.key("weights/best.pt"), b"of somebody", overwrite=True)
+    assert not [key for key in archived(run, request_) if key.endswith("best.pt")]
+    assert "weights/best.pt: is not the file that the run ended with" in caplog.text
+    assert not run.store.list(run.key(module.RECORD))
+
+
 def test_without_an_archive_nothing_is_written(run, tmp_path):
     """A request that names none leaves the run's folder as it was."""
     before = [stored.key for stored in run.store.list()]
@@ -77,8 +91,9 @@ def test_a_failure_is_a_warning_and_the_next_attempt_completes_the_copy(run, req
     assert len(archived(run, request_)) == 2
     [warning] = caplog.records
     assert warning.levelname == "WARNING"
-    assert "not in the archive, gs://archive/x: kept failing for 120 s; let the account" in warning.getMessage()
-    assert "`make infra-apply` does, then the same command copies it" in warning.getMessage()
+    said = warning.getMessage()
+    assert "not in the archive, gs://archive/x: kept failing for 120 s; the same command copies it once" in said
+    assert "`make infra-apply` lets the account that trains create objects" in said
     assert len(archived(run, request_)) == 4
     assert caplog.records[-1].levelname == "INFO"
 
