@@ -32,11 +32,11 @@ def price_here() -> Price:
     machine = machines().get(type_)
     prices = machine.prices if machine else None
     # The server does not tell flex-start from on demand.
-    kinds = [kind for kind in machine.provisioning if kind is not Provisioning.SPOT] if machine and not spot else []
+    kinds: tuple[Provisioning, ...] = machine.provisioning if machine and not spot else (provisioning,)
     return Price(
         usd_per_h=machine.usd_per_hour(provisioning) if given is None and machine else given,
         on_demand_usd_per_h=machine.usd_per_hour(Provisioning.ON_DEMAND) if machine else None,
-        machine=f"{type_}, {' or '.join(kind.words for kind in kinds or [provisioning])}",
+        machine=f"{type_}, {' or '.join(kind.words for kind in kinds if (kind is Provisioning.SPOT) == spot)}",
         machine_type=type_,
         date=prices.date if prices and given is None else "",
     )
