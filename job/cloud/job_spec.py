@@ -6,6 +6,7 @@ nothing of Batch's client; a test has Batch's message types parse the result.
 
 import re
 
+from job.cloud.budget import usd_per_hour
 from job.cloud.machine_types import Provisioning, machines
 from job.cloud.prices import USD_PER_HOUR
 from job.cloud.settings import path_of
@@ -44,9 +45,11 @@ def render(submission: Submission) -> dict[str, object]:
     labels = {"app": "yolo-train", "run": run, "segment": f"{submission.number:04d}"}
     variables = {"JOB_CLOUD_JOB": submission.job_id, "PYTHONUNBUFFERED": "1"}
     environment: dict[str, object] = {"variables": variables}
-    own_price = settings.prices.get(machine.type, {}).get(placement.provisioning)
-    if own_price is not None:  # else the job looks its machine up
-        variables[USD_PER_HOUR] = f"{own_price:g}"
+    price = settings.prices.get(machine.type, {}).get(placement.provisioning)
+    if placement.provisioning is Provisioning.FLEX_START:  # on the machine it looks like on demand
+        price = usd_per_hour(settings.prices, machine.type, placement.provisioning)
+    if price is not None:  # else the job looks its machine up
+        variables[USD_PER_HOUR] = f"{price:g}"
     if settings.wandb_secret is not None:
         environment["secretVariables"] = {"WANDB_API_KEY": settings.wandb_secret}
     container = {

@@ -221,16 +221,25 @@ def _late(history: History) -> Decision | None:
     left_s, needed_s = (history.deadline - history.now).total_seconds(), history.remaining_s
     # Without a measured pace, half of the time may be spent waiting for Spot.
     spare_s = (history.deadline - history.by_hand_at).total_seconds() / 2 if needed_s is None else needed_s
-    waits = newest.job is not None and newest.job.waiting_since is not None
+    in_vain = _waited_s(history) >= PATIENCE_S  # before that a machine may be on its way
+    is_queued = newest.job is not None and newest.job.state == "QUEUED"
     for provisioning in _dearer(here.provisioning):
-        if Provisioning.FLEX_START in {here.provisioning, provisioning} and not waits:
-            continue  # a machine is not given up for a queue, and one that came by flex-start is not preempted
+        if provisioning is Provisioning.FLEX_START and not in_vain:
+            continue  # a machine is not given up for a queue
+        if here.provisioning is Provisioning.FLEX_START and not (is_queued or in_vain):
+            continue  # one that came by flex-start is not preempted
         offering = [name for name in newest.submission.machines if provisioning in find_machine(name).provisioning]
         if offering and left_s <= spare_s + START_UP_S + RESERVE_S[provisioning]:
             placement = Placement(region=here.region, machine=offering[0], provisioning=provisioning)
             reason = f"the deadline is {left_s / 3600:.1f} h away, too near for {here.provisioning.words}"
             return _in_time(history, placement, reason)
     return None
+
+
+def _waited_s(history: History) -> float:
+    """Return the seconds that the newest job has waited for a machine; 0 if it does not wait."""
+    job = history.newest.job
+    return 0.0 if job is None or job.waiting_since is None else (history.now - job.waiting_since).total_seconds()
 
 
 def _dearer(provisioning: Provisioning) -> list[Provisioning]:
@@ -254,11 +263,11 @@ def _in_time(history: History, placement: Placement, reason: str) -> Decision | 
 def _no_capacity(history: History) -> Decision | None:
     """No capacity for `PATIENCE_S`, and another region or machine type is left."""
     job, elsewhere = history.newest.job, _elsewhere(history)
-    if job is None or job.over or job.waiting_since is None or elsewhere is None:
+    if job is None or job.over or elsewhere is None:
         return None
     if elsewhere.provisioning is Provisioning.FLEX_START:
         return None  # waiting is what it does
-    waited_s = (history.now - job.waiting_since).total_seconds()
+    waited_s = _waited_s(history)
     if waited_s < PATIENCE_S:
         return None
     reason = f"{history.newest.submission.placement} gave no machine for {waited_s / 60:.0f} min"

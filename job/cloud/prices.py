@@ -31,10 +31,12 @@ def price_here() -> Price:
     provisioning = Provisioning.SPOT if spot else Provisioning.ON_DEMAND
     machine = machines().get(type_)
     prices = machine.prices if machine else None
+    # The server does not tell flex-start from on demand.
+    kinds: tuple[Provisioning, ...] = machine.provisioning if machine and not spot else (provisioning,)
     return Price(
         usd_per_h=machine.usd_per_hour(provisioning) if given is None and machine else given,
         on_demand_usd_per_h=machine.usd_per_hour(Provisioning.ON_DEMAND) if machine else None,
-        machine=f"{type_}, {provisioning.words}",
+        machine=f"{type_}, {' or '.join(kind.words for kind in kinds if (kind is Provisioning.SPOT) == spot)}",
         machine_type=type_,
         date=prices.date if prices and given is None else "",
     )

@@ -215,6 +215,23 @@ def test_the_provisioning_model_is_explicit(submission, provisioning, model, res
     assert (instance.policy.provisioning_model.name, instance.policy.reservation) == (model, reservation)
 
 
+@pytest.mark.parametrize(
+    ("provisioning", "prices", "usd"),
+    [
+        ("flex_start", {"on_demand": 3.5}, "3.5"),
+        ("flex_start", {"on_demand": 3.5, "flex_start": 2.0}, "2"),
+        ("flex_start", {"spot": 1.0}, None),
+        ("spot", {"on_demand": 3.5}, None),
+    ],
+)
+def test_the_job_knows_the_price_that_the_limit_reckons_with(submission, provisioning, prices, usd):
+    """The user's own price is in the job's environment; flex-start without one has that of on demand."""
+    placement = Placement(region="us-central1", machine="a2-highgpu-1g", provisioning=Provisioning(provisioning))
+    settings = dataclasses.replace(submission.settings, prices={"a2-highgpu-1g": prices})
+    found = parsed(dataclasses.replace(submission, placement=placement, settings=settings))
+    assert found.task_groups[0].task_spec.environment.variables.get("JOB_USD_PER_HOUR") == usd
+
+
 @pytest.mark.parametrize("machine", machines())
 def test_the_driver_is_installed_and_the_gpu_named(settings, machine):
     """`installGpuDrivers` stands beside the policy, where it works, and the accelerator is the machine's own."""

@@ -661,6 +661,8 @@ def test_a_decision_walks_the_attempts_as_often_after_many_jobs(submission):
 
 
 WAITING = {"state": "SCHEDULED", "waiting_since": START}
+JUST_SCHEDULED = {"state": "SCHEDULED", "waiting_since": START + timedelta(hours=2) - timedelta(seconds=30)}
+JUST_QUEUED = JUST_SCHEDULED | {"state": "QUEUED", "scheduled_at": None}
 
 
 def on(submission, machine, provisioning):
@@ -675,6 +677,9 @@ def on(submission, machine, provisioning):
         ("a2-highgpu-1g", {}, 4.0, None),
         ("a2-highgpu-1g", WAITING, 6.0, None),
         ("a2-highgpu-1g", WAITING, 4.0, Provisioning.FLEX_START),
+        ("a2-highgpu-1g", JUST_SCHEDULED, 4.0, None),
+        ("a2-highgpu-1g", JUST_QUEUED, 4.0, None),
+        ("a2-highgpu-1g", JUST_SCHEDULED, 2.5, Provisioning.ON_DEMAND),
         ("a2-highgpu-1g", WAITING, 2.5, Provisioning.ON_DEMAND),
         ("a2-highgpu-1g", {}, 2.5, Provisioning.ON_DEMAND),
         ("a3-highgpu-1g", WAITING, 2.5, Provisioning.FLEX_START),
@@ -685,8 +690,8 @@ def on(submission, machine, provisioning):
 def test_the_next_kind_of_provisioning_is_the_cheapest_that_keeps_the_deadline(
     submission, machine, found, left_h, expected
 ):
-    """With two hours of work left, Spot without a machine gives way to flex-start, and any to on demand when no time is
-    left to wait; a machine that is not to be had so stays.
+    """With two hours of work left, Spot without a machine for long gives way to flex-start, and any to on demand when
+    no time is left to wait; a machine that is not to be had so stays.
     """
     spot = on(dataclasses.replace(submission, usd_per_hour=None), machine, Provisioning.SPOT)
     due = START + timedelta(hours=2 + left_h)
@@ -698,10 +703,19 @@ def test_the_next_kind_of_provisioning_is_the_cheapest_that_keeps_the_deadline(
 
 
 @pytest.mark.parametrize(
-    ("found", "left_h", "do"), [(WAITING, 4.0, "wait"), (WAITING, 2.5, "submit"), ({}, 2.5, "wait")]
+    ("found", "left_h", "do"),
+    [
+        (WAITING, 4.0, "wait"),
+        (WAITING, 2.5, "submit"),
+        (JUST_QUEUED, 2.5, "submit"),
+        (JUST_SCHEDULED, 2.5, "wait"),
+        ({}, 2.5, "wait"),
+    ],
 )
 def test_flex_start_waits_in_its_queue_until_the_deadline_needs_on_demand(submission, found, left_h, do):
-    """It keeps its place in the queue beyond the patience with Spot, and a machine that it has got to the end."""
+    """It keeps its place in the queue beyond the patience with Spot, and to the end a machine that it has got or that
+    is being made.
+    """
     flex = on(submission, "a2-highgpu-1g", Provisioning.FLEX_START)
     due = START + timedelta(hours=2 + left_h)
     decision = decide(history(flex, job(**found), hours=2.0, deadline=due, **at_epoch(flex, 5, 2.0)))

@@ -34,6 +34,19 @@ def test_a_machine_of_google_cloud_is_looked_up(monkeypatch, preemptible, kind, 
     )
 
 
+@pytest.mark.parametrize(
+    ("machine", "words"), [("a2-highgpu-1g", "flex-start or on demand"), ("a3-highgpu-1g", "flex-start")]
+)
+def test_a_machine_that_may_have_come_by_flex_start_is_not_called_on_demand(monkeypatch, machine, words):
+    """The metadata server does not tell the two apart, so that each kind that the machine can be had by is named."""
+    described = {
+        "instance/machine-type": f"projects/1/machineTypes/{machine}",
+        "instance/scheduling/preemptible": "FALSE",
+    }
+    with running_metadata_server(**described) as server:
+        assert asked(monkeypatch, server).machine == f"{machine}, {words}"
+
+
 def test_what_the_user_pays_comes_first(monkeypatch):
     """An amount in the environment replaces the list's, whose date then says nothing."""
     monkeypatch.setenv("JOB_USD_PER_HOUR", "0.2")
