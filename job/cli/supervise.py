@@ -12,7 +12,15 @@ from job.cloud.budget import Limit
 from job.cloud.policy import decide
 from job.cloud.status import Attempt, History, SubmissionStatus
 from job.cloud.submission import Submissions
-from job.errors import RunConflictError, RunFailedError, RunStoppedError, UsageError
+from job.errors import (
+    JobError,
+    RunConflictError,
+    RunFailedError,
+    RunStoppedError,
+    TransientCloudError,
+    TransientStoreError,
+    UsageError,
+)
 from job.runs.flags import Count, Problem, Seconds
 from job.runs.notification import NotifyOption, Webhook
 from job.runs.run import Run
@@ -74,12 +82,16 @@ def supervise(options: SuperviseOptions) -> None:
 
 
 def _look_once(supervisor: "Supervisor", schedule: str | None) -> History:
-    """Take one look and act on it; pause the schedule, if there is one, once the run has ended, for good or not."""
+    """Look and act once; pause the schedule, if there is one, at the run's end and at an error that will not pass."""
     from job.cloud.schedule import pause
 
     try:
         history, decision = supervisor.step()
-    except (RunFailedError, RunStoppedError):
+    except (TransientCloudError, TransientStoreError):
+        raise
+    except JobError as error:
+        if not isinstance(error, RunFailedError | RunStoppedError):
+            supervisor.announce_error(error)
         pause(schedule)
         raise
     if decision.do == "finish":

@@ -47,7 +47,7 @@ class Allowance:
         """Return the limit of a recorded run: the command line's, or else one in dollars or hours as `limit` has it.
 
         Its unit follows the prices of this machine's settings, as a recorded price could be far too low; its amount
-        follows the record.
+        follows the record. Hours in place of recorded dollars are for display: `require` refuses such a record.
         """
         if self.given is not None:
             return self.given
@@ -103,6 +103,7 @@ class Allowance:
             problems.append(
                 f"limit: the record has {limit}, the settings here have {usual}; --max-usd or --no-limit replace both"
             )
+        problems += self._problems_of_price(submission)
         _refuse(submission, problems)
         self.limit([submission.placement.machine], submission.placement.provisioning)
 
@@ -117,6 +118,19 @@ class Allowance:
         return self.settings.max_hours / max(
             (machines()[type_].gpus for type_ in machine_types if type_ in machines()), default=1
         )
+
+    def _problems_of_price(self, submission: Submission) -> list[str]:
+        """Return the machines without a price here, if the limit is one of recorded dollars, which needs prices."""
+        if self.given is not None or submission.max_usd is None:
+            return []
+        prices, provisioning = self.settings.prices, submission.placement.provisioning
+        return [
+            f"limit: the record has {Limit(usd=submission.max_usd)}, and the price of {type_} is not known here; write "
+            f"`prices: {{{type_}: {{{provisioning}: USD}}}}` an hour to cloud.yaml, supervise where it has them (`make "
+            "supervise-up` passes none), or pass --no-limit"
+            for type_ in dict.fromkeys([submission.placement.machine, *submission.machines])
+            if type_ in machines() and usd_per_hour(prices, type_, provisioning) is None
+        ]
 
     def _problems_of_place(self, submission: Submission) -> list[str]:
         recorded, here = submission.settings, self.settings.subnetworks

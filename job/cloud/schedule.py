@@ -1,4 +1,4 @@
-"""Schedule: the Cloud Scheduler job that starts a supervisor every few minutes, paused once the run has ended.
+"""Schedule: the Cloud Scheduler job that starts a supervisor every few minutes, paused at the end of supervision.
 
 A schedule that cannot be paused is one warning: it starts the supervisor again, which tries again.
 """
@@ -22,4 +22,4 @@ def pause(name: str | None) -> None:
     except (CloudError, MachineError) as error:
         log.warning("%s; the schedule is not paused, `make supervise-down` ends it", error)
     else:
-        log.info("schedule %s: paused, the run has ended", name.rpartition("/")[2])
+        log.info("schedule %s: paused, supervision has ended", name.rpartition("/")[2])

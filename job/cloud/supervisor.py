@@ -19,12 +19,15 @@ from job.cloud.job_spec import render
 from job.cloud.policy import Decision, budget, decide
 from job.cloud.status import BEING_ENDED, History, read_history
 from job.cloud.submission import Placement, Submissions
-from job.errors import RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
+from job.errors import JobError, RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
 from job.runs.notification import Webhook
 from job.runs.records import now
 from job.runs.run import Run
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = frozenset({"create", "submit"})
+"""Decisions after which the next one is taken without a pause."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +54,23 @@ class Supervisor:
         while True:
             try:
                 history, decision = self.look()
-                if decision != announced:
-                    self.announce(history, decision)
-                    announced = decision
+                self._carry_out(history, decision, tell=decision != announced)
+                announced = decision
                 if decision.do == "finish":
                     return history
-                self.act(history, decision)
-                if decision.do in {"create", "submit"}:
-                    continue  # the next step is known
+                if decision.do in AT_ONCE:
+                    continue
             except (TransientCloudError, TransientStoreError) as error:
                 log.warning("%s; it is tried again", error)
             time.sleep(self.poll_s)
 
     def step(self) -> tuple[History, Decision]:
-        """Take one look and act on it; raises errors as `watch`, and transient ones of bucket and cloud."""
-        history, decision = self.look()
-        self.announce(history, decision)
-        self.act(history, decision)
-        return history, decision
+        """Look and act until there is something to wait for; raises errors as `watch`, and transient ones too."""
+        while True:
+            history, decision = self.look()
+            self._carry_out(history, decision)
+            if decision.do not in AT_ONCE:
+                return history, decision
 
     def look(self) -> tuple[History, Decision]:
         """Return the run's history and the next action; raises errors as `Allowance.require`."""
@@ -82,7 +84,7 @@ class Supervisor:
 
     def announce(self, history: History, decision: Decision) -> None:
         """Log a decision, and send it to the webhook unless it is to wait."""
-        submission, webhook = history.newest.submission, self.webhook or self.allowance.settings.notify
+        submission, webhook = history.newest.submission, self._webhook
         log.info("%s: %s, %s", submission.job_id, decision.do, decision.reason)
         if webhook is None or decision.do == "wait":
             return
@@ -100,6 +102,33 @@ class Supervisor:
             "used_usd": history.used_usd,
         }
         webhook.send(event)
+
+    def announce_error(self, error: JobError) -> None:
+        """Send an error that ends the supervision to the webhook."""
+        if self._webhook is not None:
+            self._webhook.send(
+                {
+                    "event": "decision",
+                    "run": self.run.name,
+                    "bucket": self.run.store.uri,
+                    "text": f"run {self.run.name}: error; {error}",
+                    "decision": "error",
+                    "reason": str(error),
+                }
+            )
+
+    @property
+    def _webhook(self) -> Webhook | None:
+        return self.webhook or self.allowance.settings.notify
+
+    def _carry_out(self, history: History, decision: Decision, *, tell: bool = True) -> None:
+        """Act on a decision, and tell it: an action once it is taken, an end before its error is raised."""
+        told_after = decision.do in {"create", "submit", "cancel"}
+        if tell and not told_after:
+            self.announce(history, decision)
+        self.act(history, decision)
+        if tell and told_after:
+            self.announce(history, decision)
 
     def act(self, history: History, decision: Decision) -> None:
         """Carry out a decision; raises `RunFailedError` if it is ``fail``, `RunStoppedError` if it is ``stop``."""

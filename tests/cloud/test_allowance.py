@@ -120,6 +120,22 @@ def test_limits_and_arguments_of_a_record_are_compared_with_the_settings(submiss
     assert said in "\n".join(refused.value.problems)
 
 
+def test_recorded_dollars_need_a_price(tmp_path, submission):
+    """A limit in dollars is refused where a machine of the record has no price, which would make it one of hours."""
+    recorded = dataclasses.replace(make_submission("A", "a3-highgpu-8g"), max_usd=20.0, usd_per_hour=20.0)
+    with pytest.raises(RunConflictError) as refused:
+        load_allowance({}).require(recorded)
+    assert "\n".join(refused.value.problems).startswith(
+        "limit: the record has 20.00 USD, and the price of a3-highgpu-8g is not known here; write `prices: "
+        "{a3-highgpu-8g: {spot: USD}}` an hour to cloud.yaml"
+    )
+    load_allowance({}, Limit()).require(recorded)
+    load_allowance({}).require(dataclasses.replace(recorded, max_usd=None, max_hours=5.0))
+    prices = {"a3-highgpu-8g": {"spot": 20.0}}
+    (tmp_path / "cloud.yaml").write_text(yaml.safe_dump({**SETTINGS, "prices": prices}))
+    load_allowance({}).require(recorded)
+
+
 @pytest.mark.parametrize("given", [Limit(usd=1e7), Limit()])
 def test_a_limit_of_the_command_line_takes_the_place_of_the_record_s(submission, given):
     """--max-usd and --no-limit replace the limit on record."""

@@ -16,7 +16,7 @@ from job.cloud.policy import decide
 from job.cloud.status import read_history
 from job.cloud.submission import Submissions
 from job.cloud.supervisor import Supervisor
-from job.errors import RunFailedError, RunStoppedError, TransientStoreError
+from job.errors import CloudError, RunFailedError, RunStoppedError, TransientCloudError, TransientStoreError
 from job.runs.cost import read_cost
 from job.runs.run import Run
 from tests.cloud.conftest import OTHER_REGION, SETTINGS
@@ -577,15 +577,13 @@ def test_a_webhook_of_the_settings_changes_no_end(cloud, capsys, tmp_path, statu
     assert capsys.readouterr().err.count("was not delivered, it answered 500") == (status == 500)
 
 
-def test_one_look_is_one_step(cloud, capsys):
-    """With --once each call carries out one decision: record the next submission, make its job, see the end."""
+def test_one_look_goes_on_until_it_has_to_wait(cloud, capsys):
+    """With --once one call records the next submission and makes its job, and a later one sees the end."""
     cloud.script(["end failed 78 0 0 'GPU: no device'"], ["finish"])
     assert cloud.submit("--machine", "l4,t4") == 0
     cloud.batch.jobs[cloud.job(1)].ended.wait()
     assert cloud.supervise("--once") == 0
-    assert (len(Submissions(cloud.run).list()), len(cloud.batch.jobs)) == (2, 1)
-    assert cloud.supervise("--once") == 0
-    assert len(cloud.batch.jobs) == 2
+    assert (len(Submissions(cloud.run).list()), len(cloud.batch.jobs)) == (2, 2)
     wait_until(lambda: cloud.run.final() is not None)
     capsys.readouterr()
     assert cloud.supervise("--once") == 0
@@ -611,6 +609,40 @@ def test_a_schedule_ends_with_its_run(cloud, capsys, attempt, code, refused):
     assert cloud.project.asked[-1] == PAUSE
     said = capsys.readouterr().err
     assert ("`make supervise-down` ends it" in said, "yolo-train-supervisor: paused" in said) == (refused, not refused)
+
+
+def test_a_look_that_is_refused_for_good_is_told_once_and_ends_the_schedule(cloud, monkeypatch):
+    """A job that Batch does not take is told as an error and not as made, and no look follows."""
+    cloud.script(["end failed 78 0 0 'GPU: no device'"])
+    assert cloud.submit("--machine", "l4,t4") == 0
+    cloud.batch.jobs[cloud.job(1)].ended.wait()
+
+    def refuse(*_):
+        raise CloudError("Batch: refuses the job")
+
+    monkeypatch.setattr(Batch, "make", refuse)
+    with running_webhook() as webhook:
+        monkeypatch.setenv("JOB_NOTIFY", webhook.url)
+        assert cloud.supervise("--once", "--schedule", SCHEDULE) == 78
+    assert [(got["decision"], got["reason"]) for got in webhook.got[1:]] == [("error", "Batch: refuses the job")]
+    assert webhook.got[0]["decision"] == "submit"
+    assert cloud.project.asked[-1] == PAUSE
+
+
+def test_a_look_that_finds_no_cloud_is_taken_again(cloud, monkeypatch):
+    """An error that may pass is told to no webhook and leaves the schedule."""
+    cloud.script(["hold"])
+    assert cloud.submit() == 0
+
+    def fail(*_):
+        raise TransientCloudError("Batch: does not answer")
+
+    monkeypatch.setattr(Batch, "look", fail)
+    with running_webhook() as webhook:
+        monkeypatch.setenv("JOB_NOTIFY", webhook.url)
+        assert cloud.supervise("--once", "--schedule", SCHEDULE) == 75
+    assert webhook.got == []
+    assert PAUSE not in cloud.project.asked
 
 
 def test_a_schedule_goes_on_while_its_run_does(cloud, capsys):
