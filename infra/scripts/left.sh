@@ -1,7 +1,8 @@
 #!/bin/bash
 # Usage: left.sh
 #
-# Lists everything in the project that is billed by the hour whether or not it is used, and fails if there is any.
+# Lists everything in the project that is billed by the hour whether or not it is used, or starts what is, and fails if
+# there is any.
 # Guarantees that nothing is called absent because a question failed.
 
 set -euo pipefail
@@ -11,6 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/require.sh"
 require_gcloud
 require_outputs
 project=$(output project)
+region=$(output region)
 num_left=0
 
 look_for() { # what they are called, how to be rid of them, and the question to gcloud
@@ -31,6 +33,8 @@ look_for "groups with machines" "make vm-down" \
 look_for "Batch jobs under way" "make cancel, or gcloud batch jobs delete NAME" \
     batch jobs list --format 'value(name,status.state)' \
     --filter 'status.state:(QUEUED SCHEDULED RUNNING CANCELLATION_IN_PROGRESS DELETION_IN_PROGRESS)'
+look_for "schedules that start machines" "make supervise-down" \
+    scheduler jobs list --location "$region" --filter state=ENABLED --format 'value(name.basename(),state)'
 look_for "machines" "gcloud compute instances delete NAME --zone ZONE" \
     compute instances list --format 'value(name,zone.basename(),status)'
 look_for "disks" "gcloud compute disks delete NAME --zone ZONE" \

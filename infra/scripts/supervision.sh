@@ -76,7 +76,11 @@ up() {
         --uri "https://run.googleapis.com/v2/projects/$project/locations/$region/jobs/$name:run"
     if ! run_jobs execute "$name" --wait; then
         schedules delete "$name" --quiet
-        fail 70 "run $RUN: the first look at it failed, so there will be no other; the log of Cloud Run job $name says why"
+        fail 70 "run $RUN: the first look at it failed or gave it up, so there will be no other; the log of Cloud Run job $name says why"
+    fi
+    if [[ $(schedule_state) == PAUSED ]]; then
+        echo "run $RUN has ended, so there will be no other look; make supervise-down removes the schedule"
+        return
     fi
     echo "run $RUN is looked at every five minutes until it ends; make supervise-down ends that before"
 }

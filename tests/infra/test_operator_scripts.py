@@ -298,7 +298,7 @@ def test_supervise_up_makes_job_and_schedule_and_looks_once(desk):
     """
     done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}", "MAX_USD=7")
     assert done.returncode == 0, done.stderr
-    asked, deploy, create, execute = desk.commands
+    asked, deploy, create, execute, _ = desk.commands
     assert asked[:3] == ["scheduler", "jobs", "list"]
     assert deploy[:4] == ["run", "jobs", "deploy", "yolo-train-supervisor"]
     image, account = f"{OUTPUTS['image_repository']}/{SUPERVISOR}", OUTPUTS["supervisor_service_account"]
@@ -361,7 +361,8 @@ def test_one_run_is_supervised_at_a_time(desk):
     assert ("make supervise-down ends that" in done.stderr, "Error 65" in done.stderr) == (True, True)
     assert len(desk.commands) == 1
     desk.answer({STATE: "yolo-train-supervisor\tPAUSED\n"})
-    assert desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}").returncode == 0
+    done = desk.make("supervise-up", "RUN=zebra", f"IMAGE={SUPERVISOR}")
+    assert (done.returncode, "run zebra has ended" in done.stdout) == (0, True)  # as the schedule is paused again
     assert desk.commands[2][:4] == ["scheduler", "jobs", "delete", "yolo-train-supervisor"]
 
 
@@ -387,7 +388,10 @@ def test_supervise_down_deletes_what_supervise_up_made(desk):
     assert [words[2] for words in desk.commands[num_calls:]] == ["list", "list"]
 
 
-BILLED = ("instance-groups managed list", "batch jobs list", "instances list", "disks list", "addresses list")
+BILLED = (
+    *("instance-groups managed list", "batch jobs list", "scheduler jobs list", "instances list", "disks list"),
+    "addresses list",
+)
 """Resources that `make down` lists."""
 
 
@@ -537,7 +541,7 @@ def test_gcloud_knows_every_command(desk, tmp_path):
     for target in ("supervise-down", "vm-status", "vm-down", "down"):
         desk.make(target)
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
-    assert len(desk.commands) == 12 + 4 + 6 + 4
+    assert len(desk.commands) == 13 + 4 + 6 + 5
     for words in [*desk.commands, ["compute", "instances", "list", "--no-such-flag"]]:
         done = subprocess.run(
             ["gcloud", *words], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
