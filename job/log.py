@@ -24,6 +24,9 @@ FORM = "LOG"
 NUM_COLUMNS_NEEDED = 20
 """Columns that a terminal is taken to have at least."""
 
+NUM_ROWS = 24
+"""Rows of a terminal; one that a container is given may say that it has none, where no bar would be drawn."""
+
 CLEARED = "\r\x1b[K"
 """Moves to the beginning of a terminal's line and clears it, of a progress bar of this process or another."""
 
@@ -142,6 +145,7 @@ def _bar(label: str, total: float | None, **options: Any) -> Any:  # noqa: ANN40
         disable=is_for_machines() or not sys.stderr.isatty(),
         leave=False,
         ncols=num_columns() - 1,
+        nrows=NUM_ROWS,
         miniters=0,
         **options,
     )

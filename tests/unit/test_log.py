@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 
 import pytest
 import yaml
@@ -10,8 +11,8 @@ import yaml
 from job import log
 from job.cli.app import main
 from job.errors import DataError
-from tests.support.cli_process import job
-from tests.support.terminal import screen, terminal_shown
+from tests.support.cli_process import job, surroundings, wait_until
+from tests.support.terminal import Terminal, screen, terminal_shown
 from tests.support.tiny_dataset import make_tiny_dataset
 
 HOSTILE = "cow\x1b]0;pwned\x07\x1b[2J\x9b1m\r\u202eevil"
@@ -27,6 +28,15 @@ def test_what_steers_a_terminal_is_spelt_out(character):
     assert character not in shown
     assert shown.isprintable()
     assert shown.startswith("a\\")
+
+
+def test_the_live_line_is_drawn_on_a_terminal_without_a_size():
+    """A terminal that says it has no rows and no columns, as a container's may, shows the line all the same."""
+    source = "from job.log import LiveLine; line = LiveLine(2); line.show('epoch 1/2', 0); line.close(); print('shown')"
+    terminal = Terminal([sys.executable, "-c", source], surroundings({}))
+    wait_until(lambda: "shown" in terminal.text())
+    terminal.close()
+    assert "epoch 1/2" in terminal.text()
 
 
 def test_output_that_others_closed_is_no_error():
