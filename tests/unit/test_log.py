@@ -11,7 +11,7 @@ import yaml
 from job import log
 from job.cli.app import main
 from job.errors import DataError
-from tests.support.cli_process import job, surroundings, wait_until
+from tests.support.cli_process import TIMEOUT_S, job, surroundings, wait_until
 from tests.support.terminal import Terminal, screen, terminal_shown
 from tests.support.tiny_dataset import make_tiny_dataset
 
@@ -35,6 +35,7 @@ def test_the_live_line_is_drawn_on_a_terminal_without_a_size():
     source = "from job.log import LiveLine; line = LiveLine(2); line.show('epoch 1/2', 0); line.close(); print('shown')"
     terminal = Terminal([sys.executable, "-c", source], surroundings({}))
     wait_until(lambda: "shown" in terminal.text())
+    terminal.process.wait(TIMEOUT_S)
     terminal.close()
     assert "epoch 1/2" in terminal.text()
 
