@@ -38,12 +38,16 @@ NUM_SHOWN = 10
 CHUNK_BYTES = 1 << 20
 
 DAMAGES = (
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
-    *(NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError),
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    EOFError,
+    UnicodeDecodeError,
 )
-"""Errors of `zipfile` for an archive that it cannot read, besides `OSError`, which ``bz2`` raises for damaged data:
-`RuntimeError` for an encrypted entry, and its subclass `NotImplementedError` for a compression, or a version of the
-format, that it does not know.
+"""Errors that `zipfile` raises for an archive that it cannot read, besides `OSError` of ``bz2`` for damaged data:
+`RuntimeError` for an encrypted entry, and a subclass of it for an unknown compression or version of the format.
 """
 
 STAMP = ".unpacked"

@@ -98,8 +98,8 @@ class StoredTensor:
 
 
 ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)
-"""Errors of `zipfile` for an archive that it cannot read: `RuntimeError` for an encrypted entry, and its subclass
-`NotImplementedError` for a compression, or a version of the format, that it does not know.
+"""Errors that `zipfile` raises for an archive that it cannot read: `RuntimeError` for an encrypted entry, and a
+subclass of it for an unknown compression or version of the format.
 """
 
 

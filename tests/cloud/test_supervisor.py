@@ -566,7 +566,7 @@ def test_each_decision_is_notified_and_the_webhook_stays_a_secret(cloud, capsys,
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_webhook_of_the_settings_changes_no_end(cloud, capsys, tmp_path, status):
-    """The webhook of cloud.yaml is told that a run is given up, and a refusal of it changes no exit code."""
+    """The end of a run is sent to the webhook of cloud.yaml; an error of that server changes no exit code."""
     cloud.script(["exit 65"])
     assert cloud.submit() == 0
     with running_webhook() as webhook:
@@ -612,7 +612,7 @@ def test_a_schedule_ends_with_its_run(cloud, capsys, attempt, code, refused):
 
 
 def test_a_look_that_is_refused_for_good_is_told_once_and_ends_the_schedule(cloud, monkeypatch):
-    """A job that Batch does not take is told as an error and not as made, and no look follows."""
+    """A job that Batch refuses is sent as the decision ``error``, and the schedule is paused."""
     cloud.script(["end failed 78 0 0 'GPU: no device'"])
     assert cloud.submit("--machine", "l4,t4") == 0
     cloud.batch.jobs[cloud.job(1)].ended.wait()
@@ -630,7 +630,7 @@ def test_a_look_that_is_refused_for_good_is_told_once_and_ends_the_schedule(clou
 
 
 def test_a_look_that_finds_no_cloud_is_taken_again(cloud, monkeypatch):
-    """An error that may pass is told to no webhook and leaves the schedule."""
+    """A transient error sends no notification and leaves the schedule enabled."""
     cloud.script(["hold"])
     assert cloud.submit() == 0
 

@@ -310,7 +310,7 @@ def test_the_key_reaches_the_container_by_its_environment_alone(machine):
 
 
 def test_a_run_is_copied_to_the_archive_that_terraform_names(machine):
-    """The training is told of the archive, if there is one."""
+    """The training gets the flag ``--archive`` if Terraform has made an archive."""
     machine.environment = {"ARCHIVE": "gs://archive"}
     machine.run_until_resized(0)
     assert machine.containers[0][-4:] == ["--bucket", "gs://weights", "--archive", "gs://archive"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tests.support.http_server import Handler, serving
 
 SECRET = "T0KEN"  # noqa: S105 -- made up
-"""The part of the address that nobody may see."""
+"""The secret part of the address."""
 
 
 class WebhookServer:

@@ -360,7 +360,7 @@ def test_object_that_is_there_and_not_found_is_asked_for_again(proxy, fetch, tmp
 
 
 def test_a_small_object_is_read_in_one_request(proxy, proxied):
-    """The bytes of a small object come with their checksum, and its absence is told, in one request each."""
+    """Reading a small object takes one request, which returns bytes and checksum, or 404 for an absent object."""
     proxied.put("key", b"wild")
     proxy.requests.clear()
     assert proxied.read("key") == b"wild"
