@@ -72,10 +72,12 @@ def test_a_run_of_recipe_t_killed_ten_times_ends_like_an_undisturbed_one(data, t
     undisturbed = Run(open_store(straight), "zebra")
     assert undisturbed.final().comparison.after["f1"] > 0
     num_batches = math.ceil(undisturbed.record().facts.num_train_images / BATCH)
+    num_steps = NUM_EPOCHS * num_batches // (NUM_KILLS + 1)  # so that no attempt gets to the end before it is killed
     for number in range(NUM_KILLS):
-        position = divmod((number * NUM_EPOCHS * num_batches) // NUM_KILLS, num_batches)
-        process = start_job(*words, "--workers", (number + 1) % 4, "--bucket", killed)
-        wait_until(lambda position=position: is_beyond(killed, *position), process)
+        held = tmp_path / f"held{number}"
+        at = f"step:{num_steps}:wait"
+        process = start_job(*words, "--workers", (number + 1) % 4, "--bucket", killed, at=at, TEST_HELD=held)
+        wait_until(held.exists, process)
         kill(process)
     done = job(*words, "--workers", "3", "--bucket", killed)
     assert done.returncode == 0, done.stderr
