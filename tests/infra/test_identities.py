@@ -18,7 +18,7 @@ from job.storage.open_store import open_archive, open_store
 from tests.cloud.conftest import SETTINGS
 from tests.support.bucket_policy import Binding, holds, judged_by
 from tests.support.fault_proxy import running_proxy
-from tests.support.run_records import record_run
+from tests.support.run_records import record_run, store_weights
 from tests.support.terraform import needs_terraform
 from tests.unit.cloud.test_job_spec import make_submission
 
@@ -192,8 +192,7 @@ def test_a_finished_run_is_archived_by_an_account_that_can_only_create(as_runtim
     """
     caplog.set_level(logging.INFO)
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
-    for name in ("best.pt", "last.pt"):
-        run.store.put(run.key(f"weights/{name}"), name.encode())
+    store_weights(run)
     request = SimpleNamespace(archive=buckets[1], workdir=tmp_path / "work")
     for _ in range(2):
         archive_run(run, run.record(), run.final(), request)

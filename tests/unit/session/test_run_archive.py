@@ -1,7 +1,5 @@
 """Copies of finished runs in an archive, which is a folder here."""
 
-import hashlib
-import json
 import logging
 from types import SimpleNamespace
 
@@ -14,19 +12,14 @@ from job.session.run_archive import archive_prefix, archive_run
 from job.storage.local import FolderStore
 from job.storage.open_store import open_archive
 from tests.support.faulty_store import FaultyStore
-from tests.support.run_records import record_run
+from tests.support.run_records import record_run, store_weights
 
 
 @pytest.fixture
 def run(tmp_path):
     """A finished run with its weights, on a dataset that was copied in by hand."""
     run = record_run(tmp_path / "bucket", (0.5, 0.6))
-    final = json.loads(run.store.read(run.key("final.json")))
-    for name, digests in final["weights"].items():
-        content = f"weights of {name}".encode()
-        run.store.put(run.key(f"weights/{name}"), content)
-        digests["sha256"] = hashlib.sha256(content).hexdigest()
-    run.store.put(run.key("final.json"), json.dumps(final).encode(), overwrite=True)
+    store_weights(run)
     return run
 
 
