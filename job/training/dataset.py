@@ -15,13 +15,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate, get_worker_info
 from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 from ultralytics.utils.patches import imread
 
+from job.training.augmentation import keep_arrays
 from job.training.rng import start_streams
 from job.training.sampler import PICTURES_TOGETHER, STRIDE, Sample
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes
@@ -115,8 +116,22 @@ class KeyedDataset(YOLODataset):
         augmented: Batch = transforms(self.get_image_and_label(sample.image))
         return augmented
 
+    def build_transforms(self, hyp: IterableSimpleNamespace) -> Compose:
+        """Build the stock transforms, which here keep their arrays from one sample to the next."""
+        transforms: Compose = super().build_transforms(hyp)
+        keep_arrays(transforms)
+        return transforms
+
+    @staticmethod
+    def collate_fn(samples: list[Batch]) -> Batch:
+        """Collate samples as the base class does, with the images stacked in the memory that a worker shares."""
+        images = [sample.pop("img") for sample in samples]
+        batch: Batch = YOLODataset.collate_fn(samples)
+        batch["img"] = default_collate(images)
+        return batch
+
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Image:  # noqa: FBT001, FBT002 -- overrides
-        """Return a copy of an image, decoded unless it was among the last few."""
+        """Return an image that cannot be written to, decoded unless it was among the last few."""
         loaded = self.recent.get(i)
         if loaded is None:
             self.augment = False  # the base class would add the image to its history of mosaic partners
@@ -124,12 +139,12 @@ class KeyedDataset(YOLODataset):
                 loaded = self._decode(i, rect_mode, resize_short)
             finally:
                 self.augment = True
+            loaded[0].flags.writeable = False
             if i in self.buffer:  # another one is for MixUp, which takes any
                 self.recent[i] = loaded
             while len(self.recent) > self.num_recent:
                 del self.recent[next(iter(self.recent))]
-        pixels, original, resized = loaded
-        return pixels.copy(), original, resized  # RandomHSV writes into the image it is given
+        return loaded
 
     def _decode(self, i: int, rect_mode: bool, resize_short: bool) -> Image:  # noqa: FBT001 -- as the base class
         loaded: Image = super().load_image(i, rect_mode, resize_short)

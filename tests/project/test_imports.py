@@ -27,7 +27,7 @@ FLOORS = (
 """Rooms, and the modules beside them, from the highest floor to the ground; each imports from lower floors only."""
 
 OUTSIDE = {
-    "cv2": {"datasets", "prediction.drawing", "training.dataset", "training.tiled_detection"},
+    "cv2": {"datasets", "prediction.drawing", "training.augmentation", "training.dataset", "training.tiled_detection"},
     "PIL": {"datasets", "report.examples", "session.demo", "tracking.client"},
     "dhash": {"datasets.near_duplicates"},
     "fire": {"cli"},
