@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import MachineError
+from job.training.cores import num_cores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def threads_divided(num_processes: int) -> Iterator[None]:
     torchrun gives each process one thread.
     """
     with _threads_kept():
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
         yield
 
 
