@@ -20,9 +20,9 @@ from ultralytics.data.augment import Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import IterableSimpleNamespace, colorstr
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
-from ultralytics.utils.patches import imread
 
 from job.training.augmentation import keep_arrays
+from job.training.decoding import imread
 from job.training.rng import start_streams
 from job.training.sampler import CACHE_BYTES, PICTURES_TOGETHER, Sample, num_kept
 from job.training.tiles import Tile, Tiling, tiles_of, visible_boxes

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils.patches import imread
 
+from job.training.decoding import imread
 from job.training.tiled_detection import Detections, with_tiles
 from job.training.tiles import tiles_of
 
