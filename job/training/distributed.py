@@ -68,7 +68,7 @@ class ProcessGroup:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=STEP_S))
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_S))
-        local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        local = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         hide_torchrun()
         return cls(dist.get_rank(), dist.get_world_size(), *local, torch, group, noticed, while_waiting)
 

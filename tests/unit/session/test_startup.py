@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from job.errors import RunConflictError
 from job.runs.records import InitialWeights
 from job.session import startup
 from job.training.distributed import ProcessGroup
@@ -51,3 +52,13 @@ def test_a_run_keeps_on_any_machine_what_decides_its_bits(
     plan = startup.set_up(context, SimpleNamespace(yaml=tmp_path), point, None, record=record)
     assert (plan.num_threads, plan.train["max_det"], plan.resumed) == (num_threads, max_det, exists)
     assert plan.mosaic_stride == mosaic_stride
+
+
+def test_a_run_whose_record_has_no_stride_keeps_that_of_its_version():
+    """A record of an older version is that of a run with a stride of 8, which is not refused for it."""
+    record = recorded().record
+    facts = record.facts.model_dump(exclude_unset=True)
+    assert "mosaic_stride" not in facts
+    startup._require_same_facts(record, SimpleNamespace(facts=facts | {"mosaic_stride": 8}))
+    with pytest.raises(RunConflictError, match="would train it differently"):
+        startup._require_same_facts(record, SimpleNamespace(facts=facts | {"mosaic_stride": 12}))
