@@ -9,9 +9,9 @@ import os
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from ultralytics.utils import patches
@@ -27,16 +27,14 @@ UPRIGHT = 1
 """EXIF's number for a picture that is not turned."""
 
 
-def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+def imread(filename: str | Path, flags: int = cv2.IMREAD_COLOR) -> Any:  # noqa: ANN401 -- as the function it stands for
     """Return the pixels ``(h, w, c)`` uint8 of an image file, BGR if in colour; None if it cannot be read."""
     if simplejpeg and flags == cv2.IMREAD_COLOR and os.fspath(filename).lower().endswith(SUFFIXES):
         with suppress(OSError, ValueError):  # no such file, or one that has to be mended
             data = Path(filename).read_bytes()
             if _is_upright_colour(data):
-                pixels: np.ndarray = simplejpeg.decode_jpeg(data, "BGR")
-                return pixels
-    stock: np.ndarray | None = patches.imread(filename, flags)
-    return stock
+                return simplejpeg.decode_jpeg(data, "BGR")
+    return patches.imread(filename, flags)
 
 
 def _is_upright_colour(data: bytes) -> bool:

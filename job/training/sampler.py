@@ -41,7 +41,7 @@ def choose_stride(workers: int, batch_size: int, imgsz: int, num_processes: int 
     """
     workers = max(workers, 1)
     pool_bytes = num_kept(batch_size // num_processes + PARTNERS) * 3 * imgsz**2
-    num_pools = 2 ** max(0, math.ceil(math.log2(STRIDE / workers)))
+    num_pools = 1 << max(0, math.ceil(math.log2(STRIDE / workers)))
     while num_pools > 1 and num_pools * pool_bytes > CACHE_BYTES:
         num_pools //= 2
     return workers * num_pools

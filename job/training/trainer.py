@@ -220,7 +220,7 @@ class Trainer(DetectionTrainer):
             )
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
         words = (self.args, self.data, batch_size, self.epochs)
-        options = {"stride": stride, "mosaic_stride": self.plan.mosaic_stride}
+        options: dict[str, Any] = {"stride": stride, "mosaic_stride": self.plan.mosaic_stride}
         share = {"rank": group.rank, "num_processes": group.size, "stride": self.plan.mosaic_stride}
         dataset: KeyedDataset
         if train["tiles"]:
