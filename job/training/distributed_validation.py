@@ -6,16 +6,13 @@ divided, and everything is put together in the order of the dataset.
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 
 from job.training.distributed import WORK_S, ProcessGroup
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
 
 Losses = dict[str, torch.Tensor]
 
@@ -28,9 +25,9 @@ def share_of(num_images: int, batch_size: int, group: ProcessGroup) -> range:
     return range(first_images[0], min(first_images[-1] + batch_size, num_images))
 
 
-def take_share(loader: "DataLoader[Any]", group: ProcessGroup) -> None:
-    """Let an `InfiniteDataLoader` of Ultralytics, which has not begun, load what this rank validates."""
-    share = share_of(len(loader.dataset), loader.batch_size, group)  # type: ignore[arg-type]  # both are known there
+def take_share(loader: Any, group: ProcessGroup) -> None:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
+    """Let an `InfiniteDataLoader`, whose processes have not started, load the share of this rank."""
+    share = share_of(len(loader.dataset), loader.batch_size, group)
     loader.batch_sampler.sampler.sampler = share
     if not share:
         loader.num_workers = 0  # processes would look for a first batch for ever
@@ -42,11 +39,13 @@ class DistributedValidator(DetectionValidator):
     group = ProcessGroup()
     """One process, unless a trainer has more."""
 
+    loss: Losses
+    seen: int
     _losses: list[Losses]
-    """Of each batch of this rank."""
+    """Of each batch of this rank, and after `gather_stats` of each batch of the split."""
 
     def __call__(self, trainer: Any = None, model: Any = None, **options: Any) -> dict[str, float]:  # noqa: ANN401 -- one of Ultralytics' classes, which are Any
-        """Validate; raises `PeerError` if another rank is gone."""
+        """Validate this rank's share, and return the metrics of the split; raises `PeerError` if a rank is gone."""
         if self.group.size == 1:
             alone: dict[str, float] = super().__call__(trainer, model, **options)
             return alone
