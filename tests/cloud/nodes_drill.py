@@ -20,6 +20,9 @@ NUM_NODES = 2
 class NodesDrill(Rehearsal):
     """The rehearsal on two nodes, of which one or the other is taken."""
 
+    epochs_per_kill = 4.0
+    """Several of the smallest model's pass before a checkpoint is seen."""
+
     def run(self) -> None:
         """Carry it out."""
         with self._prepared() as folder:

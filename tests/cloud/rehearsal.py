@@ -13,6 +13,7 @@ from job.cli.app import main
 from job.runs.records import CheckpointId
 from job.runs.run import Run
 from job.storage.open_store import open_store
+from job.training.position import BEGINNING
 from tests.support.attempt_records import final_tensors
 from tests.support.cli_process import wait_until
 from tests.support.emulator import running_emulator
@@ -20,9 +21,8 @@ from tests.support.tiny_dataset import make_tiny_dataset
 
 PREEMPTED_RUN, UNTOUCHED_RUN = "drill", "untouched"
 
-EPOCHS_PER_KILL, SPARE_EPOCHS = 1.5, 3
-"""Long enough that the run is not finished before the last kill: three of four attempts train, until their first
-checkpoint is seen and then for up to half an epoch."""
+SPARE_EPOCHS = 3
+"""Beyond those of the kills."""
 
 KILL_EVERY = 4
 """Each fourth kill strikes while the attempt starts, the others once it has trained."""
@@ -37,10 +37,14 @@ WORDS = (
 class Rehearsal:
     """One run that is preempted a number of times, and one that is not."""
 
+    epochs_per_kill = 1.5
+    """Long enough that the run is not finished before the last kill: three of four attempts train, until their first
+    checkpoint is seen and then for up to half an epoch."""
+
     def __init__(self, recipe: str, num_preemptions: int, seed: int, say: Callable[..., None] = print) -> None:
         self.recipe, self.num_preemptions, self.say = recipe, num_preemptions, say
         self.chance = random.Random(seed)  # noqa: S311 -- not for secrets
-        self.words = (*WORDS, "--epochs", str(int(EPOCHS_PER_KILL * num_preemptions) + SPARE_EPOCHS))
+        self.words = (*WORDS, "--epochs", str(int(self.epochs_per_kill * num_preemptions) + SPARE_EPOCHS))
         self.store = None
         self.environment: dict[str, str] = {}
         """What every machine has."""
@@ -78,13 +82,13 @@ class Rehearsal:
         return final.train_s / final.num_epochs
 
     def _wait_for_checkpoint(self, after: int, process: subprocess.Popen[bytes] | None = None) -> None:
-        """Wait until an attempt after that one has committed a checkpoint; a process must not end before."""
+        """Wait until an attempt after that one has committed trained steps; a process must not end before."""
         prefix = f"runs/{PREEMPTED_RUN}/checkpoints/"
 
         def reached() -> bool:
             names = [stored.key.removeprefix(prefix).split("/") for stored in self.store.list(prefix)]
             committed = [CheckpointId.parse(name) for name, file in names if file == "manifest.json"]
-            return any(checkpoint and checkpoint.attempt > after for checkpoint in committed)
+            return any(each and each.attempt > after and each.position != BEGINNING for each in committed)
 
         wait_until(reached, process)
 
