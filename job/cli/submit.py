@@ -1,4 +1,4 @@
-"""``job submit``, ``job render`` and ``job limit``: a request as a submission, as a Batch job, and its hours."""
+"""``job submit``, ``render``, ``limit`` and ``settings``: a request as a submission, a Batch job, and their bounds."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from job.cloud.budget import Limit, durations_within, seconds_within, usd_per_ho
 from job.cloud.findings import require_fitness
 from job.cloud.job_spec import render
 from job.cloud.machine_types import Machine, Provisioning, find_machine
-from job.cloud.settings import load_settings
+from job.cloud.settings import exported_settings, load_settings
 from job.cloud.submission import Placement, Submission, Submissions, container_args
 from job.datasets.prepare import find_dataset
 from job.errors import UsageError
@@ -141,6 +141,15 @@ def limit(options: LimitCommandOptions) -> None:
     else:
         log.info("limit: %s, which is %s of %s", found, duration(seconds), what)
         print(f"{seconds / HOUR:.3f}")
+
+
+@command(CloudOptions, "job settings")
+def settings(options: CloudOptions) -> None:
+    """Print the settings of the cloud as JSON, for `job supervise --settings` on another machine.
+
+    A webhook's address is left out, as it is a secret: JOB_NOTIFY names it there.
+    """
+    print(exported_settings(options.settings))
 
 
 def _require_ready(draft: Submission, options: SubmitOptions, store: Store, start: InitialWeights | None) -> None:

@@ -117,7 +117,7 @@ def _failed(history: History) -> Decision | None:
 def _in_vain(history: History) -> Decision | None:
     """Jobs in a row failed before an attempt claimed the run, or each on a machine that was unfit."""
     newest, num_jobs = history.newest, history.num_in_vain
-    if newest.job is None or num_jobs == 0:
+    if newest.job is None or num_jobs == 0 or history.had_no_chance(newest):
         return None
     if history.was_unfit(newest):
         if num_jobs <= MOVES:
@@ -298,6 +298,8 @@ def _go_on(history: History) -> Decision:
     job, placement = history.newest.job, history.newest.submission.placement
     if history.was_unfit(history.newest):
         placement, reason = _elsewhere(history) or placement, "the machine was unfit; another one may do"
+    elif job is not None and job.expired_in_queue:
+        placement, reason = _elsewhere(history) or placement, "no machine came in its longest time in the queue"
     elif job is not None and job.exit_code in LOST_MACHINE:
         placement, reason = _elsewhere(history) or placement, "the retries are used up by preemptions"
     else:

@@ -52,12 +52,15 @@ def test_more_machines_are_preempted_more_often():
     assert many.cost.goodput < few.cost.goodput
 
 
-def test_the_policy_gives_up_what_never_begins():
-    """Machines that are taken before an attempt claims the run end in the policy's words after its three jobs."""
-    result = Simulation(dataclasses.replace(DURATIONS, boot_s=4 * HOUR), 64, 600.0, seed=0).run()
-    assert "jobs in a row failed without an attempt" in result.given_up
-    assert result.num_jobs == 3
+def test_machines_that_are_always_taken_end_at_the_limit():
+    """Machines that are taken before an attempt claims the run are asked for again until the limit is reached."""
+    durations = dataclasses.replace(DURATIONS, boot_s=4 * HOUR)
+    result = Simulation(durations, 64, 600.0, seed=0).run()
+    assert "USD are left" in result.given_up
+    assert result.num_jobs > 3
     assert result.cost.goodput == 0
+    on_demand = 64 * MACHINE.usd_per_hour(Provisioning.ON_DEMAND) * durations.undisturbed_s / HOUR
+    assert 0 < result.cost.usd <= on_demand
 
 
 def test_the_policy_stops_where_on_demand_is_cheaper():
