@@ -1,8 +1,8 @@
 """Allowance: the limits of this machine's settings for recorded submissions.
 
-Every writer of the bucket, the training container among them, can write a submission. Guarantees that no job is looked
-up, cancelled or read outside of the settings' project and regions, and that none is made with another account, network,
-image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
+Every writer of the bucket can write a submission; the training container lacks the right. Guarantees that
+no job is looked up, cancelled or read outside of the settings' project and regions, and that none is made with another
+account, network, image repository or secret than theirs, or beyond their limit. Knows neither bucket nor Batch.
 """
 
 from collections.abc import Collection, Mapping

@@ -33,6 +33,9 @@ STUCK_ATTEMPTS = 5
 JOBS_WITHOUT_ATTEMPT = 3
 """Jobs in a row that failed before an attempt claimed the run, after which the run is given up."""
 
+MACHINES_TAKEN_EARLY = 30
+"""Machines in a row that were preempted before an attempt claimed the run, after which it is stopped."""
+
 MOVES = 3
 """Moves to another machine after unfit ones in a row; one more unfit machine ends the run."""
 
@@ -134,6 +137,17 @@ def _in_vain(history: History) -> Decision | None:
         "fail",
         f"{num_jobs} jobs in a row failed without an attempt{code}; Batch says of the last: "
         f"{newest.job.last_event or 'nothing'}",
+    )
+
+
+def _taken_early(history: History) -> Decision | None:
+    """Machines in a row were preempted before an attempt claimed the run, more than chance explains."""
+    job, num_machines = history.newest.job, history.num_taken_early
+    if job is None or not job.over or num_machines < MACHINES_TAKEN_EARLY:
+        return None
+    kept = "a machine is kept by --on-demand, or later"
+    return Decision(
+        "stop", f"{num_machines} machines in a row were preempted before an attempt claimed the run; {kept}"
     )
 
 
@@ -287,8 +301,8 @@ def _running(history: History) -> Decision | None:
 
 # fmt: off
 RULES: tuple[Callable[[History], Decision | None], ...] = (
-    _finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _stuck, _cancelled, _overdrawn, _late,
-    _no_capacity, _running,
+    _finished, _recorded_only, _fenced, _paused, _crash_loop, _failed, _in_vain, _taken_early, _stuck, _cancelled,
+    _overdrawn, _late, _no_capacity, _running,
 )
 # fmt: on
 

@@ -241,6 +241,16 @@ class History:
             count += 1
         return count
 
+    @property
+    def num_taken_early(self) -> int:
+        """How many machines in a row, up to the newest job's, were preempted before an attempt claimed the run."""
+        count = 0
+        for seen in reversed(self.since_the_commit):
+            if self.attempts_in(seen):
+                break
+            count += seen.job.exit_codes.count(PREEMPTED) if seen.job else 0
+        return count
+
     def worst_hours(self, *, going_on: bool) -> float:
         """Return the longest possible machine hours of the run; `going_on` is that of `SubmissionStatus.worst_s`."""
         return sum(seen.worst_s(self.now, going_on=going_on) for seen in self.submissions) / HOUR

@@ -476,18 +476,19 @@ def test_a_job_that_the_queue_refuses_is_in_vain(submission):
     assert decide(chain(submission, *[in_queue(48)] * 3)).do == "fail"
 
 
-@pytest.mark.parametrize("codes", [(50001,), (50001,) * 11])
-def test_machines_that_were_all_preempted_show_nothing_of_the_run(submission, codes):
-    """A job whose machines were taken before an attempt claimed the run is made again until the limit is reached."""
+@pytest.mark.parametrize(("codes", "most"), [((50001,), 29), ((50001,) * 4, 7), ((50001,) * 11, 2)])
+def test_machines_that_were_all_preempted_show_nothing_of_the_run(submission, codes, most):
+    """A job whose machines were taken before an attempt claimed the run is made again, until 30 in a row were taken or
+    the limit is reached.
+    """
     taken = job("FAILED", exit_codes=codes)
-    limit = Limit(usd=5.0)  # each job has its machine for an hour
-    decisions = [
-        decide(chain(submission, *[dataclasses.replace(taken, scheduled_at=START + timedelta(hours=number))
-                                   for number in range(num_jobs)], limit=limit))
-        for num_jobs in (1, 3, 4, 14)
-    ]  # fmt: skip
-    assert [decision.do for decision in decisions] == ["submit", "submit", "submit", "stop"]
-    assert "USD are left" in decisions[-1].reason
+    assert decide(chain(submission, *[taken] * most)).do == "submit"
+    decision = decide(chain(submission, *[taken] * (most + 1)))
+    assert (decision.do, "machines in a row were preempted before an" in decision.reason) == ("stop", True)
+    begun = chain(submission, *[taken] * (most + 1), attempts=[(most, {"reason": "vanished"})])
+    assert decide(begun).do == "submit"
+    decision = decide(chain(submission, taken, taken, limit=Limit(usd=1.0)))  # each had its machine for an hour or two
+    assert (decision.do, "USD are left" in decision.reason) == ("stop", True)
 
 
 def test_what_shows_nothing_of_the_run_does_not_hide_jobs_in_vain(submission):

@@ -52,15 +52,12 @@ def test_more_machines_are_preempted_more_often():
     assert many.cost.goodput < few.cost.goodput
 
 
-def test_machines_that_are_always_taken_end_at_the_limit():
-    """Machines that are taken before an attempt claims the run are asked for again until the limit is reached."""
-    durations = dataclasses.replace(DURATIONS, boot_s=4 * HOUR)
-    result = Simulation(durations, 64, 600.0, seed=0).run()
-    assert "USD are left" in result.given_up
-    assert result.num_jobs > 3
+def test_machines_that_are_always_taken_end_the_run():
+    """Machines that are taken before an attempt claims the run are asked for again thirty times, and not for ever."""
+    result = Simulation(dataclasses.replace(DURATIONS, boot_s=4 * HOUR), 64, 600.0, seed=0).run()
+    assert "machines in a row were preempted before an attempt claimed the run" in result.given_up
+    assert 30 <= len(result.cost.attempts) < 41
     assert result.cost.goodput == 0
-    on_demand = 64 * MACHINE.usd_per_hour(Provisioning.ON_DEMAND) * durations.undisturbed_s / HOUR
-    assert 0 < result.cost.usd <= on_demand
 
 
 def test_the_policy_stops_where_on_demand_is_cheaper():
