@@ -148,7 +148,8 @@ def settings(options: CloudOptions) -> None:
 
     A webhook's address is left out, as it is a secret: JOB_NOTIFY names it there.
     """
-    print(exported_settings(options.settings))
+    bucket = {} if options.location is None else {"bucket": options.location}
+    print(exported_settings(options.settings | bucket))
 
 
 def _require_ready(draft: Submission, options: SubmitOptions, store: Store, start: InitialWeights | None) -> None:

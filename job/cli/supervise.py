@@ -49,8 +49,8 @@ class SuperviseOptions(LimitOptions, NotifyOption, SubmittedRunOptions):
     deadline: Deadline | None = Field(None, description="Replaces the deadline of its submission.")
     poll_s: Seconds = Field(POLL_S, alias="poll", description="Seconds between two looks at the run.")
     once: bool = Field(default=False, description="Take one look, act on it, and exit.")
-    given: Annotated[dict[str, object], reads(imported_settings)] = Field(
-        {},
+    given: Annotated[dict[str, object], reads(imported_settings)] | None = Field(
+        None,
         alias="settings",
         description="The settings of another machine, as `job settings` prints them there; win over files.",
     )
@@ -61,7 +61,7 @@ class SuperviseOptions(LimitOptions, NotifyOption, SubmittedRunOptions):
     @property
     def settings(self) -> dict[str, object]:
         """The settings that were given as one or as flags, by name."""
-        return self.given | super().settings
+        return (self.given or {}) | super().settings
 
     @model_validator(mode="after")
     def _require_once(self) -> Self:
